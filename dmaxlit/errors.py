@@ -1,0 +1,11 @@
+"""The one exception type for mistakes a user can mend."""
+
+__all__ = ["UserError"]
+
+
+class UserError(ValueError):
+    """A setting, file or prompt that cannot be used.
+
+    The message is one line that names the argument, what was expected and what came. The command line prints it
+    as ``error: ...`` and exits with status 2; in Python it is an ordinary ``ValueError``.
+    """

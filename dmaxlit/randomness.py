@@ -1,0 +1,82 @@
+"""Random numbers that depend on the row, not on the batch, worker or rank it is in."""
+
+import hashlib
+import os
+
+import torch
+from torch import Tensor
+
+__all__ = ["RowGenerator", "run_seed", "stable_seed"]
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed from the parts' text, the same on every machine and in every process."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def run_seed() -> int:
+    """The seed of this run: what Lightning's ``seed_everything`` was last given, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+class RowGenerator:
+    """One stream of random numbers per row of a batch.
+
+    Row ``i`` is known by its key, for instance (epoch, index in the data set). Its numbers depend on the seed, the
+    key and how many draws came before, and on nothing else: not on the other rows, the padding, the loader's workers
+    or the number of processes. That is what makes resumed, padded and distributed runs draw the same corruption.
+
+    Args:
+        seed: Seed of the run.
+        keys: One key a row.
+        slots: Place of each row in the global batch, for stratified draws; default ``0 ... len(keys) - 1``.
+        num_slots: Rows in the global batch; default ``len(keys)``.
+        batch_key: Key shared by the whole global batch, for instance the step.
+        device: Where drawn tensors are put. Drawing is always done on the CPU.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        keys: list[object],
+        slots: list[int] | None = None,
+        num_slots: int | None = None,
+        batch_key: object = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._seed = seed
+        self._keys = keys
+        self._slots = list(range(len(keys))) if slots is None else slots
+        self._num_slots = len(keys) if num_slots is None else num_slots
+        self._batch_key = batch_key
+        self._device = device
+        self._draws = 0
+        self._generator = torch.Generator()
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self._keys)
+
+    def rand(self, length: int) -> Tensor:
+        """Independent uniform numbers in [0, 1), ``[rows, length]``; a longer draw begins with the shorter one's."""
+        self._draws += 1
+        out = torch.empty(self.rows, length, dtype=torch.float64)
+        for row, key in enumerate(self._keys):
+            self._generator.manual_seed(stable_seed(self._seed, "row", key, self._draws))
+            out[row] = torch.rand(length, generator=self._generator, dtype=torch.float64)
+        return out.to(self._device, torch.float32).clamp_(max=1 - 2**-24)
+
+    def stratified(self, columns: int) -> Tensor:
+        """Uniform numbers in [0, 1), ``[rows, columns]``: in each column the global batch covers [0, 1) evenly.
+
+        Row in slot ``i`` of ``n`` gets ``(u + i) / n`` shifted by an offset that the batch shares (mod 1), so every
+        number alone is uniform while their mean over the batch has low variance.
+        """
+        jitter = self.rand(columns).cpu().double()
+        self._generator.manual_seed(stable_seed(self._seed, "batch", self._batch_key, self._draws))
+        offset = torch.rand(columns, generator=self._generator, dtype=torch.float64)
+        slot = torch.tensor(self._slots, dtype=torch.float64)[:, None]
+        out = torch.remainder((jitter + slot) / self._num_slots + offset, 1.0)
+        return out.to(self._device, torch.float32).clamp_(max=1 - 2**-24)

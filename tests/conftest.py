@@ -1,0 +1,62 @@
+"""Shared small models and batches."""
+
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from dmaxlit.backbone import Denoiser
+from dmaxlit.tokens import CleanBatch, Role, SpecialIds
+
+TINY = {
+    "model_type": "qwen3",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+
+
+def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, **config):
+    """A tiny random denoiser; ``sharpen`` scales the embedding, and with it how far from uniform predictions are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        denoiser = Denoiser(
+            config={**TINY, **config},
+            tokenizer="chain",
+            block_length=block_length,
+            attn_implementation=attn_implementation,
+        )
+    with torch.no_grad():
+        denoiser.embedding.mul_(sharpen)
+    return denoiser
+
+
+@pytest.fixture
+def denoiser():
+    return make_denoiser()
+
+
+def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_length=8, seed=0, special=None):
+    """A clean batch of random tokens, padded on the right, with prompts of different length."""
+    special = special or SpecialIds(mask=37, eos=36, pad=35, vocab_size=38)
+    lengths = [p + r for p, r in zip(prompt_lengths, response_lengths, strict=True)]
+    width = -(-max(lengths) // block_length) * block_length
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 35, (len(lengths), width), generator=generator)
+    roles = torch.full_like(ids, Role.PAD)
+    for row, (prompt, length) in enumerate(zip(prompt_lengths, lengths, strict=True)):
+        roles[row, :length] = Role.RESPONSE
+        roles[row, :prompt] = Role.PROMPT
+    return CleanBatch(torch.where(roles == Role.PAD, special.pad, ids), roles, block_length, special)
+
+
+@pytest.fixture
+def clean():
+    return make_batch()
