@@ -1,0 +1,19 @@
+"""Noise strategies: how a clean response becomes the views a denoiser is trained on."""
+
+from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
+from dmaxlit.noise.masked import MaskedNoise
+from dmaxlit.noise.on_policy import OnPolicyNoise
+from dmaxlit.noise.uniform import UniformNoise
+
+__all__ = [
+    "NOISE",
+    "Corruption",
+    "Level",
+    "MaskedNoise",
+    "NoiseStrategy",
+    "OnPolicyNoise",
+    "Prediction",
+    "UniformNoise",
+    "View",
+    "Views",
+]

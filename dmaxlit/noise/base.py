@@ -1,0 +1,131 @@
+"""The contract of a noise strategy: a dialogue between corrupted views and the denoiser."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.registry import Registry
+from dmaxlit.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
+from dmaxlit.tokens import CleanBatch
+
+__all__ = ["NOISE", "Corruption", "Level", "NoiseStrategy", "Prediction", "View", "Views"]
+
+Level: TypeAlias = float | tuple[float, float] | LevelDistribution
+
+
+@dataclass(frozen=True)
+class View:
+    """A corrupted sequence to be denoised, and where its loss is taken.
+
+    Args:
+        ids: ``[batch, length]`` token ids; a prompt or pad position must hold its clean id.
+        supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted.
+        name: Short name for logs (``train/loss_<name>``).
+        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``.
+        is_masked: ``[batch, length]`` bool, positions that hold the mask token; for diagnostics.
+        rolled_out: ``[batch, length]`` bool, positions that hold the model's own guess; for diagnostics.
+    """
+
+    ids: Tensor
+    supervised: Tensor
+    name: str
+    weight: Tensor | float = 1.0
+    is_masked: Tensor | None = None
+    rolled_out: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The denoiser's answer to a view.
+
+    Args:
+        logits: ``[n, vocab]`` logits at the ``n`` supervised positions of the view, in row-major order. They carry
+            gradients; detach what becomes input again. The mask token's logit is ``-inf``.
+        positions: ``[batch, length]`` bool with ``n`` True values.
+    """
+
+    logits: Tensor
+    positions: Tensor
+
+    def place(self, tokens: Tensor, into: Tensor) -> Tensor:
+        """A copy of ``into`` (``[batch, length]``) with ``tokens`` (``[n]``) at the predicted positions."""
+        out = into.clone()
+        out[self.positions] = tokens
+        return out
+
+
+Views: TypeAlias = Generator[View, Prediction, None]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Which response positions are corrupted, and how strongly.
+
+    Args:
+        mask: ``[batch, length]`` bool.
+        level: ``[batch, length]`` level t each position was drawn at.
+    """
+
+    mask: Tensor
+    level: Tensor
+
+
+class NoiseStrategy(ABC):
+    """Turns a clean batch into one or more corrupted views.
+
+    :meth:`views` is a generator: it yields a :class:`View`, is answered with the denoiser's :class:`Prediction` of that
+    view, and may build the next view from it. The module sums the views' losses.
+
+    Args:
+        level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
+        per: Draw one level for each sequence or for each block.
+        stratified: Spread the levels evenly over the global batch, for a lower variance of the loss.
+        schedule: Turns a level into a corruption probability ``1 - alpha_t``.
+    """
+
+    def __init__(
+        self,
+        level: Level = 0.75,
+        per: Literal["sequence", "block"] = "sequence",
+        stratified: bool = False,
+        schedule: AlphaSchedule | None = None,
+    ) -> None:
+        if per not in ("sequence", "block"):
+            raise UserError(f"per: expected 'sequence' or 'block', got {per!r}")
+        self.level = as_level(level)
+        self.per = per
+        self.stratified = stratified
+        self.schedule = LinearSchedule() if schedule is None else schedule
+
+    @abstractmethod
+    def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
+        """Yield the corrupted views of ``clean``.
+
+        Args:
+            clean: The clean batch.
+            generator: The only source of randomness: one stream per row.
+        """
+
+    def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
+        """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        blocks = clean.blocks
+        columns = int(blocks[-1]) + 1 if self.per == "block" else 1
+        u = generator.stratified(columns) if self.stratified else generator.rand(columns)
+        t = self.level.quantile(u)
+        level = t[:, blocks] if self.per == "block" else t.expand(-1, clean.ids.shape[1])
+        draw = generator.rand(clean.ids.shape[1])
+        return Corruption((draw < self.schedule.noise_rate(level)) & clean.response, level)
+
+    @staticmethod
+    def masked_ids(clean: CleanBatch, corruption: Corruption) -> Tensor:
+        """``x_t``: the clean ids with the mask token at the corrupted positions, ``[batch, length]``."""
+        return torch.where(corruption.mask, clean.special.mask, clean.ids)
+
+
+NOISE: Registry[NoiseStrategy] = Registry("noise strategy", "noise", NoiseStrategy)

@@ -1,0 +1,29 @@
+"""The conventional uniform-diffusion baseline that DMax compares with (arXiv 2604.08302, Section 4)."""
+
+import torch
+
+from dmaxlit.noise.base import NOISE, NoiseStrategy, View, Views
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.tokens import CleanBatch
+
+__all__ = ["UniformNoise"]
+
+
+@NOISE.register("uniform")
+class UniformNoise(NoiseStrategy):
+    """Uniform diffusion: a masked view, and a view with random vocabulary tokens at the same positions.
+
+    ``x_t[i] ~ U(vocabulary without the mask token)`` where corrupted; cross-entropy to ``x_0`` over all response
+    positions of both views. The wrong tokens look nothing like the model's own errors, which is why DMax replaces
+    this strategy by ``on_policy``.
+    """
+
+    def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
+        """Yield the masked view, then the random-token view."""
+        corruption = self.corrupt(clean, generator)
+        yield View(self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask)
+        u = generator.rand(clean.ids.shape[1])
+        # One id fewer than the vocabulary, then step over the mask token.
+        random = (u * (clean.special.vocab_size - 1)).long()
+        random = random + (random >= clean.special.mask).long()
+        yield View(torch.where(corruption.mask, random, clean.ids), clean.response, "random")

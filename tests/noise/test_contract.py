@@ -1,0 +1,86 @@
+"""What every registered noise strategy must hold; a new one is tested by being registered."""
+
+import pytest
+import torch
+
+from dmaxlit.noise import NOISE, Prediction
+from dmaxlit.randomness import RowGenerator
+from tests.conftest import make_batch
+
+NAMES = list(NOISE)
+
+
+def converse(strategy, clean, generator=None, logits=None):
+    """All views, answered with random logits (or the given ones, ``[batch, length, vocab]``)."""
+    generator = generator or RowGenerator(0, list(range(clean.ids.shape[0])))
+    if logits is None:
+        logits = torch.randn(*clean.ids.shape, clean.special.vocab_size, generator=torch.Generator().manual_seed(1))
+        logits[..., clean.special.mask] = -torch.inf
+    dialogue, views = strategy.views(clean, generator), []
+    view = next(dialogue)
+    while True:
+        views.append(view)
+        try:
+            view = dialogue.send(Prediction(logits[view.supervised], view.supervised))
+        except StopIteration:
+            return views
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompt_and_pads_stay_and_are_not_supervised(name, clean):
+    for view in converse(NOISE.get(name)(level=1.0), clean):
+        assert torch.equal(view.ids[~clean.response], clean.ids[~clean.response])
+        assert not (view.supervised & ~clean.response).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_level_zero_is_the_identity(name, clean):
+    for view in converse(NOISE.get(name)(level=0.0), clean):
+        assert torch.equal(view.ids, clean.ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_level_one_masks_every_response_token_in_the_first_view(name, clean):
+    first = converse(NOISE.get(name)(level=1.0), clean)[0]
+    assert (first.ids[clean.response] == clean.special.mask).all()
+    assert torch.equal(first.is_masked, clean.response)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_empirical_rate_is_the_level(name):
+    clean = make_batch([4] * 64, [252] * 64)
+    first = converse(NOISE.get(name)(level=0.3), clean)[0]
+    rate = (first.ids == clean.special.mask)[clean.response].float().mean()
+    assert abs(rate - 0.3) < 0.02  # 16,128 draws: standard deviation 0.0036
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_first_view_holds_masks(name, clean):
+    for view in converse(NOISE.get(name)(level=0.9), clean)[1:]:
+        assert not (view.ids == clean.special.mask).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_views_and_another_does_not(name, clean):
+    strategy = NOISE.get(name)(level=0.5)
+    rows = list(range(3))
+    one, same, other = (converse(strategy, clean, RowGenerator(seed, rows)) for seed in (0, 0, 1))
+    assert all(torch.equal(a.ids, b.ids) for a, b in zip(one, same, strict=True))
+    assert any(not torch.equal(a.ids, b.ids) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("per", ["sequence", "block"])
+def test_a_row_does_not_depend_on_its_batch(name, per):
+    clean = make_batch()
+    alone = make_batch([3], [13])
+    torch.manual_seed(0)
+    logits = torch.randn(3, clean.ids.shape[1], 38)
+    logits[..., clean.special.mask] = -torch.inf
+    strategy = NOISE.get(name)(level=(0.2, 0.9), per=per)
+    together = converse(strategy, clean, RowGenerator(0, ["a", "b", "c"]), logits)
+    width = alone.ids.shape[1]
+    alone_ids = clean.ids[:1, :width]
+    single = type(alone)(alone_ids, clean.roles[:1, :width], 8, clean.special)
+    for many, one in zip(together, converse(strategy, single, RowGenerator(0, ["a"]), logits[:1, :width]), strict=True):
+        assert torch.equal(many.ids[:1, :width], one.ids)
