@@ -1,0 +1,107 @@
+"""From text to token ids with a role for every position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import Role
+
+__all__ = ["EncodedPair", "EosFill", "Prompt", "check_eos_fill", "encode_pair", "encode_prompt", "encode_prompts"]
+
+Prompt = str | list[dict[str, str]]
+EosFill = Literal["block"] | int
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A prompt with its response, EOS and EOS fill.
+
+    Args:
+        ids: Token ids.
+        roles: Of each position its :class:`~dmaxlit.tokens.Role`; supervised EOS are part of the response.
+    """
+
+    ids: list[int]
+    roles: list[int]
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of each prompt, all at once.
+
+    With a chat template, the template's, up to where the assistant's turn begins. Without, the text's own, after the
+    BOS token if the tokenizer begins with one; a special token written out in the text is ordinary text.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: Texts, or lists of chat messages (``role``, ``content``).
+    """
+    if not prompts:
+        return []
+    if tokenizer.chat_template is not None:
+        return [_encode_chat(tokenizer, prompt) for prompt in prompts]
+    texts = [prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt) for prompt in prompts]
+    encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
+    return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of one prompt; see :func:`encode_prompts`."""
+    return encode_prompts(tokenizer, [prompt])[0]
+
+
+def _encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    ids: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return list(ids)
+
+
+def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
+    """Token ids of each response, without EOS; a special token written out in the text is ordinary text."""
+    if not responses:
+        return []
+    ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
+def check_eos_fill(eos_fill: EosFill) -> None:
+    """Refuse an ``eos_fill`` that is neither ``"block"`` nor a count of at least one.
+
+    Raises:
+        UserError: If so.
+    """
+    if eos_fill != "block" and (isinstance(eos_fill, (str, bool)) or eos_fill < 1):
+        raise UserError(f"eos_fill: expected 'block' or a count of at least 1, got {eos_fill!r}")
+
+
+def eos_count(length: int, block_length: int, eos_fill: EosFill) -> int:
+    """How many EOS tokens follow the first ``length`` tokens; ``"block"``: up to the end of the first EOS's block."""
+    return block_length - length % block_length if eos_fill == "block" else int(eos_fill)
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    response: str,
+    block_length: int,
+    eos_fill: EosFill = "block",
+) -> EncodedPair:
+    """A prompt with its response, ended by EOS.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt: Text, or chat messages up to the turn that ``response`` is.
+        response: The final turn, which is what is learnt.
+        block_length: Length of the blocks of the grid, which begins at position 0.
+        eos_fill: ``"block"``: the first EOS and the rest of its block; a count: that many EOS tokens in all.
+
+    Raises:
+        UserError: If ``eos_fill`` is neither.
+    """
+    check_eos_fill(eos_fill)
+    before = encode_prompt(tokenizer, prompt)
+    after = encode_responses(tokenizer, [response])[0]
+    after = after + [tokenizer.eos_token_id] * eos_count(len(before) + len(after), block_length, eos_fill)
+    return EncodedPair(before + after, [int(Role.PROMPT)] * len(before) + [int(Role.RESPONSE)] * len(after))
