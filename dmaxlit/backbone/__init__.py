@@ -1,0 +1,16 @@
+"""Backbones: transformers language models used as block-diffusion denoisers."""
+
+from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
+from dmaxlit.backbone.cache import RowCache, ViewCache
+from dmaxlit.backbone.denoiser import CleanContext, Denoiser
+from dmaxlit.backbone.folder import read_metadata
+
+__all__ = [
+    "CleanContext",
+    "Denoiser",
+    "RowCache",
+    "ViewCache",
+    "block_diffusion_mask",
+    "read_metadata",
+    "to_model_mask",
+]

@@ -1,0 +1,62 @@
+"""The block-diffusion attention mask: the one place that says who may attend to whom.
+
+BD3-LM (arXiv 2503.09573, Section 3.2) trains on a noisy and a clean copy of a sequence. With blocks numbered from 0, a
+query may attend to a key iff
+
+- the query is noisy and the key is noisy: same block;
+- the query is noisy and the key is clean: the key's block comes earlier;
+- both are clean: the key's block is not later;
+- the query is clean and the key is noisy: never.
+
+Training and decoding differ only in which of these four quarters they compute together. Shapes: B batch, Q queries,
+K keys.
+"""
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+
+__all__ = ["SUPPORTED_ATTENTION", "block_diffusion_mask", "to_model_mask"]
+
+SUPPORTED_ATTENTION = ("sdpa", "eager")
+
+
+def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_noisy: Tensor) -> Tensor:
+    """Who may attend to whom.
+
+    Args:
+        q_block: ``[..., Q]`` block number of each query.
+        k_block: ``[..., K]`` block number of each key.
+        q_noisy: ``[..., Q]`` bool, the query belongs to the noisy copy.
+        k_noisy: ``[..., K]`` bool, the key belongs to the noisy copy.
+
+    Returns:
+        ``[..., Q, K]`` bool, True where attention is allowed.
+    """
+    q, k = q_block.unsqueeze(-1), k_block.unsqueeze(-2)
+    q_noisy, k_noisy = q_noisy.unsqueeze(-1), k_noisy.unsqueeze(-2)
+    to_noisy = q_noisy & (q == k)
+    to_clean = torch.where(q_noisy, q > k, q >= k)
+    return torch.where(k_noisy, to_noisy, to_clean)
+
+
+def to_model_mask(allowed: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
+    """A boolean mask in the form that an attention implementation of transformers takes.
+
+    SDPA takes booleans. Eager attention *adds* the mask to the scores, where a boolean would be silently wrong.
+
+    Args:
+        allowed: ``[B, Q, K]`` bool; every query must have at least one key.
+        attention: ``sdpa`` or ``eager``.
+        dtype: Type of the scores.
+
+    Returns:
+        ``[B, 1, Q, K]``.
+    """
+    mask = allowed.unsqueeze(1)
+    if attention == "sdpa":
+        return mask
+    if attention == "eager":
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+    raise UserError(f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attention!r}")

@@ -1,0 +1,119 @@
+"""Key/value caches that transformers models write to: one for training views, one for decoding rows.
+
+Both plug into ``past_key_values``. What a query may see is decided by the attention mask alone, so the layers only
+store and return.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+__all__ = ["RowCache", "ViewCache", "ViewLayer"]
+
+
+class _Layer(CacheLayerMixin):
+    """What both layers share: they are never asked for sizes, because masks and positions are always explicit."""
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to set up."""
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Number of keys and their offset."""
+        return query_length + self.get_seq_length(), 0
+
+    def get_seq_length(self) -> int:
+        """Number of stored positions."""
+        return 0 if self.keys is None else self.keys.shape[-2]
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+
+class ViewLayer(_Layer):
+    """Keeps the clean half's keys and values, with gradients, and shows them to each view; never stores a view's."""
+
+    is_sliding = False
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Store on the first call (the clean pass); afterwards return stored and given, concatenated."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values = key_states, value_states
+            self.is_initialized = True
+            return key_states, value_states
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+
+
+class ViewCache(Cache):
+    """The clean half of a training batch, computed once and attended to by every view."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=ViewLayer)
+
+
+class _RowLayer(_Layer):
+    is_sliding = False
+
+    def __init__(self, owner: "RowCache") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._owner = owner
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write each row's keys and values at its own slots; return the rows' buffers up to the width in use."""
+        owner = self._owner
+        if self.keys is None or self.values is None:
+            shape = (owner.rows, key_states.shape[1], owner.length)
+            self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
+            self.values = value_states.new_zeros(*shape, value_states.shape[-1])
+            self.is_initialized = True
+        rows, slots = owner.selected[:, None], owner.slots
+        # Index [rows, :, slots] puts the indexed axes first: [row, slot, head, dim].
+        self.keys[rows, :, slots] = key_states.transpose(1, 2)
+        self.values[rows, :, slots] = value_states.transpose(1, 2)
+        keys, values = self.keys[:, :, : owner.width], self.values[:, :, : owner.width]
+        return (keys, values) if owner.all_rows else (keys[owner.selected], values[owner.selected])
+
+
+class RowCache(Cache):
+    """Keys and values of decoding rows, each at its own positions.
+
+    Before each forward, :meth:`select` says which rows take part and at which slots their tokens go. Rows of different
+    length thus share a forward exactly: a slot is the token's position in its sequence, and validity is the mask's.
+
+    Args:
+        rows: Number of rows the buffer holds.
+        length: Slots per row; add one as a scratch slot if padding queries must be written somewhere.
+        num_layers: Layers of the model.
+    """
+
+    def __init__(self, rows: int, length: int, num_layers: int) -> None:
+        self.rows, self.length = rows, length
+        self.width = length
+        self.all_rows = True
+        self.selected: Tensor
+        self.slots: Tensor
+        super().__init__(layers=[_RowLayer(self) for _ in range(num_layers)])
+
+    def select(self, rows: Tensor, slots: Tensor, width: int) -> None:
+        """Choose what the next forward writes and reads.
+
+        Args:
+            rows: ``[R]`` rows that take part, ascending.
+            slots: ``[R, Q]`` slot of each query token.
+            width: Slots that can be attended to; the model sees keys ``0 ... width - 1``.
+        """
+        self.selected, self.slots, self.width = rows, slots, width
+        self.all_rows = rows.shape[0] == self.rows
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but the given ones.
+
+        Args:
+            rows: ``[n]`` rows to keep, ascending; they are numbered ``0 ... n - 1`` from here on.
+        """
+        self.rows = rows.shape[0]
+        for layer in self.layers:
+            if isinstance(layer, _RowLayer) and layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)

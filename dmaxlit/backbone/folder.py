@@ -1,0 +1,129 @@
+"""Model folders: what ``export`` writes and ``dmaxlit.load`` and transformers both read.
+
+``config.json``, ``model.safetensors`` and the tokenizer's files are transformers' own; ``dmaxlit.json`` adds what only
+we need: the block length and what the model was trained on.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from dmaxlit.errors import UserError
+
+__all__ = ["METADATA_FILE", "model_from_config", "model_from_folder", "read_metadata", "write_folder"]
+
+METADATA_FILE = "dmaxlit.json"
+
+
+def read_metadata(folder: Path | str) -> dict[str, Any]:
+    """What ``dmaxlit.json`` in ``folder`` says; empty where there is none, as for other people's checkpoints.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"pretrained: {path} is not valid JSON ({error})") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"pretrained: expected an object in {path}, got {type(metadata).__name__}")
+    return metadata
+
+
+def model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model from a folder or the hub; only safetensors are read.
+
+    Raises:
+        UserError: If it is missing, damaged or incomplete.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, attn_implementation=attention, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: cannot load a model from {str(source)!r} ({reason})") from error
+    model, info = loaded
+    problems = [key for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind, [])]
+    if problems:
+        raise UserError(
+            f"pretrained: {str(source)!r} lacks or misshapes {len(problems)} weights, "
+            f"for instance {min(map(str, problems))}"
+        )
+    assert isinstance(model, PreTrainedModel), "transformers gives a model"
+    return model
+
+
+def model_from_config(
+    config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, attention: str, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A fresh model; vocabulary size and special ids are the tokenizer's.
+
+    Raises:
+        UserError: If the model type is missing or unknown, or a setting is.
+    """
+    settings = dict(config)
+    model_type = settings.pop("model_type", None)
+    if not isinstance(model_type, str):
+        raise UserError(f"backbone.config: expected a model_type such as qwen3, got {model_type!r}")
+    settings.setdefault("vocab_size", len(tokenizer))
+    if settings["vocab_size"] < len(tokenizer):
+        raise UserError(
+            f"backbone.config.vocab_size: expected at least the tokenizer's {len(tokenizer)}, "
+            f"got {settings['vocab_size']}"
+        )
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    try:
+        built = AutoConfig.for_model(model_type, **{**ids, **settings})
+        unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
+        if unknown:
+            raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(built, attn_implementation=attention, dtype=dtype)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason})") from error
+    return model
+
+
+def write_folder(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]
+) -> None:
+    """Write a model folder whole or not at all; an existing one is replaced only once the new one is complete.
+
+    Raises:
+        UserError: If ``folder`` exists and is something else than a model folder of ours.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+        staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
+        for path in staging.iterdir():
+            path.chmod(0o644)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            staging.rename(folder)
+            shutil.rmtree(old)
+        else:
+            staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise

@@ -1,0 +1,31 @@
+import torch
+
+from dmaxlit.backbone import RowCache, ViewCache
+
+
+def test_view_cache_keeps_the_first_call_and_shows_it_to_every_later_one():
+    cache = ViewCache()
+    clean = torch.randn(2, 1, 3, 4)
+    cache.update(clean, clean + 1, 0)
+    for _ in range(2):
+        view = torch.randn(2, 1, 3, 4)
+        keys, values = cache.update(view, view + 1, 0)
+        assert torch.equal(keys, torch.cat([clean, view], 2))
+        assert torch.equal(values, torch.cat([clean, view], 2) + 1)
+
+
+def test_row_cache_writes_each_row_at_its_own_slots():
+    cache = RowCache(rows=3, length=6, num_layers=1)
+    rows, slots = torch.tensor([0, 2]), torch.tensor([[0, 1], [3, 4]])
+    cache.select(rows, slots, width=5)
+    new = torch.randn(2, 1, 2, 4)
+    keys, values = cache.update(new, -new, 0)
+    assert keys.shape == (2, 1, 5, 4)
+    assert torch.equal(keys[0, :, :2], new[0])
+    assert torch.equal(keys[1, :, 3:5], new[1])
+    assert torch.equal(values, -keys)
+    assert (keys[1, :, :3] == 0).all()
+    cache.select(torch.arange(3), torch.tensor([[0], [0], [0]]), width=5)
+    keys, _ = cache.update(torch.zeros(3, 1, 1, 4), torch.zeros(3, 1, 1, 4), 0)
+    assert torch.equal(keys[2, :, 3:5], new[1])
+    assert (keys[1] == 0).all()
