@@ -1,0 +1,168 @@
+"""The only loop that calls a model."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.decoding.forward import BlockForward
+from dmaxlit.decoding.hybrid import input_embeddings
+from dmaxlit.decoding.rows import DecodedRow, Row, make_rows
+from dmaxlit.errors import UserError
+
+__all__ = ["BlockDecoder"]
+
+
+class BlockDecoder:
+    """Decodes prompts block by block, many at a time.
+
+    Rows of different length and at different blocks share the forwards, exactly: a row's tokens and its number of
+    forwards are those it has alone. A row leaves when it is done, and the next prompt takes its place at once. Each
+    iteration waits for the device once, to learn which blocks are done.
+
+    A block whose number of forwards reaches the decoder's ``max_steps`` is closed as it is; masks that are left take
+    their current top-1 token, so the mask token is never part of a response.
+
+    Args:
+        denoiser: The model.
+        decoder: Decides the tokens of a block.
+        batch_size: Most rows that share a forward, at least 1.
+        use_cache: Keep keys and values of what is decided; False recomputes everything at each forward, for reference.
+        max_forwards: Most forwards for one prompt, at least 1; None for no limit. A row that reaches it closes its
+            block as above and leaves.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        decoder: Decoder,
+        batch_size: int = 64,
+        use_cache: bool = True,
+        max_forwards: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size: expected at least 1, got {batch_size}")
+        if max_forwards is not None and max_forwards < 1:
+            raise UserError(f"max_forwards: expected at least 1 or none, got {max_forwards}")
+        self.denoiser = denoiser
+        self.decoder = decoder
+        self.batch_size = batch_size
+        self.use_cache = use_cache
+        self.max_forwards = max_forwards
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        progress: bool | Callable[[int], object] = False,
+    ) -> list[DecodedRow]:
+        """Decode prompts, in eval mode whatever mode the model is in.
+
+        Args:
+            prompts: Token ids of each prompt. An empty one is allowed: the response then depends on nothing. Mask and
+                EOS tokens in a prompt are ordinary data.
+            max_new_tokens: Budget of tokens for each response, EOS included, at least 1; cut where prompt and response
+                would not fit the context. The last block is decoded whole and then cut off.
+            progress: Show a progress bar, or call this with the number of responses finished since the last call.
+
+        Returns:
+            One row a prompt, in order.
+
+        Raises:
+            UserError: If there are no prompts, or one leaves no room for a response.
+        """
+        denoiser = self.denoiser
+        vocab_size = denoiser.embedding.shape[0]
+        rows = make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
+        done: list[DecodedRow | None] = [None] * len(rows)
+        with _evaluating(denoiser), tqdm(total=len(rows), unit="prompt", disable=progress is not True) as bar:
+            for finished in self._decode(rows):
+                for index, row in finished:
+                    done[index] = row
+                bar.update(len(finished))
+                if callable(progress):
+                    progress(len(finished))
+        return [row for row in done if row is not None]
+
+    def _decode(self, prompts: list[Row]) -> Iterator[list[tuple[int, DecodedRow]]]:
+        """Yield responses with the place of their prompt, as they finish."""
+        queue = deque(prompts)
+        rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
+        forward = BlockForward(self.denoiser, len(rows), max(row.length for row in prompts), self.use_cache)
+        state = self._open(rows)
+        while rows:
+            hidden = forward(rows, input_embeddings(self.denoiser.embedding, state))
+            logits = self.denoiser.logits(hidden)
+            state = self.decoder.step(state, logits, self.denoiser.special)
+            closed = self._closed(rows, state, logits)
+
+            finished: list[tuple[int, DecodedRow]] = []
+            opened: list[int] = []
+            for place, block in closed.items():
+                row = rows[place]
+                result = row.commit(block, self.denoiser.special.eos, last=row.num_forwards == self.max_forwards)
+                if result is not None:
+                    finished.append((row.index, result))
+                    if not queue:
+                        continue
+                    rows[place] = queue.popleft()
+                opened.append(place)
+            if opened:
+                fresh = self._open([rows[place] for place in opened])
+                state = state.assign(torch.tensor(opened, device=state.ids.device), fresh)
+            left = sorted(set(range(len(rows))) - (closed.keys() - set(opened)))
+            if len(left) < len(rows):
+                rows = [rows[place] for place in left]
+                kept = torch.tensor(left, dtype=torch.long, device=state.ids.device)
+                state = state.select(kept)
+                forward.keep(kept)
+            if finished:
+                yield finished
+
+    def _closed(self, rows: list[Row], state: BlockState, logits: Tensor) -> dict[int, list[int]]:
+        """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
+        cap = self.decoder.max_steps(self.denoiser.block_length)
+        due: list[int] = []
+        for place, row in enumerate(rows):
+            row.steps += 1
+            row.num_forwards += 1
+            if row.steps >= cap or row.num_forwards == self.max_forwards:
+                due.append(place)
+        ids = state.ids
+        if due:
+            places = torch.tensor(due, device=ids.device)
+            filled = torch.where(state.masked[places], logits[places].argmax(-1), ids[places])
+            ids = ids.index_copy(0, places, filled)
+        closed = {}
+        for place, (converged, *block) in enumerate(torch.cat([state.converged.unsqueeze(1), ids], 1).tolist()):
+            if converged or place in due:
+                closed[place] = block
+                rows[place].capped += not converged
+        return closed
+
+    def _open(self, rows: list[Row]) -> BlockState:
+        """Fresh states of the rows' current blocks."""
+        special, length = self.denoiser.special, self.denoiser.block_length
+        device = self.denoiser.embedding.device
+        ids = torch.tensor([row.head + [special.mask] * (length - len(row.head)) for row in rows], device=device)
+        head = torch.tensor([len(row.head) for row in rows], device=device)
+        editable = torch.arange(length, device=device) >= head.unsqueeze(1)
+        return self.decoder.start(ids, editable, special)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every submodule's own mode restored after."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -1,0 +1,121 @@
+"""Soft parallel decoding, SPD (DMax, arXiv 2604.08302, Section 3.2)."""
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, SoftTokens, check_fraction, first_of, top1
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["SPDDecoder"]
+
+
+@DECODERS.register("spd")
+class SPDDecoder(Decoder):
+    """SPD: promote a confident prefix of the masks, re-predict all tokens, feed them as hybrid embeddings.
+
+    At each forward, with top-1 tokens ``v_i`` and confidences ``c_i`` (Eqs. 7-10):
+
+    1. the longest contiguous prefix of the masked positions with ``c_i > tau_dec``, at least the leftmost one, turns
+       from mask to token;
+    2. every token position of the response, old or new, takes ``v_i``;
+    3. the block has converged when it has no mask left and either every token is what the previous step had there
+       (consistency; a position that was promoted just now has changed) or every ``c_i >= tau_acc`` (confidence);
+    4. otherwise token position i enters the next forward as ``c_i E[v_i] + (1 - c_i) E[mask]``, rescaled to the norm
+       ``c_i ||E[v_i]|| + (1 - c_i) ||E[mask]||``. Masks stay ``E[mask]``.
+
+    Args:
+        tau_dec: Promotion threshold in [0, 1]; 0 promotes the whole block at once, 1 one position at each forward.
+        tau_acc: Acceptance threshold in [0, 1].
+        contiguous: Promote a prefix only. False: every masked position above ``tau_dec``, at least the leftmost one.
+        soft: Feed hybrid embeddings. False: feed the tokens themselves.
+        stop_on_consistency: Let a block end when its predictions repeat.
+        stop_on_confidence: Let a block end when every confidence reaches ``tau_acc``.
+        top_k: Tokens in the hybrid embedding, at least 1, weighted by their probabilities; the mask token takes the
+            rest. DMax uses 1.
+        max_steps: Most forwards for one block, at least 1. Default: twice the block length: promotion alone may take
+            one forward for each position, and revision must have room after the last one. (The published code stops
+            at the block length.)
+    """
+
+    def __init__(
+        self,
+        tau_dec: float = 0.5,
+        tau_acc: float = 0.9,
+        contiguous: bool = True,
+        soft: bool = True,
+        stop_on_consistency: bool = True,
+        stop_on_confidence: bool = True,
+        top_k: int = 1,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        if not (stop_on_consistency or stop_on_confidence):
+            raise UserError("stop_on_consistency, stop_on_confidence: expected at least one to be true, got neither")
+        if top_k < 1:
+            raise UserError(f"top_k: expected at least 1, got {top_k}")
+        self.tau_dec = check_fraction("tau_dec", tau_dec)
+        self.tau_acc = check_fraction("tau_acc", tau_acc)
+        self.contiguous = contiguous
+        self.soft = soft
+        self.stop_on_consistency = stop_on_consistency
+        self.stop_on_confidence = stop_on_confidence
+        self.top_k = top_k
+
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+        """Fresh blocks, with every editable position masked and no mixtures yet."""
+        state = super().start(ids, editable, special)
+        if not self.soft:
+            return state
+        if self.top_k >= special.vocab_size:
+            raise UserError(f"top_k: expected less than the vocabulary's {special.vocab_size} tokens, got {self.top_k}")
+        mixture = ids.unsqueeze(-1).expand(-1, -1, self.top_k + 1)
+        nowhere = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
+        return BlockState(state.ids, editable, state.masked, state.step, state.converged, nowhere)
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Promote, re-predict, test for convergence, mix."""
+        candidates, probabilities = self._candidates(logits)
+        tokens, confidence = candidates[..., 0], probabilities[..., 0]
+
+        promoted = self._promoted(state.masked, confidence)
+        masked = state.masked & ~promoted
+        token_positions = state.editable & ~masked
+        ids = torch.where(token_positions, tokens, state.ids)
+
+        changed = promoted | (ids != state.ids)
+        unsure = state.editable & (confidence < self.tau_acc)
+        converged = torch.zeros_like(state.converged)
+        if self.stop_on_consistency:
+            converged |= ~changed.any(1)
+        if self.stop_on_confidence:
+            converged |= ~unsure.any(1)
+        converged &= ~masked.any(1)
+
+        soft = None
+        if self.soft:
+            mask = torch.full_like(tokens, special.mask).unsqueeze(-1)
+            rest = (1 - probabilities.sum(-1, keepdim=True)).clamp_min(0)
+            soft = SoftTokens(torch.cat([candidates, mask], -1), torch.cat([probabilities, rest], -1), token_positions)
+        return state.advance(ids, masked, converged, soft)
+
+    def max_steps(self, block_length: int) -> int:
+        """Most forwards spent on one block of that length."""
+        return 2 * block_length if self._max_steps is None else self._max_steps
+
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The most probable tokens, best first, and their probabilities, each ``[R, T, K]``."""
+        if self.top_k == 1 or not self.soft:
+            tokens, confidence = top1(logits)
+            return tokens.unsqueeze(-1), confidence.unsqueeze(-1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        values, tokens = logits.topk(self.top_k, dim=-1)
+        return tokens, (values - logits.logsumexp(-1, keepdim=True)).exp()
+
+    def _promoted(self, masked: Tensor, confidence: Tensor) -> Tensor:
+        """Masked positions that become tokens at this step, ``[R, T]`` bool."""
+        sure = masked & (confidence > self.tau_dec)
+        if self.contiguous:
+            too_low = masked & ~sure
+            sure &= too_low.cumsum(1) == 0
+        return sure | first_of(masked)

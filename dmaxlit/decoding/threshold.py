@@ -1,0 +1,48 @@
+"""Confidence-threshold decoding of masked diffusion models (Fast-dLLM, arXiv 2505.22618; LLaDA2.0, 2512.15745)."""
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, check_fraction, top1
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["ThresholdDecoder"]
+
+
+@DECODERS.register("threshold")
+class ThresholdDecoder(Decoder):
+    """Commit masked positions whose confidence is above a threshold, at least one; never revise.
+
+    Position i is committed at the first forward where ``c_i > threshold`` or ``c_i`` is the highest among the masked
+    ones (a tie goes left). The test is strict, so 1 commits one token at each forward, and 0 the whole block at once.
+
+    Args:
+        threshold: In [0, 1]. 0.95 is what DMax distils its corpora with.
+        max_tokens: Most tokens committed at one forward, at least 1, the most confident first; None for no limit.
+        max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
+    """
+
+    def __init__(self, threshold: float = 0.95, max_tokens: int | None = None, max_steps: int | None = None) -> None:
+        super().__init__(max_steps)
+        if max_tokens is not None and max_tokens < 1:
+            raise UserError(f"max_tokens: expected at least 1 or none, got {max_tokens}")
+        self.threshold = check_fraction("threshold", threshold)
+        self.max_tokens = max_tokens
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Commit what is confident enough; converged when no mask is left."""
+        tokens, confidence = top1(logits)
+        rank = _rank(torch.where(state.masked, confidence, -1.0))
+        commit = (confidence > self.threshold) | (rank == 0)
+        if self.max_tokens is not None:
+            commit &= rank < self.max_tokens
+        commit &= state.masked
+        masked = state.masked & ~commit
+        return state.advance(torch.where(commit, tokens, state.ids), masked, ~masked.any(1))
+
+
+def _rank(score: Tensor) -> Tensor:
+    """Place of each entry in its row in descending order, ``[R, T]``; ties in order of position."""
+    order = torch.argsort(score, dim=1, descending=True, stable=True)
+    return torch.argsort(order, dim=1)

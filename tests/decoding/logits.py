@@ -1,0 +1,38 @@
+"""Logits made by hand."""
+
+import math
+
+import torch
+
+from tests.decoding.scripted import SPECIAL
+
+
+def logits_of(*rows, vocab=SPECIAL.vocab_size):
+    """Logits ``[R, T, V]`` in which position i's top-1 token has the given probability; others share the rest evenly.
+
+    Each row is a list of ``(token, probability)``.
+    """
+    out = torch.full((len(rows), len(rows[0]), vocab), -math.inf)
+    for r, row in enumerate(rows):
+        for t, (token, probability) in enumerate(row):
+            rest = (1 - probability) / (vocab - 2)
+            out[r, t] = math.log(rest) if rest > 0 else -math.inf
+            out[r, t, token] = math.log(probability)
+    out[..., SPECIAL.mask] = -math.inf
+    return out
+
+
+def fresh(decoder, length=4, prompt=()):
+    """One block in which the prompt's tokens come first and the rest is to be decided."""
+    ids = torch.tensor([list(prompt) + [0] * (length - len(prompt))])
+    editable = torch.arange(length)[None] >= len(prompt)
+    return decoder.start(ids, editable, SPECIAL)
+
+
+def run(decoder, state, *steps):
+    """The states after each of the given one-row steps, ``[(token, probability), ...]``."""
+    states = []
+    for step in steps:
+        state = decoder.step(state, logits_of(step), SPECIAL)
+        states.append(state)
+    return states

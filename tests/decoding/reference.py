@@ -1,0 +1,127 @@
+"""SPD for one prompt from the paper's equations: uncached, in Python loops, on the bare transformers model.
+
+It shares no code with ``dmaxlit.decoding``. Slow and plain on purpose.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Outcome:
+    token_ids: list[int]
+    num_forwards: int
+    finished: bool
+    capped: int
+    events: Counter[str] = field(default_factory=Counter)
+
+
+def block_logits(model, embeddings, block_length):
+    """Logits of the last block; every position attends to its own block and all earlier ones."""
+    length = len(embeddings)
+    mask = [
+        [0.0 if k // block_length <= q // block_length else -math.inf for k in range(length)] for q in range(length)
+    ]
+    with torch.no_grad():
+        output = model(
+            inputs_embeds=torch.stack(embeddings)[None],
+            attention_mask=torch.tensor(mask, dtype=model.dtype)[None, None],
+            position_ids=torch.arange(length)[None],
+            use_cache=False,
+        )
+    return output.logits[0, -block_length:]
+
+
+def mixture(table, candidates, mask_id):
+    """Eqs. 8-10: sum_k p_k E[v_k] + (1 - sum_k p_k) E[mask], at the norm that is mixed the same way."""
+    rest = 1 - sum(p for _, p in candidates)
+    parts = [*candidates, (mask_id, rest)]
+    vector = sum(p * table[token] for token, p in parts)
+    norm = sum(p * math.sqrt(float((table[token] ** 2).sum())) for token, p in parts)
+    return vector * norm / math.sqrt(float((vector**2).sum()))
+
+
+def reference_spd(
+    model,
+    special,
+    prompt,
+    block_length,
+    max_new_tokens,
+    tau_dec=0.5,
+    tau_acc=0.9,
+    contiguous=True,
+    soft=True,
+    stop_on_consistency=True,
+    stop_on_confidence=True,
+    top_k=1,
+    max_steps=None,
+):
+    table = model.get_input_embeddings().weight.detach()
+    cap = 2 * block_length if max_steps is None else max_steps
+    out = Outcome(list(prompt), 0, False, 0)
+    prefix = list(prompt[: len(prompt) // block_length * block_length])
+    while True:
+        given = list(prompt[len(prefix) : len(prefix) + block_length])
+        canvas = given + [None] * (block_length - len(given))
+        inputs = [table[special.mask if token is None else token] for token in canvas]
+        own = range(len(given), block_length)
+        steps = 0
+        while True:
+            logits = block_logits(model, [table[token] for token in prefix] + inputs, block_length)
+            steps += 1
+            out.num_forwards += 1
+            ranked = []
+            for row in logits:
+                row = row.clone()
+                row[special.mask] = -math.inf
+                probability = torch.softmax(row.float(), 0) if row.dtype == torch.bfloat16 else torch.softmax(row, 0)
+                best = sorted(range(len(row)), key=lambda token: -float(probability[token]))
+                ranked.append([(token, float(probability[token])) for token in best[:top_k]])
+            before = list(canvas)
+
+            masks = [i for i in own if canvas[i] is None]
+            promoted = []
+            for i in masks:
+                if ranked[i][0][1] > tau_dec:
+                    promoted.append(i)
+                elif contiguous:
+                    break
+            if masks and masks[0] not in promoted:
+                promoted.append(masks[0])
+                out.events["forced"] += 1
+            if 1 < len(promoted) < len(masks):
+                out.events["several promoted"] += 1
+            if promoted and [i for i in masks if i <= max(promoted)] != sorted(promoted):
+                out.events["promoted out of order"] += 1
+            for i in own:
+                if before[i] is not None or i in promoted:
+                    canvas[i] = ranked[i][0][0]
+                    out.events["revised"] += before[i] is not None and before[i] != canvas[i]
+
+            complete = all(canvas[i] is not None for i in own)
+            consistent = stop_on_consistency and complete and all(canvas[i] == before[i] for i in own)
+            confident = stop_on_confidence and complete and all(ranked[i][0][1] >= tau_acc for i in own)
+            if consistent or confident:
+                out.events["ended consistent only"] += consistent and not confident
+                out.events["ended confident only"] += confident and not consistent
+                break
+            if steps == cap:
+                out.capped += 1
+                out.events["masks at the cap"] += not complete
+                canvas = [ranked[i][0][0] if token is None else token for i, token in enumerate(canvas)]
+                break
+            for i in own:
+                if canvas[i] is not None:
+                    inputs[i] = mixture(table, ranked[i], special.mask) if soft else table[canvas[i]]
+
+        first = len(prefix) + len(given)
+        prefix += canvas
+        for position in range(first, len(prefix)):
+            if prefix[position] == special.eos or position + 1 - len(prompt) == max_new_tokens:
+                out.finished = prefix[position] == special.eos
+                out.token_ids = prefix[len(prompt) : position + 1]
+                out.events["eos inside a block"] += out.finished and position + 1 < len(prefix)
+                return out

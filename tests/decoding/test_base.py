@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from dmaxlit import UserError
+from dmaxlit.decoding.base import BlockState, SoftTokens, check_fraction, first_of, top1
+
+
+def make_state(rows, offset=0, soft=True):
+    ids = torch.arange(rows * 3).reshape(rows, 3) + offset
+    flags = ids % 2 == 0
+    mixture = SoftTokens(ids[..., None] * 2, ids[..., None] / 10, ~flags) if soft else None
+    return BlockState(ids, flags, ~flags, ids[:, 0], flags[:, 0], mixture, {"seen": ids * 3})
+
+
+def tensors(state):
+    soft = [] if state.soft is None else [state.soft.ids, state.soft.weights, state.soft.where]
+    return [state.ids, state.editable, state.masked, state.step, state.converged, *soft, *state.memory.values()]
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_select_takes_rows_of_every_field(soft):
+    state = make_state(4, soft=soft)
+    chosen = state.select(torch.tensor([3, 1]))
+    for part, whole in zip(tensors(chosen), tensors(state), strict=True):
+        assert torch.equal(part, whole[[3, 1]])
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_assign_replaces_rows_of_every_field_and_leaves_the_state_as_it_was(soft):
+    state, other = make_state(4, soft=soft), make_state(2, offset=101, soft=soft)
+    merged = state.assign(torch.tensor([2, 0]), other)
+    for new, old, given in zip(tensors(merged), tensors(state), tensors(other), strict=True):
+        expected = old.clone()
+        expected[2], expected[0] = given[0], given[1]
+        assert torch.equal(new, expected)
+    for now, before in zip(tensors(state), tensors(make_state(4, soft=soft)), strict=True):
+        assert torch.equal(now, before)
+
+
+def test_advance_counts_the_step_and_keeps_the_memory():
+    state = make_state(2)
+    after = state.advance(state.ids + 1, state.masked, state.converged)
+    assert torch.equal(after.step, state.step + 1)
+    assert after.memory is state.memory
+    assert after.soft is None
+    assert after.editable is state.editable
+
+
+def test_top1_is_the_softmax_maximum():
+    logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0)) * 5
+    probability, tokens = logits.double().softmax(-1).max(-1)
+    best = top1(logits)
+    assert torch.equal(best.tokens, tokens)
+    torch.testing.assert_close(best.confidence, probability.float())
+
+
+def test_top1_of_half_precision_logits_is_worked_out_in_float32():
+    logits = torch.randn(1, 4, 2000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    confidence = top1(logits).confidence
+    assert confidence.dtype == torch.float32
+    torch.testing.assert_close(confidence, logits.double().softmax(-1).amax(-1).float())
+
+
+def test_top1_stays_within_bounds_and_a_tie_goes_to_the_smallest_id():
+    sure = torch.tensor([200.0, -200.0, -torch.inf])
+    tie = torch.tensor([-torch.inf, 3.0, 3.0])
+    best = top1(torch.stack([sure, tie])[None])
+    assert best.tokens.tolist() == [[0, 1]]
+    assert best.confidence.tolist() == [[1.0, 0.5]]
+
+
+def test_first_of_keeps_the_leftmost_only():
+    positions = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    assert first_of(positions).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+def test_a_fraction_outside_its_range_is_refused(value):
+    with pytest.raises(UserError, match=r"tau: expected a number in \[0, 1\], got"):
+        check_fraction("tau", value)

@@ -1,0 +1,44 @@
+import pytest
+
+from dmaxlit import UserError
+from dmaxlit.decoding import Decoder, SPDDecoder, make_decoder
+
+
+class Mine(Decoder):
+    """A decoder of the user's own."""
+
+    def __init__(self, pace=1, **rest):
+        super().__init__(**rest)
+        self.pace = pace
+
+    def step(self, state, logits, special):
+        return state
+
+
+def test_a_decoder_by_name_takes_its_options():
+    decoder = make_decoder("spd", tau_dec=0.25, soft=False)
+    assert isinstance(decoder, SPDDecoder)
+    assert (decoder.tau_dec, decoder.soft) == (0.25, False)
+
+
+def test_a_decoder_by_class_and_a_ready_one():
+    decoder = make_decoder(Mine, pace=3, max_steps=7)
+    assert (decoder.pace, decoder.max_steps(4)) == (3, 7)
+    assert make_decoder(decoder) is decoder
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown decoder 'spdd'; known: spd, threshold, uniform"):
+        make_decoder("spdd")
+
+
+def test_an_unknown_option_is_refused_with_the_decoder_s_own():
+    with pytest.raises(
+        UserError, match="decoder 'threshold': unknown option tau; known: threshold, max_tokens, max_steps"
+    ):
+        make_decoder("threshold", tau=0.3)
+
+
+def test_a_ready_decoder_takes_no_options():
+    with pytest.raises(UserError, match="expected none beside a ready SPDDecoder, got tau_dec"):
+        make_decoder(SPDDecoder(), tau_dec=0.1)
