@@ -1,0 +1,126 @@
+"""Tokens per forward (TPF)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+from dmaxlit.metrics.base import RatioMetric, same_length
+
+__all__ = ["CONVENTIONS", "Convention", "TokensPerForward", "tokens_per_forward"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A way of counting TPF.
+
+    Args:
+        count_eos: Whether the EOS token of a finished answer counts.
+        prefill: Forwards charged for the prompt.
+        pooled: True: all tokens over all forwards. False: the mean of the answers' own quotients.
+    """
+
+    count_eos: bool
+    prefill: int
+    pooled: bool
+
+
+CONVENTIONS = {
+    "dmaxlit": Convention(count_eos=True, prefill=0, pooled=True),
+    "published": Convention(count_eos=False, prefill=1, pooled=False),
+}
+
+
+def _convention(name: str) -> Convention:
+    if name not in CONVENTIONS:
+        raise UserError(f"unknown TPF convention {name!r}; known: {', '.join(sorted(CONVENTIONS))}")
+    return CONVENTIONS[name]
+
+
+def _terms(tokens: Tensor, forwards: Tensor, finished: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
+    same_length(tokens=tokens, forwards=forwards, finished=finished)
+    if bool((forwards < 1).any()):
+        raise ValueError("forwards: expected at least 1 for every answer")
+    counted = tokens if rule.count_eos else tokens - finished.to(tokens.dtype)
+    charged = forwards + rule.prefill
+    if rule.pooled:
+        return counted.sum(), charged.sum()
+    return (counted.double() / charged.double()).sum(), torch.tensor(len(tokens))
+
+
+def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, convention: str = "dmaxlit") -> Tensor:
+    """TPF of some answers; see :class:`TokensPerForward`.
+
+    Args:
+        tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
+        forwards: ``[N]`` forwards each answer took part in, at least 1.
+        finished: ``[N]`` bool, whether the last of the tokens is EOS.
+        convention: ``dmaxlit`` or ``published``.
+
+    Returns:
+        A float64 scalar; nan for no answers.
+
+    Raises:
+        UserError: For an unknown convention.
+        ValueError: For vectors of different length, or an answer without a forward.
+    """
+    numerator, denominator = _terms(tokens, forwards, finished, _convention(convention))
+    return numerator.double() / denominator.double()
+
+
+class TokensPerForward(RatioMetric):
+    """Generated tokens per forward of the model.
+
+    - ``dmaxlit``: ``sum_i n_i / sum_i f_i`` with ``n_i`` the tokens of answer i up to and including EOS and ``f_i`` the
+      forwards in which its row took part, whatever else shared them.
+    - ``published``: ``mean_i (n_i - [finished_i]) / (f_i + 1)``, as in DMax's evaluation: EOS does not count, the
+      prompt is charged one forward, and short answers weigh as much as long ones.
+
+    Prefill and cache commits: in our engine neither costs a forward of its own. The prompt's blocks, and later every
+    finished block, ride along in the row's next denoising forward, which writes their keys and values. So ``f_i``
+    counts every forward there is; ``published`` adds the one that its engine spends on the prompt. It fuses the commit
+    of a block into the next forward as we do, so it adds nothing for that.
+
+    - Input ``tokens``, ``forwards``: ``[N]`` counts; ``finished``: ``[N]`` bool.
+    - Output: a scalar.
+
+    Args:
+        convention: How to count, by name.
+        **kwargs: Options of :class:`torchmetrics.Metric`.
+
+    Raises:
+        UserError: For an unknown convention.
+
+    Example:
+        >>> import torch
+        >>> tokens, forwards = torch.tensor([10, 6]), torch.tensor([2, 6])
+        >>> finished = torch.tensor([True, False])
+        >>> tpf = TokensPerForward()
+        >>> tpf.update(tokens, forwards, finished)
+        >>> float(tpf.compute())  # (10 + 6) / (2 + 6)
+        2.0
+        >>> published = TokensPerForward("published")
+        >>> published.update(tokens, forwards, finished)
+        >>> round(float(published.compute()), 4)  # (9 / 3 + 6 / 7) / 2
+        1.9286
+    """
+
+    def __init__(self, convention: str = "dmaxlit", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rule = _convention(convention)
+        self.convention = convention
+
+    def update(self, tokens: Tensor, forwards: Tensor, finished: Tensor) -> None:
+        """Count some answers.
+
+        Args:
+            tokens: ``[N]`` generated tokens, up to and including EOS.
+            forwards: ``[N]`` forwards taken part in, at least 1.
+            finished: ``[N]`` bool, whether EOS was generated.
+
+        Raises:
+            ValueError: For vectors of different length, or an answer without a forward.
+        """
+        self._add(*_terms(tokens, forwards, finished, self.rule))

@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from dmaxlit.errors import UserError
+from dmaxlit.metrics import CONVENTIONS, TokensPerForward, tokens_per_forward
+from tests.metrics.conftest import check_sharing, column
+
+
+def update(metric, answers):
+    metric.update(column(answers, 1).long(), column(answers, 2).long(), column(answers, 3).bool())
+
+
+def test_ours_is_all_tokens_over_all_forwards(answers):
+    tokens = forwards = 0
+    for _, n, f, *_ in answers:
+        tokens += n
+        forwards += f
+    check_sharing(TokensPerForward, update, answers, tokens / forwards)
+
+
+def test_published_is_the_mean_of_ratios_without_eos_and_with_a_prefill(answers):
+    ratios = []
+    for _, n, f, finished, *_ in answers:
+        ratios.append(((n - 1) if finished else n) / (1 + f))
+    check_sharing(lambda: TokensPerForward("published"), update, answers, sum(ratios) / len(ratios))
+
+
+def test_the_conventions_differ(answers):
+    columns = column(answers, 1), column(answers, 2), column(answers, 3)
+    values = {name: float(tokens_per_forward(*columns, convention=name)) for name in CONVENTIONS}
+    assert set(values) == {"dmaxlit", "published"}
+    assert values["dmaxlit"] != pytest.approx(values["published"], rel=0.01)
+
+
+def test_an_unfinished_answer_has_no_eos_to_drop():
+    tokens, forwards = torch.tensor([8]), torch.tensor([3])
+    assert float(tokens_per_forward(tokens, forwards, torch.tensor([False]), "published")) == 2.0
+    assert float(tokens_per_forward(tokens, forwards, torch.tensor([True]), "published")) == 1.75
+
+
+def test_no_answers_have_no_tpf():
+    none = torch.tensor([], dtype=torch.long)
+    assert all(math.isnan(tokens_per_forward(none, none, none.bool(), name)) for name in CONVENTIONS)
+
+
+def test_unknown_convention_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown TPF convention 'nfe'; known: dmaxlit, published"):
+        TokensPerForward("nfe")
+
+
+def test_an_answer_without_a_forward_is_refused():
+    with pytest.raises(ValueError, match="forwards"):
+        TokensPerForward().update(torch.tensor([3]), torch.tensor([0]), torch.tensor([True]))
+
+
+def test_columns_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="one length"):
+        TokensPerForward().update(torch.tensor([3, 4]), torch.tensor([1]), torch.tensor([True]))
+
+
+def test_large_counts_stay_exact():
+    metric = TokensPerForward()
+    many = torch.tensor([2**31 + 1])
+    for _ in range(3):
+        metric.update(many, many - 1, torch.tensor([True]))
+    assert metric.counts() == (3 * 2**31 + 3, 3 * 2**31)
