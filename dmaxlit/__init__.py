@@ -1,0 +1,28 @@
+"""dmaxlit: train and decode diffusion language models that write many tokens per forward and correct themselves."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dmaxlit.errors import UserError
+from dmaxlit.version import __version__
+
+if TYPE_CHECKING:
+    from dmaxlit.data.tasks import task
+    from dmaxlit.loading import load
+    from dmaxlit.module import DMaxModule
+
+__all__ = ["DMaxModule", "UserError", "__version__", "load", "task"]
+
+# Imported when first asked for: `dmaxlit --help` need not wait the seconds that torch and transformers take.
+_LATER = {"DMaxModule": "dmaxlit.module", "load": "dmaxlit.loading", "task": "dmaxlit.data.tasks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -1,0 +1,74 @@
+"""Lightning checkpoints that stand alone: with the model's config, its tokenizer and our metadata inside, as text."""
+
+import json
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.folder import write_folder
+from dmaxlit.errors import UserError
+
+__all__ = ["checkpoint_to_folder", "describe", "read_checkpoint"]
+
+_PREFIX = "backbone.model."
+
+
+def describe(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint needs beside the weights to be loaded by itself; strings only."""
+    with tempfile.TemporaryDirectory() as folder:
+        backbone.tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.is_file()}
+    return {
+        "config": json.dumps(backbone.model.config.to_dict(), default=str),
+        "tokenizer": files,
+        "metadata": json.dumps(metadata),
+    }
+
+
+def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint of ours. Read with ``weights_only``: nothing in it is executed.
+
+    Raises:
+        UserError: If the file is missing, damaged, or not a checkpoint of ours.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("dmaxlit"), dict) or "state_dict" not in content:
+        raise UserError(f"checkpoint: expected one written by dmaxlit, got {str(path)!r}")
+    return content
+
+
+def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
+    """Write the model of a Lightning checkpoint as a model folder.
+
+    Args:
+        checkpoint: A ``.ckpt`` file written by ``fit``.
+        folder: Where to write.
+
+    Raises:
+        UserError: If the file is missing, damaged, or not a checkpoint of ours.
+    """
+    content = read_checkpoint(checkpoint)
+    told = content["dmaxlit"]
+    settings = json.loads(told["config"])
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    model = AutoModelForCausalLM.from_config(config)
+    weights = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
+    model.load_state_dict(weights)
+    with tempfile.TemporaryDirectory() as source:
+        for name, text in told["tokenizer"].items():
+            (Path(source) / Path(name).name).write_text(text)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    write_folder(folder, model, tokenizer, json.loads(told["metadata"]))

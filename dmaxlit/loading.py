@@ -1,0 +1,30 @@
+"""Loading a trained model for use."""
+
+import tempfile
+from pathlib import Path
+
+from dmaxlit.backbone import Denoiser
+from dmaxlit.checkpoint import checkpoint_to_folder
+from dmaxlit.module import DMaxModule
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, device: str = "cpu", attn_implementation: str = "sdpa") -> DMaxModule:
+    """A trained model in eval mode, ready to ``generate``.
+
+    Args:
+        path: A folder written by ``export`` (or any transformers checkpoint), ``builtin:NAME`` for a shipped model, a
+            hub id, or a ``.ckpt`` file written by ``fit``.
+        device: Where to put it.
+        attn_implementation: ``sdpa`` or ``eager``.
+
+    Raises:
+        UserError: If there is no such model, or it is damaged.
+    """
+    if Path(path).suffix == ".ckpt":
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint_to_folder(path, Path(folder) / "model")
+            return load(Path(folder) / "model", device=device, attn_implementation=attn_implementation)
+    module = DMaxModule(Denoiser(pretrained=str(path), attn_implementation=attn_implementation))  # type: ignore[arg-type]
+    return module.eval().to(device)

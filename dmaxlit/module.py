@@ -1,0 +1,243 @@
+"""The LightningModule: wires backbone, noise strategy and loss together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.backbone.denoiser import CleanContext, Denoiser
+from dmaxlit.checkpoint import describe
+from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.tasks import Task, task
+from dmaxlit.decoding import BlockDecoder, Decoder, Generation, make_decoder
+from dmaxlit.errors import UserError
+from dmaxlit.losses import ViewLoss, view_loss
+from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
+from dmaxlit.optim import optimizers
+from dmaxlit.randomness import RowGenerator, run_seed
+from dmaxlit.tokens import CleanBatch, SpecialIds
+
+__all__ = ["DMaxModule"]
+
+# Losses are summed over tokens and divided by the global count only before the update; this keeps the sums small
+# enough for half precision meanwhile.
+_UNIT = 1024.0
+
+
+class DMaxModule(L.LightningModule):
+    """A block-diffusion language model trained on the views of a noise strategy.
+
+    ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
+    batch (all ranks, all accumulated micro-batches), so that neither changes the gradient.
+
+    Args:
+        backbone: The denoiser: any decoder-only transformers model.
+        noise: The noise strategy, or its registered name.
+        optimizer: Makes the optimiser from the named parameters.
+        lr_scheduler: Makes the learning-rate schedule from the optimiser; advanced once a step.
+        seed: Seed of corruption and rollout. Default: the run's (``seed_everything``), or 0.
+        clean_half: ``cached``: the clean copy of a batch is computed once and every view attends to it. ``doubled``:
+            each view runs on the doubled sequence, twice the work, same loss: the reference form.
+    """
+
+    def __init__(
+        self,
+        backbone: Denoiser,
+        noise: NoiseStrategy | str = "on_policy",
+        optimizer: OptimizerCallable = AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        seed: int | None = None,
+        clean_half: Literal["cached", "doubled"] = "cached",
+    ) -> None:
+        super().__init__()
+        if clean_half not in ("cached", "doubled"):
+            raise UserError(f"clean_half: expected 'cached' or 'doubled', got {clean_half!r}")
+        self.backbone = backbone
+        self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.seed = run_seed() if seed is None else seed
+        self.clean_half = clean_half
+        trained_on = backbone.metadata.get("task") or {}
+        self.task_name: str | None = trained_on.get("name")
+        self.task_options: dict[str, Any] = trained_on.get("options", {})
+        self._tokens_since_update = torch.zeros(())
+
+    # ---- what the model is ------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, saved with every checkpoint and export."""
+        return self.backbone.tokenizer
+
+    @property
+    def special(self) -> SpecialIds:
+        """The special token ids."""
+        return self.backbone.special
+
+    def task(self) -> Task | None:
+        """The task the model was trained on, with its options, or None."""
+        return None if self.task_name is None else task(self.task_name, **self.task_options)
+
+    def trained_on(self, name: str, options: dict[str, Any]) -> None:
+        """Note the task whose data the model is trained on; exports and checkpoints carry it."""
+        self.task_name, self.task_options = name, options
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint or export says of the model beside its weights and config; JSON types only."""
+        trained_on = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {"block_length": self.backbone.block_length, "task": trained_on}
+
+    def export(self, folder: str | Path) -> None:
+        """Write a folder that :func:`dmaxlit.load` and transformers both read.
+
+        Args:
+            folder: Where; an earlier export there is replaced.
+        """
+        self.backbone.save(Path(folder), self.metadata())
+
+    # ---- using it ---------------------------------------------------------------------------------------------------
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, through the chat template if the tokenizer has one."""
+        return encode_prompt(self.tokenizer, prompt)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        decoder: str | Decoder = "spd",
+        max_new_tokens: int = 256,
+        batch_size: int = 64,
+        max_forwards: int | None = None,
+        progress: bool | Callable[[int], object] = False,
+        **decoder_options: Any,
+    ) -> list[Generation]:
+        """Decode prompts.
+
+        Args:
+            prompts: The prompts' texts.
+            decoder: A decoder, or its registered name.
+            max_new_tokens: Budget of tokens for each prompt, EOS included.
+            batch_size: Rows that share a forward. It changes the speed, not the answers.
+            max_forwards: Budget of forwards for each prompt; None for no limit.
+            progress: Show a progress bar, or call this with the number of responses finished since the last call.
+            decoder_options: Options of the decoder named, for instance ``tau_dec=0.3``.
+
+        Returns:
+            One :class:`Generation` a prompt, in order.
+
+        Raises:
+            UserError: For an unknown decoder or option, no prompts, or a prompt longer than the context.
+        """
+        engine = BlockDecoder(
+            self.backbone, make_decoder(decoder, **decoder_options), batch_size=batch_size, max_forwards=max_forwards
+        )
+        rows = engine.generate([self.encode_prompt(prompt) for prompt in prompts], max_new_tokens, progress=progress)
+        return [Generation.from_row(row, prompt, self.tokenizer) for row, prompt in zip(rows, prompts, strict=True)]
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Note the data module's task, if it has a registered one."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "task_name", None) is not None:
+            self.trained_on(data.task_name, data.task.options())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Sum of the views' losses over this micro-batch, in units of ``_UNIT`` tokens.
+
+        Args:
+            batch: ``ids`` and ``roles``, ``[batch, length]``, and ``index``, ``[batch]``.
+            batch_idx: Number of the micro-batch in the epoch.
+        """
+        clean = self.clean_batch(batch)
+        count = clean.response.sum()
+        if self._tokens_since_update.device != count.device:
+            self._tokens_since_update = self._tokens_since_update.to(count.device)
+        self._tokens_since_update = self._tokens_since_update + count
+        losses = self.view_losses(clean, self.row_generator(batch, clean))
+        total = torch.stack([loss.total for loss in losses]).sum()
+        self._log_losses(losses, total, int(count))
+        return total / _UNIT
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Nothing: callbacks decode the batch's ``examples``; this makes the loops run."""
+
+    test_step = predict_step = validation_step
+
+    def clean_batch(self, batch: dict[str, Any]) -> CleanBatch:
+        """The batch as noise strategies see it."""
+        return CleanBatch(
+            batch["ids"], batch["roles"], self.backbone.block_length, self.special, self._trainer_step("global_step")
+        )
+
+    def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
+        """Randomness of a batch: keyed by epoch and row, whatever the rank, worker or micro-batch."""
+        epoch, world, rank = self._trainer_step("current_epoch"), 1, 0
+        if self._trainer is not None:
+            world, rank = self.trainer.world_size, self.trainer.global_rank
+        rows = clean.ids.shape[0]
+        keys: list[object] = [(epoch, index) for index in batch["index"].tolist()]
+        slots = [row * world + rank for row in range(rows)]
+        return RowGenerator(self.seed, keys, slots, rows * world, batch_key=clean.step, device=clean.ids.device)
+
+    def view_losses(self, clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
+        """Hold the dialogue between the noise strategy and the denoiser; one loss for each view, in order."""
+        context = self.backbone.clean_context(clean, doubled=self.clean_half == "doubled")
+        dialogue = self.noise.views(clean, generator)
+        losses: list[ViewLoss] = []
+        view = next(dialogue, None)
+        while view is not None:
+            prediction = self.predict_view(view, context)
+            losses.append(view_loss(view, prediction, clean))
+            try:
+                view = dialogue.send(prediction)
+            except StopIteration:
+                view = None
+        return losses
+
+    def predict_view(self, view: View, context: CleanContext) -> Prediction:
+        """The denoiser's logits at the supervised positions of a view."""
+        hidden = self.backbone.denoise(view.ids, context)
+        return Prediction(self.backbone.logits(hidden[view.supervised]), view.supervised)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into the mean over the response tokens of the global batch.
+
+        Lightning has divided by the number of accumulated micro-batches and averaged over ranks; both are undone here,
+        before gradients are clipped.
+        """
+        count = self._tokens_since_update
+        self._tokens_since_update = torch.zeros_like(count)
+        mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
+        scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""
+        return optimizers(self.named_parameters(), self.optimizer, self.lr_scheduler)
+
+    def _log_losses(self, losses: list[ViewLoss], total: Tensor, count: int) -> None:
+        self.log("train/loss", total.detach() / max(count, 1), prog_bar=True, batch_size=max(count, 1))
+        for loss in losses:
+            for name, (value, weight) in loss.diagnostics().items():
+                self.log(f"train/{name}", value, batch_size=max(int(weight), 1))
+
+    def _trainer_step(self, name: str) -> int:
+        return 0 if self._trainer is None else int(getattr(self.trainer, name))
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint whole: with the model's config, the tokenizer and the metadata, as plain data."""
+        checkpoint["dmaxlit"] = describe(self.backbone, self.metadata())

@@ -1,0 +1,170 @@
+"""Optimisers: Muon for the matrices and AdamW for the rest as one class, and how a module is given any of them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+from dmaxlit.errors import UserError
+
+__all__ = ["MuonAdamW", "optimizers", "orthogonalize"]
+
+# Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end up in about [0.7, 1.2].
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Approximately replace each matrix U S V' by U V', by Newton-Schulz iteration.
+
+    ``torch.optim.Muon`` does the same one matrix at a time and in bfloat16, which most CPUs only emulate: at 0.45M
+    parameters it takes as long as forward and backward together. This one works on a stack of matrices, in the type it
+    is given.
+
+    Args:
+        matrices: ``[n, rows, columns]``.
+        steps: Iterations.
+
+    Returns:
+        Same shape.
+    """
+    a, b, c = _COEFFICIENTS
+    transpose = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if transpose else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    out: Tensor = x.mT if transpose else x
+    return out
+
+
+class MuonAdamW(Optimizer):
+    """Muon on hidden weight matrices, AdamW on embeddings, norms and biases.
+
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): ``W -= lr sqrt(max(1, rows/columns)) U V'``
+    of the Nesterov momentum. Both groups belong to one optimiser, so schedulers, clipping and checkpoints see one.
+
+    Args:
+        params: (name, parameter) pairs, as ``module.named_parameters()`` gives them.
+        lr: Learning rate of Muon.
+        adamw_lr: Learning rate of AdamW.
+        momentum: Of Muon, in [0, 1).
+        weight_decay: Decoupled weight decay of both.
+        betas: Of AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[tuple[str, Tensor]],
+        lr: float = 0.02,
+        adamw_lr: float = 3e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:
+        named = list(params)
+        if not all(isinstance(item, tuple) for item in named):
+            raise UserError("MuonAdamW.params: expected (name, parameter) pairs, got parameters without names")
+        if lr < 0 or adamw_lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
+            raise UserError(
+                "MuonAdamW: expected lr, adamw_lr, weight_decay >= 0 and momentum in [0, 1), "
+                f"got {lr}, {adamw_lr}, {weight_decay}, {momentum}"
+            )
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in named:
+            if parameter.requires_grad:
+                hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+                (matrices if hidden else others).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": matrices, "muon": True, "lr": lr},
+            {"params": others, "muon": False, "lr": adamw_lr},
+        ]
+        defaults = {"momentum": momentum, "weight_decay": weight_decay, "betas": betas}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter; returns the closure's value, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                (self._muon if group["muon"] else self._adamw)(parameters, group)
+        return loss
+
+    def _muon(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            by_shape[parameter.shape].append(parameter)
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = group["momentum"]
+        for shape, same in by_shape.items():
+            gradients = [p.grad for p in same if p.grad is not None]
+            buffers = [self.state[p]["momentum_buffer"] for p in same]
+            torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+            nesterov = torch._foreach_lerp(gradients, buffers, momentum)
+            updates = list(orthogonalize(torch.stack(list(nesterov))).to(same[0].dtype))
+            torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(same, updates, alpha=-group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5)
+
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter].update(
+                    step=torch.zeros(()),
+                    exp_avg=torch.zeros_like(parameter),
+                    exp_avg_sq=torch.zeros_like(parameter),
+                )
+        states = [self.state[p] for p in parameters]
+        adamw(
+            parameters,
+            [p.grad for p in parameters if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def optimizers(
+    parameters: Iterable[tuple[str, Tensor]],
+    optimizer: Callable[[Any], Optimizer],
+    lr_scheduler: Callable[[Optimizer], Any] | None,
+) -> Any:
+    """What ``configure_optimizers`` returns.
+
+    Args:
+        parameters: ``module.named_parameters()``.
+        optimizer: Makes the optimiser from them.
+        lr_scheduler: Makes the schedule from the optimiser, if there is to be one. It is advanced each optimiser step,
+            or each epoch if it has a ``monitor``, as Lightning's ``ReduceLROnPlateau``.
+
+    Raises:
+        UserError: If either refuses a setting.
+    """
+    try:
+        made = optimizer(parameters)
+        schedule = None if lr_scheduler is None else lr_scheduler(made)
+    except ValueError as error:
+        raise UserError(f"optimizer: {error}") from error
+    if schedule is None:
+        return made
+    monitor = getattr(schedule, "monitor", None)
+    when = {"interval": "step"} if monitor is None else {"interval": "epoch", "monitor": monitor}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, **when}}
