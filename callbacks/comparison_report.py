@@ -1,0 +1,205 @@
+"""The table at the end: what training did to decoding, on prompts never seen."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dmaxlit.backbone.folder import METADATA_FILE
+from dmaxlit.callbacks.display import log_text, progress_bar
+from dmaxlit.callbacks.shares import (
+    answer_budget,
+    check_at_least,
+    check_decoders,
+    examples_of,
+    is_dry_run,
+    make_meter,
+    share_of,
+)
+from dmaxlit.data.tasks import Example
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.noise import NOISE
+
+__all__ = ["ComparisonReport"]
+
+_DECODERS = (
+    DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95"),
+    DecoderSpec("threshold", {"threshold": 0.5}, "threshold 0.5"),
+    DecoderSpec("spd", {"tau_dec": 0.5}, "spd 0.5"),
+    DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"),
+)
+
+
+class ComparisonReport(L.Callback):
+    """Compares the trained model with the one training started from, on the data module's test prompts.
+
+    When ``fit`` starts the starting model decodes them with every decoder, when it ends the trained one does. Then the
+    table is printed, ``<output>/results.json`` holds it as JSON, and ``<output>/model/`` the trained model, for
+    ``dmaxlit.load``. The trained model is that of the last step. Ranks share the prompts.
+
+    The starting model's results, not its weights, are kept, and travel in checkpoints: so a resumed run compares with
+    where the first one started. Without them (a checkpoint of a run without this callback) the table has no base.
+
+    Under ``fast_dev_run`` it does nothing.
+
+    Args:
+        output: Folder to write to. Default: the trainer's ``default_root_dir``.
+        decoders: The decoders, each with a label of its own. Default: ``threshold`` at 0.95 and 0.5, ``spd`` at 0.5
+            and 0.
+        baseline: Whether to compare with the starting model.
+        num_examples: Test prompts, at least 1; all there are, if fewer.
+        max_new_tokens: Budget of tokens for an answer, at least 1. Default: the task's.
+        batch_size: Rows that share a forward, at least 1.
+
+    Raises:
+        UserError: For a setting out of range, or two decoders with one label; when ``fit`` starts, if there are no test
+            prompts or the output cannot be written.
+    """
+
+    def __init__(
+        self,
+        output: str | None = None,
+        decoders: list[DecoderSpec] | None = None,
+        baseline: bool = True,
+        num_examples: int = 1000,
+        max_new_tokens: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
+        check_at_least(1, num_examples=num_examples, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        self.output, self.baseline, self.num_examples = output, baseline, num_examples
+        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.base: dict[str, DecodeResult] = {}
+        self.trained: dict[str, DecodeResult] = {}
+        self._examples: list[Example] = []
+        self._resumed = False
+
+    # ---- the starting model's results travel in checkpoints ----------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The starting model's results, plain values."""
+        return {"base": {title: result.to_dict() for title, result in self.base.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the results of the model that the first run started from."""
+        self.base = {title: DecodeResult.from_dict(told) for title, told in state_dict.get("base", {}).items()}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note that the model does not start from where training did."""
+        self._resumed = True
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Forget the examples."""
+        self._examples, self._resumed = [], False
+
+    # ---- hooks -------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse what would fail at the end, and decode with the starting model."""
+        if is_dry_run(trainer):
+            return
+        self._check_output(trainer)
+        self._examples = self._test_examples(trainer)
+        if not self.baseline:
+            self.base = {}
+        elif self.base or self._resumed:
+            self._keep_comparable()
+        else:
+            self.base = self._decode_all(trainer, pl_module, "starting model")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Decode with the trained model, print the table, write everything."""
+        if is_dry_run(trainer):
+            return
+        self.trained = self._decode_all(trainer, pl_module, "trained model")
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module)
+        trainer.strategy.barrier("comparison report")
+
+    # ---- what they do ------------------------------------------------------------------------------------------------
+
+    def _folder(self, trainer: L.Trainer) -> Path:
+        return Path(trainer.default_root_dir if self.output is None else self.output)
+
+    def _check_output(self, trainer: L.Trainer) -> None:
+        folder = self._folder(trainer)
+        model = folder / "model"
+        try:
+            if trainer.is_global_zero:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"output: expected a folder to write to, got {str(folder)!r} ({error.strerror})") from error
+        if model.exists() and not (model / METADATA_FILE).is_file() and (model.is_file() or any(model.iterdir())):
+            raise UserError(f"output: {str(model)!r} is something else than an exported model; it is not overwritten")
+
+    def _test_examples(self, trainer: L.Trainer) -> list[Example]:
+        """This rank's share of the first ``num_examples`` test prompts."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if data is None:
+            raise UserError("comparison: expected a data module with test prompts, got loaders alone")
+        data.setup("test")
+        loaders = data.test_dataloader()
+        found = [
+            example
+            for loader in (loaders if isinstance(loaders, (list, tuple)) else [loaders])
+            for batch in loader
+            for example in examples_of(batch)
+        ]
+        if not found and trainer.is_global_zero:
+            raise UserError("comparison: expected test prompts in the data module, found none")
+        return share_of(found, self.num_examples, trainer)
+
+    def _keep_comparable(self) -> None:
+        """Keep those results of the first run that this one's rows can be compared with."""
+        wanted = {spec.title: spec for spec in self.decoders}
+        kept = {
+            title: result
+            for title, result in self.base.items()
+            if title in wanted and (result.decoder, result.options) == (wanted[title].name, wanted[title].options)
+        }
+        missing = [title for title in wanted if title not in kept]
+        if missing:
+            rank_zero_warn(
+                "the checkpoint that training resumes from has no results of the starting model for "
+                f"{', '.join(missing)}; the comparison is without them"
+            )
+        self.base = kept
+
+    def _decode_all(self, trainer: L.Trainer, module: Any, what: str) -> dict[str, DecodeResult]:
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        results = {}
+        work = len(self.decoders) * len(self._examples)
+        with progress_bar(trainer, work, f"decoding with the {what}") as advance:
+            for spec in self.decoders:
+                meter = make_meter(module)
+                warm_up(module, self._examples[: self.batch_size], spec, budget)
+                count_answers(meter, module, self._examples, spec, budget, self.batch_size, progress=advance)
+                results[spec.title] = summarize(meter, spec)
+        return results
+
+    def _write(self, trainer: L.Trainer, module: Any) -> None:
+        folder = self._folder(trainer)
+        noise = NOISE.name_of(type(module.noise)) or type(module.noise).__name__
+        named = [("base", self.base), ("trained", self.trained)]
+        rows = [(model, title, result) for model, found in named for title, result in found.items()]
+        table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
+        sys.stdout.write(f"\n{table}\n")
+        log_text(trainer, "decode/comparison", table)
+        module.export(folder / "model")
+        told = {
+            **module.metadata(),
+            "noise": noise,
+            "seed": module.seed,
+            "steps": trainer.global_step,
+            "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
+            "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
+        }
+        staged = folder / f".results-{os.getpid()}.json"
+        staged.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        staged.replace(folder / "results.json")

@@ -1,0 +1,209 @@
+"""Decoding the validation prompts while a model trains: does it stay right, and how many tokens does a forward give?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+
+from dmaxlit.callbacks.curve_figure import CurvePoint, curve_figure, curve_table
+from dmaxlit.callbacks.display import log_figure, log_text, progress_bar
+from dmaxlit.callbacks.samples import Sample, samples_text
+from dmaxlit.callbacks.shares import (
+    answer_budget,
+    check_at_least,
+    check_decoders,
+    examples_of,
+    is_dry_run,
+    make_meter,
+    share_of,
+)
+from dmaxlit.data.tasks import Example
+from dmaxlit.evaluation import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.metrics import DecodeMeter
+
+__all__ = ["SPDValidation"]
+
+_DECODERS = (DecoderSpec("spd", {"tau_dec": 0.5}), DecoderSpec("threshold", {"threshold": 0.95}))
+_CURVE = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
+
+
+class SPDValidation(L.Callback):
+    """Decodes the validation prompts with SPD and with a baseline, and logs what came out.
+
+    Works on the batches of the validation loader, so ranks share the prompts, and validation's own settings
+    (``check_val_every_n_epoch``, ``val_check_interval``, ``limit_val_batches``) say when and how much. Logs for each
+    decoder, over all ranks,
+
+    - ``decode/<label>/accuracy``: share of answers the checker accepts,
+    - ``decode/<label>/tpf``: tokens per forward,
+    - ``decode/<label>/tps``: tokens per second of one device,
+    - ``decode/<label>/finished``: share of answers that end in EOS,
+    - ``decode/<label>/capped``: share of blocks that were closed before they had converged,
+    - ``decode/<label>/samples`` (text): the first prompts and their answers,
+
+    which :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor, and once at the end of ``fit``
+    ``decode/curve`` (figure and text): accuracy against TPF over thresholds. In ``test`` the same is logged of the test
+    prompts, as ``test/<label>/...`` and ``test/curve``. Nothing is decoded in the sanity check before training.
+
+    Args:
+        decoders: The decoders, each with a label of its own. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
+            with 0.95.
+        max_new_tokens: Budget of tokens for an answer, at least 1. Default: the task's.
+        batch_size: Rows that share a forward, at least 1.
+        num_samples: Answers of each decoder shown as text; 0 for none.
+        curve: Thresholds of the curve, each in [0, 1]; None or empty for no curve.
+        curve_examples: Prompts of each point of the curve, at least 1, the first of the last validation.
+
+    Raises:
+        UserError: For a setting out of range, or two decoders with one label.
+    """
+
+    def __init__(
+        self,
+        decoders: list[DecoderSpec] | None = None,
+        max_new_tokens: int | None = None,
+        batch_size: int = 64,
+        num_samples: int = 4,
+        curve: Sequence[float] | None = _CURVE,
+        curve_examples: int = 128,
+    ) -> None:
+        super().__init__()
+        self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
+        check_at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size, curve_examples=curve_examples)
+        check_at_least(0, num_samples=num_samples)
+        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.num_samples, self.curve_examples = num_samples, curve_examples
+        self.curve = sorted(set(curve or ()))
+        self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
+        self.results: dict[str, DecodeResult] = {}
+        self.curves: dict[str, list[CurvePoint]] = {}
+        self._meters: dict[str, DecodeMeter] = {}
+        self._samples: dict[str, list[Sample]] = {}
+        self._seen: list[Example] = []
+        self._warm: set[str] = set()
+
+    def curve_points(self) -> list[dict[str, Any]]:
+        """The last curve's points, JSON-able: label, threshold and the result of each."""
+        return curve_table(self.curves)
+
+    # ---- hooks of the validation and test loops ----------------------------------------------------------------------
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the last epoch's counts."""
+        self._reset(pl_module)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget earlier counts."""
+        self._reset(pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Decode this rank's batch with every decoder."""
+        if not trainer.sanity_checking:
+            self._decode(trainer, pl_module, examples_of(batch))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Decode this rank's batch with every decoder."""
+        self._decode(trainer, pl_module, examples_of(batch))
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the counts of all ranks."""
+        if not trainer.sanity_checking:
+            self._log(trainer, pl_module, "decode")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the counts of all ranks, and the curve."""
+        self._log(trainer, pl_module, "test")
+        self._draw_curve(trainer, pl_module, "test")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the curve of the trained model."""
+        self._draw_curve(trainer, pl_module, "decode")
+
+    # ---- what they do ------------------------------------------------------------------------------------------------
+
+    def _reset(self, module: Any) -> None:
+        self._meters = {spec.tag: make_meter(module) for spec in self.decoders}
+        self._samples = {spec.tag: [] for spec in self.decoders}
+        self._seen = []
+
+    def _decode(self, trainer: L.Trainer, module: Any, examples: list[Example]) -> None:
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        for spec in self.decoders:
+            if spec.tag not in self._warm:
+                warm_up(module, examples[: self.batch_size], spec, budget)
+                self._warm.add(spec.tag)
+            answers = count_answers(self._meters[spec.tag], module, examples, spec, budget, self.batch_size)
+            wanted = self.num_samples - len(self._samples[spec.tag])
+            self._samples[spec.tag] += [
+                Sample(example, answer, right)
+                for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(wanted, 0)]
+            ]
+        self._seen += examples
+
+    def _log(self, trainer: L.Trainer, module: L.LightningModule, family: str) -> None:
+        for spec in self.decoders:
+            result = summarize(self._meters[spec.tag], spec)
+            if result.num_examples == 0:
+                return
+            self.results[spec.tag] = result
+            values = {
+                "accuracy": result.accuracy,
+                "tpf": result.tpf,
+                "tps": result.tokens_per_second,
+                "finished": result.finished,
+                "capped": result.capped,
+            }
+            # Every rank has the same value already; sync_dist keeps Lightning from warning that it might not.
+            module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
+            if self._samples[spec.tag]:
+                log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
+
+    def _draw_curve(self, trainer: L.Trainer, module: Any, family: str) -> None:
+        """Decode this rank's share of the prompts last seen at every threshold, on all ranks alike."""
+        if not self.curve or not self._meters or is_dry_run(trainer):
+            return
+        examples = share_of(self._seen, self.curve_examples, trainer)
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        points = sum(len(specs) for specs in self._curve_specs.values())
+        self.curves = {}
+        with progress_bar(trainer, points * len(examples), "accuracy-TPF curve") as advance:
+            for tag, specs in self._curve_specs.items():
+                self.curves[tag] = []
+                for threshold, spec in specs:
+                    meter = make_meter(module)
+                    count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
+                    self.curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
+        shown = next(iter(self.curves.values()))[0].result.num_examples
+        if trainer.is_global_zero and shown:
+            log_figure(
+                trainer, f"{family}/curve", curve_figure(self.curves, f"{shown} prompts, step {trainer.global_step}")
+            )
+            rows = [
+                (tag if point.threshold is None else f"{tag} {point.threshold:g}", point.result)
+                for tag, line in self.curves.items()
+                for point in line
+            ]
+            log_text(trainer, f"{family}/curve", format_table(rows))
+
+
+def _over_thresholds(spec: DecoderSpec, thresholds: Sequence[float]) -> list[tuple[float | None, DecoderSpec]]:
+    """The decoder at each threshold, or as it is where it has none to vary; refuses those out of range."""
+    if spec.swept is None:
+        return [(None, spec)]
+    return [(threshold, spec.at(threshold)) for threshold in thresholds]

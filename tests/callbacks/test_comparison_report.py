@@ -1,0 +1,174 @@
+import json
+
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import dmaxlit
+from dmaxlit.callbacks import ComparisonReport, DecoderSpec
+from dmaxlit.errors import UserError
+from tests.callbacks.fakes import (
+    LIGHTNING_WARNINGS,
+    NUM_TEST,
+    FakeModule,
+    events,
+    examples,
+    expected,
+    make_data,
+    make_trainer,
+    text_of,
+)
+
+pytestmark = [
+    LIGHTNING_WARNINGS,
+    pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:You defined a `validation_step`"),
+]
+
+SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold", {"threshold": 1.0})]
+
+
+class Learner(FakeModule):
+    """Answers with threshold 1 once it has been trained: so that base and trained differ."""
+
+    def generate(self, prompts, decoder="spd", **options):
+        if self.trainer.global_step > 0:
+            options.update({"tau_dec": 1.0} if decoder == "spd" else {"threshold": 1.0})
+        return super().generate(prompts, decoder, **options)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """(module, callback, folder, printed) of a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    module, callback = Learner(), ComparisonReport(str(folder / "out"), SPECS)
+    trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, None, ""))
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("sys.stdout.write", printed.append, raising=False)
+        trainer.fit(module, datamodule=make_data())
+    return module, callback, folder, "".join(printed)
+
+
+def test_results_hold_both_models_on_the_test_prompts(compared):
+    module, _, folder, _ = compared
+    told = json.loads((folder / "out" / "results.json").read_text())
+    assert [(row["model"], row["label"]) for row in told["rows"]] == [
+        ("base", "spd 0"),
+        ("base", "threshold threshold=1.0"),
+        ("trained", "spd 0"),
+        ("trained", "threshold threshold=1.0"),
+    ]
+    assert (told["noise"], told["steps"], told["block_length"]) == ("on_policy", 4, 8)
+    assert told["task"]["name"] == "chain"
+    options = [{"tau_dec": 0.0}, {"threshold": 1.0}, {"tau_dec": 1.0}, {"threshold": 1.0}]
+    for row, ran in zip(told["rows"], options, strict=True):
+        wanted = expected(module, "test", row["decoder"], ran)
+        assert row["num_examples"] == NUM_TEST
+        assert row["accuracy"] == pytest.approx(wanted["accuracy"])
+        assert row["tpf"] == pytest.approx(wanted["tpf"])
+        assert row["tpf_ceiling"] == pytest.approx(2 * row["tpf_ceiling_two"]) == pytest.approx(wanted["ceiling"])
+        assert row["forwards_per_answer"] == pytest.approx(wanted["forwards"])
+
+
+def test_the_table_is_printed_and_in_tensorboard(compared):
+    _, callback, folder, printed = compared
+    table = text_of(events(folder), "decode/comparison")[4]
+    assert table in printed
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        "base, spd 0",
+        "base, threshold threshold=1.0",
+        "trained, spd 0",
+        "trained, threshold threshold=1.0",
+    ]
+    assert f"{callback.trained['spd 0'].tpf:.2f}" in table
+
+
+def test_the_model_is_exported(compared):
+    _, _, folder, _ = compared
+    module = dmaxlit.load(folder / "out" / "model")
+    assert (module.task_name, module.backbone.block_length) == ("chain", 8)
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["model", "results.json"]
+
+
+def test_a_resumed_run_compares_with_where_the_first_started(tmp_path):
+    def fit(epochs, ckpt_path=None):
+        module = Learner()
+        callback = ComparisonReport(str(tmp_path / "out"), SPECS)
+        keeper = ModelCheckpoint(tmp_path, save_last=True)
+        trainer = make_trainer(tmp_path, [callback, keeper], max_epochs=epochs, enable_checkpointing=True)
+        trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt_path, weights_only=True)
+        return callback, module
+
+    first, _ = fit(1)
+    second, module = fit(2, tmp_path / "last.ckpt")
+    assert {title: result.to_dict() for title, result in second.base.items()} == {
+        title: result.to_dict() for title, result in first.base.items()
+    }
+    assert len(module.calls) == len(SPECS)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
+
+
+def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):
+    keeper = ModelCheckpoint(tmp_path, save_last=True)
+    trainer = make_trainer(tmp_path, [keeper], max_epochs=1, enable_checkpointing=True)
+    trainer.fit(FakeModule(), datamodule=make_data())
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS)
+    trainer = make_trainer(tmp_path, [callback, ModelCheckpoint(tmp_path)], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="no results of the starting model for spd 0, threshold"):
+        trainer.fit(Learner(), datamodule=make_data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert callback.base == {}
+    assert set(callback.trained) == {"spd 0", "threshold threshold=1.0"}
+
+
+def test_without_a_baseline_only_the_trained_model_decodes(tmp_path):
+    module = FakeModule()
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS, baseline=False, num_examples=5)
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(module, datamodule=make_data())
+    assert [call[0] for call in module.calls] == [[example.prompt for example in examples("test")[:5]]] * 2
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["trained"] * 2
+
+
+def test_a_dry_run_does_nothing(tmp_path):
+    module = FakeModule()
+    trainer = make_trainer(tmp_path, [ComparisonReport(str(tmp_path / "out"))], fast_dev_run=True)
+    trainer.fit(module, datamodule=make_data())
+    assert module.calls == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_examples": 0}, "num_examples: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"decoders": []}, "decoders: expected at least one"),
+        ({"decoders": [SPECS[0], SPECS[0]]}, "'spd 0' twice"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(options, message):
+    with pytest.raises(UserError, match=message):
+        ComparisonReport(**options)
+
+
+def test_what_would_fail_at_the_end_is_refused_before_training(tmp_path):
+    def start(output, data):
+        module = FakeModule()
+        with pytest.raises(UserError) as refused:
+            make_trainer(tmp_path, [ComparisonReport(str(output))]).fit(module, datamodule=data)
+        assert module.calls == []
+        return str(refused.value)
+
+    (tmp_path / "file").write_text("")
+    assert "output: expected a folder to write to" in start(tmp_path / "file" / "out", make_data())
+    (tmp_path / "taken" / "model").mkdir(parents=True)
+    (tmp_path / "taken" / "model" / "thesis.txt").write_text("")
+    assert "something else than an exported model" in start(tmp_path / "taken", make_data())
+    assert "expected test prompts" in start(tmp_path / "out", make_data(num_test=0))
+
+
+def test_loaders_without_a_data_module_are_refused(tmp_path):
+    loader = [{"ids": None}]
+    with pytest.raises(UserError, match="expected a data module with test prompts"):
+        make_trainer(tmp_path, [ComparisonReport(str(tmp_path / "out"))]).fit(FakeModule(), loader)

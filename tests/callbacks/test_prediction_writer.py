@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from dmaxlit.callbacks import DecoderSpec, PredictionWriter
+from dmaxlit.errors import UserError
+from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
+
+pytestmark = [LIGHTNING_WARNINGS, pytest.mark.filterwarnings("ignore:predict returned None")]
+SPEC = DecoderSpec("threshold", {"threshold": 0.25})
+
+
+def predict(folder, writer):
+    module = FakeModule()
+    make_trainer(folder, [writer]).predict(module, datamodule=make_data(), return_predictions=False)
+    return module
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_test_prompt_has_a_row_with_its_answer_counts_and_verdict_in_order(tmp_path, capsys):
+    predict(tmp_path, PredictionWriter(str(tmp_path / "new" / "out.jsonl"), SPEC))
+    found = rows(tmp_path / "new" / "out.jsonl")
+    assert [row["index"] for row in found] == list(range(NUM_TEST))
+    for row, example in zip(found, examples("test"), strict=True):
+        tokens, forwards, finished, capped, right = record(example.prompt, SPEC.name, SPEC.options)
+        assert row["prompt"] == example.prompt
+        assert (row["num_tokens"], row["num_forwards"], row["finished"]) == (tokens, forwards, finished)
+        assert (row["capped"], row["correct"]) == (capped, right)
+        assert example.check(row["response"]) == right
+    assert "threshold threshold=0.25" in capsys.readouterr().out
+
+
+def test_budget_and_batch_size_reach_the_engine(tmp_path):
+    module = predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC, max_new_tokens=7, batch_size=3))
+    assert {call[3:] for call in module.calls} == {(7, 3)}
+
+
+def test_an_earlier_file_is_replaced(tmp_path):
+    for _ in range(2):
+        predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC))
+    assert len(rows(tmp_path / "out.jsonl")) == NUM_TEST
+
+
+def test_what_cannot_be_written_to_is_refused_before_decoding(tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path, tmp_path / "file" / "out.jsonl"):
+        writer = PredictionWriter(str(output), SPEC)
+        with pytest.raises(UserError, match=r"output: "):
+            predict(tmp_path, writer)
+
+
+@pytest.mark.parametrize("setting", ["max_new_tokens", "batch_size"])
+def test_a_setting_out_of_range_is_refused(setting):
+    with pytest.raises(UserError, match=f"{setting}: expected at least 1, got 0"):
+        PredictionWriter("out.jsonl", SPEC, **{setting: 0})

@@ -1,0 +1,213 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from dmaxlit.callbacks import DecoderSpec, SPDValidation
+from dmaxlit.errors import UserError
+from tests.callbacks import ranks_run
+from tests.callbacks.fakes import (
+    LIGHTNING_WARNINGS,
+    NUM_TEST,
+    NUM_VAL,
+    FakeModule,
+    events,
+    examples,
+    expected,
+    make_data,
+    make_trainer,
+    text_of,
+)
+
+pytestmark = LIGHTNING_WARNINGS
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = ("accuracy", "tpf", "finished", "capped")
+DEFAULT = {"spd": {"tau_dec": 0.5}, "threshold": {"threshold": 0.95}}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run of two epochs with TensorBoard: (module, trainer, callback, events)."""
+    folder = tmp_path_factory.mktemp("run")
+    module, callback = FakeModule(), SPDValidation(curve=[0.0, 0.5, 1.0], num_samples=3)
+    trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, name=None, version=""))
+    trainer.fit(module, datamodule=make_data())
+    return module, trainer, callback, events(folder)
+
+
+def test_tensorboard_holds_every_metric_of_each_epoch(fitted):
+    module, _, _, found = fitted
+    for label, options in DEFAULT.items():
+        wanted = expected(module, "val", label, options)
+        for name in NAMES:
+            points = found.Scalars(f"decode/{label}/{name}")
+            assert [point.step for point in points] == [1, 3]
+            assert [point.value for point in points] == pytest.approx([wanted[name]] * 2)
+        assert all(point.value > 0 for point in found.Scalars(f"decode/{label}/tps"))
+
+
+def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
+    module, _, _, found = fitted
+    shown = text_of(found, "decode/spd/samples")
+    assert sorted(shown) == [2, 4]
+    first, *others = shown[4].split("\n\n---\n\n")
+    assert len(others) == 2
+    example = examples("val")[0]
+    answer = module.generate([example.prompt], "spd", tau_dec=0.5)[0]
+    assert f"    {example.prompt}" in first
+    assert f"    {answer.text}" in first
+    assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in first
+    assert first.startswith("right" if example.check(answer.text) else "**wrong**")
+
+
+def test_the_curve_is_drawn_once_at_the_end(fitted):
+    module, _, callback, found = fitted
+    (image,) = found.Images("decode/curve")
+    assert image.step == 4
+    assert (image.width, image.height) == (800, 500)
+    assert len(image.encoded_image_string) > 10_000
+    assert {label: [point.threshold for point in line] for label, line in callback.curves.items()} == {
+        "spd": [0.0, 0.5, 1.0],
+        "threshold": [0.0, 0.5, 1.0],
+    }
+    for label, option in (("spd", "tau_dec"), ("threshold", "threshold")):
+        for point in callback.curves[label]:
+            wanted = expected(module, "val", label, {option: point.threshold})
+            assert point.result.accuracy == pytest.approx(wanted["accuracy"])
+            assert point.result.tpf == pytest.approx(wanted["tpf"])
+            assert point.result.tpf_ceiling == pytest.approx(wanted["ceiling"])
+            assert point.result.num_examples == NUM_VAL
+    assert "| spd 0.5 " in text_of(found, "decode/curve")[4]
+
+
+def test_curve_points_are_json(fitted):
+    points = json.loads(json.dumps(fitted[2].curve_points()))
+    assert [(point["label"], point["threshold"]) for point in points][:3] == [("spd", 0.0), ("spd", 0.5), ("spd", 1.0)]
+    assert {"accuracy", "tpf", "accuracy_low", "accuracy_high"} <= set(points[0])
+
+
+def test_checkpoints_can_watch_it(tmp_path):
+    keeper = ModelCheckpoint(tmp_path / "best", monitor="decode/spd/accuracy", mode="max", filename="{epoch}")
+    module = FakeModule()
+    trainer = make_trainer(tmp_path, [SPDValidation(curve=None), keeper], enable_checkpointing=True)
+    trainer.fit(module, datamodule=make_data())
+    wanted = expected(module, "val", "spd", DEFAULT["spd"])["accuracy"]
+    assert float(keeper.best_model_score) == pytest.approx(wanted)
+    assert float(trainer.callback_metrics["decode/spd/accuracy"]) == pytest.approx(wanted)
+
+
+def test_works_without_a_logger_and_with_several(tmp_path):
+    for name, logger in {
+        "none": False,
+        "csv": CSVLogger(tmp_path / "csv", name=None, version=""),
+        "both": [CSVLogger(tmp_path / "both", name=None, version=""), TensorBoardLogger(tmp_path / "both", None, "")],
+    }.items():
+        callback = SPDValidation(curve=[0.5])
+        trainer = make_trainer(tmp_path / name, [callback], logger=logger, max_epochs=1)
+        trainer.fit(FakeModule(), datamodule=make_data())
+        assert callback.results["spd"].num_examples == NUM_VAL
+        assert len(callback.curve_points()) == 2
+    assert "decode/spd/tpf" in (tmp_path / "csv" / "metrics.csv").read_text()
+    assert "decode/spd/tpf" in events(tmp_path / "both").Tags()["scalars"]
+
+
+def test_nothing_is_decoded_in_the_sanity_check(tmp_path):
+    module = FakeModule()
+    trainer = make_trainer(tmp_path, [SPDValidation(curve=None)], max_epochs=1, num_sanity_val_steps=2)
+    trainer.fit(module, datamodule=make_data())
+    decoded = [prompt for prompts, decoder, *_ in module.calls if decoder == "spd" for prompt in prompts]
+    assert decoded == [example.prompt for example in examples("val")]
+
+
+def test_training_goes_on_in_train_mode_and_as_if_nothing_had_been_decoded(tmp_path):
+    def weights(callbacks):
+        module = FakeModule()
+        module.train()
+        make_trainer(tmp_path, callbacks).fit(module, datamodule=make_data())
+        assert all(part.training for part in module.modules())
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+    assert torch.equal(weights([SPDValidation(curve=[0.5])]), weights([]))
+
+
+def test_validate_and_test_return_the_metrics(tmp_path):
+    module, data = FakeModule(), make_data()
+    trainer = make_trainer(tmp_path, [SPDValidation(curve=None)])
+    (validated,) = trainer.validate(module, data, verbose=False)
+    (tested,) = trainer.test(module, data, verbose=False)
+    assert validated["decode/spd/accuracy"] == pytest.approx(expected(module, "val", "spd", DEFAULT["spd"])["accuracy"])
+    assert tested["test/spd/accuracy"] == pytest.approx(expected(module, "test", "spd", DEFAULT["spd"])["accuracy"])
+    assert not any(tag.startswith("decode/") for tag in tested)
+
+
+def test_the_curve_is_drawn_in_test_too(tmp_path):
+    callback = SPDValidation(curve=[0.5])
+    trainer = make_trainer(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, None, ""))
+    trainer.test(FakeModule(), make_data(), verbose=False)
+    assert events(tmp_path).Tags()["images"] == ["test/curve"]
+    assert callback.curves["spd"][0].result.num_examples == NUM_TEST
+
+
+def test_the_curve_takes_no_more_prompts_than_told(tmp_path):
+    callback = SPDValidation(curve=[0.5], curve_examples=5)
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(FakeModule(), datamodule=make_data())
+    assert callback.curves["spd"][0].result.num_examples == 5
+
+
+def test_the_budget_is_the_tasks_unless_given(tmp_path):
+    for given, used in ((None, make_data().task.max_new_tokens), (7, 7)):
+        module = FakeModule()
+        callback = SPDValidation(curve=None, max_new_tokens=given, batch_size=3)
+        make_trainer(tmp_path, [callback]).validate(module, make_data(), verbose=False)
+        assert {call[3:] for call in module.calls} == {(used, 3)}
+
+
+def test_a_decoder_without_a_threshold_is_one_point(tmp_path):
+    callback = SPDValidation([DecoderSpec("uniform"), DecoderSpec("spd")], curve=[0.0, 1.0])
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(FakeModule(), datamodule=make_data())
+    assert [point.threshold for point in callback.curves["uniform"]] == [None]
+    assert len(callback.curves["spd"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"curve": [0.5, 1.5]}, r"tau_dec: expected a number in \[0, 1\], got 1.5"),
+        ({"decoders": []}, "decoders: expected at least one"),
+        ({"decoders": [DecoderSpec("spd"), DecoderSpec("spd", {"tau_dec": 0.0})]}, "'spd' twice"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"num_samples": -1}, "num_samples: expected at least 0, got -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1, got 0"),
+        ({"curve_examples": 0}, "curve_examples: expected at least 1, got 0"),
+    ],
+)
+def test_bad_settings_are_refused_at_once(options, message):
+    with pytest.raises(UserError, match=message):
+        SPDValidation(**options)
+
+
+def test_batches_without_examples_are_refused(tmp_path):
+    loader = torch.utils.data.DataLoader([{"ids": torch.zeros(2)}])
+    with pytest.raises(UserError, match="expected batches with examples to decode, got a batch of ids"):
+        make_trainer(tmp_path, [SPDValidation()]).validate(FakeModule(), loader, verbose=False)
+
+
+@pytest.mark.slow
+def test_two_ranks_together_log_what_one_does(tmp_path):
+    output = tmp_path / "counted.json"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "tests.callbacks.ranks_run", "2", str(tmp_path / "two"), str(output)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = ranks_run.run(1, tmp_path / "one"), json.loads(output.read_text())
+    assert (one["ranks"], two["ranks"]) == (1, 2)
+    assert (one["decoded"], two["decoded"]) == (NUM_VAL, (NUM_VAL + 1) // 2)
+    for part in ("metrics", "curve", "base", "trained"):
+        assert two[part] == pytest.approx(one[part]), part

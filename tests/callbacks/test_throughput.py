@@ -1,0 +1,61 @@
+import time
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from dmaxlit.callbacks import SPDValidation, TrainingThroughput
+from dmaxlit.tokens import Role
+from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, events, make_data, make_trainer
+
+pytestmark = LIGHTNING_WARNINGS
+
+
+class Clock:
+    """A clock that only moves when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class TimedModule(FakeModule):
+    """A batch takes two seconds of the clock, and decoding a thousand."""
+
+    clock = None
+
+    def training_step(self, batch, batch_idx):
+        self.clock.now += 2.0
+        return super().training_step(batch, batch_idx)
+
+    def generate(self, prompts, decoder="spd", **options):
+        self.clock.now += 1000.0
+        return super().generate(prompts, decoder, **options)
+
+
+def test_tokens_without_padding_over_seconds_without_validation(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    module, data = TimedModule(), make_data(num_train=32, batch_size=4)
+    module.clock = clock
+    callbacks = [SPDValidation(curve=None), TrainingThroughput()]
+    make_trainer(
+        tmp_path,
+        callbacks,
+        max_epochs=1,
+        accumulate_grad_batches=2,
+        log_every_n_steps=2,
+        val_check_interval=3,
+        logger=TensorBoardLogger(tmp_path, None, ""),
+    ).fit(module, datamodule=data)
+    tokens = [int((batch["roles"] != Role.PAD).sum()) for batch in data.train_dataloader()]
+    found = events(tmp_path).Scalars("throughput/tokens_per_second")
+    assert [point.value for point in found] == pytest.approx([sum(tokens[:4]) / 8, sum(tokens[4:]) / 8])
+    assert [point.step for point in found] == [1, 3]
+
+
+def test_nothing_is_logged_between_the_logging_steps(tmp_path):
+    trainer = make_trainer(tmp_path, [TrainingThroughput()], max_epochs=1, log_every_n_steps=2, limit_val_batches=0)
+    trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
+    assert "throughput/tokens_per_second" not in trainer.callback_metrics
