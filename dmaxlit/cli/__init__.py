@@ -1,0 +1,85 @@
+"""The command line: ``dmaxlit COMMAND ...`` or ``python -m dmaxlit COMMAND ...``.
+
+One file for each command; ``fit``, ``validate``, ``test`` and ``predict`` share ``training.py``. A command's file is
+imported when the command is called, so that ``--help`` and refusals do not wait for torch.
+"""
+
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from importlib import import_module
+
+from dmaxlit.cli.messages import closest, one_line
+from dmaxlit.errors import UserError
+from dmaxlit.version import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+# Of each command: the module whose ``run(command, args)`` carries it out, and a line for the overview.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "fit": ("training", "Train a model on a corpus, or on a task's own worked responses."),
+    "validate": ("training", "Decode the validation prompts with a trained model and print its figures."),
+    "test": ("training", "Decode the test prompts with a trained model and print its figures."),
+    "predict": ("training", "Decode the test prompts and write each answer to a file."),
+    "distill": ("distill", "Let a model write the corpus it is then trained on."),
+    "generate": ("generate", "Answer prompts, and say how many tokens each forward gave."),
+    "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
+    "bench": ("bench", "Make the figures of the README."),
+    "export": ("export", "Turn a checkpoint into a folder that dmaxlit.load and transformers read."),
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        args: What follows ``dmaxlit``; None for the process's own arguments.
+
+    Raises:
+        SystemExit: With status 2, after one line on stderr, if the user's input cannot be used.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    _see_current_folder()
+    try:
+        _run(given)
+    except (UserError, ArgumentError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _run(args: list[str]) -> None:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    command, *rest = args
+    if command == "--version":
+        print(__version__)
+        return
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}{closest(command, COMMANDS)}; known: {', '.join(COMMANDS)}")
+    import_module(f"dmaxlit.cli.{COMMANDS[command][0]}").run(command, rest)
+
+
+def _overview() -> str:
+    lines = [f"  {name:10}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: dmaxlit COMMAND [options]",
+            "",
+            "Train and decode diffusion language models that write many tokens per forward and correct themselves.",
+            "",
+            *lines,
+            "",
+            "Options of a command: dmaxlit COMMAND --help. Version: dmaxlit --version.",
+        ]
+    )
+
+
+def _see_current_folder() -> None:
+    """Let ``my_file.MyNoise`` be found here also by a console script, as ``python -m`` does."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

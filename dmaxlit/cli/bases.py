@@ -1,0 +1,73 @@
+"""Recipes that say only what differs from another one, which they name with ``config: quickstart.yaml``.
+
+A base is put before the file that names it, as if the user had given both; the parser then merges them setting by
+setting. (The parser itself also follows a ``config`` key, but replaces ``model``, ``data`` and ``trainer`` as wholes.)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dmaxlit.errors import UserError
+
+__all__ = ["with_bases", "without_base"]
+
+_FLAGS = ("--config", "-c")
+_SECTIONS = {"model", "data", "trainer"}
+
+
+def with_bases(args: Sequence[str]) -> list[str]:
+    """The arguments with the bases of each ``--config`` file before it.
+
+    Args:
+        args: Command-line arguments.
+
+    Raises:
+        UserError: If a base does not exist, or a file is its own base.
+    """
+    out: list[str] = []
+    waiting = False
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if waiting or (flag in _FLAGS and equals):
+            path = arg if waiting else value
+            if waiting:
+                out.pop()
+            for each in [*_bases_of(path, []), path]:
+                out += ["--config", each]
+            waiting = False
+        else:
+            waiting = arg in _FLAGS
+            out.append(arg)
+    return out
+
+
+def without_base(settings: Any) -> Any:
+    """Settings as they stand in a file, without the base that :func:`with_bases` has taken care of."""
+    if isinstance(settings, dict) and _names_base(settings):
+        return {key: value for key, value in settings.items() if key != "config"}
+    return settings
+
+
+def _names_base(settings: dict[str, Any]) -> bool:
+    is_recipe = bool(_SECTIONS & settings.keys()) or len(settings) == 1
+    return is_recipe and isinstance(settings.get("config"), str)
+
+
+def _bases_of(path: str, users: list[Path]) -> list[str]:
+    """The bases of a file, the farthest first. What cannot be read is left for the parser to refuse."""
+    file = Path(path)
+    if file.resolve() in users:
+        raise UserError(f"{path}: is its own base")
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    if not isinstance(settings, dict) or not _names_base(settings):
+        return []
+    base = file.parent / settings["config"]
+    if not base.is_file():
+        raise UserError(f"{path}: config: expected the file it starts from, got {settings['config']!r} (no such file)")
+    return [*_bases_of(str(base), [*users, file.resolve()]), str(base)]

@@ -1,0 +1,90 @@
+"""``dmaxlit distill``."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from dmaxlit.cli.arguments import call, load_model, make_parser, read_prompts
+from dmaxlit.data.distill import DistillSettings
+from dmaxlit.data.distill import distill as write_corpus
+from dmaxlit.data.tasks import Task
+from dmaxlit.data.tasks import task as task_by_name
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation import default_budget
+
+if TYPE_CHECKING:
+    from dmaxlit.module import DMaxModule
+
+__all__ = ["distill", "run"]
+
+
+def run(command: str, args: list[str]) -> None:
+    """Carry out the command."""
+    call(make_parser(command, distill), distill, args)
+
+
+def distill(
+    model: str,
+    output: str,
+    task: str | None = None,
+    task_options: dict[str, Any] | None = None,
+    prompts: str | None = None,
+    num_prompts: int | None = None,
+    decoder: str = "threshold",
+    decoder_options: dict[str, Any] | None = None,
+    keep: Literal["finished", "correct", "all"] = "finished",
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> None:
+    """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
+
+    Killed and started again with the same settings, it goes on where it was. Beside the corpus stands its manifest,
+    <output>.manifest.json: model hash, decoder, seed, counts, time.
+
+    Args:
+        model: Folder, .ckpt file, hub id, or builtin:NAME.
+        output: Corpus to write, a .jsonl file.
+        task: Registered name of the task whose training prompts are answered. Default: the one the model was trained
+            on.
+        task_options: Options of the task, also as --task.difficulty hard.
+        prompts: Answer the prompts of this file instead: .jsonl rows with prompt or question, or one prompt a line.
+        num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
+        decoder: Registered name of the decoder, or import path of one of yours.
+        decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
+        keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
+            that the task's checker accepts; all also those cut off.
+        max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's own.
+        batch_size: Prompts decoded together. It changes the speed, not the answers.
+        seed: Seed of a decoder that draws random numbers.
+        overwrite: Replace a corpus, whole or begun, made with other settings.
+        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+    """
+    module = load_model(model, device)
+    defaults = DistillSettings()
+    if prompts is None:
+        source: Task | list[str] = _task(module, model, task, task_options)
+    elif task is None:
+        source = read_prompts(prompts)
+        num_prompts, max_new_tokens = num_prompts or len(source), max_new_tokens or default_budget(module)
+    else:
+        raise UserError("prompts: expected either a task or a file of prompts, got both")
+    if decoder_options is None:
+        decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
+    num_prompts = defaults.num_prompts if num_prompts is None else num_prompts
+    settings = DistillSettings(num_prompts, decoder, decoder_options, max_new_tokens, batch_size, keep, seed)
+    made = write_corpus(module, source, output, settings, overwrite=overwrite)
+    judged = "" if made.correct is None else f", {made.correct} of these correct"
+    print(
+        f"{output}: kept {made.kept} of {made.prompts} answers; {made.finished} finished{judged}; "
+        f"TPF {made.tpf:.2f}; {made.seconds:.0f} s"
+    )
+
+
+def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str, Any] | None) -> Task:
+    """The task named, or the one the model was trained on; options given on top of its own."""
+    if name is not None:
+        return task_by_name(name, **(options or {}))
+    if module.task_name is None:
+        raise UserError(f"task: expected a task or a file of prompts; {model!r} does not say what it was trained on")
+    return task_by_name(module.task_name, **{**module.task_options, **(options or {})})

@@ -1,0 +1,45 @@
+"""Lightning's trainer with a ``predict`` that writes what it decodes."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from dmaxlit.callbacks import DecoderSpec, PredictionWriter
+
+__all__ = ["DMaxTrainer"]
+
+
+class DMaxTrainer(Trainer):
+    """Lightning's trainer; see :class:`lightning.pytorch.Trainer` for its settings."""
+
+    def predict(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        return_predictions: bool | None = False,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+        output: str = "predictions.jsonl",
+        decoder: str = "spd",
+        decoder_options: dict[str, Any] | None = None,
+        max_new_tokens: int | None = None,
+    ) -> Any:
+        """Decode the test prompts and write each answer to a file.
+
+        Args:
+            model: The model.
+            dataloaders: Loaders, in place of a data module.
+            datamodule: The data module.
+            return_predictions: Not used: answers are written, not returned.
+            ckpt_path: Checkpoint to take the weights from; default: the model as configured.
+            weights_only: Whether to refuse checkpoints that hold more than plain data.
+            output: File to write, one JSON object a line, replaced if it exists.
+            decoder: Registered name of the decoder, or import path of one of yours.
+            decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
+            max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's.
+        """
+        spec = DecoderSpec(decoder, decoder_options or {})
+        cast(Any, self).callbacks.append(PredictionWriter(output, spec, max_new_tokens))
+        return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)

@@ -1,0 +1,117 @@
+"""The real command line, in process, in an empty folder, with a model small enough to train in a blink."""
+
+import json
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+import dmaxlit
+from dmaxlit.cli import main
+from tests.conftest import make_denoiser
+
+TASK = {"operations": 3}
+CHECKPOINT = {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "enable_version_counter": False}}
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def refusal(self):
+        """The only line on stderr of a command that was refused."""
+        assert self.status == 2
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture(autouse=True)
+def _lightning_uses_what_jsonargparse_has_renamed(monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+
+@pytest.fixture
+def dmax(capsys, monkeypatch, tmp_path):
+    """Run a command line, given as text or as a list."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line, *more):
+        args = [*(shlex.split(line) if isinstance(line, str) else line), *map(str, more)]
+        capsys.readouterr()
+        status = 0
+        try:
+            main(args)
+        except SystemExit as end:
+            status = end.code or 0
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+def start(command, folder):
+    """Run a process in a folder, with the package that is being tested."""
+    path = os.pathsep.join([str(Path(dmaxlit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
+    env = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Folder of a tiny untrained model of the chain task."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    module = dmaxlit.DMaxModule(make_denoiser(block_length=16, sharpen=3.0))
+    module.trained_on("chain", TASK)
+    module.export(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A corpus of eight worked answers."""
+    path = tmp_path_factory.mktemp("data") / "corpus.jsonl"
+    rows = [
+        {"prompt": each.prompt, "response": each.response}
+        for each in dmaxlit.task("chain", **TASK).examples("train", 8)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def base(tmp_path, tiny, corpus):
+    """Configuration of a short run: two steps on the tiny model."""
+    settings = {
+        "model": {
+            "backbone": {"pretrained": str(tiny)},
+            "noise": {"class_path": "on_policy", "init_args": {"level": 0.5}},
+        },
+        "data": {
+            "task": "chain",
+            "task_options": TASK,
+            "corpus": str(corpus),
+            "batch_size": 4,
+            "num_val": 2,
+            "num_test": 3,
+        },
+        "trainer": {**QUIET, "max_steps": 2, "default_root_dir": "runs", "callbacks": [CHECKPOINT]},
+    }
+    path = tmp_path / "base.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shipped_configs():
+    return Path(__file__).parents[2] / "configs"

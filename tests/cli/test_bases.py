@@ -1,0 +1,52 @@
+import pytest
+
+from dmaxlit.cli.bases import with_bases, without_base
+from dmaxlit.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "one.yaml").write_text("model: {seed: 1}\n")
+    (tmp_path / "two.yaml").write_text("config: one.yaml\nmodel: {seed: 2}\n")
+    (tmp_path / "more" / "three.yaml").write_text("config: ../two.yaml\ntrainer: {max_steps: 3}\n")
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "given", [["--config", "more/three.yaml"], ["-c", "more/three.yaml"], ["--config=more/three.yaml"]]
+)
+def test_bases_come_before_what_starts_from_them_farthest_first(given):
+    assert with_bases(["fit", *given, "--model.seed", "4"]) == [
+        *("fit", "--config", "more/../one.yaml", "--config", "more/../two.yaml", "--config", "more/three.yaml"),
+        *("--model.seed", "4"),
+    ]
+
+
+@pytest.mark.usefixtures("files")
+def test_files_without_a_base_and_other_arguments_stay_as_they_are():
+    args = ["--config", "one.yaml", "--model.seed", "--config", "missing.yaml"]
+    assert with_bases(args) == args
+
+
+@pytest.mark.usefixtures("files")
+def test_a_file_that_is_its_own_base_is_refused(tmp_path):
+    (tmp_path / "one.yaml").write_text("config: more/three.yaml\n")
+    with pytest.raises(UserError, match=r"is its own base"):
+        with_bases(["--config", "two.yaml"])
+
+
+@pytest.mark.usefixtures("files")
+def test_a_missing_base_is_refused_by_file_and_name(tmp_path):
+    (tmp_path / "one.yaml").unlink()
+    with pytest.raises(UserError, match=r"two.yaml: config: expected the file it starts from, got 'one.yaml'"):
+        with_bases(["--config", "two.yaml"])
+
+
+def test_only_the_base_of_a_recipe_is_taken_out():
+    assert without_base({"config": "a.yaml", "model": 1}) == {"model": 1}
+    assert without_base({"config": "a.yaml"}) == {}
+    backbone = {"config": {"model_type": "qwen3"}, "tokenizer": "chain"}
+    assert without_base(backbone) == backbone
+    assert without_base([1]) == [1]

@@ -1,0 +1,89 @@
+import io
+import json
+
+import pytest
+
+import dmaxlit
+
+PROMPTS = ["3 +1 +1 *3 ?", "4 -2 -2 +1 ?"]
+
+
+def answers(tiny, **options):
+    return dmaxlit.load(tiny).generate(PROMPTS, max_new_tokens=10, **options)
+
+
+def test_prompts_from_flags_are_answered_with_tokens_forwards_and_tpf(dmax, tiny):
+    ended = dmax(
+        ["generate", "--model", str(tiny), "--max_new_tokens", "10", "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]]
+    )
+    assert ended.status == 0, ended.err
+    expected = answers(tiny)
+    for answer in expected:
+        tpf = answer.num_tokens / answer.num_forwards
+        told = f"{answer.num_tokens} tokens, {answer.num_forwards} forwards, TPF {tpf:.2f}"
+        assert f"> {answer.prompt}\n{answer.text}\n{told}" in ended.out
+    tokens, forwards = sum(a.num_tokens for a in expected), sum(a.num_forwards for a in expected)
+    assert f"2 prompts: {tokens} tokens, {forwards} forwards, TPF {tokens / forwards:.2f}" in ended.out
+
+
+def test_decoder_options_are_flags(dmax, tiny):
+    flags = ["--decoder", "threshold", "--decoder.threshold", "0", "--max_new_tokens", "10"]
+    ended = dmax(["generate", "--model", str(tiny), *flags, "--prompt", PROMPTS[0]])
+    (answer, _) = answers(tiny, decoder="threshold", threshold=0.0)
+    assert f"{answer.num_tokens} tokens, {answer.num_forwards} forwards" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.txt", "\n".join(PROMPTS) + "\n\n"),
+        ("p.jsonl", "\n".join(json.dumps({"prompt": prompt, "answer": "3"}) for prompt in PROMPTS)),
+        ("q.jsonl", "\n".join(json.dumps({"question": prompt}) for prompt in PROMPTS)),
+        ("t.jsonl", "\n".join(map(json.dumps, PROMPTS))),
+    ],
+)
+def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    ended = dmax(f"generate --model {tiny} --max_new_tokens 10 --prompts {name} --output out/a.jsonl")
+    assert ended.status == 0, ended.err
+    rows = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == PROMPTS
+    assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
+
+
+def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(PROMPTS)))
+    assert "2 prompts:" in dmax(f"generate --model {tiny} --max_new_tokens 10").out
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        ("", "prompts: expected at least one, found none in 'p.jsonl'"),
+        ('{"prompt": "3 ?"}\n{"prompt": 3}\n', "p.jsonl, row 2: expected a text, or an object with a prompt"),
+        ("nope\n", "p.jsonl, row 1: is not valid JSON"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, refusal):
+    (tmp_path / "p.jsonl").write_text(content)
+    assert dmax(f"generate --model {tiny} --prompts p.jsonl").refusal.startswith(refusal)
+
+
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        ("--model gone/away/x --prompt 3", "pretrained: expected a model folder, a hub id or builtin:NAME"),
+        ("--model x.ckpt --prompt 3", "checkpoint: expected a file, got 'x.ckpt' (no such file)"),
+        ("--prompt 3", "the following arguments are required: model"),
+        ("--model {tiny} --prompt 3 --prompts p.txt", "prompts: expected either --prompt or --prompts, got both"),
+        ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: spd, threshold, uniform"),
+        ("--model {tiny} --prompt 3 --decoder.tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
+        ("--model {tiny} --prompt 3 --batch_size many", "batch_size: expected int, got 'many'"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(dmax, tiny, flags, refusal):
+    assert dmax(f"generate {flags.format(tiny=tiny)}").refusal.startswith(refusal)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(dmax, tiny):
+    assert "128" in dmax(["generate", "--model", str(tiny), "--prompt", "3 " * 200]).refusal

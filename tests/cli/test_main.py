@@ -1,0 +1,52 @@
+import sys
+import time
+
+import pytest
+
+import dmaxlit
+from dmaxlit.cli import COMMANDS
+from tests.cli.conftest import start
+
+
+def test_the_overview_names_every_command(dmax):
+    overview = dmax("--help")
+    assert overview.status == 0
+    for command in COMMANDS:
+        assert f"  {command} " in overview.out
+    assert dmax("").out == overview.out
+
+
+def test_the_version_is_the_package_s(dmax):
+    assert dmax("--version").out.strip() == dmaxlit.__version__
+
+
+def test_an_unknown_command_is_refused_with_the_closest_and_all_known(dmax):
+    assert dmax("ftt").refusal == f"unknown command 'ftt' (did you mean fit?); known: {', '.join(COMMANDS)}"
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "bench"])
+def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, command):
+    shown = dmax(f"{command} --help")
+    assert shown.status == 0
+    assert "usage: dmaxlit" in shown.out
+    told = {
+        "list": "Only this kind.",
+        "export": "Folder to write; an earlier export there is replaced.",
+        "generate": "Registered name of the decoder",
+        "distill": "every answer that ended in EOS",
+    }.get(command, "Seed of corruption and rollout.")
+    assert told in " ".join(shown.out.split())
+    assert "Args:" not in shown.out
+
+
+def test_help_does_not_wait_for_torch(tmp_path):
+    code = "import sys; from dmaxlit.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    began = time.perf_counter()
+    assert start([sys.executable, "-c", code], tmp_path).returncode == 0
+    assert time.perf_counter() - began < 20
+
+
+def test_a_reader_that_stops_early_causes_no_traceback(tmp_path):
+    line = f"{sys.executable} -m dmaxlit --help | true"
+    ended = start(["bash", "-c", line], tmp_path)
+    assert "Traceback" not in ended.stderr

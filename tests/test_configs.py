@@ -1,0 +1,100 @@
+"""Every shipped recipe, through the real command line, with a model and data small enough for a test."""
+
+import io
+from contextlib import redirect_stdout
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import dmaxlit
+from dmaxlit.cli import main
+from tests.conftest import make_denoiser
+
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+ON_CHAIN = [path for path in CONFIGS if path.stem != "reasoning_gym"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
+
+SMALL_DATA = ["--data.batch_size", "2", "--data.num_val", "2", "--data.num_test", "2", "--data.num_train", "4"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    dmaxlit.DMaxModule(make_denoiser(block_length=16, max_position_embeddings=512)).export(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Lightning uses what jsonargparse has renamed.
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+
+@cache
+def settings_of(name):
+    """What comes of a recipe, as ``--print_config`` shows it."""
+    shown = io.StringIO()
+    with pytest.raises(SystemExit) as end, redirect_stdout(shown):
+        main(["fit", "--config", str(FOLDER / f"{name}.yaml"), "--print_config"])
+    assert not end.value.code
+    return yaml.safe_load(shown.getvalue())
+
+
+def test_there_are_recipes_for_what_is_compared():
+    names = {path.stem for path in CONFIGS}
+    assert {"quickstart", "control", "uniform", "argmax_rollout", "alternating", "pretrain", "reasoning_gym"} <= names
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_recipe_parses_and_says_how_it_is_run(path):
+    assert settings_of(path.stem)["model"]["backbone"]["class_path"].endswith("Denoiser")
+    assert f"python -m dmaxlit fit --config configs/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", ON_CHAIN, ids=lambda path: path.stem)
+def test_a_recipe_runs_dry_from_any_folder_and_leaves_nothing_behind(path, tiny, tmp_path):
+    model = ["--model.backbone.pretrained", str(tiny), "--model.backbone.config", "null"]
+    flags = [*model, *SMALL_DATA, "--data.task.operations", "3", *QUIET, "--trainer.fast_dev_run", "true"]
+    main(["fit", "--config", str(path), *flags])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reasoning_gym_recipe_runs_dry(tiny, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    flags = [*SMALL_DATA, "--data.task.max_new_tokens", "20", *QUIET, "--trainer.fast_dev_run", "true"]
+    model = ["--model.backbone.pretrained", str(tiny)]
+    main(["fit", "--config", str(FOLDER / "reasoning_gym.yaml"), *model, *flags])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        ("control", ("noise", "class_path", "dmaxlit.noise.masked.MaskedNoise")),
+        ("uniform", ("noise", "class_path", "dmaxlit.noise.uniform.UniformNoise")),
+        ("argmax_rollout", ("noise", "rollout", "argmax")),
+        ("alternating", ("noise", "alternate", True)),
+    ],
+)
+def test_a_variant_is_the_quickstart_but_for_what_it_says(name, differs):
+    quickstart, variant = settings_of("quickstart"), settings_of(name)
+    key, option, value = differs
+    noise = variant["model"][key]
+    assert {**noise, **noise["init_args"]}[option] == value
+    for same in ("backbone", "optimizer", "seed"):
+        assert variant["model"][same] == quickstart["model"][same]
+    assert variant["data"] == quickstart["data"]
+    assert variant["trainer"]["callbacks"] == quickstart["trainer"]["callbacks"]
+    assert variant["trainer"]["default_root_dir"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_schedule_lasts_as_long_as_training(path):
+    settings = settings_of(path.stem)
+    assert settings["model"]["lr_scheduler"]["init_args"]["T_max"] == settings["trainer"]["max_steps"]
