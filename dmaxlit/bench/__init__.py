@@ -1,0 +1,5 @@
+"""Benchmarks: commands that make the figures we state."""
+
+from dmaxlit.bench.self_correction import SelfCorrectionBench
+
+__all__ = ["SelfCorrectionBench"]

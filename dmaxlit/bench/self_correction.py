@@ -1,0 +1,186 @@
+"""The benchmark behind the README's table: does on-policy training make a model that corrects itself?"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dmaxlit.bench.rows import METHODS, PRETRAIN, ROWS
+from dmaxlit.bench.summary import format_summary, summarize
+from dmaxlit.data.distill import DistillSettings, distill
+from dmaxlit.errors import UserError
+
+__all__ = ["SelfCorrectionBench"]
+
+
+@dataclass
+class SelfCorrectionBench:
+    """Train control, uniform and on-policy models on several seeds, decode them all, and tabulate.
+
+    Everything is kept under ``output`` and nothing is done twice: run it again after an interruption and it goes on.
+
+    Args:
+        output: Folder for models, corpora, ``runs/*.json``, ``results.json`` and ``table.md``.
+        configs: Folder of the recipes (``quickstart.yaml`` and its siblings).
+        num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
+        seeds: Training seeds; seed s starts from base ``s % num_bases``.
+        num_prompts: Prompts a base distils its corpus from.
+        num_examples: Unseen test prompts each row is judged on.
+        workers: Models trained and decoded at the same time, each on ``threads`` threads.
+        threads: CPU threads of each worker.
+    """
+
+    output: Path = Path("runs/self_correction")
+    configs: Path = Path("configs")
+    num_bases: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    num_prompts: int = 2048
+    num_examples: int = 1000
+    workers: int = 2
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is started."""
+        self.output, self.configs = Path(self.output), Path(self.configs)
+        for name in ("num_bases", "num_prompts", "num_examples", "workers", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.seeds:
+            raise UserError("seeds: expected at least one, got none")
+        for recipe in (*PRETRAIN, *METHODS.values()):
+            if not (self.configs / recipe).is_file():
+                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+
+    def run(self) -> str:
+        """Do what is missing, write ``results.json`` and ``table.md``, and return the table."""
+        jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]
+        self._parallel(jobs, "bases")
+        self._parallel([(method, str(seed)) for seed in self.seeds for method in METHODS], "models")
+        runs = [json.loads(path.read_text()) for path in sorted((self.output / "runs").glob("*.json"))]
+        summary = summarize(result for run in runs for result in run)
+        table = format_summary(summary)
+        settings = {name: str(value) for name, value in vars(self).items()}
+        write_json(self.output / "results.json", {"settings": settings, "summary": summary, "runs": runs})
+        (self.output / "table.md").write_text(table + "\n")
+        return table
+
+    def job(self, method: str, number: int) -> None:
+        """Make and decode one model; run in a process of its own.
+
+        Args:
+            method: ``base`` or a key of :data:`METHODS`.
+            number: Which base, or which training seed.
+        """
+        done = self._result(method, number)
+        if done.is_file():
+            return
+        if method == "base":
+            model = self._base(number)
+            self._corpus(number, model)
+        else:
+            model = self._train(method, number)
+        write_json(done, self._decode(method, number, model))
+
+    def _base(self, number: int) -> str:
+        if number == 0:
+            return "builtin:chain-base"
+        folder = self.output / f"base-{number}"
+        if not (folder / "model").is_dir():
+            overrides: list[str] = []
+            for recipe, more in PRETRAIN.items():
+                stage = folder / Path(recipe).stem
+                if not (stage / "model").is_dir():
+                    self._fit(recipe, stage, number + more, overrides)
+                overrides = [f"--model.backbone.pretrained={stage / 'model'}"]
+            shutil.copytree(stage / "model", folder / "model")
+        return str(folder / "model")
+
+    def _corpus(self, base: int, model: str) -> Path:
+        path = self.output / f"corpus-{base}.jsonl"
+        if not path.is_file():
+            from dmaxlit.loading import load
+
+            module = load(model)
+            task = module.task()
+            assert task is not None, "the base was trained on a task"
+            distill(module, task, path, DistillSettings(num_prompts=self.num_prompts))
+        return path
+
+    def _train(self, method: str, seed: int) -> str:
+        base = seed % self.num_bases
+        folder = self.output / f"{method}-{seed}"
+        if not (folder / "model").is_dir():
+            model = self._base(base)
+            overrides = [f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}"]
+            self._fit(METHODS[method], folder, seed, overrides)
+        return str(folder / "model")
+
+    def _fit(self, recipe: str, folder: Path, seed: int, overrides: Sequence[str]) -> None:
+        """``dmaxlit fit`` with a recipe, without its callbacks, then export the last checkpoint."""
+        from dmaxlit.checkpoint import checkpoint_to_folder
+        from dmaxlit.cli import main
+
+        fixed = [
+            f"--seed_everything={seed}",
+            f"--trainer.default_root_dir={folder}",
+            "--data.distill=null",
+            "--trainer.callbacks=null",
+            "--trainer.logger=false",
+            "--trainer.limit_val_batches=0",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+        ]
+        main(["fit", f"--config={self.configs / recipe}", *overrides, *fixed])
+        checkpoint = max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+        checkpoint_to_folder(checkpoint, folder / "model")
+
+    def _decode(self, method: str, number: int, model: str) -> list[dict[str, Any]]:
+        from dmaxlit.evaluation import evaluate
+        from dmaxlit.loading import load
+
+        module = load(model)
+        task = module.task()
+        assert task is not None, "the model was trained on a task"
+        examples = task.examples("test", self.num_examples)
+        results = []
+        for row in ROWS:
+            if row.method == method:
+                result = evaluate(module, examples, row.decoder, row.options, max_new_tokens=task.max_new_tokens)
+                results.append({"row": row.key, "number": number, **result.to_dict()})
+        return results
+
+    def _parallel(self, jobs: Sequence[Sequence[str]], title: str) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        (self.output / "logs").mkdir(parents=True, exist_ok=True)
+        (self.output / "runs").mkdir(exist_ok=True)
+
+        def start(job: Sequence[str]) -> None:
+            log = self.output / "logs" / f"{'-'.join(job)}.log"
+            settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+            command = [sys.executable, "-m", "dmaxlit.bench", json.dumps(settings), *job]
+            with log.open("a") as stream:
+                code = subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False).returncode
+            if code != 0:
+                raise UserError(f"bench: {' '.join(job)} failed with exit status {code}; see {log}")
+
+        missing = [job for job in jobs if not self._result(*job).is_file()]
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(tqdm(pool.map(start, missing), total=len(jobs), initial=len(jobs) - len(missing), desc=title))
+
+    def _result(self, method: str, number: str | int) -> Path:
+        return self.output / "runs" / f"{method}-{number}.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    staging = path.with_suffix(".tmp")
+    staging.write_text(json.dumps(content, indent=1) + "\n")
+    staging.replace(path)
