@@ -1,0 +1,85 @@
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_package_list_is_the_folders():
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "dmaxlit").rglob("__init__.py")
+        if "callbacks" not in path.parts
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"dmaxlit.callbacks"}
+
+
+def test_callbacks_is_one_committed_relative_link():
+    link = ROOT / "dmaxlit" / "callbacks"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../callbacks"
+
+
+def test_callbacks_import_absolutely():
+    for path in (ROOT / "callbacks").glob("*.py"):
+        assert "from ." not in path.read_text(), path
+
+
+def test_torch_stays_below_the_first_untested_version():
+    (torch,) = [line for line in PROJECT["project"]["dependencies"] if line.startswith("torch>")]
+    assert torch.endswith("<2.14")
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for path in (ROOT / "dmaxlit").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in names
+    assert "dmaxlit/py.typed" in names
+    assert "dmaxlit/models/chain-base/model.safetensors" in names
+    assert not [name for name in names if name.startswith(("callbacks/", "tests/", "configs/"))]
+
+    # Installed where this environment's libraries can be seen, but the checkout cannot.
+    target = tmp_path / "env"
+    venv.create(target, with_pip=False)
+    site = next(target.glob("lib/python*/site-packages"))
+    zipfile.ZipFile(wheel).extractall(site)
+    libraries = [path for path in sys.path if path.endswith("-packages")]
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
+    code = (
+        "import dmaxlit, dmaxlit.callbacks as c, pathlib; m = dmaxlit.load('builtin:chain-base');"
+        f"assert pathlib.Path(c.__file__).is_relative_to({str(site)!r}), c.__file__;"
+        "e = dmaxlit.task(m.task_name).examples('test', 4);"
+        "g = m.generate([x.prompt for x in e], decoder='threshold', max_new_tokens=96);"
+        "print(sum(x.check(y.text) for x, y in zip(e, g)))"
+    )
+    done = subprocess.run(
+        [target / "bin" / "python", "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) >= 3

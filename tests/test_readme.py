@@ -1,0 +1,52 @@
+"""What the README shows is so."""
+
+import re
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from dmaxlit import DMaxModule
+from dmaxlit.noise import NoiseStrategy
+from tests.conftest import make_denoiser
+from tests.test_module import QUIET, loader
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block_after(heading, language="python"):
+    return re.search(rf"{re.escape(heading)}.*?```{language}\n(.*?)```", README, re.DOTALL).group(1)
+
+
+def test_the_strategy_of_ten_lines_trains():
+    namespace = {}
+    exec(compile(block_after("A strategy of your own"), "my_noise.py", "exec"), namespace)
+    module = DMaxModule(make_denoiser(), namespace["SpanNoise"]())
+    assert isinstance(module.noise, NoiseStrategy)
+    trainer = L.Trainer(**QUIET, max_steps=1)
+    trainer.fit(module, loader())
+    assert torch.isfinite(trainer.callback_metrics["train/loss_span"])
+
+
+def test_every_file_of_the_tree_exists():
+    tree = block_after("## What is where", "")
+    folder = Path()
+    for line in tree.splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        path = (folder if indent else Path()) / name
+        assert (ROOT / path).exists(), f"README names {path}"
+        if not indent:
+            folder = Path(name)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_named(recipe):
+    assert f"`{recipe.stem}`" in README
+
+
+def test_the_test_command_is_the_one_ci_runs():
+    assert "python -m pytest\n" in README
+    assert "<!-- test -->" in README
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
