@@ -60,7 +60,12 @@ class SelfCorrectionBench:
                 raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
 
     def run(self) -> str:
-        """Do what is missing, write ``results.json`` and ``table.md``, and return the table."""
+        """Do what is missing, write ``results.json`` and ``table.md``, and return the table.
+
+        Raises:
+            UserError: If ``output`` holds results made with other settings, or a job fails.
+        """
+        self._claim()
         jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]
         self._parallel(jobs, "bases")
         self._parallel([(method, str(seed)) for seed in self.seeds for method in METHODS], "models")
@@ -71,6 +76,17 @@ class SelfCorrectionBench:
         write_json(self.output / "results.json", {"settings": settings, "summary": summary, "runs": runs})
         (self.output / "table.md").write_text(table + "\n")
         return table
+
+    def _claim(self) -> None:
+        """Note what results in ``output`` depend on, so that others are not mixed in; seeds may be added."""
+        path = self.output / "settings.json"
+        mine = {name: getattr(self, name) for name in ("num_bases", "num_prompts", "num_examples")}
+        theirs = json.loads(path.read_text()) if path.is_file() else mine
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise UserError(f"{name}: expected {theirs.get(name)}, as in the results in {self.output}, got {value}")
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_json(path, mine)
 
     def job(self, method: str, number: int) -> None:
         """Make and decode one model; run in a process of its own.

@@ -30,6 +30,9 @@ def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
     table = bench.run()
     assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())["summary"]) == len(ROWS)
+    other = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,), num_examples=64)
+    with pytest.raises(UserError, match=r"num_examples: expected 1000, as in the results in .*, got 64"):
+        other.run()
 
 
 def test_a_failed_job_is_reported_with_its_log(tmp_path):
