@@ -15,6 +15,7 @@ __all__ = [
     "AlphaSchedule",
     "CosineSchedule",
     "FixedLevel",
+    "LevelCurriculum",
     "LevelDistribution",
     "LinearSchedule",
     "PolynomialSchedule",
@@ -29,6 +30,10 @@ class LevelDistribution(ABC):
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """Level at the quantile ``u`` in [0, 1), same shape. Stratified draws come from stratified ``u``."""
+
+    def at(self, step: int) -> "LevelDistribution":
+        """The distribution at an optimiser step; the same at every step unless a subclass says otherwise."""
+        return self
 
 
 class FixedLevel(LevelDistribution):
@@ -64,6 +69,30 @@ class UniformLevel(LevelDistribution):
     def quantile(self, u: Tensor) -> Tensor:
         """``low + (high - low) u``."""
         return self.low + (self.high - self.low) * u
+
+
+class LevelCurriculum(LevelDistribution):
+    """Levels that change as training goes on: from each step named, the level given with it.
+
+    A function of the step alone, so a resumed run goes on where it was.
+
+    Args:
+        stages: First step of each stage and its level, a number or a [low, high] range; the first stage begins at 0.
+            ``{0: [0.0, 0.5], 500: [0.0, 1.0]}``: at most half the tokens for 500 steps, then any share of them.
+    """
+
+    def __init__(self, stages: dict[int, float | tuple[float, float]]) -> None:
+        if not stages or min(stages) != 0:
+            raise UserError(f"stages: expected a first stage that begins at step 0, got steps {sorted(stages)}")
+        self.stages = {step: as_level(stages[step]) for step in sorted(stages)}
+
+    def at(self, step: int) -> LevelDistribution:
+        """The distribution of the last stage that began at or before ``step``."""
+        return self.stages[max(start for start in self.stages if start <= step)]
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """That of the first stage."""
+        return self.at(0).quantile(u)
 
 
 def as_level(level: "float | tuple[float, float] | LevelDistribution") -> LevelDistribution:

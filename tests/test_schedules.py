@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.schedules import CosineSchedule, FixedLevel, LinearSchedule, PolynomialSchedule, UniformLevel, as_level
+from dmaxlit.schedules import (
+    CosineSchedule,
+    FixedLevel,
+    LevelCurriculum,
+    LinearSchedule,
+    PolynomialSchedule,
+    UniformLevel,
+    as_level,
+)
 
 SCHEDULES = [LinearSchedule(), CosineSchedule(), PolynomialSchedule(2.0), PolynomialSchedule(0.5)]
 
@@ -42,3 +50,18 @@ def test_bad_levels_are_refused():
         as_level((0.1, 0.2, 0.3))
     with pytest.raises(UserError, match="power"):
         PolynomialSchedule(0)
+
+
+def test_a_curriculum_is_the_stage_of_its_step():
+    curriculum = LevelCurriculum({500: (0.0, 1.0), 0: (0.0, 0.5), 900: 0.75})
+    half = torch.tensor([0.5])
+    at = [curriculum.at(step).quantile(half).item() for step in (0, 499, 500, 899, 900, 10_000)]
+    assert at == [0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    assert curriculum.quantile(half).item() == 0.25
+    assert FixedLevel(0.3).at(7).quantile(half).item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("stages", [{}, {10: 0.5}])
+def test_a_curriculum_begins_at_step_0(stages):
+    with pytest.raises(UserError, match="stages: expected a first stage that begins at step 0"):
+        LevelCurriculum(stages)

@@ -117,7 +117,7 @@ class NoiseStrategy(ABC):
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1
         u = generator.stratified(columns) if self.stratified else generator.rand(columns)
-        t = self.level.quantile(u)
+        t = self.level.at(clean.step).quantile(u)
         level = t[:, blocks] if self.per == "block" else t.expand(-1, clean.ids.shape[1])
         draw = generator.rand(clean.ids.shape[1])
         return Corruption((draw < self.schedule.noise_rate(level)) & clean.response, level)
