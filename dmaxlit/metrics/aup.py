@@ -1,0 +1,120 @@
+"""Accuracy under parallelism (AUP)."""
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from dmaxlit.errors import UserError
+
+__all__ = ["AccuracyUnderParallelism", "accuracy_under_parallelism"]
+
+
+def accuracy_under_parallelism(
+    points: Iterable[tuple[float, float]], y_max: float | None = None, alpha: float = 3.0, floor: float = 5.0
+) -> float:
+    """AUP of one method's accuracy-TPF curve (d3LLM, arXiv 2601.07568).
+
+    With the points sorted by TPF, ``W(y) = min(exp(-alpha (1 - y / y_max)), 1)`` and ``y_1`` the accuracy at the
+    least TPF::
+
+        AUP = rho_1 y_1 + 1/2 sum_{k >= 2} (rho_k - rho_{k-1}) (y_k W(y_k) + y_{k-1} W(y_{k-1}))
+
+    Points with ``y < y_1 - floor`` are dropped, also where others follow them (the published script refuses a curve
+    that ends below the floor; a falling curve is what one draws to see where a method breaks). No points: nan.
+
+    Args:
+        points: (TPF, accuracy in percent).
+        y_max: Best accuracy of any method on the task, in percent. Default: the best of these points.
+        alpha: How steeply accuracy below ``y_max`` is discounted, at least 0.
+        floor: Percentage points below ``y_1`` at which a point no longer counts, at least 0.
+
+    Raises:
+        UserError: For a TPF that is not above 0, an accuracy outside [0, 100], a ``y_max`` that is not above 0, or a
+            negative ``alpha`` or ``floor``.
+
+    Example:
+        >>> round(accuracy_under_parallelism([(1, 74.00), (5.14, 72.63)], y_max=74.98), 1)
+        358.1
+    """
+    curve = sorted(points)
+    for rho, y in curve:
+        if not (rho > 0 and math.isfinite(rho)):
+            raise UserError(f"points: expected a TPF above 0, got {rho}")
+        if not 0 <= y <= 100:
+            raise UserError(f"points: expected an accuracy in percent, from 0 to 100, got {y}")
+    for name, value in (("alpha", alpha), ("floor", floor)):
+        if not value >= 0:
+            raise UserError(f"{name}: expected a number of at least 0, got {value}")
+    if not curve:
+        return math.nan
+    best = max(y for _, y in curve) if y_max is None else y_max
+    if best <= 0:
+        if y_max is None:
+            return 0.0  # nothing is ever right
+        raise UserError(f"y_max: expected a number above 0, got {y_max}")
+
+    def discounted(y: float) -> float:
+        return y * min(math.exp(-alpha * (1 - y / best)), 1.0)
+
+    curve = [(rho, y) for rho, y in curve if y >= curve[0][1] - floor]
+    area = curve[0][0] * curve[0][1]
+    for (rho_before, before), (rho, y) in itertools.pairwise(curve):
+        area += (rho - rho_before) * (discounted(before) + discounted(y)) / 2
+    return area
+
+
+class AccuracyUnderParallelism(Metric):
+    """AUP of the points given so far; see :func:`accuracy_under_parallelism`.
+
+    - Input ``tpf``: ``[N]``; ``accuracy``: ``[N]`` shares in [0, 1].
+    - Output: a scalar, in percent times TPF.
+
+    Args:
+        y_max: Best accuracy of any method on the task, as a share. Default: the best of these points.
+        alpha: As in the function.
+        floor: As in the function, in percentage points.
+        **kwargs: Options of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> aup = AccuracyUnderParallelism(y_max=0.7498)
+        >>> aup.update(torch.tensor([1.0, 2.88]), torch.tensor([0.7498, 0.7439]))
+        >>> round(float(aup.compute()), 1)
+        213.8
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+
+    tpf: list[Tensor]
+    accuracy: list[Tensor]
+
+    def __init__(self, y_max: float | None = None, alpha: float = 3.0, floor: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.y_max, self.alpha, self.floor = y_max, alpha, floor
+        self.add_state("tpf", default=[], dist_reduce_fx="cat")
+        self.add_state("accuracy", default=[], dist_reduce_fx="cat")
+
+    def update(self, tpf: Tensor, accuracy: Tensor) -> None:
+        """Add points.
+
+        Args:
+            tpf: ``[N]``.
+            accuracy: ``[N]`` shares in [0, 1].
+        """
+        self.tpf.append(tpf.double().flatten())
+        self.accuracy.append(accuracy.double().flatten())
+
+    def compute(self) -> Tensor:
+        """The area, a float64 scalar."""
+        columns = [torch.cat(list(state)) if len(state) else torch.zeros(0) for state in (self.tpf, self.accuracy)]
+        points = zip(columns[0].tolist(), (100 * columns[1]).tolist(), strict=True)
+        y_max = None if self.y_max is None else 100 * self.y_max
+        area = accuracy_under_parallelism(points, y_max, self.alpha, self.floor)
+        return torch.tensor(area, dtype=torch.float64)

@@ -1,0 +1,120 @@
+"""In what order, and how many at a time, tokens took their final values (Zhong et al., arXiv 2601.15593)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dmaxlit.metrics.base import RatioMetric
+
+__all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism", "kendall_tau"]
+
+
+def finalization_parallelism(finalized: Tensor) -> float:
+    """AFP: tokens over the number of different forwards at which at least one of them became final.
+
+    Forwards that finalise nothing do not count, so AFP is at least TPF. No tokens: nan.
+
+    Args:
+        finalized: ``[n]`` forward at which each token took its final value.
+
+    Example:
+        >>> import torch
+        >>> finalization_parallelism(torch.tensor([1, 1, 4, 4, 4, 5]))
+        2.0
+    """
+    return len(finalized) / len(torch.unique(finalized)) if len(finalized) else math.nan
+
+
+def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b") -> float:
+    """Kendall's tau between the position of tokens and the forward that finalised them.
+
+    1: strictly from left to right; 0: order and position unrelated; -1: from right to left. Tokens that became final
+    together are ties: ``b`` corrects for them, ``(C - D) / sqrt((P - T_x)(P - T_f))``; ``a`` counts them as neither,
+    ``(C - D) / P``. Undefined, nan, for fewer than two tokens, and for ``b`` where all became final together.
+
+    Args:
+        finalized: ``[n]`` forward at which each token, in order of position, took its final value.
+        variant: ``b`` or ``a``.
+
+    Example:
+        >>> import torch
+        >>> kendall_tau(torch.tensor([1, 2, 3, 4])), kendall_tau(torch.tensor([2, 1]))
+        (1.0, -1.0)
+    """
+    n = len(finalized)
+    pairs = n * (n - 1) // 2
+    if pairs == 0:
+        return math.nan
+    signs = (finalized.unsqueeze(0) - finalized.unsqueeze(1)).sign().triu(1)
+    surplus = int(signs.sum())
+    if variant == "a":
+        return surplus / pairs
+    untied = int(signs.abs().sum())
+    return surplus / math.sqrt(pairs * untied) if untied else math.nan
+
+
+class FinalizationParallelism(RatioMetric):
+    """Mean AFP of answers; see :func:`finalization_parallelism`.
+
+    - Input: ``[n]`` forward at which each token of one answer became final.
+    - Output: a scalar; answers without tokens do not count.
+
+    Example:
+        >>> import torch
+        >>> afp = FinalizationParallelism()
+        >>> afp.update(torch.tensor([1, 1, 4, 4, 4, 5]))
+        >>> afp.update(torch.tensor([1, 1, 1, 1]))
+        >>> float(afp.compute())  # (2 + 4) / 2
+        3.0
+    """
+
+    def update(self, finalized: Tensor) -> None:
+        """Count an answer.
+
+        Args:
+            finalized: ``[n]``, see :meth:`dmaxlit.decoding.RowTrace.finalized`.
+        """
+        if len(finalized):
+            self._add(torch.tensor(finalization_parallelism(finalized)), torch.tensor(1))
+
+
+class DecodingOrder(RatioMetric):
+    """Mean Kendall's tau of answers; see :func:`kendall_tau`.
+
+    - Input: ``[n]`` forward at which each token of one answer became final; for ``within_block`` also its block.
+    - Output: a scalar. Answers, or blocks, whose tau is undefined do not count.
+
+    Args:
+        variant: ``b`` or ``a``.
+        within_block: The mean over an answer's blocks of their own taus. Over a whole answer tau is near 1 for any
+            decoder that works block by block.
+        **kwargs: Options of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> order = DecodingOrder(within_block=True)
+        >>> order.update(torch.tensor([2, 1, 3, 4]), torch.tensor([0, 0, 1, 1]))
+        >>> float(order.compute())  # (-1 + 1) / 2
+        0.0
+    """
+
+    higher_is_better = None
+
+    def __init__(self, variant: Literal["b", "a"] = "b", within_block: bool = False, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.variant: Literal["b", "a"] = variant
+        self.within_block = within_block
+
+    def update(self, finalized: Tensor, block: Tensor) -> None:
+        """Count an answer.
+
+        Args:
+            finalized: ``[n]``, see :meth:`dmaxlit.decoding.RowTrace.finalized`.
+            block: ``[n]`` number of the block of each token.
+        """
+        groups = [finalized[block == number] for number in torch.unique(block)] if self.within_block else [finalized]
+        taus = [tau for tau in (kendall_tau(group, self.variant) for group in groups) if not math.isnan(tau)]
+        if taus:
+            self._add(torch.tensor(sum(taus) / len(taus)), torch.tensor(1))

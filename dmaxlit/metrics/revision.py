@@ -1,0 +1,79 @@
+"""What becomes of tokens between the first time they are shown and the end: errors born, mended and made."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+__all__ = ["Revisions", "count_revisions"]
+
+_NAMES = ("shown", "born", "mended", "spoiled", "revised")
+
+
+def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
+    """Count what happened to the tokens of an answer, measured by a reference.
+
+    - ``shown``: tokens that appeared where there was none, also again after they had been masked;
+    - ``born``: of these, the wrong ones: an error is born;
+    - ``mended``: changes, from one forward to the next, of a wrong token to the right one;
+    - ``spoiled``: changes of the right token to a wrong one;
+    - ``revised``: all changes of one token to another.
+
+    Args:
+        timeline: ``[F, n]`` token at each position after each forward, -1 for none.
+        reference: ``[n]`` the right tokens.
+
+    Example:
+        >>> import torch
+        >>> count_revisions(torch.tensor([[5, -1], [6, 7], [5, 8]]), reference=torch.tensor([5, 8]))
+        {'shown': 2, 'born': 1, 'mended': 2, 'spoiled': 1, 'revised': 3}
+    """
+    before = torch.cat([torch.full_like(timeline[:1], -1), timeline[:-1]])
+    right, was_right = timeline == reference, before == reference
+    shown = (before < 0) & (timeline >= 0)
+    changed = (before >= 0) & (timeline >= 0) & (before != timeline)
+    counts = (shown, shown & ~right, changed & right, changed & was_right, changed)
+    return {name: int(count.sum()) for name, count in zip(_NAMES, counts, strict=True)}
+
+
+class Revisions(Metric):
+    """Rates of errors born, mended and spoiled while answers are decoded; see :func:`count_revisions`.
+
+    - Input: ``[F, n]`` timeline of one answer, and ``[n]`` reference: the right answer where there is exactly one, or
+      the final tokens, against which every error is mended in the end.
+    - Output: ``born``, ``mended``, ``spoiled`` and ``revised``, each per token shown.
+
+    Args:
+        **kwargs: Options of :class:`torchmetrics.Metric`.
+
+    Example:
+        >>> import torch
+        >>> revisions = Revisions()
+        >>> revisions.update(torch.tensor([[5, -1], [6, 7], [5, 8]]), torch.tensor([5, 8]))
+        >>> {name: float(rate) for name, rate in revisions.compute().items()}
+        {'born': 0.5, 'mended': 1.0, 'spoiled': 0.5, 'revised': 1.5}
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    counts: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("counts", default=torch.zeros(len(_NAMES), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, timeline: Tensor, reference: Tensor) -> None:
+        """Count an answer.
+
+        Args:
+            timeline: ``[F, n]``, see :meth:`dmaxlit.decoding.RowTrace.timeline`.
+            reference: ``[n]`` the right tokens.
+        """
+        counts = count_revisions(timeline, reference)
+        self.counts += torch.tensor([counts[name] for name in _NAMES]).to(self.counts)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The rates, float64 scalars; nan before anything was counted."""
+        shown, *others = self.counts
+        return {name: count / shown for name, count in zip(_NAMES[1:], others, strict=True)}
