@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser
 from dmaxlit.checkpoint import describe
-from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.tasks import Task, task
-from dmaxlit.decoding import BlockDecoder, Decoder, Generation, make_decoder
 from dmaxlit.errors import UserError
+from dmaxlit.generating import Generates
 from dmaxlit.losses import ViewLoss, view_loss
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
 from dmaxlit.optim import optimizers
@@ -32,7 +30,7 @@ __all__ = ["DMaxModule"]
 _UNIT = 1024.0
 
 
-class DMaxModule(L.LightningModule):
+class DMaxModule(Generates, L.LightningModule):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -103,46 +101,6 @@ class DMaxModule(L.LightningModule):
             folder: Where; an earlier export there is replaced.
         """
         self.backbone.save(Path(folder), self.metadata())
-
-    # ---- using it ---------------------------------------------------------------------------------------------------
-
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, through the chat template if the tokenizer has one."""
-        return encode_prompt(self.tokenizer, prompt)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[str],
-        decoder: str | Decoder = "spd",
-        max_new_tokens: int = 256,
-        batch_size: int = 64,
-        max_forwards: int | None = None,
-        progress: bool | Callable[[int], object] = False,
-        **decoder_options: Any,
-    ) -> list[Generation]:
-        """Decode prompts.
-
-        Args:
-            prompts: The prompts' texts.
-            decoder: A decoder, or its registered name.
-            max_new_tokens: Budget of tokens for each prompt, EOS included.
-            batch_size: Rows that share a forward. It changes the speed, not the answers.
-            max_forwards: Budget of forwards for each prompt; None for no limit.
-            progress: Show a progress bar, or call this with the number of responses finished since the last call.
-            decoder_options: Options of the decoder named, for instance ``tau_dec=0.3``.
-
-        Returns:
-            One :class:`Generation` a prompt, in order.
-
-        Raises:
-            UserError: For an unknown decoder or option, no prompts, or a prompt longer than the context.
-        """
-        engine = BlockDecoder(
-            self.backbone, make_decoder(decoder, **decoder_options), batch_size=batch_size, max_forwards=max_forwards
-        )
-        rows = engine.generate([self.encode_prompt(prompt) for prompt in prompts], max_new_tokens, progress=progress)
-        return [Generation.from_row(row, prompt, self.tokenizer) for row, prompt in zip(rows, prompts, strict=True)]
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

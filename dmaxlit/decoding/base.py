@@ -1,12 +1,12 @@
 """The contract of a decoder: a pure step from one forward's logits to the next canvas.
 
-Shapes: R rows, T tokens of a block, V vocabulary, K entries of a mixture. Every row shows one block.
+Shapes: R rows, T tokens of a block, V vocabulary, K entries of a mixture, C copies. Every row shows one block.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.registry import Registry
 from dmaxlit.tokens import SpecialIds
 
-__all__ = ["DECODERS", "BlockState", "Decoder", "SoftTokens", "Top1", "check_fraction", "first_of", "top1"]
+__all__ = ["DECODERS", "BlockState", "Decoder", "Sampling", "SoftTokens"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,24 @@ class SoftTokens:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Temperature and nucleus of each row, and the random numbers of its positions.
+
+    A position keeps its random number while its block is decoded, so that predictions which settle give a token that
+    settles: decoders that revise converge under sampling too.
+
+    Args:
+        draws: ``[R, T]`` uniform numbers in [0, 1).
+        temperature: ``[R]`` above 0.
+        top_p: ``[R]`` in (0, 1]; tokens are drawn from the smallest set of that probability.
+    """
+
+    draws: Tensor
+    temperature: Tensor
+    top_p: Tensor
+
+
+@dataclass(frozen=True)
 class BlockState:
     """One block per row, between two forwards. Never changed in place.
 
@@ -44,6 +62,10 @@ class BlockState:
         step: ``[R]`` forwards spent on the block so far.
         converged: ``[R]`` bool, the block is done and its hard tokens can be committed.
         soft: Mixtures to feed next, or None for the canvas as it is.
+        copies: ``[R, C, T]`` ids of further versions of the block that the next forward reads beside the canvas, for
+            a decoder with :attr:`Decoder.copies`; else None.
+        sampling: How tokens are drawn, or None to take the most probable ones. Set by the engine;
+            :func:`dmaxlit.decoding.proposal.propose` obeys it.
         memory: What else a decoder keeps, each ``[R, ...]``.
     """
 
@@ -53,6 +75,8 @@ class BlockState:
     step: Tensor
     converged: Tensor
     soft: SoftTokens | None = None
+    copies: Tensor | None = None
+    sampling: Sampling | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def advance(
@@ -61,11 +85,13 @@ class BlockState:
         masked: Tensor,
         converged: Tensor,
         soft: SoftTokens | None = None,
+        copies: Tensor | None = None,
         memory: dict[str, Tensor] | None = None,
     ) -> "BlockState":
-        """The state one forward later; ``memory`` stays as it is if not given."""
+        """The state one forward later; ``copies`` and ``memory`` stay as they are if not given."""
+        copies = self.copies if copies is None else copies
         memory = self.memory if memory is None else memory
-        return BlockState(ids, self.editable, masked, self.step + 1, converged, soft, memory)
+        return BlockState(ids, self.editable, masked, self.step + 1, converged, soft, copies, self.sampling, memory)
 
     def select(self, rows: Tensor) -> "BlockState":
         """The given rows (``[n]`` indices), in that order."""
@@ -131,9 +157,30 @@ class Decoder(ABC):
 
         Args:
             state: The blocks as they were fed to the model; no row of it has converged.
-            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token.
+            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token; with copies
+                ``[R, 1 + C, T, V]``, the canvas's first.
             special: The special ids.
         """
+
+    @property
+    def copies(self) -> int:
+        """Versions of the block that a forward reads beside the canvas (C): drafts to be verified, a shadow, ...
+
+        They stand at the canvas's positions, see the same earlier blocks, and belong to the same forward; the engine
+        counts what they cost as :attr:`dmaxlit.decoding.DecodedRow.num_extra_blocks`.
+        """
+        return 0
+
+    def sees(self, length: int) -> Tensor:
+        """Who sees whom inside a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key; the canvas is version 0.
+
+        By default each version sees itself alone.
+
+        Args:
+            length: Tokens of the block (T).
+        """
+        versions = torch.arange(1 + self.copies).repeat_interleave(length)
+        return versions[:, None] == versions[None, :]
 
     def max_steps(self, block_length: int) -> int:
         """Most forwards spent on one block of that length. By default its length: one token for each forward."""
@@ -141,40 +188,3 @@ class Decoder(ABC):
 
 
 DECODERS: Registry[Decoder] = Registry("decoder", "decoders", Decoder)
-
-
-class Top1(NamedTuple):
-    """The most probable token of every position and its probability, each ``[R, T]``."""
-
-    tokens: Tensor
-    confidence: Tensor
-
-
-def top1(logits: Tensor) -> Top1:
-    """Most probable token and its probability, ``exp(max - logsumexp)``, in at least float32.
-
-    A tie goes to the smallest id. The probability is at least ``1 / V`` and at most 1 also after rounding, so that
-    "above 0" holds everywhere and "above 1" nowhere.
-
-    Args:
-        logits: ``[R, T, V]``.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    best, tokens = logits.max(-1)
-    return Top1(tokens, (best - logits.logsumexp(-1)).exp())
-
-
-def first_of(positions: Tensor) -> Tensor:
-    """Only the leftmost True of each row, ``[R, T]``; a row without one stays without."""
-    return positions & (positions.cumsum(1) == 1)
-
-
-def check_fraction(name: str, value: float) -> float:
-    """Return ``value`` if it lies in [0, 1].
-
-    Raises:
-        UserError: If it does not.
-    """
-    if not 0 <= value <= 1:
-        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
-    return value

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,12 @@ from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.decoding.drawing import Sampler
 from dmaxlit.decoding.forward import BlockForward
 from dmaxlit.decoding.hybrid import input_embeddings
 from dmaxlit.decoding.rows import DecodedRow, Row, make_rows
+from dmaxlit.decoding.stopping import StopStrings
+from dmaxlit.decoding.trace import ForwardEvent, Trace
 from dmaxlit.errors import UserError
 
 __all__ = ["BlockDecoder"]
@@ -35,6 +39,8 @@ class BlockDecoder:
         use_cache: Keep keys and values of what is decided; False recomputes everything at each forward, for reference.
         max_forwards: Most forwards for one prompt, at least 1; None for no limit. A row that reaches it closes its
             block as above and leaves.
+        sampler: Temperature, nucleus and seed; default: the most probable tokens.
+        stop: Texts that end a response like EOS does. Its tokens include the one that completes the text.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class BlockDecoder:
         batch_size: int = 64,
         use_cache: bool = True,
         max_forwards: int | None = None,
+        sampler: Sampler | None = None,
+        stop: Sequence[str] = (),
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {batch_size}")
@@ -54,13 +62,15 @@ class BlockDecoder:
         self.batch_size = batch_size
         self.use_cache = use_cache
         self.max_forwards = max_forwards
+        self.sampler = sampler or Sampler()
+        self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         progress: bool | Callable[[int], object] = False,
+        trace: Trace | None = None,
     ) -> list[DecodedRow]:
         """Decode prompts, in eval mode whatever mode the model is in.
 
@@ -70,6 +80,7 @@ class BlockDecoder:
             max_new_tokens: Budget of tokens for each response, EOS included, at least 1; cut where prompt and response
                 would not fit the context. The last block is decoded whole and then cut off.
             progress: Show a progress bar, or call this with the number of responses finished since the last call.
+            trace: Takes a record of every forward.
 
         Returns:
             One row a prompt, in order.
@@ -77,38 +88,57 @@ class BlockDecoder:
         Raises:
             UserError: If there are no prompts, or one leaves no room for a response.
         """
+        done: dict[int, DecodedRow] = {}
+        with tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar:
+            for event in self.forwards(prompts, max_new_tokens):
+                if trace is not None:
+                    trace.record(event)
+                if not event.finished:
+                    continue
+                done |= event.finished
+                bar.update(len(event.finished))
+                if callable(progress):
+                    progress(len(event.finished))
+        return [done[index] for index in range(len(prompts))]
+
+    def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
+        """Decode prompts and yield what came of each forward, for those who watch. See :meth:`generate`."""
         denoiser = self.denoiser
         vocab_size = denoiser.embedding.shape[0]
         rows = make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
-        done: list[DecodedRow | None] = [None] * len(rows)
-        with _evaluating(denoiser), tqdm(total=len(rows), unit="prompt", disable=progress is not True) as bar:
-            for finished in self._decode(rows):
-                for index, row in finished:
-                    done[index] = row
-                bar.update(len(finished))
-                if callable(progress):
-                    progress(len(finished))
-        return [row for row in done if row is not None]
+        events = self._decode(rows)
+        while True:
+            # Grad mode and eval mode are the caller's between two forwards.
+            with torch.no_grad(), _evaluating(denoiser):
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
 
-    def _decode(self, prompts: list[Row]) -> Iterator[list[tuple[int, DecodedRow]]]:
-        """Yield responses with the place of their prompt, as they finish."""
+    def _decode(self, prompts: list[Row]) -> Iterator[ForwardEvent]:
         queue = deque(prompts)
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
-        forward = BlockForward(self.denoiser, len(rows), max(row.length for row in prompts), self.use_cache)
+        longest = max(row.length for row in prompts)
+        table, versions = self.denoiser.embedding, 1 + self.decoder.copies
+        sees = self.decoder.sees(self.denoiser.block_length).to(table.device) if versions > 1 else None
+        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees)
         state = self._open(rows)
         while rows:
-            hidden = forward(rows, input_embeddings(self.denoiser.embedding, state))
-            logits = self.denoiser.logits(hidden)
+            logits = self.denoiser.logits(forward(rows, input_embeddings(table, state)))
+            if versions > 1:
+                logits = logits.view(len(rows), versions, -1, logits.shape[-1])
             state = self.decoder.step(state, logits, self.denoiser.special)
-            closed = self._closed(rows, state, logits)
+            canvas = logits if versions == 1 else logits[:, 0]
+            closed = self._closed(rows, state, canvas)
+            event = ForwardEvent([row.index for row in rows], [row.start for row in rows], state, canvas, closed)
 
-            finished: list[tuple[int, DecodedRow]] = []
             opened: list[int] = []
             for place, block in closed.items():
                 row = rows[place]
-                result = row.commit(block, self.denoiser.special.eos, last=row.num_forwards == self.max_forwards)
+                last = row.num_forwards == self.max_forwards
+                result = row.commit(block, self.denoiser.special.eos, last, self.stop)
                 if result is not None:
-                    finished.append((row.index, result))
+                    event.finished[row.index] = result
                     if not queue:
                         continue
                     rows[place] = queue.popleft()
@@ -122,8 +152,7 @@ class BlockDecoder:
                 kept = torch.tensor(left, dtype=torch.long, device=state.ids.device)
                 state = state.select(kept)
                 forward.keep(kept)
-            if finished:
-                yield finished
+            yield event
 
     def _closed(self, rows: list[Row], state: BlockState, logits: Tensor) -> dict[int, list[int]]:
         """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
@@ -132,6 +161,7 @@ class BlockDecoder:
         for place, row in enumerate(rows):
             row.steps += 1
             row.num_forwards += 1
+            row.num_extra_blocks += self.decoder.copies
             if row.steps >= cap or row.num_forwards == self.max_forwards:
                 due.append(place)
         ids = state.ids
@@ -153,7 +183,8 @@ class BlockDecoder:
         ids = torch.tensor([row.head + [special.mask] * (length - len(row.head)) for row in rows], device=device)
         head = torch.tensor([len(row.head) for row in rows], device=device)
         editable = torch.arange(length, device=device) >= head.unsqueeze(1)
-        return self.decoder.start(ids, editable, special)
+        sampling = self.sampler.of([row.index for row in rows], [row.start for row in rows], length, device)
+        return replace(self.decoder.start(ids, editable, special), sampling=sampling)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """One model forward for the current blocks of rows that are at different places of different sequences.
 
-Shapes: G rows of a group, P pending tokens, T tokens of a block, K keys.
+Shapes: G rows of a group, P pending tokens, T tokens of a block, N versions of the block, K keys.
 """
 
 import torch
@@ -25,19 +25,27 @@ class BlockForward:
     3-4, 5-8 ... pending blocks form one group each and are padded to its longest. Pad queries see the first block,
     write their keys to a scratch slot, and are seen by nobody.
 
+    A decoder may read several versions of a block at once. They are queries of one row at the same positions; their
+    keys lie behind the block's in the cache until the next block takes the place.
+
     Args:
         denoiser: The model.
         rows: Rows that decode together.
         length: Longest sequence among all rows to come, in whole blocks.
         use_cache: Keep keys and values. False: every decided token is pending at every forward. Slow; same answers.
+        sees: ``[N T, N T]`` bool, who sees whom among the versions of a block. Default: one version, which sees itself.
     """
 
-    def __init__(self, denoiser: Denoiser, rows: int, length: int, use_cache: bool = True) -> None:
+    def __init__(
+        self, denoiser: Denoiser, rows: int, length: int, use_cache: bool = True, sees: Tensor | None = None
+    ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.embedding.device
-        self._scratch = length
+        self._width = denoiser.block_length if sees is None else sees.shape[0]
+        self._sees = sees
+        self._scratch = length - denoiser.block_length + self._width
         layers = int(denoiser.model.config.num_hidden_layers)
-        self._cache = RowCache(rows, length + 1, layers) if use_cache else None
+        self._cache = RowCache(rows, self._scratch + 1, layers) if use_cache else None
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but the given ones (``[n]``, ascending)."""
@@ -45,11 +53,11 @@ class BlockForward:
             self._cache.keep(rows)
 
     def __call__(self, rows: list[Row], block: Tensor) -> Tensor:
-        """Hidden states of the current blocks, ``[R, T, width]``.
+        """Hidden states of the current blocks, ``[R, N T, width]``.
 
         Args:
             rows: All rows, in the order of the cache.
-            block: ``[R, T, width]`` input embeddings of the current blocks.
+            block: ``[R, N T, width]`` input embeddings of the current blocks, one version after the other.
         """
         groups: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
@@ -74,25 +82,47 @@ class BlockForward:
 
     def _group(self, rows: list[Row], index: Tensor, block: Tensor) -> Tensor:
         """Forward of rows of one group; ``index`` are their places in the cache."""
-        length, pending = block.shape[1], max(row.pending for row in rows)
+        length, pending = self._denoiser.block_length, max(row.pending for row in rows)
         extent = torch.tensor([(row.cached, row.start) for row in rows], device=self._device)
         cached, start = extent[:, :1], extent[:, 1:]
-        positions = start + torch.arange(-pending, length, device=self._device)
-        real = positions >= cached
+        offsets = torch.arange(-pending, self._width, device=self._device)
+        slots = start + offsets
+        real = slots >= cached
         inputs = block if pending == 0 else torch.cat([self._pending(rows, pending), block], 1)
-        positions = positions.where(real, 0)
+        positions = torch.where(real, start + torch.where(offsets < 0, offsets, offsets % length), 0)
 
-        q_block, current = positions // length, start // length
         if self._cache is None:
-            k_block, is_key = q_block, real
+            key_offsets, is_key = offsets.expand(len(rows), -1), real
         else:
-            width = max(row.start for row in rows) + length
-            self._cache.select(index, positions.where(real, self._scratch), width)
-            k_block = (torch.arange(width, device=self._device) // length).expand(len(rows), -1)
-            is_key = torch.ones_like(k_block, dtype=torch.bool)
-        allowed = block_diffusion_mask(q_block, k_block, q_block == current, k_block == current)
+            width = max(row.start for row in rows) + self._width
+            self._cache.select(index, slots.where(real, self._scratch), width)
+            key_offsets = torch.arange(width, device=self._device) - start
+            is_key = key_offsets < self._width
+        allowed = self._allowed(offsets.expand(len(rows), -1), key_offsets, start // length, real)
         hidden = self._denoiser.hidden(allowed & is_key[:, None], positions, self._cache, inputs_embeds=inputs)
         return hidden[:, pending:]
+
+    def _allowed(self, queries: Tensor, keys: Tensor, current: Tensor, real: Tensor) -> Tensor:
+        """Who may attend to whom, ``[G, Q, K]``.
+
+        Args:
+            queries: ``[G, Q]`` slot of each query, counted from the row's current block.
+            keys: ``[G, K]`` slot of each key, counted likewise.
+            current: ``[G, 1]`` number of the row's current block.
+            real: ``[G, Q]`` bool, False for pad queries.
+        """
+        length = self._denoiser.block_length
+        # Pad queries count as the first block, so that they have keys to see.
+        q_block = torch.where(real, current + (queries // length).clamp(max=0), 0)
+        k_block = current + (keys // length).clamp(max=0)
+        q_noisy, k_noisy = q_block == current, k_block == current
+        allowed = block_diffusion_mask(q_block, k_block, q_noisy, k_noisy)
+        if self._sees is None:
+            return allowed
+        q_place, k_place = queries[0].clamp(min=0), keys.clamp(0, self._width - 1)
+        sees = self._sees[q_place][:, k_place].transpose(0, 1)
+        both = (q_noisy & (queries >= 0)).unsqueeze(-1) & k_noisy.unsqueeze(-2)
+        return allowed & (sees | ~both)
 
     def _pending(self, rows: list[Row], pending: int) -> Tensor:
         """Embeddings of the pending tokens, ``[G, P, width]``, padded on the left."""

@@ -32,8 +32,13 @@ def blend(table: Tensor, soft: SoftTokens) -> Tensor:
 
 
 def input_embeddings(table: Tensor, state: BlockState) -> Tensor:
-    """What the model is fed for the blocks of ``state``, ``[R, T, width]``: mixtures where it has them, else tokens."""
-    hard = F.embedding(state.ids, table)
-    if state.soft is None:
-        return hard
-    return torch.where(state.soft.where.unsqueeze(-1), blend(table, state.soft), hard)
+    """What the model is fed for the blocks of ``state``, ``[R, (1 + C) T, width]``, the canvas first.
+
+    Mixtures where the state has them, else tokens.
+    """
+    canvas = F.embedding(state.ids, table)
+    if state.soft is not None:
+        canvas = torch.where(state.soft.where.unsqueeze(-1), blend(table, state.soft), canvas)
+    if state.copies is None:
+        return canvas
+    return torch.cat([canvas, F.embedding(state.copies.flatten(1), table)], 1)

@@ -1,11 +1,14 @@
 """What the engine keeps on the host about each prompt: the block grid, the budgets and the end of the response."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from dmaxlit.errors import UserError
 
-__all__ = ["DecodedRow", "Row", "make_rows"]
+__all__ = ["DecodedRow", "Row", "Stop", "make_rows"]
+
+Stop: TypeAlias = Callable[[list[int]], int | None]
 
 
 @dataclass(frozen=True)
@@ -15,15 +18,18 @@ class DecodedRow:
     Args:
         token_ids: Up to and including EOS, or up to the budget.
         num_forwards: Forwards the row took part in. Prefill and commit ride in them and add none.
-        finished: The response ends with EOS.
+        finished: The response ends with EOS or a stop string.
         capped: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the budget of
             forwards; what was undecided there took its top-1 token.
+        num_extra_blocks: Blocks read beside the row's own, all forwards together, by decoders that read several
+            versions of a block in one forward. TPF does not see them; time does.
     """
 
     token_ids: list[int]
     num_forwards: int
     finished: bool
     capped: int
+    num_extra_blocks: int = field(default=0, kw_only=True)
 
     @property
     def num_tokens(self) -> int:
@@ -54,6 +60,7 @@ class Row:
         self.cached = 0
         self.steps = 0
         self.num_forwards = 0
+        self.num_extra_blocks = 0
         self.capped = 0
 
     @property
@@ -66,13 +73,14 @@ class Row:
         """Decided tokens before the current block whose keys and values are not cached yet; whole blocks."""
         return self.start - self.cached
 
-    def commit(self, block: list[int], eos: int, last: bool = False) -> DecodedRow | None:
+    def commit(self, block: list[int], eos: int, last: bool = False, stop: Stop | None = None) -> DecodedRow | None:
         """Take the current block's tokens; return the response if that ends it, else open the next block.
 
         Args:
             block: All tokens of the block, the prompt's included.
             eos: The EOS token.
             last: End the response with this block in any case.
+            stop: Says how many of the response's tokens to keep if it stops there, else None.
         """
         self.tokens += block
         end = min(self.prompt_length + self.budget, len(self.tokens))
@@ -80,8 +88,14 @@ class Row:
         finished = eos in self.tokens[first:end]
         if finished:
             end = self.tokens.index(eos, first) + 1
+        kept = None if stop is None else stop(self.tokens[self.prompt_length : end])
+        if kept is not None:
+            finished, end = True, self.prompt_length + kept
         if finished or last or end == self.prompt_length + self.budget:
-            return DecodedRow(self.tokens[self.prompt_length : end], self.num_forwards, finished, self.capped)
+            response = self.tokens[self.prompt_length : end]
+            return DecodedRow(
+                response, self.num_forwards, finished, self.capped, num_extra_blocks=self.num_extra_blocks
+            )
         self.start += self.block_length
         self.head = []
         self.steps = 0

@@ -1,9 +1,12 @@
 """Soft parallel decoding, SPD (DMax, arXiv 2604.08302, Section 3.2)."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, SoftTokens, check_fraction, first_of, top1
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, SoftTokens
+from dmaxlit.decoding.proposal import check_fraction, first_of, propose
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialIds
 
@@ -71,11 +74,11 @@ class SPDDecoder(Decoder):
             raise UserError(f"top_k: expected less than the vocabulary's {special.vocab_size} tokens, got {self.top_k}")
         mixture = ids.unsqueeze(-1).expand(-1, -1, self.top_k + 1)
         nowhere = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
-        return BlockState(state.ids, editable, state.masked, state.step, state.converged, nowhere)
+        return replace(state, soft=nowhere)
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""
-        candidates, probabilities = self._candidates(logits)
+        candidates, probabilities = self._candidates(state, logits)
         tokens, confidence = candidates[..., 0], probabilities[..., 0]
 
         promoted = self._promoted(state.masked, confidence)
@@ -103,14 +106,15 @@ class SPDDecoder(Decoder):
         """Most forwards spent on one block of that length."""
         return 2 * block_length if self._max_steps is None else self._max_steps
 
-    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable tokens, best first, and their probabilities, each ``[R, T, K]``."""
+    def _candidates(self, state: BlockState, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The proposed token, then the most probable others, and their probabilities, each ``[R, T, K]``."""
+        tokens, confidence, _ = propose(state, logits)
         if self.top_k == 1 or not self.soft:
-            tokens, confidence = top1(logits)
             return tokens.unsqueeze(-1), confidence.unsqueeze(-1)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        values, tokens = logits.topk(self.top_k, dim=-1)
-        return tokens, (values - logits.logsumexp(-1, keepdim=True)).exp()
+        first = logits.scatter(-1, tokens.unsqueeze(-1), torch.inf)
+        candidates = first.topk(self.top_k, dim=-1).indices
+        logits = logits.to(confidence.dtype)
+        return candidates, (logits.gather(-1, candidates) - logits.logsumexp(-1, keepdim=True)).exp()
 
     def _promoted(self, masked: Tensor, confidence: Tensor) -> Tensor:
         """Masked positions that become tokens at this step, ``[R, T]`` bool."""

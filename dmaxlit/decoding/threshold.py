@@ -1,17 +1,17 @@
 """Confidence-threshold decoding of masked diffusion models (Fast-dLLM, arXiv 2505.22618; LLaDA2.0, 2512.15745)."""
 
-import torch
 from torch import Tensor
 
-from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, check_fraction, top1
+from dmaxlit.decoding.base import DECODERS, BlockState
+from dmaxlit.decoding.committing import CommittingDecoder, ranked
+from dmaxlit.decoding.proposal import Proposal, check_fraction
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
 
 __all__ = ["ThresholdDecoder"]
 
 
 @DECODERS.register("threshold")
-class ThresholdDecoder(Decoder):
+class ThresholdDecoder(CommittingDecoder):
     """Commit masked positions whose confidence is above a threshold, at least one; never revise.
 
     Position i is committed at the first forward where ``c_i > threshold`` or ``c_i`` is the highest among the masked
@@ -30,19 +30,9 @@ class ThresholdDecoder(Decoder):
         self.threshold = check_fraction("threshold", threshold)
         self.max_tokens = max_tokens
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
-        """Commit what is confident enough; converged when no mask is left."""
-        tokens, confidence = top1(logits)
-        rank = _rank(torch.where(state.masked, confidence, -1.0))
-        commit = (confidence > self.threshold) | (rank == 0)
+    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+        """Positions above the threshold, at most ``max_tokens`` of them."""
+        sure = proposal.confidence > self.threshold
         if self.max_tokens is not None:
-            commit &= rank < self.max_tokens
-        commit &= state.masked
-        masked = state.masked & ~commit
-        return state.advance(torch.where(commit, tokens, state.ids), masked, ~masked.any(1))
-
-
-def _rank(score: Tensor) -> Tensor:
-    """Place of each entry in its row in descending order, ``[R, T]``; ties in order of position."""
-    order = torch.argsort(score, dim=1, descending=True, stable=True)
-    return torch.argsort(order, dim=1)
+            sure &= ranked(proposal, state.masked) < self.max_tokens
+        return sure

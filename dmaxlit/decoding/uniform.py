@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, top1
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.proposal import propose
 from dmaxlit.tokens import SpecialIds
 
 __all__ = ["UniformDecoder"]
@@ -23,7 +24,7 @@ class UniformDecoder(Decoder):
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
         """Write the top-1 token everywhere; converged when that changes nothing."""
-        ids = torch.where(state.editable, top1(logits).tokens, state.ids)
+        ids = torch.where(state.editable, propose(state, logits).tokens, state.ids)
         changed = state.masked | (ids != state.ids)
         return state.advance(ids, torch.zeros_like(state.masked), ~changed.any(1))
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding.base import BlockState, SoftTokens, check_fraction, first_of, top1
+from dmaxlit.decoding.base import BlockState, SoftTokens
+from dmaxlit.decoding.proposal import check_fraction, first_of, top1
 
 
 def make_state(rows, offset=0, soft=True):

@@ -1,13 +1,15 @@
 """What every registered decoder must do."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.decoding import DECODERS, make_decoder, propose
+from dmaxlit.decoding.base import Sampling
 from tests.decoding.scripted import SPECIAL
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
@@ -21,6 +23,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "spd, top 3": ("spd", {"top_k": 3}),
     "spd, consistency only": ("spd", {"stop_on_confidence": False}),
     "spd, confidence only": ("spd", {"stop_on_consistency": False, "tau_acc": 0.5}),
+    "hierarchical, re-masking": ("hierarchical", {"tau_high": 0.6, "tau_low": 0.2, "tau_remask": 0.5}),
+    "credit, low": ("credit", {"threshold": 0.4, "alpha": 2.0}),
+    "entropy_bounded, wide": ("entropy_bounded", {"gamma": 1.5}),
+    "entropy_bounded by confidence": ("entropy_bounded", {"gamma": 1.5, "proxy": "confidence"}),
+    "entropy_bounded by margin": ("entropy_bounded", {"gamma": 1.5, "proxy": "margin"}),
+    "factor, bold": ("factor", {"factor": 3.0}),
+    "wino, bold": ("wino", {"tau_in": 0.2, "tau_out": 0.5}),
+    "edit, fast": ("edit", {"preset": "speed"}),
+    "edit, without post-edits": ("edit", {"tau_edit": 0.3, "max_post_edit_steps": 0}),
+    "psd, local leap": ("psd", {"policy": "local_leap", "threshold": 0.5, "relaxed": 0.2, "radius": 1}),
+    "psd, inside": ("psd", {"depth": 2, "verify": "inside", "draft_tokens": 1}),
+    "generate_then_edit, one at a time": ("generate_then_edit", {"tau_draft": 0.3, "tau_keep": 1.0, "max_edits": 1}),
 }
 LENGTH = 6
 
@@ -40,8 +54,10 @@ def make_blocks(rows=5, seed=0):
     return ids, editable
 
 
-def random_logits(rows, seed, sharpness=3.0):
-    logits = sharpness * torch.randn(rows, LENGTH, SPECIAL.vocab_size, generator=torch.Generator().manual_seed(seed))
+def random_logits(decoder, rows, seed, sharpness=3.0):
+    versions = (1 + decoder.copies,) if decoder.copies else ()
+    shape = (rows, *versions, LENGTH, SPECIAL.vocab_size)
+    logits = sharpness * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     logits[..., SPECIAL.mask] = -torch.inf
     return logits
 
@@ -50,7 +66,7 @@ def walk(decoder, steps=8, rows=5):
     """States and logits along a few steps of random predictions, settling on the last ones."""
     state = decoder.start(*make_blocks(rows), SPECIAL)
     for step in range(steps):
-        logits = random_logits(rows, min(step, 4))
+        logits = random_logits(decoder, rows, min(step, 4))
         yield state, logits
         state = decoder.step(state, logits, SPECIAL)
 
@@ -59,9 +75,12 @@ def test_certain_predictions_become_the_answer_within_the_bound(decoder):
     ids, editable = make_blocks()
     answer = torch.where(editable, (ids + 1) % SPECIAL.pad, ids)
     logits = torch.full((*ids.shape, SPECIAL.vocab_size), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
+    if decoder.copies:
+        logits = logits.unsqueeze(1).expand(-1, 1 + decoder.copies, -1, -1)
     state = decoder.start(ids, editable, SPECIAL)
     for _ in range(decoder.max_steps(LENGTH)):
-        logits_now = torch.where(state.converged[:, None, None], random_logits(5, 1), logits)
+        finished = state.converged.view(-1, *[1] * (logits.dim() - 1))
+        logits_now = torch.where(finished, random_logits(decoder, 5, 1), logits)
         after = decoder.step(state, logits_now, SPECIAL)
         state = after.assign(state.converged.nonzero().squeeze(1), state.select(state.converged.nonzero().squeeze(1)))
     assert state.converged.all()
@@ -78,6 +97,7 @@ def test_a_fresh_block_is_all_masked_but_the_prompt(decoder):
     assert not state.converged.any()
     assert not state.step.any()
     assert state.soft is None or not state.soft.where.any()
+    assert (state.copies is None) == (decoder.copies == 0)
 
 
 def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
@@ -86,6 +106,9 @@ def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
         assert torch.equal(state.ids[~editable], ids[~editable])
         assert not (state.masked & ~editable).any()
         assert state.soft is None or not (state.soft.where & ~editable).any()
+        if state.copies is not None:
+            prompt = ~editable[:, None].expand_as(state.copies)
+            assert torch.equal(state.copies[prompt], ids[:, None].expand_as(state.copies)[prompt])
 
 
 def test_the_canvas_holds_the_mask_token_exactly_where_nothing_is_decided(decoder):
@@ -132,6 +155,36 @@ def test_a_row_does_not_depend_on_the_others(decoder):
                 assert torch.equal(alone.soft.ids, same.soft.ids)
                 assert torch.equal(alone.soft.where, same.soft.where)
                 torch.testing.assert_close(alone.soft.weights, same.soft.weights)
+            if alone.copies is not None:
+                assert torch.equal(alone.copies, same.copies)
+
+
+def test_versions_see_themselves_and_the_canvas_sees_no_other(decoder):
+    sees = decoder.sees(LENGTH)
+    width = (1 + decoder.copies) * LENGTH
+    assert (sees.dtype, tuple(sees.shape)) == (torch.bool, (width, width))
+    assert sees[:LENGTH, :LENGTH].all()
+    assert not sees[:LENGTH, LENGTH:].any()
+    assert sees.any(1).all()
+
+
+def test_sampled_tokens_are_obeyed_and_settle(decoder):
+    """At a high temperature with equal draws, all of it still ends, and a position's token is the one drawn."""
+    ids, editable = make_blocks()
+    draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(2))
+    hot = Sampling(draws, torch.full((5,), 2.0), torch.ones(5))
+    logits = random_logits(decoder, 5, 3)
+    logits = logits[:, :1].expand_as(logits) if decoder.copies else logits
+    state = replace(decoder.start(ids, editable, SPECIAL), sampling=hot)
+    drawn = propose(state, logits[:, 0] if decoder.copies else logits).tokens
+    for _ in range(decoder.max_steps(LENGTH)):
+        after = decoder.step(state, logits, SPECIAL)
+        done = state.converged.nonzero().squeeze(1)
+        state = after.assign(done, state.select(done))
+    settled = ~state.masked & editable
+    if not isinstance(decoder, DECODERS.get("credit")):  # which raises the logits it draws from
+        assert torch.equal(state.ids[settled], drawn[settled])
+    assert settled.float().sum() > 0
 
 
 def test_mixtures_are_shares_of_tokens_and_cover_no_mask(decoder):
@@ -147,7 +200,7 @@ def test_a_step_never_asks_the_device_for_a_value(decoder):
     ids, editable = make_blocks()
     state = decoder.start(ids.to("meta"), editable.to("meta"), SPECIAL)
     for step in range(3):
-        state = decoder.step(state, random_logits(5, step).to("meta"), SPECIAL)
+        state = decoder.step(state, random_logits(decoder, 5, step).to("meta"), SPECIAL)
     assert state.ids.device.type == "meta"
 
 

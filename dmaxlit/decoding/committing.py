@@ -1,0 +1,54 @@
+"""What decoders share that commit masked positions and never revise them."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.decoding.proposal import Proposal, propose, rank
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["CommittingDecoder", "ranked"]
+
+
+_FINITE = 1e30  # keeps the last of the given positions before all others
+
+
+class CommittingDecoder(Decoder):
+    """Commits some masked positions at each forward, at least one, and never revises.
+
+    A subclass says which (:meth:`commit`); where it names none, the most confident one is taken. A block thus takes at
+    most its length in forwards.
+    """
+
+    @abstractmethod
+    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+        """Positions to commit, ``[R, T]`` bool; what it says of positions that are not masked does not matter.
+
+        Args:
+            state: The blocks as they were fed to the model.
+            proposal: The proposed tokens and their confidences, ``[R, T]``.
+            logits: ``[R, T, V]``.
+        """
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Commit what the subclass says, or else the most confident position; converged when no mask is left."""
+        proposal = propose(state, logits)
+        commit = state.masked & self.commit(state, proposal, logits)
+        best = state.masked & (ranked(proposal, state.masked) == 0)
+        commit |= best & ~commit.any(1, keepdim=True)
+        masked = state.masked & ~commit
+        return state.advance(torch.where(commit, proposal.tokens, state.ids), masked, ~masked.any(1))
+
+
+def ranked(proposal: Proposal, among: Tensor, most: bool = True) -> Tensor:
+    """Place of each position among the given ones, the most confident first, ``[R, T]``; the others come after.
+
+    Args:
+        proposal: The confidences.
+        among: ``[R, T]`` bool, the positions that are ordered.
+        most: False for the least confident first.
+    """
+    score = proposal.log_odds.clamp(-_FINITE, _FINITE)
+    return rank(torch.where(among, score if most else -score, -torch.inf))

@@ -1,0 +1,67 @@
+"""CreditDecoding: a token that keeps being proposed gains credit (ACL 2026; rule as in dInfer's code)."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.proposal import check_fraction, propose, top1
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["CreditDecoder"]
+
+
+@DECODERS.register("credit")
+class CreditDecoder(Decoder):
+    """Threshold decoding of logits that are raised for tokens proposed again and again.
+
+    At each forward every masked position's top-1 token v with confidence c earns ``C[v] <- beta C[v] + c ** gamma``,
+    all other credit decays by ``beta``, and positions are committed by the threshold rule on
+    ``softmax(logits + alpha log(1 + C))``. Credit takes ``[rows, block length, vocabulary]`` of float32.
+
+    Args:
+        threshold: In [0, 1].
+        alpha: Weight of the credit, at least 0; 0 is plain threshold decoding.
+        beta: Share of the credit kept at each forward, in [0, 1].
+        gamma: Exponent of the confidence earned, at least 0.
+        max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.95,
+        alpha: float = 0.7,
+        beta: float = 0.8,
+        gamma: float = 0.2,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        for name, value in (("alpha", alpha), ("gamma", gamma)):
+            if not value >= 0:
+                raise UserError(f"{name}: expected a number of at least 0, got {value}")
+        self.threshold = check_fraction("threshold", threshold)
+        self.alpha, self.beta, self.gamma = alpha, check_fraction("beta", beta), gamma
+
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+        """Fresh blocks, with every editable position masked and no credit."""
+        credit = torch.zeros(*ids.shape, special.vocab_size, device=ids.device)
+        return replace(super().start(ids, editable, special), memory={"credit": credit})
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Earn credit, then commit by threshold, at least the most confident position."""
+        best = top1(logits)
+        earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
+        # Tokens are below the tokenizer's size; a model's table may be longer.
+        known = best.tokens.clamp(max=special.vocab_size - 1)
+        credit = (state.memory["credit"] * self.beta).scatter_add(-1, known.unsqueeze(-1), earned.unsqueeze(-1))
+        raised = logits.to(torch.promote_types(logits.dtype, torch.float32)).clone()
+        raised[..., : special.vocab_size] += self.alpha * credit.log1p()
+
+        proposal = propose(state, raised)
+        commit = (proposal.confidence > self.threshold) | (ranked(proposal, state.masked) == 0)
+        masked = state.masked & ~commit
+        ids = torch.where(state.masked & commit, proposal.tokens, state.ids)
+        return state.advance(ids, masked, ~masked.any(1), memory={"credit": credit})

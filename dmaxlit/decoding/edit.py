@@ -1,0 +1,75 @@
+"""Decoding with token editing (LLaDA2.1, arXiv 2602.08676)."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.proposal import check_fraction, propose
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["EditDecoder"]
+
+_PRESETS = {"quality": (0.7, 0.5), "speed": (0.5, 0.0)}
+
+
+@DECODERS.register("edit")
+class EditDecoder(Decoder):
+    """Commit masks above ``tau_mask``, and replace visible tokens the model now reads otherwise above ``tau_edit``.
+
+    At each forward masked positions with ``c_i > tau_mask`` are filled, at least the most confident one, and visible
+    tokens with another top-1 token and ``c_i > tau_edit`` are overwritten. When no mask is left editing goes on until
+    a forward changes nothing, or for ``max_post_edit_steps`` forwards.
+
+    Args:
+        preset: ``quality`` (0.7, 0.5) or ``speed`` (0.5, 0.0): the values of ``tau_mask`` and ``tau_edit`` where these
+            are not given.
+        tau_mask: In [0, 1].
+        tau_edit: In [0, 1]; 1 never edits.
+        max_post_edit_steps: Most forwards after the last mask is gone, at least 0.
+        max_steps: Most forwards for one block, at least 1. Default: the block length and ``max_post_edit_steps``.
+    """
+
+    def __init__(
+        self,
+        preset: Literal["quality", "speed"] = "quality",
+        tau_mask: float | None = None,
+        tau_edit: float | None = None,
+        max_post_edit_steps: int = 16,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        if preset not in _PRESETS:
+            raise UserError(f"preset: expected one of {', '.join(_PRESETS)}, got {preset!r}")
+        if max_post_edit_steps < 0:
+            raise UserError(f"max_post_edit_steps: expected at least 0, got {max_post_edit_steps}")
+        mask, edit = _PRESETS[preset]
+        self.tau_mask = check_fraction("tau_mask", mask if tau_mask is None else tau_mask)
+        self.tau_edit = check_fraction("tau_edit", edit if tau_edit is None else tau_edit)
+        self.max_post_edit_steps = max_post_edit_steps
+
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+        """Fresh blocks, with every editable position masked."""
+        state = super().start(ids, editable, special)
+        return replace(state, memory={"post": torch.zeros_like(state.step)})
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Fill, edit, and stop when nothing changes any more."""
+        proposal = propose(state, logits)
+        tokens, confidence = proposal.tokens, proposal.confidence
+        fill = state.masked & ((confidence > self.tau_mask) | (ranked(proposal, state.masked) == 0))
+        edit = state.editable & ~state.masked & (tokens != state.ids) & (confidence > self.tau_edit)
+        ids = torch.where(fill | edit, tokens, state.ids)
+        masked = state.masked & ~fill
+
+        post = state.memory["post"] + ~state.masked.any(1)
+        settled = ~(fill | edit).any(1) | (post >= self.max_post_edit_steps)
+        return state.advance(ids, masked, settled & ~masked.any(1), memory={"post": post})
+
+    def max_steps(self, block_length: int) -> int:
+        """Most forwards spent on one block of that length."""
+        return block_length + self.max_post_edit_steps if self._max_steps is None else self._max_steps

@@ -1,0 +1,62 @@
+"""Entropy-bounded decoding (EB-Sampler, arXiv 2505.24857)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState
+from dmaxlit.decoding.committing import CommittingDecoder
+from dmaxlit.decoding.proposal import Proposal, entropy, rank
+from dmaxlit.errors import UserError
+
+__all__ = ["EntropyBoundedDecoder"]
+
+_PROXIES = ("entropy", "confidence", "margin")
+
+
+@DECODERS.register("entropy_bounded")
+class EntropyBoundedDecoder(CommittingDecoder):
+    """Commit the surest positions U, as many as ``sum of H over U - max of H over U <= gamma`` allows, at least one.
+
+    ``H`` is the entropy of a position's distribution in nats. The left side bounds from above what is lost by deciding
+    the positions of U independently. Positions are taken in the order of an error proxy; 0 commits one token at a time
+    unless others are certain.
+
+    Args:
+        gamma: Bound in nats, at least 0.
+        proxy: What orders the positions: ``entropy``, ``confidence`` (its complement) or ``margin`` (how little the
+            best token leads the second).
+        max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 0.1,
+        proxy: Literal["entropy", "confidence", "margin"] = "entropy",
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        if not gamma >= 0:
+            raise UserError(f"gamma: expected a number of at least 0, got {gamma}")
+        if proxy not in _PROXIES:
+            raise UserError(f"proxy: expected one of {', '.join(_PROXIES)}, got {proxy!r}")
+        self.gamma, self.proxy = gamma, proxy
+
+    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+        """The longest prefix of the proxy's order within the bound; the bound's left side only grows along it."""
+        uncertainty = entropy(logits)
+        error = torch.where(state.masked, self._error(uncertainty, proposal, logits), torch.inf)
+        place = rank(-error)
+        order = place.argsort(1)
+        ordered = torch.where(state.masked, uncertainty, torch.inf).gather(1, order)
+        lost = ordered.cumsum(1) - ordered.cummax(1).values
+        return (lost <= self.gamma).gather(1, place)
+
+    def _error(self, uncertainty: Tensor, proposal: Proposal, logits: Tensor) -> Tensor:
+        if self.proxy == "entropy":
+            return uncertainty
+        if self.proxy == "confidence":
+            return -proposal.log_odds
+        best, second = logits.softmax(-1).topk(2, dim=-1).values.unbind(-1)
+        return second - best

@@ -1,0 +1,65 @@
+"""Generate-then-Edit: an aggressive draft, then bidirectional rewriting (Zhong et al., arXiv 2601.15593).
+
+The paper describes the paradigm; its thresholds are not published. The rule here is ours.
+"""
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.proposal import check_fraction, proposal_of, propose
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["GenerateThenEditDecoder"]
+
+
+@DECODERS.register("generate_then_edit")
+class GenerateThenEditDecoder(Decoder):
+    """Draft the whole block fast, then re-read it and rewrite what the model no longer believes, until it believes all.
+
+    Draft: masked positions above ``tau_draft`` are filled, at least the most confident one. Edit, once no mask is
+    left: a token with probability below ``tau_keep`` whose position has a better one is replaced by that, the least
+    believed first. Each edit is made in view of tokens, not of masks, which restores what drafting in parallel lost.
+    The block has converged when a forward finds nothing to rewrite.
+
+    Args:
+        tau_draft: In [0, 1]; 0 drafts the whole block in one forward.
+        tau_keep: In [0, 1]; 0 never rewrites, 1 rewrites whatever is not top-1.
+        max_edits: Most tokens rewritten at one forward, at least 1; None for no limit. Fewer at a time cost forwards
+            and keep rewrites from contradicting one another.
+        max_steps: Most forwards for one block, at least 1. Default: twice the block length.
+    """
+
+    def __init__(
+        self,
+        tau_draft: float = 0.0,
+        tau_keep: float = 0.5,
+        max_edits: int | None = None,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        if max_edits is not None and max_edits < 1:
+            raise UserError(f"max_edits: expected at least 1 or none, got {max_edits}")
+        self.tau_draft = check_fraction("tau_draft", tau_draft)
+        self.tau_keep = check_fraction("tau_keep", tau_keep)
+        self.max_edits = max_edits
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Draft where there are masks, else rewrite."""
+        proposal = propose(state, logits)
+        tokens, confidence = proposal.tokens, proposal.confidence
+        drafting = state.masked.any(1, keepdim=True)
+        draft = state.masked & ((confidence > self.tau_draft) | (ranked(proposal, state.masked) == 0))
+
+        belief = proposal_of(logits, state.ids)
+        rewrite = state.editable & ~drafting & (tokens != state.ids) & (belief.confidence < self.tau_keep)
+        if self.max_edits is not None:
+            rewrite &= ranked(belief, rewrite, most=False) < self.max_edits
+        ids = torch.where(draft | rewrite, tokens, state.ids)
+        return state.advance(ids, state.masked & ~draft, ~(draft | rewrite).any(1))
+
+    def max_steps(self, block_length: int) -> int:
+        """Most forwards spent on one block of that length."""
+        return 2 * block_length if self._max_steps is None else self._max_steps

@@ -1,0 +1,137 @@
+"""What the model proposes for each position: a token, and how sure it is of it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import BlockState, Sampling
+from dmaxlit.errors import UserError
+
+__all__ = [
+    "Proposal",
+    "check_fraction",
+    "entropy",
+    "first_of",
+    "probability_of",
+    "proposal_of",
+    "propose",
+    "rank",
+    "top1",
+]
+
+_PER_UNIT = 1024.0
+
+
+class Proposal(NamedTuple):
+    """What the model proposes for every position, each ``[R, T]`` (or ``[R, 1 + C, T]``).
+
+    Args:
+        tokens: The proposed tokens.
+        confidence: Their probabilities.
+        log_odds: ``log(p / (1 - p))`` of them. Positions are ordered by this: the probabilities of a sure model are
+            all rounded to 1, where their order would be noise.
+    """
+
+    tokens: Tensor
+    confidence: Tensor
+    log_odds: Tensor
+
+
+def propose(state: BlockState, logits: Tensor) -> Proposal:
+    """The token of every position: the most probable one, or one drawn as ``state.sampling`` says.
+
+    The confidence is the token's probability under the model itself, whatever the temperature.
+
+    Args:
+        state: The blocks.
+        logits: ``[R, T, V]`` or ``[R, 1 + C, T, V]``.
+    """
+    tokens = logits.argmax(-1) if state.sampling is None else _draw(logits, state.sampling)
+    return proposal_of(logits, tokens)
+
+
+def top1(logits: Tensor) -> Proposal:
+    """The most probable token of every position. A tie goes to the smallest id.
+
+    Args:
+        logits: ``[..., V]``.
+    """
+    return proposal_of(logits, logits.argmax(-1))
+
+
+def proposal_of(logits: Tensor, tokens: Tensor) -> Proposal:
+    """The given tokens as a proposal, worked out in at least float32.
+
+    Args:
+        logits: ``[..., V]``.
+        tokens: ``[...]`` ids.
+    """
+    logits, index = _precise(logits), tokens.unsqueeze(-1)
+    log_odds = logits.gather(-1, index).squeeze(-1) - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
+    # An impossible token among impossible ones: -inf - -inf.
+    log_odds = log_odds.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return Proposal(tokens, log_odds.sigmoid(), log_odds)
+
+
+def probability_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Probability of a token at each position, ``[...]``. Arguments as in :func:`proposal_of`."""
+    return proposal_of(logits, tokens).confidence
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each position's distribution in nats, ``[...]``.
+
+    Args:
+        logits: ``[..., V]``; ``-inf`` where a token is impossible.
+    """
+    log_p = _precise(logits).log_softmax(-1)
+    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Tokens drawn from the tempered nucleus by inverting its distribution function, most probable token first.
+
+    That order makes the token depend little on small changes of the distribution: a confident position takes its
+    top-1 token for nearly every random number.
+    """
+    rows = (-1, *[1] * (logits.dim() - 1))
+    draws = sampling.draws if logits.dim() == 3 else sampling.draws.unsqueeze(1)
+    tempered = _precise(logits) / sampling.temperature.view(rows)
+    probability, order = tempered.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    total = probability.cumsum(-1)
+    nucleus = (total - probability) < sampling.top_p.view(rows)
+    mass = (probability * nucleus).sum(-1, keepdim=True)
+    below = (total <= draws.unsqueeze(-1) * mass) & nucleus
+    place = below.sum(-1, keepdim=True).clamp(max=nucleus.sum(-1, keepdim=True) - 1)
+    return order.gather(-1, place).squeeze(-1)
+
+
+def rank(score: Tensor) -> Tensor:
+    """Place of each entry in its row in descending order, ``[R, T]``; ties in order of position.
+
+    Scores are rounded to about a thousandth first: positions that are alike, as all masks of a block without a prompt
+    are, must not be ordered by rounding errors, which depend on the batch.
+    """
+    order = torch.argsort((score * _PER_UNIT).round(), dim=1, descending=True, stable=True)
+    return torch.argsort(order, dim=1)
+
+
+def first_of(positions: Tensor) -> Tensor:
+    """Only the leftmost True of each row, ``[R, T]``; a row without one stays without."""
+    return positions & (positions.cumsum(1) == 1)
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return ``value`` if it lies in [0, 1].
+
+    Raises:
+        UserError: If it does not.
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
+    return value
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

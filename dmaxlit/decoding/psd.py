@@ -1,0 +1,125 @@
+"""PSD, parallel speculative decoding (arXiv 2605.15609)."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.proposal import Proposal, check_fraction, propose
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import SpecialIds
+
+__all__ = ["PSDDecoder"]
+
+_POLICIES = ("confidence", "local_leap")
+
+
+@DECODERS.register("psd")
+class PSDDecoder(Decoder):
+    """Commit by a policy, and verify drafts of the block's next states in the same forward.
+
+    The block is read in 1 + depth versions: the canvas D_0, and nested drafts D_1, ..., D_depth, each with the next
+    most confident masks filled by their proposed tokens. At each forward, the deepest draft whose tokens the verifier
+    agrees with becomes the canvas; the policy commits positions of it by the logits of that very version, so the work
+    is not lost; and new drafts are made from the same confidences.
+
+    One batched verification counts as one forward; see ``num_extra_blocks`` of the result for what it costs beside.
+    The paper leaves the size of a draft's step and the verifying version open: they are options here.
+
+    Args:
+        depth: Drafts, at least 1. The paper recommends 3.
+        policy: What is committed at a forward: ``confidence``: positions above ``threshold``; ``local_leap``: these,
+            and positions above ``relaxed`` within ``radius`` of one. In either at least the most confident position.
+        threshold: In [0, 1].
+        relaxed: In [0, 1].
+        radius: At least 1.
+        draft_tokens: Positions each draft adds to the one before, at least 1; None for as many as the policy has just
+            committed.
+        verify: ``below``: the tokens that D_j adds are compared with the top-1 tokens of D_(j-1), which has masks
+            there; ``inside``: with those of D_j itself, which sees them: cheaper to please, since a wrong token may
+            vouch for itself.
+        max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
+    """
+
+    def __init__(
+        self,
+        depth: int = 3,
+        policy: Literal["confidence", "local_leap"] = "confidence",
+        threshold: float = 0.9,
+        relaxed: float = 0.75,
+        radius: int = 4,
+        draft_tokens: int | None = None,
+        verify: Literal["below", "inside"] = "below",
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        for name, value in (("depth", depth), ("radius", radius), ("draft_tokens", draft_tokens)):
+            if value is not None and value < 1:
+                raise UserError(f"{name}: expected at least 1, got {value}")
+        if policy not in _POLICIES:
+            raise UserError(f"policy: expected one of {', '.join(_POLICIES)}, got {policy!r}")
+        if verify not in ("below", "inside"):
+            raise UserError(f"verify: expected 'below' or 'inside', got {verify!r}")
+        self.depth, self.policy, self.radius = depth, policy, radius
+        self.threshold = check_fraction("threshold", threshold)
+        self.relaxed = check_fraction("relaxed", relaxed)
+        self.draft_tokens, self.verify = draft_tokens, verify
+
+    @property
+    def copies(self) -> int:
+        """The drafts."""
+        return self.depth
+
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+        """Fresh blocks, whose drafts have nothing filled in yet."""
+        state = super().start(ids, editable, special)
+        copies = state.ids.unsqueeze(1).expand(-1, self.depth, -1)
+        return replace(state, copies=copies, memory={"level": torch.full_like(ids, self.depth + 1)})
+
+    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+        """Accept the deepest draft that holds, commit by the policy, draft again."""
+        assert state.copies is not None, "start gives copies"
+        proposal = propose(state, logits)
+        level = state.memory["level"]  # the first draft that has the position filled; depth + 1 where none has
+        accepted = self._accepted(state.copies, level, proposal.tokens)
+
+        filled = state.masked & (level <= accepted.unsqueeze(1))
+        ids = torch.where(filled, state.copies[:, -1], state.ids)
+        masked = state.masked & ~filled
+        version = accepted.view(-1, 1, 1).expand(-1, 1, ids.shape[1])
+        proposal = Proposal(*(part.gather(1, version).squeeze(1) for part in proposal))
+
+        commit = masked & self._policy(masked, proposal)
+        ids = torch.where(commit, proposal.tokens, ids)
+        masked = masked & ~commit
+
+        each = commit.sum(1, keepdim=True).clamp(min=1) if self.draft_tokens is None else self.draft_tokens
+        level = (ranked(proposal, masked) // each + 1).clamp(max=self.depth + 1)
+        level = torch.where(masked, level, self.depth + 1)
+        depths = torch.arange(1, self.depth + 1, device=ids.device).view(1, -1, 1)
+        copies = torch.where(level.unsqueeze(1) <= depths, proposal.tokens.unsqueeze(1), ids.unsqueeze(1))
+        return state.advance(ids, masked, ~masked.any(1), copies=copies, memory={"level": level})
+
+    def _accepted(self, copies: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+        """Number of the deepest draft that holds, ``[R]``; 0 for none."""
+        depths = torch.arange(1, self.depth + 1, device=level.device).view(1, -1, 1)
+        draft, level = copies[:, -1:], level.unsqueeze(1)
+        if self.verify == "below":
+            agrees = ((draft == tokens[:, :-1]) | (level != depths)).all(-1)
+            return agrees.long().cumprod(1).sum(1)
+        agrees = ((draft == tokens[:, 1:]) | (level > depths)).all(-1)
+        return (agrees * depths.squeeze(-1)).amax(1)
+
+    def _policy(self, masked: Tensor, proposal: Proposal) -> Tensor:
+        confidence = proposal.confidence
+        best = ranked(proposal, masked) == 0
+        sure = masked & (confidence > self.threshold)
+        if self.policy == "confidence":
+            return sure | best
+        width = 2 * self.radius + 1
+        near = F.max_pool1d(sure.to(confidence.dtype).unsqueeze(1), width, 1, self.radius).squeeze(1) > 0
+        return sure | best | (near & (confidence > self.relaxed))
