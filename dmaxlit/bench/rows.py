@@ -1,12 +1,25 @@
-"""The rows of the self-correction table: which model is decoded how."""
+"""What the self-correction benchmark trains, and the rows of its tables: which model is decoded how."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["METHODS", "PRETRAIN", "ROWS", "Row"]
+__all__ = ["PRETRAIN", "STUDIES", "Method", "Row", "Study"]
 
-#: The recipes that make a base, each going on from the one before, and what each adds to the base's seed.
-PRETRAIN: dict[str, int] = {"pretrain.yaml": 0, "pretrain_refine.yaml": 100}
+#: The recipe that makes a base beside the shipped one; its number is its seed.
+PRETRAIN = "pretrain_curriculum.yaml"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training a model from a base.
+
+    Args:
+        recipe: File of ``configs/``.
+        overrides: Settings that differ from it, as flags of ``dmaxlit fit``.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -14,7 +27,7 @@ class Row:
     """One line of the table.
 
     Args:
-        method: Which model: ``base`` or one of :data:`METHODS`.
+        method: Which model: ``base`` or a method of the study.
         label: How the line names its decoder.
         decoder: Registered name of the decoder.
         options: The decoder's options.
@@ -31,8 +44,17 @@ class Row:
         return f"{self.method} / {self.label}"
 
 
-#: Trained models, each with the recipe (a file of ``configs/``) that makes it from the base.
-METHODS: dict[str, str] = {"control": "control.yaml", "uniform": "uniform.yaml", "on_policy": "quickstart.yaml"}
+@dataclass(frozen=True)
+class Study:
+    """Models that are compared.
+
+    Args:
+        methods: How they are trained, by name.
+        rows: How they and the bases are decoded, in the table's order.
+    """
+
+    methods: dict[str, Method]
+    rows: tuple[Row, ...]
 
 
 def _threshold(method: str, *thresholds: float) -> list[Row]:
@@ -43,19 +65,57 @@ def _spd(method: str, *taus: float) -> list[Row]:
     return [Row(method, f"SPD {tau:g}", "spd", {"tau_dec": tau}) for tau in taus]
 
 
-ROWS: tuple[Row, ...] = (
-    Row("base", "one token per forward", "threshold", {"threshold": 1.0, "max_tokens": 1}),
-    *_threshold("base", 0.95, 0.5, 0.0),
-    *_spd("base", 0.5, 0.0),
-    *_threshold("control", 0.95, 0.5),
-    *_spd("control", 0.5, 0.0),
-    Row("uniform", "uniform", "uniform"),
-    *_spd("uniform", 0.5, 0.0),
-    *_threshold("on_policy", 0.95),
-    Row("on_policy", "hard tokens 0.5", "spd", {"tau_dec": 0.5, "soft": False}),
-    Row("on_policy", "hard tokens 0", "spd", {"tau_dec": 0.0, "soft": False}),
-    Row("on_policy", "not contiguous 0.5", "spd", {"tau_dec": 0.5, "contiguous": False}),
-    *_spd("on_policy", 0.95, 0.5, 0.0),
-    Row("on_policy", "SPD 0.5, consistency only", "spd", {"tau_dec": 0.5, "stop_on_confidence": False}),
-    Row("on_policy", "SPD 0.5, confidence only", "spd", {"tau_dec": 0.5, "stop_on_consistency": False}),
+def _hard(method: str, *taus: float) -> list[Row]:
+    return [Row(method, f"hard tokens {tau:g}", "spd", {"tau_dec": tau, "soft": False}) for tau in taus]
+
+
+_METHODS = Study(
+    {
+        "control": Method("control.yaml"),
+        "uniform": Method("uniform.yaml"),
+        "on_policy": Method("quickstart.yaml"),
+    },
+    (
+        Row("base", "one token per forward", "one_token"),
+        *_threshold("base", 0.95, 0.5, 0.0),
+        *_spd("base", 0.5, 0.0),
+        *_threshold("control", 0.95, 0.5),
+        *_spd("control", 0.5, 0.0),
+        Row("uniform", "uniform", "uniform"),
+        *_spd("uniform", 0.5, 0.0),
+        *_threshold("on_policy", 0.95),
+        *_hard("on_policy", 0.5, 0.0),
+        Row("on_policy", "not contiguous 0.5", "spd", {"tau_dec": 0.5, "contiguous": False}),
+        *_spd("on_policy", 0.95, 0.5, 0.0),
+        Row("on_policy", "SPD 0.5, consistency only", "spd", {"tau_dec": 0.5, "stop_on_confidence": False}),
+        Row("on_policy", "SPD 0.5, confidence only", "spd", {"tau_dec": 0.5, "stop_on_consistency": False}),
+    ),
 )
+
+
+def _rate(muon: float, adamw: float) -> tuple[str, ...]:
+    return f"--model.optimizer.lr={muon}", f"--model.optimizer.adamw_lr={adamw}"
+
+
+def _steps(steps: int) -> tuple[str, ...]:
+    return f"--trainer.max_steps={steps}", f"--model.lr_scheduler.init_args.T_max={steps}"
+
+
+_VARIANTS = {
+    "quickstart": Method("quickstart.yaml"),
+    "rate over 8": Method("quickstart.yaml", _rate(0.005, 0.00075)),
+    "rate over 2": Method("quickstart.yaml", _rate(0.02, 0.003)),
+    "200 steps": Method("quickstart.yaml", _steps(200)),
+    "level 0.5": Method("quickstart.yaml", ("--model.noise.level=0.5",)),
+    "argmax rollout": Method("argmax_rollout.yaml"),
+    "alternating views": Method("alternating.yaml"),
+}
+_DEPENDENCE = Study(
+    _VARIANTS,
+    tuple(
+        row for name in _VARIANTS for row in (*_threshold(name, 0.95), *_spd(name, 0.5, 0.0), *_hard(name, 0.5, 0.0))
+    ),
+)
+
+#: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
+STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE}

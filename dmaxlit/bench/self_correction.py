@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.bench.rows import METHODS, PRETRAIN, ROWS
+from dmaxlit.bench.rows import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.data.distill import DistillSettings, distill
 from dmaxlit.errors import UserError
@@ -23,12 +22,14 @@ __all__ = ["SelfCorrectionBench"]
 
 @dataclass
 class SelfCorrectionBench:
-    """Train control, uniform and on-policy models on several seeds, decode them all, and tabulate.
+    """Train the models of a study on several seeds, decode them all, and tabulate.
 
     Everything is kept under ``output`` and nothing is done twice: run it again after an interruption and it goes on.
 
     Args:
-        output: Folder for models, corpora, ``runs/*.json``, ``results.json`` and ``table.md``.
+        output: Folder for models and corpora, and for each study a folder with ``runs/*.json``, ``results.json`` and
+            ``table.md``.
+        study: A key of :data:`dmaxlit.bench.rows.STUDIES`.
         configs: Folder of the recipes (``quickstart.yaml`` and its siblings).
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base ``s % num_bases``.
@@ -39,6 +40,7 @@ class SelfCorrectionBench:
     """
 
     output: Path = Path("runs/self_correction")
+    study: str = "methods"
     configs: Path = Path("configs")
     num_bases: int = 2
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -55,7 +57,9 @@ class SelfCorrectionBench:
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not self.seeds:
             raise UserError("seeds: expected at least one, got none")
-        for recipe in (*PRETRAIN, *METHODS.values()):
+        if self.study not in STUDIES:
+            raise UserError(f"study: expected one of {', '.join(STUDIES)}, got {self.study!r}")
+        for recipe in (PRETRAIN, *(method.recipe for method in self._methods.values())):
             if not (self.configs / recipe).is_file():
                 raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
 
@@ -68,14 +72,22 @@ class SelfCorrectionBench:
         self._claim()
         jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]
         self._parallel(jobs, "bases")
-        self._parallel([(method, str(seed)) for seed in self.seeds for method in METHODS], "models")
-        runs = [json.loads(path.read_text()) for path in sorted((self.output / "runs").glob("*.json"))]
-        summary = summarize(result for run in runs for result in run)
+        self._parallel([(method, str(seed)) for seed in self.seeds for method in self._methods], "models")
+        runs = [json.loads(path.read_text()) for path in sorted((self._folder / "runs").glob("*.json"))]
+        summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
         settings = {name: str(value) for name, value in vars(self).items()}
-        write_json(self.output / "results.json", {"settings": settings, "summary": summary, "runs": runs})
-        (self.output / "table.md").write_text(table + "\n")
+        write_json(self._folder / "results.json", {"settings": settings, "summary": summary, "runs": runs})
+        (self._folder / "table.md").write_text(table + "\n")
         return table
+
+    @property
+    def _folder(self) -> Path:
+        return self.output / self.study
+
+    @property
+    def _methods(self) -> dict[str, Method]:
+        return STUDIES[self.study].methods
 
     def _claim(self) -> None:
         """Note what results in ``output`` depend on, so that others are not mixed in; seeds may be added."""
@@ -92,7 +104,7 @@ class SelfCorrectionBench:
         """Make and decode one model; run in a process of its own.
 
         Args:
-            method: ``base`` or a key of :data:`METHODS`.
+            method: ``base`` or a method of the study.
             number: Which base, or which training seed.
         """
         done = self._result(method, number)
@@ -110,13 +122,7 @@ class SelfCorrectionBench:
             return "builtin:chain-base"
         folder = self.output / f"base-{number}"
         if not (folder / "model").is_dir():
-            overrides: list[str] = []
-            for recipe, more in PRETRAIN.items():
-                stage = folder / Path(recipe).stem
-                if not (stage / "model").is_dir():
-                    self._fit(recipe, stage, number + more, overrides)
-                overrides = [f"--model.backbone.pretrained={stage / 'model'}"]
-            shutil.copytree(stage / "model", folder / "model")
+            self._fit(PRETRAIN, folder, number, [])
         return str(folder / "model")
 
     def _corpus(self, base: int, model: str) -> Path:
@@ -132,11 +138,12 @@ class SelfCorrectionBench:
 
     def _train(self, method: str, seed: int) -> str:
         base = seed % self.num_bases
-        folder = self.output / f"{method}-{seed}"
+        folder = self._folder / f"{method}-{seed}"
         if not (folder / "model").is_dir():
             model = self._base(base)
             overrides = [f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}"]
-            self._fit(METHODS[method], folder, seed, overrides)
+            how = self._methods[method]
+            self._fit(how.recipe, folder, seed, [*overrides, *how.overrides])
         return str(folder / "model")
 
     def _fit(self, recipe: str, folder: Path, seed: int, overrides: Sequence[str]) -> None:
@@ -167,7 +174,7 @@ class SelfCorrectionBench:
         assert task is not None, "the model was trained on a task"
         examples = task.examples("test", self.num_examples)
         results = []
-        for row in ROWS:
+        for row in STUDIES[self.study].rows:
             if row.method == method:
                 result = evaluate(module, examples, row.decoder, row.options, max_new_tokens=task.max_new_tokens)
                 results.append({"row": row.key, "number": number, **result.to_dict()})
@@ -175,11 +182,11 @@ class SelfCorrectionBench:
 
     def _parallel(self, jobs: Sequence[Sequence[str]], title: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        (self.output / "logs").mkdir(parents=True, exist_ok=True)
-        (self.output / "runs").mkdir(exist_ok=True)
+        (self._folder / "logs").mkdir(parents=True, exist_ok=True)
+        (self._folder / "runs").mkdir(exist_ok=True)
 
         def start(job: Sequence[str]) -> None:
-            log = self.output / "logs" / f"{'-'.join(job)}.log"
+            log = self._folder / "logs" / f"{'-'.join(job)}.log"
             settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
             command = [sys.executable, "-m", "dmaxlit.bench", json.dumps(settings), *job]
             with log.open("a") as stream:
@@ -192,7 +199,7 @@ class SelfCorrectionBench:
             list(tqdm(pool.map(start, missing), total=len(jobs), initial=len(jobs) - len(missing), desc=title))
 
     def _result(self, method: str, number: str | int) -> Path:
-        return self.output / "runs" / f"{method}-{number}.json"
+        return self._folder / "runs" / f"{method}-{number}.json"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -27,6 +27,7 @@ def run(command: str, args: list[str]) -> None:
 
 def self_correction(
     output: str = "runs/self_correction",
+    study: str = "methods",
     configs: str = "configs",
     num_bases: int = 2,
     seeds: list[int] | None = None,
@@ -38,11 +39,12 @@ def self_correction(
     """Train control, uniform and on-policy models on several seeds, decode them all, and print the table.
 
     Everything is kept under the output folder and nothing is done twice: run it again after an interruption and it goes
-    on. With the defaults about three hours on two cores, most of it for the second base.
+    on. With the defaults about an hour and a half on two cores, half an hour of it for the second base.
 
     Args:
-        output: Folder for models, corpora, runs/*.json, results.json and table.md.
-        configs: Folder of the recipes: pretrain.yaml, quickstart.yaml and its siblings.
+        output: Folder for models and corpora, and in a folder for each study results.json and table.md.
+        study: methods, or dependence: variants of on-policy training, to see what the effect depends on.
+        configs: Folder of the recipes: pretrain_curriculum.yaml, quickstart.yaml and its siblings.
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base s % num_bases. Default: 0 1 2 3 4.
         num_prompts: Prompts a base distils its corpus from.
@@ -56,7 +58,7 @@ def self_correction(
     settings: dict[str, Any] = {"num_prompts": num_prompts, "num_examples": num_examples}
     print(
         SelfCorrectionBench(
-            Path(output), Path(configs), num_bases, numbers, workers=workers, threads=threads, **settings
+            Path(output), study, Path(configs), num_bases, numbers, workers=workers, threads=threads, **settings
         ).run()
     )
 

@@ -82,7 +82,7 @@ class PartialCorpus:
             raise UserError(f"{self._rows}: is shorter than {self._record} says; delete both or overwrite")
         return progress
 
-    def append(self, rows: Sequence[Mapping[str, str]], progress: Progress) -> None:
+    def append(self, rows: Sequence[Mapping[str, Any]], progress: Progress) -> None:
         """Write rows and, once they are safe, the progress made with them (its offset is filled in here)."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
         with self._rows.open("ab") as file:

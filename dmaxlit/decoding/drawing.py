@@ -22,14 +22,15 @@ class Sampler:
         temperature: At least 0; 0 takes the most probable token.
         top_p: In (0, 1]; tokens come from the smallest set of that probability.
         seed: Seed; the same seed gives the same responses whatever the batch size.
+        first: Number of the first prompt, where a list is decoded in parts.
     """
 
-    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, first: int = 0) -> None:
         if not temperature >= 0:
             raise UserError(f"temperature: expected a number of at least 0, got {temperature}")
         if not 0 < top_p <= 1:
             raise UserError(f"top_p: expected a number above 0 and at most 1, got {top_p}")
-        self.temperature, self.top_p, self.seed = temperature, top_p, seed
+        self.temperature, self.top_p, self.seed, self.first = temperature, top_p, seed, first
 
     def of(self, index: list[int], start: list[int], length: int, device: torch.device) -> Sampling | None:
         """Sampling of blocks, or None at temperature 0.
@@ -42,7 +43,7 @@ class Sampler:
         """
         if self.temperature == 0:
             return None
-        keys = torch.tensor([stable_seed(self.seed, "sample", number) for number in index])
+        keys = torch.tensor([stable_seed(self.seed, "sample", self.first + number) for number in index])
         positions = torch.tensor(start)[:, None] + torch.arange(length)
         draws = _uniform(keys[:, None] + (positions + 1) * _STEP).to(device)
         every = torch.ones(len(index), device=device)

@@ -4,13 +4,18 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.bench import SelfCorrectionBench
-from dmaxlit.bench.rows import METHODS, ROWS
+from dmaxlit.bench.rows import STUDIES
 from dmaxlit.bench.self_correction import write_json
 
 
 def test_a_folder_without_the_recipes_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"configs: expected a folder with .*\.yaml"):
         SelfCorrectionBench(output=tmp_path, configs=tmp_path)
+
+
+def test_an_unknown_study_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="study: expected one of methods, dependence, got 'all'"):
+        SelfCorrectionBench(output=tmp_path, study="all")
 
 
 @pytest.mark.parametrize("setting", ["num_bases", "workers", "num_examples"])
@@ -21,15 +26,17 @@ def test_settings_below_one_are_refused(setting, tmp_path):
 
 def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
     bench = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,))
-    (tmp_path / "out" / "runs").mkdir(parents=True)
+    folder, study = tmp_path / "out" / "methods", STUDIES["methods"]
+    (folder / "runs").mkdir(parents=True)
     figures = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second")
-    for method in ("base", *METHODS):
-        rows = [{"row": r.key, "finished": 1.0, **dict.fromkeys(figures, 0.5)} for r in ROWS if r.method == method]
-        write_json(tmp_path / "out" / "runs" / f"{method}-0.json", rows)
+    for method in ("base", *study.methods):
+        told = {"finished": 1.0, "num_examples": 1000, **dict.fromkeys(figures, 0.5)}
+        rows = [{"row": row.key, **told} for row in study.rows if row.method == method]
+        write_json(folder / "runs" / f"{method}-0.json", rows)
     bench.job("on_policy", 0)  # finished already: returns at once
     table = bench.run()
-    assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
-    assert len(json.loads((tmp_path / "out" / "results.json").read_text())["summary"]) == len(ROWS)
+    assert (folder / "table.md").read_text() == table + "\n"
+    assert len(json.loads((folder / "results.json").read_text())["summary"]) == len(study.rows)
     other = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,), num_examples=64)
     with pytest.raises(UserError, match=r"num_examples: expected 1000, as in the results in .*, got 64"):
         other.run()
@@ -40,4 +47,4 @@ def test_a_failed_job_is_reported_with_its_log(tmp_path):
     bench.configs = tmp_path / "gone"  # the jobs check it again and refuse
     with pytest.raises(UserError, match=r"bench: base 0 failed with exit status 1; see .*base-0\.log"):
         bench.run()
-    assert "expected a folder with" in (tmp_path / "out" / "logs" / "base-0.log").read_text()
+    assert "expected a folder with" in (tmp_path / "out" / "methods" / "logs" / "base-0.log").read_text()

@@ -3,11 +3,14 @@ import statistics
 
 import pytest
 
-from dmaxlit.bench.rows import METHODS, ROWS
+from dmaxlit.bench.rows import STUDIES
 from dmaxlit.bench.summary import Spread, format_summary, summarize
 from dmaxlit.decoding import make_decoder
+from dmaxlit.metrics import wilson_interval
 
+ROWS = STUDIES["methods"].rows
 FIGURES = {
+    "num_examples": 1000,
     "tpf": 2.0,
     "tpf_ceiling": 22.0,
     "tpf_ceiling_two": 11.0,
@@ -33,16 +36,28 @@ def test_a_spread_is_mean_deviation_and_t_interval():
 
 def test_rows_keep_the_tables_order_and_absent_ones_are_left_out():
     some = runs("on_policy / SPD 0", [0.9, 1.0]) + runs("base / threshold 0.95", [0.99])
-    summary = summarize(some)
+    summary = summarize(some, ROWS)
     assert [entry["row"] for entry in summary] == ["base / threshold 0.95", "on_policy / SPD 0"]
     assert summary[1]["accuracy"]["mean"] == pytest.approx(0.95)
     table = format_summary(summary).splitlines()
     assert len(table) == 4
-    assert "| 95.0 ± 7.1 | 2.00 ± 0.00 | 22.0 / 11.0 |" in table[3]
+    assert "| 95.0 ± 7.1 | 94.0 to 95.9 | 2.00 ± 0.00 | 22.0 / 11.0 |" in table[3]
 
 
-def test_every_row_names_a_decoder_that_exists_with_options_it_takes():
-    assert {row.method for row in ROWS} == {"base", *METHODS}
-    assert len({row.key for row in ROWS}) == len(ROWS)
-    for row in ROWS:
+def test_the_interval_is_over_prompts_for_few_seeds_and_over_seeds_for_more():
+    (two,) = summarize(runs("on_policy / SPD 0", [0.9, 1.0]), ROWS)
+    assert two["interval"] == wilson_interval(1900, 2000)
+    (three,) = summarize(runs("on_policy / SPD 0", [0.9, 0.92, 0.91]), ROWS)
+    half = 4.303 * 0.01 / math.sqrt(3)
+    assert three["interval"] == pytest.approx((0.91 - half, 0.91 + half))
+    (sure,) = summarize(runs("on_policy / SPD 0", [1.0, 1.0, 0.98]), ROWS)
+    assert sure["interval"][1] == 1.0
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_row_names_a_decoder_that_exists_with_options_it_takes(study):
+    methods, rows = STUDIES[study].methods, STUDIES[study].rows
+    assert {row.method for row in rows} - {"base"} == set(methods)
+    assert len({row.key for row in rows}) == len(rows)
+    for row in rows:
         make_decoder(row.decoder, **row.options)

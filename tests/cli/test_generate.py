@@ -49,6 +49,9 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == PROMPTS
     assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
+    assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in answers(tiny)]
+    assert "out/a.jsonl: 2 answers" in ended.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl"]
 
 
 def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):
@@ -75,9 +78,17 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
         ("--model gone/away/x --prompt 3", "pretrained: expected a model folder, a hub id or builtin:NAME"),
         ("--model x.ckpt --prompt 3", "checkpoint: expected a file, got 'x.ckpt' (no such file)"),
         ("--prompt 3", "the following arguments are required: model"),
-        ("--model {tiny} --prompt 3 --prompts p.txt", "prompts: expected either --prompt or --prompts, got both"),
-        ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: spd, threshold, uniform"),
+        (
+            "--model {tiny} --prompt 3 --prompts p.txt",
+            "prompts: expected one of --prompt, --prompts and --task, got --prompt and --prompts",
+        ),
+        ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: credit, edit,"),
         ("--model {tiny} --prompt 3 --decoder.tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
+        ("--model {tiny} --prompt 3 --temperature=-1", "temperature: expected a number of at least 0, got -1.0"),
+        ("--model {tiny} --prompt 3 --trace --output a", "trace: expected no --output beside it"),
+        ("--model {tiny} --task nope", "unknown task 'nope'; known: chain, jsonl, reasoning_gym"),
+        ("--model {tiny} --prompt 3 --task.operations 3", "task_options: expected none without --task"),
+        ("--model {tiny} --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--model {tiny} --prompt 3 --batch_size many", "batch_size: expected int, got 'many'"),
     ],
 )
@@ -87,3 +98,37 @@ def test_bad_input_is_refused_in_one_line(dmax, tiny, flags, refusal):
 
 def test_a_prompt_longer_than_the_context_is_refused(dmax, tiny):
     assert "128" in dmax(["generate", "--model", str(tiny), "--prompt", "3 " * 200]).refusal
+
+
+def test_a_task_s_test_prompts_are_answered_and_judged(dmax, tiny, tmp_path):
+    line = f"generate --model {tiny} --max_new_tokens 10 --task chain --task.operations 3 --num_prompts 3"
+    ended = dmax(line)
+    assert ended.status == 0, ended.err
+    assert ended.out.count(", wrong") + ended.out.count(", right\n") == 3
+    assert "3 prompts, 0 right:" in ended.out
+    ended = dmax(f"{line} --output a.jsonl")
+    rows = [json.loads(text) for text in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [
+        e.prompt for e in dmaxlit.task("chain", operations=3).examples("test", 3)
+    ]
+    assert not any(row["correct"] for row in rows)
+
+
+def test_sampling_and_stop_texts_are_flags(dmax, tiny):
+    line = ["generate", "--model", str(tiny), "--prompt", PROMPTS[0], "--max_new_tokens", "10", "--temperature", "3"]
+    first, again, other = dmax(line).out, dmax(line).out, dmax([*line, "--seed", "1"]).out
+    assert first == again != other
+    text = answers(tiny)[0].text
+    stop = text.split()[-1]
+    ended = dmax(["generate", "--model", str(tiny), "--prompt", PROMPTS[0], "--max_new_tokens", "10", "--stop", stop])
+    assert f"\n{text[: text.index(stop)]}\n" in ended.out
+
+
+def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
+    flags = ["--max_new_tokens", "10", "--trace", "--trace_file", "t.safetensors", "--prompt", PROMPTS[0]]
+    ended = dmax(["generate", "--model", str(tiny), *flags])
+    assert ended.status == 0, ended.err
+    (answer, _) = answers(tiny)
+    assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in ended.out
+    assert f"\n{answer.num_forwards:4} " in ended.out
+    assert list(dmaxlit.decoding.Trace.load(tmp_path / "t.safetensors").rows) == [0]
