@@ -1,5 +1,6 @@
 """Benchmarks: commands that make the figures we state."""
 
+from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 
-__all__ = ["SelfCorrectionBench"]
+__all__ = ["DecoderBench", "SelfCorrectionBench"]

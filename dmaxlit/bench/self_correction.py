@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dmaxlit.bench.files import write_json
 from dmaxlit.bench.rows import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.data.distill import DistillSettings, distill
@@ -200,10 +201,3 @@ class SelfCorrectionBench:
 
     def _result(self, method: str, number: str | int) -> Path:
         return self._folder / "runs" / f"{method}-{number}.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    staging = path.with_suffix(".tmp")
-    staging.write_text(json.dumps(content, indent=1) + "\n")
-    staging.replace(path)

@@ -8,7 +8,7 @@ from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.errors import UserError
 
-__all__ = ["BENCHMARKS", "run", "self_correction"]
+__all__ = ["BENCHMARKS", "decoders", "run", "self_correction"]
 
 
 def run(command: str, args: list[str]) -> None:
@@ -63,4 +63,28 @@ def self_correction(
     )
 
 
-BENCHMARKS: dict[str, Callable[..., None]] = {"self_correction": self_correction}
+def decoders(
+    models: list[str] | None = None,
+    output: str = "runs/decoders",
+    num_examples: int = 256,
+    batch_size: int = 64,
+) -> None:
+    """Decode test prompts with every decoder at several settings, and print the table.
+
+    Finished rows are kept under the output folder: run it again after an interruption and it goes on. The figures are
+    accuracy, TPF, AUP over a decoder's settings, AFP, Kendall's tau of the order, tokens per second and cap hits.
+
+    Args:
+        models: LABEL=MODEL pairs, a model being a folder, .ckpt file, hub id or builtin:NAME; models with one label
+            are averaged. Default: base=builtin:chain-base on_policy=runs/quickstart/model.
+        output: Folder for results.json and table.md.
+        num_examples: Unseen test prompts of the task the models were trained on.
+        batch_size: Prompts decoded together.
+    """
+    from dmaxlit.bench import DecoderBench
+
+    given = {} if models is None else {"models": models}
+    print(DecoderBench(output=Path(output), num_examples=num_examples, batch_size=batch_size, **given).run())
+
+
+BENCHMARKS: dict[str, Callable[..., None]] = {"decoders": decoders, "self_correction": self_correction}

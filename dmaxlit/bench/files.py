@@ -1,0 +1,14 @@
+"""Result files that are whole or absent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["write_json"]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    staging = path.with_suffix(".tmp")
+    staging.write_text(json.dumps(content, indent=1) + "\n")
+    staging.replace(path)
