@@ -1,6 +1,7 @@
 """Benchmarks: commands that make the figures we state."""
 
+from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 
-__all__ = ["DecoderBench", "SelfCorrectionBench"]
+__all__ = ["DecodeSpeedBench", "DecoderBench", "SelfCorrectionBench"]

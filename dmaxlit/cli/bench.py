@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.errors import UserError
 
-__all__ = ["BENCHMARKS", "decoders", "run", "self_correction"]
+__all__ = ["BENCHMARKS", "decode", "decoders", "run", "self_correction"]
 
 
 def run(command: str, args: list[str]) -> None:
@@ -83,8 +83,48 @@ def decoders(
     """
     from dmaxlit.bench import DecoderBench
 
-    given = {} if models is None else {"models": models}
-    print(DecoderBench(output=Path(output), num_examples=num_examples, batch_size=batch_size, **given).run())
+    print(DecoderBench(models or DecoderBench.models, Path(output), num_examples, batch_size).run())
 
 
-BENCHMARKS: dict[str, Callable[..., None]] = {"decoders": decoders, "self_correction": self_correction}
+def decode(
+    output: str = "runs/decode_speed",
+    batches: list[int] | None = None,
+    lengths: list[int] | None = None,
+    hidden_size: int = 256,
+    layers: int = 6,
+    vocab_size: int = 8192,
+    block_length: int = 32,
+    tokens_per_step: int = 4,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "cpu",
+) -> None:
+    """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
+
+    The model has random weights and a fixed number of tokens is committed at each forward, so that all do the same
+    work. Each measurement runs in a process of its own.
+
+    Args:
+        output: Folder for results.json and table.md.
+        batches: Batch sizes of the engine. Default: 1 4 16 64.
+        lengths: Tokens generated for each prompt. Default: 128 512 2048.
+        hidden_size: Width of the model, a multiple of 32.
+        layers: Its layers.
+        vocab_size: Its vocabulary.
+        block_length: Tokens per block.
+        tokens_per_step: Tokens committed at each forward.
+        dtype: Type of weights and activations.
+        device: cpu, cuda, ...
+    """
+    from dmaxlit.bench import DecodeSpeedBench
+
+    chosen = DecodeSpeedBench.batches if batches is None else batches
+    spans = DecodeSpeedBench.lengths if lengths is None else lengths
+    shape = (hidden_size, layers, vocab_size, block_length, tokens_per_step)
+    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device).run())
+
+
+BENCHMARKS: dict[str, Callable[..., None]] = {
+    "decode": decode,
+    "decoders": decoders,
+    "self_correction": self_correction,
+}

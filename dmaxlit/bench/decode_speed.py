@@ -1,0 +1,271 @@
+"""How fast the engine decodes, against plain loops in the same run: same weights, prompts and tokens."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.bench.files import write_json
+from dmaxlit.bench.loops import cached_loop, naive_loop
+from dmaxlit.decoding import BlockDecoder, ThresholdDecoder
+from dmaxlit.errors import UserError
+
+__all__ = ["DecodeSpeedBench", "Measurement", "format_table"]
+
+_NAIVE_UP_TO = 512  # tokens; beyond, recomputing everything takes minutes
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One contestant at one batch size and length.
+
+    Args:
+        contestant: ``engine``, ``cached loop`` or ``naive loop``.
+        batch: Prompts that share a forward.
+        length: Tokens generated for each prompt.
+        prompts: Prompts decoded.
+        tokens_per_second: Over all prompts.
+        forwards: Forwards of the model.
+        seconds_per_forward: Mean.
+        weight_read_seconds: Time to read all weights of the model once from memory.
+        peak_mib: Memory beyond the model's own at the highest, in MiB: the process's on a CPU, torch's on a GPU.
+        tokens_hash: The same for the same tokens of the first prompt.
+    """
+
+    contestant: str
+    batch: int
+    length: int
+    prompts: int
+    tokens_per_second: float
+    forwards: int
+    seconds_per_forward: float
+    weight_read_seconds: float
+    peak_mib: float
+    tokens_hash: int
+
+
+@dataclass
+class DecodeSpeedBench:
+    """Time the engine against a cached and an uncached loop over single prompts.
+
+    The model has random weights, the decoder commits a fixed number of tokens a forward, and EOS cannot come, so that
+    all do the same work. Each measurement runs in a process of its own, after a warm-up.
+
+    Args:
+        output: Folder for ``results.json`` and ``table.md``.
+        batches: Batch sizes of the engine.
+        lengths: Tokens generated; the first is used for the table of batch sizes.
+        hidden_size: Width of the model, a multiple of 32.
+        layers: Its layers.
+        vocab_size: Its vocabulary.
+        block_length: Tokens per block.
+        tokens_per_step: Tokens committed at each forward, which is the TPF.
+        dtype: ``float32`` or ``bfloat16``.
+        device: ``cpu``, ``cuda``, ...
+    """
+
+    output: Path = Path("runs/decode_speed")
+    batches: Sequence[int] = (1, 4, 16, 64)
+    lengths: Sequence[int] = (128, 512, 2048)
+    hidden_size: int = 256
+    layers: int = 6
+    vocab_size: int = 8192
+    block_length: int = 32
+    tokens_per_step: int = 4
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is timed."""
+        self.output = Path(self.output)
+        for name in ("hidden_size", "layers", "block_length", "tokens_per_step"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.hidden_size % 32:
+            raise UserError(f"hidden_size: expected a multiple of 32, got {self.hidden_size}")
+        for name in ("batches", "lengths"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise UserError(f"{name}: expected numbers of at least 1, got {list(getattr(self, name))}")
+
+    def run(self) -> str:
+        """Measure, write ``results.json`` and ``table.md``, and return the table."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        first = self.lengths[0]
+        jobs = [
+            ("naive loop", 1, first),
+            ("cached loop", 1, first),
+            *(("engine", batch, first) for batch in self.batches),
+        ]
+        middle = self.batches[min(2, len(self.batches) - 1)]
+        for length in self.lengths[1:]:
+            jobs += [("cached loop", 1, length), ("engine", middle, length)]
+            if length <= _NAIVE_UP_TO:
+                jobs.append(("naive loop", 1, length))
+        done = [self._alone(*job) for job in tqdm(jobs, unit="measurement")]
+        table = format_table(done)
+        settings = {name: str(value) for name, value in vars(self).items()}
+        machine = {"device": _device_name(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
+        content = {"settings": settings, "machine": machine, "measurements": [asdict(item) for item in done]}
+        write_json(self.output / "results.json", content)
+        (self.output / "table.md").write_text(table + "\n")
+        return table
+
+    def _alone(self, contestant: str, batch: int, length: int) -> Measurement:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(self.measure, contestant, batch, length).result()
+
+    def measure(self, contestant: str, batch: int, length: int) -> Measurement:
+        """Time one contestant in this process."""
+        denoiser = self._denoiser(length)
+        count = batch if contestant == "engine" else 2 if length == self.lengths[0] else 1
+        prompts = self._prompts(count)
+        read = self._weight_read(denoiser)
+        self._decode(denoiser, contestant, prompts[:1], self.block_length, batch)
+        before = self._memory()
+        begin = self._now()
+        responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
+        seconds = self._now() - begin
+        assert all(len(response) == length for response in responses), "EOS cannot come"
+        return Measurement(
+            contestant,
+            batch,
+            length,
+            count,
+            count * length / seconds,
+            forwards,
+            seconds / forwards,
+            read,
+            self._memory() - before,
+            hash(tuple(responses[0][: self.lengths[0]])),
+        )
+
+    def _decode(
+        self, denoiser: Denoiser, contestant: str, prompts: list[list[int]], length: int, batch: int
+    ) -> tuple[list[list[int]], int]:
+        if contestant == "engine":
+            decoder = ThresholdDecoder(0.0, max_tokens=self.tokens_per_step)
+            engine = BlockDecoder(denoiser, decoder, batch_size=batch)
+            responses: list[list[int]] = [[] for _ in prompts]
+            forwards = 0
+            for event in engine.forwards(prompts, length):
+                forwards += 1
+                for index, row in event.finished.items():
+                    responses[index] = row.token_ids
+            return responses, forwards
+        loop = naive_loop if contestant == "naive loop" else cached_loop
+        counter = _CountForwards(denoiser)
+        with torch.no_grad(), counter:
+            return [loop(denoiser, prompt, length, self.tokens_per_step) for prompt in prompts], counter.count
+
+    def _denoiser(self, length: int) -> Denoiser:
+        from tokenizers import Tokenizer, models
+        from transformers import PreTrainedTokenizerFast
+
+        torch.manual_seed(0)
+        words = {f"w{number}": number for number in range(self.vocab_size - 3)}
+        words |= {"<pad>": len(words), "<eos>": len(words) + 1, "<mask>": len(words) + 2}
+        inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", mask_token="<mask>"
+        )
+        config = {
+            "model_type": "qwen3",
+            "hidden_size": self.hidden_size,
+            "intermediate_size": 3 * self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.hidden_size // 32,
+            "num_key_value_heads": self.hidden_size // 32,
+            "head_dim": 32,
+            "max_position_embeddings": 4 * self.block_length + max(length, max(self.lengths)),
+            "tie_word_embeddings": False,
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            denoiser = Denoiser(config=config, tokenizer=folder, block_length=self.block_length)
+        with torch.no_grad():
+            head = denoiser.model.get_output_embeddings().weight
+            head[denoiser.special.eos] = 0.0  # logit 0, which is never the highest of thousands
+        return denoiser.to(self.device, getattr(torch, self.dtype)).eval()
+
+    def _prompts(self, count: int) -> list[list[int]]:
+        """Ragged prompts; the same first ones whatever the count."""
+        prompts = []
+        for index in range(count):
+            generator = torch.Generator().manual_seed(index)
+            length = int(torch.randint(self.block_length // 2, 2 * self.block_length, (), generator=generator))
+            prompts.append(torch.randint(0, self.vocab_size - 3, (length,), generator=generator).tolist())
+        return prompts
+
+    def _weight_read(self, denoiser: Denoiser) -> float:
+        """Time to read as many bytes as the model's weights hold, the best of five."""
+        size = sum(parameter.numel() * parameter.element_size() for parameter in denoiser.parameters())
+        buffer = torch.zeros(size // 4, dtype=torch.float32, device=self.device)
+        times = []
+        for _ in range(5):
+            begin = self._now()
+            buffer.sum()
+            times.append(self._now() - begin)
+        return min(times)
+
+    def _now(self) -> float:
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _memory(self) -> float:
+        if torch.device(self.device).type == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class _CountForwards:
+    """Counts the forwards of a model."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._model = denoiser.model.base_model
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self._handle = self._model.register_forward_hook(self._add)
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+def format_table(measurements: Sequence[Measurement]) -> str:
+    """A markdown table; ratios are to the cached loop at the same length."""
+    base = {item.length: item for item in measurements if item.contestant == "cached loop"}
+    lines = [
+        "| contestant | batch | tokens | tokens/s | to cached loop | forwards | ms a forward | weights read in ms "
+        "| memory MiB | same tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for item in sorted(measurements, key=lambda item: (item.length, item.contestant != "naive loop", item.batch)):
+        loop = base[item.length]
+        lines.append(
+            f"| {item.contestant} | {item.batch} | {item.length} | {item.tokens_per_second:.0f} "
+            f"| {item.tokens_per_second / loop.tokens_per_second:.2f} | {item.forwards} "
+            f"| {1000 * item.seconds_per_forward:.2f} | {1000 * item.weight_read_seconds:.2f} | {item.peak_mib:.0f} "
+            f"| {'yes' if item.tokens_hash == loop.tokens_hash else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {multiprocessing.cpu_count()} cores"
