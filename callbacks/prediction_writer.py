@@ -2,7 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
@@ -10,6 +12,9 @@ import torch.distributed as dist
 
 from dmaxlit.callbacks.display import progress_bar
 from dmaxlit.callbacks.shares import answer_budget, check_at_least, examples_of, make_meter
+from dmaxlit.data.distill import weights_hash
+from dmaxlit.data.encoding import encode_prompts
+from dmaxlit.data.partial import PartialCorpus
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation import DecoderSpec, count_answers, format_table, summarize
 
@@ -23,7 +28,9 @@ class PredictionWriter(L.Callback):
     """Decodes the prompts of ``predict`` and writes one JSON object for each, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``correct`` (the checker's verdict), ``num_tokens``,
-    ``num_forwards``, ``finished`` and ``capped``. Ranks share the prompts; rank zero writes.
+    ``num_forwards``, ``finished`` and ``capped``. Ranks share the prompts; rank zero writes. Each rank notes its rows
+    as they come, beside the output: interrupted and started again with the same model, decoder and number of ranks, it
+    goes on where it was.
 
     Args:
         output: File to write, replaced if it exists.
@@ -32,7 +39,8 @@ class PredictionWriter(L.Callback):
         batch_size: Rows that share a forward, at least 1.
 
     Raises:
-        UserError: For a setting out of range; when ``predict`` starts, if the output cannot be written.
+        UserError: For a setting out of range; when ``predict`` starts, if the output cannot be written, or was begun
+            with another model, decoder, budget or number of ranks.
     """
 
     def __init__(
@@ -44,16 +52,27 @@ class PredictionWriter(L.Callback):
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self._rows: dict[int, dict[str, Any]] = {}
         self._meter: Any = None
+        self._partial: PartialCorpus
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with nothing, in a folder that exists."""
-        self._rows, self._meter = {}, make_meter(pl_module)
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"output: cannot write {str(self.output)!r} ({error.strerror})") from error
+        """Begin, or go on with what was begun, in a folder that exists."""
+        self._meter = make_meter(pl_module)
         if self.output.is_dir():
             raise UserError(f"output: expected a file to write, got the folder {str(self.output)!r}")
+        budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        identity = {
+            "model": weights_hash(pl_module),
+            "decoder": [self.decoder.name, self.decoder.options],
+            "max_new_tokens": budget,
+            "ranks": trainer.world_size,
+        }
+        mine = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}")
+        try:
+            self._partial = PartialCorpus(mine, identity)
+        except OSError as error:
+            raise UserError(f"output: cannot write {str(self.output)!r} ({error.strerror})") from error
+        self._rows = {row["index"]: row for row in self._partial.rows()}
+        self._count(pl_module, list(self._rows.values()), self._partial.progress.seconds)
 
     def on_predict_batch_end(
         self,
@@ -64,15 +83,27 @@ class PredictionWriter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Decode this rank's batch."""
+        """Decode what is new of this rank's batch."""
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
-        examples, module = examples_of(batch), cast("DMaxModule", pl_module)
+        pairs = list(zip(batch["index"].tolist(), examples_of(batch), strict=True))
+        for index, example in pairs:
+            if self._rows.get(index, {"prompt": example.prompt})["prompt"] != example.prompt:
+                raise UserError(f"{self.output}: was begun with other prompts; delete {self._partial.record}")
+        new = [(index, example) for index, example in pairs if index not in self._rows]
+        examples, module = [example for _, example in new], cast("DMaxModule", pl_module)
+        begin = self._meter.tps.counts()[1]
         with progress_bar(trainer, len(examples), "answers") as advance:
             answers = count_answers(
                 self._meter, module, examples, self.decoder, budget, self.batch_size, progress=advance
             )
-        for index, (answer, right) in zip(batch["index"].tolist(), answers, strict=True):
-            self._rows[index] = {"index": index, **answer.to_dict(), "correct": bool(right)}
+        rows = [
+            {"index": index, **answer.to_dict(), "correct": bool(right)}
+            for (index, _), (answer, right) in zip(new, answers, strict=True)
+        ]
+        self._rows |= {row["index"]: row for row in rows}
+        done = self._partial.progress
+        seconds = done.seconds + self._meter.tps.counts()[1] - begin
+        self._partial.append(rows, replace(done, prompts=len(self._rows), seconds=seconds))
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gather the ranks' rows, write them and print the figures."""
@@ -83,5 +114,17 @@ class PredictionWriter(L.Callback):
             dist.all_gather_object(shares, rows)
             rows = {index: row for share in shares for index, row in share.items()}
         if trainer.is_global_zero:
-            self.output.write_text("".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
+            staging = self.output.with_name(self.output.name + ".new")
+            staging.write_text("".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
+            staging.replace(self.output)
             sys.stdout.write(f"\n{format_table([(self.decoder.title, result)])}\n{self.output}: {len(rows)} answers\n")
+        trainer.strategy.barrier("predictions written")
+        self._partial.discard()
+
+    def _count(self, module: L.LightningModule, rows: list[dict[str, Any]], seconds: float) -> None:
+        """Add rows of an earlier run to the meter."""
+        if not rows:
+            return
+        answers = [SimpleNamespace(**row) for row in rows]
+        prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
+        self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)

@@ -56,10 +56,10 @@ class PartialCorpus:
         self.output = output
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._rows = output.with_name(output.name + ".partial")
-        self._record = self.record_path(output)
+        self.record = self.record_path(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            self._record.unlink(missing_ok=True)
+            self.record.unlink(missing_ok=True)
         self.progress = self._restore()
         with self._rows.open("ab") as rows:
             rows.truncate(self.progress.offset)
@@ -70,17 +70,19 @@ class PartialCorpus:
         return output.with_name(output.name + ".progress.json")
 
     def _restore(self) -> Progress:
-        if not self._record.exists():
+        if not self.record.exists():
             return Progress()
-        record = read_json(self._record)
+        record = read_json(self.record)
         if (other := difference(record.get("settings", {}), self.settings)) is not None:
-            raise UserError(
-                f"{self.output}: was begun with other settings: {other}; delete {self._record} or overwrite"
-            )
+            raise UserError(f"{self.output}: was begun with other settings: {other}; delete {self.record} or overwrite")
         progress = Progress(**record["progress"])
         if progress.offset > (self._rows.stat().st_size if self._rows.exists() else 0):
-            raise UserError(f"{self._rows}: is shorter than {self._record} says; delete both or overwrite")
+            raise UserError(f"{self._rows}: is shorter than {self.record} says; delete both or overwrite")
         return progress
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows written so far."""
+        return [json.loads(line) for line in self._rows.read_bytes().splitlines()]
 
     def append(self, rows: Sequence[Mapping[str, Any]], progress: Progress) -> None:
         """Write rows and, once they are safe, the progress made with them (its offset is filled in here)."""
@@ -90,18 +92,18 @@ class PartialCorpus:
             file.flush()
             os.fsync(file.fileno())
         progress.offset += len(lines)
-        write_json(self._record, {"settings": self.settings, "progress": asdict(progress)})
+        write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
         self.progress = progress
 
     def finish(self) -> None:
         """Put the corpus in its place in one step."""
         os.replace(self._rows, self.output)
         _sync_folder(self.output.parent)
-        self._record.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove what was begun."""
-        self._record.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
         self._rows.unlink(missing_ok=True)
 
 

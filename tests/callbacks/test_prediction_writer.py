@@ -44,6 +44,44 @@ def test_an_earlier_file_is_replaced(tmp_path):
     assert len(rows(tmp_path / "out.jsonl")) == NUM_TEST
 
 
+class Interrupted(BaseException):
+    pass
+
+
+def test_an_interrupted_run_goes_on_and_answers_nothing_twice(tmp_path, capsys):
+    def without_times(text):
+        cells = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+        speed = next(place for place, cell in enumerate(cells[0]) if "tokens/s" in cell)
+        return [row[:speed] + row[speed + 1 :] for row in cells]
+
+    predict(tmp_path, PredictionWriter(str(tmp_path / "whole.jsonl"), SPEC))
+    table = without_times(capsys.readouterr().out)
+    part = tmp_path / "part.jsonl"
+    writer = PredictionWriter(str(part), SPEC)
+    genuine, calls = writer.on_predict_batch_end, []
+
+    def interrupted(*args, **kwargs):
+        if calls:
+            raise Interrupted
+        calls.append(genuine(*args, **kwargs))
+
+    writer.on_predict_batch_end = interrupted
+    with pytest.raises(Interrupted):
+        predict(tmp_path, writer)
+    assert not part.exists()
+    begun = len(rows(tmp_path / "part.jsonl.rank0.partial"))
+    assert 0 < begun < NUM_TEST
+
+    capsys.readouterr()
+    with pytest.raises(UserError, match="was begun with other settings: decoder was"):
+        predict(tmp_path, PredictionWriter(str(part), DecoderSpec("threshold", {"threshold": 0.5})))
+    module = predict(tmp_path, PredictionWriter(str(part), SPEC))
+    assert sum(len(call[0]) for call in module.calls) == NUM_TEST - begun
+    assert part.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert without_times(capsys.readouterr().out) == table
+    assert not list(tmp_path.glob("part.jsonl.*"))
+
+
 def test_what_cannot_be_written_to_is_refused_before_decoding(tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path, tmp_path / "file" / "out.jsonl"):
