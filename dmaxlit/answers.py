@@ -68,15 +68,19 @@ def answer(
         bar: Progress bar to advance.
         trace: Takes a record of every forward.
     """
-    decoder = make_decoder(settings.decoder, **settings.decoder_options)
-    sampler = Sampler(settings.temperature, settings.top_p, settings.seed, first)
-    engine = BlockDecoder(module.backbone, decoder, settings.batch_size, sampler=sampler, stop=settings.stop)
+    engine = _engine(module, settings, first)
     ids = [module.encode_prompt(prompt) for prompt in prompts]
     rows = engine.generate(ids, settings.max_new_tokens, bar.update if bar is not None else False, trace)
     return [
         Generation.from_row(row, prompt, module.tokenizer, engine.stop)
         for row, prompt in zip(rows, prompts, strict=True)
     ]
+
+
+def _engine(module: DMaxModule, settings: DecodeSettings, first: int) -> BlockDecoder:
+    decoder = make_decoder(settings.decoder, **settings.decoder_options)
+    sampler = Sampler(settings.temperature, settings.top_p, settings.seed, first)
+    return BlockDecoder(module.backbone, decoder, settings.batch_size, sampler=sampler, stop=settings.stop)
 
 
 def write_answers(
@@ -112,7 +116,14 @@ def write_answers(
     examples = [prompt if isinstance(prompt, Example) else None for prompt in prompts]
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
     identity = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
-    identity |= {"model": weights_hash(module), "prompts": hashlib.sha256(json.dumps(texts).encode()).hexdigest()}
+    identity |= {
+        "model": weights_hash(module),
+        "block_length": module.backbone.block_length,
+        "prompts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+    }
+    _engine(module, settings, 0)  # refuses bad settings before anything is written
+    if Path(output).is_dir():
+        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
     try:
         partial = PartialCorpus(Path(output), identity, overwrite=overwrite)
         with tqdm(total=len(texts), unit="prompt", disable=not progress, initial=partial.progress.prompts) as bar:

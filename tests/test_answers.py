@@ -79,6 +79,11 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
 def test_what_cannot_be_done_is_refused(module, tmp_path):
     with pytest.raises(UserError, match="prompts: expected at least one, got none"):
         write_answers(module, [], tmp_path / "a", SETTINGS)
+    with pytest.raises(UserError, match="batch_size: expected at least 1, got 0"):
+        write_answers(module, ["3 ?"], tmp_path / "a", DecodeSettings(batch_size=0))
+    with pytest.raises(UserError, match="output: expected a file to write, got the folder"):
+        write_answers(module, ["3 ?"], tmp_path, SETTINGS)
+    assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="output: cannot write"):
         write_answers(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)

@@ -29,8 +29,19 @@ def test_a_stream_ends_with_what_generate_returns(module, prompts, decoder):
     assert all(draft.generation is None for draft in drafts[:-1])
     for before, after in itertools.pairwise(drafts):
         assert after.committed.startswith(before.committed)
-        assert (after.committed != before.committed) == (after.provisional == "")
     assert any("\u2591" in draft.provisional for draft in drafts)
+
+
+def test_committed_text_only_grows_also_before_a_stop_text(module, prompts):
+    (whole,) = module.generate(prompts[:1], "threshold")
+    words = whole.text.split()
+    for at in range(1, len(words) - 1):
+        stop = " ".join(words[at : at + 2])
+        drafts = list(module.stream(prompts[0], "threshold", stop=[stop]))
+        for before, after in itertools.pairwise(drafts):
+            assert after.committed.startswith(before.committed)
+        assert drafts[-1].committed == drafts[-1].generation.text
+        assert stop not in drafts[-1].committed
 
 
 def test_a_stream_can_be_left_early_and_leaves_modes_as_they_were(module, prompts):

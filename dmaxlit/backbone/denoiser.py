@@ -148,7 +148,8 @@ class Denoiser(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
         logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits.index_fill(-1, torch.tensor(self.special.mask, device=logits.device), -torch.inf)
+        logits[..., self.special.mask] = -torch.inf  # in place: nobody else has seen them
+        return logits
 
     def clean_context(self, clean: CleanBatch, doubled: bool = False) -> CleanContext:
         """Run the clean half once, so that views can attend to it.

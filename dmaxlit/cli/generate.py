@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import call, load_model, make_parser, read_prompts
@@ -78,12 +79,14 @@ def generate(
 
     if output is not None and (trace or trace_file):
         raise UserError("trace: expected no --output beside it: a trace is kept in memory, a file of answers is not")
+    if trace_file and not Path(trace_file).absolute().parent.is_dir():
+        raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
     given = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device)
     settings = DecodeSettings(
         decoder,
         decoder_options or {},
-        max_new_tokens or default_budget(module),
+        default_budget(module) if max_new_tokens is None else max_new_tokens,
         batch_size,
         temperature,
         top_p,

@@ -48,7 +48,7 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
                 continue
             changed = before.get(start + place, token) != token
             mark = ("^" if changed else "") + ("~" if state == TokenState.SOFT else "")
-            line.append(mark + str(tokenizer.decode([token])), style=_STYLES[state])
+            line.append(mark + repr(str(tokenizer.decode([token])))[1:-1], style=_STYLES[state])
             line.append(" ")
             before[start + place] = token
         console.print(line)

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from dmaxlit.decoding.engine import BlockDecoder
 from dmaxlit.decoding.generation import Generation
+from dmaxlit.decoding.stopping import StopStrings
 
 __all__ = ["Draft", "drafts"]
 
@@ -17,7 +18,8 @@ class Draft:
     """A response after a forward.
 
     Args:
-        committed: Text of the finished blocks; it only grows.
+        committed: Text of the finished blocks; it only grows. What may still turn out otherwise at its end, part of a
+            character or the beginning of a stop text, waits in ``provisional``.
         provisional: Text of the open block; undecided tokens are shown as light shades. Any of it may change.
         num_forwards: Forwards so far.
         generation: The finished response, with the last draft; else None.
@@ -52,10 +54,21 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
         editable = event.state.editable[0].tolist()
         if event.closed:
             committed += [token for token, mine in zip(event.closed[0], editable, strict=True) if mine]
-            yield Draft(text(committed), "", number)
+            settled, waiting = _settled(text(committed), engine.stop)
+            yield Draft(settled, waiting, number)
             continue
         ids, masked = event.state.ids[0].tolist(), event.state.masked[0].tolist()
         canvas = [(mask, token) for token, mask, mine in zip(ids, masked, editable, strict=True) if mine]
         ended = next((place for place, (mask, token) in enumerate(canvas) if token == eos and not mask), len(canvas))
         runs = [(mask, [token for _, token in run]) for mask, run in groupby(canvas[:ended], key=lambda cell: cell[0])]
-        yield Draft(text(committed), " ".join(_MASK * len(run) if mask else text(run) for mask, run in runs), number)
+        settled, waiting = _settled(text(committed), engine.stop)
+        shown = " ".join(_MASK * len(run) if mask else text(run) for mask, run in runs)
+        yield Draft(settled, f"{waiting} {shown}" if waiting else shown, number)
+
+
+def _settled(text: str, stop: StopStrings | None) -> tuple[str, str]:
+    """The part of a text that nothing to come can change, and the rest."""
+    end = len(text.rstrip("\ufffd"))
+    if stop is not None:
+        end = min(end, stop.settled(text))
+    return text[:end], text[end:]

@@ -13,21 +13,24 @@ __all__ = ["Sampler"]
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
+_HOTTEST, _COLDEST = 1e4, 1e-6  # far beyond use, within float32
 
 
 class Sampler:
     """Draws tokens at a temperature, from the nucleus of the distribution.
 
     Args:
-        temperature: At least 0; 0 takes the most probable token.
+        temperature: From 0 to 10,000; 0 takes the most probable token.
         top_p: In (0, 1]; tokens come from the smallest set of that probability.
         seed: Seed; the same seed gives the same responses whatever the batch size.
         first: Number of the first prompt, where a list is decoded in parts.
     """
 
     def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, first: int = 0) -> None:
-        if not temperature >= 0:
-            raise UserError(f"temperature: expected a number of at least 0, got {temperature}")
+        if not 0 <= temperature <= _HOTTEST:
+            raise UserError(f"temperature: expected a number from 0 to {_HOTTEST:g}, got {temperature}")
+        if 0 < temperature < _COLDEST:
+            raise UserError(f"temperature: expected 0 or a number from {_COLDEST:g}, got {temperature}")
         if not 0 < top_p <= 1:
             raise UserError(f"top_p: expected a number above 0 and at most 1, got {top_p}")
         self.temperature, self.top_p, self.seed, self.first = temperature, top_p, seed, first

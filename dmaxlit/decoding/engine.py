@@ -27,10 +27,10 @@ class BlockDecoder:
 
     Rows of different length and at different blocks share the forwards, exactly: a row's tokens and its number of
     forwards are those it has alone. A row leaves when it is done, and the next prompt takes its place at once. Each
-    iteration waits for the device once, to learn which blocks are done.
+    iteration reads from the device once, to learn which blocks are done.
 
     A block whose number of forwards reaches the decoder's ``max_steps`` is closed as it is; masks that are left take
-    their current top-1 token, so the mask token is never part of a response.
+    the top-1 token of the canvas's logits, so the mask token is never part of a response.
 
     Args:
         denoiser: The model.
@@ -89,8 +89,12 @@ class BlockDecoder:
             UserError: If there are no prompts, or one leaves no room for a response.
         """
         done: dict[int, DecodedRow] = {}
-        with tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar:
-            for event in self.forwards(prompts, max_new_tokens):
+        with (
+            torch.no_grad(),
+            _evaluating(self.denoiser),
+            tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
+        ):
+            for event in self._decode(self._rows(prompts, max_new_tokens)):
                 if trace is not None:
                     trace.record(event)
                 if not event.finished:
@@ -103,17 +107,19 @@ class BlockDecoder:
 
     def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
         """Decode prompts and yield what came of each forward, for those who watch. See :meth:`generate`."""
-        denoiser = self.denoiser
-        vocab_size = denoiser.embedding.shape[0]
-        rows = make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
-        events = self._decode(rows)
+        events = self._decode(self._rows(prompts, max_new_tokens))
         while True:
             # Grad mode and eval mode are the caller's between two forwards.
-            with torch.no_grad(), _evaluating(denoiser):
+            with torch.no_grad(), _evaluating(self.denoiser):
                 event = next(events, None)
             if event is None:
                 return
             yield event
+
+    def _rows(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Row]:
+        denoiser = self.denoiser
+        vocab_size = denoiser.embedding.shape[0]
+        return make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
 
     def _decode(self, prompts: list[Row]) -> Iterator[ForwardEvent]:
         queue = deque(prompts)

@@ -12,6 +12,7 @@ from dmaxlit.errors import UserError
 
 __all__ = ["EntropyBoundedDecoder"]
 
+_TINY = 1e-30
 _PROXIES = ("entropy", "confidence", "margin")
 
 
@@ -54,9 +55,10 @@ class EntropyBoundedDecoder(CommittingDecoder):
         return (lost <= self.gamma).gather(1, place)
 
     def _error(self, uncertainty: Tensor, proposal: Proposal, logits: Tensor) -> Tensor:
+        """A score that grows with the error; logarithms, so that nearly certain positions still differ."""
         if self.proxy == "entropy":
-            return uncertainty
+            return uncertainty.clamp_min(_TINY).log()
         if self.proxy == "confidence":
             return -proposal.log_odds
-        best, second = logits.softmax(-1).topk(2, dim=-1).values.unbind(-1)
-        return second - best
+        best, second = logits.to(uncertainty.dtype).softmax(-1).topk(2, dim=-1).values.unbind(-1)
+        return (1 - best + second).clamp_min(_TINY).log()

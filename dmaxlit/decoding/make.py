@@ -1,7 +1,9 @@
 """From a decoder's name and options to the decoder."""
 
 import inspect
-from typing import Any
+import math
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dmaxlit.decoding.base import DECODERS, Decoder
 from dmaxlit.errors import UserError
@@ -32,7 +34,32 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Deco
     if unknown and len(known) == len(parameters):
         name = DECODERS.name_of(cls) or cls.__name__
         raise UserError(f"decoder {name!r}: unknown option {_names(unknown)}; known: {_names(known)}")
+    hints = get_type_hints(cls.__init__)
+    for name, value in options.items():
+        if not _fits(value, hints.get(name, Any)):
+            raise UserError(f"{name}: expected {_spelled(hints[name])}, got {value!r}")
     return cls(**options)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a plain type; what is not plain is left to the decoder itself."""
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _spelled(hint: Any) -> str:
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return " or ".join(_spelled(one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    return "none" if hint is type(None) else str(getattr(hint, "__name__", hint))
 
 
 def _names(names: Any) -> str:

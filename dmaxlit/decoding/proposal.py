@@ -97,14 +97,15 @@ def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     """
     rows = (-1, *[1] * (logits.dim() - 1))
     draws = sampling.draws if logits.dim() == 3 else sampling.draws.unsqueeze(1)
-    tempered = _precise(logits) / sampling.temperature.view(rows)
+    logits = _precise(logits)
+    tempered = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature.view(rows)
     probability, order = tempered.softmax(-1).sort(dim=-1, descending=True, stable=True)
     total = probability.cumsum(-1)
-    nucleus = (total - probability) < sampling.top_p.view(rows)
-    mass = (probability * nucleus).sum(-1, keepdim=True)
-    below = (total <= draws.unsqueeze(-1) * mass) & nucleus
-    place = below.sum(-1, keepdim=True).clamp(max=nucleus.sum(-1, keepdim=True) - 1)
-    return order.gather(-1, place).squeeze(-1)
+    # A rounded sum may fall short of top_p = 1: impossible tokens are kept out by name.
+    nucleus = ((total - probability) < sampling.top_p.view(rows)) & (probability > 0)
+    last = nucleus.sum(-1, keepdim=True) - 1
+    below = (total <= draws.unsqueeze(-1) * total.gather(-1, last)) & nucleus
+    return order.gather(-1, below.sum(-1, keepdim=True).clamp(max=last)).squeeze(-1)
 
 
 def rank(score: Tensor) -> Tensor:

@@ -36,6 +36,16 @@ class StopStrings:
         places = [place for place in (text.find(string) for string in self._strings) if place >= 0]
         return text[: min(places, default=len(text))]
 
+    def settled(self, text: str) -> int:
+        """Length of the text without what may be the beginning of a stop string at its end."""
+        starts = (
+            place
+            for string in self._strings
+            for place in range(max(len(text) - len(string) + 1, 0), len(text))
+            if string.startswith(text[place:])
+        )
+        return min(starts, default=len(text))
+
     def _cut(self, token_ids: list[int]) -> str | None:
         text = str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
         cut = self.cut(text)

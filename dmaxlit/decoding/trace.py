@@ -61,7 +61,8 @@ class RowTrace:
     Args:
         start: ``[F]`` first position of the block of each of the row's forwards.
         ids: ``[F, T]`` int32, the canvas after the forward.
-        confidence: ``[F, T]`` float16, probability of the token proposed at each position.
+        confidence: ``[F, T]`` float16, probability of the token proposed at each position by the canvas's logits (a
+            decoder may have acted on others: ``credit`` raises them, ``psd`` may take those of a draft).
         state: ``[F, T]`` uint8, values of :class:`TokenState`.
         num_tokens: Length of the response.
     """

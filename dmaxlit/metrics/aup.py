@@ -13,14 +13,16 @@ from dmaxlit.errors import UserError
 
 __all__ = ["AccuracyUnderParallelism", "accuracy_under_parallelism"]
 
+_ROUNDING = 1e-6  # of accuracies that come as shares
+
 
 def accuracy_under_parallelism(
     points: Iterable[tuple[float, float]], y_max: float | None = None, alpha: float = 3.0, floor: float = 5.0
 ) -> float:
     """AUP of one method's accuracy-TPF curve (d3LLM, arXiv 2601.07568).
 
-    With the points sorted by TPF, ``W(y) = min(exp(-alpha (1 - y / y_max)), 1)`` and ``y_1`` the accuracy at the
-    least TPF::
+    With the points sorted by TPF (of equal ones the best first), ``W(y) = min(exp(-alpha (1 - y / y_max)), 1)`` and
+    ``y_1`` the accuracy at the least TPF::
 
         AUP = rho_1 y_1 + 1/2 sum_{k >= 2} (rho_k - rho_{k-1}) (y_k W(y_k) + y_{k-1} W(y_{k-1}))
 
@@ -41,7 +43,7 @@ def accuracy_under_parallelism(
         >>> round(accuracy_under_parallelism([(1, 74.00), (5.14, 72.63)], y_max=74.98), 1)
         358.1
     """
-    curve = sorted(points)
+    curve = sorted(points, key=lambda point: (point[0], -point[1]))
     for rho, y in curve:
         if not (rho > 0 and math.isfinite(rho)):
             raise UserError(f"points: expected a TPF above 0, got {rho}")
@@ -61,7 +63,7 @@ def accuracy_under_parallelism(
     def discounted(y: float) -> float:
         return y * min(math.exp(-alpha * (1 - y / best)), 1.0)
 
-    curve = [(rho, y) for rho, y in curve if y >= curve[0][1] - floor]
+    curve = [(rho, y) for rho, y in curve if y >= curve[0][1] - floor - _ROUNDING]
     area = curve[0][0] * curve[0][1]
     for (rho_before, before), (rho, y) in itertools.pairwise(curve):
         area += (rho - rho_before) * (discounted(before) + discounted(y)) / 2

@@ -2,22 +2,23 @@ import json
 import statistics
 
 import pytest
+import torch
 
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.bench import DecoderBench
-from dmaxlit.bench.decoders import SETTINGS
+from dmaxlit.bench.decoders import CURVES, Curve
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.evaluation import evaluate
 from dmaxlit.metrics import accuracy_under_parallelism
 
-FEW = {"threshold": [{"threshold": 0.9}, {"threshold": 0.0}], "spd": [{}]}
-MODELS = ("base=builtin:chain-base", "twice=builtin:chain-base", "twice=builtin:chain-base")
+FEW = (Curve("threshold", "threshold", (0.9, 0.0)), Curve("spd", options={"soft": False}))
+MODELS = ("base=builtin:chain-base",)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return DecoderBench(MODELS[:1], tmp_path_factory.mktemp("bench"), num_examples=12, settings=FEW)
+    return DecoderBench(MODELS, tmp_path_factory.mktemp("bench"), num_examples=12, curves=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,10 @@ def table(bench):
 
 
 def test_every_decoder_is_there_at_settings_it_takes():
-    assert set(SETTINGS) == set(DECODERS)
-    for decoder, several in SETTINGS.items():
-        for options in several:
-            make_decoder(decoder, **options)
+    assert {curve.decoder for curve in CURVES} == set(DECODERS)
+    for curve in CURVES:
+        for options in curve.settings():
+            make_decoder(curve.decoder, **options)
 
 
 def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
@@ -46,28 +47,39 @@ def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
         assert entry["tpf"] == [expected.tpf, 0.0]
         assert entry["afp"][0] >= expected.tpf * 0.99
         assert f"| {100 * expected.accuracy:.1f} | {expected.tpf:.2f} |" in line
-        points.append((entry["decoder"], expected.tpf, 100 * expected.accuracy))
-    best = max(accuracy for *_, accuracy in points)
-    for entry in results["summary"]:
-        curve = [(tpf, accuracy) for decoder, tpf, accuracy in points if decoder == entry["decoder"]]
-        assert entry["aup"] == pytest.approx(accuracy_under_parallelism(curve, best))
+        points.append((expected.tpf, 100 * expected.accuracy))
+    best = max(accuracy for _, accuracy in points)
+    aups = [entry["aup"] for entry in results["summary"]]
+    assert aups[0] == pytest.approx(accuracy_under_parallelism(points[:2], best))
+    assert aups[1] is None
+    assert aups[2] == pytest.approx(accuracy_under_parallelism(points[2:], best))
 
 
-def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench, table, monkeypatch):
-    rows = json.loads((bench.output / "rows.json").read_text())
-    first, *_ = rows["rows"].values()
-    other = DecoderBench(("base=builtin:chain-base", "base=again"), bench.output, 12, settings=FEW)
-    keys = [key.replace("base=builtin:chain-base", "base=again") for key in rows["rows"]]
-    more = {
-        again: {**row, "accuracy": row["accuracy"] / 2} for again, row in zip(keys, rows["rows"].values(), strict=True)
-    }
-    (bench.output / "rows.json").write_text(json.dumps({"num_examples": 12, "rows": rows["rows"] | more}))
-    monkeypatch.setattr(DecoderBench, "_measure", lambda *_: pytest.fail("measured again"))
-    averaged = other.run()
-    mean, deviation = 75 * first["accuracy"], 100 * statistics.stdev([first["accuracy"], first["accuracy"] / 2])
+def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench, table, monkeypatch, tmp_path):
+    other = tmp_path / "other"
+    module = dmaxlit.load("builtin:chain-base")
+    with torch.no_grad():
+        module.backbone.embedding[0, 0] += 1e-4
+    module.export(other)
+    calls, genuine = [], DecoderBench._measure
+
+    def measure(self, module, decoder, options):
+        calls.append(decoder)
+        row = genuine(self, module, decoder, options)
+        return {**row, "accuracy": 0.25}
+
+    monkeypatch.setattr(DecoderBench, "_measure", measure)
+    assert bench.run() == table
+    assert not calls
+    two = DecoderBench((*MODELS, f"base={other}"), bench.output, 12, curves=FEW)
+    first = json.loads((bench.output / "results.json").read_text())["summary"][0]["accuracy"][0]
+    averaged = two.run()
+    assert len(calls) == 3
+    mean, deviation = 50 * (first + 0.25), 100 * statistics.stdev([first, 0.25])
     assert f"{mean:.1f} ± {deviation:.1f}" in averaged.splitlines()[2]
-    with pytest.raises(UserError, match=r"num_examples: expected 12, as in the results in .*, got 13"):
-        DecoderBench(MODELS[:1], bench.output, 13, settings=FEW).run()
+    assert bench.run() == table
+    DecoderBench(MODELS, bench.output, 12, batch_size=5, curves=FEW).run()
+    assert len(calls) == 6
 
 
 @pytest.mark.parametrize("bad", ["builtin:chain-base", "=x", "x="])

@@ -1,8 +1,10 @@
+from dataclasses import fields
+
 import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding.base import BlockState, SoftTokens
+from dmaxlit.decoding.base import BlockState, Sampling, SoftTokens
 from dmaxlit.decoding.proposal import check_fraction, first_of, top1
 
 
@@ -10,12 +12,25 @@ def make_state(rows, offset=0, soft=True):
     ids = torch.arange(rows * 3).reshape(rows, 3) + offset
     flags = ids % 2 == 0
     mixture = SoftTokens(ids[..., None] * 2, ids[..., None] / 10, ~flags) if soft else None
-    return BlockState(ids, flags, ~flags, ids[:, 0], flags[:, 0], mixture, {"seen": ids * 3})
+    sampling = Sampling(ids / 100, ids[:, 0] / 7, ids[:, 0] / 9) if soft else None
+    copies = torch.stack([ids * 5, ids * 7], 1) if soft else None
+    first = ids[:, 0]
+    return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, copies, sampling, memory={"seen": ids * 3})
 
 
-def tensors(state):
-    soft = [] if state.soft is None else [state.soft.ids, state.soft.weights, state.soft.where]
-    return [state.ids, state.editable, state.masked, state.step, state.converged, *soft, *state.memory.values()]
+def tensors(part):
+    """All tensors of a state, whatever they are nested in."""
+    if isinstance(part, torch.Tensor):
+        return [part]
+    if part is None:
+        return []
+    parts = part.values() if isinstance(part, dict) else [getattr(part, f.name) for f in fields(part)]
+    return [tensor for inner in parts for tensor in tensors(inner)]
+
+
+def test_states_under_test_have_every_field():
+    assert len(tensors(make_state(2))) == len(fields(BlockState)) - 2 + 3 + 3
+    assert len(tensors(make_state(2, soft=False))) == 6
 
 
 @pytest.mark.parametrize("soft", [True, False])
@@ -43,6 +58,8 @@ def test_advance_counts_the_step_and_keeps_the_memory():
     after = state.advance(state.ids + 1, state.masked, state.converged)
     assert torch.equal(after.step, state.step + 1)
     assert after.memory is state.memory
+    assert after.copies is state.copies
+    assert after.sampling is state.sampling
     assert after.soft is None
     assert after.editable is state.editable
 

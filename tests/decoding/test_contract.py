@@ -132,6 +132,7 @@ def test_a_step_counts_and_leaves_its_arguments_as_they_are(decoder):
             for name in ("ids", "weights", "where"):
                 assert torch.equal(getattr(chosen, name), getattr(before.soft, name)), name
         assert all(torch.equal(state.memory[name], before.memory[name]) for name in before.memory)
+        assert state.copies is None or torch.equal(state.copies, before.copies)
 
 
 def test_every_step_decides_or_revises_something_or_converges(decoder):

@@ -61,6 +61,17 @@ def test_tokens_are_distributed_as_the_tempered_nucleus(temperature, top_p):
     torch.testing.assert_close(proposal.confidence[0], logits.softmax(0)[proposal.tokens[0]])
 
 
+def test_the_highest_draw_gives_a_possible_token():
+    generator = torch.Generator().manual_seed(0)
+    for vocab in (38, 1000, 8192):
+        logits = torch.randn(1, 200, vocab, generator=generator)
+        logits[..., 7] = -torch.inf
+        highest = torch.full((1, 200), 1 - 2**-24)
+        for temperature in (1e-6, 1.0, 1e4):
+            sampling = Sampling(highest, torch.tensor([temperature]), torch.ones(1))
+            assert not (propose(state_with(sampling), logits).tokens == 7).any()
+
+
 def test_a_row_has_a_temperature_of_its_own():
     sampling = Sampling(torch.full((2, 1), 0.9), torch.tensor([0.01, 5.0]), torch.ones(2))
     tokens = propose(state_with(sampling), torch.tensor([[[0.0, 1.0, 0.5]]]).expand(2, 1, 3)).tokens
@@ -98,7 +109,10 @@ def test_nearly_no_temperature_is_greedy():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "temperature: expected a number of at least 0, got -1.0"),
+        ({"temperature": -1.0}, "temperature: expected a number from 0 to 10000, got -1.0"),
+        ({"temperature": float("inf")}, "temperature: expected a number from 0 to 10000, got inf"),
+        ({"temperature": float("nan")}, "temperature: expected a number from 0 to 10000, got nan"),
+        ({"temperature": 1e-39}, "temperature: expected 0 or a number from 1e-06, got 1e-39"),
         ({"top_p": 0.0}, "top_p: expected a number above 0 and at most 1, got 0.0"),
         ({"top_p": 1.1}, "top_p: expected a number above 0 and at most 1, got 1.1"),
     ],

@@ -42,3 +42,24 @@ def test_an_unknown_option_is_refused_with_the_decoder_s_own():
 def test_a_ready_decoder_takes_no_options():
     with pytest.raises(UserError, match="expected none beside a ready SPDDecoder, got tau_dec"):
         make_decoder(SPDDecoder(), tau_dec=0.1)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options", "message"),
+    [
+        ("threshold", {"threshold": "abc"}, "threshold: expected float, got 'abc'"),
+        ("threshold", {"threshold": None}, "threshold: expected float, got None"),
+        ("threshold", {"max_tokens": 2.5}, "max_tokens: expected int or none, got 2.5"),
+        ("spd", {"contiguous": "maybe"}, "contiguous: expected bool, got 'maybe'"),
+        ("spd", {"top_k": True}, "top_k: expected int, got True"),
+        ("factor", {"factor": float("inf")}, "factor: expected float, got inf"),
+        ("psd", {"policy": 3}, "policy: expected one of confidence, local_leap, got 3"),
+    ],
+)
+def test_options_of_another_type_are_refused(decoder, options, message):
+    with pytest.raises(UserError, match=message):
+        make_decoder(decoder, **options)
+
+
+def test_whole_numbers_and_none_are_taken_where_they_fit():
+    assert make_decoder("threshold", threshold=1, max_tokens=None).threshold == 1

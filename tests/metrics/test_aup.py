@@ -26,7 +26,7 @@ def test_published_examples(name):
 
 def reference(points, y_max, alpha=3.0, floor=5.0):
     """The area by summing thin strips under the curve of discounted accuracy, straight between the points."""
-    points = sorted(points)
+    points = sorted(points, key=lambda point: (point[0], -point[1]))
     points = [(r, y) for r, y in points if y >= points[0][1] - floor]
     area, strips = points[0][0] * points[0][1], 2000
     for (r0, y0), (r1, y1) in itertools.pairwise(points):
@@ -47,6 +47,8 @@ def test_points_below_the_floor_are_dropped_also_at_the_end_and_in_between():
     for broken in ([(4.0, 20.0)], [(2.0, 84.9)], [(2.0, 10.0), (9.0, 0.0)]):
         assert accuracy_under_parallelism(kept + broken) == accuracy_under_parallelism(kept)
     assert accuracy_under_parallelism([(1.0, 90.0), (2.0, 85.0)]) > 90  # exactly at the floor counts
+    assert accuracy_under_parallelism([(1.0, 100 * 0.62), (2.0, 100 * 0.57)]) > 62
+    assert accuracy_under_parallelism([(1.0, 80.0), (1.0, 90.0)]) == 90  # the best of equal TPF leads
     assert accuracy_under_parallelism([(1.0, 90.0), (2.0, 82.0)], floor=10) > accuracy_under_parallelism(kept[:1])
 
 
