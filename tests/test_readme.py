@@ -1,5 +1,6 @@
 """What the README shows is so."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
+from dmaxlit.bench.rows import STUDIES
+from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.noise import NoiseStrategy
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader
@@ -50,3 +53,19 @@ def test_the_test_command_is_the_one_ci_runs():
     assert "python -m pytest\n" in README
     assert "<!-- test -->" in README
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+RESULTS = ROOT / "dmaxlit" / "bench" / "results"
+
+
+def between(mark):
+    return re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", README, re.DOTALL).group(1)
+
+
+def test_the_results_table_is_what_the_benchmark_wrote():
+    results = json.loads((RESULTS / "self_correction.json").read_text())
+    rows = [result for run in results["runs"] for result in run]
+    summary = summarize(rows, STUDIES["methods"].rows)
+    assert between("self_correction") == format_summary(summary)
+    assert {entry["accuracy"]["seeds"] for entry in summary if not entry["row"].startswith("base")} == {5}
+    assert {row["num_examples"] for row in rows} == {1000}

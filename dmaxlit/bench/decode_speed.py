@@ -113,7 +113,7 @@ class DecodeSpeedBench:
                 jobs.append(("naive loop", 1, length))
         done = [self._alone(*job) for job in tqdm(jobs, unit="measurement")]
         table = format_table(done)
-        settings = {name: str(value) for name, value in vars(self).items()}
+        settings = {name: value for name, value in vars(self).items() if name != "output"}
         machine = {"device": _device_name(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
         content = {"settings": settings, "machine": machine, "measurements": [asdict(item) for item in done]}
         write_json(self.output / "results.json", content)

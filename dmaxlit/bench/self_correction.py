@@ -77,7 +77,7 @@ class SelfCorrectionBench:
         runs = [json.loads(path.read_text()) for path in sorted((self._folder / "runs").glob("*.json"))]
         summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
-        settings = {name: str(value) for name, value in vars(self).items()}
+        settings = {name: value for name, value in vars(self).items() if name not in ("output", "configs")}
         write_json(self._folder / "results.json", {"settings": settings, "summary": summary, "runs": runs})
         (self._folder / "table.md").write_text(table + "\n")
         return table

@@ -39,7 +39,7 @@ def self_correction(
     """Train control, uniform and on-policy models on several seeds, decode them all, and print the table.
 
     Everything is kept under the output folder and nothing is done twice: run it again after an interruption and it goes
-    on. With the defaults about an hour and a half on two cores, half an hour of it for the second base.
+    on. With the defaults about two hours on two cores, half an hour of it for the second base.
 
     Args:
         output: Folder for models and corpora, and in a folder for each study results.json and table.md.
