@@ -4,6 +4,7 @@ Both plug into ``past_key_values``. What a query may see is decided by the atten
 store and return.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,12 +69,18 @@ class _RowLayer(_Layer):
             self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
             self.values = value_states.new_zeros(*shape, value_states.shape[-1])
             self.is_initialized = True
-        rows, slots = owner.selected[:, None], owner.slots
-        # Index [rows, :, slots] puts the indexed axes first: [row, slot, head, dim].
-        self.keys[rows, :, slots] = key_states.transpose(1, 2)
-        self.values[rows, :, slots] = value_states.transpose(1, 2)
-        keys, values = self.keys[:, :, : owner.width], self.values[:, :, : owner.width]
-        return (keys, values) if owner.all_rows else (keys[owner.selected], values[owner.selected])
+        keys, values = self.keys[owner.selected], self.values[owner.selected]
+        # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
+        row = torch.arange(keys.shape[0], device=keys.device).unsqueeze(1)
+        keys[row, :, owner.slots] = key_states.transpose(1, 2)
+        values[row, :, owner.slots] = value_states.transpose(1, 2)
+        return keys[:, :, : owner.width], values[:, :, : owner.width]
+
+    def arrange(self, to: Tensor, source: Tensor, width: int) -> None:
+        """Copy rows ``source`` to the places ``to``, up to the slot ``width``."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                buffer[to, :, :width] = buffer[source, :, :width]
 
 
 class RowCache(Cache):
@@ -91,29 +98,31 @@ class RowCache(Cache):
     def __init__(self, rows: int, length: int, num_layers: int) -> None:
         self.rows, self.length = rows, length
         self.width = length
-        self.all_rows = True
-        self.selected: Tensor
+        self._reached = 0
+        self.selected: slice
         self.slots: Tensor
         super().__init__(layers=[_RowLayer(self) for _ in range(num_layers)])
 
-    def select(self, rows: Tensor, slots: Tensor, width: int) -> None:
+    def select(self, rows: slice, slots: Tensor, width: int) -> None:
         """Choose what the next forward writes and reads.
 
         Args:
-            rows: ``[R]`` rows that take part, ascending.
+            rows: The R rows that take part: neighbours, so that the model reads them where they are.
             slots: ``[R, Q]`` slot of each query token.
             width: Slots that can be attended to; the model sees keys ``0 ... width - 1``.
         """
         self.selected, self.slots, self.width = rows, slots, width
-        self.all_rows = rows.shape[0] == self.rows
+        self._reached = max(self._reached, width)
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but the given ones.
+    def arrange(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in this order; what moves is copied.
 
         Args:
-            rows: ``[n]`` rows to keep, ascending; they are numbered ``0 ... n - 1`` from here on.
+            rows: Row that each place is to hold.
         """
-        self.rows = rows.shape[0]
-        for layer in self.layers:
-            if isinstance(layer, _RowLayer) and layer.keys is not None and layer.values is not None:
-                layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
+        moves = [(place, row) for place, row in enumerate(rows) if place != row]
+        layers = [layer for layer in self.layers if isinstance(layer, _RowLayer) and layer.keys is not None]
+        if moves and layers:
+            to, source = torch.tensor(moves, device=layers[0].keys.device).unbind(1)
+            for layer in layers:
+                layer.arrange(to, source, self._reached)

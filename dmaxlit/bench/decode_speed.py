@@ -153,18 +153,13 @@ class DecodeSpeedBench:
     def _decode(
         self, denoiser: Denoiser, contestant: str, prompts: list[list[int]], length: int, batch: int
     ) -> tuple[list[list[int]], int]:
+        counter = _CountForwards(denoiser)
         if contestant == "engine":
             decoder = ThresholdDecoder(0.0, max_tokens=self.tokens_per_step)
-            engine = BlockDecoder(denoiser, decoder, batch_size=batch)
-            responses: list[list[int]] = [[] for _ in prompts]
-            forwards = 0
-            for event in engine.forwards(prompts, length):
-                forwards += 1
-                for index, row in event.finished.items():
-                    responses[index] = row.token_ids
-            return responses, forwards
+            with counter:
+                rows = BlockDecoder(denoiser, decoder, batch_size=batch).generate(prompts, length)
+            return [row.token_ids for row in rows], counter.count
         loop = naive_loop if contestant == "naive loop" else cached_loop
-        counter = _CountForwards(denoiser)
         with torch.no_grad(), counter:
             return [loop(denoiser, prompt, length, self.tokens_per_step) for prompt in prompts], counter.count
 

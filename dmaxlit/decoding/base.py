@@ -162,6 +162,17 @@ class Decoder(ABC):
             special: The special ids.
         """
 
+    def reads(self, state: BlockState) -> Tensor | None:
+        """Positions whose logits the next step looks at, ``[R, T]`` bool; None for all of them.
+
+        The others may come as zeros: with a large vocabulary their logits are most of what a forward costs. A decoder
+        with copies reads all.
+
+        Args:
+            state: The blocks as they are fed to the model.
+        """
+        return None
+
     @property
     def copies(self) -> int:
         """Versions of the block that a forward reads beside the canvas (C): drafts to be verified, a shadow, ...

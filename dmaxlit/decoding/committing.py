@@ -32,9 +32,13 @@ class CommittingDecoder(Decoder):
             logits: ``[R, T, V]``.
         """
 
+    def reads(self, state: BlockState) -> Tensor:
+        """Masked positions alone: what is committed is settled."""
+        return state.masked
+
     def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
         """Commit what the subclass says, or else the most confident position; converged when no mask is left."""
-        proposal = propose(state, logits)
+        proposal = propose(state, logits, state.masked)
         commit = state.masked & self.commit(state, proposal, logits)
         best = state.masked & (ranked(proposal, state.masked) == 0)
         commit |= best & ~commit.any(1, keepdim=True)

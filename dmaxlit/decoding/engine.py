@@ -13,6 +13,7 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.decoding.drawing import Sampler
 from dmaxlit.decoding.forward import BlockForward
+from dmaxlit.decoding.grouping import arrange
 from dmaxlit.decoding.hybrid import input_embeddings
 from dmaxlit.decoding.rows import DecodedRow, Row, make_rows
 from dmaxlit.decoding.stopping import StopStrings
@@ -94,7 +95,7 @@ class BlockDecoder:
             _evaluating(self.denoiser),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
-            for event in self._decode(self._rows(prompts, max_new_tokens)):
+            for event in self._decode(self._rows(prompts, max_new_tokens), watched=trace is not None):
                 if trace is not None:
                     trace.record(event)
                 if not event.finished:
@@ -107,7 +108,7 @@ class BlockDecoder:
 
     def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
         """Decode prompts and yield what came of each forward, for those who watch. See :meth:`generate`."""
-        events = self._decode(self._rows(prompts, max_new_tokens))
+        events = self._decode(self._rows(prompts, max_new_tokens), watched=True)
         while True:
             # Grad mode and eval mode are the caller's between two forwards.
             with torch.no_grad(), _evaluating(self.denoiser):
@@ -121,16 +122,19 @@ class BlockDecoder:
         vocab_size = denoiser.embedding.shape[0]
         return make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
 
-    def _decode(self, prompts: list[Row]) -> Iterator[ForwardEvent]:
+    def _decode(self, prompts: list[Row], watched: bool) -> Iterator[ForwardEvent]:
+        """Decode and yield what came of each forward; all of its logits only if somebody is watching."""
         queue = deque(prompts)
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
+        rows = [rows[place] for place in arrange(rows, range(len(rows)))]
         longest = max(row.length for row in prompts)
         table, versions = self.denoiser.embedding, 1 + self.decoder.copies
         sees = self.decoder.sees(self.denoiser.block_length).to(table.device) if versions > 1 else None
         forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees)
         state = self._open(rows)
         while rows:
-            logits = self.denoiser.logits(forward(rows, input_embeddings(table, state)))
+            hidden = forward(rows, input_embeddings(table, state))
+            logits = self._logits(hidden, None if watched else self.decoder.reads(state))
             if versions > 1:
                 logits = logits.view(len(rows), versions, -1, logits.shape[-1])
             state = self.decoder.step(state, logits, self.denoiser.special)
@@ -152,13 +156,20 @@ class BlockDecoder:
             if opened:
                 fresh = self._open([rows[place] for place in opened])
                 state = state.assign(torch.tensor(opened, device=state.ids.device), fresh)
-            left = sorted(set(range(len(rows))) - (closed.keys() - set(opened)))
-            if len(left) < len(rows):
-                rows = [rows[place] for place in left]
-                kept = torch.tensor(left, dtype=torch.long, device=state.ids.device)
-                state = state.select(kept)
-                forward.keep(kept)
+            order = arrange(rows, sorted(set(range(len(rows))) - (closed.keys() - set(opened))))
+            if order != list(range(len(rows))):
+                rows = [rows[place] for place in order]
+                state = state.select(torch.tensor(order, dtype=torch.long, device=state.ids.device))
+                forward.arrange(order)
             yield event
+
+    def _logits(self, hidden: Tensor, reads: Tensor | None) -> Tensor:
+        """Logits of the blocks, at least of the positions that are read, zeros elsewhere."""
+        # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
+        if reads is None or hidden.device.type != "cpu":
+            return self.denoiser.logits(hidden)
+        read = self.denoiser.logits(hidden[reads])
+        return read.new_zeros(*reads.shape, read.shape[-1]).index_put_((reads,), read)
 
     def _closed(self, rows: list[Row], state: BlockState, logits: Tensor) -> dict[int, list[int]]:
         """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""

@@ -3,6 +3,8 @@
 Shapes: G rows of a group, P pending tokens, T tokens of a block, N versions of the block, K keys.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding.grouping import groups
 from dmaxlit.decoding.rows import Row
 
 __all__ = ["BlockForward"]
@@ -47,41 +50,26 @@ class BlockForward:
         layers = int(denoiser.model.config.num_hidden_layers)
         self._cache = RowCache(rows, self._scratch + 1, layers) if use_cache else None
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but the given ones (``[n]``, ascending)."""
+    def arrange(self, rows: Sequence[int]) -> None:
+        """Keep the given rows, in this order."""
         if self._cache is not None:
-            self._cache.keep(rows)
+            self._cache.arrange(rows)
 
-    def __call__(self, rows: list[Row], block: Tensor) -> Tensor:
+    def __call__(self, rows: Sequence[Row], block: Tensor) -> Tensor:
         """Hidden states of the current blocks, ``[R, N T, width]``.
 
         Args:
-            rows: All rows, in the order of the cache.
+            rows: All rows, in the order of the cache; see :func:`~dmaxlit.decoding.grouping.arrange`.
             block: ``[R, N T, width]`` input embeddings of the current blocks, one version after the other.
         """
-        groups: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            blocks = row.pending // row.block_length
-            groups.setdefault((blocks - 1).bit_length() if blocks else -1, []).append(place)
-        order = torch.tensor([place for places in groups.values() for place in places], device=self._device)
-        if len(groups) == 1:
-            hidden = self._group(rows, order, block)
-        else:
-            parts = [
-                self._group([rows[place] for place in places], index, block.index_select(0, index))
-                for places, index in zip(
-                    groups.values(), torch.split(order, [len(places) for places in groups.values()]), strict=True
-                )
-            ]
-            grouped = torch.cat(parts)
-            hidden = torch.empty_like(grouped).index_copy_(0, order, grouped)
+        parts = [self._group(rows[first:last], first, block[first:last]) for first, last in groups(rows)]
         if self._cache is not None:
             for row in rows:
                 row.cached = row.start
-        return hidden
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _group(self, rows: list[Row], index: Tensor, block: Tensor) -> Tensor:
-        """Forward of rows of one group; ``index`` are their places in the cache."""
+    def _group(self, rows: Sequence[Row], first: int, block: Tensor) -> Tensor:
+        """Forward of neighbours of one group, the first of them at place ``first`` in the cache."""
         length, pending = self._denoiser.block_length, max(row.pending for row in rows)
         extent = torch.tensor([(row.cached, row.start) for row in rows], device=self._device)
         cached, start = extent[:, :1], extent[:, 1:]
@@ -95,11 +83,14 @@ class BlockForward:
             key_offsets, is_key = offsets.expand(len(rows), -1), real
         else:
             width = max(row.start for row in rows) + self._width
-            self._cache.select(index, slots.where(real, self._scratch), width)
+            self._cache.select(slice(first, first + len(rows)), slots.where(real, self._scratch), width)
             key_offsets = torch.arange(width, device=self._device) - start
             is_key = key_offsets < self._width
-        allowed = self._allowed(offsets.expand(len(rows), -1), key_offsets, start // length, real)
-        hidden = self._denoiser.hidden(allowed & is_key[:, None], positions, self._cache, inputs_embeds=inputs)
+        if pending == 0 and self._sees is None:  # a block alone sees itself and all before it
+            allowed = is_key[:, None].expand(-1, self._width, -1)
+        else:
+            allowed = is_key[:, None] & self._allowed(offsets.expand(len(rows), -1), key_offsets, start // length, real)
+        hidden = self._denoiser.hidden(allowed, positions, self._cache, inputs_embeds=inputs)
         return hidden[:, pending:]
 
     def _allowed(self, queries: Tensor, keys: Tensor, current: Tensor, real: Tensor) -> Tensor:
@@ -124,7 +115,7 @@ class BlockForward:
         both = (q_noisy & (queries >= 0)).unsqueeze(-1) & k_noisy.unsqueeze(-2)
         return allowed & (sees | ~both)
 
-    def _pending(self, rows: list[Row], pending: int) -> Tensor:
+    def _pending(self, rows: Sequence[Row], pending: int) -> Tensor:
         """Embeddings of the pending tokens, ``[G, P, width]``, padded on the left."""
         pad = self._denoiser.special.pad
         ids = [[pad] * (pending - row.pending) + row.tokens[row.cached : row.start] for row in rows]

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 _PER_UNIT = 1024.0
+_PIECE = 2**20  # logits that a CPU works on at a time, so that what comes in between stays in its caches
 
 
 class Proposal(NamedTuple):
@@ -38,7 +39,7 @@ class Proposal(NamedTuple):
     log_odds: Tensor
 
 
-def propose(state: BlockState, logits: Tensor) -> Proposal:
+def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> Proposal:
     """The token of every position: the most probable one, or one drawn as ``state.sampling`` says.
 
     The confidence is the token's probability under the model itself, whatever the temperature.
@@ -46,9 +47,26 @@ def propose(state: BlockState, logits: Tensor) -> Proposal:
     Args:
         state: The blocks.
         logits: ``[R, T, V]`` or ``[R, 1 + C, T, V]``.
+        where: ``[R, T]`` bool, the positions that are asked for, if not all: the others get token 0 with confidence 0.
     """
-    tokens = logits.argmax(-1) if state.sampling is None else _draw(logits, state.sampling)
-    return proposal_of(logits, tokens)
+    if where is None:
+        return top1(logits) if state.sampling is None else proposal_of(logits, _draw(logits, state.sampling))
+    if state.sampling is None and logits.device.type == "cpu":
+        asked = top1(logits[where])
+        blank = torch.full(where.shape, -torch.inf, dtype=asked.log_odds.dtype)
+        return Proposal(
+            torch.zeros_like(where, dtype=torch.long).index_put_((where,), asked.tokens),
+            torch.zeros_like(blank).index_put_((where,), asked.confidence),
+            blank.index_put_((where,), asked.log_odds),
+        )
+    # Picking positions would wait for a GPU.
+    tokens, confidence, log_odds = propose(state, logits)
+    nowhere = ~where
+    return Proposal(
+        tokens.masked_fill(nowhere, 0),
+        confidence.masked_fill(nowhere, 0.0),
+        log_odds.masked_fill(nowhere, -torch.inf),
+    )
 
 
 def top1(logits: Tensor) -> Proposal:
@@ -57,7 +75,12 @@ def top1(logits: Tensor) -> Proposal:
     Args:
         logits: ``[..., V]``.
     """
-    return proposal_of(logits, logits.argmax(-1))
+    if logits.device.type != "cpu" or logits.numel() <= _PIECE:
+        return proposal_of(logits, logits.argmax(-1))
+    # Whole rows of logits, a piece at a time.
+    pieces = logits.reshape(-1, logits.shape[-1]).split(max(_PIECE // logits.shape[-1], 1))
+    parts = zip(*(proposal_of(piece, piece.argmax(-1)) for piece in pieces), strict=True)
+    return Proposal(*(torch.cat(part).view(logits.shape[:-1]) for part in parts))
 
 
 def proposal_of(logits: Tensor, tokens: Tensor) -> Proposal:

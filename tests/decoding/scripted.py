@@ -45,5 +45,5 @@ class ScriptedDenoiser(nn.Module):
 
     def logits(self, hidden):
         logits = torch.full((*hidden.shape[:-1], SPECIAL.vocab_size), -torch.inf)
-        tokens = [[self.script(int(position), int(fed)) for position, fed in row] for row in hidden.tolist()]
-        return logits.scatter(-1, torch.tensor(tokens).unsqueeze(-1), 0.0)
+        tokens = [self.script(int(position), int(fed)) for position, fed in hidden.flatten(0, -2).tolist()]
+        return logits.scatter(-1, torch.tensor(tokens).view(*hidden.shape[:-1], 1), 0.0)

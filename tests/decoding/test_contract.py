@@ -135,6 +135,18 @@ def test_a_step_counts_and_leaves_its_arguments_as_they_are(decoder):
         assert state.copies is None or torch.equal(state.copies, before.copies)
 
 
+def test_logits_that_are_not_read_do_not_matter(decoder):
+    for state, logits in walk(decoder):
+        reads = decoder.reads(state)
+        if reads is None:
+            continue
+        assert reads.shape == state.ids.shape
+        blanked = torch.where(reads.unsqueeze(-1), logits, 0.0)
+        after, expected = decoder.step(state, blanked, SPECIAL), decoder.step(state, logits, SPECIAL)
+        for name in ("ids", "masked", "converged"):
+            assert torch.equal(getattr(after, name), getattr(expected, name)), name
+
+
 def test_every_step_decides_or_revises_something_or_converges(decoder):
     stalls = isinstance(decoder, DECODERS.get("spd")) and not decoder.stop_on_consistency
     for state, logits in walk(decoder):

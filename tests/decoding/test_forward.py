@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from dmaxlit.decoding.forward import BlockForward
+from dmaxlit.decoding.grouping import arrange
 from dmaxlit.decoding.rows import make_rows
 from tests.decoding.models import lively_denoiser, make_prompts
 
-# Pending blocks: 0, 3, 1, 4, 2, 5. The rows with 3 and 4 form one group, padded to 4.
+# Pending blocks: 0, 3, 1, 4, 2, 5. The rows with 3 and 4 form one group, padded to 4, if they are neighbours.
 LENGTHS = (3, 25, 8, 39, 17, 40)
 
 
@@ -24,6 +25,12 @@ def alone(denoiser, row, block):
     inputs = torch.cat([prefix, block])[None]
     hidden = denoiser.hidden((blocks[None] <= blocks[:, None])[None], torch.arange(length)[None], inputs_embeds=inputs)
     return hidden[0, row.start :]
+
+
+def regroup(forward, rows, left=None):
+    order = arrange(rows, range(len(rows)) if left is None else left)
+    forward.arrange(order)
+    return [rows[place] for place in order]
 
 
 def check(denoiser, forward, rows, generator):
@@ -53,11 +60,16 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     rows[3] = make_rows([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
     check(denoiser, forward, rows, generator)
 
-    left = torch.tensor([1, 3, 5])
-    forward.keep(left)
-    rows = [rows[place] for place in left.tolist()]
+    rows[0].commit([6] * 8, eos=36)
+    rows[4].commit([7] * 8, eos=36)
+    rows = regroup(forward, rows)
+    assert [row.pending for row in rows] == ([0, 0, 0, 0, 8, 8] if use_cache else [row.start for row in rows])
     check(denoiser, forward, rows, generator)
-    rows[2].commit([5] * 8, eos=36)
+
+    rows = regroup(forward, rows, [1, 3, 5])
+    check(denoiser, forward, rows, generator)
+    rows[0].commit([5] * 8, eos=36)
+    rows = regroup(forward, rows)
     check(denoiser, forward, rows, generator)
 
 
