@@ -38,6 +38,7 @@ class DecodeSettings:
         top_p: In (0, 1].
         seed: Seed of the draws.
         stop: Texts that end an answer.
+        compile: Compile the forwards. Like the batch size it changes the speed only.
     """
 
     decoder: str = "spd"
@@ -48,6 +49,7 @@ class DecodeSettings:
     top_p: float = 1.0
     seed: int = 0
     stop: list[str] = field(default_factory=list)
+    compile: bool = False
 
 
 def answer(
@@ -80,7 +82,14 @@ def answer(
 def _engine(module: DMaxModule, settings: DecodeSettings, first: int) -> BlockDecoder:
     decoder = make_decoder(settings.decoder, **settings.decoder_options)
     sampler = Sampler(settings.temperature, settings.top_p, settings.seed, first)
-    return BlockDecoder(module.backbone, decoder, settings.batch_size, sampler=sampler, stop=settings.stop)
+    return BlockDecoder(
+        module.backbone,
+        decoder,
+        settings.batch_size,
+        sampler=sampler,
+        stop=settings.stop,
+        compile=settings.compile,
+    )
 
 
 def write_answers(
@@ -115,7 +124,7 @@ def write_answers(
         raise UserError("prompts: expected at least one, got none")
     examples = [prompt if isinstance(prompt, Example) else None for prompt in prompts]
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
-    identity = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
+    identity = {key: value for key, value in asdict(settings).items() if key not in ("batch_size", "compile")}
     identity |= {
         "model": weights_hash(module),
         "block_length": module.backbone.block_length,

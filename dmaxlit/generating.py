@@ -43,6 +43,7 @@ class Generates:
         seed: int = 0,
         stop: Sequence[str] = (),
         trace: Trace | None = None,
+        compile: bool = False,
         **decoder_options: Any,
     ) -> list[Generation]:
         """Decode prompts.
@@ -59,6 +60,7 @@ class Generates:
             seed: Seed of the draws. They depend on it and on a prompt's place in the list, not on the batch.
             stop: Texts that end a response like EOS does; its ``text`` ends before them.
             trace: Takes a record of every forward.
+            compile: Compile the forwards; see :class:`~dmaxlit.decoding.BlockDecoder`.
             decoder_options: Options of the decoder named, for instance ``tau_dec=0.3``.
 
         Returns:
@@ -68,7 +70,9 @@ class Generates:
             UserError: For an unknown decoder or option, no prompts, or a prompt longer than the context.
         """
         sampler, decoder = Sampler(temperature, top_p, seed), make_decoder(decoder, **decoder_options)
-        engine = BlockDecoder(self.backbone, decoder, batch_size, max_forwards=max_forwards, sampler=sampler, stop=stop)
+        engine = BlockDecoder(
+            self.backbone, decoder, batch_size, max_forwards=max_forwards, sampler=sampler, stop=stop, compile=compile
+        )
         rows = engine.generate([self.encode_prompt(prompt) for prompt in prompts], max_new_tokens, progress, trace)
         return [
             Generation.from_row(row, prompt, self.tokenizer, engine.stop)

@@ -68,6 +68,9 @@ class _RowLayer(_Layer):
             shape = (owner.rows, key_states.shape[1], owner.length)
             self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
             self.values = value_states.new_zeros(*shape, value_states.shape[-1])
+            if owner.static:
+                for buffer in (self.keys, self.values):
+                    torch._dynamo.mark_static_address(buffer)
             self.is_initialized = True
         keys, values = self.keys[owner.selected], self.values[owner.selected]
         # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
@@ -93,15 +96,23 @@ class RowCache(Cache):
         rows: Number of rows the buffer holds.
         length: Slots per row; add one as a scratch slot if padding queries must be written somewhere.
         num_layers: Layers of the model.
+        static: Promise compiled forwards that the buffers stay where they are, so that what writes to them can be a
+            CUDA graph.
     """
 
-    def __init__(self, rows: int, length: int, num_layers: int) -> None:
-        self.rows, self.length = rows, length
+    def __init__(self, rows: int, length: int, num_layers: int, static: bool = False) -> None:
+        self.rows, self.length, self.static = rows, length, static
         self.width = length
         self._reached = 0
         self.selected: slice
         self.slots: Tensor
-        super().__init__(layers=[_RowLayer(self) for _ in range(num_layers)])
+        self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
+        super().__init__(layers=list(self._row_layers))
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether something has been written."""
+        return all(layer.keys is not None for layer in self._row_layers)
 
     def select(self, rows: slice, slots: Tensor, width: int) -> None:
         """Choose what the next forward writes and reads.
@@ -121,8 +132,7 @@ class RowCache(Cache):
             rows: Row that each place is to hold.
         """
         moves = [(place, row) for place, row in enumerate(rows) if place != row]
-        layers = [layer for layer in self.layers if isinstance(layer, _RowLayer) and layer.keys is not None]
-        if moves and layers:
-            to, source = torch.tensor(moves, device=layers[0].keys.device).unbind(1)
-            for layer in layers:
+        if moves and self.is_filled:
+            to, source = torch.tensor(moves, device=self.slots.device).unbind(1)
+            for layer in self._row_layers:
                 layer.arrange(to, source, self._reached)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser"]
 
+_MOST_SHAPES = 64  # powers of two of rows, times those of keys
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
@@ -144,6 +147,14 @@ class Denoiser(nn.Module):
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    @cached_property
+    def compiled_hidden(self) -> Callable[..., Tensor]:
+        """:meth:`hidden`, compiled for each shape it meets; on a GPU as CUDA graphs."""
+        mode = "reduce-overhead" if self.embedding.is_cuda else None
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, _MOST_SHAPES)
+        return torch.compile(self.hidden, dynamic=False, mode=mode)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""

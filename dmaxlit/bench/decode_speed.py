@@ -6,12 +6,14 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
@@ -30,7 +32,7 @@ class Measurement:
     """One contestant at one batch size and length.
 
     Args:
-        contestant: ``engine``, ``cached loop`` or ``naive loop``.
+        contestant: ``engine``, ``compiled engine``, ``cached loop`` or ``naive loop``.
         batch: Prompts that share a forward.
         length: Tokens generated for each prompt.
         prompts: Prompts decoded.
@@ -72,18 +74,20 @@ class DecodeSpeedBench:
         tokens_per_step: Tokens committed at each forward, which is the TPF.
         dtype: ``float32`` or ``bfloat16``.
         device: ``cpu``, ``cuda``, ...
+        compile: Time the engine with compiled forwards as well.
     """
 
     output: Path = Path("runs/decode_speed")
     batches: Sequence[int] = (1, 4, 16, 64)
     lengths: Sequence[int] = (128, 512, 2048)
-    hidden_size: int = 256
-    layers: int = 6
-    vocab_size: int = 8192
+    hidden_size: int = 128
+    layers: int = 4
+    vocab_size: int = 4096
     block_length: int = 32
     tokens_per_step: int = 4
     dtype: str = "float32"
     device: str = "cpu"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
@@ -101,14 +105,16 @@ class DecodeSpeedBench:
         """Measure, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)
         first = self.lengths[0]
+        engines = ["engine", "compiled engine"] if self.compile else ["engine"]
         jobs = [
             ("naive loop", 1, first),
             ("cached loop", 1, first),
-            *(("engine", batch, first) for batch in self.batches),
+            *((engine, batch, first) for batch in self.batches for engine in engines),
         ]
         middle = self.batches[min(2, len(self.batches) - 1)]
         for length in self.lengths[1:]:
-            jobs += [("cached loop", 1, length), ("engine", middle, length)]
+            jobs.append(("cached loop", 1, length))
+            jobs += [(engine, batch, length) for batch in sorted({1, middle}) for engine in engines]
             if length <= _NAIVE_UP_TO:
                 jobs.append(("naive loop", 1, length))
         done = [self._alone(*job) for job in tqdm(jobs, unit="measurement")]
@@ -128,10 +134,13 @@ class DecodeSpeedBench:
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
         """Time one contestant in this process."""
         denoiser = self._denoiser(length)
-        count = batch if contestant == "engine" else 2 if length == self.lengths[0] else 1
+        count = batch if "engine" in contestant else 2 if length == self.lengths[0] else 1
         prompts = self._prompts(count)
         read = self._weight_read(denoiser)
-        self._decode(denoiser, contestant, prompts[:1], self.block_length, batch)
+        if contestant == "compiled engine":  # which meets all its shapes beforehand
+            self._decode(denoiser, contestant, prompts, length, batch)
+        else:
+            self._decode(denoiser, contestant, prompts[:1], self.block_length, batch)
         before = self._memory()
         begin = self._now()
         responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
@@ -153,11 +162,13 @@ class DecodeSpeedBench:
     def _decode(
         self, denoiser: Denoiser, contestant: str, prompts: list[list[int]], length: int, batch: int
     ) -> tuple[list[list[int]], int]:
-        counter = _CountForwards(denoiser)
-        if contestant == "engine":
+        compiled = contestant == "compiled engine"
+        counter = _CountForwards(denoiser, compiled)
+        if "engine" in contestant:
             decoder = ThresholdDecoder(0.0, max_tokens=self.tokens_per_step)
+            engine = BlockDecoder(denoiser, decoder, batch_size=batch, compile=compiled)
             with counter:
-                rows = BlockDecoder(denoiser, decoder, batch_size=batch).generate(prompts, length)
+                rows = engine.generate(prompts, length)
             return [row.token_ids for row in rows], counter.count
         loop = naive_loop if contestant == "naive loop" else cached_loop
         with torch.no_grad(), counter:
@@ -227,18 +238,25 @@ class DecodeSpeedBench:
 class _CountForwards:
     """Counts the forwards of a model."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._model = denoiser.model.base_model
+    def __init__(self, denoiser: Denoiser, compiled: bool) -> None:
+        self._attributes = denoiser.__dict__
+        self._runs: dict[str, Any] = {"hidden": denoiser.hidden}
+        if compiled:
+            self._runs["compiled_hidden"] = denoiser.compiled_hidden
         self.count = 0
 
     def __enter__(self) -> None:
-        self._handle = self._model.register_forward_hook(self._add)
+        self._attributes |= {name: self._counted(run) for name, run in self._runs.items()}
 
     def __exit__(self, *error: object) -> None:
-        self._handle.remove()
+        self._attributes |= self._runs
 
-    def _add(self, *_: object) -> None:
-        self.count += 1
+    def _counted(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def counted(*args: Any, **kwargs: Any) -> Tensor:
+            self.count += 1
+            return run(*args, **kwargs)
+
+        return counted
 
 
 def format_table(measurements: Sequence[Measurement]) -> str:

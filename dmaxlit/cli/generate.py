@@ -45,6 +45,7 @@ def generate(
     overwrite: bool = False,
     trace: bool = False,
     trace_file: str | None = None,
+    compile: bool = False,
     device: str = "auto",
 ) -> None:
     """Answer prompts. Each answer is printed with its tokens, forwards and tokens per forward (TPF).
@@ -72,6 +73,7 @@ def generate(
         overwrite: Start --output over instead of going on with what was begun.
         trace: Show each answer in the making, forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.decoding.Trace reads it).
+        compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
     """
     from dmaxlit.answers import DecodeSettings
@@ -92,6 +94,7 @@ def generate(
         top_p,
         seed,
         stop or [],
+        compile,
     )
     started = time.perf_counter()
     if output is None:

@@ -42,6 +42,8 @@ class BlockDecoder:
             block as above and leaves.
         sampler: Temperature, nucleus and seed; default: the most probable tokens.
         stop: Texts that end a response like EOS does. Its tokens include the one that completes the text.
+        compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first
+            forwards of each shape take long; worth it for many prompts.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class BlockDecoder:
         max_forwards: int | None = None,
         sampler: Sampler | None = None,
         stop: Sequence[str] = (),
+        compile: bool = False,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {batch_size}")
@@ -63,6 +66,7 @@ class BlockDecoder:
         self.batch_size = batch_size
         self.use_cache = use_cache
         self.max_forwards = max_forwards
+        self.compile = compile
         self.sampler = sampler or Sampler()
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
@@ -130,7 +134,7 @@ class BlockDecoder:
         longest = max(row.length for row in prompts)
         table, versions = self.denoiser.embedding, 1 + self.decoder.copies
         sees = self.decoder.sees(self.denoiser.block_length).to(table.device) if versions > 1 else None
-        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees)
+        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees, self.compile)
         state = self._open(rows)
         while rows:
             hidden = forward(rows, input_embeddings(table, state))

@@ -37,10 +37,18 @@ class BlockForward:
         length: Longest sequence among all rows to come, in whole blocks.
         use_cache: Keep keys and values. False: every decided token is pending at every forward. Slow; same answers.
         sees: ``[N T, N T]`` bool, who sees whom among the versions of a block. Default: one version, which sees itself.
+        compile: Run the forwards without pending tokens compiled, in shapes that are few: rows and keys are filled up
+            to powers of two.
     """
 
     def __init__(
-        self, denoiser: Denoiser, rows: int, length: int, use_cache: bool = True, sees: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        rows: int,
+        length: int,
+        use_cache: bool = True,
+        sees: Tensor | None = None,
+        compile: bool = False,
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.embedding.device
@@ -48,7 +56,9 @@ class BlockForward:
         self._sees = sees
         self._scratch = length - denoiser.block_length + self._width
         layers = int(denoiser.model.config.num_hidden_layers)
-        self._cache = RowCache(rows, self._scratch + 1, layers) if use_cache else None
+        self._compile = compile
+        self._rows = _power_of_two(rows) if compile else rows
+        self._cache = RowCache(self._rows, self._scratch + 1, layers, static=compile) if use_cache else None
 
     def arrange(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in this order."""
@@ -71,27 +81,33 @@ class BlockForward:
     def _group(self, rows: Sequence[Row], first: int, block: Tensor) -> Tensor:
         """Forward of neighbours of one group, the first of them at place ``first`` in the cache."""
         length, pending = self._denoiser.block_length, max(row.pending for row in rows)
-        extent = torch.tensor([(row.cached, row.start) for row in rows], device=self._device)
-        cached, start = extent[:, :1], extent[:, 1:]
+        inputs = block if pending == 0 else torch.cat([self._pending(rows, pending), block], 1)
+        count, width = len(rows), max(row.start for row in rows) + self._width
+        static = self._compile and pending == first == 0 and self._cache is not None and self._cache.is_filled
+        if static:  # a few fixed shapes, each compiled once: idle rows and keys that nobody sees fill them up
+            count, width = min(_power_of_two(count), self._rows), min(_power_of_two(width, 128), self._scratch + 1)
+            inputs = F.pad(inputs, (0, 0, 0, 0, 0, count - len(rows)))
+        extent = [(row.cached, row.start) for row in rows] + [(0, 0)] * (count - len(rows))
+        cached, start = torch.tensor(extent, device=self._device).T.unsqueeze(-1)
         offsets = torch.arange(-pending, self._width, device=self._device)
         slots = start + offsets
         real = slots >= cached
-        inputs = block if pending == 0 else torch.cat([self._pending(rows, pending), block], 1)
         positions = torch.where(real, start + torch.where(offsets < 0, offsets, offsets % length), 0)
 
         if self._cache is None:
-            key_offsets, is_key = offsets.expand(len(rows), -1), real
+            key_offsets, is_key = offsets.expand(count, -1), real
         else:
-            width = max(row.start for row in rows) + self._width
-            self._cache.select(slice(first, first + len(rows)), slots.where(real, self._scratch), width)
+            written = slots.where(real, self._scratch)
+            written[len(rows) :] = self._scratch
+            self._cache.select(slice(first, first + count), written, width)
             key_offsets = torch.arange(width, device=self._device) - start
             is_key = key_offsets < self._width
         if pending == 0 and self._sees is None:  # a block alone sees itself and all before it
             allowed = is_key[:, None].expand(-1, self._width, -1)
         else:
-            allowed = is_key[:, None] & self._allowed(offsets.expand(len(rows), -1), key_offsets, start // length, real)
-        hidden = self._denoiser.hidden(allowed, positions, self._cache, inputs_embeds=inputs)
-        return hidden[:, pending:]
+            allowed = is_key[:, None] & self._allowed(offsets.expand(count, -1), key_offsets, start // length, real)
+        run = self._denoiser.compiled_hidden if static else self._denoiser.hidden
+        return run(allowed, positions, self._cache, inputs_embeds=inputs)[: len(rows), pending:]
 
     def _allowed(self, queries: Tensor, keys: Tensor, current: Tensor, real: Tensor) -> Tensor:
         """Who may attend to whom, ``[G, Q, K]``.
@@ -120,3 +136,8 @@ class BlockForward:
         pad = self._denoiser.special.pad
         ids = [[pad] * (pending - row.pending) + row.tokens[row.cached : row.start] for row in rows]
         return F.embedding(torch.tensor(ids, device=self._device), self._denoiser.embedding)
+
+
+def _power_of_two(number: int, least: int = 1) -> int:
+    """The smallest power of two that is at least ``number`` and ``least``."""
+    return 1 << (max(number, least) - 1).bit_length()

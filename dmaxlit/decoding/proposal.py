@@ -78,7 +78,7 @@ def top1(logits: Tensor) -> Proposal:
     if logits.device.type != "cpu" or logits.numel() <= _PIECE:
         return proposal_of(logits, logits.argmax(-1))
     # Whole rows of logits, a piece at a time.
-    pieces = logits.reshape(-1, logits.shape[-1]).split(max(_PIECE // logits.shape[-1], 1))
+    pieces = torch.split(logits.flatten(0, -2), max(_PIECE // logits.shape[-1], 1))
     parts = zip(*(proposal_of(piece, piece.argmax(-1)) for piece in pieces), strict=True)
     return Proposal(*(torch.cat(part).view(logits.shape[:-1]) for part in parts))
 

@@ -48,7 +48,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     content = json.loads((tmp_path / "results.json").read_text())
-    assert len(content["measurements"]) == len(seen) == 7
+    assert len(content["measurements"]) == len(seen) == 8
     assert content["machine"]["device"].startswith("cpu")
 
 
