@@ -90,13 +90,14 @@ def decode(
     output: str = "runs/decode_speed",
     batches: list[int] | None = None,
     lengths: list[int] | None = None,
-    hidden_size: int = 256,
-    layers: int = 6,
-    vocab_size: int = 8192,
+    hidden_size: int = 128,
+    layers: int = 4,
+    vocab_size: int = 4096,
     block_length: int = 32,
     tokens_per_step: int = 4,
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
+    compile: bool = False,
 ) -> None:
     """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
 
@@ -114,13 +115,14 @@ def decode(
         tokens_per_step: Tokens committed at each forward.
         dtype: Type of weights and activations.
         device: cpu, cuda, ...
+        compile: Time the engine with compiled forwards as well.
     """
     from dmaxlit.bench import DecodeSpeedBench
 
     chosen = DecodeSpeedBench.batches if batches is None else batches
     spans = DecodeSpeedBench.lengths if lengths is None else lengths
     shape = (hidden_size, layers, vocab_size, block_length, tokens_per_step)
-    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device).run())
+    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device, compile).run())
 
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
