@@ -15,6 +15,7 @@ from dmaxlit.backbone.cache import ViewCache
 from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
 from dmaxlit.errors import UserError
+from dmaxlit.soft import SoftTokens, embed
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser"]
@@ -167,12 +168,13 @@ class Denoiser(nn.Module):
         self.hidden(allowed, _positions(clean), cache, input_ids=clean.ids)
         return CleanContext(clean, cache)
 
-    def denoise(self, view: Tensor, context: CleanContext) -> Tensor:
+    def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
         """Hidden states of a corrupted view, ``[B, L, width]``.
 
         Args:
             view: ``[B, L]`` token ids of the view.
             context: The clean batch it belongs to.
+            soft: Mixtures of tokens that are fed at some of its positions.
         """
         clean = context.clean
         blocks, length = clean.blocks, clean.ids.shape[1]
@@ -181,11 +183,17 @@ class Denoiser(nn.Module):
         if context.cache is not None:
             keys_noisy = torch.cat([clean_half, noisy_half])
             allowed = block_diffusion_mask(blocks, both, noisy_half, keys_noisy)
-            return self.hidden(self._valid(clean, allowed, 2), _positions(clean), context.cache, input_ids=view)
+            fed = self._fed(view, soft)
+            return self.hidden(self._valid(clean, allowed, 2), _positions(clean), context.cache, **fed)
         noisy = torch.cat([clean_half, noisy_half])
         allowed = block_diffusion_mask(both, both, noisy, noisy)
         ids, positions = torch.cat([clean.ids, view], 1), _positions(clean).repeat(1, 2)
-        return self.hidden(self._valid(clean, allowed, 2), positions, input_ids=ids)[:, length:]
+        fed = self._fed(ids, None if soft is None else soft.after(length))
+        return self.hidden(self._valid(clean, allowed, 2), positions, **fed)[:, length:]
+
+    def _fed(self, ids: Tensor, soft: SoftTokens | None) -> dict[str, Tensor]:
+        """What :meth:`hidden` is given: ids, or embeddings where some of them are mixtures."""
+        return {"input_ids": ids} if soft is None else {"inputs_embeds": embed(self.embedding, ids, soft)}
 
     @staticmethod
     def _valid(clean: CleanBatch, allowed: Tensor, copies: int) -> Tensor:

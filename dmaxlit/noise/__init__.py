@@ -3,6 +3,8 @@
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.masked import MaskedNoise
 from dmaxlit.noise.on_policy import OnPolicyNoise
+from dmaxlit.noise.rollout_k import RolloutKNoise
+from dmaxlit.noise.soft_on_policy import SoftOnPolicyNoise
 from dmaxlit.noise.uniform import UniformNoise
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "NoiseStrategy",
     "OnPolicyNoise",
     "Prediction",
+    "RolloutKNoise",
+    "SoftOnPolicyNoise",
     "UniformNoise",
     "View",
     "Views",

@@ -12,6 +12,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry
 from dmaxlit.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
+from dmaxlit.soft import SoftTokens
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["NOISE", "Corruption", "Level", "NoiseStrategy", "Prediction", "View", "Views"]
@@ -27,9 +28,13 @@ class View:
         ids: ``[batch, length]`` token ids; a prompt or pad position must hold its clean id.
         supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted.
         name: Short name for logs (``train/loss_<name>``).
-        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``.
-        is_masked: ``[batch, length]`` bool, positions that hold the mask token; for diagnostics.
+        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, a step of
+            a rollout for instance, is answered without gradients and costs no backward.
+        is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
         rolled_out: ``[batch, length]`` bool, positions that hold the model's own guess; for diagnostics.
+        level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
+        soft: Mixtures of tokens to feed in place of ``ids`` at some response positions. ``ids`` there are the tokens
+            they stand for.
     """
 
     ids: Tensor
@@ -38,6 +43,13 @@ class View:
     weight: Tensor | float = 1.0
     is_masked: Tensor | None = None
     rolled_out: Tensor | None = None
+    level: Tensor | None = None
+    soft: SoftTokens | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the view has a part in the gradient."""
+        return isinstance(self.weight, Tensor) or self.weight != 0
 
 
 @dataclass(frozen=True)
