@@ -183,17 +183,20 @@ class Denoiser(nn.Module):
         if context.cache is not None:
             keys_noisy = torch.cat([clean_half, noisy_half])
             allowed = block_diffusion_mask(blocks, both, noisy_half, keys_noisy)
-            fed = self._fed(view, soft)
-            return self.hidden(self._valid(clean, allowed, 2), _positions(clean), context.cache, **fed)
+            return self._denoised(view, soft, self._valid(clean, allowed, 2), _positions(clean), context.cache)
         noisy = torch.cat([clean_half, noisy_half])
         allowed = block_diffusion_mask(both, both, noisy, noisy)
         ids, positions = torch.cat([clean.ids, view], 1), _positions(clean).repeat(1, 2)
-        fed = self._fed(ids, None if soft is None else soft.after(length))
-        return self.hidden(self._valid(clean, allowed, 2), positions, **fed)[:, length:]
+        soft = None if soft is None else soft.after(length)
+        return self._denoised(ids, soft, self._valid(clean, allowed, 2), positions)[:, length:]
 
-    def _fed(self, ids: Tensor, soft: SoftTokens | None) -> dict[str, Tensor]:
-        """What :meth:`hidden` is given: ids, or embeddings where some of them are mixtures."""
-        return {"input_ids": ids} if soft is None else {"inputs_embeds": embed(self.embedding, ids, soft)}
+    def _denoised(
+        self, ids: Tensor, soft: SoftTokens | None, allowed: Tensor, positions: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Hidden states of ids, or of embeddings where some of them are mixtures."""
+        if soft is None:
+            return self.hidden(allowed, positions, cache, input_ids=ids)
+        return self.hidden(allowed, positions, cache, inputs_embeds=embed(self.embedding, ids, soft))
 
     @staticmethod
     def _valid(clean: CleanBatch, allowed: Tensor, copies: int) -> Tensor:

@@ -121,9 +121,7 @@ _STRATEGIES = {name: Method(f"{name}.yaml") for name in ("soft_on_policy", "roll
 _STRATEGIES = {"on_policy": Method("quickstart.yaml"), **_STRATEGIES}
 _COMPARED = Study(
     _STRATEGIES,
-    tuple(
-        row for name in _STRATEGIES for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))
-    ),
+    tuple(row for name in _STRATEGIES for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
 )
 
 #: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.

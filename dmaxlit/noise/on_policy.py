@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.drawing import check_rollout, check_weights, draw
 from dmaxlit.randomness import RowGenerator

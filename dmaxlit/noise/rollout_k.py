@@ -66,7 +66,9 @@ class RolloutKNoise(NoiseStrategy):
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         self.decoder = make_decoder(decoder, **(decoder_options or {}))
         if self.decoder.copies:
-            raise UserError(f"decoder: expected one that reads a block alone, got {decoder!r}, which reads copies of it")
+            raise UserError(
+                f"decoder: expected one that reads the block alone, got {decoder!r}, which reads copies too"
+            )
         self.steps = steps
         self.temperature = temperature
         self.masked_weight = masked_weight
@@ -120,7 +122,8 @@ class RolloutKNoise(NoiseStrategy):
         # Row of the logits for each position; what prompts and pads get does not matter, they are not editable.
         index = _blocks((prediction.positions.flatten().cumsum(0) - 1).clamp_min(0), clean)
         rows = (going_on & state.editable.any(1)).nonzero().squeeze(1)
-        for part in rows.split(max(1, _AT_ONCE // (clean.block_length * logits.shape[-1]))):
+        at_once = max(1, _AT_ONCE // (clean.block_length * logits.shape[-1]))
+        for part in torch.split(rows, at_once):
             after = self.decoder.step(state.select(part), logits[index[part]], clean.special)
             state = state.assign(part, after)
         return state

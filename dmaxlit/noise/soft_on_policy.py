@@ -7,6 +7,7 @@ and mask embedding, and only where a position has been promoted. The strategy he
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
@@ -77,8 +78,8 @@ class SoftOnPolicyNoise(NoiseStrategy):
         tokens = draw(prediction, generator, self.rollout, self.temperature)
         logits = prediction.logits.detach().float()
         chosen = (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).exp()
-        guess, confidence = prediction.place(tokens, masked), prediction.place(chosen, torch.zeros_like(corruption.level))
-
+        guess = prediction.place(tokens, into=masked)
+        confidence = prediction.place(chosen, into=torch.zeros_like(corruption.level))
         promoted = self._promoted(clean, corruption.mask, confidence, generator)
         yield View(
             torch.where(promoted, guess, masked),
@@ -91,9 +92,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
             soft=SoftTokens.with_mask(guess.unsqueeze(-1), confidence.unsqueeze(-1), clean.special.mask, promoted),
         )
 
-    def _promoted(
-        self, clean: CleanBatch, masked: torch.Tensor, confidence: torch.Tensor, generator: RowGenerator
-    ) -> torch.Tensor:
+    def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
         """SPD's step 1 in every block, ``[batch, length]`` bool."""
         blocks = clean.blocks
         u = generator.rand(int(blocks[-1]) + 1)[:, blocks]

@@ -22,9 +22,7 @@ class UniformNoise(NoiseStrategy):
         """Yield the masked view, then the random-token view."""
         corruption = self.corrupt(clean, generator)
         level = corruption.level
-        yield View(
-            self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask, level=level
-        )
+        yield View(self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask, level=level)
         u = generator.rand(clean.ids.shape[1])
         # One id fewer than the vocabulary, then step over the mask token.
         random = (u * (clean.special.vocab_size - 1)).long()

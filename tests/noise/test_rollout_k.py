@@ -64,9 +64,9 @@ def test_a_block_ends_in_the_state_the_engine_has_after_as_many_forwards(name):
         assert torch.equal(views[-1].is_masked[row, 8:], state.masked[0])
         soft = views[-1].soft
         mine = None if soft is None else type(soft)(soft.ids[row, 8:], soft.weights[row, 8:], soft.where[row, 8:])
-        theirs = None if state.soft is None else type(soft)(state.soft.ids[0], state.soft.weights[0], state.soft.where[0])
+        theirs = None if soft is None else type(soft)(state.soft.ids[0], state.soft.weights[0], state.soft.where[0])
         assert same_mixtures(mine, theirs)
-    assert len(taken) > 1 or name == "generate_then_edit"
+    assert len(taken) > 1 or name == "generate_then_edit"  # drafts all at once, and on random weights that is it
 
 
 def test_each_block_takes_its_own_number_of_steps_and_keeps_visible_tokens():
@@ -128,7 +128,7 @@ def test_only_two_passes_have_gradients(clean):
     ("options", "message"),
     [
         ({"steps": 0}, "steps: expected at least 1, got 0"),
-        ({"decoder": "wino"}, "decoder: expected one that reads a block alone, got 'wino'"),
+        ({"decoder": "wino"}, "decoder: expected one that reads the block alone, got 'wino'"),
         ({"decoder": "none"}, "unknown decoder 'none'"),
         ({"decoder_options": {"tau": 1}}, "decoder 'spd': unknown option tau"),
         ({"temperature": -1.0}, "temperature: expected at least 0"),
