@@ -5,7 +5,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
@@ -35,6 +34,8 @@ class View:
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
         soft: Mixtures of tokens to feed in place of ``ids`` at some response positions. ``ids`` there are the tokens
             they stand for.
+        sharpen: Weight of the entropy at masked positions whose top-1 prediction is the clean token; see
+            :func:`dmaxlit.losses.sharpening`.
     """
 
     ids: Tensor
@@ -45,11 +46,12 @@ class View:
     rolled_out: Tensor | None = None
     level: Tensor | None = None
     soft: SoftTokens | None = None
+    sharpen: float = 0.0
 
     @property
     def trains(self) -> bool:
         """Whether the view has a part in the gradient."""
-        return isinstance(self.weight, Tensor) or self.weight != 0
+        return isinstance(self.weight, Tensor) or self.weight != 0 or self.sharpen != 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class NoiseStrategy(ABC):
     @staticmethod
     def masked_ids(clean: CleanBatch, corruption: Corruption) -> Tensor:
         """``x_t``: the clean ids with the mask token at the corrupted positions, ``[batch, length]``."""
-        return torch.where(corruption.mask, clean.special.mask, clean.ids)
+        return clean.with_masks(corruption.mask)
 
 
 NOISE: Registry[NoiseStrategy] = Registry("noise strategy", "noise", NoiseStrategy)

@@ -12,7 +12,9 @@ from tests.conftest import make_batch
 
 NAMES = list(NOISE)
 # Strategies whose later views differ from the clean text even where nothing was masked.
-BEYOND_MASKS = {"rollout_k"}
+BEYOND_MASKS = {"complementary", "rollout_k"}
+# Options that take away corruption which is not the level's.
+NOT_THE_LEVEL_S = {"editing": {"edit_rate": 0.0}}
 
 
 def converse(strategy, clean, generator=None, logits=None):
@@ -41,7 +43,7 @@ def test_prompt_and_pads_stay_and_are_not_supervised(name, clean):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_level_zero_is_the_identity(name, clean):
-    first, *others = converse(NOISE.get(name)(level=0.0), clean)
+    first, *others = converse(NOISE.get(name)(level=0.0, **NOT_THE_LEVEL_S.get(name, {})), clean)
     for view in [first] if name in BEYOND_MASKS else [first, *others]:
         assert torch.equal(view.ids, clean.ids)
         assert view.soft is None or not view.soft.where.any()
@@ -67,7 +69,8 @@ def test_a_view_says_where_it_holds_masks_and_at_what_level(name, clean):
     for view in converse(NOISE.get(name)(level=0.6), clean):
         masked = torch.zeros_like(clean.response) if view.is_masked is None else view.is_masked
         assert torch.equal(view.ids == clean.special.mask, masked)
-        assert torch.allclose(view.level, torch.tensor(0.6).expand_as(view.level))
+        level = 0.4 if view.name == "complement" else 0.6
+        assert torch.allclose(view.level, torch.tensor(level).expand_as(view.level))
 
 
 @pytest.mark.parametrize("name", NAMES)
