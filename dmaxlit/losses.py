@@ -9,7 +9,7 @@ from torch import Tensor
 from dmaxlit.noise.base import Prediction, View
 from dmaxlit.tokens import CleanBatch
 
-__all__ = ["ViewLoss", "view_loss"]
+__all__ = ["ViewLoss", "sharpening", "view_loss"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ViewLoss:
 
     Args:
         name: The view's name.
-        total: Weighted cross-entropy, summed over the supervised positions.
+        total: Weighted cross-entropy, summed over the supervised positions, and what :func:`sharpening` adds.
         cross_entropy: Unweighted cross-entropy, summed.
         supervised: Number of supervised positions.
         rolled_out: Supervised positions that hold the model's own guess.
@@ -72,7 +72,7 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         wrong, right = ~is_masked & (shown != target), ~is_masked & (shown == target)
     return ViewLoss(
         name=view.name,
-        total=(loss * weight).sum(),
+        total=(loss * weight).sum() + sharpening(view, prediction, clean),
         cross_entropy=loss.detach().sum(),
         supervised=at.sum(),
         rolled_out=rolled_out.sum(),
@@ -82,3 +82,23 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         right=right.sum(),
         corrupted=(right & ~hit).sum(),
     )
+
+
+def sharpening(view: View, prediction: Prediction, clean: CleanBatch) -> Tensor:
+    """``view.sharpen`` times the entropies, in nats, of the masked positions that are right already, summed.
+
+    The confidence term of CAP (LLaDA2.0, arXiv 2512.15745): right predictions become surer, wrong ones are left alone.
+
+    Args:
+        view: The corrupted view.
+        prediction: The denoiser's answer to it.
+        clean: The clean batch.
+    """
+    if view.sharpen == 0 or view.is_masked is None:
+        return prediction.logits.new_zeros((), dtype=torch.float32)
+    at = prediction.positions
+    right = view.is_masked[at] & (prediction.logits.argmax(-1) == clean.ids[at])
+    logits = prediction.logits[right].float()
+    possible = logits.masked_fill(logits == -torch.inf, 0.0)  # 0 * -inf otherwise
+    entropy = logits.logsumexp(-1) - (logits.softmax(-1) * possible).sum(-1)
+    return view.sharpen * entropy.sum()

@@ -78,6 +78,10 @@ class CleanBatch:
         """``[batch, length]``, True where a token belongs to the response (supervised EOS included)."""
         return self.roles == Role.RESPONSE
 
+    def with_masks(self, where: Tensor) -> Tensor:
+        """The ids with the mask token at the given positions (``[batch, length]`` bool)."""
+        return torch.where(where, self.special.mask, self.ids)
+
     @property
     def blocks(self) -> Tensor:
         """``[length]`` block number of each position."""

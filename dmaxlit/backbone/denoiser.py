@@ -17,6 +17,7 @@ from dmaxlit.backbone.cache import ViewCache
 from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
 from dmaxlit.errors import UserError
+from dmaxlit.soft import SoftTokens, embed
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser"]
@@ -178,12 +179,13 @@ class Denoiser(nn.Module):
         self.hidden(allowed, _positions(clean), cache, input_ids=clean.ids)
         return CleanContext(clean, cache)
 
-    def denoise(self, view: Tensor, context: CleanContext) -> Tensor:
+    def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
         """Hidden states of a corrupted view, ``[B, L, width]``.
 
         Args:
             view: ``[B, L]`` token ids of the view.
             context: The clean batch it belongs to.
+            soft: Mixtures of tokens that are fed at some of its positions.
         """
         clean = context.clean
         blocks, length = clean.blocks, clean.ids.shape[1]
@@ -192,11 +194,20 @@ class Denoiser(nn.Module):
         if context.cache is not None:
             keys_noisy = torch.cat([clean_half, noisy_half])
             allowed = block_diffusion_mask(blocks, both, noisy_half, keys_noisy)
-            return self.hidden(self._valid(clean, allowed, 2), _positions(clean), context.cache, input_ids=view)
+            return self._denoised(view, soft, self._valid(clean, allowed, 2), _positions(clean), context.cache)
         noisy = torch.cat([clean_half, noisy_half])
         allowed = block_diffusion_mask(both, both, noisy, noisy)
         ids, positions = torch.cat([clean.ids, view], 1), _positions(clean).repeat(1, 2)
-        return self.hidden(self._valid(clean, allowed, 2), positions, input_ids=ids)[:, length:]
+        soft = None if soft is None else soft.after(length)
+        return self._denoised(ids, soft, self._valid(clean, allowed, 2), positions)[:, length:]
+
+    def _denoised(
+        self, ids: Tensor, soft: SoftTokens | None, allowed: Tensor, positions: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Hidden states of ids, or of embeddings where some of them are mixtures."""
+        if soft is None:
+            return self.hidden(allowed, positions, cache, input_ids=ids)
+        return self.hidden(allowed, positions, cache, inputs_embeds=embed(self.embedding, ids, soft))
 
     @staticmethod
     def _valid(clean: CleanBatch, allowed: Tensor, copies: int) -> Tensor:

@@ -117,5 +117,13 @@ _DEPENDENCE = Study(
     ),
 )
 
+_STRATEGIES = {name: Method(f"{name}.yaml") for name in ("soft_on_policy", "rollout_k")}
+_STRATEGIES = {"on_policy": Method("quickstart.yaml"), **_STRATEGIES}
+_COMPARED = Study(
+    _STRATEGIES,
+    tuple(row for name in _STRATEGIES for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+)
+
 #: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
-STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE}
+#: ``strategies``: ways of showing a model its own errors, at the same compute.
+STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _COMPARED}

@@ -13,24 +13,10 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.registry import Registry
+from dmaxlit.soft import SoftTokens
 from dmaxlit.tokens import SpecialIds
 
 __all__ = ["DECODERS", "BlockState", "Decoder", "Sampling", "SoftTokens"]
-
-
-@dataclass(frozen=True)
-class SoftTokens:
-    """Inputs of the next forward that are mixtures of tokens; see :func:`dmaxlit.decoding.hybrid.blend`.
-
-    Args:
-        ids: ``[R, T, K]`` tokens that are mixed; the mask token may be one of them.
-        weights: ``[R, T, K]`` their shares, each at least 0, with sum 1.
-        where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the canvas's token.
-    """
-
-    ids: Tensor
-    weights: Tensor
-    where: Tensor
 
 
 @dataclass(frozen=True)

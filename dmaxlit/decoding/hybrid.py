@@ -1,34 +1,13 @@
-"""Hybrid embeddings: how a mixture of tokens enters the model (DMax, arXiv 2604.08302, Section 3.2, Eqs. 7-10)."""
+"""What the model is fed for a state: tokens, mixtures of tokens (hybrid embeddings), and further versions."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.decoding.base import BlockState, SoftTokens
+from dmaxlit.decoding.base import BlockState
+from dmaxlit.soft import blend, embed
 
 __all__ = ["blend", "input_embeddings"]
-
-_SHORTEST = 1e-12  # far below any embedding's norm; keeps a vanishing average at 0 instead of 0 / 0
-
-
-def blend(table: Tensor, soft: SoftTokens) -> Tensor:
-    """Embeddings of mixtures, ``[R, T, width]``.
-
-    ``e = sum_k w_k E[v_k]``, rescaled to the norm ``sum_k w_k ||E[v_k]||``: a plain average of nearly orthogonal
-    vectors would be shorter than anything the model was trained on. Where the average vanishes, so does the result.
-
-    Args:
-        table: ``[V, width]`` embedding table.
-        soft: The mixtures; ``where`` plays no part.
-    """
-    parts = F.embedding(soft.ids, table)
-    parts = parts.to(torch.promote_types(parts.dtype, torch.float32))
-    weights = soft.weights.to(parts.dtype).unsqueeze(-1)
-    mixed = (weights * parts).sum(-2)
-    norm = (weights * torch.linalg.vector_norm(parts, dim=-1, keepdim=True)).sum(-2)
-    length = torch.linalg.vector_norm(mixed, dim=-1, keepdim=True).clamp_min(_SHORTEST)
-    blended: Tensor = mixed * (norm / length)
-    return blended.to(table.dtype)
 
 
 def input_embeddings(table: Tensor, state: BlockState) -> Tensor:
@@ -36,9 +15,7 @@ def input_embeddings(table: Tensor, state: BlockState) -> Tensor:
 
     Mixtures where the state has them, else tokens.
     """
-    canvas = F.embedding(state.ids, table)
-    if state.soft is not None:
-        canvas = torch.where(state.soft.where.unsqueeze(-1), blend(table, state.soft), canvas)
+    canvas = embed(table, state.ids, state.soft)
     if state.copies is None:
         return canvas
     return torch.cat([canvas, F.embedding(state.copies.flatten(1), table)], 1)

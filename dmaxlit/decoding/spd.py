@@ -97,9 +97,7 @@ class SPDDecoder(Decoder):
 
         soft = None
         if self.soft:
-            mask = torch.full_like(tokens, special.mask).unsqueeze(-1)
-            rest = (1 - probabilities.sum(-1, keepdim=True)).clamp_min(0)
-            soft = SoftTokens(torch.cat([candidates, mask], -1), torch.cat([probabilities, rest], -1), token_positions)
+            soft = SoftTokens.with_mask(candidates, probabilities, special.mask, token_positions)
         return state.advance(ids, masked, converged, soft)
 
     def max_steps(self, block_length: int) -> int:

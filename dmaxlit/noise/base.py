@@ -5,13 +5,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry
 from dmaxlit.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
+from dmaxlit.soft import SoftTokens
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["NOISE", "Corruption", "Level", "NoiseStrategy", "Prediction", "View", "Views"]
@@ -27,9 +27,15 @@ class View:
         ids: ``[batch, length]`` token ids; a prompt or pad position must hold its clean id.
         supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted.
         name: Short name for logs (``train/loss_<name>``).
-        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``.
-        is_masked: ``[batch, length]`` bool, positions that hold the mask token; for diagnostics.
+        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, a step of
+            a rollout for instance, is answered without gradients and costs no backward.
+        is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
         rolled_out: ``[batch, length]`` bool, positions that hold the model's own guess; for diagnostics.
+        level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
+        soft: Mixtures of tokens to feed in place of ``ids`` at some response positions. ``ids`` there are the tokens
+            they stand for.
+        sharpen: Weight of the entropy at masked positions whose top-1 prediction is the clean token; see
+            :func:`dmaxlit.losses.sharpening`.
     """
 
     ids: Tensor
@@ -38,6 +44,14 @@ class View:
     weight: Tensor | float = 1.0
     is_masked: Tensor | None = None
     rolled_out: Tensor | None = None
+    level: Tensor | None = None
+    soft: SoftTokens | None = None
+    sharpen: float = 0.0
+
+    @property
+    def trains(self) -> bool:
+        """Whether the view has a part in the gradient."""
+        return isinstance(self.weight, Tensor) or self.weight != 0 or self.sharpen != 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class NoiseStrategy(ABC):
     @staticmethod
     def masked_ids(clean: CleanBatch, corruption: Corruption) -> Tensor:
         """``x_t``: the clean ids with the mask token at the corrupted positions, ``[batch, length]``."""
-        return torch.where(corruption.mask, clean.special.mask, clean.ids)
+        return clean.with_masks(corruption.mask)
 
 
 NOISE: Registry[NoiseStrategy] = Registry("noise strategy", "noise", NoiseStrategy)

@@ -57,6 +57,7 @@ class MaskedNoise(NoiseStrategy):
             name="masked",
             weight=self._weight(clean, corruption),
             is_masked=corruption.mask,
+            level=corruption.level,
         )
 
     def _weight(self, clean: CleanBatch, corruption: Corruption) -> Tensor | float:

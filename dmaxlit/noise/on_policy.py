@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
+from dmaxlit.noise.drawing import check_rollout, check_weights, draw
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
@@ -47,15 +47,8 @@ class OnPolicyNoise(NoiseStrategy):
         alternate: bool = False,
     ) -> None:
         super().__init__(level, per, stratified, schedule)
-        if temperature <= 0:
-            raise UserError(f"temperature: expected a number above 0, got {temperature} (for argmax, set rollout)")
-        if rollout not in ("sample", "argmax"):
-            raise UserError(f"rollout: expected 'sample' or 'argmax', got {rollout!r}")
-        if masked_weight < 0 or predicted_weight < 0 or masked_weight + predicted_weight == 0:
-            raise UserError(
-                "masked_weight, predicted_weight: expected numbers >= 0, not both 0, "
-                f"got {masked_weight} and {predicted_weight}"
-            )
+        check_rollout(rollout, temperature)
+        check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         self.temperature = temperature
         self.rollout = rollout
         self.masked_weight = masked_weight
@@ -71,22 +64,26 @@ class OnPolicyNoise(NoiseStrategy):
             masked_weight = 0.0
         corruption = self.corrupt(clean, generator)
         prediction = yield View(
-            self.masked_ids(clean, corruption), clean.response, "masked", masked_weight, corruption.mask
+            self.masked_ids(clean, corruption),
+            clean.response,
+            "masked",
+            masked_weight,
+            is_masked=corruption.mask,
+            level=corruption.level,
         )
         if predicted_weight == 0:
             return
         guess = prediction.place(self.draw(prediction, generator), into=clean.ids)
         predicted = torch.where(corruption.mask, guess, clean.ids)
-        yield View(predicted, clean.response, "predicted", predicted_weight, rolled_out=corruption.mask)
+        yield View(
+            predicted,
+            clean.response,
+            "predicted",
+            predicted_weight,
+            rolled_out=corruption.mask,
+            level=corruption.level,
+        )
 
     def draw(self, prediction: Prediction, generator: RowGenerator) -> Tensor:
         """One token for each predicted position, ``[n]``, without gradients."""
-        logits = prediction.logits.detach()
-        if self.rollout == "argmax":
-            return logits.argmax(-1)
-        u = generator.rand(prediction.positions.shape[1])[prediction.positions]
-        cumulative = (logits.float() / self.temperature).softmax(-1).cumsum_(-1)
-        # Scaled by the rounded total and kept below it, so that a token of probability 0 is never drawn.
-        total = cumulative[:, -1]
-        threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-        return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+        return draw(prediction, generator, self.rollout, self.temperature)

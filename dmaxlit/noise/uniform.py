@@ -21,9 +21,10 @@ class UniformNoise(NoiseStrategy):
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the masked view, then the random-token view."""
         corruption = self.corrupt(clean, generator)
-        yield View(self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask)
+        level = corruption.level
+        yield View(self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask, level=level)
         u = generator.rand(clean.ids.shape[1])
         # One id fewer than the vocabulary, then step over the mask token.
         random = (u * (clean.special.vocab_size - 1)).long()
         random = random + (random >= clean.special.mask).long()
-        yield View(torch.where(corruption.mask, random, clean.ids), clean.response, "random")
+        yield View(torch.where(corruption.mask, random, clean.ids), clean.response, "random", level=level)

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
+from dmaxlit.soft import SoftTokens
 from dmaxlit.tokens import Role
 from tests.conftest import TINY, make_batch, make_denoiser
 from tests.noise.test_contract import converse
@@ -23,6 +24,21 @@ def test_the_cached_clean_half_equals_the_doubled_sequence(attention, clean):
     cached = denoiser.denoise(view, denoiser.clean_context(clean))
     doubled = denoiser.denoise(view, denoiser.clean_context(clean, doubled=True))
     torch.testing.assert_close(cached[clean.response], doubled[clean.response], atol=2e-6, rtol=1e-5)
+
+
+def test_mixtures_are_fed_in_both_forms_and_a_mixture_of_one_token_is_that_token(denoiser, clean):
+    view = view_of(clean)
+    other = torch.stack([view, torch.full_like(view, clean.special.mask)], -1)
+    half, one = torch.full(other.shape, 0.5), torch.tensor([1.0, 0.0]).expand(other.shape)
+    context, doubled = denoiser.clean_context(clean), denoiser.clean_context(clean, doubled=True)
+    at = clean.response
+    mixed = denoiser.denoise(view, context, SoftTokens(other, half, at))
+    same = denoiser.denoise(view, context, SoftTokens(other, one, at))
+    plain = denoiser.denoise(view, context)
+    torch.testing.assert_close(same, plain, atol=2e-6, rtol=1e-5)
+    assert (mixed - plain)[at].abs().max() > 1e-2
+    again = denoiser.denoise(view, doubled, SoftTokens(other, half, at))
+    torch.testing.assert_close(again[at], mixed[at], atol=2e-6, rtol=1e-5)
 
 
 def test_a_view_does_not_disturb_the_clean_half(denoiser, clean):

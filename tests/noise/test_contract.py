@@ -1,13 +1,20 @@
 """What every registered noise strategy must hold; a new one is tested by being registered."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dmaxlit.noise import NOISE, Prediction
 from dmaxlit.randomness import RowGenerator
+from dmaxlit.schedules import LevelCurriculum
 from tests.conftest import make_batch
 
 NAMES = list(NOISE)
+# Strategies whose later views differ from the clean text even where nothing was masked.
+BEYOND_MASKS = {"complementary", "rollout_k"}
+# Options that take away corruption which is not the level's.
+NOT_THE_LEVEL_S = {"editing": {"edit_rate": 0.0}}
 
 
 def converse(strategy, clean, generator=None, logits=None):
@@ -31,12 +38,15 @@ def test_prompt_and_pads_stay_and_are_not_supervised(name, clean):
     for view in converse(NOISE.get(name)(level=1.0), clean):
         assert torch.equal(view.ids[~clean.response], clean.ids[~clean.response])
         assert not (view.supervised & ~clean.response).any()
+        assert view.soft is None or not (view.soft.where & ~clean.response).any()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_level_zero_is_the_identity(name, clean):
-    for view in converse(NOISE.get(name)(level=0.0), clean):
+    first, *others = converse(NOISE.get(name)(level=0.0, **NOT_THE_LEVEL_S.get(name, {})), clean)
+    for view in [first] if name in BEYOND_MASKS else [first, *others]:
         assert torch.equal(view.ids, clean.ids)
+        assert view.soft is None or not view.soft.where.any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,9 +65,34 @@ def test_the_empirical_rate_is_the_level(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_first_view_holds_masks(name, clean):
-    for view in converse(NOISE.get(name)(level=0.9), clean)[1:]:
-        assert not (view.ids == clean.special.mask).any()
+def test_a_view_says_where_it_holds_masks_and_at_what_level(name, clean):
+    for view in converse(NOISE.get(name)(level=0.6), clean):
+        masked = torch.zeros_like(clean.response) if view.is_masked is None else view.is_masked
+        assert torch.equal(view.ids == clean.special.mask, masked)
+        level = 0.4 if view.name == "complement" else 0.6
+        assert torch.allclose(view.level, torch.tensor(level).expand_as(view.level))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixtures_are_distributions_and_stand_for_their_token(name, clean):
+    for view in converse(NOISE.get(name)(level=0.6), clean):
+        if view.soft is not None:
+            weights = view.soft.weights[view.soft.where]
+            assert (weights >= 0).all()
+            torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
+            assert torch.equal(view.soft.ids[..., 0][view.soft.where], view.ids[view.soft.where])
+            assert not (view.soft.where & (view.ids == clean.special.mask)).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_may_differ_by_block_and_change_with_the_step(name):
+    clean = make_batch([0] * 32, [128] * 32)
+    curriculum = LevelCurriculum({0: (0.0, 1.0), 5: 1.0})
+    strategy = NOISE.get(name)(level=curriculum, per="block")
+    first = converse(strategy, clean)[0]
+    assert (first.ids == clean.special.mask).view(32, -1, 8).float().mean(-1).std(1).mean() > 0.2
+    late = converse(strategy, replace(clean, step=5))[0]
+    assert (late.ids == clean.special.mask).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,3 +119,7 @@ def test_a_row_does_not_depend_on_its_batch(name, per):
     single = type(alone)(alone_ids, clean.roles[:1, :width], 8, clean.special)
     for many, one in zip(together, converse(strategy, single, RowGenerator(0, ["a"]), logits[:1, :width]), strict=True):
         assert torch.equal(many.ids[:1, :width], one.ids)
+        if one.soft is not None:
+            where = one.soft.where
+            assert torch.equal(many.soft.where[:1, :width], where)
+            torch.testing.assert_close(many.soft.weights[:1, :width][where], one.soft.weights[where])

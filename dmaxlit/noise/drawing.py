@@ -1,0 +1,53 @@
+"""What strategies share that put the model's own guesses into a view."""
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+from dmaxlit.noise.base import Prediction
+from dmaxlit.randomness import RowGenerator
+
+__all__ = ["check_rollout", "check_weights", "draw"]
+
+
+def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperature: float = 1.0) -> Tensor:
+    """One token for each predicted position, ``[n]``, without gradients.
+
+    Args:
+        prediction: The denoiser's answer to a view.
+        generator: Source of randomness.
+        rollout: ``sample`` or ``argmax``.
+        temperature: Of the samples, above 0.
+    """
+    logits = prediction.logits.detach()
+    if rollout == "argmax":
+        return logits.argmax(-1)
+    u = generator.rand(prediction.positions.shape[1])[prediction.positions]
+    cumulative = (logits.float() / temperature).softmax(-1).cumsum_(-1)
+    # Scaled by the rounded total and kept below it, so that a token of probability 0 is never drawn.
+    total = cumulative[:, -1]
+    threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+
+
+def check_rollout(rollout: str, temperature: float) -> None:
+    """Refuse what :func:`draw` does not know.
+
+    Raises:
+        UserError: If so.
+    """
+    if temperature <= 0:
+        raise UserError(f"temperature: expected a number above 0, got {temperature} (for argmax, set rollout)")
+    if rollout not in ("sample", "argmax"):
+        raise UserError(f"rollout: expected 'sample' or 'argmax', got {rollout!r}")
+
+
+def check_weights(**weights: float) -> None:
+    """Refuse weights of views that are negative, or all 0.
+
+    Raises:
+        UserError: If so.
+    """
+    if min(weights.values()) < 0 or not any(weights.values()):
+        names, values = ", ".join(weights), " and ".join(map(str, weights.values()))
+        raise UserError(f"{names}: expected numbers >= 0, not all 0, got {values}")

@@ -1,0 +1,109 @@
+"""Token editing: masks and wrong tokens in one view (LLaDA2.1, arXiv 2602.08676)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
+from dmaxlit.noise.drawing import check_weights, draw
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.schedules import AlphaSchedule
+from dmaxlit.tokens import CleanBatch
+
+__all__ = ["EditingNoise"]
+
+
+@NOISE.register("editing")
+class EditingNoise(NoiseStrategy):
+    """LLaDA2.1: masks at some response positions, wrong tokens at some of the others; the clean token is the target.
+
+    Mask-to-token and token-to-token in one view: ``m ~ Bernoulli(1 - alpha_t)`` is masked, of the positions still
+    visible ``e ~ Bernoulli(edit_rate)`` hold a wrong token, and ``loss = sum over i of w_i * -log p(x_0[i] | x_t)``
+    with ``mask_weight``, ``edit_weight`` or ``keep_weight`` for w. With ``second_turn_weight`` the multi-turn forward
+    is added: a view with the model's own first answer at every position that was masked or edited. The paper does not
+    publish its mixing ratios. What it trains for is the decoder ``edit``.
+
+    Args:
+        level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
+        per: Draw one level for each sequence or for each block.
+        stratified: Spread the levels evenly over the global batch, for a lower variance of the loss.
+        schedule: Turns a level into a masking probability ``1 - alpha_t``; linear by default.
+        edit_rate: Share of the visible response tokens that are replaced, in [0, 1].
+        wrong: What replaces them. ``random``: a token of the vocabulary that is neither the clean one nor the mask.
+            ``own``: one drawn from the model's answer to the view in which they are masked too, which may be the clean
+            one; that answer costs a forward without gradients.
+        mask_weight: Weight of each masked position, at least 0.
+        edit_weight: Weight of each edited position, at least 0.
+        keep_weight: Weight of each position that shows its clean token, at least 0. With 0 nothing teaches the model
+            to leave a right token alone.
+        second_turn_weight: Weight of each response position of the second turn, at least 0; 0 for no such view.
+    """
+
+    def __init__(
+        self,
+        level: Level = (0.0, 1.0),
+        per: Literal["sequence", "block"] = "sequence",
+        stratified: bool = False,
+        schedule: AlphaSchedule | None = None,
+        edit_rate: float = 0.2,
+        wrong: Literal["random", "own"] = "random",
+        mask_weight: float = 1.0,
+        edit_weight: float = 1.0,
+        keep_weight: float = 1.0,
+        second_turn_weight: float = 0.0,
+    ) -> None:
+        super().__init__(level, per, stratified, schedule)
+        if not 0 <= edit_rate <= 1:
+            raise UserError(f"edit_rate: expected a number in [0, 1], got {edit_rate}")
+        if wrong not in ("random", "own"):
+            raise UserError(f"wrong: expected 'random' or 'own', got {wrong!r}")
+        check_weights(mask_weight=mask_weight, edit_weight=edit_weight, keep_weight=keep_weight)
+        if second_turn_weight < 0:
+            raise UserError(f"second_turn_weight: expected a number >= 0, got {second_turn_weight}")
+        self.edit_rate = edit_rate
+        self.wrong = wrong
+        self.mask_weight = mask_weight
+        self.edit_weight = edit_weight
+        self.keep_weight = keep_weight
+        self.second_turn_weight = second_turn_weight
+
+    def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
+        """Yield the mixed view, after a rollout if the wrong tokens are the model's own, and the second turn."""
+        corruption = self.corrupt(clean, generator)
+        masked, level = corruption.mask, corruption.level
+        visible = clean.response & ~masked
+        edited = visible & (generator.rand(clean.ids.shape[1]) < self.edit_rate)
+        hidden = masked | edited
+        if self.wrong == "random":
+            guess = _wrong_tokens(clean, generator)
+        else:
+            ids = clean.with_masks(hidden)
+            answer = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=hidden, level=level)
+            guess = answer.place(draw(answer, generator, "sample"), into=clean.ids)
+        rest = torch.full_like(level, self.keep_weight)
+        prediction = yield View(
+            torch.where(edited, guess, clean.with_masks(masked)),
+            clean.response if self.keep_weight > 0 else hidden,
+            "mixed",
+            rest.masked_fill(masked, self.mask_weight).masked_fill(edited, self.edit_weight),
+            is_masked=masked,
+            rolled_out=edited if self.wrong == "own" else None,
+            level=level,
+        )
+        if self.second_turn_weight == 0:
+            return
+        guess = prediction.place(draw(prediction, generator, "sample"), into=clean.ids)
+        second = torch.where(hidden, guess, clean.ids)
+        yield View(second, clean.response, "second_turn", self.second_turn_weight, rolled_out=hidden, level=level)
+
+
+def _wrong_tokens(clean: CleanBatch, generator: RowGenerator) -> Tensor:
+    """For each position a uniform draw from the vocabulary without the mask and the clean token."""
+    u = generator.rand(clean.ids.shape[1])
+    tokens = (u * (clean.special.vocab_size - 2)).long()
+    mask = torch.full_like(clean.ids, clean.special.mask)
+    # Two ids fewer than the vocabulary, then step over the smaller and the larger of the two.
+    tokens = tokens + (tokens >= torch.minimum(clean.ids, mask)).long()
+    return tokens + (tokens >= torch.maximum(clean.ids, mask)).long()

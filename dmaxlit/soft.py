@@ -1,0 +1,82 @@
+"""Soft tokens: how a mixture of tokens enters the model (DMax, arXiv 2604.08302, Section 3.2, Eqs. 7-10).
+
+Decoders feed them (:class:`dmaxlit.decoding.BlockState`), and noise strategies train on them
+(:class:`dmaxlit.noise.View`). Shapes: R rows, T positions, K tokens that are mixed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["SoftTokens", "blend", "embed"]
+
+_SHORTEST = 1e-12  # far below any embedding's norm; keeps a vanishing average at 0 instead of 0 / 0
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """Inputs of a forward that are mixtures of tokens; see :func:`blend`.
+
+    Args:
+        ids: ``[R, T, K]`` tokens that are mixed; the mask token may be one of them.
+        weights: ``[R, T, K]`` their shares, each at least 0, with sum 1.
+        where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the canvas's token.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    where: Tensor
+
+    @classmethod
+    def with_mask(cls, tokens: Tensor, confidence: Tensor, mask: int, where: Tensor) -> "SoftTokens":
+        """Tokens at their probabilities, and the mask token with what is left (Eq. 8).
+
+        Args:
+            tokens: ``[R, T, K]`` ids.
+            confidence: ``[R, T, K]`` probabilities, with sum at most 1.
+            mask: Id of the mask token.
+            where: ``[R, T]`` bool, as above.
+        """
+        masks = torch.full_like(tokens[..., :1], mask)
+        rest = (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
+        return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where)
+
+    def after(self, length: int) -> "SoftTokens":
+        """The same behind ``length`` positions without mixtures."""
+        return SoftTokens(
+            F.pad(self.ids, (0, 0, length, 0)), F.pad(self.weights, (0, 0, length, 0)), F.pad(self.where, (length, 0))
+        )
+
+
+def blend(table: Tensor, soft: SoftTokens) -> Tensor:
+    """Embeddings of mixtures, ``[R, T, width]``.
+
+    ``e = sum_k w_k E[v_k]``, rescaled to the norm ``sum_k w_k ||E[v_k]||``: a plain average of nearly orthogonal
+    vectors would be shorter than anything the model was trained on. Where the average vanishes, so does the result.
+
+    Args:
+        table: ``[V, width]`` embedding table.
+        soft: The mixtures; ``where`` plays no part.
+    """
+    parts = F.embedding(soft.ids, table)
+    parts = parts.to(torch.promote_types(parts.dtype, torch.float32))
+    weights = soft.weights.to(parts.dtype).unsqueeze(-1)
+    mixed = (weights * parts).sum(-2)
+    norm = (weights * torch.linalg.vector_norm(parts, dim=-1, keepdim=True)).sum(-2)
+    length = torch.linalg.vector_norm(mixed, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+    blended: Tensor = mixed * (norm / length)
+    return blended.to(table.dtype)
+
+
+def embed(table: Tensor, ids: Tensor, soft: SoftTokens | None) -> Tensor:
+    """Embeddings of a canvas, ``[R, T, width]``: mixtures where there are some, else tokens.
+
+    Args:
+        table: ``[V, width]`` embedding table.
+        ids: ``[R, T]`` token ids.
+        soft: The mixtures, or None for the tokens alone.
+    """
+    canvas = F.embedding(ids, table)
+    return canvas if soft is None else torch.where(soft.where.unsqueeze(-1), blend(table, soft), canvas)
