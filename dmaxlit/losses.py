@@ -9,7 +9,7 @@ from torch import Tensor
 from dmaxlit.noise.base import Prediction, View
 from dmaxlit.tokens import CleanBatch
 
-__all__ = ["ViewLoss", "sharpening", "view_loss"]
+__all__ = ["ViewLoss", "entropies", "view_loss"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ViewLoss:
 
     Args:
         name: The view's name.
-        total: Weighted cross-entropy, summed over the supervised positions, and what :func:`sharpening` adds.
+        total: Weighted cross-entropy, summed over the supervised positions, and the entropies ``view.sharpen`` weighs.
         cross_entropy: Unweighted cross-entropy, summed.
         supervised: Number of supervised positions.
         rolled_out: Supervised positions that hold the model's own guess.
@@ -62,18 +62,30 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
     """
     at = prediction.positions
     target, shown = clean.ids[at], view.ids[at]
-    loss = F.cross_entropy(prediction.logits.float(), target, reduction="none")
-    weight = view.weight[at] if isinstance(view.weight, Tensor) else view.weight
-    with torch.no_grad():
-        hit = prediction.logits.argmax(-1) == target
-        nowhere = torch.zeros_like(hit)
-        is_masked = nowhere if view.is_masked is None else view.is_masked[at]
-        rolled_out = nowhere if view.rolled_out is None else view.rolled_out[at]
-        wrong, right = ~is_masked & (shown != target), ~is_masked & (shown == target)
+    if isinstance(view.weight, Tensor):
+        weight = view.weight[at]
+    else:
+        weight = torch.full_like(target, view.weight, dtype=torch.float32)
+    nowhere = torch.zeros_like(target, dtype=torch.bool)
+    is_masked = nowhere if view.is_masked is None else view.is_masked[at]
+    noted: list[tuple[Tensor, Tensor]] = []
+
+    def score(logits: Tensor, part: slice) -> Tensor:
+        logits = logits.float()
+        loss = F.cross_entropy(logits, target[part], reduction="none")
+        hit = logits.detach().argmax(-1) == target[part]
+        noted.append((loss.detach(), hit))
+        total = (loss * weight[part]).sum()
+        return total + view.sharpen * entropies(logits[is_masked[part] & hit]).sum() if view.sharpen else total
+
+    total = prediction.sum(score)
+    cross_entropy, hit = (torch.cat(parts) for parts in zip(*noted, strict=True))
+    rolled_out = nowhere if view.rolled_out is None else view.rolled_out[at]
+    wrong, right = ~is_masked & (shown != target), ~is_masked & (shown == target)
     return ViewLoss(
         name=view.name,
-        total=(loss * weight).sum() + sharpening(view, prediction, clean),
-        cross_entropy=loss.detach().sum(),
+        total=total,
+        cross_entropy=cross_entropy.sum(),
         supervised=at.sum(),
         rolled_out=rolled_out.sum(),
         rolled_out_wrong=(rolled_out & wrong).sum(),
@@ -84,21 +96,11 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
     )
 
 
-def sharpening(view: View, prediction: Prediction, clean: CleanBatch) -> Tensor:
-    """``view.sharpen`` times the entropies, in nats, of the masked positions that are right already, summed.
-
-    The confidence term of CAP (LLaDA2.0, arXiv 2512.15745): right predictions become surer, wrong ones are left alone.
+def entropies(logits: Tensor) -> Tensor:
+    """Entropy of each distribution in nats, ``[n]``, with gradients.
 
     Args:
-        view: The corrupted view.
-        prediction: The denoiser's answer to it.
-        clean: The clean batch.
+        logits: ``[n, V]``; ``-inf`` where a token is impossible.
     """
-    if view.sharpen == 0 or view.is_masked is None:
-        return prediction.logits.new_zeros((), dtype=torch.float32)
-    at = prediction.positions
-    right = view.is_masked[at] & (prediction.logits.argmax(-1) == clean.ids[at])
-    logits = prediction.logits[right].float()
     possible = logits.masked_fill(logits == -torch.inf, 0.0)  # 0 * -inf otherwise
-    entropy = logits.logsumexp(-1) - (logits.softmax(-1) * possible).sum(-1)
-    return view.sharpen * entropy.sum()
+    return logits.logsumexp(-1) - (logits.softmax(-1) * possible).sum(-1)

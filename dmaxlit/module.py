@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.backbone.denoiser import CleanContext, Denoiser
+from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
 from dmaxlit.checkpoint import describe
 from dmaxlit.data.tasks import Task, task
 from dmaxlit.errors import UserError
@@ -164,10 +164,10 @@ class DMaxModule(Generates, L.LightningModule):
         return losses
 
     def predict_view(self, view: View, context: CleanContext) -> Prediction:
-        """The denoiser's logits at the supervised positions of a view; without gradients if it is not trained on."""
+        """The denoiser's answer at the supervised positions of a view; without gradients if it is not trained on."""
         with torch.set_grad_enabled(view.trains and torch.is_grad_enabled()):
             hidden = self.backbone.denoise(view.ids, context, view.soft)
-            return Prediction(self.backbone.logits(hidden[view.supervised]), view.supervised)
+            return Prediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch.

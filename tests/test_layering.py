@@ -20,7 +20,7 @@ STRATEGIES = [
     *(Path(inspect.getfile(DECODERS.get(name))) for name in DECODERS),
     *sorted(PACKAGE.glob("metrics/*.py")),
 ]
-ALLOWED_BELOW = {"errors", "registry", "schedules", "soft", "tokens", "randomness"}
+ALLOWED_BELOW = {"errors", "piecewise", "registry", "schedules", "soft", "tokens", "randomness"}
 
 
 def imported(path):

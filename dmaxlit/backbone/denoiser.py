@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.soft import SoftTokens, embed
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
-__all__ = ["CleanContext", "Denoiser"]
+__all__ = ["CleanContext", "Denoiser", "OutputHead"]
 
 _MOST_SHAPES = 64  # powers of two of rows, times those of keys
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -37,6 +37,22 @@ class CleanContext:
     def __init__(self, clean: CleanBatch, cache: ViewCache | None) -> None:
         self.clean = clean
         self.cache = cache
+
+
+class OutputHead:
+    """A denoiser's logits, and what they depend on; see :class:`dmaxlit.piecewise.Head`."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self.vocab_size = denoiser.embedding.shape[0]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
+        return self._denoiser.logits(hidden)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Those of the output layer."""
+        return self._denoiser.model.get_output_embeddings().parameters()
 
 
 class Denoiser(nn.Module):

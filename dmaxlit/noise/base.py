@@ -1,13 +1,16 @@
 """The contract of a noise strategy: a dialogue between corrupted views and the denoiser."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
+from dmaxlit.piecewise import Head, Score, pieces, piecewise_sum
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry
 from dmaxlit.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
@@ -34,8 +37,8 @@ class View:
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
         soft: Mixtures of tokens to feed in place of ``ids`` at some response positions. ``ids`` there are the tokens
             they stand for.
-        sharpen: Weight of the entropy at masked positions whose top-1 prediction is the clean token; see
-            :func:`dmaxlit.losses.sharpening`.
+        sharpen: Weight of the entropy, in nats, of each masked position whose top-1 prediction is the clean token: the
+            confidence term of CAP (LLaDA2.0, arXiv 2512.15745), which makes right predictions surer.
     """
 
     ids: Tensor
@@ -54,24 +57,57 @@ class View:
         return isinstance(self.weight, Tensor) or self.weight != 0 or self.sharpen != 0
 
 
-@dataclass(frozen=True)
 class Prediction:
-    """The denoiser's answer to a view.
+    """The denoiser's answer to a view, at its ``n`` supervised positions in row-major order.
 
     Args:
-        logits: ``[n, vocab]`` logits at the ``n`` supervised positions of the view, in row-major order. They carry
-            gradients; detach what becomes input again. The mask token's logit is ``-inf``.
+        hidden: ``[n, width]`` hidden states, or the logits themselves without a ``head``.
         positions: ``[batch, length]`` bool with ``n`` True values.
+        head: Turns hidden states into logits.
     """
 
-    logits: Tensor
-    positions: Tensor
+    def __init__(self, hidden: Tensor, positions: Tensor, head: Head | None = None) -> None:
+        self.positions = positions
+        self._hidden = hidden
+        self._head = head
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """``[n, vocab]``, with gradients; detach what becomes input again. The mask token's is ``-inf``.
+
+        With a large vocabulary prefer :meth:`map`, which never holds all of them.
+        """
+        return self._hidden if self._head is None else self._head(self._hidden)
+
+    def map(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """``function(logits, *rows)``, piece by piece and without gradients.
+
+        Args:
+            function: Gets the logits of some positions and the same entries of ``rows``; returns an entry for each.
+            rows: Tensors ``[n, ...]``.
+        """
+        with torch.no_grad():
+            parts = self._pieces()
+            if len(parts) == 1:
+                return function(self.logits.detach(), *rows)
+            assert self._head is not None, "logits that are there are one piece"
+            done = [function(self._head(self._hidden[part]), *(row[part] for row in rows)) for part in parts]
+            return torch.cat(done)
+
+    def sum(self, score: Score) -> Tensor:
+        """``score(logits, all positions)``, a scalar with gradients, piece by piece if there is much of it."""
+        if self._head is None or len(self._pieces()) == 1:
+            return score(self.logits, slice(0, self._hidden.shape[0]))
+        return piecewise_sum(score, self._hidden, self._head)
 
     def place(self, tokens: Tensor, into: Tensor) -> Tensor:
         """A copy of ``into`` (``[batch, length]``) with ``tokens`` (``[n]``) at the predicted positions."""
         out = into.clone()
         out[self.positions] = tokens
         return out
+
+    def _pieces(self) -> list[slice]:
+        return [slice(0, None)] if self._head is None else pieces(self._hidden, self._head.vocab_size)
 
 
 Views: TypeAlias = Generator[View, Prediction, None]

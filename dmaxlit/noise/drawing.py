@@ -19,11 +19,15 @@ def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperat
         rollout: ``sample`` or ``argmax``.
         temperature: Of the samples, above 0.
     """
-    logits = prediction.logits.detach()
     if rollout == "argmax":
-        return logits.argmax(-1)
+        return prediction.map(lambda logits: logits.argmax(-1))
     u = generator.rand(prediction.positions.shape[1])[prediction.positions]
-    cumulative = (logits.float() / temperature).softmax(-1).cumsum_(-1)
+    return prediction.map(lambda logits, u: _sample(logits.float() / temperature, u), u)
+
+
+def _sample(logits: Tensor, u: Tensor) -> Tensor:
+    """Tokens at the quantiles ``u`` (``[n]``) of the distributions that ``logits`` (``[n, V]``) stand for."""
+    cumulative = logits.softmax(-1).cumsum_(-1)
     # Scaled by the rounded total and kept below it, so that a token of probability 0 is never drawn.
     total = cumulative[:, -1]
     threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))

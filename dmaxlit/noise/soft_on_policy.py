@@ -76,8 +76,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
             masked, clean.response, "masked", self.masked_weight, is_masked=corruption.mask, level=corruption.level
         )
         tokens = draw(prediction, generator, self.rollout, self.temperature)
-        logits = prediction.logits.detach().float()
-        chosen = (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).exp()
+        chosen = prediction.map(_probability, tokens)
         guess = prediction.place(tokens, into=masked)
         confidence = prediction.place(chosen, into=torch.zeros_like(corruption.level))
         promoted = self._promoted(clean, corruption.mask, confidence, generator)
@@ -103,3 +102,9 @@ class SoftOnPolicyNoise(NoiseStrategy):
             sure = sure & ((masked & ~sure).cumsum(1) == 0)
         first = masked & (masked.cumsum(1) == 1)
         return (sure | first).reshape(shape)
+
+
+def _probability(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Probability of a token at each position, ``[n]``, given ``[n, V]`` logits."""
+    logits = logits.float()
+    return (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).exp()
