@@ -59,7 +59,7 @@ def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     parts = pieces(hidden, head.vocab_size)
     if torch.is_grad_enabled() and (hidden.requires_grad or parameters):
-        total: Tensor = _Sum.apply(score, head, parts, hidden, *parameters)  # type: ignore[no-untyped-call]
+        total: Tensor = _Sum.apply(score, head, parts, hidden, *parameters)
         return total
     return torch.stack([score(head(hidden[part]), part) for part in parts]).sum()
 
@@ -85,7 +85,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         assert ctx.gradients is not None, "one backward pass only"
         gradients, ctx.gradients = ctx.gradients, None
         wanted = ctx.needs_input_grad[3:]

@@ -52,7 +52,8 @@ class OutputHead:
 
     def parameters(self) -> Iterator[Tensor]:
         """Those of the output layer."""
-        return self._denoiser.model.get_output_embeddings().parameters()
+        layer: nn.Module = self._denoiser.model.get_output_embeddings()
+        return layer.parameters()
 
 
 class Denoiser(nn.Module):
