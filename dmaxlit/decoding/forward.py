@@ -5,7 +5,6 @@ Shapes: G rows of a group, P pending tokens, T tokens of a block, N versions of 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.backbone.cache import RowCache
@@ -40,7 +39,7 @@ class BlockForward:
         self, denoiser: Denoiser, rows: int, length: int, use_cache: bool = True, sees: Tensor | None = None
     ) -> None:
         self._denoiser = denoiser
-        self._device = denoiser.embedding.device
+        self._device = denoiser.device
         self._width = denoiser.block_length if sees is None else sees.shape[0]
         self._sees = sees
         self._scratch = length - denoiser.block_length + self._width
@@ -128,4 +127,4 @@ class BlockForward:
         """Embeddings of the pending tokens, ``[G, P, width]``, padded on the left."""
         pad = self._denoiser.special.pad
         ids = [[pad] * (pending - row.pending) + row.tokens[row.cached : row.start] for row in rows]
-        return F.embedding(torch.tensor(ids, device=self._device), self._denoiser.embedding)
+        return self._denoiser.embed(torch.tensor(ids, device=self._device))
