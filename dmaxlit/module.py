@@ -70,6 +70,7 @@ class DMaxModule(Generates, L.LightningModule):
         trained_on = backbone.metadata.get("task") or {}
         self.task_name: str | None = trained_on.get("name")
         self.task_options: dict[str, Any] = trained_on.get("options", {})
+        self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
         self._tokens_since_update = torch.zeros(())
 
     # ---- what the model is ------------------------------------------------------------------------------------------
@@ -170,9 +171,8 @@ class DMaxModule(Generates, L.LightningModule):
 
     def clean_batch(self, batch: dict[str, Any]) -> CleanBatch:
         """The batch as noise strategies see it."""
-        return CleanBatch(
-            batch["ids"], batch["roles"], self.backbone.block_length, self.special, self._trainer_step("global_step")
-        )
+        length = self.training_block_length or self.backbone.block_length
+        return CleanBatch(batch["ids"], batch["roles"], length, self.special, self._trainer_step("global_step"))
 
     def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
         """Randomness of a batch: keyed by epoch and row, whatever the rank, worker or micro-batch."""
