@@ -118,6 +118,8 @@ class ComparisonReport(L.Callback):
         if is_dry_run(trainer):
             return
         self.trained = self._decode_all(trainer, pl_module, "trained model")
+        module: Any = pl_module
+        module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is put together
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
         trainer.strategy.barrier("comparison report")
@@ -175,7 +177,7 @@ class ComparisonReport(L.Callback):
         budget = answer_budget(self.max_new_tokens, trainer, module)
         results = {}
         work = len(self.decoders) * len(self._examples)
-        with progress_bar(trainer, work, f"decoding with the {what}") as advance:
+        with module.gathered(), progress_bar(trainer, work, f"decoding with the {what}") as advance:
             for spec in self.decoders:
                 meter = make_meter(module)
                 warm_up(module, self._examples[: self.batch_size], spec, budget)
@@ -191,7 +193,6 @@ class ComparisonReport(L.Callback):
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
         sys.stdout.write(f"\n{table}\n")
         log_text(trainer, "decode/comparison", table)
-        module.export(folder / "model")
         told = {
             **module.metadata(),
             "noise": noise,

@@ -182,7 +182,8 @@ class SPDValidation(L.Callback):
         budget = answer_budget(self.max_new_tokens, trainer, module)
         points = sum(len(specs) for specs in self._curve_specs.values())
         self.curves = {}
-        with progress_bar(trainer, points * len(examples), "accuracy-TPF curve") as advance:
+        bar = progress_bar(trainer, points * len(examples), "accuracy-TPF curve")
+        with module.gathered(), bar as advance:
             for tag, specs in self._curve_specs.items():
                 self.curves[tag] = []
                 for threshold, spec in specs:

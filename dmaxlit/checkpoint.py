@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.folder import write_folder
 from dmaxlit.errors import UserError
+from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, read_shards
 
 __all__ = ["checkpoint_to_folder", "describe", "read_checkpoint"]
 
@@ -34,10 +35,15 @@ def describe(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """The content of a Lightning checkpoint of ours. Read with ``weights_only``: nothing in it is executed.
 
+    A folder that ranks have written together has its weights elsewhere: then ``state_dict`` is empty.
+
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
     path = Path(checkpoint)
+    is_folder = is_sharded_checkpoint(path)
+    if is_folder:
+        path = path / METADATA
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
     try:
@@ -45,6 +51,8 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
+    if is_folder and isinstance(content, dict):
+        content["state_dict"] = {}
     if not isinstance(content, dict) or not isinstance(content.get("dmaxlit"), dict) or "state_dict" not in content:
         raise UserError(f"checkpoint: expected one written by dmaxlit, got {str(path)!r}")
     return content
@@ -54,7 +62,7 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     """Write the model of a Lightning checkpoint as a model folder.
 
     Args:
-        checkpoint: A ``.ckpt`` file written by ``fit``.
+        checkpoint: A ``.ckpt`` file, or folder of parts, written by ``fit``.
         folder: Where to write.
 
     Raises:
@@ -65,8 +73,12 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     settings = json.loads(told["config"])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     model = AutoModelForCausalLM.from_config(config)
-    weights = {name.removeprefix(_PREFIX): tensor for name, tensor in content["state_dict"].items()}
-    model.load_state_dict(weights)
+    if is_sharded_checkpoint(checkpoint):
+        weights = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
+        read_shards({"state_dict": weights}, checkpoint, alone=True)  # into the model's own tensors
+    else:
+        weights = content["state_dict"]
+    model.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()})
     with tempfile.TemporaryDirectory() as source:
         for name, text in told["tokenizer"].items():
             (Path(source) / Path(name).name).write_text(text)

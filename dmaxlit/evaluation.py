@@ -174,7 +174,7 @@ def count_answers(
     if not examples:
         return []
     prompts = [example.prompt for example in examples]
-    device = module.backbone.embedding.device
+    device = module.backbone.device
     begin = _now(device)
     answers = module.generate(
         prompts, spec.name, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress, **spec.options

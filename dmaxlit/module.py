@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +10,12 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
+from dmaxlit.backbone.sharding import gathered
 from dmaxlit.checkpoint import describe
 from dmaxlit.data.tasks import Task, task
 from dmaxlit.errors import UserError
@@ -67,6 +70,7 @@ class DMaxModule(Generates, L.LightningModule):
         trained_on = backbone.metadata.get("task") or {}
         self.task_name: str | None = trained_on.get("name")
         self.task_options: dict[str, Any] = trained_on.get("options", {})
+        self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
         self._tokens_since_update = torch.zeros(())
 
     # ---- what the model is ------------------------------------------------------------------------------------------
@@ -92,15 +96,48 @@ class DMaxModule(Generates, L.LightningModule):
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint or export says of the model beside its weights and config; JSON types only."""
         trained_on = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {"block_length": self.backbone.block_length, "task": trained_on}
+        return {**self.backbone.described(), "task": trained_on}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
 
+        Under a trainer every rank may call, and must if the model is sharded; rank zero writes.
+
         Args:
             folder: Where; an earlier export there is replaced.
         """
-        self.backbone.save(Path(folder), self.metadata())
+        self.backbone.save(Path(folder), self.metadata(), self._trainer is None or self.trainer.is_global_zero)
+
+    # ---- where it is ------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the model if the strategy does, and read its weights if that was deferred."""
+        mesh, device, compute_dtype = None, torch.device("cpu"), None
+        if self._device_mesh is not None:
+            if self._device_mesh["tensor_parallel"].size() > 1:
+                raise UserError(
+                    "strategy: expected every process to share the data, got tensor_parallel_size "
+                    f"{self._device_mesh['tensor_parallel'].size()}; use dmaxlit.strategy.FSDP2Strategy"
+                )
+            mesh, device = self._device_mesh["data_parallel"], self.trainer.strategy.root_device
+            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        self.backbone.place(mesh, device, compute_dtype)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """A context in which ranks may decode independently, also a sharded model; every rank must enter it."""
+        return gathered(self.backbone)
+
+    def on_validation_epoch_start(self) -> None:
+        """Put a sharded model together, so that callbacks may decode."""
+        self._decoding = ExitStack()
+        self._decoding.enter_context(self.gathered())
+
+    def on_validation_epoch_end(self) -> None:
+        """Share it out again."""
+        self._decoding.close()
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -134,9 +171,8 @@ class DMaxModule(Generates, L.LightningModule):
 
     def clean_batch(self, batch: dict[str, Any]) -> CleanBatch:
         """The batch as noise strategies see it."""
-        return CleanBatch(
-            batch["ids"], batch["roles"], self.backbone.block_length, self.special, self._trainer_step("global_step")
-        )
+        length = self.training_block_length or self.backbone.block_length
+        return CleanBatch(batch["ids"], batch["roles"], length, self.special, self._trainer_step("global_step"))
 
     def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
         """Randomness of a batch: keyed by epoch and row, whatever the rank, worker or micro-batch."""
@@ -180,7 +216,8 @@ class DMaxModule(Generates, L.LightningModule):
         mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
         scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+        own = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
+        torch._foreach_mul_(own, scale.to(own[0].dtype))
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""

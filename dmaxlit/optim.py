@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
@@ -69,6 +70,8 @@ class MuonAdamW(Optimizer):
         named = list(params)
         if not all(isinstance(item, tuple) for item in named):
             raise UserError("MuonAdamW.params: expected (name, parameter) pairs, got parameters without names")
+        if any(isinstance(parameter, DTensor) for _, parameter in named):
+            raise UserError("MuonAdamW: expected whole matrices, got sharded ones; take AdamW under FSDP")
         if lr < 0 or adamw_lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise UserError(
                 "MuonAdamW: expected lr, adamw_lr, weight_decay >= 0 and momentum in [0, 1), "

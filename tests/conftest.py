@@ -23,7 +23,7 @@ TINY = {
 }
 
 
-def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, **config):
+def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, **config):
     """A tiny random denoiser; ``sharpen`` scales the embedding, and with it how far from uniform predictions are."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -32,6 +32,7 @@ def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.
             tokenizer="chain",
             block_length=block_length,
             attn_implementation=attn_implementation,
+            defer=defer,
         )
     with torch.no_grad():
         denoiser.embedding.mul_(sharpen)

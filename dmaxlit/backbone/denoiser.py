@@ -8,22 +8,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import ViewCache
-from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
+from dmaxlit.backbone.folder import (
+    empty_model_from_folder,
+    model_from_config,
+    model_from_folder,
+    read_metadata,
+    write_folder,
+)
+from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
+from dmaxlit.backbone.sharding import is_sharded, load_shards, shard, whole_weights
+from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
 from dmaxlit.errors import UserError
-from dmaxlit.soft import SoftTokens, embed
+from dmaxlit.soft import SoftTokens, embed_mixtures
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser", "OutputHead"]
 
-_MOST_SHAPES = 64  # powers of two of rows, times those of keys
-_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+_MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
 
 
 class CleanContext:
@@ -32,11 +42,15 @@ class CleanContext:
     Args:
         clean: The clean batch.
         cache: Its keys and values, or None when each view is to run on the doubled sequence.
+        anchor: A sum over the clean half's hidden states. FSDP brings a layer's weights back for the backward pass when
+            a gradient reaches its output; the last layer's keys and values are used, its output is not. So views add
+            the anchor times 0.
     """
 
-    def __init__(self, clean: CleanBatch, cache: ViewCache | None) -> None:
+    def __init__(self, clean: CleanBatch, cache: ViewCache | None, anchor: Tensor | None = None) -> None:
         self.clean = clean
         self.cache = cache
+        self.anchor = anchor
 
 
 class OutputHead:
@@ -44,7 +58,7 @@ class OutputHead:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
-        self.vocab_size = denoiser.embedding.shape[0]
+        self.vocab_size = denoiser.num_tokens
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
@@ -61,6 +75,10 @@ class Denoiser(nn.Module):
 
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
 
+    An autoregressive checkpoint will do: its tokenizer gets a mask token if it has none, whose embedding starts at the
+    mean of the others (:mod:`dmaxlit.backbone.mask_embedding`). It predicts the next token, and has to learn to predict
+    the masked one by training.
+
     Args:
         pretrained: Folder or hub id of a transformers checkpoint, or ``builtin:NAME`` for a model shipped with
             dmaxlit. Give this or ``config``.
@@ -72,6 +90,12 @@ class Denoiser(nn.Module):
             checkpoint was exported with, else 32.
         attn_implementation: ``sdpa`` or ``eager``.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
+        max_length: Longest sequence, in tokens; only whole blocks of it count. Default: what the checkpoint was
+            exported with, else the model's number of positions. A sliding window must be at least as long.
+        gradient_checkpointing: Keep only each layer's input for the backward pass and compute the rest again: far less
+            memory for a third more work. The clean half is then computed with every view.
+        defer: Read the weights of ``pretrained`` only once the trainer has decided where they go: under FSDP each rank
+            then reads its own part, and none ever holds the whole.
     """
 
     def __init__(
@@ -82,6 +106,9 @@ class Denoiser(nn.Module):
         block_length: int | None = None,
         attn_implementation: Literal["sdpa", "eager"] = "sdpa",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        max_length: int | None = None,
+        gradient_checkpointing: bool = False,
+        defer: bool = False,
     ) -> None:
         super().__init__()
         if (pretrained is None) == (config is None):
@@ -98,40 +125,105 @@ class Denoiser(nn.Module):
                 "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
             )
         self.tokenizer = load_tokenizer(tokenizer or str(source))
-        ensure_special_tokens(self.tokenizer)
+        self._adds_mask = bool(ensure_special_tokens(self.tokenizer))
         self.special = SpecialIds.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
         self.block_length = int(block_length or self.metadata.get("block_length", 32))
         if self.block_length < 1:
             raise UserError(f"block_length: expected at least 1, got {block_length}")
+        given: int | None = max_length or self.metadata.get("max_length")
+        self._source, self.is_deferred = source, defer
         torch_dtype: torch.dtype = getattr(torch, dtype)
         self.model: PreTrainedModel
-        if source is not None:
-            self.model = model_from_folder(source, attn_implementation, torch_dtype)
-            if len(self.tokenizer) > self.embedding.shape[0]:
-                self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=True)
-        else:
+        if source is None:
+            if defer:
+                raise UserError("backbone.defer: expected a pretrained model, whose weights can be read later")
             self.model = model_from_config(config or {}, self.tokenizer, attn_implementation, torch_dtype)
-        _refuse_unsupported(self.model)
-        self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
+        elif defer:
+            self.model = empty_model_from_folder(source, attn_implementation, torch_dtype)
+        else:
+            self.model = model_from_folder(source, attn_implementation, torch_dtype)
+        self._limit = min(int(given or self.model.config.max_position_embeddings), self._positions)
         if self.max_length == 0:
             raise UserError(
-                f"block_length: expected at most the model's {self.model.config.max_position_embeddings} positions, "
+                f"block_length: expected at most the {self._limit} positions of the model or max_length, "
                 f"got {self.block_length}"
             )
+        refuse_unsupported(self.model, self.max_length, attn_implementation)
+        self._cap = logit_transform(self.model.config)
+        if not defer and source is not None:
+            self._fit_embeddings()
+        elif len(self.tokenizer) > self.embedding.shape[0]:
+            raise UserError(
+                f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
+                f"{self.embedding.shape[0]}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
+            )
+        if gradient_checkpointing:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
+
+    def _fit_embeddings(self) -> None:
+        """Rows for tokens that were added, and a mask embedding to start from where the checkpoint has none."""
+        old, new = self.embedding.shape[0], len(self.tokenizer)
+        if new > old:
+            self.model.resize_token_embeddings(new, mean_resizing=False)
+        trained, mask = min(old, new), self.special.mask
+        table = self.model.get_input_embeddings()
+        assert isinstance(table, nn.Embedding), "refused otherwise"
+        rows = sorted({*range(old, new), *([mask] if self._adds_mask else [])})
+        if not rows and not self.metadata and is_vanishing(table, mask, trained):
+            rank_zero_info("backbone: the mask embedding is all but zero; training starts from the mean of the others")
+            rows = [mask]
+        if rows:
+            init_mask_embedding(table, rows, trained)
+
+    def place(self, mesh: DeviceMesh | None, device: torch.device, compute_dtype: torch.dtype | None) -> None:
+        """Shard the model over a mesh, if there is one, and read the weights if that was deferred.
+
+        Args:
+            mesh: One-dimensional mesh of the ranks that share it.
+            device: Where deferred weights go.
+            compute_dtype: See :func:`~dmaxlit.backbone.sharding.shard`.
+        """
+        if mesh is not None:
+            shard(self, mesh, compute_dtype)
+        if self.is_deferred:
+            assert self._source is not None, "refused otherwise"
+            load_shards(self.model, self._source, device)
+            self.is_deferred = False
+            self._fit_embeddings()
+            self.model.train()
+
+    @property
+    def _positions(self) -> int:
+        return int(self.model.config.max_position_embeddings)
 
     @property
     def max_length(self) -> int:
-        """Longest sequence, in tokens: the model's number of positions, rounded down to whole blocks."""
-        positions = int(self.model.config.max_position_embeddings)
-        return positions // self.block_length * self.block_length
+        """Longest sequence, in tokens: the model's number of positions or less, rounded down to whole blocks."""
+        return self._limit // self.block_length * self.block_length
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the embedding table."""
+        return int(self.embedding.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
 
     @property
     def embedding(self) -> Tensor:
-        """``[vocab, width]`` input embedding table."""
+        """``[vocab, width]`` input embedding table, as it is stored; see :meth:`embed`."""
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor), "an embedding's weight is a tensor"
         return weight
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the model is fed for token ids ``[...]``, ``[..., width]``: rows of the table, scaled if it does so."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids)
+        return embedded
 
     def hidden(
         self,
@@ -177,6 +269,8 @@ class Denoiser(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
         logits: Tensor = self.model.get_output_embeddings()(hidden)
+        if self._cap is not None:
+            logits = self._cap(logits)
         logits[..., self.special.mask] = -torch.inf  # in place: nobody else has seen them
         return logits
 
@@ -193,8 +287,8 @@ class Denoiser(nn.Module):
         cache = ViewCache()
         noisy = torch.zeros_like(clean.blocks, dtype=torch.bool)
         allowed = self._valid(clean, block_diffusion_mask(clean.blocks, clean.blocks, noisy, noisy), copies=1)
-        self.hidden(allowed, _positions(clean), cache, input_ids=clean.ids)
-        return CleanContext(clean, cache)
+        hidden = self.hidden(allowed, _positions(clean), cache, input_ids=clean.ids)
+        return CleanContext(clean, cache, hidden.sum() if is_sharded(self) else None)
 
     def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
         """Hidden states of a corrupted view, ``[B, L, width]``.
@@ -211,7 +305,8 @@ class Denoiser(nn.Module):
         if context.cache is not None:
             keys_noisy = torch.cat([clean_half, noisy_half])
             allowed = block_diffusion_mask(blocks, both, noisy_half, keys_noisy)
-            return self._denoised(view, soft, self._valid(clean, allowed, 2), _positions(clean), context.cache)
+            hidden = self._denoised(view, soft, self._valid(clean, allowed, 2), _positions(clean), context.cache)
+            return hidden if context.anchor is None else hidden + 0 * context.anchor
         noisy = torch.cat([clean_half, noisy_half])
         allowed = block_diffusion_mask(both, both, noisy, noisy)
         ids, positions = torch.cat([clean.ids, view], 1), _positions(clean).repeat(1, 2)
@@ -224,7 +319,7 @@ class Denoiser(nn.Module):
         """Hidden states of ids, or of embeddings where some of them are mixtures."""
         if soft is None:
             return self.hidden(allowed, positions, cache, input_ids=ids)
-        return self.hidden(allowed, positions, cache, inputs_embeds=embed(self.embedding, ids, soft))
+        return self.hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(self.embed, ids, soft))
 
     @staticmethod
     def _valid(clean: CleanBatch, allowed: Tensor, copies: int) -> Tensor:
@@ -234,31 +329,23 @@ class Denoiser(nn.Module):
         itself = torch.eye(keys, dtype=torch.bool, device=allowed.device)[keys - queries :]
         return allowed & real[:, None, :] | itself
 
-    def save(self, folder: Path, metadata: dict[str, Any]) -> None:
+    def described(self) -> dict[str, Any]:
+        """What a model folder says of the denoiser beside the model's config."""
+        limit = {"max_length": self._limit} if self._limit < self._positions else {}
+        return {"block_length": self.block_length, **limit}
+
+    def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
         """Write the folder that :func:`dmaxlit.load` and transformers both read.
 
         Args:
             folder: Where; replaced as a whole if it exists.
             metadata: What else ``dmaxlit.json`` is to hold.
+            write: Whether this process writes. If the model is sharded every rank must call, for the weights.
         """
-        write_folder(folder, self.model, self.tokenizer, {"block_length": self.block_length, **metadata})
+        weights = whole_weights(self)
+        if write:
+            write_folder(folder, self.model, self.tokenizer, {**self.described(), **metadata}, weights)
 
 
 def _positions(clean: CleanBatch) -> Tensor:
     return torch.arange(clean.ids.shape[1], device=clean.ids.device).expand_as(clean.ids)
-
-
-def _refuse_unsupported(model: PreTrainedModel) -> None:
-    """Refuse what the block-diffusion mask or our logits would silently get wrong."""
-    config = model.config
-    for name in _LOGIT_TRANSFORMS:
-        if getattr(config, name, None) not in (None, 1.0):
-            raise UserError(f"backbone: {config.model_type} rescales its logits ({name}), which is not supported")
-    if type(model.get_input_embeddings()) is not nn.Embedding:
-        raise UserError(f"backbone: {config.model_type} scales its embeddings, which hybrid embeddings do not support")
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise UserError(
-            f"backbone: expected full attention in every layer, got {', '.join(sorted(kinds))} in {config.model_type}: "
-            "a block attends to all earlier ones"
-        )

@@ -13,11 +13,19 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
 
-__all__ = ["METADATA_FILE", "model_from_config", "model_from_folder", "read_metadata", "write_folder"]
+__all__ = [
+    "METADATA_FILE",
+    "empty_model_from_folder",
+    "model_from_config",
+    "model_from_folder",
+    "read_metadata",
+    "write_folder",
+]
 
 METADATA_FILE = "dmaxlit.json"
 
@@ -52,6 +60,10 @@ def model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) ->
         )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
+        if "does not support an attention implementation" in reason:
+            raise UserError(
+                f"attn_implementation: expected eager for {reason.split()[0]}, which has no other, got {attention!r}"
+            ) from error
         raise UserError(f"pretrained: cannot load a model from {str(source)!r} ({reason})") from error
     model, info = loaded
     problems = [key for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind, [])]
@@ -61,6 +73,24 @@ def model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) ->
             f"for instance {min(map(str, problems))}"
         )
     assert isinstance(model, PreTrainedModel), "transformers gives a model"
+    return model
+
+
+def empty_model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder or the hub on the meta device: shapes without weights; only the config is read.
+
+    Raises:
+        UserError: If there is no config, or none that transformers knows.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention, dtype=dtype
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason})") from error
     return model
 
 
@@ -98,9 +128,20 @@ def model_from_config(
 
 
 def write_folder(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    metadata: dict[str, Any],
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a model folder whole or not at all; an existing one is replaced only once the new one is complete.
+
+    Args:
+        folder: Where.
+        model: The model.
+        tokenizer: Its tokenizer.
+        metadata: What ``dmaxlit.json`` is to hold.
+        weights: The weights, where the model itself holds only a part of them.
 
     Raises:
         UserError: If ``folder`` exists and is something else than a model folder of ours.
@@ -111,7 +152,7 @@ def write_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save_pretrained(staging)
+        model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
         staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone

@@ -60,8 +60,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def ensure_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Give the tokenizer a mask token if it has none; return the tokens that were added.
 
-    The embedding of an added token is drawn by transformers from the distribution of the existing ones
-    (``resize_token_embeddings`` with ``mean_resizing``), so that training starts from a plausible input.
+    Its embedding is :mod:`dmaxlit.backbone.mask_embedding`'s business.
     """
     if tokenizer.mask_token_id is not None:
         return []

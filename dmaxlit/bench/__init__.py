@@ -1,7 +1,8 @@
 """Benchmarks: commands that make the figures we state."""
 
+from dmaxlit.bench.adaptation import METHODS, AdaptationBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 
-__all__ = ["DecodeSpeedBench", "DecoderBench", "SelfCorrectionBench"]
+__all__ = ["METHODS", "AdaptationBench", "DecodeSpeedBench", "DecoderBench", "SelfCorrectionBench"]

@@ -30,7 +30,7 @@ def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, token
     for start in range(len(prompt) // length * length, end, length):
         first = max(start, len(prompt))
         while mask in ids[first : start + length]:
-            window = torch.tensor([ids[: start + length]], device=denoiser.embedding.device)
+            window = torch.tensor([ids[: start + length]], device=denoiser.device)
             blocks = torch.arange(start + length, device=window.device) // length
             allowed = (blocks[None, :] <= blocks[:, None])[None]
             positions = torch.arange(start + length, device=window.device)[None]
@@ -46,7 +46,7 @@ def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, toke
     concatenation at every forward. Arguments and result as in :func:`naive_loop`.
     """
     length, mask = denoiser.block_length, denoiser.special.mask
-    device = denoiser.embedding.device
+    device = denoiser.device
     end = -(-(len(prompt) + max_new_tokens) // length) * length
     ids = prompt + [mask] * (end - len(prompt))
     cache, cached = DynamicCache(), 0

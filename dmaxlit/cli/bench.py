@@ -8,7 +8,7 @@ from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.errors import UserError
 
-__all__ = ["BENCHMARKS", "decode", "decoders", "run", "self_correction"]
+__all__ = ["BENCHMARKS", "adaptation", "decode", "decoders", "run", "self_correction"]
 
 
 def run(command: str, args: list[str]) -> None:
@@ -86,6 +86,35 @@ def decoders(
     print(DecoderBench(models or DecoderBench.models, Path(output), num_examples, batch_size).run())
 
 
+def adaptation(
+    output: str = "runs/adaptation",
+    configs: str = "configs",
+    seeds: list[int] | None = None,
+    autoregressive_steps: int = 600,
+    steps: int = 300,
+    num_examples: int = 500,
+    methods: list[str] | None = None,
+) -> None:
+    """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
+
+    On the chain task's easy prompts, same budget for all. Finished models and results are kept under the output folder: run it again
+    after an interruption and it goes on.
+
+    Args:
+        output: Folder for models, results.json and table.md.
+        configs: Folder of the recipes, of which pretrain.yaml gives sizes and rates.
+        seeds: Training seeds; each has an autoregressive model of its own. Default: 0 1 2.
+        autoregressive_steps: Steps of that model.
+        steps: Steps of each adaptation.
+        num_examples: Unseen test prompts each model is judged on.
+        methods: Some of warm-up, no warm-up and from scratch. Default: all.
+    """
+    from dmaxlit.bench import METHODS, AdaptationBench
+
+    numbers, names = tuple(seeds or (0, 1, 2)), tuple(methods or METHODS)
+    print(AdaptationBench(Path(output), Path(configs), numbers, autoregressive_steps, steps, num_examples, names).run())
+
+
 def decode(
     output: str = "runs/decode_speed",
     batches: list[int] | None = None,
@@ -126,6 +155,7 @@ def decode(
 
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
+    "adaptation": adaptation,
     "decode": decode,
     "decoders": decoders,
     "self_correction": self_correction,

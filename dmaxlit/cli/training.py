@@ -21,7 +21,7 @@ from dmaxlit.data.corpus import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 
-__all__ = ["DMaxCLI", "Parser", "run"]
+__all__ = ["DMaxCLI", "Parser", "carry_out", "run"]
 
 _DESCRIPTION = """{summary}
 
@@ -47,9 +47,14 @@ _NOT_CHECKED = ("best", "last", "hpc", "registry", "s3", "gs", "http", "https") 
 
 def run(command: str, args: list[str]) -> None:
     """Carry out ``fit``, ``validate``, ``test`` or ``predict``."""
+    carry_out(command, args)
+
+
+def carry_out(command: str, args: list[str], module: type[DMaxModule] = DMaxModule) -> DMaxModule:
+    """Carry out a command with a module class; returns the module."""
     hush()
-    DMaxCLI(
-        DMaxModule,
+    cli = DMaxCLI(
+        module,
         SelfDistilledDataModule,
         save_config_kwargs={"overwrite": True},
         trainer_class=DMaxTrainer,
@@ -60,6 +65,7 @@ def run(command: str, args: list[str]) -> None:
         auto_configure_optimizers=False,
         args=[command, *with_class_paths(with_options(with_bases(args)), SLOTS)],
     )
+    return cast(DMaxModule, cli.model)
 
 
 class Parser(LightningArgumentParser):

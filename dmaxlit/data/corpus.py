@@ -139,6 +139,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
             self._dry_folder = TemporaryDirectory(prefix="dmaxlit-")
             corpus = Path(self._dry_folder.name) / corpus.name
             settings = replace(settings, num_prompts=min(settings.num_prompts, self.batch_size), keep="all")
+        module: Any = trainer.lightning_module
+        if not corpus.exists() and getattr(module.backbone, "is_deferred", False):
+            raise UserError(
+                f"distill: expected {str(corpus)!r} to be there, or weights to write it with, which backbone.defer "
+                "reads later; write it first, with `dmaxlit distill`"
+            )
         distill_for_training(trainer, self.task, corpus, settings)
 
     def setup(self, stage: str | None = None) -> None:

@@ -123,7 +123,7 @@ class BlockDecoder:
 
     def _rows(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Row]:
         denoiser = self.denoiser
-        vocab_size = denoiser.embedding.shape[0]
+        vocab_size = denoiser.num_tokens
         return make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
 
     def _decode(self, prompts: list[Row], watched: bool) -> Iterator[ForwardEvent]:
@@ -132,12 +132,12 @@ class BlockDecoder:
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
         rows = [rows[place] for place in arrange(rows, range(len(rows)))]
         longest = max(row.length for row in prompts)
-        table, versions = self.denoiser.embedding, 1 + self.decoder.copies
-        sees = self.decoder.sees(self.denoiser.block_length).to(table.device) if versions > 1 else None
+        versions = 1 + self.decoder.copies
+        sees = self.decoder.sees(self.denoiser.block_length).to(self.denoiser.device) if versions > 1 else None
         forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees, self.compile)
         state = self._open(rows)
         while rows:
-            hidden = forward(rows, input_embeddings(table, state))
+            hidden = forward(rows, input_embeddings(self.denoiser.embed, state))
             logits = self._logits(hidden, None if watched else self.decoder.reads(state))
             if versions > 1:
                 logits = logits.view(len(rows), versions, -1, logits.shape[-1])
@@ -200,7 +200,7 @@ class BlockDecoder:
     def _open(self, rows: list[Row]) -> BlockState:
         """Fresh states of the rows' current blocks."""
         special, length = self.denoiser.special, self.denoiser.block_length
-        device = self.denoiser.embedding.device
+        device = self.denoiser.device
         ids = torch.tensor([row.head + [special.mask] * (length - len(row.head)) for row in rows], device=device)
         head = torch.tensor([len(row.head) for row in rows], device=device)
         editable = torch.arange(length, device=device) >= head.unsqueeze(1)

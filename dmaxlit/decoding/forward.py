@@ -51,7 +51,7 @@ class BlockForward:
         compile: bool = False,
     ) -> None:
         self._denoiser = denoiser
-        self._device = denoiser.embedding.device
+        self._device = denoiser.device
         self._width = denoiser.block_length if sees is None else sees.shape[0]
         self._sees = sees
         self._scratch = length - denoiser.block_length + self._width
@@ -135,7 +135,7 @@ class BlockForward:
         """Embeddings of the pending tokens, ``[G, P, width]``, padded on the left."""
         pad = self._denoiser.special.pad
         ids = [[pad] * (pending - row.pending) + row.tokens[row.cached : row.start] for row in rows]
-        return F.embedding(torch.tensor(ids, device=self._device), self._denoiser.embedding)
+        return self._denoiser.embed(torch.tensor(ids, device=self._device))
 
 
 def _power_of_two(number: int, least: int = 1) -> int:

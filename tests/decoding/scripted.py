@@ -32,8 +32,15 @@ class ScriptedDenoiser(nn.Module):
         self.modes = set()
 
     @property
-    def embedding(self):
-        return self.table
+    def num_tokens(self):
+        return len(self.table)
+
+    @property
+    def device(self):
+        return self.table.device
+
+    def embed(self, ids):
+        return self.table[ids]
 
     def hidden(self, allowed, position_ids, cache=None, inputs_embeds=None):
         assert not torch.is_grad_enabled()

@@ -1,0 +1,67 @@
+"""What a model must be like for masks, embeddings and logits to be exact; any other is refused with the reason."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from dmaxlit.errors import UserError
+
+__all__ = ["logit_transform", "refuse_unsupported"]
+
+_LOGIT_TRANSFORMS = ("logits_scaling", "logit_scale")
+
+
+def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) -> None:
+    """Refuse a model that our masks, embeddings or logits would get silently wrong.
+
+    Args:
+        model: The model, with or without weights.
+        max_length: Longest sequence it is used on; a sliding window of at least that many tokens hides nothing.
+        attention: ``sdpa`` or ``eager``.
+
+    Raises:
+        UserError: If so; the message gives the reason.
+    """
+    config = model.config
+    name = config.model_type
+    for setting in _LOGIT_TRANSFORMS:
+        if getattr(config, setting, None) not in (None, 1.0):
+            raise UserError(f"backbone: {name} rescales its logits ({setting}), which is not supported")
+    if getattr(config, "attn_logit_softcapping", None) is not None and attention != "eager":
+        raise UserError(
+            f"attn_implementation: expected eager for {name}, which caps its attention scores, got {attention!r}"
+        )
+    if not isinstance(model.get_input_embeddings(), nn.Embedding):
+        kind = type(model.get_input_embeddings()).__name__
+        raise UserError(f"backbone: expected {name} to embed tokens by one table, got {kind}")
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise UserError(f"backbone: {name} feeds token ids to every layer, which hybrid embeddings do not support")
+    kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention", "sliding_attention"}
+    if kinds:
+        raise UserError(
+            f"backbone: expected full attention in every layer, got {', '.join(sorted(kinds))} in {name}: "
+            "a block attends to all earlier ones"
+        )
+    window = _window(config)
+    if window is not None and window < max_length:
+        raise UserError(
+            f"backbone.max_length: expected at most {window}, the sliding window of {name}, got {max_length}: "
+            "a block attends to all earlier ones"
+        )
+
+
+def _window(config: PretrainedConfig) -> int | None:
+    """Tokens that the layer with the narrowest view attends to; None if all see everything."""
+    window: int | None = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return window if "sliding_attention" in kinds else None
+    return window if getattr(config, "use_sliding_window", True) else None
+
+
+def logit_transform(config: Any) -> Callable[[Tensor], Tensor] | None:
+    """What the model does to its logits after the output embedding: Gemma 2 caps them softly, most do nothing."""
+    cap: float | None = getattr(config, "final_logit_softcapping", None)
+    return None if cap is None else lambda logits: cap * (logits / cap).tanh()

@@ -1,0 +1,94 @@
+"""Folders to which each rank has written its part of a checkpoint, read without executing anything in them.
+
+``torch.distributed.checkpoint`` describes the parts in a pickle, ``.metadata``, and pickles values that are no tensors.
+Both are read here with unpicklers that know plain data and the description's own classes alone.
+"""
+
+import pickle
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from dmaxlit.errors import UserError
+
+__all__ = ["METADATA", "is_sharded_checkpoint", "read_shards"]
+
+METADATA = "meta.pt"  # Lightning's name for what is no shard
+_DESCRIPTION = ".metadata"
+_TRUSTED = {
+    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, (torch.dtype, torch.layout)))},
+    "torch.serialization": {"_get_layout"},
+    "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _TRUSTED.get(module, ()):
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
+class _PlainPlanner(DefaultLoadPlanner):
+    """Reads values that are no tensors, such as learning rates, as plain data."""
+
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
+        plain = torch.load(value, weights_only=True)
+        clean = BytesIO()
+        torch.save(plain, clean)
+        clean.seek(0)
+        super().load_bytes(read_item, clean)
+
+
+def is_sharded_checkpoint(path: str | Path) -> bool:
+    """Whether it is a folder written by ranks together."""
+    return (Path(path) / METADATA).is_file() and (Path(path) / _DESCRIPTION).is_file()
+
+
+def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) -> None:
+    """Fill the tensors of ``state``, each rank its part of those that are sharded.
+
+    Args:
+        state: Nested dictionaries; tensors are filled in place, other values replaced.
+        path: The folder.
+        alone: Read in this process alone, even if there are others.
+
+    Raises:
+        UserError: If it is damaged, lacks a tensor, or names anything but tensors and plain data.
+    """
+    try:
+        _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load()
+        with warnings.catch_warnings():  # it warns of reading in one process, which is what `alone` asks for
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(state, storage_reader=FileSystemReader(path), planner=_PlainPlanner(), no_dist=alone)
+    except CheckpointException as error:  # what went wrong on some rank, with its traceback
+        first = next(iter(error.failures.values()))[0]
+        raise _damaged(path, first) from error
+    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | Path, error: BaseException) -> UserError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"checkpoint: {str(path)!r} cannot be read, it may be damaged ({reason})")

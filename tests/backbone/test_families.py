@@ -1,0 +1,223 @@
+"""Every family of decoder-only models, each as a tiny random checkpoint made on the spot."""
+
+import copy
+import json
+
+import lightning as L
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
+from dmaxlit.data.tasks import TASKS
+from dmaxlit.decoding import BlockDecoder, make_decoder
+from tests.conftest import make_batch
+from tests.test_module import QUIET, assert_same_weights, loader
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": 35,
+    "bos_token_id": None,
+    "eos_token_id": 36,
+}
+# What each differs in; a window as long as the context hides nothing.
+FAMILIES = {
+    "llama": {"model_type": "llama"},
+    "mistral": {"model_type": "mistral", "sliding_window": 64},
+    "qwen2": {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 8, "tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16, "tie_word_embeddings": True},
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+    "gemma": {"model_type": "gemma", "head_dim": 16},
+    "gemma2": {"model_type": "gemma2", "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 64},
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 64},
+    "olmo": {"model_type": "olmo"},
+    "olmo2": {"model_type": "olmo2"},
+}
+EAGER = {"gemma2"}
+
+
+def plain_tokenizer(folder):
+    """The chain task's tokenizer without its mask token: 37 tokens, as an autoregressive model would come with."""
+    TASKS.get("chain").tokenizer().save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["added_tokens"] = [each for each in settings["added_tokens"] if each["id"] < 37]
+    settings["model"]["vocab"] = {word: i for word, i in settings["model"]["vocab"].items() if i < 37}
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    del told["mask_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+
+
+def checkpoint(folder, rows=37, **settings):
+    """A random autoregressive checkpoint."""
+    options = {**SIZES, **settings}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(options.pop("model_type"), vocab_size=rows, **options), dtype=torch.float32
+        )
+    model.save_pretrained(folder)
+    plain_tokenizer(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """(checkpoint, denoiser) of a family."""
+    source = checkpoint(tmp_path_factory.mktemp(request.param) / "ar", **FAMILIES[request.param])
+    attention = "eager" if request.param in EAGER else "sdpa"
+    return source, Denoiser(pretrained=source, block_length=8, attn_implementation=attention)
+
+
+def hidden_of(denoiser, clean):
+    """Hidden states of the clean half alone: blocks see themselves and earlier ones."""
+    positions = torch.arange(clean.ids.shape[1]).expand_as(clean.ids)
+    blocks = clean.blocks
+    allowed = (blocks[:, None] >= blocks).expand(len(clean.ids), -1, -1)
+    with torch.no_grad():
+        return denoiser.hidden(allowed, positions, input_ids=clean.ids)
+
+
+def test_the_checkpoint_gets_a_mask_token_and_a_row_for_it(family):
+    source, denoiser = family
+    assert AutoTokenizer.from_pretrained(source).mask_token is None
+    assert denoiser.special.mask == 37
+    table = denoiser.embedding.detach()
+    assert len(table) == 38
+    others = table[:37]
+    torch.testing.assert_close(table[37].norm(), others.norm(dim=-1).mean())
+    assert torch.cosine_similarity(table[37], others.mean(0), dim=0) > 0.9999
+    original = AutoModelForCausalLM.from_pretrained(source).get_input_embeddings().weight
+    assert torch.equal(others, original)
+
+
+def test_attention_is_bidirectional_in_a_block_and_causal_between_blocks(family):
+    _, denoiser = family
+    denoiser.eval()
+    clean = make_batch(special=denoiser.special)
+    changed = copy.deepcopy(clean)
+    changed.ids[0, 14] = (clean.ids[0, 14] + 1) % 35  # second block of three
+    before, after = hidden_of(denoiser, clean)[0], hidden_of(denoiser, changed)[0]
+    moved = (before - after).abs().amax(-1)
+    assert (moved[:8] == 0).all()
+    assert (moved[8:14] > 1e-6).all(), "a later token of the block moves an earlier one"
+    assert (moved[16:] > 1e-6).any()
+
+
+def test_logits_are_the_model_s_own_where_nothing_but_blocks_of_one_is_asked(family):
+    source, _ = family
+    theirs = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager")
+    ours = Denoiser(pretrained=source, block_length=1, attn_implementation="eager").eval()
+    clean = make_batch(block_length=1, special=ours.special)
+    clean.roles[:] = 2
+    ids = clean.ids.clamp(max=36)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        positions = torch.arange(ids.shape[1]).expand_as(ids)
+        causal = torch.ones(len(ids), ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+        logits = ours.logits(ours.hidden(causal, positions, inputs_embeds=ours.embed(ids)))
+    torch.testing.assert_close(logits[..., :37], expected, atol=2e-5, rtol=1e-4)
+    assert (logits[..., 37] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("name", ["threshold", "spd"])
+def test_cached_decoding_is_uncached_decoding(family, name):
+    _, denoiser = family
+    prompts = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3, 5, 8, 9], list(range(17))]
+    answers = [
+        [row.token_ids for row in BlockDecoder(denoiser, make_decoder(name), 3, use_cache=cache).generate(prompts, 20)]
+        for cache in (True, False)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_it_trains_exports_and_reads_back(family, tmp_path):
+    _, denoiser = family
+    module = DMaxModule(copy.deepcopy(denoiser).train(), "on_policy")
+    L.Trainer(**QUIET, max_steps=1).fit(module, loader())
+    mask = denoiser.special.mask
+    assert not torch.equal(module.backbone.embedding[mask], denoiser.embedding[mask]), "the mask embedding learns"
+    module.export(tmp_path / "m")
+    again = load(tmp_path / "m", attn_implementation=str(denoiser.model.config._attn_implementation))
+    assert_same_weights(module, again)
+    clean = make_batch(special=denoiser.special)
+    module.eval()
+    torch.testing.assert_close(hidden_of(again.backbone, clean), hidden_of(module.backbone, clean))
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        ({"model_type": "mistral", "sliding_window": 32}, {}, "max_length: expected at most 32, the sliding window"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1},
+            {},
+            "most 32",
+        ),
+        ({"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 16}, {}, "most 16"),
+        ({"model_type": "gemma2", "head_dim": 16, "sliding_window": 64}, {}, "attn_implementation: expected eager"),
+        ({"model_type": "granite", "logits_scaling": 8.0}, {}, "rescales its logits"),
+        ({"model_type": "llama"}, {"max_length": 7}, "block_length: expected at most the 7 positions"),
+    ],
+    ids=["mistral", "qwen2", "gemma3", "gemma2", "granite", "too short"],
+)
+def test_a_model_that_would_be_silently_wrong_is_refused(tmp_path, settings, options, message):
+    source = checkpoint(tmp_path / "ar", **settings)
+    with pytest.raises(UserError, match=message) as caught:
+        Denoiser(pretrained=source, block_length=8, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_is_no_obstacle_to_sequences_that_fit_into_it(tmp_path):
+    source = checkpoint(tmp_path / "ar", model_type="mistral", sliding_window=32)
+    denoiser = Denoiser(pretrained=source, block_length=8, max_length=37)
+    assert denoiser.max_length == 32
+    DMaxModule(denoiser).export(tmp_path / "m")
+    assert load(tmp_path / "m").backbone.max_length == 32, "an export remembers"
+
+
+# ---- the mask embedding ---------------------------------------------------------------------------------------------
+
+
+def test_a_row_the_table_has_already_is_used_but_not_as_it_is(tmp_path):
+    # As Qwen's: more rows than tokens, the rest never trained.
+    denoiser = Denoiser(pretrained=checkpoint(tmp_path / "ar", rows=64, model_type="llama"), block_length=8)
+    table = denoiser.embedding.detach()
+    assert table.shape[0] == 64
+    torch.testing.assert_close(table[37].norm(), table[:37].norm(dim=-1).mean())
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1e-4, False), (0.5, True)])
+def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, kept):
+    folder = tmp_path / "ar"
+    checkpoint(folder, rows=38, model_type="llama")
+    TASKS.get("chain").tokenizer().save_pretrained(folder)  # with the mask token
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[37] *= factor
+    model.save_pretrained(folder)
+    denoiser = Denoiser(pretrained=str(folder), block_length=8)
+    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == kept
+    assert not is_vanishing(denoiser.model.get_input_embeddings(), 37, 38)
+
+
+def test_rows_are_written_in_the_table_s_type_and_nowhere_else():
+    table = torch.nn.Embedding(10, 4, dtype=torch.bfloat16)
+    before = table.weight.detach().clone()
+    init_mask_embedding(table, [7, 9], 8)
+    same = (table.weight == before).all(-1)
+    assert same.tolist() == [True] * 7 + [False, True, False]
+    kept = before[:7].double()
+    expected = kept.sum(0) / kept.sum(0).norm() * kept.norm(dim=-1).mean()
+    torch.testing.assert_close(table.weight[9].double(), expected, atol=1e-2, rtol=1e-2)
