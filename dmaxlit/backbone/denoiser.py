@@ -12,8 +12,11 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import ViewCache
+from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
-from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
+from dmaxlit.backbone.hub import fetch
+from dmaxlit.backbone.llada2_config import came_from_llada2
+from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
@@ -51,6 +54,10 @@ class Denoiser(nn.Module):
             checkpoint was exported with, else 32.
         attn_implementation: ``sdpa`` or ``eager``.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
+        mask_token: Text of the token that stands for one not decided yet. Default: the tokenizer's mask token, or
+            ``<|mask|>``, which is added if it is no token yet (but not to a checkpoint that was trained with one).
+        eos_token: Text of the token that ends a response. Default: the tokenizer's, or what config.json says.
+        gradient_checkpointing: Keep no activations inside layers but compute them again in the backward pass.
     """
 
     def __init__(
@@ -61,6 +68,9 @@ class Denoiser(nn.Module):
         block_length: int | None = None,
         attn_implementation: Literal["sdpa", "eager"] = "sdpa",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        mask_token: str | None = None,
+        eos_token: str | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if (pretrained is None) == (config is None):
@@ -71,13 +81,16 @@ class Denoiser(nn.Module):
             raise UserError(
                 f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attn_implementation!r}"
             )
-        source = None if pretrained is None else resolve_folder(pretrained)
+        source = None if pretrained is None else fetch(pretrained)
         if tokenizer is None and source is None:
             raise UserError(
                 "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
             )
         self.tokenizer = load_tokenizer(tokenizer or str(source))
-        ensure_special_tokens(self.tokenizer)
+        stored = {} if source is None else read_config(source)
+        name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
+        if not came_from_llada2(stored):
+            ensure_special_tokens(self.tokenizer)
         self.special = SpecialIds.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
         self.block_length = int(block_length or self.metadata.get("block_length", 32))
@@ -87,11 +100,15 @@ class Denoiser(nn.Module):
         self.model: PreTrainedModel
         if source is not None:
             self.model = model_from_folder(source, attn_implementation, torch_dtype)
-            if len(self.tokenizer) > self.embedding.shape[0]:
+            if came_from_llada2(stored):
+                require_rows(self.tokenizer, self.embedding.shape[0])
+            elif len(self.tokenizer) > self.embedding.shape[0]:
                 self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=True)
         else:
             self.model = model_from_config(config or {}, self.tokenizer, attn_implementation, torch_dtype)
         _refuse_unsupported(self.model)
+        if gradient_checkpointing:
+            self.model.gradient_checkpointing_enable()
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
         if self.max_length == 0:
             raise UserError(

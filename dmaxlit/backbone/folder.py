@@ -15,6 +15,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from dmaxlit.backbone.files import read_config, weight_files
+from dmaxlit.backbone.llada2 import model_from_llada2
+from dmaxlit.backbone.llada2_config import MODEL_TYPES
 from dmaxlit.errors import UserError
 
 __all__ = ["METADATA_FILE", "model_from_config", "model_from_folder", "read_metadata", "write_folder"]
@@ -40,15 +43,24 @@ def read_metadata(folder: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model from a folder or the hub; only safetensors are read.
+def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint's is run.
 
     Raises:
         UserError: If it is missing, damaged or incomplete.
     """
+    stored = read_config(source)
+    if stored.get("model_type") in MODEL_TYPES:
+        return model_from_llada2(source, stored, attention, dtype)
+    weight_files(source)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, attn_implementation=attention, dtype=dtype, use_safetensors=True, output_loading_info=True
+            source,
+            trust_remote_code=False,
+            attn_implementation=attention,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
