@@ -31,7 +31,7 @@ def test_there_and_back(dmax, published, tmp_path):
         ("./nowhere out", "pretrained: expected a model folder, a hub id or builtin:NAME, got './nowhere'"),
         ("builtin:chain-base out", "source: expected a model that came from LLaDA2-MoE, got a qwen3"),
         ("{published} {published}", "dest: expected a folder that does not exist yet, got"),
-        ("{published} out --to gguf", "to: expected transformers, llada2 or null, got 'gguf'"),
+        ("{published} out --to gguf", "to: expected 'transformers', 'llada2' or null, got 'gguf'"),
         ("{published} out --to llada2", "to: expected the form that"),
         ("{published} out --max_shard_size lots", "max_shard_size: expected a size such as 5GB or 500MB, got 'lots'"),
     ],
