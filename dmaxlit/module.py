@@ -184,7 +184,7 @@ class DMaxModule(Generates, L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""
         made = optimizers(self.named_parameters(), self.optimizer, self.lr_scheduler)
-        schedule = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
+        schedule: Any = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
         if hasattr(schedule, "run_lasts"):
             schedule.run_lasts(self.trainer.estimated_stepping_batches)
         return made

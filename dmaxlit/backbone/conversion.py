@@ -15,7 +15,7 @@ from dmaxlit.backbone.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.llada2_config import MODEL_TYPES, from_glm, to_glm
 from dmaxlit.errors import UserError
 
-__all__ = ["Form", "convert"]
+__all__ = ["ALONG", "Form", "convert", "refuse_existing"]
 
 Form = Literal["transformers", "llada2"]
 
@@ -52,8 +52,7 @@ def convert(
     """
     size, cast = shard_size(max_shard_size), _dtype(dtype)
     folder, dest = fetch(str(source)), Path(dest)
-    if dest.exists() or dest.is_symlink():
-        raise UserError(f"dest: expected a folder that does not exist yet, got {str(dest)!r}")
+    refuse_existing(dest)
     stored = read_config(folder)
     is_published = stored.get("model_type") in MODEL_TYPES
     form: Form = to or ("transformers" if is_published else "llada2")
@@ -67,6 +66,16 @@ def convert(
     casts = {} if cast is None else {name: cast for name in tensors if not name.endswith(ROUTER_BIAS)}
     _write(dest, tensors, casts, config, beside, size)
     return form
+
+
+def refuse_existing(dest: Path) -> None:
+    """Refuse to write where something is already.
+
+    Raises:
+        UserError: If so.
+    """
+    if dest.exists() or dest.is_symlink():
+        raise UserError(f"dest: expected a folder that does not exist yet, got {str(dest)!r}")
 
 
 def _translated(

@@ -16,6 +16,7 @@ from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2_config import came_from_llada2
+from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
@@ -107,6 +108,7 @@ class Denoiser(nn.Module):
         else:
             self.model = model_from_config(config or {}, self.tokenizer, attn_implementation, torch_dtype)
         _refuse_unsupported(self.model)
+        keep_routers_in_float32(self.model)
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout

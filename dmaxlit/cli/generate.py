@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.cli.arguments import call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def generate(
     trace: bool = False,
     trace_file: str | None = None,
     device: str = "auto",
+    dtype: Dtype = "float32",
 ) -> None:
     """Answer prompts. Each answer is printed with its tokens, forwards and tokens per forward (TPF).
 
@@ -73,6 +74,7 @@ def generate(
         trace: Show each answer in the making, forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.decoding.Trace reads it).
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
     from dmaxlit.answers import DecodeSettings
     from dmaxlit.evaluation import default_budget
@@ -82,7 +84,7 @@ def generate(
     if trace_file and not Path(trace_file).absolute().parent.is_dir():
         raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
     given = _prompts(prompt, prompts, task, task_options, num_prompts)
-    module = load_model(model, device)
+    module = load_model(model, device, dtype)
     settings = DecodeSettings(
         decoder,
         decoder_options or {},

@@ -25,7 +25,7 @@ CONFIG = {
     "hidden_act": "silu",
     "max_position_embeddings": 2048,
     "model_type": "llada2_moe",
-    "moe_intermediate_size": 12,
+    "moe_intermediate_size": 16,  # rows of whole 16 bytes also in bfloat16, as grouped products want them
     "norm_topk_prob": True,
     "num_experts_per_tok": 3,
     "norm_head": False,
