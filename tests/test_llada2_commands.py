@@ -53,7 +53,7 @@ def hub(tmp_path_factory, monkeypatch):
 def questions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    rows = [{"question": f"What is {i} + {i}?", "answer": f"It is #### {2 * i}"} for i in range(12)]
+    rows = [{"question": f"What is {i} + {i}?", "answer": f"It is #### {2 * i}"} for i in range(6)]
     for name in ("questions.jsonl", "gsm8k_test.jsonl"):
         Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -71,13 +71,13 @@ def test_the_four_commands_from_llada_to_dmax(hub, questions, capsys):
     assert list(said) == ["distill", "fit", "generate", "convert"]
     # A model with random weights never finishes an answer.
     main([*shortened(said["distill"], max_new_tokens=40), "--keep", "all", "--device", "cpu"])
-    assert len(Path("runs/llada2_mini_oput/corpus.jsonl").read_text().splitlines()) == 12
+    assert len(Path("runs/llada2_mini_oput/corpus.jsonl").read_text().splitlines()) == 6
     assert not list(hub[0].glob("*.py"))
 
     main([*said["fit"], *ON_CPU, *QUIET, "--trainer.accumulate_grad_batches", "2", "--model.optimizer.lr", "0.01"])
     saved = torch.load("runs/llada2_mini_oput/checkpoints/last.ckpt", weights_only=True)
-    assert saved["global_step"] == 12  # 2 epochs of 12 rows, 2 rows a step
-    assert saved["lr_schedulers"][0]["total_steps"] == 12
+    assert saved["global_step"] == 6  # 2 epochs of 6 rows, 2 rows a step
+    assert saved["lr_schedulers"][0]["total_steps"] == 6
 
     capsys.readouterr()
     main([*shortened(said["generate"], max_new_tokens=40, num_prompts=3), "--device", "cpu"])

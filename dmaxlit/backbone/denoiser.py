@@ -110,7 +110,7 @@ class Denoiser(nn.Module):
         _refuse_unsupported(self.model)
         keep_routers_in_float32(self.model)
         if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            self.model.activation_checkpointing_enable()
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
         if self.max_length == 0:
             raise UserError(
