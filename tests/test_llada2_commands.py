@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "configs" / "llada2_mini_oput.yaml"
 ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+QUIET += ["--trainer.log_every_n_steps", "1"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
