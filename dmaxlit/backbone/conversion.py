@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer
 from transformers import Glm4MoeConfig
 
 from dmaxlit.backbone.files import LazyTensor, open_weights, read_config, shard_size, write_weights
@@ -21,6 +22,7 @@ Form = Literal["transformers", "llada2"]
 
 # What stands beside the weights and goes along: tokenizer, generation settings, remote code (which is not run), cards.
 ALONG = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*")
+_TOKENIZER = "tokenizer.json"
 _NOT_ALONG = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -41,8 +43,8 @@ def convert(
         max_shard_size: Largest file, as ``5GB``. Twice that much memory is enough.
         dtype: Type to write the weights in, as ``bfloat16``; default: as they are stored. The router's bias keeps its
             type, since sums of scores as close as that decide between experts.
-        like: Published checkpoint whose other files, such as its modelling code, are copied too where ``source`` has
-            none of that name: what a model exported after training needs to be served by the published engine.
+        like: Published checkpoint whose other files (tokenizer, modelling code, generation settings) are copied in
+            place of the source's: what a model exported after training needs to be served by the published engine.
 
     Returns:
         The form that was written.
@@ -61,7 +63,7 @@ def convert(
     if is_published == (form == "llada2"):
         found = "published checkpoint" if is_published else f"model in transformers' form ({stored.get('model_type')})"
         raise UserError(f"to: expected the form that {str(source)!r} is not in, got {form} for a {found}")
-    beside = [folder] if like is None else [folder, fetch(str(like), ALONG)]
+    beside = [folder] if like is None else [_same_vocabulary(fetch(str(like), ALONG), folder), folder]
     tensors, config = _translated(folder, stored, form, cast)
     casts = {} if cast is None else {name: cast for name in tensors if not name.endswith(ROUTER_BIAS)}
     _write(dest, tensors, casts, config, beside, size)
@@ -120,6 +122,8 @@ def _write(
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in beside:
             _copy_along(folder, staging)
+        if config["model_type"] in MODEL_TYPES:
+            _name_class_for_all(staging / "tokenizer_config.json")
         staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
         for path in staging.iterdir():
             path.chmod(0o644)
@@ -129,6 +133,25 @@ def _write(
         if isinstance(error, OSError):
             raise UserError(f"dest: cannot write {str(dest)!r} ({error})") from error
         raise
+
+
+def _same_vocabulary(like: Path, folder: Path) -> Path:
+    """The first folder, if its tokenizer has the same tokens as the second's."""
+    one, two = (
+        Tokenizer.from_file(str(each / _TOKENIZER)).get_vocab() if (each / _TOKENIZER).is_file() else None
+        for each in (like, folder)
+    )
+    if one is not None and two is not None and one != two:
+        raise UserError(f"like: expected a tokenizer with the tokens of {str(folder)!r}, got others in {str(like)!r}")
+    return like
+
+
+def _name_class_for_all(path: Path) -> None:
+    """Call the tokenizer's class by the name that transformers before version 5 knows too."""
+    if path.is_file():
+        settings = json.loads(path.read_text())
+        if settings.get("tokenizer_class") == "TokenizersBackend":
+            path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
 
 
 def _copy_along(folder: Path, staging: Path) -> None:

@@ -36,8 +36,9 @@ def convert(
         to: Form to write: transformers, or llada2 as published. Default: the one that the source is not in.
         max_shard_size: Largest file, as 5GB. Twice that much memory is enough.
         dtype: Type to write the weights in. Default: as they are stored. The router's bias always keeps its type.
-        like: Published checkpoint, a folder or hub id, whose other files are copied too where the source has none of
-            that name: what a model exported after training needs to be served by the published engine.
+        like: Published checkpoint, a folder or hub id, whose other files (tokenizer, modelling code, generation
+            settings) take the place of the source's: what a model exported after training needs to be served by the
+            published engine.
     """
     from dmaxlit.backbone.conversion import convert as convert_checkpoint
     from dmaxlit.backbone.conversion import refuse_existing

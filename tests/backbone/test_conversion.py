@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.backbone import conversion
 from dmaxlit.backbone.conversion import convert
-from tests.backbone.llada2_published import CONFIG, make_tensors, read_published, write_published
+from tests.backbone.llada2_published import CONFIG, make_tensors, read_published, write_published, write_tokenizer
 from tests.backbone.test_llada2 import blockwise, logits_of
 
 
@@ -94,6 +94,29 @@ def test_what_was_converted_can_be_trained_exported_and_converted_back(tmp_path,
     expected = make_tensors()
     expected["model.layers.1.mlp.experts.3.down_proj.weight"] *= 2
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_tokenizer_of_an_export_has_a_class_that_older_engines_know_or_is_the_published_one(tmp_path, published):
+    dmaxlit.load(published).export(tmp_path / "out")
+    convert(tmp_path / "out", tmp_path / "back")
+    settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+        == dmaxlit.load(tmp_path / "back").tokenizer.get_vocab()
+    )
+    convert(tmp_path / "out", tmp_path / "like", like=published)
+    for path in (*published.glob("tokenizer*"), *published.glob("*.py")):
+        assert (tmp_path / "like" / path.name).read_bytes() == path.read_bytes()
+    assert json.loads((tmp_path / "like" / "dmaxlit.json").read_text())["block_length"] == 32
+
+
+def test_a_base_with_another_tokenizer_is_refused(tmp_path, published, ours):
+    other = write_published(tmp_path / "other")
+    write_tokenizer(other, special=["<|endoftext|>", "<|mask|>"])
+    with pytest.raises(UserError, match="like: expected a tokenizer with the tokens of"):
+        convert(ours, tmp_path / "out", like=other)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize(
