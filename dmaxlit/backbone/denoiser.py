@@ -17,6 +17,7 @@ from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_m
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.routers import keep_routers_in_float32
+from dmaxlit.backbone.sdar import block_length_of
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
@@ -45,14 +46,14 @@ class Denoiser(nn.Module):
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
 
     Args:
-        pretrained: Folder or hub id of a transformers checkpoint, or ``builtin:NAME`` for a model shipped with
-            dmaxlit. Give this or ``config``.
+        pretrained: Folder or hub id of a transformers checkpoint, or of a published LLaDA2-MoE or SDAR, which are read
+            without their own code; or ``builtin:NAME`` for a model shipped with dmaxlit. Give this or ``config``.
         config: Settings of a fresh model: ``model_type`` and what else its transformers config takes. The vocabulary
             size and special ids come from the tokenizer.
         tokenizer: Folder or hub id of the tokenizer, or the name of a built-in task that has its own. Default: the
             one stored with ``pretrained``.
         block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: what the
-            checkpoint was exported with, else 32.
+            checkpoint was exported with or says (SDAR: 4), else 32.
         attn_implementation: ``sdpa`` or ``eager``.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
         mask_token: Text of the token that stands for one not decided yet. Default: the tokenizer's mask token, or
@@ -90,18 +91,19 @@ class Denoiser(nn.Module):
         self.tokenizer = load_tokenizer(tokenizer or str(source))
         stored = {} if source is None else read_config(source)
         name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
-        if not came_from_llada2(stored):
+        has_mask = came_from_llada2(stored) or block_length_of(stored) is not None  # trained with one already
+        if not has_mask:
             ensure_special_tokens(self.tokenizer)
         self.special = SpecialIds.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
-        self.block_length = int(block_length or self.metadata.get("block_length", 32))
+        self.block_length = int(block_length or self.metadata.get("block_length") or block_length_of(stored) or 32)
         if self.block_length < 1:
             raise UserError(f"block_length: expected at least 1, got {block_length}")
         torch_dtype: torch.dtype = getattr(torch, dtype)
         self.model: PreTrainedModel
         if source is not None:
             self.model = model_from_folder(source, attn_implementation, torch_dtype)
-            if came_from_llada2(stored):
+            if has_mask:
                 require_rows(self.tokenizer, self.embedding.shape[0])
             elif len(self.tokenizer) > self.embedding.shape[0]:
                 self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=True)

@@ -18,6 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from dmaxlit.backbone.files import read_config, weight_files
 from dmaxlit.backbone.llada2 import model_from_llada2
 from dmaxlit.backbone.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
+from dmaxlit.backbone.sdar import model_from_sdar
 from dmaxlit.errors import UserError
 
 __all__ = ["METADATA_FILE", "model_from_config", "model_from_folder", "read_metadata", "write_folder"]
@@ -52,6 +54,8 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
     stored = read_config(source)
     if stored.get("model_type") in MODEL_TYPES:
         return model_from_llada2(source, stored, attention, dtype)
+    if stored.get("model_type") == SDAR:
+        return model_from_sdar(source, stored, attention, dtype)
     weight_files(source)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, Glm4MoeConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, Glm4MoeConfig, PreTrainedTokenizerBase, Qwen3Config
 
 from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
 from dmaxlit.data.tasks import TASKS
 from dmaxlit.errors import UserError
 
@@ -62,8 +63,10 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
             raise UserError(f"tokenizer: task {source!r} has no tokenizer of its own; give a folder or hub id")
         return built_in
     folder = Path(source)
-    published = (folder / "config.json").is_file() and read_config(folder).get("model_type") in MODEL_TYPES
-    config = Glm4MoeConfig() if published else None  # transformers does not know the published model type
+    model_type = read_config(folder).get("model_type") if (folder / "config.json").is_file() else None
+    # Transformers does not know these published model types, only those whose mathematics is theirs.
+    stand_ins: dict[Any, Any] = {**dict.fromkeys(MODEL_TYPES, Glm4MoeConfig), SDAR: Qwen3Config}
+    config = stand_ins[model_type]() if model_type in stand_ins else None
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, config=config, trust_remote_code=False

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
@@ -31,11 +32,15 @@ def test_a_model_on_the_hub_is_read_with_its_block_length_and_nothing_that_runs_
     assert asked["ignore_patterns"] == ["*/*"]
 
 
+ANSWER: Any = SimpleNamespace(headers={}, request=None)
+NOT_FOUND = RepositoryNotFoundError("404 Client Error.\nmore", response=ANSWER)
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
         (LocalEntryNotFoundError("Got: ConnectError\nmore"), "the hub cannot be reached to look for it there"),
-        (RepositoryNotFoundError("404 Client Error.\nmore", response=SimpleNamespace(headers={}, request=None)), "404"),
+        (NOT_FOUND, "404"),
         (OSError("No space left on device"), "No space left on device"),
     ],
 )
