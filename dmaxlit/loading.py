@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from dmaxlit.backbone import Denoiser
 from dmaxlit.checkpoint import checkpoint_to_folder
@@ -10,7 +11,13 @@ from dmaxlit.module import DMaxModule
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, device: str = "cpu", attn_implementation: str = "sdpa") -> DMaxModule:
+def load(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    attn_implementation: str = "sdpa",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+) -> DMaxModule:
     """A trained model in eval mode, ready to ``generate``.
 
     Args:
@@ -18,6 +25,7 @@ def load(path: str | Path, *, device: str = "cpu", attn_implementation: str = "s
             hub id, or a ``.ckpt`` file written by ``fit``.
         device: Where to put it.
         attn_implementation: ``sdpa`` or ``eager``.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
 
     Raises:
         UserError: If there is no such model, or it is damaged.
@@ -25,6 +33,7 @@ def load(path: str | Path, *, device: str = "cpu", attn_implementation: str = "s
     if Path(path).suffix == ".ckpt":
         with tempfile.TemporaryDirectory() as folder:
             checkpoint_to_folder(path, Path(folder) / "model")
-            return load(Path(folder) / "model", device=device, attn_implementation=attn_implementation)
-    module = DMaxModule(Denoiser(pretrained=str(path), attn_implementation=attn_implementation))  # type: ignore[arg-type]
+            return load(Path(folder) / "model", device=device, attn_implementation=attn_implementation, dtype=dtype)
+    backbone = Denoiser(pretrained=str(path), attn_implementation=attn_implementation, dtype=dtype)  # type: ignore[arg-type]
+    module = DMaxModule(backbone)
     return module.eval().to(device)

@@ -221,7 +221,11 @@ class DMaxModule(Generates, L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""
-        return optimizers(self.named_parameters(), self.optimizer, self.lr_scheduler)
+        made = optimizers(self.named_parameters(), self.optimizer, self.lr_scheduler)
+        schedule: Any = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
+        if hasattr(schedule, "run_lasts"):
+            schedule.run_lasts(self.trainer.estimated_stepping_batches)
+        return made
 
     def _log_losses(self, losses: list[ViewLoss], total: Tensor, count: int) -> None:
         self.log("train/loss", total.detach() / max(count, 1), prog_bar=True, batch_size=max(count, 1))

@@ -59,16 +59,14 @@ def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     parts = pieces(hidden, head.vocab_size)
     if torch.is_grad_enabled() and (hidden.requires_grad or parameters):
-        total: Tensor = _Sum.apply(score, head, parts, hidden, *parameters)
+        total: Tensor = _Sum.apply(score, head, parts, hidden, *parameters)  # type: ignore[no-untyped-call]
         return total
     return torch.stack([score(head(hidden[part]), part) for part in parts]).sum()
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, score: Score, head: Head, parts: list[slice], hidden: Tensor, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, score: Score, head: Head, parts: list[slice], hidden: Tensor, *parameters: Tensor) -> Tensor:
         gradient = torch.zeros_like(hidden)
         sums = [torch.zeros_like(parameter, dtype=_at_least_float(parameter)) for parameter in parameters]
         total = torch.zeros((), device=hidden.device)

@@ -14,7 +14,8 @@ from tests.conftest import make_denoiser
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
-ON_CHAIN = [path for path in CONFIGS if path.stem != "reasoning_gym"]
+# Those for LLaDA2 run in test_llada2_commands.py, on a stand-in for it.
+ON_CHAIN = [path for path in CONFIGS if path.stem != "reasoning_gym" and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -97,4 +98,7 @@ def test_a_variant_is_the_quickstart_but_for_what_it_says(name, differs):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_schedule_lasts_as_long_as_training(path):
     settings = settings_of(path.stem)
+    if settings["model"]["lr_scheduler"]["class_path"].endswith("WarmupCosine"):
+        assert settings["model"]["lr_scheduler"]["init_args"]["total_steps"] is None  # it asks the trainer
+        return
     assert settings["model"]["lr_scheduler"]["init_args"]["T_max"] == settings["trainer"]["max_steps"]

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import ViewCache
+from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.folder import (
     empty_model_from_folder,
     model_from_config,
@@ -23,10 +24,14 @@ from dmaxlit.backbone.folder import (
     read_metadata,
     write_folder,
 )
+from dmaxlit.backbone.hub import fetch
+from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
+from dmaxlit.backbone.routers import keep_routers_in_float32
+from dmaxlit.backbone.sdar import block_length_of
 from dmaxlit.backbone.sharding import is_sharded, load_shards, shard, whole_weights
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
-from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
+from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
 from dmaxlit.errors import UserError
 from dmaxlit.soft import SoftTokens, embed_mixtures
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
@@ -80,14 +85,14 @@ class Denoiser(nn.Module):
     the masked one by training.
 
     Args:
-        pretrained: Folder or hub id of a transformers checkpoint, or ``builtin:NAME`` for a model shipped with
-            dmaxlit. Give this or ``config``.
+        pretrained: Folder or hub id of a transformers checkpoint, or of a published LLaDA2-MoE or SDAR, which are read
+            without their own code; or ``builtin:NAME`` for a model shipped with dmaxlit. Give this or ``config``.
         config: Settings of a fresh model: ``model_type`` and what else its transformers config takes. The vocabulary
             size and special ids come from the tokenizer.
         tokenizer: Folder or hub id of the tokenizer, or the name of a built-in task that has its own. Default: the
             one stored with ``pretrained``.
         block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: what the
-            checkpoint was exported with, else 32.
+            checkpoint was exported with or says (SDAR: 4), else 32.
         attn_implementation: ``sdpa`` or ``eager``.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
         max_length: Longest sequence, in tokens; only whole blocks of it count. Default: what the checkpoint was
@@ -96,6 +101,9 @@ class Denoiser(nn.Module):
             memory for a third more work. The clean half is then computed with every view.
         defer: Read the weights of ``pretrained`` only once the trainer has decided where they go: under FSDP each rank
             then reads its own part, and none ever holds the whole.
+        mask_token: Text of the token that stands for one not decided yet. Default: the tokenizer's mask token, or
+            ``<|mask|>``, which is added if it is no token yet (but not to a checkpoint that was trained with one).
+        eos_token: Text of the token that ends a response. Default: the tokenizer's, or what config.json says.
     """
 
     def __init__(
@@ -109,6 +117,8 @@ class Denoiser(nn.Module):
         max_length: int | None = None,
         gradient_checkpointing: bool = False,
         defer: bool = False,
+        mask_token: str | None = None,
+        eos_token: str | None = None,
     ) -> None:
         super().__init__()
         if (pretrained is None) == (config is None):
@@ -119,16 +129,20 @@ class Denoiser(nn.Module):
             raise UserError(
                 f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attn_implementation!r}"
             )
-        source = None if pretrained is None else resolve_folder(pretrained)
+        source = None if pretrained is None else fetch(pretrained)
         if tokenizer is None and source is None:
             raise UserError(
                 "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
             )
         self.tokenizer = load_tokenizer(tokenizer or str(source))
-        self._adds_mask = bool(ensure_special_tokens(self.tokenizer))
+        stored = {} if source is None else read_config(source)
+        name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
+        # Published diffusion models were trained with a mask token.
+        has_mask = came_from_llada2(stored) or block_length_of(stored) is not None
+        self._adds_mask = not has_mask and bool(ensure_special_tokens(self.tokenizer))
         self.special = SpecialIds.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
-        self.block_length = int(block_length or self.metadata.get("block_length", 32))
+        self.block_length = int(block_length or self.metadata.get("block_length") or block_length_of(stored) or 32)
         if self.block_length < 1:
             raise UserError(f"block_length: expected at least 1, got {block_length}")
         given: int | None = max_length or self.metadata.get("max_length")
@@ -143,6 +157,9 @@ class Denoiser(nn.Module):
             self.model = empty_model_from_folder(source, attn_implementation, torch_dtype)
         else:
             self.model = model_from_folder(source, attn_implementation, torch_dtype)
+        if has_mask:
+            require_rows(self.tokenizer, self.embedding.shape[0])
+        keep_routers_in_float32(self.model)
         self._limit = min(int(given or self.model.config.max_position_embeddings), self._positions)
         if self.max_length == 0:
             raise UserError(

@@ -16,6 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from dmaxlit.backbone.files import read_config, weight_files
+from dmaxlit.backbone.llada2 import model_from_llada2
+from dmaxlit.backbone.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
+from dmaxlit.backbone.sdar import model_from_sdar
 from dmaxlit.errors import UserError
 
 __all__ = [
@@ -48,15 +53,26 @@ def read_metadata(folder: Path | str) -> dict[str, Any]:
     return metadata
 
 
-def model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model from a folder or the hub; only safetensors are read.
+def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint's is run.
 
     Raises:
         UserError: If it is missing, damaged or incomplete.
     """
+    stored = read_config(source)
+    if stored.get("model_type") in MODEL_TYPES:
+        return model_from_llada2(source, stored, attention, dtype)
+    if stored.get("model_type") == SDAR:
+        return model_from_sdar(source, stored, attention, dtype)
+    weight_files(source)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, attn_implementation=attention, dtype=dtype, use_safetensors=True, output_loading_info=True
+            source,
+            trust_remote_code=False,
+            attn_implementation=attention,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -82,6 +98,11 @@ def empty_model_from_folder(source: Path | str, attention: str, dtype: torch.dty
     Raises:
         UserError: If there is no config, or none that transformers knows.
     """
+    if Path(source).is_dir() and read_config(Path(source)).get("model_type") in (*MODEL_TYPES, SDAR):
+        raise UserError(
+            f"backbone.defer: expected the form of transformers, got a published checkpoint; "
+            f"`dmaxlit convert {source} FOLDER` writes it"
+        )
     try:
         config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):

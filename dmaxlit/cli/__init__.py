@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "Answer prompts, and say how many tokens each forward gave."),
     "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
     "bench": ("bench", "Make the figures of the README."),
+    "convert": ("convert", "Rewrite a LLaDA2-MoE checkpoint in the form of transformers, or back."),
     "export": ("export", "Turn a checkpoint into a folder that dmaxlit.load and transformers read."),
 }
 

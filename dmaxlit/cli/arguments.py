@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -16,7 +16,9 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
-__all__ = ["call", "load_model", "make_parser", "read_prompts", "with_options"]
+__all__ = ["Dtype", "call", "load_model", "make_parser", "read_prompts", "with_options"]
+
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 _WITH_OPTIONS = ("--decoder", "--task", "--data.task")
 
@@ -64,8 +66,8 @@ def with_options(args: Sequence[str]) -> list[str]:
     ]
 
 
-def load_model(path: str, device: str) -> "DMaxModule":
-    """A model in eval mode on a device, ``auto`` for an accelerator if there is one.
+def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule":
+    """A model in eval mode on a device, ``auto`` for an accelerator if there is one, with weights of a type.
 
     Raises:
         UserError: If there is no such model or device.
@@ -80,7 +82,7 @@ def load_model(path: str, device: str) -> "DMaxModule":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
     try:
-        return load(path, device=device)
+        return load(path, device=device, dtype=dtype)
     except UserError:
         raise
     except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is not there

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from dmaxlit.cli.arguments import call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
 from dmaxlit.data.distill import DistillSettings
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.tasks import Task
@@ -36,6 +36,7 @@ def distill(
     seed: int = 0,
     overwrite: bool = False,
     device: str = "auto",
+    dtype: Dtype = "float32",
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
@@ -59,8 +60,9 @@ def distill(
         seed: Seed of a decoder that draws random numbers.
         overwrite: Replace a corpus, whole or begun, made with other settings.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
-    module = load_model(model, device)
+    module = load_model(model, device, dtype)
     defaults = DistillSettings()
     if prompts is None:
         source: Task | list[str] = _task(module, model, task, task_options)

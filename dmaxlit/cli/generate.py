@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.cli.arguments import call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def generate(
     trace_file: str | None = None,
     compile: bool = False,
     device: str = "auto",
+    dtype: Dtype = "float32",
 ) -> None:
     """Answer prompts. Each answer is printed with its tokens, forwards and tokens per forward (TPF).
 
@@ -75,6 +76,7 @@ def generate(
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.decoding.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
     from dmaxlit.answers import DecodeSettings
     from dmaxlit.evaluation import default_budget
@@ -84,7 +86,7 @@ def generate(
     if trace_file and not Path(trace_file).absolute().parent.is_dir():
         raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
     given = _prompts(prompt, prompts, task, task_options, num_prompts)
-    module = load_model(model, device)
+    module = load_model(model, device, dtype)
     settings = DecodeSettings(
         decoder,
         decoder_options or {},

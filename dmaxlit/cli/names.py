@@ -19,6 +19,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+import dmaxlit.lr_schedules
 import dmaxlit.optim  # noqa: F401  (from here on one of the optimisers there are)
 from dmaxlit.cli.bases import without_base
 from dmaxlit.data.tasks import TASKS

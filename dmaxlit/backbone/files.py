@@ -1,0 +1,214 @@
+"""Files of a checkpoint: its configuration, and its weights, read tensor by tensor and written shard by shard."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from huggingface_hub.serialization._base import parse_size_to_int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from dmaxlit.errors import UserError
+
+__all__ = [
+    "DTYPES",
+    "INDEX_FILE",
+    "WEIGHTS_FILE",
+    "LazyTensor",
+    "open_weights",
+    "shard_size",
+    "weight_files",
+    "write_weights",
+]
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """Stored tensors, or slices of them, joined along the first axis; ``tensor[...]`` reads it.
+
+    A slice of a safetensors file behaves the same, so transformers can load either.
+
+    Args:
+        parts: Slices of safetensors files, each with the index into its first axis (None: all of it).
+        shape: Shape of the whole.
+        dtype: Type of the whole.
+    """
+
+    parts: tuple[tuple[Any, int | slice | None], ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __getitem__(self, key: EllipsisType) -> Tensor:
+        """Read it."""
+        read = [part[...] if index is None else part[index] for part, index in self.parts]
+        tensor: Tensor = read[0] if len(read) == 1 else torch.cat(read)
+        assert tuple(tensor.shape) == self.shape, "a file's header says what is in it"
+        return tensor
+
+    def row(self, index: int) -> "LazyTensor":
+        """Entry ``index`` of the first axis."""
+        return self._part(index, self.shape[1:])
+
+    def rows(self, start: int, stop: int) -> "LazyTensor":
+        """Entries ``start`` to ``stop`` of the first axis."""
+        return self._part(slice(start, stop), (stop - start, *self.shape[1:]))
+
+    def _part(self, index: int | slice, shape: tuple[int, ...]) -> "LazyTensor":
+        ((part, whole),) = self.parts
+        assert whole is None, "slices are taken of stored tensors"
+        return LazyTensor(((part, index),), shape, self.dtype)
+
+    @staticmethod
+    def joined(tensors: Sequence["LazyTensor"]) -> "LazyTensor":
+        """The tensors one after another along the first axis."""
+        first = tensors[0]
+        rows = sum(each.shape[0] for each in tensors)
+        parts = tuple(part for each in tensors for part in each.parts)
+        return LazyTensor(parts, (rows, *first.shape[1:]), first.dtype)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Content of a model folder's ``config.json``.
+
+    Raises:
+        UserError: If it is not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"pretrained: {str(path)!r} cannot be read ({error})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"pretrained: expected an object in {str(path)!r}, got a {type(config).__name__}")
+    return config
+
+
+def weight_files(folder: Path) -> dict[Path, list[str]]:
+    """Files of a checkpoint, each with the tensors that its index, if there is one, has in it.
+
+    Raises:
+        UserError: If one is missing, or there are no safetensors.
+    """
+    index = folder / INDEX_FILE
+    if index.is_file():
+        return _indexed(index)
+    if (folder / WEIGHTS_FILE).is_file():
+        return {folder / WEIGHTS_FILE: []}
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"pretrained: expected safetensors in {str(folder)!r}, got pickle ({pickles[0]}), which can run code when "
+            "read and is not; where you trust it: python -c 'import torch, safetensors.torch as s; s.save_file("
+            f'torch.load("{pickles[0]}", weights_only=True), "{WEIGHTS_FILE}")\''
+        )
+    raise UserError(f"pretrained: expected {WEIGHTS_FILE} or {INDEX_FILE} in {str(folder)!r}, found neither")
+
+
+def open_weights(folder: Path) -> dict[str, LazyTensor]:
+    """The tensors of a checkpoint; none is read yet.
+
+    Raises:
+        UserError: If a file is missing, damaged, or holds something else than the index says; or if a tensor is of a
+            type that is not computed with.
+    """
+    tensors: dict[str, LazyTensor] = {}
+    for path, names in weight_files(folder).items():
+        found = _open_file(path)
+        gone = [name for name in names if name not in found]
+        if gone:
+            raise UserError(f"pretrained: {str(path)!r} lacks {gone[0]}, which {INDEX_FILE} has in it")
+        tensors.update(found)
+    return tensors
+
+
+def _indexed(index: Path) -> dict[Path, list[str]]:
+    try:
+        placed = json.loads(index.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"pretrained: {str(index)!r} is not an index of shards ({error!r})") from error
+    if not isinstance(placed, dict) or not all(isinstance(f, str) and Path(f).name == f for f in placed.values()):
+        raise UserError(f"pretrained: expected a weight_map to names of files beside it in {str(index)!r}")
+    files: dict[Path, list[str]] = {}
+    for name, file in placed.items():
+        files.setdefault(index.parent / file, []).append(name)
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"pretrained: {str(index)!r} names {path.name}, which is not there")
+    return dict(sorted(files.items()))
+
+
+def _open_file(path: Path) -> dict[str, LazyTensor]:
+    try:
+        file: Any = safe_open(path, framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        kinds = {name: part.get_dtype() for name, part in slices.items()}
+    except (OSError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
+    for name, kind in kinds.items():
+        if kind not in DTYPES:
+            raise UserError(f"pretrained: {path.name}: {name}: expected one of {', '.join(DTYPES)}, got {kind}")
+    return {
+        name: LazyTensor(((part, None),), tuple(part.get_shape()), DTYPES[kinds[name]]) for name, part in slices.items()
+    }
+
+
+def shard_size(text: str) -> int:
+    """Bytes of a size such as ``5GB`` or ``500MB``.
+
+    Raises:
+        UserError: If it is none.
+    """
+    try:
+        size = parse_size_to_int(text)
+    except (ValueError, IndexError) as error:
+        raise UserError(f"max_shard_size: expected a size such as 5GB or 500MB, got {text!r}") from error
+    if size < 1:
+        raise UserError(f"max_shard_size: expected more than nothing, got {text!r}")
+    return size
+
+
+def write_weights(
+    tensors: Mapping[str, LazyTensor],
+    folder: Path,
+    max_shard_size: int,
+    casts: Mapping[str, torch.dtype] | None = None,
+) -> None:
+    """Write tensors as a checkpoint, showing progress; never more than one shard is in memory.
+
+    Args:
+        tensors: What to write, in this order.
+        folder: Where.
+        max_shard_size: Bytes of the largest file; a tensor above it gets a file of its own.
+        casts: Of each tensor that is not to be written as it is stored, the type.
+    """
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()} | dict(casts or {})
+    sizes = {name: torch.Size(tensor.shape).numel() * dtypes[name].itemsize for name, tensor in tensors.items()}
+    plan = split_state_dict_into_shards_factory(
+        sizes,
+        get_storage_size=lambda size: size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, desc="converting") as bar:
+        for file, members in plan.filename_to_tensors.items():
+            shard: dict[str, Tensor] = {}
+            for name in members:
+                shard[name] = tensors[name][...].to(dtypes[name]).contiguous()
+                bar.update(sizes[name])
+            save_file(shard, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": dict(sorted(plan.tensor_to_filename.items()))}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,28 @@
+"""Expert routers in float32, also under mixed precision."""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["keep_routers_in_float32"]
+
+
+def keep_routers_in_float32(model: nn.Module) -> None:
+    """Let routers that compute in float32 (those with a bias on their scores) do so under autocast as well.
+
+    Their code casts to float32 and then calls a linear layer, which autocast takes back to 16 bits: close scores would
+    then choose other experts in training than in decoding.
+
+    Args:
+        model: Changed in place; its weights and their names are not.
+    """
+    for module in model.modules():
+        if hasattr(module, "e_score_correction_bias"):
+            module.forward = MethodType(_forward, module)  # a bound method follows its module when that is copied
+
+
+def _forward(router: nn.Module, hidden_states: Tensor) -> Any:
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        return type(router).forward(router, hidden_states)

@@ -1,0 +1,56 @@
+"""Learning-rate schedules that know how long the run is."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from dmaxlit.errors import UserError
+
+__all__ = ["WarmupCosine"]
+
+
+class WarmupCosine(LambdaLR):
+    """Linear from 0 to the learning rate, then half a cosine down to 0, over all optimiser steps of the run.
+
+    The same factors as transformers' ``get_cosine_schedule_with_warmup``, which has to be told the number of steps.
+
+    Args:
+        optimizer: The optimiser.
+        warmup: Share of the steps spent warming up, in [0, 1). DMax uses 0.03.
+        total_steps: Optimiser steps in all. Default: those of the run, from its epochs, batches, devices and
+            accumulation.
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup: float = 0.03, total_steps: int | None = None) -> None:
+        if not 0 <= warmup < 1:
+            raise UserError(f"WarmupCosine.warmup: expected a share in [0, 1), got {warmup}")
+        if total_steps is not None and total_steps < 1:
+            raise UserError(f"WarmupCosine.total_steps: expected at least 1, got {total_steps}")
+        self.warmup, self.total_steps = warmup, total_steps
+        super().__init__(optimizer, self.factor)
+
+    def run_lasts(self, steps: int | float) -> None:
+        """Hear how many optimiser steps the run has; of no effect if ``total_steps`` was given.
+
+        Raises:
+            UserError: If the run has no end.
+        """
+        if self.total_steps is not None:
+            return
+        if math.isinf(steps):
+            raise UserError("lr_scheduler: expected a run with an end (max_steps or max_epochs), or total_steps")
+        self.total_steps = max(int(steps), 1)
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with at an optimiser step, counted from 0."""
+        if self.total_steps is None:  # asked once at construction, before the run is known
+            return 0.0 if self.warmup else 1.0
+        rising = math.ceil(self.warmup * self.total_steps)
+        if step < rising:
+            return step / rising
+        falling = (step - rising) / max(1, self.total_steps - rising)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * falling)))
