@@ -1,9 +1,19 @@
 """Lightning callbacks, imported as ``dmaxlit.callbacks``: decoding while training, the final table, throughput."""
 
 from dmaxlit.callbacks.comparison_report import ComparisonReport
+from dmaxlit.callbacks.finite_guard import FiniteGuard
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
+from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.callbacks.throughput import TrainingThroughput
 from dmaxlit.evaluation import DecoderSpec
 
-__all__ = ["ComparisonReport", "DecoderSpec", "PredictionWriter", "SPDValidation", "TrainingThroughput"]
+__all__ = [
+    "ComparisonReport",
+    "DecoderSpec",
+    "FiniteGuard",
+    "PredictionWriter",
+    "RunCheckpoint",
+    "SPDValidation",
+    "TrainingThroughput",
+]
