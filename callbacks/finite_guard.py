@@ -87,7 +87,7 @@ class FiniteGuard(L.Callback):
                 name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
             ]
             rows = [int(row) for batch in self._batches for row in batch["index"]]
-            found = [f"the gradient of {len(names)} parameters, such as {names[0]}, for {_rows(trainer, rows)}"]
+            found = [f"the gradient of {names[0]} and {len(names) - 1} more for {_rows(trainer, rows)}"]
         kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
         saved = kept[0].where() if kept and not is_dry_run(trainer) else "none"
         raise UserError(
@@ -112,8 +112,8 @@ class FiniteGuard(L.Callback):
                     if _broken_views(module, {name: value[place : place + 1] for name, value in batch.items()})
                 ]
                 rows = alone or rows
-            of = f" of view {', '.join(views)}" if views else ""
-            found.append(f"the loss {float(loss)}{of} for {_rows(trainer, rows)}")
+            of = f" in view {' and '.join(views)}" if views else ""
+            found.append(f"a loss of {float(loss)}{of} for {_rows(trainer, rows)}")
         return found
 
 

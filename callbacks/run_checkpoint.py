@@ -92,7 +92,10 @@ class RunCheckpoint(Checkpoint):
     @staticmethod
     def limits(trainer: L.Trainer) -> dict[str, Any]:
         """What says when training is over."""
-        return {"max_steps": trainer.max_steps, "max_epochs": trainer.max_epochs}
+        epochs = trainer.max_epochs
+        if epochs is None:  # as the trainer will have it once it runs
+            epochs = 1000 if trainer.max_steps == -1 else -1
+        return {"max_steps": trainer.max_steps, "max_epochs": epochs}
 
     def save(self, trainer: L.Trainer) -> None:
         """Write a checkpoint, on all ranks together.

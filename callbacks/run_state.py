@@ -29,6 +29,7 @@ def run_state(trainer: L.Trainer) -> dict[str, Any]:
         "metrics": _plain(trainer.callback_metrics),
         "unlogged": _plain(trainer._logger_connector.metrics["log"]) if due else {},
         "log_step": step,
+        "void_from_step": step if trainer.training else step + 1,
         "log_versions": log_versions(trainer),
         "validation_is_due": trainer.validating or validation_is_due(trainer),
         "train_batch_is_last": bool(trainer.is_last_batch),
@@ -61,7 +62,7 @@ def resume_logs(trainer: L.Trainer, told: dict[str, Any]) -> None:
     for logger, version in zip(trainer.loggers, told["log_versions"], strict=False):
         if isinstance(logger, TensorBoardLogger) and version is not None:
             logger._version = version if logger._version is None else logger._version
-            logger._kwargs["purge_step"] = told["log_step"]
+            logger._kwargs["purge_step"] = told["void_from_step"]
 
 
 def validation_is_due(trainer: L.Trainer) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.run_state import resume_logs
@@ -64,17 +64,19 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     if not candidates:
         return None
     if not callback.resume:
-        rank_zero_warn(f"starting over: the checkpoints in {folder} are replaced")
+        rank_zero_info(f"starting over: the checkpoints in {folder} are replaced")
         return None
     found: dict[Path, dict[str, Any]] = {}
+    refused: list[str] = []
     for path in candidates:
         try:
             found[path] = read_checkpoint(path)
         except UserError as error:
-            refused = str(error)
-            rank_zero_warn(f"{refused}; looking for an earlier one")
+            refused.append(str(error))
     if not found:
-        raise UserError(f"{refused}, and there is no other to go on from; --checkpoint.resume false starts over")
+        raise UserError(f"{refused[0]}, and there is none before it; --checkpoint.resume false starts over")
+    for line in refused:
+        rank_zero_info(line)
     path = max(found, key=lambda path: int(found[path]["global_step"]))
     told = found[path].get("dmaxlit_run", {})
     _refuse_other(path, json.loads(told.get("settings", "{}")), callback.settings)
