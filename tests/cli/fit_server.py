@@ -36,6 +36,11 @@ def carry_out(args, log, die_in_write):
     return 0
 
 
+def answer(number):
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -50,5 +55,5 @@ if __name__ == "__main__":
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        print(process, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        answer(process)
+        answer(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
