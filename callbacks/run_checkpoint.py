@@ -10,15 +10,15 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from dmaxlit.callbacks.run_folder import RunFolder
 from dmaxlit.callbacks.run_state import finish_batch, restore_run, run_state
 from dmaxlit.callbacks.shares import check_at_least, is_dry_run
 from dmaxlit.callbacks.stop_signals import Stopped, StopSignals
-from dmaxlit.checkpoint_io import remove_unfinished, sync_folder
+from dmaxlit.checkpoint_io import remove_unfinished
 from dmaxlit.errors import UserError
 
 __all__ = ["RunCheckpoint"]
 
-_LAST, _PREVIOUS, _NEXT, _FINISHED = "last.ckpt", "previous.ckpt", ".next.ckpt", "finished.json"
 _SHARE = 0.05  # of the time, at most, goes into checkpoints that come by the clock
 
 
@@ -36,8 +36,8 @@ class RunCheckpoint(Checkpoint):
         every_minutes: Time between checkpoints; longer where writing them would take more than a twentieth of it. None:
             not by the clock.
         every_n_steps: Optimiser steps between checkpoints, at least 1; None: not by steps.
-        resume: ``fit`` goes on from the last checkpoint of the same run in its folder, if there is one. Checkpoints of
-            a run with other settings are refused. False: start over and replace them.
+        resume: ``fit`` goes on from the last checkpoint of the same run in its folder, if there is one; that takes a
+            ``default_root_dir``. Checkpoints of a run with other settings are refused. False: start over, replace them.
         folder: Where. Default: ``checkpoints/`` in the trainer's ``default_root_dir``, or beside the run's logs if
             none was given.
 
@@ -69,25 +69,9 @@ class RunCheckpoint(Checkpoint):
 
     # ---- files -------------------------------------------------------------------------------------------------------
 
-    def path(self, trainer: L.Trainer) -> Path:
-        """Where the last checkpoint is, or will be."""
-        folder = self.folder or str(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
-        return Path(folder) / _LAST
-
-    @staticmethod
-    def candidates(folder: Path) -> list[Path]:
-        """The checkpoints there are in a folder, the newest first."""
-        # One that was written but not yet renamed is whole too.
-        return [folder / name for name in (_NEXT, _LAST, _PREVIOUS) if (folder / name).is_file()]
-
-    @staticmethod
-    def finished(folder: Path) -> dict[str, Any]:
-        """Step and limits of the run that was finished in a folder; empty if there is none."""
-        try:
-            told = json.loads((folder / _FINISHED).read_text())
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) else {}
+    def files(self, trainer: L.Trainer) -> RunFolder:
+        """Where checkpoints are, or will be."""
+        return RunFolder(Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"))
 
     @staticmethod
     def limits(trainer: L.Trainer) -> dict[str, Any]:
@@ -105,9 +89,9 @@ class RunCheckpoint(Checkpoint):
         """
         for logger in trainer.loggers:
             logger.save()  # what is behind the checkpoint is on the disk before it
-        path, begin, failure = self.path(trainer), time.monotonic(), None
+        files, begin, failure = self.files(trainer), time.monotonic(), None
         try:
-            trainer.save_checkpoint(path.with_name(_NEXT), weights_only=False)
+            trainer.save_checkpoint(files.next, weights_only=False)
         except UserError as error:
             failure = f"{error}; the last one written is {self.where()}"
             trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
@@ -115,21 +99,10 @@ class RunCheckpoint(Checkpoint):
         if failure is not None:
             self._leave(trainer, UserError(failure))
         if trainer.is_global_zero:
-            self._promote(path)
-        self.saved_step, self._last = trainer.global_step, path
+            files.promote(self._last)
+        self.saved_step, self._last = trainer.global_step, files.last
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - begin
-
-    def _promote(self, path: Path) -> None:
-        """Make the next checkpoint the last one, and the last one the previous."""
-        previous = path.with_name(_PREVIOUS)
-        if self.saved_step is None:  # a new run, in the folder of an old one
-            for old in (previous, path.with_name(_FINISHED)):
-                old.unlink(missing_ok=True)
-        elif path.exists() and self._last != previous:  # else the last one is damaged
-            path.replace(previous)
-        path.with_name(_NEXT).replace(path)
-        sync_folder(path.parent)
 
     def where(self) -> str:
         """The last checkpoint written or read, in words."""
@@ -170,7 +143,7 @@ class RunCheckpoint(Checkpoint):
         """Settle where checkpoints go, and clear away what an earlier process was killed over."""
         self._told, self._trained, self.saved_step, self._last = None, False, None, None
         if stage == "fit" and not is_dry_run(trainer):
-            folder = Path(trainer.strategy.broadcast(str(self.path(trainer).parent)))
+            folder = Path(trainer.strategy.broadcast(str(self.files(trainer).path)))
             self.folder = str(folder)
             if trainer.is_global_zero and folder.is_dir():
                 remove_unfinished(folder)
@@ -183,8 +156,9 @@ class RunCheckpoint(Checkpoint):
         self._saved_at, self._cost = time.monotonic(), 0.0
         if self._told is not None:
             restore_run(trainer, self._told)
-            if trainer.is_global_zero and self._last == self.path(trainer).with_name(_NEXT):  # ended before renaming
-                self._promote(self.path(trainer))
+            files = self.files(trainer)
+            if trainer.is_global_zero and self._last == files.next:  # its process was ended before it could
+                files.promote(files.last)
             self._told = None
         self._signals = StopSignals()
         self._signals.install()
@@ -225,7 +199,7 @@ class RunCheckpoint(Checkpoint):
         """Note that the run is finished, after all other callbacks."""
         if trainer.is_global_zero and not is_dry_run(trainer) and self.saved_step is not None:
             told = {"step": trainer.global_step, **self.limits(trainer)}
-            (self.path(trainer).parent / _FINISHED).write_text(json.dumps(told) + "\n")
+            self.files(trainer).finish(told)
         self._signals.restore()
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

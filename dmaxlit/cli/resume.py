@@ -58,13 +58,13 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
         UserError: If there are only damaged ones, or they are of a run with other settings.
         SystemExit: With status 0 if the run is finished already.
     """
-    folder = callback.path(trainer).parent
-    candidates = callback.candidates(folder)
+    files = callback.files(trainer)
+    candidates = files.candidates()
     candidates += sorted(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"))  # of Lightning, before SLURM's requeue
     if not candidates:
         return None
     if not callback.resume:
-        rank_zero_info(f"starting over: the checkpoints in {folder} are replaced")
+        rank_zero_info(f"starting over: the checkpoints in {files.path} are replaced")
         return None
     found: dict[Path, dict[str, Any]] = {}
     refused: list[str] = []
@@ -83,7 +83,7 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     step = found[path]["global_step"]
     resume_logs(trainer, told)
     callback.automatic = True
-    if callback.finished(folder) == {"step": step, **callback.limits(trainer)}:
+    if files.finished() == {"step": step, **callback.limits(trainer)}:
         rank_zero_info(f"{path}: the run is finished, at step {step}; --checkpoint.resume false starts over")
         raise SystemExit(0)
     rank_zero_info(f"going on from {path}, after step {step}")

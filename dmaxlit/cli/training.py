@@ -147,7 +147,7 @@ class DMaxCLI(LightningCLI):
         for callback in kept:
             callback.settings = run_settings(self.parser, self.config, self.trainer)
         fit = self.config_init["fit"]
-        if kept and fit.get("ckpt_path") is None and self.config["fit"].trainer.default_root_dir is not None:
+        if kept and fit.get("ckpt_path") is None and kept[0].folder is not None:
             found = find_checkpoint(self.trainer, kept[0])
             fit["ckpt_path"] = None if found is None else str(found)
 
@@ -161,6 +161,9 @@ class DMaxCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; checkpoints go to ``checkpoints/`` in its ``default_root_dir``, if that was given.
+
+        Every run has a :class:`RunCheckpoint`, whose ``last.ckpt`` no other callback writes, unless checkpoints are
+        switched off, and a :class:`FiniteGuard`; checkpoints are written by :class:`AtomicCheckpointIO`.
 
         Lightning would put them into the numbered folder of the run's logs, where the next command must look for them;
         and with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
@@ -184,9 +187,12 @@ class DMaxCLI(LightningCLI):
             elif isinstance(callback, ModelCheckpoint):
                 if root is not None and callback.dirpath is None:
                     callback.dirpath = str(Path(root) / "checkpoints")
-                callback.save_last = False  # RunCheckpoint's
             elif root is not None and isinstance(callback, RunCheckpoint) and callback.folder is None:
                 callback.folder = str(Path(root) / "checkpoints")
+        kept = [each.folder for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint)]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and kept == [callback.dirpath]:
+                callback.save_last = False
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return cast(Trainer, trainer)
