@@ -59,7 +59,7 @@ class RunCheckpoint(Checkpoint):
         self.every_minutes, self.every_n_steps, self.resume, self.folder = every_minutes, every_n_steps, resume, folder
         self.settings: dict[str, Any] = {}
         self.saved_step: int | None = None
-        self.automatic = False
+        self.automatic = self.finished = False
         self._last: Path | None = None
         self._told: dict[str, Any] | None = None
         self._trained = False

@@ -52,11 +52,10 @@ def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) ->
 def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     """The checkpoint to go on from, having said so; None for a new run.
 
-    A damaged one is reported, and the one before it taken.
+    A damaged one is reported, and the one before it taken. If the run is finished already, ``callback.finished`` says so.
 
     Raises:
         UserError: If there are only damaged ones, or they are of a run with other settings.
-        SystemExit: With status 0 if the run is finished already.
     """
     files = callback.files(trainer)
     candidates = files.candidates()
@@ -85,7 +84,8 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     callback.automatic = True
     if files.finished() == {"step": step, **callback.limits(trainer)}:
         rank_zero_info(f"{path}: the run is finished, at step {step}; --checkpoint.resume false starts over")
-        raise SystemExit(0)
+        callback.finished = True
+        return path
     rank_zero_info(f"going on from {path}, after step {step}")
     return path
 

@@ -151,6 +151,11 @@ class DMaxCLI(LightningCLI):
             found = find_checkpoint(self.trainer, kept[0])
             fit["ckpt_path"] = None if found is None else str(found)
 
+    def fit(self, **options: Any) -> None:
+        """Train, unless the run is finished already."""
+        if not any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks):
+            self.trainer.fit(**options)
+
     def before_validate(self) -> None:
         """Decode also where the configuration names no callback for it."""
         callbacks = cast(Any, self.trainer).callbacks
