@@ -52,7 +52,7 @@ def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) ->
 def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     """The checkpoint to go on from, having said so; None for a new run.
 
-    A damaged one is reported, and the one before it taken. If the run is finished already, ``callback.finished`` says so.
+    A damaged one is reported, and the one before it taken. ``callback.finished`` says whether the run is over already.
 
     Raises:
         UserError: If there are only damaged ones, or they are of a run with other settings.
