@@ -1,8 +1,10 @@
-"""Lightning callbacks, imported as ``dmaxlit.callbacks``: decoding while training, the final table, ...."""
+"""Lightning callbacks, imported as ``dmaxlit.callbacks``."""
 
 from dmaxlit.callbacks.block_warmup import BlockWarmup
 from dmaxlit.callbacks.comparison_report import ComparisonReport
+from dmaxlit.callbacks.finite_guard import FiniteGuard
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
+from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.callbacks.throughput import TrainingThroughput
 from dmaxlit.evaluation import DecoderSpec
@@ -11,7 +13,9 @@ __all__ = [
     "BlockWarmup",
     "ComparisonReport",
     "DecoderSpec",
+    "FiniteGuard",
     "PredictionWriter",
+    "RunCheckpoint",
     "SPDValidation",
     "TrainingThroughput",
 ]

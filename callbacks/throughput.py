@@ -27,6 +27,10 @@ class TrainingThroughput(L.Callback):
         self._paused = 0.0
         self._logged_step = -1
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock: a run that goes on within an epoch does not begin one."""
+        self._restart(pl_module.device)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._restart(pl_module.device)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.folder import write_folder
+from dmaxlit.checkpoint_io import damage
 from dmaxlit.errors import UserError
 from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, read_shards
 
@@ -46,6 +47,8 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         path = path / METADATA
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
+    if zipfile.is_zipfile(path) and (found := damage(path)) is not None:
+        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it is damaged ({found})")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import random
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RowGenerator", "run_seed", "stable_seed"]
+__all__ = ["RowGenerator", "generator_states", "run_seed", "set_generator_states", "stable_seed"]
 
 
 def stable_seed(*parts: object) -> int:
@@ -18,6 +21,32 @@ def stable_seed(*parts: object) -> int:
 def run_seed() -> int:
     """The seed of this run: what Lightning's ``seed_everything`` was last given, else 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Where this process's global random generators are, as plain values: Python, NumPy, torch, a CUDA device.
+
+    Corruption and rollout do not use them; dropout, or a strategy of someone else's, may.
+    """
+    name, keys, *rest = np.random.get_state()
+    states = {
+        "python": random.getstate(),
+        "numpy": [str(name), [int(key) for key in keys], *rest],
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
+    """Put them back to where :func:`generator_states` found them."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 class RowGenerator:

@@ -163,8 +163,7 @@ class SelfCorrectionBench:
             "--trainer.enable_model_summary=false",
         ]
         main(["fit", f"--config={self.configs / recipe}", *overrides, *fixed])
-        checkpoint = max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-        checkpoint_to_folder(checkpoint, folder / "model")
+        checkpoint_to_folder(folder / "checkpoints" / "last.ckpt", folder / "model")
 
     def _decode(self, method: str, number: int, model: str) -> list[dict[str, Any]]:
         from dmaxlit.evaluation import evaluate

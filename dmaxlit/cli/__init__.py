@@ -38,7 +38,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: What follows ``dmaxlit``; None for the process's own arguments.
 
     Raises:
-        SystemExit: With status 2, after one line on stderr, if the user's input cannot be used.
+        SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
+            and 143 if training was stopped by SIGTERM, after saving.
     """
     given = list(sys.argv[1:] if args is None else args)
     _see_current_folder()
@@ -47,6 +48,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except (UserError, ArgumentError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

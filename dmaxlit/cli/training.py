@@ -4,18 +4,21 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from dmaxlit.callbacks import SPDValidation
+from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, SPDValidation
 from dmaxlit.checkpoint import read_checkpoint
+from dmaxlit.checkpoint_io import AtomicCheckpointIO
 from dmaxlit.cli.arguments import with_options
 from dmaxlit.cli.bases import with_bases
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.names import PARSER_MODE, SLOTS, with_class_paths
 from dmaxlit.cli.quiet import hush
+from dmaxlit.cli.resume import find_checkpoint, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.data.corpus import SelfDistilledDataModule
 from dmaxlit.errors import UserError
@@ -104,8 +107,10 @@ class DMaxCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Make the default noise strategy a class like any other, so that its options can be given as flags."""
+        """Make the default noise strategy a class like any other, and give every run checkpoints and a guard."""
         parser.set_defaults({"model.noise": {"class_path": "dmaxlit.noise.OnPolicyNoise"}})
+        parser.add_class_arguments(RunCheckpoint, "checkpoint")
+        parser.add_class_arguments(FiniteGuard, "finite_guard")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse ``args``, which are the process's own with registered names replaced: no reason to warn of them.
@@ -138,6 +143,25 @@ class DMaxCLI(LightningCLI):
         if wrong:
             raise UserError(f"ckpt_path: expected the weights of the configured model, got others, such as {wrong[0]}")
 
+    def before_fit(self) -> None:
+        """Go on from the run's last checkpoint, unless one is named.
+
+        Raises:
+            UserError: If it is of a run with other settings, or damaged.
+        """
+        kept = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint)]
+        for callback in kept:
+            callback.settings = run_settings(self.parser, self.config, self.trainer)
+        fit = self.config_init["fit"]
+        if kept and fit.get("ckpt_path") is None and kept[0].folder is not None:
+            found = find_checkpoint(self.trainer, kept[0])
+            fit["ckpt_path"] = None if found is None else str(found)
+
+    def fit(self, **options: Any) -> None:
+        """Train, unless the run is finished already."""
+        if not any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks):
+            self.trainer.fit(**options)
+
     def before_validate(self) -> None:
         """Decode also where the configuration names no callback for it."""
         callbacks = cast(Any, self.trainer).callbacks
@@ -149,12 +173,20 @@ class DMaxCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; checkpoints go to ``checkpoints/`` in its ``default_root_dir``, if that was given.
 
+        Every run has a :class:`RunCheckpoint`, whose ``last.ckpt`` no other callback writes, unless checkpoints are
+        switched off, and a :class:`FiniteGuard`; checkpoints are written by :class:`AtomicCheckpointIO`.
+
         Lightning would put them into the numbered folder of the run's logs, where the next command must look for them;
         and with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
 
         Raises:
             UserError: If it refuses a setting.
         """
+        given = self.config_init[self.subcommand]
+        own = [given[name] for name in ("checkpoint", "finite_guard")]
+        if given.trainer.enable_checkpointing is False:
+            own = own[1:]
+        self.trainer_defaults["callbacks"] = own
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -163,8 +195,17 @@ class DMaxCLI(LightningCLI):
         for callback in trainer.checkpoint_callbacks:
             if trainer.fast_dev_run:
                 trainer.callbacks.remove(callback)
-            elif root is not None and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(Path(root) / "checkpoints")
+            elif isinstance(callback, ModelCheckpoint):
+                if root is not None and callback.dirpath is None:
+                    callback.dirpath = str(Path(root) / "checkpoints")
+            elif root is not None and isinstance(callback, RunCheckpoint) and callback.folder is None:
+                callback.folder = str(Path(root) / "checkpoints")
+        kept = [each.folder for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint)]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and kept == [callback.dirpath]:
+                callback.save_last = False
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return cast(Trainer, trainer)
 
 

@@ -1,6 +1,6 @@
 """The data module: a corpus of prompts with responses to learn from, and a task's prompts to be judged on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -202,6 +202,27 @@ class SelfDistilledDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """The test prompts."""
         return self._eval_loaders("test")
+
+    def fingerprint(self) -> str:
+        """Of the training rows; two runs can only go on from each other where it is the same."""
+        return "no rows" if self._train is None else self._train.fingerprint()
+
+    def places(self, indices: Sequence[int]) -> list[str]:
+        """Where training rows stand, as file and row; the corpus is read again for it.
+
+        Args:
+            indices: As in a batch's ``index``.
+        """
+        if self._train is None:
+            raise UserError("data: expected setup('fit') before places()")
+        wanted = {int(self._train.numbers[index]): index for index in indices}
+        found: dict[int, str] = {}
+        for number, row in enumerate(self._rows(BadRows("skip"))):
+            if number in wanted:
+                found[wanted[number]] = row.place
+            if len(found) == len(wanted):
+                break
+        return [found[index] for index in indices]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch's tensors. Examples are no tensors, and stay; Lightning would refuse to look into them."""

@@ -1,5 +1,6 @@
 """Encoded rows, packed into one flat tensor, and how they are put together into batches."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -27,13 +28,22 @@ class PackedPairs(Dataset[Item]):
         ids: ``[tokens]`` token ids of all pairs.
         ends: ``[rows]`` where each pair ends in ``ids``.
         prompt_lengths: ``[rows]`` how many tokens of each pair are prompt.
+        numbers: ``[rows]`` which of the rows read each pair was; rows that are too long leave gaps. Default: no gaps.
     """
 
-    def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor) -> None:
+    def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor, numbers: Tensor | None = None) -> None:
         self.ids, self.ends, self.prompt_lengths = ids, ends, prompt_lengths
+        self.numbers = torch.arange(len(ends)) if numbers is None else numbers
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def fingerprint(self) -> str:
+        """Number of rows, and a checksum of their tokens: the same for the same rows in the same order."""
+        digest = hashlib.sha256()
+        for part in (self.ids, self.ends, self.prompt_lengths):
+            digest.update(part.contiguous().numpy().data)
+        return f"{len(self)} rows, {digest.hexdigest()[:16]}"
 
     def __getitem__(self, index: int) -> Item:
         """(row number, ids, length of the prompt)."""
@@ -93,11 +103,12 @@ def pack(
     ids: list[Tensor] = []
     lengths: list[int] = []
     prompt_lengths: list[int] = []
-    source = iter(rows)
+    numbers: list[int] = []
+    source, begin = iter(rows), 0
     while chunk := list(islice(source, _CHUNK)):
         prompts = encode_prompts(tokenizer, [row.prompt for row in chunk])
         responses = encode_responses(tokenizer, [row.response for row in chunk])
-        for row, prompt, response in zip(chunk, prompts, responses, strict=True):
+        for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
             if len(prompt) >= limit:
                 bad.add(row.place, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
                 continue
@@ -109,7 +120,11 @@ def pack(
             ids.append(torch.tensor(prompt + response + [tokenizer.eos_token_id] * fill, dtype=torch.int32))
             lengths.append(length)
             prompt_lengths.append(len(prompt))
+            numbers.append(number)
+        begin += len(chunk)
     bad.report(len(lengths))
     if not lengths:
         raise UserError("corpus: expected at least one usable row, found none")
-    return PackedPairs(torch.cat(ids), torch.tensor(lengths).cumsum(0), torch.tensor(prompt_lengths))
+    return PackedPairs(
+        torch.cat(ids), torch.tensor(lengths).cumsum(0), torch.tensor(prompt_lengths), torch.tensor(numbers)
+    )

@@ -1,5 +1,6 @@
 """The order of rows: a function of seed and epoch alone, shared out to ranks without a repeated row."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,10 @@ class ResumableLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: RowSampler, **options: Any) -> None:
-        super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **options)
+        # Of their own: a generator, since making an iterator draws a number, and process groups for the workers, since
+        # a signal to the whole group, such as Ctrl-C, would end those that the step begun still needs.
+        own: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": _leave_process_group}
+        super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **{**own, **options})
         self._rows = sampler
         self._done = 0
         self._resume: dict[str, int] = {}
@@ -89,3 +93,7 @@ class ResumableLoader(DataLoader[Any]):
         """Go on from ``state`` when its epoch comes."""
         self._resume, self._done = dict(state), state["batches"]
         self._rows.set_epoch(state["epoch"])
+
+
+def _leave_process_group(worker: int) -> None:
+    os.setpgid(0, 0)

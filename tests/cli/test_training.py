@@ -231,13 +231,14 @@ def test_a_file_that_is_no_checkpoint_is_refused(dmax, base, tmp_path):
 
 def test_a_run_is_repeated_continued_tested_and_exported(dmax, base, tmp_path, tiny):
     last = tmp_path / "runs" / "checkpoints" / "last.ckpt"
-    for version in (0, 1):
-        ended = dmax(f"fit --config {base}")
+    for version, flags in enumerate(["", "--checkpoint.resume false"]):
+        ended = dmax(f"fit --config {base} {flags}")
         assert ended.status == 0, ended.err
         run = tmp_path / "runs" / "lightning_logs" / f"version_{version}"
         assert (run / "config.yaml").is_file()
         assert list(run.glob("events.out.tfevents*"))
-        assert sorted(path.name for path in last.parent.iterdir()) == ["epoch=0-step=2.ckpt", "last.ckpt"]
+        kept = sorted(path.name for path in last.parent.iterdir())
+        assert kept == ["epoch=0-step=2.ckpt", "finished.json", "last.ckpt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "runs"]
 
     assert dmax(f"test --config {run / 'config.yaml'} --ckpt_path", last).status == 0

@@ -86,3 +86,17 @@ def test_more_rows_than_one_tokenizer_call_takes(monkeypatch):
     monkeypatch.setattr("dmaxlit.data.packed._CHUNK", 3)
     pairs = packed([row(1 + i % 3, 1) for i in range(8)])
     assert [pairs[i][2] for i in range(8)] == [1 + i % 3 for i in range(8)]
+
+
+def test_a_fingerprint_tells_rows_and_their_order_apart():
+    rows = [row(1, 2), row(2, 7), row(5, 1)]
+    told = packed(rows).fingerprint()
+    assert told == packed(list(rows)).fingerprint()
+    assert told.startswith("3 rows, ")
+    others = [rows[::-1], rows[:2], [row(1, 3), *rows[1:]], [row(2, 1), *rows[1:]]]
+    assert len({told, *(packed(other).fingerprint() for other in others)}) == 5
+
+
+def test_rows_left_out_leave_gaps_in_the_numbers():
+    pairs = packed([row(1, 2), row(40, 1), row(2, 2)], policy="skip")
+    assert pairs.numbers.tolist() == [0, 2]

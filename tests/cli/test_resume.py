@@ -1,0 +1,165 @@
+"""``fit`` called again: it goes on, refuses, or has nothing to do."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+import dmaxlit
+from tests.cli.conftest import TASK
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
+)
+
+SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "checkpoints"
+
+
+@pytest.fixture
+def begun(dmax, base, folder):
+    """A run that was to last two steps and is now to last four."""
+    ended = dmax(f"fit --config {base} {SHORT}")
+    assert ended.status == 0, ended.err
+    settings = yaml.safe_load(base.read_text())
+    settings["trainer"]["max_steps"] = 4
+    base.write_text(yaml.safe_dump(settings))
+    return base
+
+
+@pytest.fixture(autouse=True)
+def _all_is_caught(caplog):
+    caplog.set_level("INFO")
+
+
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def test_the_last_two_checkpoints_are_kept(begun, folder):
+    assert sorted(path.name for path in folder.iterdir() if "epoch" not in path.name) == [
+        "finished.json",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
+    assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [1, 2]
+
+
+def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplog):
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.status == 0
+    assert "going on from runs/checkpoints/last.ckpt, after step 2" in caplog.text
+    assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
+    assert len(list((tmp_path / "runs" / "lightning_logs").iterdir())) == 1
+
+
+def test_a_finished_run_has_nothing_to_do(dmax, begun, folder, caplog):
+    assert dmax(f"fit --config {begun} {SHORT}").status == 0
+    before = (folder / "last.ckpt").stat()
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.status == 0
+    assert caplog.messages[-1] == (
+        "runs/checkpoints/last.ckpt: the run is finished, at step 4; --checkpoint.resume false starts over"
+    )
+    assert (folder / "last.ckpt").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplog):
+    ended = dmax(f"fit --config {begun} --trainer.max_steps 1 --model.noise.level 0.25 --checkpoint.resume false")
+    assert ended.status == 0
+    assert "starting over: the checkpoints in runs/checkpoints are replaced" in caplog.text
+    assert step_of(folder / "last.ckpt") == 1
+    assert not (folder / "previous.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--model.noise.level 0.25", "model.noise.level is 0.5 there, 0.25 here"),
+        ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
+        ("--data.batch_size 2", "batch_size over all ranks is 4 there, 2 here"),
+        ("--trainer.accumulate_grad_batches 2", "trainer.accumulate_grad_batches is 1 there, 2 here"),
+        ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
+    ],
+)
+def test_another_run_is_not_continued(dmax, begun, folder, flags, told):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    ended = dmax(f"fit --config {begun} {SHORT} {flags}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1] == (
+        f"error: runs/checkpoints/last.ckpt: belongs to another run: {told}; give another --trainer.default_root_dir, "
+        "or --checkpoint.resume false to start over"
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_what_does_not_change_the_result_may_change(dmax, begun):
+    flags = "--data.num_val 1 --data.eval_batch_size 2 --trainer.log_every_n_steps 2"
+    assert dmax(f"fit --config {begun} {SHORT} {flags}").status == 0
+
+
+def test_other_rows_under_the_same_name_are_refused(dmax, begun, tmp_path, corpus):
+    own = tmp_path / "own.jsonl"
+    lines = corpus.read_text().splitlines(keepends=True)
+    own.write_text("".join(lines))
+    flags = f"--trainer.default_root_dir mine --data.corpus {own} {SHORT}"
+    assert dmax(f"fit --config {begun} {flags} --trainer.max_steps 1").status == 0
+    own.write_text("".join(reversed(lines)))
+    ended = dmax(f"fit --config {begun} {flags}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(
+        "error: data: expected the rows mine/checkpoints/last.ckpt was trained"
+    )
+
+
+def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(dmax, begun, folder, caplog):
+    (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
+    ended = dmax(f"fit --config {begun} {SHORT} --trainer.max_steps 3")
+    assert ended.status == 0
+    assert "checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it may be truncated" in caplog.text
+    assert "going on from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
+    assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [2, 3]
+
+
+def test_two_damaged_checkpoints_are_not_silently_left_behind(dmax, begun, folder):
+    for name in ("last.ckpt", "previous.ckpt"):
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(
+        "error: checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it is"
+    )
+    assert "; --checkpoint.resume false starts over" in ended.err
+
+
+def test_the_report_is_made_up_for_when_its_process_was_ended(dmax, base, tmp_path, caplog):
+    report = "--trainer.callbacks+ ComparisonReport --trainer.callbacks.num_examples 2"
+    report += " --trainer.callbacks.decoders [{name:\\ threshold}]"
+    assert dmax(f"fit --config {base} {SHORT} {report}").status == 0
+    results = tmp_path / "runs" / "results.json"
+    told = json.loads(results.read_text())
+    results.unlink()
+    (tmp_path / "runs" / "checkpoints" / "finished.json").unlink()  # written after the report
+    ended = dmax(f"fit --config {base} {SHORT} {report}")
+    assert ended.status == 0, ended.err
+    again = json.loads(results.read_text())
+    assert [row["label"] for row in again["rows"]] == [row["label"] for row in told["rows"]]
+    assert [row["accuracy"] for row in again["rows"]] == [row["accuracy"] for row in told["rows"]]
+    assert (again["steps"], again["task"]) == (2, {"name": "chain", "options": dmaxlit.task("chain", **TASK).options()})
+    assert dmax(f"fit --config {base} {SHORT} {report}").status == 0
+    assert "is finished" in caplog.messages[-1]
+
+
+def test_checkpoints_can_be_switched_off(dmax, base, tmp_path):
+    settings = yaml.safe_load(base.read_text())
+    settings["trainer"]["callbacks"] = []
+    base.write_text(yaml.safe_dump(settings))
+    assert dmax(f"fit --config {base} --trainer.enable_checkpointing false").status == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lightning_logs"]
