@@ -117,13 +117,15 @@ _DEPENDENCE = Study(
     ),
 )
 
-_STRATEGIES = {name: Method(f"{name}.yaml") for name in ("soft_on_policy", "rollout_k")}
-_STRATEGIES = {"on_policy": Method("quickstart.yaml"), **_STRATEGIES}
-_COMPARED = Study(
-    _STRATEGIES,
-    tuple(row for name in _STRATEGIES for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+_VIEWS = {"on_policy": "quickstart", "soft_on_policy": "soft_on_policy", "rollout_k": "rollout_k", "editing": "editing"}
+_STRATEGIES = Study(
+    {name: Method(f"{recipe}.yaml") for name, recipe in _VIEWS.items()},
+    (
+        *(row for name in _VIEWS for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+        *(Row("editing", f"edit, {preset}", "edit", {"preset": preset}) for preset in ("quality", "speed")),
+    ),
 )
 
 #: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
 #: ``strategies``: ways of showing a model its own errors, at the same compute.
-STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _COMPARED}
+STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _STRATEGIES}
