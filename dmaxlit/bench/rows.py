@@ -117,11 +117,19 @@ _DEPENDENCE = Study(
     ),
 )
 
-_VIEWS = {"on_policy": "quickstart", "soft_on_policy": "soft_on_policy", "rollout_k": "rollout_k", "editing": "editing"}
+_NO_TRUTH = ("--model.noise.truth=0",)
+_WAYS = {
+    "on_policy": Method("quickstart.yaml"),
+    "soft_on_policy": Method("soft_on_policy.yaml"),
+    "soft_on_policy, no truth": Method("soft_on_policy.yaml", _NO_TRUTH),
+    "rollout_k": Method("rollout_k.yaml"),
+    "rollout_k, no truth": Method("rollout_k.yaml", _NO_TRUTH),
+    "editing": Method("editing.yaml"),
+}
 _STRATEGIES = Study(
-    {name: Method(f"{recipe}.yaml") for name, recipe in _VIEWS.items()},
+    _WAYS,
     (
-        *(row for name in _VIEWS for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+        *(row for name in _WAYS for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
         *(Row("editing", f"edit, {preset}", "edit", {"preset": preset}) for preset in ("quality", "speed")),
     ),
 )
