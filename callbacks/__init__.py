@@ -7,6 +7,7 @@ from dmaxlit.callbacks.prediction_writer import PredictionWriter
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.callbacks.throughput import TrainingThroughput
+from dmaxlit.callbacks.view_diagnostics import ViewDiagnostics
 from dmaxlit.evaluation import DecoderSpec
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "RunCheckpoint",
     "SPDValidation",
     "TrainingThroughput",
+    "ViewDiagnostics",
 ]

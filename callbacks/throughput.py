@@ -1,5 +1,6 @@
 """How fast training goes."""
 
+import sys
 import time
 from typing import Any
 
@@ -13,11 +14,12 @@ __all__ = ["TrainingThroughput"]
 
 
 class TrainingThroughput(L.Callback):
-    """Logs ``throughput/tokens_per_second`` of training, every ``log_every_n_steps`` steps.
+    """Logs ``throughput/tokens_per_second`` and ``throughput/peak_memory_mib``, every ``log_every_n_steps`` steps.
 
     ``tokens of the rows (prompt and response, no padding) / wall-clock seconds`` since it was last logged, over all
     ranks. Loading data and updating the weights are part of it, validation is not. Tokens are added up on the device,
-    which is waited for only when there is something to log.
+    which is waited for only when there is something to log. Memory is the most that was in use since training began,
+    of the rank that used most: what torch had allocated on a GPU, the whole process's on a CPU.
     """
 
     def __init__(self) -> None:
@@ -56,9 +58,26 @@ class TrainingThroughput(L.Callback):
         pl_module.log(
             "throughput/tokens_per_second", rate, on_step=True, on_epoch=False, sync_dist=True, reduce_fx="sum"
         )
+        memory = _peak_memory(pl_module.device)
+        if memory is not None:
+            pl_module.log(
+                "throughput/peak_memory_mib", memory, on_step=True, on_epoch=False, sync_dist=True, reduce_fx="max"
+            )
         self._restart(pl_module.device)
         self._logged_step = step
 
     def _restart(self, device: torch.device) -> None:
         self._tokens = torch.zeros((), dtype=torch.long, device=device)
         self._begin = time.perf_counter()
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """Most memory in use so far, in MiB; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,8 @@ class DMaxModule(Generates, L.LightningModule):
         self.task_options: dict[str, Any] = trained_on.get("options", {})
         self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
         self._tokens_since_update = torch.zeros(())
+        #: Called with each view of a training step, its prediction and its loss: how callbacks look on.
+        self.view_watchers: list[Callable[[View, Prediction, ViewLoss, CleanBatch], None]] = []
 
     # ---- what the model is ------------------------------------------------------------------------------------------
 
@@ -193,6 +196,8 @@ class DMaxModule(Generates, L.LightningModule):
         while view is not None:
             prediction = self.predict_view(view, context)
             losses.append(view_loss(view, prediction, clean))
+            for watch in self.view_watchers:
+                watch(view, prediction, losses[-1], clean)
             try:
                 view = dialogue.send(prediction)
             except StopIteration:

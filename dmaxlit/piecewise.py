@@ -48,8 +48,7 @@ def pieces(hidden: Tensor, vocab_size: int) -> list[slice]:
 def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     """``score(head(hidden), all positions)``, a scalar with gradients, worked out piece by piece.
 
-    Each piece's gradient is taken in the forward pass, while its logits are there, and scaled in the backward pass; so
-    there is one backward pass only.
+    Each piece's gradient is taken in the forward pass, while its logits are there, and scaled in the backward pass.
 
     Args:
         score: Sum over the positions of a piece, given their logits and which positions they are.
@@ -79,19 +78,18 @@ class _Sum(torch.autograd.Function):
             gradient[part] = found
             for whole, other in zip(sums, others, strict=True):
                 whole += other
-        ctx.gradients = [gradient, *(whole.to(p.dtype) for whole, p in zip(sums, parameters, strict=True))]
+        ctx.save_for_backward(gradient, *(whole.to(p.dtype) for whole, p in zip(sums, parameters, strict=True)))
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        assert ctx.gradients is not None, "one backward pass only"
-        gradients, ctx.gradients = ctx.gradients, None
-        wanted = ctx.needs_input_grad[3:]
-        scaled = (
-            gradient.mul_(scale.to(gradient.dtype)) if want else None
-            for gradient, want in zip(gradients, wanted, strict=True)
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        pairs = zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
+        return (
+            None,
+            None,
+            None,
+            *(scale.to(gradient.dtype) * gradient if wanted else None for gradient, wanted in pairs),
         )
-        return None, None, None, *scaled
 
 
 def _at_least_float(parameter: Tensor) -> torch.dtype:

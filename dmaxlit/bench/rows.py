@@ -117,13 +117,23 @@ _DEPENDENCE = Study(
     ),
 )
 
-_STRATEGIES = {name: Method(f"{name}.yaml") for name in ("soft_on_policy", "rollout_k")}
-_STRATEGIES = {"on_policy": Method("quickstart.yaml"), **_STRATEGIES}
-_COMPARED = Study(
-    _STRATEGIES,
-    tuple(row for name in _STRATEGIES for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+_NO_TRUTH = ("--model.noise.truth=0",)
+_WAYS = {
+    "on_policy": Method("quickstart.yaml"),
+    "soft_on_policy": Method("soft_on_policy.yaml"),
+    "soft_on_policy, no truth": Method("soft_on_policy.yaml", _NO_TRUTH),
+    "rollout_k": Method("rollout_k.yaml"),
+    "rollout_k, no truth": Method("rollout_k.yaml", _NO_TRUTH),
+    "editing": Method("editing.yaml"),
+}
+_STRATEGIES = Study(
+    _WAYS,
+    (
+        *(row for name in _WAYS for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
+        *(Row("editing", f"edit, {preset}", "edit", {"preset": preset}) for preset in ("quality", "speed")),
+    ),
 )
 
 #: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
 #: ``strategies``: ways of showing a model its own errors, at the same compute.
-STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _COMPARED}
+STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _STRATEGIES}

@@ -7,7 +7,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.noise.base import Prediction
 from dmaxlit.randomness import RowGenerator
 
-__all__ = ["check_rollout", "check_weights", "draw"]
+__all__ = ["check_rollout", "check_share", "check_weights", "draw", "revealed"]
 
 
 def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperature: float = 1.0) -> Tensor:
@@ -34,6 +34,21 @@ def _sample(logits: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
 
 
+def revealed(guesses: Tensor, truth: float, generator: RowGenerator) -> Tensor:
+    """A random share of the guesses: those that are to show the clean token instead, ``[batch, length]`` bool.
+
+    A guess is drawn from what the model sees, and says nothing new about ``x_0``. Where guesses can be told from clean
+    tokens, as mixtures can, the best a model can do is to ignore them; then positions with several good answers are
+    never settled. Some truth among them gives it a reason to believe what it has written.
+
+    Args:
+        guesses: ``[batch, length]`` bool.
+        truth: The share, in [0, 1].
+        generator: Source of randomness.
+    """
+    return guesses & (generator.rand(guesses.shape[1]) < truth)
+
+
 def check_rollout(rollout: str, temperature: float) -> None:
     """Refuse what :func:`draw` does not know.
 
@@ -44,6 +59,17 @@ def check_rollout(rollout: str, temperature: float) -> None:
         raise UserError(f"temperature: expected a number above 0, got {temperature} (for argmax, set rollout)")
     if rollout not in ("sample", "argmax"):
         raise UserError(f"rollout: expected 'sample' or 'argmax', got {rollout!r}")
+
+
+def check_share(name: str, value: float) -> float:
+    """Return ``value`` if it lies in [0, 1].
+
+    Raises:
+        UserError: If it does not.
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
+    return value
 
 
 def check_weights(**weights: float) -> None:

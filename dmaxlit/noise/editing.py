@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.drawing import check_weights, draw
+from dmaxlit.noise.drawing import check_share, check_weights, draw
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
@@ -55,14 +55,12 @@ class EditingNoise(NoiseStrategy):
         second_turn_weight: float = 0.0,
     ) -> None:
         super().__init__(level, per, stratified, schedule)
-        if not 0 <= edit_rate <= 1:
-            raise UserError(f"edit_rate: expected a number in [0, 1], got {edit_rate}")
         if wrong not in ("random", "own"):
             raise UserError(f"wrong: expected 'random' or 'own', got {wrong!r}")
         check_weights(mask_weight=mask_weight, edit_weight=edit_weight, keep_weight=keep_weight)
         if second_turn_weight < 0:
             raise UserError(f"second_turn_weight: expected a number >= 0, got {second_turn_weight}")
-        self.edit_rate = edit_rate
+        self.edit_rate = check_share("edit_rate", edit_rate)
         self.wrong = wrong
         self.mask_weight = mask_weight
         self.edit_weight = edit_weight

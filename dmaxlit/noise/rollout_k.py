@@ -10,7 +10,7 @@ from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.make import make_decoder
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
-from dmaxlit.noise.drawing import check_weights
+from dmaxlit.noise.drawing import check_share, check_weights, revealed
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.soft import SoftTokens
@@ -41,6 +41,8 @@ class RolloutKNoise(NoiseStrategy):
         decoder: Registered name of the decoder; one that reads further copies of a block will not do.
         decoder_options: Its options.
         temperature: Of the decoder's tokens, at least 0; 0 takes the most probable ones.
+        truth: Share of the decided positions that show the clean token instead, where it is a mixture at the same
+            confidence, in [0, 1]; see ``soft_on_policy``.
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
     """
@@ -55,6 +57,7 @@ class RolloutKNoise(NoiseStrategy):
         decoder: str = "spd",
         decoder_options: dict[str, Any] | None = None,
         temperature: float = 0.0,
+        truth: float = 0.25,
         masked_weight: float = 1.0,
         predicted_weight: float = 1.0,
     ) -> None:
@@ -71,6 +74,7 @@ class RolloutKNoise(NoiseStrategy):
             )
         self.steps = steps
         self.temperature = temperature
+        self.truth = check_share("truth", truth)
         self.masked_weight = masked_weight
         self.predicted_weight = predicted_weight
 
@@ -103,7 +107,12 @@ class RolloutKNoise(NoiseStrategy):
             )
             if step < self.steps:
                 prediction = yield replace(view, name="rollout", weight=0.0)
-        yield view
+        decided = corruption.mask & ~masked
+        shown = revealed(decided, self.truth, generator)
+        if soft is not None:
+            tokens = torch.where(shown, clean.ids, soft.ids[..., 0]).unsqueeze(-1)
+            soft = replace(soft, ids=torch.cat([tokens, soft.ids[..., 1:]], -1))
+        yield replace(view, ids=torch.where(shown, clean.ids, ids), rolled_out=decided & ~shown, soft=soft)
 
     def _start(self, clean: CleanBatch, masked: Tensor, generator: RowGenerator) -> BlockState:
         """The decoder's state of every block, with the visible tokens given."""

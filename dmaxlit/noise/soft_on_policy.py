@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.drawing import check_rollout, check_weights, draw
+from dmaxlit.noise.drawing import check_rollout, check_share, check_weights, draw, revealed
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.soft import SoftTokens
@@ -39,6 +39,9 @@ class SoftOnPolicyNoise(NoiseStrategy):
         contiguous: Promote a prefix only. False: every guess above ``tau_dec``, at least the leftmost one.
         rollout: ``argmax``, as SPD has it, or ``sample``.
         temperature: Of the samples, above 0.
+        truth: Share of the promoted positions that show the clean token at the guess's confidence, in [0, 1]. With 0
+            mixtures say nothing about ``x_0`` that the model did not know, it learns to ignore them, and positions
+            with several good answers are never settled. Of OPUT's tokens at level 0.75 a quarter are clean.
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
     """
@@ -53,6 +56,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         contiguous: bool = True,
         rollout: Literal["sample", "argmax"] = "argmax",
         temperature: float = 1.0,
+        truth: float = 0.25,
         masked_weight: float = 1.0,
         predicted_weight: float = 1.0,
     ) -> None:
@@ -65,6 +69,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         self.contiguous = contiguous
         self.rollout = rollout
         self.temperature = temperature
+        self.truth = check_share("truth", truth)
         self.masked_weight = masked_weight
         self.predicted_weight = predicted_weight
 
@@ -80,13 +85,15 @@ class SoftOnPolicyNoise(NoiseStrategy):
         guess = prediction.place(tokens, into=masked)
         confidence = prediction.place(chosen, into=torch.zeros_like(corruption.level))
         promoted = self._promoted(clean, corruption.mask, confidence, generator)
+        shown = revealed(promoted, self.truth, generator)
+        guess = torch.where(shown, clean.ids, guess)
         yield View(
             torch.where(promoted, guess, masked),
             clean.response,
             "predicted",
             self.predicted_weight,
             is_masked=corruption.mask & ~promoted,
-            rolled_out=promoted,
+            rolled_out=promoted & ~shown,
             level=corruption.level,
             soft=SoftTokens.with_mask(guess.unsqueeze(-1), confidence.unsqueeze(-1), clean.special.mask, promoted),
         )

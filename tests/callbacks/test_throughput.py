@@ -1,6 +1,7 @@
 import time
 
 import pytest
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dmaxlit.callbacks import SPDValidation, TrainingThroughput
@@ -59,3 +60,14 @@ def test_nothing_is_logged_between_the_logging_steps(tmp_path):
     trainer = make_trainer(tmp_path, [TrainingThroughput()], max_epochs=1, log_every_n_steps=2, limit_val_batches=0)
     trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
     assert "throughput/tokens_per_second" not in trainer.callback_metrics
+
+
+def test_peak_memory_is_logged_and_grows_with_what_is_held(tmp_path):
+    def peak(folder):
+        trainer = make_trainer(folder, [TrainingThroughput()], max_epochs=1, limit_val_batches=0)
+        trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
+        return float(trainer.callback_metrics["throughput/peak_memory_mib"])
+
+    before = peak(tmp_path / "a")
+    held = torch.ones(int(before) * 2**20 // 2)  # twice as many bytes
+    assert peak(tmp_path / "b") > before + held.numel() * 4 / 2**20 / 2

@@ -41,7 +41,7 @@ def slow_view(clean, masked, logits, tau, contiguous):
 @pytest.mark.parametrize("tau", [0.0, 0.4, 0.8, 1.0])
 def test_the_predicted_view_is_what_the_formula_says(tau, contiguous, clean):
     logits = sharp_logits(clean)
-    masked, predicted = converse(SoftOnPolicyNoise(tau_dec=tau, contiguous=contiguous), clean, logits=logits)
+    masked, predicted = converse(SoftOnPolicyNoise(tau_dec=tau, contiguous=contiguous, truth=0.0), clean, logits=logits)
     ids, shares = slow_view(clean, masked.is_masked, logits, tau, contiguous)
     for at, token in ids.items():
         assert int(predicted.ids[at]) == token
@@ -54,7 +54,7 @@ def test_the_predicted_view_is_what_the_formula_says(tau, contiguous, clean):
 
 def test_threshold_zero_promotes_what_oput_fills(clean):
     logits = sharp_logits(clean)
-    _, soft = converse(SoftOnPolicyNoise(tau_dec=0.0), clean, logits=logits)
+    _, soft = converse(SoftOnPolicyNoise(tau_dec=0.0, truth=0.0), clean, logits=logits)
     _, hard = converse(OnPolicyNoise(rollout="argmax"), clean, logits=logits)
     assert torch.equal(soft.ids, hard.ids)
     assert torch.equal(soft.rolled_out, hard.rolled_out)
@@ -62,10 +62,31 @@ def test_threshold_zero_promotes_what_oput_fills(clean):
 
 def test_sampled_guesses_enter_at_their_own_probability(clean):
     logits = sharp_logits(clean)
-    _, view = converse(SoftOnPolicyNoise(tau_dec=0.0, rollout="sample", temperature=2.0), clean, logits=logits)
+    _, view = converse(
+        SoftOnPolicyNoise(tau_dec=0.0, rollout="sample", temperature=2.0, truth=0.0), clean, logits=logits
+    )
     share = logits.softmax(-1).gather(-1, view.ids.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(view.soft.weights[..., 0][view.soft.where], share[view.soft.where])
     assert (view.ids != logits.argmax(-1))[view.soft.where].any()
+
+
+def test_a_share_of_the_promoted_positions_shows_the_clean_token_at_the_guess_s_confidence():
+    clean = make_batch([4] * 64, [252] * 64)
+    logits = sharp_logits(clean)
+    none, some, every = (
+        converse(SoftOnPolicyNoise(truth=truth), clean, logits=logits)[1] for truth in (0.0, 0.25, 1.0)
+    )
+    promoted = none.soft.where
+    for view in (some, every):
+        assert torch.equal(view.soft.where, promoted)
+        assert torch.equal(view.soft.weights, none.soft.weights)
+        assert torch.equal(view.soft.ids[..., 0][promoted], view.ids[promoted])
+    assert torch.equal(every.ids[promoted], clean.ids[promoted])
+    assert not every.rolled_out.any()
+    shown = promoted & ~some.rolled_out
+    assert float(shown[promoted].float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(some.ids[shown], clean.ids[shown])
+    assert torch.equal(some.ids[some.rolled_out], none.ids[some.rolled_out])
 
 
 def test_each_block_draws_its_threshold_from_the_range():
@@ -88,3 +109,8 @@ def test_each_block_draws_its_threshold_from_the_range():
 def test_a_threshold_out_of_range_is_refused(bad):
     with pytest.raises(UserError, match="tau_dec: expected"):
         SoftOnPolicyNoise(tau_dec=bad)
+
+
+def test_a_share_out_of_range_is_refused():
+    with pytest.raises(UserError, match=r"truth: expected a number in \[0, 1\], got 2"):
+        SoftOnPolicyNoise(truth=2)
