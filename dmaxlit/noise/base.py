@@ -70,14 +70,16 @@ class Prediction:
         self.positions = positions
         self._hidden = hidden
         self._head = head
+        self._trains = torch.is_grad_enabled()  # the answer to a view that is not trained on has no gradients later
 
     @cached_property
     def logits(self) -> Tensor:
-        """``[n, vocab]``, with gradients; detach what becomes input again. The mask token's is ``-inf``.
+        """``[n, vocab]``, with gradients if the view is trained on; detach what becomes input again.
 
-        With a large vocabulary prefer :meth:`map`, which never holds all of them.
+        The mask token's is ``-inf``. With a large vocabulary prefer :meth:`map`, which never holds all of them.
         """
-        return self._hidden if self._head is None else self._head(self._hidden)
+        with torch.set_grad_enabled(self._trains):
+            return self._hidden if self._head is None else self._head(self._hidden)
 
     def map(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         """``function(logits, *rows)``, piece by piece and without gradients.
@@ -96,9 +98,10 @@ class Prediction:
 
     def sum(self, score: Score) -> Tensor:
         """``score(logits, all positions)``, a scalar with gradients, piece by piece if there is much of it."""
-        if self._head is None or len(self._pieces()) == 1:
-            return score(self.logits, slice(0, self._hidden.shape[0]))
-        return piecewise_sum(score, self._hidden, self._head)
+        with torch.set_grad_enabled(self._trains and torch.is_grad_enabled()):
+            if self._head is None or len(self._pieces()) == 1:
+                return score(self.logits, slice(0, self._hidden.shape[0]))
+            return piecewise_sum(score, self._hidden, self._head)
 
     def place(self, tokens: Tensor, into: Tensor) -> Tensor:
         """A copy of ``into`` (``[batch, length]``) with ``tokens`` (``[n]``) at the predicted positions."""
