@@ -13,7 +13,13 @@ from transformers.cache_utils import Cache
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import ViewCache
 from dmaxlit.backbone.files import read_config
-from dmaxlit.backbone.folder import model_from_config, model_from_folder, read_metadata, write_folder
+from dmaxlit.backbone.folder import (
+    model_from_config,
+    model_from_folder,
+    read_metadata,
+    require_known_type,
+    write_folder,
+)
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.routers import keep_routers_in_float32
@@ -88,8 +94,10 @@ class Denoiser(nn.Module):
             raise UserError(
                 "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
             )
-        self.tokenizer = load_tokenizer(tokenizer or str(source))
         stored = {} if source is None else read_config(source)
+        if source is not None:
+            require_known_type(stored, str(source))
+        self.tokenizer = load_tokenizer(tokenizer or str(source))
         name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
         has_mask = came_from_llada2(stored) or block_length_of(stored) is not None  # trained with one already
         if not has_mask:
