@@ -14,14 +14,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
-from dmaxlit.backbone.cache import ViewCache
+from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, to_model_mask
 from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.folder import (
     empty_model_from_folder,
     model_from_config,
     model_from_folder,
     read_metadata,
+    require_known_type,
     write_folder,
 )
 from dmaxlit.backbone.hub import fetch
@@ -29,33 +29,17 @@ from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sdar import block_length_of
-from dmaxlit.backbone.sharding import is_sharded, load_shards, shard, whole_weights
+from dmaxlit.backbone.sharding import load_shards, shard, whole_weights
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
+from dmaxlit.backbone.views import CleanContext, clean_context, denoise
 from dmaxlit.errors import UserError
-from dmaxlit.soft import SoftTokens, embed_mixtures
-from dmaxlit.tokens import CleanBatch, Role, SpecialIds
+from dmaxlit.soft import SoftTokens
+from dmaxlit.tokens import CleanBatch, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser", "OutputHead"]
 
 _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
-
-
-class CleanContext:
-    """What the views of one clean batch attend to.
-
-    Args:
-        clean: The clean batch.
-        cache: Its keys and values, or None when each view is to run on the doubled sequence.
-        anchor: A sum over the clean half's hidden states. FSDP brings a layer's weights back for the backward pass when
-            a gradient reaches its output; the last layer's keys and values are used, its output is not. So views add
-            the anchor times 0.
-    """
-
-    def __init__(self, clean: CleanBatch, cache: ViewCache | None, anchor: Tensor | None = None) -> None:
-        self.clean = clean
-        self.cache = cache
-        self.anchor = anchor
 
 
 class OutputHead:
@@ -134,8 +118,10 @@ class Denoiser(nn.Module):
             raise UserError(
                 "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
             )
-        self.tokenizer = load_tokenizer(tokenizer or str(source))
         stored = {} if source is None else read_config(source)
+        if source is not None:
+            require_known_type(stored, str(source))
+        self.tokenizer = load_tokenizer(tokenizer or str(source))
         name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
         # Published diffusion models were trained with a mask token.
         has_mask = came_from_llada2(stored) or block_length_of(stored) is not None
@@ -299,52 +285,17 @@ class Denoiser(nn.Module):
             doubled: Skip that, and run each view together with its clean copy instead: the reference form, and the
                 only one under gradient checkpointing (which does without caches).
         """
-        if doubled or self.model.is_activation_checkpointing:
-            return CleanContext(clean, None)
-        cache = ViewCache()
-        noisy = torch.zeros_like(clean.blocks, dtype=torch.bool)
-        allowed = self._valid(clean, block_diffusion_mask(clean.blocks, clean.blocks, noisy, noisy), copies=1)
-        hidden = self.hidden(allowed, _positions(clean), cache, input_ids=clean.ids)
-        return CleanContext(clean, cache, hidden.sum() if is_sharded(self) else None)
+        return clean_context(self, clean, doubled)
 
     def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
-        """Hidden states of a corrupted view, ``[B, L, width]``.
+        """Hidden states of a corrupted view, ``[B, L, width]``; they are meaningful in blocks with response tokens.
 
         Args:
             view: ``[B, L]`` token ids of the view.
             context: The clean batch it belongs to.
             soft: Mixtures of tokens that are fed at some of its positions.
         """
-        clean = context.clean
-        blocks, length = clean.blocks, clean.ids.shape[1]
-        clean_half, noisy_half = torch.zeros_like(blocks, dtype=torch.bool), torch.ones_like(blocks, dtype=torch.bool)
-        both = torch.cat([blocks, blocks])
-        if context.cache is not None:
-            keys_noisy = torch.cat([clean_half, noisy_half])
-            allowed = block_diffusion_mask(blocks, both, noisy_half, keys_noisy)
-            hidden = self._denoised(view, soft, self._valid(clean, allowed, 2), _positions(clean), context.cache)
-            return hidden if context.anchor is None else hidden + 0 * context.anchor
-        noisy = torch.cat([clean_half, noisy_half])
-        allowed = block_diffusion_mask(both, both, noisy, noisy)
-        ids, positions = torch.cat([clean.ids, view], 1), _positions(clean).repeat(1, 2)
-        soft = None if soft is None else soft.after(length)
-        return self._denoised(ids, soft, self._valid(clean, allowed, 2), positions)[:, length:]
-
-    def _denoised(
-        self, ids: Tensor, soft: SoftTokens | None, allowed: Tensor, positions: Tensor, cache: Cache | None = None
-    ) -> Tensor:
-        """Hidden states of ids, or of embeddings where some of them are mixtures."""
-        if soft is None:
-            return self.hidden(allowed, positions, cache, input_ids=ids)
-        return self.hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(self.embed, ids, soft))
-
-    @staticmethod
-    def _valid(clean: CleanBatch, allowed: Tensor, copies: int) -> Tensor:
-        """Hide pad keys from every other position, ``[B, Q, K]``; a pad still sees itself, so no row is empty."""
-        queries, keys = allowed.shape
-        real = (clean.roles != Role.PAD).repeat(1, copies)
-        itself = torch.eye(keys, dtype=torch.bool, device=allowed.device)[keys - queries :]
-        return allowed & real[:, None, :] | itself
+        return denoise(self, view, context, soft)
 
     def described(self) -> dict[str, Any]:
         """What a model folder says of the denoiser beside the model's config."""
@@ -362,7 +313,3 @@ class Denoiser(nn.Module):
         weights = whole_weights(self)
         if write:
             write_folder(folder, self.model, self.tokenizer, {**self.described(), **metadata}, weights)
-
-
-def _positions(clean: CleanBatch) -> Tensor:
-    return torch.arange(clean.ids.shape[1], device=clean.ids.device).expand_as(clean.ids)

@@ -7,6 +7,7 @@ we need: the block length and what the model was trained on.
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.files import read_config, weight_files
 from dmaxlit.backbone.llada2 import model_from_llada2
@@ -29,6 +30,7 @@ __all__ = [
     "model_from_config",
     "model_from_folder",
     "read_metadata",
+    "require_known_type",
     "write_folder",
 ]
 
@@ -51,6 +53,24 @@ def read_metadata(folder: Path | str) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise UserError(f"pretrained: expected an object in {path}, got {type(metadata).__name__}")
     return metadata
+
+
+def require_known_type(stored: Mapping[str, Any], source: str) -> None:
+    """Refuse a model that could only be loaded by running the code it comes with.
+
+    Args:
+        stored: Content of its ``config.json``.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: If neither transformers nor we know its type.
+    """
+    model_type = stored.get("model_type")
+    if model_type not in (*MODEL_TYPES, SDAR) and model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"pretrained: expected a model type of transformers, {MODEL_TYPES[0]} or {SDAR}, got {model_type!r} in "
+            f"{source!r}; code that comes with a checkpoint is not run"
+        )
 
 
 def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:

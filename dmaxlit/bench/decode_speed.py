@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from tqdm import tqdm
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench.files import write_json
 from dmaxlit.bench.loops import cached_loop, naive_loop
+from dmaxlit.bench.machine import alone, describe, random_denoiser
 from dmaxlit.decoding import BlockDecoder, ThresholdDecoder
 from dmaxlit.errors import UserError
 
@@ -117,19 +115,17 @@ class DecodeSpeedBench:
             jobs += [(engine, batch, length) for batch in sorted({1, middle}) for engine in engines]
             if length <= _NAIVE_UP_TO:
                 jobs.append(("naive loop", 1, length))
-        done = [self._alone(*job) for job in tqdm(jobs, unit="measurement")]
+        done = [alone(self.measure, *job) for job in tqdm(jobs, unit="measurement")]
         table = format_table(done)
         settings = {name: value for name, value in vars(self).items() if name != "output"}
-        machine = {"device": _device_name(self.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        content = {"settings": settings, "machine": machine, "measurements": [asdict(item) for item in done]}
+        content = {
+            "settings": settings,
+            "machine": describe(self.device),
+            "measurements": [asdict(item) for item in done],
+        }
         write_json(self.output / "results.json", content)
         (self.output / "table.md").write_text(table + "\n")
         return table
-
-    def _alone(self, contestant: str, batch: int, length: int) -> Measurement:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(self.measure, contestant, batch, length).result()
 
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
         """Time one contestant in this process."""
@@ -175,30 +171,10 @@ class DecodeSpeedBench:
             return [loop(denoiser, prompt, length, self.tokens_per_step) for prompt in prompts], counter.count
 
     def _denoiser(self, length: int) -> Denoiser:
-        from tokenizers import Tokenizer, models
-        from transformers import PreTrainedTokenizerFast
-
-        torch.manual_seed(0)
-        words = {f"w{number}": number for number in range(self.vocab_size - 3)}
-        words |= {"<pad>": len(words), "<eos>": len(words) + 1, "<mask>": len(words) + 2}
-        inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", mask_token="<mask>"
+        positions = 4 * self.block_length + max(length, *self.lengths)
+        denoiser = random_denoiser(
+            self.vocab_size, self.hidden_size, self.layers, self.block_length, positions, tied=False
         )
-        config = {
-            "model_type": "qwen3",
-            "hidden_size": self.hidden_size,
-            "intermediate_size": 3 * self.hidden_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.hidden_size // 32,
-            "num_key_value_heads": self.hidden_size // 32,
-            "head_dim": 32,
-            "max_position_embeddings": 4 * self.block_length + max(length, max(self.lengths)),
-            "tie_word_embeddings": False,
-        }
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            denoiser = Denoiser(config=config, tokenizer=folder, block_length=self.block_length)
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight
             head[denoiser.special.eos] = 0.0  # logit 0, which is never the highest of thousands
@@ -276,9 +252,3 @@ def format_table(measurements: Sequence[Measurement]) -> str:
             f"| {'yes' if item.tokens_hash == loop.tokens_hash else 'no'} |"
         )
     return "\n".join(lines)
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"cpu, {multiprocessing.cpu_count()} cores"

@@ -155,9 +155,47 @@ def decode(
     print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device, compile).run())
 
 
+def train(
+    output: str = "runs/train_speed",
+    vocab_sizes: list[int] | None = None,
+    lengths: list[int] | None = None,
+    hidden_size: int = 256,
+    layers: int = 4,
+    batch_size: int = 2,
+    block_length: int = 32,
+    updates: int = 3,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    device: str = "cpu",
+) -> None:
+    """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
+
+    The published procedure rolls out for every micro-batch, trains on the doubled sequence with all logits, and takes
+    masked and predicted copies in separate passes. Each measurement runs in a process of its own.
+
+    Args:
+        output: Folder for results.json and table.md.
+        vocab_sizes: Vocabularies. Default: 1000 32000 150000.
+        lengths: Tokens of a sequence, each measured with each vocabulary. Default: 512.
+        hidden_size: Width of the model, a multiple of 32.
+        layers: Its layers.
+        batch_size: Sequences of a micro-batch.
+        block_length: Tokens per block.
+        updates: Updates that are timed.
+        dtype: float32, or bfloat16 for autocast over float32 weights.
+        device: cpu, cuda, ...
+    """
+    from dmaxlit.bench import TrainSpeedBench
+
+    vocabularies = TrainSpeedBench.vocab_sizes if vocab_sizes is None else vocab_sizes
+    spans = TrainSpeedBench.lengths if lengths is None else lengths
+    shape = (hidden_size, layers, batch_size, block_length, updates)
+    print(TrainSpeedBench(Path(output), vocabularies, spans, *shape, dtype, device).run())
+
+
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "adaptation": adaptation,
     "decode": decode,
     "decoders": decoders,
     "self_correction": self_correction,
+    "train": train,
 }

@@ -344,6 +344,16 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_in_one_line(tmp_path, damag
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+def test_a_model_that_only_its_own_code_could_load_is_refused_in_one_line_and_nothing_else(tmp_path, capfd):
+    folder = write_published(tmp_path / "m", {**CONFIG, "model_type": "llada9_moe"})
+    with pytest.raises(
+        UserError, match=r"got 'llada9_moe' in .*; code that comes with a checkpoint is not run"
+    ) as caught:
+        Denoiser(pretrained=str(folder))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_pickle_of_any_model_is_refused_with_the_way_to_convert_it(tmp_path, denoiser):
     denoiser.save(tmp_path / "m", {})
     (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")

@@ -39,11 +39,11 @@ def test_a_small_run_measures_everyone_and_all_agree(tmp_path):
 def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     seen = []
 
-    def alone(self, contestant, batch, length):
-        seen.append((contestant, batch, length))
-        return self.measure(contestant, batch, length)
+    def here(function, *job):
+        seen.append(job)
+        return function(*job)
 
-    monkeypatch.setattr(DecodeSpeedBench, "_alone", alone)
+    monkeypatch.setattr("dmaxlit.bench.decode_speed.alone", here)
     bench = DecodeSpeedBench(tmp_path, (1, 2), (8, 16), hidden_size=32, layers=1, vocab_size=50, block_length=8)
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"

@@ -1,0 +1,62 @@
+import json
+
+import pytest
+import torch
+
+from dmaxlit import DMaxModule, UserError
+from dmaxlit.bench import TrainSpeedBench
+from dmaxlit.bench.published import published_update
+from dmaxlit.noise import OnPolicyNoise
+from dmaxlit.randomness import RowGenerator
+from tests.conftest import make_batch, make_denoiser
+
+
+def test_the_published_procedure_and_our_step_have_the_same_loss_and_gradients():
+    clean = make_batch((3, 10, 8), (21, 14, 16))
+    noise, module = OnPolicyNoise(rollout="argmax"), None
+    denoiser = make_denoiser(sharpen=3.0).double()
+    theirs = published_update(denoiser, clean, noise.corrupt(clean, RowGenerator(0, [0, 1, 2])).mask)
+    expected = [parameter.grad.clone() for parameter in denoiser.parameters()]
+    denoiser.zero_grad()
+    module = DMaxModule(denoiser, noise)
+    ours = torch.stack([loss.total for loss in module.view_losses(clean, RowGenerator(0, [0, 1, 2]))]).sum()
+    ours.backward()
+    torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-5)
+    for parameter, gradient in zip(denoiser.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.bench.train_speed.alone", lambda function, *job: function(*job))
+    bench = TrainSpeedBench(tmp_path, (50,), (16, 32), hidden_size=32, layers=1, block_length=8, updates=1)
+    monkeypatch.setattr(bench, "_matmul_speed", lambda: 1e12)
+    table = bench.run()
+    assert (tmp_path / "table.md").read_text() == table + "\n"
+    content = json.loads((tmp_path / "results.json").read_text())
+    costs = content["measurements"]
+    assert [(cost["contestant"], cost["length"]) for cost in costs] == [
+        ("published", 16),
+        ("ours", 16),
+        ("published", 32),
+        ("ours", 32),
+    ]
+    assert all(cost["tokens_per_second"] > 0 and cost["matmul_share"] > 0 for cost in costs)
+    for theirs, ours in ((costs[0], costs[1]), (costs[2], costs[3])):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    lines = table.splitlines()[2:]
+    assert "| published |" in lines[0]
+    assert "| 1.00 |" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 48}, "hidden_size: expected a multiple of 32, got 48"),
+        ({"updates": 0}, "updates: expected at least 1, got 0"),
+        ({"vocab_sizes": [4]}, r"vocab_sizes: expected numbers of at least 8, got \[4\]"),
+        ({"lengths": [33]}, r"lengths: expected multiples of block_length 32, got \[33\]"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        TrainSpeedBench(tmp_path, **options)
