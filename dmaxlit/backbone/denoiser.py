@@ -18,9 +18,11 @@ from dmaxlit.backbone.folder import (
     empty_model_from_folder,
     model_from_config,
     model_from_folder,
+    model_of_weights,
     read_metadata,
     write_folder,
 )
+from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, merged
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
 from dmaxlit.backbone.sharding import is_sharded, load_shards, shard, whole_weights
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
@@ -139,6 +141,20 @@ class Denoiser(nn.Module):
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
+        self.lora: LoraSettings | None = None
+        self.register_parameter(MASK_DELTA, None)
+
+    def add_lora(self, settings: LoraSettings) -> None:
+        """Train low-rank adapters and the mask embedding instead of the weights; see :class:`LoraSettings`.
+
+        Raises:
+            UserError: If a setting is out of range, peft is not installed, or weights are deferred.
+        """
+        if self.is_deferred:
+            raise UserError("lora: expected weights to stand beside, but backbone.defer reads them later")
+        add_adapters(self.model, settings)
+        self.lora = settings
+        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask]))
 
     def _fit_embeddings(self) -> None:
         """Rows for tokens that were added, and a mask embedding to start from where the checkpoint has none."""
@@ -198,10 +214,19 @@ class Denoiser(nn.Module):
         assert isinstance(weight, Tensor), "an embedding's weight is a tensor"
         return weight
 
+    @property
+    def embedding_name(self) -> str:
+        """Name of the table among the model's weights."""
+        return next(name for name, weight in self.model.named_parameters() if weight is self.embedding)
+
     def embed(self, ids: Tensor) -> Tensor:
         """What the model is fed for token ids ``[...]``, ``[..., width]``: rows of the table, scaled if it does so."""
-        embedded: Tensor = self.model.get_input_embeddings()(ids)
-        return embedded
+        module = self.model.get_input_embeddings()
+        embedded: Tensor = module(ids)
+        if self.mask_delta is None:
+            return embedded
+        delta = self.mask_delta * getattr(module, "scalar_embed_scale", 1.0)
+        return torch.where((ids == self.special.mask).unsqueeze(-1), embedded + delta, embedded)
 
     def hidden(
         self,
@@ -223,6 +248,8 @@ class Denoiser(nn.Module):
         Returns:
             ``[B, Q, width]``.
         """
+        if self.mask_delta is not None and input_ids is not None:
+            inputs_embeds, input_ids = self.embed(input_ids), None
         config = self.model.config
         mask = to_model_mask(allowed, str(config._attn_implementation), self.model.dtype)
         output = self.model.base_model(
@@ -302,9 +329,16 @@ class Denoiser(nn.Module):
             metadata: What else ``dmaxlit.json`` is to hold.
             write: Whether this process writes. If the model is sharded every rank must call, for the weights.
         """
-        weights = whole_weights(self)
-        if write:
-            write_folder(folder, self.model, self.tokenizer, {**self.described(), **metadata}, weights)
+        weights, model = whole_weights(self), self.model
+        if not write:
+            return
+        if self.lora is not None:
+            own = {name.removeprefix("model."): weight for name, weight in self.state_dict().items()}
+            model = model_of_weights(
+                model.config, merged(weights or own, self.lora, self.embedding_name, self.special.mask)
+            )
+            weights = None
+        write_folder(folder, model, self.tokenizer, {**self.described(), **metadata}, weights)
 
 
 def _positions(clean: CleanBatch) -> Tensor:

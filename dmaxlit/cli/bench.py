@@ -97,8 +97,8 @@ def adaptation(
 ) -> None:
     """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
 
-    On the chain task's easy prompts, same budget for all. Finished models and results are kept under the output folder: run it again
-    after an interruption and it goes on.
+    On the chain task's easy prompts, same budget for all. Finished models and results are kept under the output folder:
+    run it again after an interruption and it goes on.
 
     Args:
         output: Folder for models, results.json and table.md.
