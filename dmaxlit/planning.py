@@ -157,7 +157,8 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
     from dmaxlit.backbone.cache import ViewCache
 
     device, width = torch.device("meta"), setup.compute_dtype
-    model = setup.model if setup.model.dtype == width else copy.deepcopy(setup.model).to(width)
+    model: Any = setup.model if setup.model.dtype == width else copy.deepcopy(setup.model)
+    model.to(width)
     embeds = torch.empty(setup.rows, queries, int(model.config.hidden_size), device=device, dtype=width)
     embeds.requires_grad_()
     positions = torch.empty(setup.rows, queries, dtype=torch.long, device=device)
@@ -193,7 +194,11 @@ def _passes(setup: Setup) -> str:
     form = (
         "each view with its clean copy, layer inputs alone" if setup.checkpointing else "the clean half and each view"
     )
-    return f"{setup.rows} rows of {setup.length} tokens, {setup.views} views: {form}"
+    return f"{setup.rows} rows of {setup.length} tokens, {_counted(setup.views)}: {form}"
+
+
+def _counted(views: int) -> str:
+    return f"{views} view" + "s" * (views != 1)
 
 
 def _millions(parameters: list[Tensor]) -> str:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import ViewCache
-from dmaxlit.backbone.folder import (
-    empty_model_from_folder,
-    model_from_config,
-    model_from_folder,
-    model_of_weights,
-    read_metadata,
-    write_folder,
-)
-from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, merged
-from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
-from dmaxlit.backbone.sharding import is_sharded, load_shards, shard, whole_weights
+from dmaxlit.backbone.folder import empty_model_from_folder, model_from_config, model_from_folder, read_metadata
+from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
+from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
+from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
 
@@ -50,7 +40,7 @@ class CleanContext:
         self.anchor = anchor
 
 
-class Denoiser(nn.Module):
+class Denoiser(KeepsWeights, nn.Module):
     """A causal language model whose attention mask is replaced by the block-diffusion mask.
 
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
@@ -124,7 +114,7 @@ class Denoiser(nn.Module):
         else:
             self.model = model_from_folder(source, attn_implementation, torch_dtype)
         self._limit = min(int(given or self.model.config.max_position_embeddings), self._positions)
-        if self.max_length == 0:
+        if self.max_length < 1:
             raise UserError(
                 f"block_length: expected at most the {self._limit} positions of the model or max_length, "
                 f"got {self.block_length}"
@@ -142,51 +132,8 @@ class Denoiser(nn.Module):
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
         self.lora: LoraSettings | None = None
+        self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
-
-    def add_lora(self, settings: LoraSettings) -> None:
-        """Train low-rank adapters and the mask embedding instead of the weights; see :class:`LoraSettings`.
-
-        Raises:
-            UserError: If a setting is out of range, peft is not installed, or weights are deferred.
-        """
-        if self.is_deferred:
-            raise UserError("lora: expected weights to stand beside, but backbone.defer reads them later")
-        add_adapters(self.model, settings)
-        self.lora = settings
-        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask]))
-
-    def _fit_embeddings(self) -> None:
-        """Rows for tokens that were added, and a mask embedding to start from where the checkpoint has none."""
-        old, new = self.embedding.shape[0], len(self.tokenizer)
-        if new > old:
-            self.model.resize_token_embeddings(new, mean_resizing=False)
-        trained, mask = min(old, new), self.special.mask
-        table = self.model.get_input_embeddings()
-        assert isinstance(table, nn.Embedding), "refused otherwise"
-        rows = sorted({*range(old, new), *([mask] if self._adds_mask else [])})
-        if not rows and not self.metadata and is_vanishing(table, mask, trained):
-            rank_zero_info("backbone: the mask embedding is all but zero; training starts from the mean of the others")
-            rows = [mask]
-        if rows:
-            init_mask_embedding(table, rows, trained)
-
-    def place(self, mesh: DeviceMesh | None, device: torch.device, compute_dtype: torch.dtype | None) -> None:
-        """Shard the model over a mesh, if there is one, and read the weights if that was deferred.
-
-        Args:
-            mesh: One-dimensional mesh of the ranks that share it.
-            device: Where deferred weights go.
-            compute_dtype: See :func:`~dmaxlit.backbone.sharding.shard`.
-        """
-        if mesh is not None:
-            shard(self, mesh, compute_dtype)
-        if self.is_deferred:
-            assert self._source is not None, "refused otherwise"
-            load_shards(self.model, self._source, device)
-            self.is_deferred = False
-            self._fit_embeddings()
-            self.model.train()
 
     @property
     def _positions(self) -> int:
@@ -213,11 +160,6 @@ class Denoiser(nn.Module):
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor), "an embedding's weight is a tensor"
         return weight
-
-    @property
-    def embedding_name(self) -> str:
-        """Name of the table among the model's weights."""
-        return next(name for name, weight in self.model.named_parameters() if weight is self.embedding)
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the model is fed for token ids ``[...]``, ``[..., width]``: rows of the table, scaled if it does so."""
@@ -315,30 +257,6 @@ class Denoiser(nn.Module):
         real = (clean.roles != Role.PAD).repeat(1, copies)
         itself = torch.eye(keys, dtype=torch.bool, device=allowed.device)[keys - queries :]
         return allowed & real[:, None, :] | itself
-
-    def described(self) -> dict[str, Any]:
-        """What a model folder says of the denoiser beside the model's config."""
-        limit = {"max_length": self._limit} if self._limit < self._positions else {}
-        return {"block_length": self.block_length, **limit}
-
-    def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
-        """Write the folder that :func:`dmaxlit.load` and transformers both read.
-
-        Args:
-            folder: Where; replaced as a whole if it exists.
-            metadata: What else ``dmaxlit.json`` is to hold.
-            write: Whether this process writes. If the model is sharded every rank must call, for the weights.
-        """
-        weights, model = whole_weights(self), self.model
-        if not write:
-            return
-        if self.lora is not None:
-            own = {name.removeprefix("model."): weight for name, weight in self.state_dict().items()}
-            model = model_of_weights(
-                model.config, merged(weights or own, self.lora, self.embedding_name, self.special.mask)
-            )
-            weights = None
-        write_folder(folder, model, self.tokenizer, {**self.described(), **metadata}, weights)
 
 
 def _positions(clean: CleanBatch) -> Tensor:

@@ -94,7 +94,8 @@ def setup_of(config: Any, gpus: int | None = None) -> Setup:
     else:
         with torch.device("meta"):
             model = model_from_config(backbone.config or {}, tokenizer, backbone.attn_implementation, dtype)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    table: Any = model.get_input_embeddings()
+    if len(tokenizer) > table.weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     extra: tuple[Tensor, ...] = ()
     if config.model.lora is not None:

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.data import SelfDistilledDataModule
 from tests.conftest import make_batch, make_denoiser
 from tests.test_module import QUIET, assert_same_weights, loader
 
@@ -78,7 +79,10 @@ def test_a_checkpoint_stands_alone_and_training_resumes_from_it(tmp_path):
         module = make()
         saved = ModelCheckpoint(tmp_path / folder, "{step}", every_n_train_steps=1, save_top_k=-1)
         trainer = L.Trainer(**{**QUIET, "enable_checkpointing": True, "max_steps": 4, "callbacks": [saved]})
-        trainer.fit(module, loader(), ckpt_path=ckpt_path)
+        data = SelfDistilledDataModule(
+            task="chain", task_options={"operations": 3}, num_train=32, num_val=0, batch_size=4, seed=1
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
         return module
 
     straight = run("straight")
