@@ -4,29 +4,32 @@ import json
 import pickle
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.folder import write_folder
+from dmaxlit.backbone.folder import model_of_weights, write_folder
+from dmaxlit.backbone.lora import LoraSettings, merged
 from dmaxlit.checkpoint_io import damage
 from dmaxlit.errors import UserError
-from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, read_shards
+from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, weights_of_shards
+from dmaxlit.tokens import SpecialIds
 
 __all__ = ["checkpoint_to_folder", "describe", "read_checkpoint"]
 
-_PREFIX = "backbone.model."
-
 
 def describe(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint needs beside the weights to be loaded by itself; strings only."""
+    """What a checkpoint needs beside the weights to be loaded by itself; texts only."""
     with tempfile.TemporaryDirectory() as folder:
         backbone.tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.is_file()}
+    lora = None if backbone.lora is None else {**asdict(backbone.lora), "embedding": backbone.embedding_name}
     return {
+        "lora": None if lora is None else json.dumps(lora),
         "config": json.dumps(backbone.model.config.to_dict(), default=str),
         "tokenizer": files,
         "metadata": json.dumps(metadata),
@@ -75,15 +78,15 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     told = content["dmaxlit"]
     settings = json.loads(told["config"])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model = AutoModelForCausalLM.from_config(config)
-    if is_sharded_checkpoint(checkpoint):
-        weights = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
-        read_shards({"state_dict": weights}, checkpoint, alone=True)  # into the model's own tensors
-    else:
-        weights = content["state_dict"]
-    model.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()})
+    stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else content["state_dict"]
+    weights = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in stored.items()}
     with tempfile.TemporaryDirectory() as source:
         for name, text in told["tokenizer"].items():
             (Path(source) / Path(name).name).write_text(text)
         tokenizer = AutoTokenizer.from_pretrained(source)
+    if told.get("lora") is not None:
+        lora = json.loads(told["lora"])
+        table = lora.pop("embedding")
+        weights = merged(weights, LoraSettings(**lora), table, SpecialIds.of(tokenizer).mask)
+    model = model_of_weights(config, weights)
     write_folder(folder, model, tokenizer, json.loads(told["metadata"]))

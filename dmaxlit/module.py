@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
+from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import gathered
 from dmaxlit.checkpoint import describe
 from dmaxlit.data.tasks import Task, task
@@ -48,6 +49,7 @@ class DMaxModule(Generates, L.LightningModule):
         seed: Seed of corruption and rollout. Default: the run's (``seed_everything``), or 0.
         clean_half: ``cached``: the clean copy of a batch is computed once and every view attends to it. ``doubled``:
             each view runs on the doubled sequence, twice the work, same loss: the reference form.
+        lora: Train low-rank adapters and the mask embedding instead of all weights.
     """
 
     def __init__(
@@ -58,11 +60,14 @@ class DMaxModule(Generates, L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         seed: int | None = None,
         clean_half: Literal["cached", "doubled"] = "cached",
+        lora: LoraSettings | None = None,
     ) -> None:
         super().__init__()
         if clean_half not in ("cached", "doubled"):
             raise UserError(f"clean_half: expected 'cached' or 'doubled', got {clean_half!r}")
         self.backbone = backbone
+        if lora is not None:
+            backbone.add_lora(lora)
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -226,7 +231,8 @@ class DMaxModule(Generates, L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""
-        made = optimizers(self.named_parameters(), self.optimizer, self.lr_scheduler)
+        trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        made = optimizers(trained, self.optimizer, self.lr_scheduler)
         schedule: Any = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
         if hasattr(schedule, "run_lasts"):
             schedule.run_lasts(self.trainer.estimated_stepping_batches)

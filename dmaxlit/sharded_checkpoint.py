@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from dmaxlit.errors import UserError
 
-__all__ = ["METADATA", "is_sharded_checkpoint", "read_shards"]
+__all__ = ["METADATA", "is_sharded_checkpoint", "read_shards", "weights_of_shards"]
 
 METADATA = "meta.pt"  # Lightning's name for what is no shard
 _DESCRIPTION = ".metadata"
@@ -87,6 +87,26 @@ def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) ->
         raise _damaged(path, first) from error
     except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
+
+
+def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
+    """All weights, whole, by the names they have in the module.
+
+    Raises:
+        UserError: If the folder is damaged.
+    """
+    prefix = "state_dict."
+    try:
+        described = _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load().state_dict_metadata
+        weights = {
+            name.removeprefix(prefix): torch.empty(told.size, dtype=told.properties.dtype)
+            for name, told in described.items()
+            if name.startswith(prefix)
+        }
+    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    read_shards({"state_dict": weights}, path, alone=True)
+    return weights
 
 
 def _damaged(path: str | Path, error: BaseException) -> UserError:

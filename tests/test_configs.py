@@ -13,9 +13,11 @@ from dmaxlit.cli import main
 from tests.conftest import make_denoiser
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*.yaml"))
+FRAGMENTS = {"fsdp"}  # put after a recipe
+TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model that writes text
+CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a stand-in for it.
-ON_CHAIN = [path for path in CONFIGS if path.stem != "reasoning_gym" and not path.stem.startswith("llada2")]
+ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -38,11 +40,12 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 @cache
-def settings_of(name):
-    """What comes of a recipe, as ``--print_config`` shows it."""
+def settings_of(*names):
+    """What comes of recipes, one after the other, as ``--print_config`` shows it."""
+    given = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
     shown = io.StringIO()
     with pytest.raises(SystemExit) as end, redirect_stdout(shown):
-        main(["fit", "--config", str(FOLDER / f"{name}.yaml"), "--print_config"])
+        main(["fit", *given, "--print_config"])
     assert not end.value.code
     return yaml.safe_load(shown.getvalue())
 
@@ -66,12 +69,32 @@ def test_a_recipe_runs_dry_from_any_folder_and_leaves_nothing_behind(path, tiny,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_reasoning_gym_recipe_runs_dry(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])
+def test_the_reasoning_gym_recipes_run_dry(tiny, tmp_path, name):
     pytest.importorskip("reasoning_gym")
     flags = [*SMALL_DATA, "--data.task.max_new_tokens", "20", *QUIET, "--trainer.fast_dev_run", "true"]
     model = ["--model.backbone.pretrained", str(tiny)]
-    main(["fit", "--config", str(FOLDER / "reasoning_gym.yaml"), *model, *flags])
+    flags += ["--trainer.precision", "32-true"]
+    main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *model, *flags])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_for_autoregressive_models_runs_dry(tiny, tmp_path):
+    (tmp_path / "corpus.jsonl").write_text('{"prompt": "3 +1 ?", "response": "take 3 with +1"}\n' * 4)
+    model = ["--model.backbone.pretrained", str(tiny), "--model.backbone.max_length", "64"]
+    flags = ["--data.corpus", "corpus.jsonl", "--data.batch_size", "2", "--trainer.precision", "32-true", *QUIET]
+    main(["fit", "--config", str(FOLDER / "adapt_from_ar.yaml"), *model, *flags, "--trainer.fast_dev_run", "true"])
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"]
+
+
+def test_the_fragment_for_many_gpus_goes_with_any_recipe():
+    settings = settings_of("quickstart", "fsdp")
+    alone = settings_of("quickstart")
+    assert settings["trainer"]["strategy"]["class_path"].endswith("FSDP2Strategy")
+    assert settings["trainer"]["callbacks"] == alone["trainer"]["callbacks"]
+    backbone = settings["model"]["backbone"]["init_args"]
+    assert backbone["defer"]
+    assert backbone["pretrained"] == alone["model"]["backbone"]["init_args"]["pretrained"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.cli import main as cli
 from dmaxlit.optim import MuonAdamW
@@ -143,6 +144,20 @@ def test_parameters_are_sharded_and_stay_in_their_own_type_in_mixed_precision():
     assert set(seen) == {torch.bfloat16}
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert all(p.full_tensor().isfinite().all() for p in module.parameters())
+
+
+def test_adapters_are_sharded_and_merged_too(tmp_path):
+    pytest.importorskip("peft")
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd, lora=LoraSettings(r=2))
+    trainer = fit(module)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    module.export(tmp_path / "m")
+    alone, exported = load(tmp_path / "x.ckpt"), load(tmp_path / "m")
+    assert_same(alone.state_dict(), exported.state_dict(), atol=0)
+    before = DMaxModule(make_denoiser(sharpen=3.0)).state_dict()
+    moved = [name for name, weight in exported.state_dict().items() if not torch.equal(weight, before[name])]
+    assert any("q_proj" in name for name in moved)
+    assert any("embed" in name for name in moved)
 
 
 def test_muon_is_refused_where_matrices_are_sharded():

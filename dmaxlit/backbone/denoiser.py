@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -22,17 +19,16 @@ from dmaxlit.backbone.folder import (
     model_from_folder,
     read_metadata,
     require_known_type,
-    write_folder,
 )
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2_config import came_from_llada2
-from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
+from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sdar import block_length_of
-from dmaxlit.backbone.sharding import load_shards, shard, whole_weights
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
 from dmaxlit.backbone.views import CleanContext, clean_context, denoise
+from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
 from dmaxlit.soft import SoftTokens
 from dmaxlit.tokens import CleanBatch, SpecialIds
@@ -59,7 +55,7 @@ class OutputHead:
         return layer.parameters()
 
 
-class Denoiser(nn.Module):
+class Denoiser(KeepsWeights, nn.Module):
     """A causal language model whose attention mask is replaced by the block-diffusion mask.
 
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
@@ -147,7 +143,7 @@ class Denoiser(nn.Module):
             require_rows(self.tokenizer, self.embedding.shape[0])
         keep_routers_in_float32(self.model)
         self._limit = min(int(given or self.model.config.max_position_embeddings), self._positions)
-        if self.max_length == 0:
+        if self.max_length < 1:
             raise UserError(
                 f"block_length: expected at most the {self._limit} positions of the model or max_length, "
                 f"got {self.block_length}"
@@ -164,38 +160,9 @@ class Denoiser(nn.Module):
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
-
-    def _fit_embeddings(self) -> None:
-        """Rows for tokens that were added, and a mask embedding to start from where the checkpoint has none."""
-        old, new = self.embedding.shape[0], len(self.tokenizer)
-        if new > old:
-            self.model.resize_token_embeddings(new, mean_resizing=False)
-        trained, mask = min(old, new), self.special.mask
-        table = self.model.get_input_embeddings()
-        assert isinstance(table, nn.Embedding), "refused otherwise"
-        rows = sorted({*range(old, new), *([mask] if self._adds_mask else [])})
-        if not rows and not self.metadata and is_vanishing(table, mask, trained):
-            rank_zero_info("backbone: the mask embedding is all but zero; training starts from the mean of the others")
-            rows = [mask]
-        if rows:
-            init_mask_embedding(table, rows, trained)
-
-    def place(self, mesh: DeviceMesh | None, device: torch.device, compute_dtype: torch.dtype | None) -> None:
-        """Shard the model over a mesh, if there is one, and read the weights if that was deferred.
-
-        Args:
-            mesh: One-dimensional mesh of the ranks that share it.
-            device: Where deferred weights go.
-            compute_dtype: See :func:`~dmaxlit.backbone.sharding.shard`.
-        """
-        if mesh is not None:
-            shard(self, mesh, compute_dtype)
-        if self.is_deferred:
-            assert self._source is not None, "refused otherwise"
-            load_shards(self.model, self._source, device)
-            self.is_deferred = False
-            self._fit_embeddings()
-            self.model.train()
+        self.lora: LoraSettings | None = None
+        self.mask_delta: nn.Parameter | None
+        self.register_parameter(MASK_DELTA, None)
 
     @property
     def _positions(self) -> int:
@@ -225,8 +192,12 @@ class Denoiser(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the model is fed for token ids ``[...]``, ``[..., width]``: rows of the table, scaled if it does so."""
-        embedded: Tensor = self.model.get_input_embeddings()(ids)
-        return embedded
+        module = self.model.get_input_embeddings()
+        embedded: Tensor = module(ids)
+        if self.mask_delta is None:
+            return embedded
+        delta = self.mask_delta * getattr(module, "scalar_embed_scale", 1.0)
+        return torch.where((ids == self.special.mask).unsqueeze(-1), embedded + delta, embedded)
 
     def hidden(
         self,
@@ -248,6 +219,8 @@ class Denoiser(nn.Module):
         Returns:
             ``[B, Q, width]``.
         """
+        if self.mask_delta is not None and input_ids is not None:
+            inputs_embeds, input_ids = self.embed(input_ids), None
         config = self.model.config
         mask = to_model_mask(allowed, str(config._attn_implementation), self.model.dtype)
         output = self.model.base_model(
@@ -296,20 +269,3 @@ class Denoiser(nn.Module):
             soft: Mixtures of tokens that are fed at some of its positions.
         """
         return denoise(self, view, context, soft)
-
-    def described(self) -> dict[str, Any]:
-        """What a model folder says of the denoiser beside the model's config."""
-        limit = {"max_length": self._limit} if self._limit < self._positions else {}
-        return {"block_length": self.block_length, **limit}
-
-    def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
-        """Write the folder that :func:`dmaxlit.load` and transformers both read.
-
-        Args:
-            folder: Where; replaced as a whole if it exists.
-            metadata: What else ``dmaxlit.json`` is to hold.
-            write: Whether this process writes. If the model is sharded every rank must call, for the weights.
-        """
-        weights = whole_weights(self)
-        if write:
-            write_folder(folder, self.model, self.tokenizer, {**self.described(), **metadata}, weights)

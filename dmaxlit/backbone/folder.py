@@ -15,7 +15,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dmaxlit.backbone.files import read_config, weight_files
 from dmaxlit.backbone.llada2 import model_from_llada2
@@ -29,6 +36,7 @@ __all__ = [
     "empty_model_from_folder",
     "model_from_config",
     "model_from_folder",
+    "model_of_weights",
     "read_metadata",
     "require_known_type",
     "write_folder",
@@ -165,6 +173,15 @@ def model_from_config(
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason})") from error
+    return model
+
+
+def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """A model to be saved: of the weights given, which must be all of them, in their own type."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
     return model
 
 

@@ -129,8 +129,12 @@ def gathered(denoiser: nn.Module) -> Iterator[None]:
 
 
 def whole_weights(denoiser: Denoiser) -> dict[str, Tensor] | None:
-    """The model's weights put together on rank zero's CPU; None if they are not sharded. Every rank must call."""
+    """The model's weights, by their names there, put together on rank zero's CPU; every rank must call.
+
+    None if they are not sharded; empty on other ranks.
+    """
     if not is_sharded(denoiser):
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return cast(dict[str, Tensor], get_model_state_dict(denoiser.model, options=options))
+    weights = cast(dict[str, Tensor], get_model_state_dict(denoiser, options=options))
+    return {name.removeprefix("model."): weight for name, weight in weights.items()}

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("training", "Decode the validation prompts with a trained model and print its figures."),
     "test": ("training", "Decode the test prompts with a trained model and print its figures."),
     "predict": ("training", "Decode the test prompts and write each answer to a file."),
+    "plan": ("plan", "Say what a configuration of fit needs of each GPU's memory, before anything is loaded."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and say how many tokens each forward gave."),
     "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),

@@ -53,10 +53,12 @@ def run(command: str, args: list[str]) -> None:
     carry_out(command, args)
 
 
-def carry_out(command: str, args: list[str], module: type[DMaxModule] = DMaxModule) -> DMaxModule:
-    """Carry out a command with a module class; returns the module."""
+def carry_out(
+    command: str, args: list[str], module: type[DMaxModule] = DMaxModule, cli: type[LightningCLI] | None = None
+) -> Any:
+    """Carry out a command with a module class; returns what the command line has made of the model's settings."""
     hush()
-    cli = DMaxCLI(
+    done = (cli or DMaxCLI)(
         module,
         SelfDistilledDataModule,
         save_config_kwargs={"overwrite": True},
@@ -68,7 +70,7 @@ def carry_out(command: str, args: list[str], module: type[DMaxModule] = DMaxModu
         auto_configure_optimizers=False,
         args=[command, *with_class_paths(with_options(with_bases(args)), SLOTS)],
     )
-    return cast(DMaxModule, cli.model)
+    return done.model
 
 
 class Parser(LightningArgumentParser):

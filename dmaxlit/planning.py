@@ -1,0 +1,213 @@
+"""What a training run needs of each GPU's memory, from shapes alone: nothing is loaded."""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from dmaxlit.backbone.attention import to_model_mask
+
+__all__ = ["Item", "Setup", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is to be trained, and how.
+
+    Args:
+        model: The model on the meta device, with adapters if there are to be any.
+        extra: Trained parameters beside the model's.
+        optimizer: Makes the optimiser from named parameters.
+        gpus: Number of GPUs.
+        sharded: Whether they share the model (FSDP2) or each has its own.
+        compute_dtype: Type of activations.
+        rows: Rows of one GPU's batch.
+        length: Tokens of a row; every row is taken to be as long.
+        views: Views of the noise strategy.
+        checkpointing: Whether activations are computed again.
+        decode_rows: Rows that decode together, 0 for none.
+    """
+
+    model: PreTrainedModel
+    extra: tuple[Tensor, ...]
+    optimizer: Callable[[Any], Optimizer]
+    gpus: int
+    sharded: bool
+    compute_dtype: torch.dtype
+    rows: int
+    length: int
+    views: int
+    checkpointing: bool
+    decode_rows: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the plan.
+
+    Args:
+        name: What needs memory.
+        size: Bytes on each GPU.
+        when: ``always``, or only in ``training`` or ``decoding``.
+        detail: How the figure comes about.
+    """
+
+    name: str
+    size: int
+    when: str
+    detail: str
+
+
+def plan(setup: Setup) -> list[Item]:
+    """Everything a GPU holds. Training holds the ``always`` and ``training`` lines at its peak, decoding the others."""
+    model, config = setup.model, setup.model.config
+    named = [*model.named_parameters(), *((f"extra.{number}", each) for number, each in enumerate(setup.extra))]
+    everything = [parameter for _, parameter in named]
+    trained = [parameter for parameter in everything if parameter.requires_grad]
+    parts = setup.gpus if setup.sharded else 1
+    each = f", 1/{parts} of it" if parts > 1 else ""
+    count = sum(parameter.numel() for parameter in everything)
+    items = [
+        Item("parameters", -(-bytes_of(everything) // parts), "always", f"{count / 1e6:,.1f}M of {model.dtype}{each}"),
+        Item("gradients", -(-bytes_of(trained) // parts), "training", f"of {_millions(trained)} trained{each}"),
+        Item(
+            "optimiser state",
+            -(-optimizer_bytes(setup.optimizer, [pair for pair in named if pair[1].requires_grad]) // parts),
+            "always",
+            f"of {_millions(trained)} trained{each}",
+        ),
+    ]
+    width = setup.compute_dtype.itemsize
+    if setup.sharded and parts > 1:
+        layers = [sum(p.numel() for p in layer.parameters()) for layer in _layers(model)]
+        rest = count - sum(layers)
+        held = (rest + 2 * max(layers)) * width + (rest + max(layers)) * width
+        items.append(Item("gathered layers", held, "training", "the root and two layers, with gradients"))
+        items.append(Item("gathered model", count * width, "decoding", f"whole, in {setup.compute_dtype}"))
+    items.append(Item("activations", _activations(setup), "training", _passes(setup)))
+    logits = setup.rows * setup.length * int(config.vocab_size)
+    items.append(
+        Item(
+            "logits",
+            logits * (4 * setup.views + (0 if width == 4 else width) + 4),
+            "training",
+            "float32 log-probabilities of each view, and one gradient; if every token were response",
+        )
+    )
+    if setup.decode_rows:
+        per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)
+        cached = setup.decode_rows * setup.length * per_token * width
+        items.append(Item("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
+    return items
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Size of tensors in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def optimizer_bytes(optimizer: Callable[[Any], Optimizer], parameters: list[tuple[str, Tensor]]) -> int:
+    """Bytes of an optimiser's state after a step, made by letting it step on the meta device."""
+    twins = [(name, torch.nn.Parameter(torch.empty_like(each, device="meta"))) for name, each in parameters]
+    made = optimizer(twins)
+    for _, twin in twins:
+        twin.grad = torch.empty_like(twin)
+    made.step()
+    return bytes_of(value for state in made.state.values() for value in state.values() if isinstance(value, Tensor))
+
+
+def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of what ``run`` computes, parameters apart; works on meta."""
+    known = {parameter.untyped_storage()._cdata for parameter in parameters}
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor, so that its address is not used again
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    size = sum(size for size, _ in kept.values())
+    del result
+    return size
+
+
+def _activations(setup: Setup) -> int:
+    """Bytes kept between forward and backward pass, all passes together."""
+    hidden = int(setup.model.config.hidden_size)
+    tokens = setup.rows * setup.length
+    if setup.checkpointing:
+        layers = len(_layers(setup.model))
+        inputs = setup.views * layers * 2 * tokens * hidden * setup.compute_dtype.itemsize
+        return inputs + _pass(setup, 2 * setup.length, 2 * setup.length) // layers
+    clean = _pass(setup, setup.length, setup.length)
+    return clean + setup.views * _pass(setup, setup.length, 2 * setup.length)
+
+
+def _pass(setup: Setup, queries: int, keys: int) -> int:
+    """Bytes one pass keeps: measured on the meta device, with as many extra keys as an earlier pass has left."""
+    from dmaxlit.backbone.cache import ViewCache
+
+    device, width = torch.device("meta"), setup.compute_dtype
+    model: Any = setup.model if setup.model.dtype == width else copy.deepcopy(setup.model)
+    model.to(width)
+    embeds = torch.empty(setup.rows, queries, int(model.config.hidden_size), device=device, dtype=width)
+    embeds.requires_grad_()
+    positions = torch.empty(setup.rows, queries, dtype=torch.long, device=device)
+    cache = ViewCache() if keys != queries else None
+
+    def run(count: int) -> Callable[[], Tensor]:
+        allowed = torch.empty(setup.rows, queries, count, dtype=torch.bool, device=device)
+        mask = to_model_mask(allowed, str(model.config._attn_implementation), width)
+
+        def forward() -> Tensor:
+            output: Tensor = model.base_model(
+                inputs_embeds=embeds,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).last_hidden_state
+            return output
+
+        return forward
+
+    if cache is not None:
+        run(queries)()
+    return saved_bytes(run(keys), model.parameters())
+
+
+def _layers(model: PreTrainedModel) -> list[Any]:
+    layers: Any = model.base_model.layers
+    return list(layers)
+
+
+def _passes(setup: Setup) -> str:
+    form = (
+        "each view with its clean copy, layer inputs alone" if setup.checkpointing else "the clean half and each view"
+    )
+    return f"{setup.rows} rows of {setup.length} tokens, {_counted(setup.views)}: {form}"
+
+
+def _counted(views: int) -> str:
+    return f"{views} view" + "s" * (views != 1)
+
+
+def _millions(parameters: list[Tensor]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters) / 1e6:,.1f}M"
+
+
+def _kv_heads(config: Any) -> int:
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
