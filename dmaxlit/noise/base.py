@@ -133,7 +133,8 @@ class NoiseStrategy(ABC):
     """Turns a clean batch into one or more corrupted views.
 
     :meth:`views` is a generator: it yields a :class:`View`, is answered with the denoiser's :class:`Prediction` of that
-    view, and may build the next view from it. The module sums the views' losses.
+    view, and may build the next view from it. The module sums the views' losses. For training on several ranks the
+    number of views must not depend on the data.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
