@@ -50,6 +50,7 @@ class DMaxModule(Generates, L.LightningModule):
         clean_half: ``cached``: the clean copy of a batch is computed once and every view attends to it. ``doubled``:
             each view runs on the doubled sequence, twice the work, same loss: the reference form.
         lora: Train low-rank adapters and the mask embedding instead of all weights.
+        compile: Train with compiled forwards (``torch.compile``). The first steps then take minutes.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DMaxModule(Generates, L.LightningModule):
         seed: int | None = None,
         clean_half: Literal["cached", "doubled"] = "cached",
         lora: LoraSettings | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if clean_half not in ("cached", "doubled"):
@@ -68,6 +70,8 @@ class DMaxModule(Generates, L.LightningModule):
         self.backbone = backbone
         if lora is not None:
             backbone.add_lora(lora)
+        if compile:
+            backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

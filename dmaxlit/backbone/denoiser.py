@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -160,6 +160,7 @@ class Denoiser(KeepsWeights, nn.Module):
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
+        self._compiles_training = False
         self.lora: LoraSettings | None = None
         self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
@@ -234,13 +235,22 @@ class Denoiser(KeepsWeights, nn.Module):
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def compile_training(self) -> None:
+        """From now on compute training views by a compiled :meth:`hidden`; decoding stays as it is."""
+        self._compiles_training = True
+
+    def training_hidden(self, *inputs: Any, **named: Any) -> Tensor:
+        """:meth:`hidden`, as training views compute it."""
+        if self._compiles_training:
+            return _compiled(None, None)(self, *inputs, **named)
+        return self.hidden(*inputs, **named)
+
     @cached_property
     def compiled_hidden(self) -> Callable[..., Tensor]:
         """:meth:`hidden`, compiled for each shape it meets; on a GPU as CUDA graphs."""
-        mode = "reduce-overhead" if self.embedding.is_cuda else None
         limits = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, _MOST_SHAPES)
-        return torch.compile(self.hidden, dynamic=False, mode=mode)
+        return partial(_compiled("reduce-overhead" if self.embedding.is_cuda else None, False), self)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
@@ -269,3 +279,9 @@ class Denoiser(KeepsWeights, nn.Module):
             soft: Mixtures of tokens that are fed at some of its positions.
         """
         return denoise(self, view, context, soft)
+
+
+@cache
+def _compiled(mode: str | None, dynamic: bool | None) -> Callable[..., Tensor]:
+    # Of the function, not of a model's method: a copy of the model must not compute with the original's weights.
+    return torch.compile(Denoiser.hidden, dynamic=dynamic, mode=mode)

@@ -78,5 +78,5 @@ def _hidden(
     allowed = Layout.allowed(queries, keys)
     positions = torch.cat([half.position for half in queries], 1)
     if soft is None:
-        return denoiser.hidden(allowed, positions, cache, input_ids=ids)
-    return denoiser.hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(denoiser.embed, ids, soft))
+        return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
+    return denoiser.training_hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(denoiser.embed, ids, soft))

@@ -34,6 +34,7 @@ class KeepsWeights:
         metadata: dict[str, Any]
         block_length: int
         is_deferred: bool
+        _compiles_training: bool
         lora: LoraSettings | None
         mask_delta: nn.Parameter | None
         _source: Path | str | None
@@ -82,6 +83,8 @@ class KeepsWeights:
             compute_dtype: See :func:`~dmaxlit.backbone.sharding.shard`.
         """
         if mesh is not None:
+            if self._compiles_training:
+                raise UserError("compile: expected false under a strategy that shards the model")
             shard(self._itself, mesh, compute_dtype)
         if self.is_deferred:
             assert self._source is not None, "refused otherwise"

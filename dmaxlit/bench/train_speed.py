@@ -32,7 +32,7 @@ class TrainingCost:
     """One contestant at one vocabulary and length.
 
     Args:
-        contestant: ``published`` or ``ours``.
+        contestant: ``published``, ``ours`` or ``ours, compiled``.
         vocab_size: Size of the vocabulary.
         length: Tokens of a sequence.
         tokens_per_second: Tokens of the data, prompts included, over the time of whole updates.
@@ -69,6 +69,7 @@ class TrainSpeedBench:
         updates: Updates that are timed.
         dtype: ``float32``, or ``bfloat16`` for autocast over float32 weights.
         device: ``cpu``, ``cuda``, ...
+        compile: Time our step with compiled forwards as well.
     """
 
     output: Path = Path("runs/train_speed")
@@ -81,6 +82,7 @@ class TrainSpeedBench:
     updates: int = 3
     dtype: str = "float32"
     device: str = "cpu"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
@@ -100,7 +102,8 @@ class TrainSpeedBench:
     def run(self) -> str:
         """Measure, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)
-        jobs = [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in CONTESTANTS]
+        names = [*CONTESTANTS, "ours, compiled"] if self.compile else CONTESTANTS
+        jobs = [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in names]
         done = [alone(self.measure, *job) for job in tqdm(jobs, unit="measurement")]
         table = format_table(done)
         settings = {name: value for name, value in vars(self).items() if name != "output"}
@@ -155,7 +158,7 @@ class TrainSpeedBench:
         if contestant == "published":
             masked = noise.corrupt(clean, generator()).mask
             return lambda: float(published_update(denoiser, clean, masked))
-        module = DMaxModule(denoiser, noise)
+        module = DMaxModule(denoiser, noise, compile=contestant == "ours, compiled")
 
         def ours() -> float:
             total = torch.stack([loss.total for loss in module.view_losses(clean, generator())]).sum()

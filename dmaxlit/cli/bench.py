@@ -166,6 +166,7 @@ def train(
     updates: int = 3,
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
+    compile: bool = False,
 ) -> None:
     """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
 
@@ -183,13 +184,14 @@ def train(
         updates: Updates that are timed.
         dtype: float32, or bfloat16 for autocast over float32 weights.
         device: cpu, cuda, ...
+        compile: Time our step with compiled forwards as well.
     """
     from dmaxlit.bench import TrainSpeedBench
 
     vocabularies = TrainSpeedBench.vocab_sizes if vocab_sizes is None else vocab_sizes
     spans = TrainSpeedBench.lengths if lengths is None else lengths
     shape = (hidden_size, layers, batch_size, block_length, updates)
-    print(TrainSpeedBench(Path(output), vocabularies, spans, *shape, dtype, device).run())
+    print(TrainSpeedBench(Path(output), vocabularies, spans, *shape, dtype, device, compile).run())
 
 
 BENCHMARKS: dict[str, Callable[..., None]] = {

@@ -110,10 +110,10 @@ def test_packed_is_unpacked_in_loss_and_gradients(name, clean_half):
 def test_the_model_is_fed_fewer_tokens(monkeypatch):
     module = DMaxModule(make_denoiser(), "on_policy")
     fed = []
-    inner = module.backbone.hidden
+    inner = module.backbone.training_hidden
     monkeypatch.setattr(
         module.backbone,
-        "hidden",
+        "training_hidden",
         lambda allowed, positions, *rest, **named: (
             fed.append(tuple(positions.shape)) or inner(allowed, positions, *rest, **named)
         ),

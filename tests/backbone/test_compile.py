@@ -1,0 +1,51 @@
+"""Compiled training forwards compute what the others do, with the weights of the model at hand."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+from dmaxlit import DMaxModule
+from dmaxlit.backbone import denoiser as code
+from dmaxlit.randomness import RowGenerator
+from tests.conftest import make_denoiser
+
+# Dynamo looks at a cached key's gradient to guard on it.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Dynamo without code generation."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    code._compiled.cache_clear()
+    yield
+    code._compiled.cache_clear()
+
+
+def step(module, clean):
+    losses = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
+    total = torch.stack([loss.total for loss in losses]).sum()
+    total.backward()
+    return total.detach(), [parameter.grad for parameter in module.parameters()]
+
+
+def test_loss_and_gradients_are_the_same(clean, quick_compiler):
+    plain, compiled = (DMaxModule(make_denoiser(sharpen=3.0), compile=compile) for compile in (False, True))
+    (expected, gradients), (total, found) = step(plain, clean), step(compiled, clean)
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+    for one, two in zip(found, gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    assert code._compiled.cache_info().misses == 1
+
+
+def test_a_copy_computes_with_its_own_weights(clean, quick_compiler):
+    module = DMaxModule(make_denoiser(sharpen=3.0), compile=True)
+    before, _ = step(module, clean)
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    assert step(other, clean)[0] != before
+    assert step(module, clean)[0] == before
