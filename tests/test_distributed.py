@@ -13,6 +13,7 @@ def weights(tmp_path, devices, batch_size, accumulate=1):
     output = tmp_path / f"{devices}-{batch_size}-{accumulate}.pt"
     command = [sys.executable, "-m", "tests.distributed_run", *map(str, (devices, batch_size, accumulate)), str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment.pop("MASTER_PORT", None)  # of a trainer that ran in this process, which may still listen
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return torch.load(output, weights_only=True)

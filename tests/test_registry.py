@@ -5,12 +5,14 @@ from dmaxlit.noise import NOISE, MaskedNoise
 from dmaxlit.registry import Registry
 
 
-def test_the_three_noise_strategies_are_registered():
-    assert list(NOISE) == ["masked", "on_policy", "uniform"]
+def test_the_noise_strategies_are_registered():
+    assert list(
+        NOISE
+    ) == "complementary, confidence, editing, masked, on_policy, rollout_k, soft_on_policy, uniform".split(", ")
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="unknown noise strategy 'x'; known: masked, on_policy, uniform"):
+    with pytest.raises(UserError, match="unknown noise strategy 'x'; known: complementary"):
         NOISE.get("x")
 
 
@@ -46,5 +48,5 @@ def test_an_import_path_is_a_name_too_if_the_class_is_of_the_kind():
         "dmaxlit.registry.Registry": "it is no NoiseStrategy",
         "os.sep": "it is no NoiseStrategy",
     }.items():
-        with pytest.raises(UserError, match=f"unknown noise strategy '{path}' .*{reason}.*; known: masked"):
+        with pytest.raises(UserError, match=f"unknown noise strategy '{path}' .*{reason}.*; known: complementary"):
             NOISE.get(path)

@@ -153,7 +153,10 @@ def test_a_printed_configuration_prints_itself(dmax, base, tmp_path, flags):
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
-        ("--model.noise no_such_noise", "unknown noise strategy 'no_such_noise'; known: masked, on_policy, uniform"),
+        (
+            "--model.noise no_such_noise",
+            "unknown noise strategy 'no_such_noise'; known: complementary",
+        ),
         ("--model.noise OnPolicyNoise --model.noise.level 1.7", "level: expected a number in [0, 1], got 1.7"),
         ("--model.noise.rollout smple", "model.noise.rollout: expected 'sample' or 'argmax', got 'smple'"),
         ("--trainer.max_stps 3", "unknown setting 'trainer.max_stps' (did you mean trainer.max_steps?)"),
@@ -163,7 +166,10 @@ def test_a_printed_configuration_prints_itself(dmax, base, tmp_path, flags):
         ("--data.task chan", "unknown task 'chan'; known: chain, jsonl, reasoning_gym"),
         ("--data.task.length 4", "unknown option 'length' of task 'chain'; known: difficulty, operations, seed"),
         ("--data.batch_size 0", "batch_size: expected at least 1, got 0"),
-        ("--model.backbone.block_length 999", "block_length: expected at most the model's 128 positions, got 999"),
+        (
+            "--model.backbone.block_length 999",
+            "block_length: expected at most the 128 positions of the model or max_length, got 999",
+        ),
         ("--model.backbone.pretrained builtin:no", "pretrained: unknown built-in model 'no'"),
         ("--ckpt_path no.ckpt", "checkpoint: expected a file, got 'no.ckpt' (no such file)"),
         ("--config no.yaml", "config: File does not exist:"),
@@ -197,7 +203,10 @@ def test_bad_input_found_later_is_refused_in_one_line_too(dmax, base, flags, ref
     [
         ("model: [", "bad.yaml: while parsing"),
         ("hello", "bad.yaml: Unexpected config: hello"),
-        ("model: {noise: nope}", "bad.yaml: unknown noise strategy 'nope'; known: masked, on_policy, uniform"),
+        (
+            "model: {noise: nope}",
+            "bad.yaml: unknown noise strategy 'nope'; known: complementary",
+        ),
         ("model: {nois: masked}", "unknown setting 'model.nois' (did you mean model.noise?)"),
         (
             "trainer: {callbacks: [{class_path: Nothing}]}",
@@ -344,7 +353,10 @@ def test_a_refusal_is_one_line_and_status_2_of_the_process(base, tmp_path):
     command = [sys.executable, "-m", "dmaxlit", "fit", "--config", str(base), "--model.noise", "no_such_noise"]
     ended = start(command, tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr == "error: unknown noise strategy 'no_such_noise'; known: masked, on_policy, uniform\n"
+    assert ended.stderr == (
+        "error: unknown noise strategy 'no_such_noise'; known: complementary, confidence, editing, masked, on_policy, "
+        "rollout_k, soft_on_policy, uniform\n"
+    )
     assert ended.stdout == ""
 
 
