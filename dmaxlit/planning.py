@@ -215,7 +215,7 @@ def _fused_attention(
 ) -> tuple[Tensor, None]:
     groups = query.shape[1] // key.shape[1]
     keys, values = (each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value))
-    out: Tensor = _FusedAttention.apply(query, keys, values, attention_mask)
+    out: Tensor = _FusedAttention.apply(query, keys, values, attention_mask)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
 
