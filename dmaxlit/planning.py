@@ -10,10 +10,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dmaxlit.backbone.attention import to_model_mask
 
 __all__ = ["Item", "Setup", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
+
+_FUSED = "dmaxlit_plan"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def plan(setup: Setup) -> list[Item]:
         held = (rest + 2 * max(layers)) * width + (rest + max(layers)) * width
         items.append(Item("gathered layers", held, "training", "the root and two layers, with gradients"))
         items.append(Item("gathered model", count * width, "decoding", f"whole, in {setup.compute_dtype}"))
+    elif width != model.dtype.itemsize:
+        items.append(Item("cast weights", count * width, "training", f"autocast's copies in {setup.compute_dtype}"))
     items.append(Item("activations", _activations(setup), "training", _passes(setup)))
     logits = setup.rows * setup.length * int(config.vocab_size)
     items.append(
@@ -141,7 +146,10 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
 
 
 def _activations(setup: Setup) -> int:
-    """Bytes kept between forward and backward pass, all passes together."""
+    """Bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
+
+    (Autocast keeps the residual stream in float32, so a model that is not sharded keeps up to half as much again.)
+    """
     hidden = int(setup.model.config.hidden_size)
     tokens = setup.rows * setup.length
     if setup.checkpointing:
@@ -157,8 +165,11 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
     from dmaxlit.backbone.cache import ViewCache
 
     device, width = torch.device("meta"), setup.compute_dtype
-    model: Any = setup.model if setup.model.dtype == width else copy.deepcopy(setup.model)
-    model.to(width)
+    attention = str(setup.model.config._attn_implementation)
+    model: Any = copy.deepcopy(setup.model).to(width)  # type: ignore[arg-type]
+    if attention == "sdpa":  # on meta it would be computed step by step, as no GPU does
+        ALL_ATTENTION_FUNCTIONS.register(_FUSED, _fused_attention)
+        model.config._attn_implementation = _FUSED
     embeds = torch.empty(setup.rows, queries, int(model.config.hidden_size), device=device, dtype=width)
     embeds.requires_grad_()
     positions = torch.empty(setup.rows, queries, dtype=torch.long, device=device)
@@ -166,7 +177,7 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
 
     def run(count: int) -> Callable[[], Tensor]:
         allowed = torch.empty(setup.rows, queries, count, dtype=torch.bool, device=device)
-        mask = to_model_mask(allowed, str(model.config._attn_implementation), width)
+        mask = to_model_mask(allowed, attention, width)
 
         def forward() -> Tensor:
             output: Tensor = model.base_model(
@@ -183,6 +194,29 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
     if cache is not None:
         run(queries)()
     return saved_bytes(run(keys), model.parameters())
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps what fused kernels keep: queries, keys, values, output, one number a query, and the mask as a bias."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1]), mask.to(query.dtype))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise NotImplementedError
+
+
+def _fused_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: Any
+) -> tuple[Tensor, None]:
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value))
+    out: Tensor = _FusedAttention.apply(query, keys, values, attention_mask)  # type: ignore[no-untyped-call]
+    return out.transpose(1, 2).contiguous(), None
 
 
 def _layers(model: PreTrainedModel) -> list[Any]:

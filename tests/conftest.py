@@ -2,6 +2,8 @@
 
 import os
 
+# Before torch is imported, here and in the processes that tests start: models are tiny, and tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

@@ -95,7 +95,7 @@ def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():
 def test_half_precision_halves_activations_and_not_the_master_weights():
     denoiser = make_denoiser(**SIZES)
     one, half = sizes(setup_for(denoiser)), sizes(setup_for(denoiser, compute_dtype=torch.bfloat16))
-    assert half["parameters"] == one["parameters"]
+    assert half["parameters"] == one["parameters"] == 2 * half["cast weights"]
     assert 0.4 < half["activations"] / one["activations"] < 0.75
 
 

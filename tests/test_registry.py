@@ -6,9 +6,7 @@ from dmaxlit.registry import Registry
 
 
 def test_the_noise_strategies_are_registered():
-    assert list(
-        NOISE
-    ) == "complementary, confidence, editing, masked, on_policy, rollout_k, soft_on_policy, uniform".split(", ")
+    assert {"masked", "uniform", "on_policy"} < set(NOISE)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

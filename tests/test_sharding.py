@@ -124,7 +124,10 @@ def test_training_goes_on_from_parts_with_deferred_weights_and_checkpointed_acti
 
 @pytest.fixture(autouse=True)
 def _no_group_is_left():
+    before = dict(os.environ)
     yield
+    for name in set(os.environ) - set(before):  # such as the port, which processes of other tests would take over
+        del os.environ[name]
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
