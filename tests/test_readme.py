@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
+from dmaxlit.bench import decode_speed, decoders, train_speed
 from dmaxlit.bench.rows import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.noise import NoiseStrategy
@@ -69,3 +70,16 @@ def test_the_results_table_is_what_the_benchmark_wrote():
     assert between("self_correction") == format_summary(summary)
     assert {entry["accuracy"]["seeds"] for entry in summary if not entry["row"].startswith("base")} == {5}
     assert {row["num_examples"] for row in rows} == {1000}
+
+
+@pytest.mark.parametrize(
+    ("mark", "entries", "make", "format_table"),
+    [
+        ("decoders", "summary", None, decoders.format_table),
+        ("decode_speed", "measurements", decode_speed.Measurement, decode_speed.format_table),
+        ("train_speed", "measurements", train_speed.TrainingCost, train_speed.format_table),
+    ],
+)
+def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
+    found = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
+    assert between(mark) == format_table(found if make is None else [make(**entry) for entry in found])

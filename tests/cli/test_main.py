@@ -34,6 +34,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "export": "Folder to write; an earlier export there is replaced.",
         "generate": "Registered name of the decoder",
         "distill": "every answer that ended in EOS",
+        "convert": "The router's bias always keeps its type.",
         "plan": "Memory of one; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
     assert told in " ".join(shown.out.split())
