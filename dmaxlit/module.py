@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.backbone.sharding import gathered
 from dmaxlit.checkpoint import describe
 from dmaxlit.data.tasks import Task, task
 from dmaxlit.errors import UserError
@@ -26,6 +24,7 @@ from dmaxlit.losses import ViewLoss, view_loss
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
 from dmaxlit.optim import optimizers
 from dmaxlit.randomness import RowGenerator, run_seed
+from dmaxlit.sharing import Shareable
 from dmaxlit.tokens import CleanBatch, SpecialIds
 
 __all__ = ["DMaxModule"]
@@ -35,7 +34,7 @@ __all__ = ["DMaxModule"]
 _UNIT = 1024.0
 
 
-class DMaxModule(Generates, L.LightningModule):
+class DMaxModule(Generates, Shareable, L.LightningModule):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -119,37 +118,6 @@ class DMaxModule(Generates, L.LightningModule):
             folder: Where; an earlier export there is replaced.
         """
         self.backbone.save(Path(folder), self.metadata(), self._trainer is None or self.trainer.is_global_zero)
-
-    # ---- where it is ------------------------------------------------------------------------------------------------
-
-    def configure_model(self) -> None:
-        """Shard the model if the strategy does, and read its weights if that was deferred."""
-        mesh, device, compute_dtype = None, torch.device("cpu"), None
-        if self._device_mesh is not None:
-            if self._device_mesh["tensor_parallel"].size() > 1:
-                raise UserError(
-                    "strategy: expected every process to share the data, got tensor_parallel_size "
-                    f"{self._device_mesh['tensor_parallel'].size()}; use dmaxlit.strategy.FSDP2Strategy"
-                )
-            mesh, device = self._device_mesh["data_parallel"], self.trainer.strategy.root_device
-            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-        self.backbone.place(mesh, device, compute_dtype)
-
-    def gathered(self) -> AbstractContextManager[None]:
-        """A context in which ranks may decode independently, also a sharded model; every rank must enter it."""
-        return gathered(self.backbone)
-
-    def on_validation_epoch_start(self) -> None:
-        """Put a sharded model together, so that callbacks may decode."""
-        self._decoding = ExitStack()
-        self._decoding.enter_context(self.gathered())
-
-    def on_validation_epoch_end(self) -> None:
-        """Share it out again."""
-        self._decoding.close()
-
-    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
-    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
