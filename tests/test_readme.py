@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.bench import decode_speed, decoders, train_speed
+from dmaxlit.bench import adaptation, decode_speed, decoders, train_speed
 from dmaxlit.bench.rows import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.noise import NoiseStrategy
@@ -83,3 +83,9 @@ def test_the_results_table_is_what_the_benchmark_wrote():
 def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
     found = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
     assert between(mark) == format_table(found if make is None else [make(**entry) for entry in found])
+
+
+def test_the_adaptation_table_is_what_the_benchmark_wrote():
+    runs = json.loads((RESULTS / "adaptation.json").read_text())["runs"]
+    rows = [result for run in runs for result in run]
+    assert between("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
