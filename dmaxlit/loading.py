@@ -24,7 +24,7 @@ def load(
         path: A folder written by ``export`` (or any transformers checkpoint), ``builtin:NAME`` for a shipped model, a
             hub id, or a ``.ckpt`` file written by ``fit``.
         device: Where to put it.
-        attn_implementation: ``sdpa`` or ``eager``.
+        attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
 
     Raises:

@@ -12,14 +12,27 @@ Training and decoding differ only in which of these four quarters they compute t
 K keys.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dmaxlit.errors import UserError
 
-__all__ = ["SUPPORTED_ATTENTION", "block_diffusion_mask", "to_model_mask"]
+__all__ = ["SUPPORTED_ATTENTION", "Sight", "block_diffusion_mask", "sparse_mask", "to_model_mask"]
 
-SUPPORTED_ATTENTION = ("sdpa", "eager")
+SUPPORTED_ATTENTION = ("sdpa", "eager", "flex_attention")
+
+
+class Sight(Protocol):
+    """Who may attend to whom, told as a tensor or position by position."""
+
+    def dense(self) -> Tensor:
+        """``[B, Q, K]`` bool; every query has at least one key."""
+
+    def sparse(self) -> BlockMask:
+        """The same for FlexAttention, without a dense tensor on a GPU."""
 
 
 def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_noisy: Tensor) -> Tensor:
@@ -41,22 +54,35 @@ def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_no
     return torch.where(k_noisy, to_noisy, to_clean)
 
 
-def to_model_mask(allowed: Tensor, attention: str, dtype: torch.dtype) -> Tensor:
-    """A boolean mask in the form that an attention implementation of transformers takes.
+def to_model_mask(allowed: Tensor | Sight, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:
+    """A mask in the form that an attention implementation of transformers takes.
 
     SDPA takes booleans. Eager attention *adds* the mask to the scores, where a boolean would be silently wrong.
+    FlexAttention takes a :class:`BlockMask`.
 
     Args:
-        allowed: ``[B, Q, K]`` bool; every query must have at least one key.
-        attention: ``sdpa`` or ``eager``.
+        allowed: ``[B, Q, K]`` bool, or what gives it; every query must have at least one key.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the scores.
 
     Returns:
-        ``[B, 1, Q, K]``.
+        ``[B, 1, Q, K]``, or a mask of blocks.
     """
-    mask = allowed.unsqueeze(1)
+    if attention == "flex_attention":
+        return sparse_mask(allowed) if isinstance(allowed, Tensor) else allowed.sparse()
+    mask = (allowed if isinstance(allowed, Tensor) else allowed.dense()).unsqueeze(1)
     if attention == "sdpa":
         return mask
     if attention == "eager":
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     raise UserError(f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attention!r}")
+
+
+def sparse_mask(allowed: Tensor) -> BlockMask:
+    """A dense mask, ``[B, Q, K]`` bool, for FlexAttention."""
+
+    def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return allowed[b, q, k]
+
+    batch, queries, keys = allowed.shape
+    return create_block_mask(visible, batch, None, queries, keys, device=str(allowed.device))

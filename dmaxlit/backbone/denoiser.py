@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, to_model_mask
+from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, Sight, to_model_mask
 from dmaxlit.backbone.files import read_config
 from dmaxlit.backbone.folder import (
     empty_model_from_folder,
@@ -73,7 +73,7 @@ class Denoiser(KeepsWeights, nn.Module):
             one stored with ``pretrained``.
         block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: what the
             checkpoint was exported with or says (SDAR: 4), else 32.
-        attn_implementation: ``sdpa`` or ``eager``.
+        attn_implementation: ``sdpa``, ``eager``, or ``flex_attention`` for long sequences on a GPU.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
         max_length: Longest sequence, in tokens; only whole blocks of it count. Default: what the checkpoint was
             exported with, else the model's number of positions. A sliding window must be at least as long.
@@ -92,7 +92,7 @@ class Denoiser(KeepsWeights, nn.Module):
         config: dict[str, Any] | None = None,
         tokenizer: str | None = None,
         block_length: int | None = None,
-        attn_implementation: Literal["sdpa", "eager"] = "sdpa",
+        attn_implementation: Literal["sdpa", "eager", "flex_attention"] = "sdpa",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         max_length: int | None = None,
         gradient_checkpointing: bool = False,
@@ -202,7 +202,7 @@ class Denoiser(KeepsWeights, nn.Module):
 
     def hidden(
         self,
-        allowed: Tensor,
+        allowed: Tensor | Sight,
         position_ids: Tensor,
         cache: Cache | None = None,
         input_ids: Tensor | None = None,
@@ -211,7 +211,7 @@ class Denoiser(KeepsWeights, nn.Module):
         """Last hidden states of one forward.
 
         Args:
-            allowed: ``[B, Q, K]`` bool attention mask.
+            allowed: ``[B, Q, K]`` bool attention mask, or what gives it.
             position_ids: ``[B, Q]``.
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
@@ -223,7 +223,10 @@ class Denoiser(KeepsWeights, nn.Module):
         if self.mask_delta is not None and input_ids is not None:
             inputs_embeds, input_ids = self.embed(input_ids), None
         config = self.model.config
-        mask = to_model_mask(allowed, str(config._attn_implementation), self.model.dtype)
+        attention = str(config._attn_implementation)
+        if attention == "flex_attention" and self.device.type == "cpu":  # which has no backward pass there
+            raise UserError(f"attn_implementation: expected sdpa or eager on a CPU, got {attention!r}")
+        mask = to_model_mask(allowed, attention, self.model.dtype)
         output = self.model.base_model(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,

@@ -4,14 +4,16 @@ Shapes: B sequences of L positions, n blocks of T each; R rows of W positions.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.tokens import CleanBatch, Role
 
-__all__ = ["Half", "Layout"]
+__all__ = ["Half", "HalvesSight", "Layout"]
 
 
 @dataclass(frozen=True)
@@ -98,23 +100,87 @@ class Layout:
         place[index] = torch.arange(index.shape[0], device=index.device)
         return cls(halves[0], noisy, place[:-1].view(batch, length))
 
-    @staticmethod
-    def allowed(queries: list[Half], keys: list[Half]) -> Tensor:
-        """Who may attend to whom, ``[R, Q, K]``; the queries are the last of the keys.
+    @cached_property
+    def of_clean(self) -> "HalvesSight":
+        """What the clean half sees."""
+        return HalvesSight([self.clean], [self.clean])
 
-        What is not real is seen by itself alone, so that no query is without a key.
-        """
-        q, k = _joined(queries), _joined(keys)
-        mask = block_diffusion_mask(q["block"], k["block"], q["noisy"], k["noisy"])
-        mask &= (q["sequence"].unsqueeze(-1) == k["sequence"].unsqueeze(-2)) & k["real"].unsqueeze(-2)
-        count, total = mask.shape[1:]
-        return mask | torch.eye(total, dtype=torch.bool, device=mask.device)[total - count :]
+    @cached_property
+    def of_view(self) -> "HalvesSight":
+        """What the noisy half sees: one mask for all views and layers."""
+        return HalvesSight([self.noisy], [self.clean, self.noisy])
+
+    @cached_property
+    def of_both(self) -> "HalvesSight":
+        """What both see, as one sequence."""
+        return HalvesSight([self.clean, self.noisy], [self.clean, self.noisy])
 
 
-def _joined(halves: list[Half]) -> dict[str, Tensor]:
-    parts = {name: torch.cat([getattr(half, name) for half in halves], 1) for name in ("block", "sequence", "real")}
-    noisy = torch.cat([torch.full_like(half.real, half.noisy) for half in halves], 1)
-    return {**parts, "noisy": noisy}
+class HalvesSight:
+    """Who may attend to whom among halves, ``[R, Q, K]``; the queries are the last of the keys.
+
+    The block-diffusion rule within each sequence. What is not real is seen by itself alone, so that no query is without
+    a key.
+
+    Args:
+        queries: Halves whose positions ask.
+        keys: Halves whose positions are seen.
+    """
+
+    def __init__(self, queries: list[Half], keys: list[Half]) -> None:
+        self._q, self._k = _Joined.of(queries), _Joined.of(keys)
+        self._dense: Tensor | None = None
+        self._sparse: BlockMask | None = None
+
+    def dense(self) -> Tensor:
+        """The mask as a tensor; made once."""
+        if self._dense is None:
+            q, k = self._q, self._k
+            mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy)
+            mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.real.unsqueeze(-2)
+            count, total = mask.shape[1:]
+            itself = torch.eye(total, dtype=torch.bool, device=mask.device)[total - count :]
+            self._dense = mask | itself
+        return self._dense
+
+    def sparse(self) -> BlockMask:
+        """The mask for FlexAttention; made once, on a GPU without a dense tensor."""
+        if self._sparse is None:
+            (rows, queries), keys, device = self._q.block.shape, self._k.block.shape[1], self._q.block.device
+
+            def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return self._visible(row, query, key)
+
+            compiled = device.type == "cuda"
+            self._sparse = create_block_mask(visible, rows, None, queries, keys, device=str(device), _compile=compiled)
+        return self._sparse
+
+    def _visible(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        q, k = self._q, self._k
+        q_block, k_block, q_noisy = q.block[row, query], k.block[row, key], q.noisy[row, query]
+        to_clean = torch.where(q_noisy, q_block > k_block, q_block >= k_block)
+        seen = torch.where(k.noisy[row, key], q_noisy & (q_block == k_block), to_clean)
+        seen = (
+            seen & (q.sequence[row, query] == k.sequence[row, key]) & k.real[row, key]
+        )  # in place it cannot be compiled
+        return seen | (key == query + (k.block.shape[1] - q.block.shape[1]))
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Halves one behind the other; each ``[R, W]``."""
+
+    block: Tensor
+    sequence: Tensor
+    real: Tensor
+    noisy: Tensor
+
+    @classmethod
+    def of(cls, halves: list[Half]) -> "_Joined":
+        block, sequence, real = (
+            torch.cat([getattr(half, name) for half in halves], 1) for name in ("block", "sequence", "real")
+        )
+        return cls(block, sequence, real, torch.cat([torch.full_like(half.real, half.noisy) for half in halves], 1))
 
 
 def _bins(sizes: list[int]) -> list[list[int]]:

@@ -147,7 +147,7 @@ def model_from_llada2(folder: Path, published: dict[str, Any], attention: str, d
     Args:
         folder: The checkpoint.
         published: Its configuration.
-        attention: ``sdpa`` or ``eager``.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters. The router's bias stays float32, as transformers keeps it.
 
     Raises:

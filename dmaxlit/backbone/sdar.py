@@ -107,7 +107,7 @@ def model_from_sdar(folder: Path, stored: Mapping[str, Any], attention: str, dty
     Args:
         folder: The checkpoint.
         stored: Its configuration.
-        attention: ``sdpa`` or ``eager``.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters.
 
     Raises:

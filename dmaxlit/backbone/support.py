@@ -19,7 +19,7 @@ def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) 
     Args:
         model: The model, with or without weights.
         max_length: Longest sequence it is used on; a sliding window of at least that many tokens hides nothing.
-        attention: ``sdpa`` or ``eager``.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
 
     Raises:
         UserError: If so; the message gives the reason.

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.cache import ViewCache
-from dmaxlit.backbone.layout import Half, Layout
+from dmaxlit.backbone.layout import HalvesSight, Layout
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.soft import SoftTokens, embed_mixtures
 from dmaxlit.tokens import CleanBatch
@@ -46,7 +46,7 @@ def clean_context(denoiser: Denoiser, clean: CleanBatch, doubled: bool) -> Clean
     if doubled or denoiser.model.is_activation_checkpointing:
         return CleanContext(clean, layout)
     cache, half = ViewCache(), layout.clean
-    hidden = _hidden(denoiser, [half], [half], half.take(clean.ids), None, cache)
+    hidden = _hidden(denoiser, layout.of_clean, half.position, half.take(clean.ids), None, cache)
     return CleanContext(clean, layout, cache, hidden.sum() if is_sharded(denoiser) else None)
 
 
@@ -56,27 +56,26 @@ def denoise(denoiser: Denoiser, view: Tensor, context: CleanContext, soft: SoftT
     ids = noisy.take(view)
     soft = None if soft is None else SoftTokens(noisy.take(soft.ids), noisy.take(soft.weights), noisy.take(soft.where))
     if context.cache is not None:
-        hidden = _hidden(denoiser, [noisy], [clean, noisy], ids, soft, context.cache)
+        hidden = _hidden(denoiser, layout.of_view, noisy.position, ids, soft, context.cache)
         hidden = hidden if context.anchor is None else hidden + 0 * context.anchor
     else:
         width = clean.index.shape[1]
         ids = torch.cat([clean.take(context.clean.ids), ids], 1)
         soft = None if soft is None else soft.after(width)
-        hidden = _hidden(denoiser, [clean, noisy], [clean, noisy], ids, soft)[:, width:]
+        positions = torch.cat([clean.position, noisy.position], 1)
+        hidden = _hidden(denoiser, layout.of_both, positions, ids, soft)[:, width:]
     return hidden.flatten(0, 1)[layout.place]
 
 
 def _hidden(
     denoiser: Denoiser,
-    queries: list[Half],
-    keys: list[Half],
+    allowed: HalvesSight,
+    positions: Tensor,
     ids: Tensor,
     soft: SoftTokens | None,
     cache: Cache | None = None,
 ) -> Tensor:
     """Hidden states of ids, or of embeddings where some of them are mixtures."""
-    allowed = Layout.allowed(queries, keys)
-    positions = torch.cat([half.position for half in queries], 1)
     if soft is None:
         return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
     return denoiser.training_hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(denoiser.embed, ids, soft))

@@ -39,5 +39,7 @@ def test_eager_gets_an_additive_mask_and_sdpa_a_boolean_one():
 
 
 def test_another_implementation_is_refused():
-    with pytest.raises(UserError, match="attn_implementation: expected one of sdpa, eager, got 'flash'"):
+    with pytest.raises(
+        UserError, match="attn_implementation: expected one of sdpa, eager, flex_attention, got 'flash'"
+    ):
         to_model_mask(torch.ones(1, 1, 1, dtype=torch.bool), "flash", torch.float32)

@@ -4,8 +4,11 @@ from itertools import chain
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
-from dmaxlit import DMaxModule
+from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.attention import sparse_mask, to_model_mask
 from dmaxlit.backbone.layout import Layout, _bins
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
@@ -64,7 +67,7 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
     both = [layout.clean, layout.noisy]
     joined = {name: torch.cat([getattr(half, name) for half in both], 1) for name in ("sequence", "block", "real")}
     noisy = torch.cat([torch.full_like(half.real, half.noisy) for half in both], 1)
-    allowed = Layout.allowed(both, both)
+    allowed = layout.of_both.dense()
     width = allowed.shape[1]
     for row in range(len(allowed)):
         sequence, block, real = (joined[name][row].tolist() for name in ("sequence", "block", "real"))
@@ -78,6 +81,18 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
                     rule = not noisy[row, k] and block[k] <= block[q]
                 expected = (sequence[q] == sequence[k] and real[k] and rule) or q == k
                 assert bool(allowed[row, q, k]) == expected
+
+
+@pytest.mark.parametrize("which", ["of_clean", "of_view", "of_both"])
+def test_flex_attention_is_told_the_same(which):
+    layout = Layout.of(ragged())
+    sight = getattr(layout, which)
+    dense, rule = sight.dense(), sight.sparse().mask_mod
+    rows, queries, keys = (torch.arange(size) for size in dense.shape)
+    told = rule(rows[:, None, None], torch.tensor(0), queries[None, :, None], keys[None, None])
+    assert torch.equal(told, dense)
+    assert sight.sparse() is sight.sparse()
+    assert sight.dense() is sight.dense()
 
 
 def alone(clean, row):
@@ -129,3 +144,21 @@ def test_bins_hold_everything_once_and_overflow_never(seed):
     assert sorted(chain(*bins)) == list(range(20))
     assert max(sum(sizes[item] for item in items) for items in bins) == max(sizes)
     assert len(bins) <= 2 * -(-sum(sizes) // max(sizes))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("which", ["of_clean", "of_view", "of_both"])
+def test_flex_attention_sees_what_sdpa_sees(which):
+    sight = getattr(Layout.of(ragged()), which)
+    rows, queries, keys = sight.dense().shape
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(rows, 2, size, 16, generator=generator) for size in (queries, keys, keys))
+    expected = F.scaled_dot_product_attention(q, k, v, to_model_mask(sight, "sdpa", q.dtype))
+    for mask in (to_model_mask(sight, "flex_attention", q.dtype), sparse_mask(sight.dense())):
+        torch.testing.assert_close(flex_attention(q, k, v, block_mask=mask), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_flex_attention_on_a_cpu_is_refused():
+    denoiser = make_denoiser(attn_implementation="flex_attention")
+    with pytest.raises(UserError, match="attn_implementation: expected sdpa or eager on a CPU, got 'flex_attention'"):
+        denoiser.clean_context(ragged())
