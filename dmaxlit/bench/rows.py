@@ -1,5 +1,6 @@
 """What the self-correction benchmark trains, and the rows of its tables: which model is decoded how."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,23 +118,32 @@ _DEPENDENCE = Study(
     ),
 )
 
+
+def _ways(names: Mapping[str, Method]) -> Study:
+    rows = (row for name in names for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0)))
+    return Study(dict(names), tuple(rows))
+
+
+_SOFT, _ROLLOUT = "soft_on_policy.yaml", "rollout_k.yaml"
 _NO_TRUTH = ("--model.noise.truth=0",)
-_WAYS = {
-    "on_policy": Method("quickstart.yaml"),
-    "soft_on_policy": Method("soft_on_policy.yaml"),
-    "soft_on_policy, no truth": Method("soft_on_policy.yaml", _NO_TRUTH),
-    "rollout_k": Method("rollout_k.yaml"),
-    "rollout_k, no truth": Method("rollout_k.yaml", _NO_TRUTH),
-    "editing": Method("editing.yaml"),
-}
-_STRATEGIES = Study(
-    _WAYS,
-    (
-        *(row for name in _WAYS for row in (*_threshold(name, 0.95), *_hard(name, 0.5), *_spd(name, 0.5, 0.0))),
-        *(Row("editing", f"edit, {preset}", "edit", {"preset": preset}) for preset in ("quality", "speed")),
-    ),
+_STRATEGIES = _ways(
+    {"on_policy": Method("quickstart.yaml"), "soft_on_policy": Method(_SOFT), "rollout_k": Method(_ROLLOUT)}
+)
+_TRUTH = _ways(
+    {
+        "soft_on_policy": Method(_SOFT),
+        "soft_on_policy, no truth": Method(_SOFT, _NO_TRUTH),
+        "rollout_k": Method(_ROLLOUT),
+        "rollout_k, no truth": Method(_ROLLOUT, _NO_TRUTH),
+    }
 )
 
 #: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
-#: ``strategies``: ways of showing a model its own errors, at the same compute.
-STUDIES: dict[str, Study] = {"methods": _METHODS, "dependence": _DEPENDENCE, "strategies": _STRATEGIES}
+#: ``strategies``: ways of showing a model its own errors, at the same compute. ``truth``: with clean tokens among its
+#: guesses, and without.
+STUDIES: dict[str, Study] = {
+    "methods": _METHODS,
+    "dependence": _DEPENDENCE,
+    "strategies": _STRATEGIES,
+    "truth": _TRUTH,
+}

@@ -43,8 +43,8 @@ def self_correction(
 
     Args:
         output: Folder for models and corpora, and in a folder for each study results.json and table.md.
-        study: methods; dependence: variants of on-policy training, to see what the effect depends on; or strategies:
-            ways of showing a model its own errors.
+        study: methods; dependence: variants of on-policy training, to see what the effect depends on; strategies: ways
+            of showing a model its own errors; or truth: with and without clean tokens among its guesses.
         configs: Folder of the recipes: pretrain_curriculum.yaml, quickstart.yaml and its siblings.
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base s % num_bases. Default: 0 1 2 3 4.
