@@ -89,3 +89,10 @@ def test_the_adaptation_table_is_what_the_benchmark_wrote():
     runs = json.loads((RESULTS / "adaptation.json").read_text())["runs"]
     rows = [result for run in runs for result in run]
     assert between("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
+
+
+@pytest.mark.parametrize("study", ["strategies", "truth"])
+def test_the_comparison_of_strategies_is_what_the_benchmark_wrote(study):
+    runs = json.loads((RESULTS / "strategies.json").read_text())[study]["runs"]
+    rows = [result for run in runs for result in run]
+    assert between(study) == format_summary(summarize(rows, STUDIES[study].rows))
