@@ -77,7 +77,7 @@ class DecodeSpeedBench:
 
     output: Path = Path("runs/decode_speed")
     batches: Sequence[int] = (1, 4, 16, 64)
-    lengths: Sequence[int] = (128, 512, 2048)
+    lengths: Sequence[int] = (512, 128, 2048)
     hidden_size: int = 128
     layers: int = 4
     vocab_size: int = 4096
@@ -136,7 +136,7 @@ class DecodeSpeedBench:
         if contestant == "compiled engine":  # which meets all its shapes beforehand
             self._decode(denoiser, contestant, prompts, length, batch)
         else:
-            self._decode(denoiser, contestant, prompts[:1], self.block_length, batch)
+            self._decode(denoiser, contestant, prompts, self.block_length, batch)
         before = self._memory()
         begin = self._now()
         responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)

@@ -137,7 +137,7 @@ def decode(
     Args:
         output: Folder for results.json and table.md.
         batches: Batch sizes of the engine. Default: 1 4 16 64.
-        lengths: Tokens generated for each prompt. Default: 128 512 2048.
+        lengths: Tokens generated for each prompt. Default: 512 128 2048.
         hidden_size: Width of the model, a multiple of 32.
         layers: Its layers.
         vocab_size: Its vocabulary.
