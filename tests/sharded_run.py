@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from dmaxlit import DMaxModule
+from dmaxlit import DMaxModule, piecewise
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.sharding import whole_weights
 from dmaxlit.callbacks import ComparisonReport, SPDValidation
@@ -34,6 +34,8 @@ class LargestShare(L.Callback):
 
 def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, checkpointing=False, **more):
     torch.set_num_threads(1)
+    if devices > 1:  # logits in pieces, as with a large vocabulary
+        piecewise._AT_ONCE["cpu"], piecewise._FEWEST = 1000, 8
     denoiser = Denoiser(pretrained=model, defer=defer, gradient_checkpointing=checkpointing)
     module = DMaxModule(denoiser, OnPolicyNoise(level=(0.2, 0.9)), optimizer=adamw, seed=1)
     # 26 rows: the last global batch of an epoch is short.

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from dmaxlit import DMaxModule, UserError
+from dmaxlit import DMaxModule, UserError, piecewise
 from dmaxlit.bench import TrainSpeedBench
 from dmaxlit.bench.published import published_update
 from dmaxlit.noise import OnPolicyNoise
@@ -46,6 +46,20 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     lines = table.splitlines()[2:]
     assert "| published |" in lines[0]
     assert "| 1.00 |" in lines[0]
+
+
+def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monkeypatch):
+    bench = TrainSpeedBench(tmp_path, hidden_size=32, layers=1, block_length=8, updates=1)
+    monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1.0)
+
+    def work():
+        cost = bench.measure("ours", 50, 16)
+        return cost.matmul_share / cost.tokens_per_second
+
+    whole = work()
+    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 50)
+    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    assert work() >= whole  # logits are made once more for the rollout
 
 
 @pytest.mark.parametrize(
