@@ -144,7 +144,7 @@ class TrainSpeedBench:
             step()
         seconds = (self._now() - begin) / self.updates
         peak = self._memory() - before
-        with _MatrixWork() as work:
+        with _MatrixWork() as work:  # type: ignore[no-untyped-call]
             step()
         share = work.operations / seconds / self._matmul_speed()
         tokens = clean.ids.numel() / seconds
@@ -200,7 +200,7 @@ class TrainSpeedBench:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class _MatrixWork(TorchDispatchMode):
+class _MatrixWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of matrix products; torch's own counter cannot follow a gradient taken in a forward."""
 
     operations = 0
