@@ -73,6 +73,7 @@ class DecodeSpeedBench:
         dtype: ``float32`` or ``bfloat16``.
         device: ``cpu``, ``cuda``, ...
         compile: Time the engine with compiled forwards as well.
+        repeats: Times each measurement is made; the fastest counts, which other work on the machine disturbed least.
     """
 
     output: Path = Path("runs/decode_speed")
@@ -86,11 +87,12 @@ class DecodeSpeedBench:
     dtype: str = "float32"
     device: str = "cpu"
     compile: bool = False
+    repeats: int = 3
 
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
         self.output = Path(self.output)
-        for name in ("hidden_size", "layers", "block_length", "tokens_per_step"):
+        for name in ("hidden_size", "layers", "block_length", "tokens_per_step", "repeats"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.hidden_size % 32:
@@ -137,10 +139,12 @@ class DecodeSpeedBench:
             self._decode(denoiser, contestant, prompts, length, batch)
         else:
             self._decode(denoiser, contestant, prompts, self.block_length, batch)
-        before = self._memory()
-        begin = self._now()
-        responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
-        seconds = self._now() - begin
+        before, times = self._memory(), []
+        for _ in range(self.repeats):
+            begin = self._now()
+            responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
+            times.append(self._now() - begin)
+        seconds = min(times)
         assert all(len(response) == length for response in responses), "EOS cannot come"
         return Measurement(
             contestant,

@@ -128,6 +128,7 @@ def decode(
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    repeats: int = 3,
 ) -> None:
     """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
 
@@ -146,13 +147,14 @@ def decode(
         dtype: Type of weights and activations.
         device: cpu, cuda, ...
         compile: Time the engine with compiled forwards as well.
+        repeats: Times each measurement is made; the fastest counts.
     """
     from dmaxlit.bench import DecodeSpeedBench
 
     chosen = DecodeSpeedBench.batches if batches is None else batches
     spans = DecodeSpeedBench.lengths if lengths is None else lengths
     shape = (hidden_size, layers, vocab_size, block_length, tokens_per_step)
-    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device, compile).run())
+    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device, compile, repeats).run())
 
 
 def train(
