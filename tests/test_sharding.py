@@ -21,6 +21,7 @@ from dmaxlit.optim import MuonAdamW
 from dmaxlit.sharded_checkpoint import is_sharded_checkpoint
 from dmaxlit.strategy import FSDP2Strategy
 from tests import sharded_run
+from tests.backbone.llada2_published import read_published, write_published
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
@@ -211,3 +212,19 @@ def test_damaged_parts_are_refused(checkpoint, name):
     with pytest.raises(UserError, match="checkpoint: ") as caught:
         load(checkpoint)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_published_mixture_of_experts_is_converted_shared_trained_and_published_again(tmp_path):
+    write_published(tmp_path / "published")
+    glm, back = str(tmp_path / "glm"), tmp_path / "back"
+    cli(["convert", str(tmp_path / "published"), glm])
+    (tmp_path / "one").mkdir()
+    sharded_run.main(1, 8, str(tmp_path / "one"), glm, clip=1.0)
+    two = run(tmp_path / "two", devices=2, batch_size=4, model=glm, clip=1.0, defer=True)
+    assert_same(weights_of(tmp_path / "one"), weights_of(two), atol=5e-5)
+    cli(["convert", str(two / "step=4.ckpt"), str(back), "--to", "llada2", "--like", str(tmp_path / "published")])
+    (trained, _), (begun, _) = read_published(back), read_published(tmp_path / "published")
+    assert set(trained) == set(begun)
+    name = "model.layers.1.mlp.experts.0.gate_proj.weight"
+    assert not torch.equal(trained[name].float(), begun[name].float())
