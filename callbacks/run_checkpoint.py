@@ -91,7 +91,7 @@ class RunCheckpoint(Checkpoint):
             logger.save()  # what is behind the checkpoint is on the disk before it
         files, begin, failure = self.files(trainer), time.monotonic(), None
         try:
-            trainer.save_checkpoint(files.next)
+            trainer.save_checkpoint(files.next, False)  # not the weights alone
         except UserError as error:
             failure = f"{error}; the last one written is {self.where()}"
             trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
