@@ -11,6 +11,7 @@ from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.shares import is_dry_run
 from dmaxlit.callbacks.stop_signals import Stopped
 from dmaxlit.errors import UserError
+from dmaxlit.sharing import own_gradients
 
 __all__ = ["FiniteGuard"]
 
@@ -63,7 +64,7 @@ class FiniteGuard(L.Callback):
         if not self.enabled or not self._losses:
             return
         values = [torch.stack(self._losses).float().abs().amax()]
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = own_gradients(optimizer)
         if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
             # The greatest entry: a sum of squares may overflow though every entry is finite.
             values.append(torch.nn.utils.get_total_norm(gradients, float("inf")).float())

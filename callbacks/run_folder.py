@@ -1,11 +1,13 @@
 """The folder of a run's checkpoints: the last, the one before it, and whether the run is finished."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.checkpoint_io import sync_folder
+from dmaxlit.checkpoint_io import sync
+from dmaxlit.sharded_checkpoint import is_sharded_checkpoint
 
 __all__ = ["RunFolder"]
 
@@ -36,8 +38,9 @@ class RunFolder:
         return self.path / ".next.ckpt"
 
     def candidates(self) -> list[Path]:
-        """The checkpoints there are, the newest first."""
-        return [path for path in (self.next, self.last, self.previous) if path.is_file()]
+        """The checkpoints there are, files or folders of parts, the newest first."""
+        found = (self.next, self.last, self.previous)
+        return [path for path in found if path.is_file() or is_sharded_checkpoint(path)]
 
     def promote(self, came_from: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
@@ -47,12 +50,12 @@ class RunFolder:
                 old run. The previous one: the last one is damaged.
         """
         if came_from is None:
-            self.previous.unlink(missing_ok=True)
+            _remove(self.previous)
             self._finished.unlink(missing_ok=True)
         elif self.last.exists() and came_from != self.previous:
-            self.last.replace(self.previous)
-        self.next.replace(self.last)
-        sync_folder(self.path)
+            _move(self.last, self.previous)
+        _move(self.next, self.last)
+        sync(self.path)
 
     @property
     def _finished(self) -> Path:
@@ -73,3 +76,17 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return told if isinstance(told, dict) else None
+
+
+def _move(source: Path, dest: Path) -> None:
+    """Rename a checkpoint. A file takes another's place at once; a folder cannot, but the run's other one is whole."""
+    if source.is_dir() or dest.is_dir():
+        _remove(dest)
+    source.replace(dest)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from dmaxlit.backbone.folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged
 from dmaxlit.checkpoint_io import damage
 from dmaxlit.errors import UserError
-from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, weights_of_shards
+from dmaxlit.sharded_checkpoint import METADATA, check_parts, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.tokens import SpecialIds
 
 __all__ = ["checkpoint_to_folder", "describe", "read_checkpoint"]
@@ -47,6 +47,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint)
     is_folder = is_sharded_checkpoint(path)
     if is_folder:
+        check_parts(path)
         path = path / METADATA
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from dmaxlit.errors import UserError
 
-__all__ = ["AtomicCheckpointIO", "damage", "remove_unfinished", "sync_folder"]
+__all__ = ["AtomicCheckpointIO", "damage", "remove_unfinished", "sync"]
 
 _UNFINISHED = ".unfinished"
 
@@ -43,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
-            sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise UserError(f"checkpoint: cannot write {str(path)!r} ({error.strerror or error})") from error
         finally:
@@ -79,10 +79,10 @@ def damage(path: str | Path) -> str | None:
     return None if wrong is None else f"wrong checksum of {wrong}"
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system can."""
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk, where the system can."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +23,7 @@ from dmaxlit.losses import ViewLoss, view_loss
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
 from dmaxlit.optim import optimizers
 from dmaxlit.randomness import RowGenerator, run_seed
-from dmaxlit.sharing import Shareable
+from dmaxlit.sharing import Shareable, own_gradients
 from dmaxlit.tokens import CleanBatch, SpecialIds
 
 __all__ = ["DMaxModule"]
@@ -197,9 +196,8 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         self._tokens_since_update = torch.zeros_like(count)
         mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
         scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        own = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
-        torch._foreach_mul_(own, scale.to(own[0].dtype))
+        gradients = own_gradients(optimizer)
+        torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""

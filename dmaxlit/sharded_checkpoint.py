@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from dmaxlit.errors import UserError
 
-__all__ = ["METADATA", "is_sharded_checkpoint", "read_shards", "weights_of_shards"]
+__all__ = ["METADATA", "check_parts", "is_sharded_checkpoint", "read_shards", "weights_of_shards"]
 
 METADATA = "meta.pt"  # Lightning's name for what is no shard
 _DESCRIPTION = ".metadata"
@@ -41,6 +41,9 @@ _TRUSTED = {
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
 }
+
+
+_UNREADABLE = (EOFError, pickle.UnpicklingError, AttributeError, ValueError, RuntimeError)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -66,6 +69,24 @@ def is_sharded_checkpoint(path: str | Path) -> bool:
     return (Path(path) / METADATA).is_file() and (Path(path) / _DESCRIPTION).is_file()
 
 
+def check_parts(path: str | Path) -> None:
+    """Compare the parts' files with the description, by name and length; none is read.
+
+    Raises:
+        UserError: If one is missing or too short.
+    """
+    needed: dict[str, int] = {}
+    try:
+        for told in _description(path).storage_data.values():
+            needed[told.relative_path] = max(needed.get(told.relative_path, 0), told.offset + told.length)
+        found = {name: (Path(path) / name).stat().st_size for name in needed}
+    except (OSError, *_UNREADABLE) as error:
+        raise _damaged(path, error) from error
+    for name, length in needed.items():
+        if found[name] < length:
+            raise _damaged(path, f"{name}: expected {length} bytes, got {found[name]}")
+
+
 def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) -> None:
     """Fill the tensors of ``state``, each rank its part of those that are sharded.
 
@@ -78,14 +99,14 @@ def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) ->
         UserError: If it is damaged, lacks a tensor, or names anything but tensors and plain data.
     """
     try:
-        _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load()
+        _description(path)
         with warnings.catch_warnings():  # it warns of reading in one process, which is what `alone` asks for
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             load(state, storage_reader=FileSystemReader(path), planner=_PlainPlanner(), no_dist=alone)
     except CheckpointException as error:  # what went wrong on some rank, with its traceback
         first = next(iter(error.failures.values()))[0]
         raise _damaged(path, first) from error
-    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, *_UNREADABLE) as error:
         raise _damaged(path, error) from error
 
 
@@ -97,18 +118,22 @@ def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
     """
     prefix = "state_dict."
     try:
-        described = _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load().state_dict_metadata
+        described = _description(path).state_dict_metadata
         weights = {
             name.removeprefix(prefix): torch.empty(told.size, dtype=told.properties.dtype)
             for name, told in described.items()
             if name.startswith(prefix)
         }
-    except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError, RuntimeError) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise _damaged(path, error) from error
     read_shards({"state_dict": weights}, path, alone=True)
     return weights
 
 
-def _damaged(path: str | Path, error: BaseException) -> UserError:
+def _description(path: str | Path) -> Any:
+    return _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load()
+
+
+def _damaged(path: str | Path, error: BaseException | str) -> UserError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(f"checkpoint: {str(path)!r} cannot be read, it may be damaged ({reason})")

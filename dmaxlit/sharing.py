@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from dmaxlit.backbone.sharding import gathered
 from dmaxlit.errors import UserError
@@ -13,7 +15,13 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["Shareable"]
+__all__ = ["Shareable", "own_gradients"]
+
+
+def own_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients of an optimiser's parameters; of sharded ones the part that this process holds."""
+    found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in found]
 
 
 class Shareable:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -14,6 +15,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from dmaxlit.checkpoint_io import sync
+from dmaxlit.errors import UserError
 from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, read_shards
 
 __all__ = ["FSDP2Strategy"]
@@ -47,6 +50,25 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint, each rank its part, and force it to the disk.
+
+        Raises:
+            UserError: If a rank cannot write its part, for instance because the disk is full.
+        """
+        try:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            rest = Path(filepath) / METADATA
+            if self.is_global_zero and rest.is_file():
+                sync(rest)
+                sync(Path(filepath))
+        except CheckpointException as error:  # of all ranks together, with the tracebacks
+            raise _unwritten(filepath, next(iter(error.failures.values()))[0]) from error
+        except (OSError, RuntimeError) as error:
+            raise _unwritten(filepath, error) from error
+
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load weights and optimiser, each rank its part, and return the rest; nothing that is read is executed."""
         path = Path(self.broadcast(str(checkpoint_path)))
@@ -64,3 +86,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             set_optimizer_state_dict(module, optimizer, kept[name], options=StateDictOptions(cpu_offload=True))
         rest: dict[str, Any] = torch.load(path / METADATA, weights_only=True)
         return rest
+
+
+def _unwritten(path: str | Path, error: BaseException) -> UserError:
+    return UserError(f"checkpoint: cannot write {str(path)!r} ({' '.join(str(error).split())[:200]})")

@@ -1,6 +1,9 @@
 """Shared small models and batches."""
 
+import contextlib
 import os
+import resource
+import signal
 
 # Before torch is imported, here and in the processes that tests start: models are tiny, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +26,19 @@ TINY = {
     "max_position_embeddings": 128,
     "tie_word_embeddings": True,
 }
+
+
+@contextlib.contextmanager
+def limited_files(size):
+    """No file of this process may grow beyond ``size`` bytes: the system's own failure, as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, **config):

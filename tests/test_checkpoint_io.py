@@ -1,6 +1,4 @@
 import os
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +6,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
+from tests.conftest import limited_files
 
 OLD, NEW = {"weights": torch.zeros(1000)}, {"weights": torch.arange(100_000.0), "told": {"step": 3}}
 
@@ -79,15 +78,8 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_last_one(path, monkeypat
 
 
 def test_a_file_that_may_not_grow_leaves_the_last_one(path):
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot write .*last.ckpt' \(File too large\)"):
-            AtomicCheckpointIO().save_checkpoint(NEW, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with limited_files(100_000), pytest.raises(UserError, match=r"cannot write .*last.ckpt' \(File too large\)"):
+        AtomicCheckpointIO().save_checkpoint(NEW, path)
     assert_still_old(path)
 
 

@@ -18,11 +18,11 @@ from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.cli import main as cli
 from dmaxlit.optim import MuonAdamW
-from dmaxlit.sharded_checkpoint import is_sharded_checkpoint
+from dmaxlit.sharded_checkpoint import check_parts, is_sharded_checkpoint
 from dmaxlit.strategy import FSDP2Strategy
 from tests import sharded_run
 from tests.backbone.llada2_published import read_published, write_published
-from tests.conftest import make_denoiser
+from tests.conftest import limited_files, make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
 ROOT = Path(__file__).parent.parent
@@ -212,6 +212,25 @@ def test_damaged_parts_are_refused(checkpoint, name):
     with pytest.raises(UserError, match="checkpoint: ") as caught:
         load(checkpoint)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(checkpoint):
+    part = checkpoint / "__0_0.distcp"
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"may be damaged \(__0_0.distcp: expected \d+ bytes, got \d+\)"):
+        check_parts(checkpoint)
+    part.unlink()
+    with pytest.raises(UserError, match=r"may be damaged \(.*No such file.*__0_0.distcp"):
+        check_parts(checkpoint)
+
+
+def test_a_part_that_may_not_grow_is_told_in_one_line(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    with limited_files(10_000), pytest.raises(UserError, match=r"cannot write .*x.ckpt' \(.*File too large") as caught:
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert "\n" not in str(caught.value)
+    assert not is_sharded_checkpoint(tmp_path / "x.ckpt")
 
 
 @pytest.mark.slow
