@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Head", "Score", "pieces", "piecewise_sum"]
+__all__ = ["Head", "Score", "pieces", "piecewise_sum", "rows_at_once"]
 
 # Logits held at a time: what they turn into (probabilities, gradients) takes a few times as much.
 _AT_ONCE = {"cpu": 2**22, "other": 2**26}
-_FEWEST = 256  # positions; the gradient of the whole head is added up at each piece
+_FEWEST = 128  # positions; the gradient of the whole head is added up at each piece
 
 Score = Callable[[Tensor, slice], Tensor]
 
@@ -38,11 +38,20 @@ def pieces(hidden: Tensor, vocab_size: int) -> list[slice]:
         vocab_size: Logits of one position.
     """
     count = hidden.shape[0]
-    at_once = _AT_ONCE.get(hidden.device.type, _AT_ONCE["other"])
-    if count * vocab_size <= at_once:
-        return [slice(0, count)]
-    rows = max(at_once // vocab_size, _FEWEST)
-    return [slice(begin, min(begin + rows, count)) for begin in range(0, count, rows)]
+    rows = rows_at_once(count, vocab_size, hidden.device.type)
+    return [slice(begin, min(begin + rows, count)) for begin in range(0, max(count, 1), max(rows, 1))]
+
+
+def rows_at_once(count: int, vocab_size: int, device: str) -> int:
+    """How many of ``count`` positions are worked on together.
+
+    Args:
+        count: Positions there are.
+        vocab_size: Logits of one position.
+        device: Type of the device.
+    """
+    at_once = _AT_ONCE.get(device, _AT_ONCE["other"])
+    return count if count * vocab_size <= at_once else min(count, max(at_once // vocab_size, _FEWEST))
 
 
 def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dmaxlit.backbone.attention import to_model_mask
+from dmaxlit.backbone.recompute import can_keep_cache
+from dmaxlit.piecewise import rows_at_once
 
 __all__ = ["Item", "Setup", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
 
@@ -69,7 +71,7 @@ class Item:
 
 def plan(setup: Setup) -> list[Item]:
     """Everything a GPU holds. Training holds the ``always`` and ``training`` lines at its peak, decoding the others."""
-    model, config = setup.model, setup.model.config
+    model = setup.model
     named = [*model.named_parameters(), *((f"extra.{number}", each) for number, each in enumerate(setup.extra))]
     everything = [parameter for _, parameter in named]
     trained = [parameter for parameter in everything if parameter.requires_grad]
@@ -96,18 +98,9 @@ def plan(setup: Setup) -> list[Item]:
     elif width != model.dtype.itemsize:
         items.append(Item("cast weights", count * width, "training", f"autocast's copies in {setup.compute_dtype}"))
     items.append(Item("activations", _activations(setup), "training", _passes(setup)))
-    logits = setup.rows * setup.length * int(config.vocab_size)
-    items.append(
-        Item(
-            "logits",
-            logits * (4 * setup.views + (0 if width == 4 else width) + 4),
-            "training",
-            "float32 log-probabilities of each view, and one gradient; if every token were response",
-        )
-    )
+    items.append(_logits(setup))
     if setup.decode_rows:
-        per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)
-        cached = setup.decode_rows * setup.length * per_token * width
+        cached = _keys_and_values(setup, setup.decode_rows * setup.length)
         items.append(Item("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
     return items
 
@@ -145,6 +138,24 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     return size
 
 
+def _logits(setup: Setup) -> Item:
+    """What the loss keeps, as if every token were response."""
+    head = setup.model.get_output_embeddings().weight
+    assert isinstance(head, Tensor)
+    positions, vocab, width = setup.rows * setup.length, head.shape[0], setup.compute_dtype.itemsize
+    cast = 0 if width == 4 else width
+    at_once = rows_at_once(positions, vocab, "cuda")
+    if at_once == positions:
+        size = positions * vocab * (4 * setup.views + cast + 4)
+        return Item("logits", size, "training", "float32 log-probabilities of each view, and one gradient")
+    size = at_once * vocab * (4 + cast + 4)
+    size += setup.views * positions * head.shape[1] * width
+    if head.requires_grad:
+        size += head.numel() * (setup.views * head.element_size() + 4 + head.element_size())
+    told = f"{at_once} positions at a time, and what each view means for hidden states and head"
+    return Item("logits", size, "training", told)
+
+
 def _activations(setup: Setup) -> int:
     """Bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
 
@@ -153,16 +164,18 @@ def _activations(setup: Setup) -> int:
     hidden = int(setup.model.config.hidden_size)
     tokens = setup.rows * setup.length
     if setup.checkpointing:
-        layers = len(_layers(setup.model))
-        inputs = setup.views * layers * 2 * tokens * hidden * setup.compute_dtype.itemsize
-        return inputs + _pass(setup, 2 * setup.length, 2 * setup.length) // layers
+        layers, states = len(_layers(setup.model)), tokens * hidden * setup.compute_dtype.itemsize
+        if can_keep_cache(setup.model):
+            kept = (1 + setup.views) * layers * states + _keys_and_values(setup, tokens)
+            return kept + _pass(setup, setup.length, 2 * setup.length) // layers
+        return setup.views * layers * 2 * states + _pass(setup, 2 * setup.length, 2 * setup.length) // layers
     clean = _pass(setup, setup.length, setup.length)
     return clean + setup.views * _pass(setup, setup.length, 2 * setup.length)
 
 
 def _pass(setup: Setup, queries: int, keys: int) -> int:
     """Bytes one pass keeps: measured on the meta device, with as many extra keys as an earlier pass has left."""
-    from dmaxlit.backbone.cache import ViewCache
+    from dmaxlit.backbone.cache import CleanCache
 
     device, width = torch.device("meta"), setup.compute_dtype
     attention = str(setup.model.config._attn_implementation)
@@ -173,7 +186,7 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
     embeds = torch.empty(setup.rows, queries, int(model.config.hidden_size), device=device, dtype=width)
     embeds.requires_grad_()
     positions = torch.empty(setup.rows, queries, dtype=torch.long, device=device)
-    cache = ViewCache() if keys != queries else None
+    cache: Cache | None = None
 
     def run(count: int) -> Callable[[], Tensor]:
         allowed = torch.empty(setup.rows, queries, count, dtype=torch.bool, device=device)
@@ -191,8 +204,10 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
 
         return forward
 
-    if cache is not None:
+    if keys != queries:
+        cache = clean = CleanCache()
         run(queries)()
+        cache = clean.shown()
     return saved_bytes(run(keys), model.parameters())
 
 
@@ -225,9 +240,10 @@ def _layers(model: PreTrainedModel) -> list[Any]:
 
 
 def _passes(setup: Setup) -> str:
-    form = (
-        "each view with its clean copy, layer inputs alone" if setup.checkpointing else "the clean half and each view"
-    )
+    form = "the clean half and each view"
+    if setup.checkpointing:
+        whole = can_keep_cache(setup.model)
+        form = f"{form if whole else 'each view with its clean copy'}, layer inputs alone"
     return f"{setup.rows} rows of {setup.length} tokens, {_counted(setup.views)}: {form}"
 
 
@@ -237,6 +253,13 @@ def _counted(views: int) -> str:
 
 def _millions(parameters: list[Tensor]) -> str:
     return f"{sum(parameter.numel() for parameter in parameters) / 1e6:,.1f}M"
+
+
+def _keys_and_values(setup: Setup, tokens: int) -> int:
+    """Bytes of the keys and values of all layers."""
+    config = setup.model.config
+    per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)
+    return tokens * per_token * setup.compute_dtype.itemsize
 
 
 def _kv_heads(config: Any) -> int:

@@ -41,7 +41,9 @@ def limited_files(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, **config):
+def make_denoiser(
+    block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, recompute=False, **config
+):
     """A tiny random denoiser; ``sharpen`` scales the embedding, and with it how far from uniform predictions are."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -51,6 +53,7 @@ def make_denoiser(block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.
             block_length=block_length,
             attn_implementation=attn_implementation,
             defer=defer,
+            gradient_checkpointing=recompute,
         )
     with torch.no_grad():
         denoiser.embedding.mul_(sharpen)

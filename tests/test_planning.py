@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from dmaxlit import DMaxModule
+from dmaxlit import DMaxModule, piecewise
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.optim import MuonAdamW
 from dmaxlit.planning import Setup, bytes_of, optimizer_bytes, plan, saved_bytes
@@ -70,16 +70,27 @@ def test_activations_are_within_a_quarter_of_what_autograd_keeps(noise, attentio
 
 
 def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
-    denoiser = make_denoiser(**SIZES)
-    denoiser.model.activation_checkpointing_enable({"use_reentrant": False})
+    denoiser = make_denoiser(recompute=True, **SIZES)
     module = DMaxModule(denoiser, "on_policy")
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
     kept = saved_bytes(lambda: step(module, clean), module.parameters())
     told = sizes(setup_for(denoiser, checkpointing=True))
     whole = sizes(setup_for(denoiser))
-    inputs = 2 * 3 * 2 * ROWS * LENGTH * 64 * 4
+    inputs = (2 + 1) * 3 * ROWS * LENGTH * 64 * 4
     assert inputs < kept < told["activations"] + told["logits"] < whole["activations"]
     assert told["activations"] - inputs < (whole["activations"] - inputs) / 2, "one layer is computed again at a time"
+
+
+def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
+    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 38 * 16)
+    monkeypatch.setitem(piecewise._AT_ONCE, "other", 38 * 16)
+    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    module = DMaxModule(make_denoiser(**SIZES), "on_policy")
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    kept = saved_bytes(lambda: step(module, clean), module.parameters())
+    told = sizes(setup_for(module.backbone))
+    assert told["logits"] == 16 * 38 * 8 + 2 * ROWS * LENGTH * 64 * 4 + 38 * 64 * 4 * (2 + 2)
+    assert 0.8 * kept < told["activations"] + told["logits"] < 1.25 * kept
 
 
 def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():

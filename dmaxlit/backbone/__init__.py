@@ -1,7 +1,7 @@
 """Backbones: transformers language models used as block-diffusion denoisers."""
 
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
-from dmaxlit.backbone.cache import RowCache, ViewCache
+from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser
 from dmaxlit.backbone.folder import read_metadata
 
@@ -9,7 +9,6 @@ __all__ = [
     "CleanContext",
     "Denoiser",
     "RowCache",
-    "ViewCache",
     "block_diffusion_mask",
     "read_metadata",
     "to_model_mask",

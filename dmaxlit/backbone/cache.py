@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["RowCache", "ViewCache", "ViewLayer"]
+__all__ = ["CleanCache", "RowCache"]
 
 
 class _Layer(CacheLayerMixin):
@@ -33,25 +33,43 @@ class _Layer(CacheLayerMixin):
         return -1
 
 
-class ViewLayer(_Layer):
-    """Keeps the clean half's keys and values, with gradients, and shows them to each view; never stores a view's."""
-
+class _CleanLayer(_Layer):
     is_sliding = False
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store on the first call (the clean pass); afterwards return stored and given, concatenated."""
-        if self.keys is None or self.values is None:
+        """Store them, with gradients, and return them. A layer that is computed again changes nothing."""
+        if not self.is_initialized:
             self.keys, self.values = key_states, value_states
             self.is_initialized = True
-            return key_states, value_states
+        return key_states, value_states
+
+
+class _ViewLayer(_Layer):
+    is_sliding = False
+
+    def __init__(self, clean: _CleanLayer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.keys, self.values, self.is_initialized = clean.keys, clean.values, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """What is stored and what is given, concatenated; nothing is stored."""
+        assert self.keys is not None
+        assert self.values is not None
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
-class ViewCache(Cache):
-    """The clean half of a training batch, computed once and attended to by every view."""
+class CleanCache(Cache):
+    """Takes the keys and values of the clean half of a training batch, which is computed once.
+
+    Neither it nor what it shows to views changes when layers are computed again in the backward pass.
+    """
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=ViewLayer)
+        super().__init__(layer_class_to_replicate=_CleanLayer)
+
+    def shown(self) -> Cache:
+        """What every view attends to, beside itself."""
+        return Cache(layers=[_ViewLayer(layer) for layer in self.layers])  # type: ignore[arg-type]
 
 
 class _RowLayer(_Layer):

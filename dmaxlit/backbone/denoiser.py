@@ -23,6 +23,7 @@ from dmaxlit.backbone.folder import (
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
+from dmaxlit.backbone.recompute import recompute_layers
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sdar import block_length_of
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
@@ -78,7 +79,7 @@ class Denoiser(KeepsWeights, nn.Module):
         max_length: Longest sequence, in tokens; only whole blocks of it count. Default: what the checkpoint was
             exported with, else the model's number of positions. A sliding window must be at least as long.
         gradient_checkpointing: Keep only each layer's input for the backward pass and compute the rest again: far less
-            memory for a third more work. The clean half is then computed with every view.
+            memory for a third more work.
         defer: Read the weights of ``pretrained`` only once the trainer has decided where they go: under FSDP each rank
             then reads its own part, and none ever holds the whole.
         mask_token: Text of the token that stands for one not decided yet. Default: the tokenizer's mask token, or
@@ -158,7 +159,7 @@ class Denoiser(KeepsWeights, nn.Module):
                 f"{self.embedding.shape[0]}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
             )
         if gradient_checkpointing:
-            self.model.activation_checkpointing_enable({"use_reentrant": False})
+            recompute_layers(self.model)
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
         self._compiles_training = False
         self.lora: LoraSettings | None = None
@@ -233,7 +234,8 @@ class Denoiser(KeepsWeights, nn.Module):
             attention_mask=mask,
             position_ids=position_ids,
             past_key_values=cache,
-            use_cache=cache is not None,
+            # It is only about making and returning one; layers that are computed again warn of it.
+            use_cache=cache is not None and not self.model.is_activation_checkpointing,
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
@@ -268,8 +270,9 @@ class Denoiser(KeepsWeights, nn.Module):
 
         Args:
             clean: The clean batch.
-            doubled: Skip that, and run each view together with its clean copy instead: the reference form, and the
-                only one under gradient checkpointing (which does without caches).
+            doubled: Skip that, and run each view together with its clean copy instead: the reference form. Chosen
+                without being asked for where layers that are computed again cannot have a cache
+                (:mod:`dmaxlit.backbone.recompute`).
         """
         return clean_context(self, clean, doubled)
 

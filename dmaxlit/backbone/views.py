@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from dmaxlit.backbone.cache import ViewCache
+from dmaxlit.backbone.cache import CleanCache
 from dmaxlit.backbone.layout import HalvesSight, Layout
+from dmaxlit.backbone.recompute import keeps_cache
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.soft import SoftTokens, embed_mixtures
 from dmaxlit.tokens import CleanBatch
@@ -36,18 +37,18 @@ class CleanContext:
 
     clean: CleanBatch
     layout: Layout
-    cache: ViewCache | None = None
+    cache: Cache | None = None
     anchor: Tensor | None = None
 
 
 def clean_context(denoiser: Denoiser, clean: CleanBatch, doubled: bool) -> CleanContext:
     """See :meth:`Denoiser.clean_context`."""
     layout = Layout.of(clean)
-    if doubled or denoiser.model.is_activation_checkpointing:
+    if doubled or (denoiser.model.is_activation_checkpointing and not keeps_cache(denoiser.model)):
         return CleanContext(clean, layout)
-    cache, half = ViewCache(), layout.clean
+    cache, half = CleanCache(), layout.clean
     hidden = _hidden(denoiser, layout.of_clean, half.position, half.take(clean.ids), None, cache)
-    return CleanContext(clean, layout, cache, hidden.sum() if is_sharded(denoiser) else None)
+    return CleanContext(clean, layout, cache.shown(), hidden.sum() if is_sharded(denoiser) else None)
 
 
 def denoise(denoiser: Denoiser, view: Tensor, context: CleanContext, soft: SoftTokens | None) -> Tensor:

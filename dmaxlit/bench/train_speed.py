@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.recompute import recompute_layers
 from dmaxlit.bench.files import write_json
 from dmaxlit.bench.machine import alone, describe, random_denoiser
 from dmaxlit.bench.published import published_update
@@ -26,7 +27,7 @@ from dmaxlit.tokens import CleanBatch, Role
 
 __all__ = ["TrainSpeedBench", "TrainingCost", "format_table"]
 
-CONTESTANTS = ("published", "ours")
+CONTESTANTS = ("published", "ours", "ours, checkpointed")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainingCost:
     """One contestant at one vocabulary and length.
 
     Args:
-        contestant: ``published``, ``ours`` or ``ours, compiled``.
+        contestant: ``published``, ``ours``, ``ours, checkpointed`` or ``ours, compiled``.
         vocab_size: Size of the vocabulary.
         length: Tokens of a sequence.
         tokens_per_second: Tokens of the data, prompts included, over the time of whole updates.
@@ -56,6 +57,8 @@ class TrainingCost:
 @dataclass
 class TrainSpeedBench:
     """Time our OPUT step and the published procedure: rollout, masked copy and predicted copy of the same sequences.
+
+    Ours once more with gradient checkpointing, where layers are computed again in the backward pass.
 
     Random weights and tokens; a quarter of each sequence is prompt. Each measurement runs in a process of its own,
     after an update to warm up. Both take argmax rollouts, so that both compute the same gradients.
@@ -160,6 +163,8 @@ class TrainSpeedBench:
         if contestant == "published":
             masked = noise.corrupt(clean, generator()).mask
             return lambda: float(published_update(denoiser, clean, masked))
+        if contestant == "ours, checkpointed":
+            recompute_layers(denoiser.model)
         module = DMaxModule(denoiser, noise, compile=contestant == "ours, compiled")
 
         def ours() -> float:

@@ -1,15 +1,20 @@
 import torch
 
-from dmaxlit.backbone import RowCache, ViewCache
+from dmaxlit.backbone import RowCache
+from dmaxlit.backbone.cache import CleanCache
 
 
-def test_view_cache_keeps_the_first_call_and_shows_it_to_every_later_one():
-    cache = ViewCache()
+def test_the_clean_half_is_stored_once_and_shown_to_every_view():
+    cache = CleanCache()
     clean = torch.randn(2, 1, 3, 4)
-    cache.update(clean, clean + 1, 0)
+    for again in (0, 9):  # the second time as when a layer is computed again
+        keys, values = cache.update(clean + again, clean + 1 + again, 0)
+        assert torch.equal(keys, clean + again)
+        assert torch.equal(values, clean + 1 + again)
+    shown = cache.shown()
     for _ in range(2):
         view = torch.randn(2, 1, 3, 4)
-        keys, values = cache.update(view, view + 1, 0)
+        keys, values = shown.update(view, view + 1, 0)
         assert torch.equal(keys, torch.cat([clean, view], 2))
         assert torch.equal(values, torch.cat([clean, view], 2) + 1)
 

@@ -31,8 +31,11 @@ def step(module, clean):
     return total.detach(), [parameter.grad for parameter in module.parameters()]
 
 
-def test_loss_and_gradients_are_the_same(clean, quick_compiler):
-    plain, compiled = (DMaxModule(make_denoiser(sharpen=3.0), compile=compile) for compile in (False, True))
+@pytest.mark.parametrize("recompute", [False, True])
+def test_loss_and_gradients_are_the_same(clean, quick_compiler, recompute):
+    plain, compiled = (
+        DMaxModule(make_denoiser(sharpen=3.0, recompute=recompute), compile=compile) for compile in (False, True)
+    )
     (expected, gradients), (total, found) = step(plain, clean), step(compiled, clean)
     torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
     for one, two in zip(found, gradients, strict=True):

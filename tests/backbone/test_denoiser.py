@@ -108,11 +108,11 @@ def test_gradients_of_the_two_forms_agree(clean):
         torch.testing.assert_close(one, two, atol=2e-5, rtol=1e-4)
 
 
-def test_gradient_checkpointing_takes_the_doubled_path_and_agrees(denoiser, clean):
+def test_layers_that_cannot_be_computed_again_with_a_cache_take_the_doubled_path_and_agree(denoiser, clean):
     view = view_of(clean)
     expected = denoiser.denoise(view, denoiser.clean_context(clean))[clean.response]
     denoiser.train()
-    denoiser.model.gradient_checkpointing_enable()
+    denoiser.model.gradient_checkpointing_enable()  # not ours: nobody has said that the cache bears it
     context = denoiser.clean_context(clean)
     assert context.cache is None
     torch.testing.assert_close(denoiser.denoise(view, context)[clean.response], expected, atol=2e-6, rtol=1e-5)

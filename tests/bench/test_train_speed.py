@@ -37,12 +37,15 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     assert [(cost["contestant"], cost["length"]) for cost in costs] == [
         ("published", 16),
         ("ours", 16),
+        ("ours, checkpointed", 16),
         ("published", 32),
         ("ours", 32),
+        ("ours, checkpointed", 32),
     ]
     assert all(cost["tokens_per_second"] > 0 and cost["matmul_share"] > 0 for cost in costs)
-    for theirs, ours in ((costs[0], costs[1]), (costs[2], costs[3])):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for length in (16, 32):
+        theirs, *ours = (cost["loss"] for cost in costs if cost["length"] == length)
+        assert ours == pytest.approx([theirs] * 2, rel=1e-4)
     lines = table.splitlines()[2:]
     assert "| published |" in lines[0]
     assert "| 1.00 |" in lines[0]

@@ -1,0 +1,33 @@
+"""Gradient checkpointing that leaves the clean half's keys and values in place."""
+
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+__all__ = ["can_keep_cache", "keeps_cache", "recompute_layers"]
+
+# transformers takes caches away from layers that are computed again, since most caches would be written to twice; ours
+# may be (:class:`dmaxlit.backbone.cache.CleanCache`). Older versions have no such mark and always take them away.
+_MARK = "_can_checkpoint_with_cache"
+
+
+def recompute_layers(model: PreTrainedModel) -> None:
+    """From now on keep only each layer's input while training, and compute the layer again in the backward pass."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    if can_keep_cache(model):
+        for layer in _layers(model):
+            setattr(layer, _MARK, True)
+
+
+def can_keep_cache(model: PreTrainedModel) -> bool:
+    """Whether :func:`recompute_layers` will let its layers use a cache."""
+    layers = _layers(model)
+    return bool(layers) and all(hasattr(layer, _MARK) for layer in layers)
+
+
+def keeps_cache(model: PreTrainedModel) -> bool:
+    """Whether its layers may use a cache though they are computed again."""
+    return can_keep_cache(model) and all(getattr(layer, _MARK) for layer in _layers(model))
+
+
+def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
