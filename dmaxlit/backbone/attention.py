@@ -57,11 +57,13 @@ def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_no
 def to_model_mask(allowed: Tensor | Sight, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:
     """A mask in the form that an attention implementation of transformers takes.
 
-    SDPA takes booleans. Eager attention *adds* the mask to the scores, where a boolean would be silently wrong.
-    FlexAttention takes a :class:`BlockMask`.
+    SDPA takes booleans, which on a CPU it turns into numbers to be added, in every layer anew: there it gets those.
+    Eager attention *adds* the mask to the scores, where a boolean would be silently wrong. FlexAttention takes a
+    :class:`BlockMask`.
 
     Args:
-        allowed: ``[B, Q, K]`` bool, or what gives it; every query must have at least one key.
+        allowed: ``[B, Q, K]`` bool, or what gives it; every query must have at least one key. ``[B, 1, K]`` if all
+            queries of a row see the same, but not for FlexAttention.
         attention: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the scores.
 
@@ -71,10 +73,11 @@ def to_model_mask(allowed: Tensor | Sight, attention: str, dtype: torch.dtype) -
     if attention == "flex_attention":
         return sparse_mask(allowed) if isinstance(allowed, Tensor) else allowed.sparse()
     mask = (allowed if isinstance(allowed, Tensor) else allowed.dense()).unsqueeze(1)
-    if attention == "sdpa":
+    if attention == "sdpa" and mask.device.type != "cpu":
         return mask
-    if attention == "eager":
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+    if attention in ("sdpa", "eager"):
+        never = -torch.inf if attention == "sdpa" else torch.finfo(dtype).min
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, never)
     raise UserError(f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attention!r}")
 
 

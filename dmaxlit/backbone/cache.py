@@ -83,25 +83,31 @@ class _RowLayer(_Layer):
         """Write each row's keys and values at its own slots; return the rows' buffers up to the width in use."""
         owner = self._owner
         if self.keys is None or self.values is None:
-            shape = (owner.rows, key_states.shape[1], owner.length)
+            shape = (owner.spare + owner.rows, key_states.shape[1], owner.length)
             self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
             self.values = value_states.new_zeros(*shape, value_states.shape[-1])
             if owner.static:
                 for buffer in (self.keys, self.values):
                     torch._dynamo.mark_static_address(buffer)
             self.is_initialized = True
-        keys, values = self.keys[owner.selected], self.values[owner.selected]
-        # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
-        row = torch.arange(keys.shape[0], device=keys.device).unsqueeze(1)
-        keys[row, :, owner.slots] = key_states.transpose(1, 2)
-        values[row, :, owner.slots] = value_states.transpose(1, 2)
-        return keys[:, :, : owner.width], values[:, :, : owner.width]
+        read = []
+        for buffer, new in ((self.keys, key_states), (self.values, value_states)):
+            rows, new = buffer[owner.selected], new.transpose(1, 2)
+            if owner.twins is not None:  # copies of rows, so that another of their blocks is read beside them
+                count = len(owner.twins)
+                rows[:count, :, : owner.width] = buffer[owner.twins, :, : owner.width]
+                buffer[owner.twins.unsqueeze(1), :, owner.slots[:count]] = new[:count]
+            # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
+            rows[owner.places, :, owner.slots] = new
+            read.append(rows[:, :, : owner.width])
+        return read[0], read[1]
 
     def arrange(self, to: Tensor, source: Tensor, width: int) -> None:
         """Copy rows ``source`` to the places ``to``, up to the slot ``width``."""
+        spare = self._owner.spare
         for buffer in (self.keys, self.values):
             if buffer is not None:
-                buffer[to, :, :width] = buffer[source, :, :width]
+                buffer[spare + to, :, :width] = buffer[spare + source, :, :width]
 
 
 class RowCache(Cache):
@@ -110,20 +116,26 @@ class RowCache(Cache):
     Before each forward, :meth:`select` says which rows take part and at which slots their tokens go. Rows of different
     length thus share a forward exactly: a slot is the token's position in its sequence, and validity is the mask's.
 
+    A forward may read two blocks of a row side by side, the earlier one as a *twin*: it stands in front of the rows,
+    in spare ones that hold copies, and what it writes the row itself gets too, before anyone reads.
+
     Args:
         rows: Number of rows the buffer holds.
         length: Slots per row; add one as a scratch slot if padding queries must be written somewhere.
         num_layers: Layers of the model.
+        spare: Most twins in a forward.
         static: Promise compiled forwards that the buffers stay where they are, so that what writes to them can be a
             CUDA graph.
     """
 
-    def __init__(self, rows: int, length: int, num_layers: int, static: bool = False) -> None:
-        self.rows, self.length, self.static = rows, length, static
+    def __init__(self, rows: int, length: int, num_layers: int, static: bool = False, spare: int = 0) -> None:
+        self.rows, self.length, self.static, self.spare = rows, length, static, spare
         self.width = length
         self._reached = 0
         self.selected: slice
         self.slots: Tensor
+        self.places: Tensor
+        self.twins: Tensor | None = None
         self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._row_layers))
 
@@ -132,15 +144,22 @@ class RowCache(Cache):
         """Whether something has been written."""
         return all(layer.keys is not None for layer in self._row_layers)
 
-    def select(self, rows: slice, slots: Tensor, width: int) -> None:
+    def select(self, rows: slice, slots: Tensor, width: int, twins: Tensor | None = None) -> None:
         """Choose what the next forward writes and reads.
 
         Args:
             rows: The R rows that take part: neighbours, so that the model reads them where they are.
-            slots: ``[R, Q]`` slot of each query token.
+            slots: ``[R, Q]`` slot of each query token; with twins ``[t + R, Q]``, theirs first.
             width: Slots that can be attended to; the model sees keys ``0 ... width - 1``.
+            twins: ``[t]`` rows that have one, at most ``spare``; then the first row must take part.
         """
-        self.selected, self.slots, self.width = rows, slots, width
+        count = 0 if twins is None else len(twins)
+        assert count <= self.spare
+        assert count == 0 or rows.start == 0, "twins stand right before the first row"
+        self.selected = slice(self.spare + rows.start - count, self.spare + rows.stop)
+        self.twins = None if twins is None else self.spare + twins
+        self.places = torch.arange(slots.shape[0], device=slots.device).unsqueeze(1)
+        self.slots, self.width = slots, width
         self._reached = max(self._reached, width)
 
     def arrange(self, rows: Sequence[int]) -> None:

@@ -212,7 +212,7 @@ class Denoiser(KeepsWeights, nn.Module):
         """Last hidden states of one forward.
 
         Args:
-            allowed: ``[B, Q, K]`` bool attention mask, or what gives it.
+            allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if a row's queries see the same, or what gives it.
             position_ids: ``[B, Q]``.
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
@@ -227,7 +227,12 @@ class Denoiser(KeepsWeights, nn.Module):
         attention = str(config._attn_implementation)
         if attention == "flex_attention" and self.device.type == "cpu":  # which has no backward pass there
             raise UserError(f"attn_implementation: expected sdpa or eager on a CPU, got {attention!r}")
-        mask = to_model_mask(allowed, attention, self.model.dtype)
+        if isinstance(allowed, Tensor) and attention == "flex_attention":
+            allowed = allowed.expand(-1, position_ids.shape[1], -1)
+        device, dtype = self.device.type, self.model.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        mask = to_model_mask(allowed, attention, dtype)
         output = self.model.base_model(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,

@@ -13,7 +13,6 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.decoding.drawing import Sampler
 from dmaxlit.decoding.forward import BlockForward
-from dmaxlit.decoding.grouping import arrange
 from dmaxlit.decoding.hybrid import input_embeddings
 from dmaxlit.decoding.rows import DecodedRow, Row, make_rows
 from dmaxlit.decoding.stopping import StopStrings
@@ -130,11 +129,11 @@ class BlockDecoder:
         """Decode and yield what came of each forward; all of its logits only if somebody is watching."""
         queue = deque(prompts)
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
-        rows = [rows[place] for place in arrange(rows, range(len(rows)))]
         longest = max(row.length for row in prompts)
         versions = 1 + self.decoder.copies
         sees = self.decoder.sees(self.denoiser.block_length).to(self.denoiser.device) if versions > 1 else None
         forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees, self.compile)
+        rows = [rows[place] for place in forward.arranged(rows, range(len(rows)))]
         state = self._open(rows)
         while rows:
             hidden = forward(rows, input_embeddings(self.denoiser.embed, state))
@@ -160,7 +159,7 @@ class BlockDecoder:
             if opened:
                 fresh = self._open([rows[place] for place in opened])
                 state = state.assign(torch.tensor(opened, device=state.ids.device), fresh)
-            order = arrange(rows, sorted(set(range(len(rows))) - (closed.keys() - set(opened))))
+            order = forward.arranged(rows, sorted(set(range(len(rows))) - (closed.keys() - set(opened))))
             if order != list(range(len(rows))):
                 rows = [rows[place] for place in order]
                 state = state.select(torch.tensor(order, dtype=torch.long, device=state.ids.device))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.decoding.grouping import groups
+from dmaxlit.decoding.grouping import arrange, groups
 from dmaxlit.decoding.rows import Row
 
 __all__ = ["BlockForward"]
@@ -23,10 +23,12 @@ class BlockForward:
 
     Decided tokens without keys and values (the prompt of a new row, the block committed last) are *pending*. They ride
     as clean queries in their row's next forward, in front of the noisy block; the block-diffusion mask makes that
-    exact, so neither prefill nor commit costs a forward of its own. Rows without pending tokens, the great majority,
-    run as a group of their own, so that they carry no padding. Pending tokens come in whole blocks; rows with 1, 2,
-    3-4, 5-8 ... pending blocks form one group each and are padded to its longest. Pad queries see the first block,
-    write their keys to a scratch slot, and are seen by nobody.
+    exact, so neither prefill nor commit costs a forward of its own. Pending tokens come in whole blocks; rows with 2,
+    3-4, 5-8 ... of them form one group each and are padded to its longest. Pad queries see the first block, write their
+    keys to a scratch slot, and are seen by nobody.
+
+    The great majority has no pending tokens, and of the others most have the block committed last. They share a forward
+    without padding: that block is a twin of its row, a row more that reads the same keys.
 
     A decoder may read several versions of a block at once. They are queries of one row at the same positions; their
     keys lie behind the block's in the cache until the next block takes the place.
@@ -58,7 +60,14 @@ class BlockForward:
         layers = int(denoiser.model.config.num_hidden_layers)
         self._compile = compile
         self._rows = _power_of_two(rows) if compile else rows
-        self._cache = RowCache(self._rows, self._scratch + 1, layers, static=compile) if use_cache else None
+        self._twins = rows // 2 if use_cache and sees is None and not compile else 0
+        self._cache = (
+            RowCache(self._rows, self._scratch + 1, layers, static=compile, spare=self._twins) if use_cache else None
+        )
+
+    def arranged(self, rows: Sequence[Row], left: Sequence[int]) -> list[int]:
+        """Order in which rows that share a forward are neighbours; see :func:`~dmaxlit.decoding.grouping.arrange`."""
+        return arrange(rows, left, self._twins > 0)
 
     def arrange(self, rows: Sequence[int]) -> None:
         """Keep the given rows, in this order."""
@@ -69,10 +78,12 @@ class BlockForward:
         """Hidden states of the current blocks, ``[R, N T, width]``.
 
         Args:
-            rows: All rows, in the order of the cache; see :func:`~dmaxlit.decoding.grouping.arrange`.
+            rows: All rows, in the order of the cache; see :meth:`arranged`.
             block: ``[R, N T, width]`` input embeddings of the current blocks, one version after the other.
         """
-        parts = [self._group(rows[first:last], first, block[first:last]) for first, last in groups(rows)]
+        parts = [
+            self._group(rows[first:last], first, block[first:last]) for first, last in groups(rows, self._twins > 0)
+        ]
         if self._cache is not None:
             for row in rows:
                 row.cached = row.start
@@ -81,6 +92,10 @@ class BlockForward:
     def _group(self, rows: Sequence[Row], first: int, block: Tensor) -> Tensor:
         """Forward of neighbours of one group, the first of them at place ``first`` in the cache."""
         length, pending = self._denoiser.block_length, max(row.pending for row in rows)
+        twins = [place for place, row in enumerate(rows) if row.pending] if pending == length else []
+        # Beyond half of the rows it costs no more to pad them all.
+        if self._twins and first == 0 and 0 < 2 * len(twins) <= len(rows):
+            return self._with_twins(rows, twins, block)
         inputs = block if pending == 0 else torch.cat([self._pending(rows, pending), block], 1)
         count, width = len(rows), max(row.start for row in rows) + self._width
         static = self._compile and pending == first == 0 and self._cache is not None and self._cache.is_filled
@@ -103,11 +118,23 @@ class BlockForward:
             key_offsets = torch.arange(width, device=self._device) - start
             is_key = key_offsets < self._width
         if pending == 0 and self._sees is None:  # a block alone sees itself and all before it
-            allowed = is_key[:, None].expand(-1, self._width, -1)
+            allowed = is_key[:, None]
         else:
             allowed = is_key[:, None] & self._allowed(offsets.expand(count, -1), key_offsets, start // length, real)
         run = self._denoiser.compiled_hidden if static else self._denoiser.hidden
         return run(allowed, positions, self._cache, inputs_embeds=inputs)[: len(rows), pending:]
+
+    def _with_twins(self, rows: Sequence[Row], twins: list[int], block: Tensor) -> Tensor:
+        """Forward of the first rows, some of which have one pending block that is read as a row of its own."""
+        assert self._cache is not None
+        length, width = self._denoiser.block_length, max(row.start for row in rows) + self._width
+        ahead = [rows[place] for place in twins]
+        inputs = torch.cat([self._pending(ahead, length), block])
+        start = torch.tensor([row.cached for row in ahead] + [row.start for row in rows], device=self._device)
+        slots = start.unsqueeze(1) + torch.arange(length, device=self._device)
+        self._cache.select(slice(0, len(rows)), slots, width, torch.tensor(twins, device=self._device))
+        is_key = torch.arange(width, device=self._device) < start.unsqueeze(1) + length
+        return self._denoiser.hidden(is_key[:, None], slots, self._cache, inputs_embeds=inputs)[len(twins) :]
 
     def _allowed(self, queries: Tensor, keys: Tensor, current: Tensor, real: Tensor) -> Tensor:
         """Who may attend to whom, ``[G, Q, K]``.

@@ -76,11 +76,21 @@ def top1(logits: Tensor) -> Proposal:
         logits: ``[..., V]``.
     """
     if logits.device.type != "cpu" or logits.numel() <= _PIECE:
-        return proposal_of(logits, logits.argmax(-1))
+        return _most_probable(logits)
     # Whole rows of logits, a piece at a time.
     pieces = torch.split(logits.flatten(0, -2), max(_PIECE // logits.shape[-1], 1))
-    parts = zip(*(proposal_of(piece, piece.argmax(-1)) for piece in pieces), strict=True)
+    parts = zip(*(_most_probable(piece) for piece in pieces), strict=True)
     return Proposal(*(torch.cat(part).view(logits.shape[:-1]) for part in parts))
+
+
+def _most_probable(logits: Tensor) -> Proposal:
+    # As proposal_of(logits, logits.argmax(-1)), for which a CPU takes twice as long.
+    highest, tokens = logits.max(-1, keepdim=True)
+    others = (_precise(logits) - highest).exp_().scatter_(-1, tokens, 0.0).sum(-1)
+    log_odds = -others.log()
+    # Impossible tokens alone: -inf - -inf.
+    log_odds = torch.where(highest.squeeze(-1) == -torch.inf, -torch.inf, log_odds)
+    return Proposal(tokens.squeeze(-1), log_odds.sigmoid(), log_odds)
 
 
 def proposal_of(logits: Tensor, tokens: Tensor) -> Proposal:

@@ -3,6 +3,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.backbone import block_diffusion_mask, to_model_mask
+from tests.conftest import make_denoiser
 
 
 def slow_rule(q_block, k_block, q_noisy, k_noisy):
@@ -31,11 +32,31 @@ def test_block_length_one_without_noise_is_causal():
     assert torch.equal(block_diffusion_mask(blocks, blocks, clean, clean), torch.ones(6, 6).tril().bool())
 
 
-def test_eager_gets_an_additive_mask_and_sdpa_a_boolean_one():
+def test_what_is_added_to_scores_on_a_cpu():
     allowed = torch.tensor([[[True, False]]])
-    assert to_model_mask(allowed, "sdpa", torch.float32).dtype == torch.bool
-    added = to_model_mask(allowed, "eager", torch.float32)
-    assert added[0, 0, 0].tolist() == [0.0, torch.finfo(torch.float32).min]
+    for attention, never in (("sdpa", -torch.inf), ("eager", torch.finfo(torch.float32).min)):
+        assert to_model_mask(allowed, attention, torch.float32)[0, 0, 0].tolist() == [0.0, never]
+
+
+def test_elsewhere_sdpa_gets_booleans():
+    assert (
+        to_model_mask(torch.ones(1, 2, 3, dtype=torch.bool, device="meta"), "sdpa", torch.float32).dtype == torch.bool
+    )
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_mask_for_all_queries_of_a_row_is_one_for_each(attention, autocast):
+    denoiser = make_denoiser(attn_implementation=attention).eval()
+    ids, position = torch.randint(0, 30, (2, 8)), torch.arange(8).expand(2, -1)
+    sees = torch.arange(8) < torch.tensor([[5], [8]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        one = denoiser.hidden(sees[:, None], position, input_ids=ids)
+        each = denoiser.hidden(sees[:, None].expand(-1, 8, -1), position, input_ids=ids)
+        assert torch.equal(one, each)
+        changed = denoiser.hidden(sees[:, None], position, input_ids=ids.index_fill(1, torch.tensor([6]), 31))
+    assert torch.equal(changed[0, :5], one[0, :5])
+    assert not torch.equal(changed[1, :5], one[1, :5])
 
 
 def test_another_implementation_is_refused():

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dmaxlit.decoding.forward import BlockForward
-from dmaxlit.decoding.grouping import arrange
 from dmaxlit.decoding.rows import make_rows
 from tests.decoding.models import lively_denoiser, make_prompts
 
@@ -28,7 +27,7 @@ def alone(denoiser, row, block):
 
 
 def regroup(forward, rows, left=None):
-    order = arrange(rows, range(len(rows)) if left is None else left)
+    order = forward.arranged(rows, range(len(rows)) if left is None else left)
     forward.arrange(order)
     return [rows[place] for place in order]
 
@@ -63,7 +62,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     rows[0].commit([6] * 8, eos=36)
     rows[4].commit([7] * 8, eos=36)
     rows = regroup(forward, rows)
-    assert [row.pending for row in rows] == ([0, 0, 0, 0, 8, 8] if use_cache else [row.start for row in rows])
+    assert [row.pending for row in rows] == ([8, 0, 0, 0, 8, 0] if use_cache else [row.start for row in rows])
     check(denoiser, forward, rows, generator)
 
     rows = regroup(forward, rows, [1, 3, 5])
@@ -71,6 +70,27 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     rows[0].commit([5] * 8, eos=36)
     rows = regroup(forward, rows)
     check(denoiser, forward, rows, generator)
+
+
+@pytest.mark.parametrize("pending", [(1,), (5,), (0, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), ()])
+@torch.no_grad()
+def test_blocks_committed_last_ride_beside_their_rows(pending):
+    denoiser = lively_denoiser()
+    generator = torch.Generator().manual_seed(1)
+    rows = make_rows(make_prompts(LENGTHS), 24, 8, denoiser.max_length, 38)
+    forward = BlockForward(denoiser, len(rows), max(row.length for row in rows))
+    calls = []
+    inner = denoiser.hidden
+    denoiser.hidden = lambda *args, **named: calls.append(named["inputs_embeds"].shape[:2]) or inner(*args, **named)
+    rows = regroup(forward, rows)
+    check(denoiser, forward, rows, generator)
+    for _ in range(2):
+        for place in pending:
+            rows[place].commit([place + 1] * 8, eos=36)
+        calls.clear()
+        check(denoiser, forward, rows, generator)
+        # The first call is the one that is looked at, the others compute what is expected of it.
+        assert calls[0] == ((6 + len(pending), 8) if len(pending) <= 3 else (6, 16))
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ def rows_with(pending_blocks):
     return [SimpleNamespace(pending=BLOCK * blocks, block_length=BLOCK) for blocks in pending_blocks]
 
 
-def runs(pending_blocks):
-    return list(groups(rows_with(pending_blocks)))
+def runs(pending_blocks, twins=False):
+    return list(groups(rows_with(pending_blocks), twins))
 
 
 def test_groups_are_runs_of_rows_with_alike_numbers_of_pending_blocks():
@@ -24,13 +24,19 @@ def test_groups_are_runs_of_rows_with_alike_numbers_of_pending_blocks():
     assert runs([]) == []
 
 
+def test_with_twins_none_and_one_are_alike():
+    assert runs([0, 1, 0, 1, 2, 3, 4], twins=True) == [(0, 4), (4, 5), (5, 7)]
+    assert arrange(rows_with([1, 0, 1, 0]), [0, 1, 2, 3], twins=True) == [0, 1, 2, 3]
+    assert arrange(rows_with([1, 3, 1, 0]), [0, 1, 2, 3], twins=True) == [0, 3, 2, 1]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_are_brought_together_and_none_is_lost(seed):
     generator = torch.Generator().manual_seed(seed)
     pending = torch.randint(0, 4, (9,), generator=generator).tolist()
     left = torch.randperm(9, generator=generator)[: 1 + seed % 9].sort().values.tolist()
     rows = rows_with(pending)
-    order = arrange(rows, left)
+    order = arrange(rows, left, twins=False)
     assert sorted(order) == left
     after = [pending[place] for place in order]
     kinds = [{0: 0, 1: 1, 2: 2, 3: 3}[blocks] for blocks in after]
@@ -41,6 +47,6 @@ def test_rows_are_brought_together_and_none_is_lost(seed):
 
 
 def test_an_order_that_is_right_stays():
-    assert arrange(rows_with([0, 0, 1, 3]), [0, 1, 2, 3]) == [0, 1, 2, 3]
-    assert arrange(rows_with([0, 1, 0, 0]), [0, 1, 2, 3]) == [0, 3, 2, 1]
-    assert arrange(rows_with([0, 0, 0, 0]), [1, 2, 3]) == [3, 1, 2]
+    assert arrange(rows_with([0, 0, 1, 3]), [0, 1, 2, 3], twins=False) == [0, 1, 2, 3]
+    assert arrange(rows_with([0, 1, 0, 0]), [0, 1, 2, 3], twins=False) == [0, 3, 2, 1]
+    assert arrange(rows_with([0, 0, 0, 0]), [1, 2, 3], twins=False) == [3, 1, 2]
