@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from dmaxlit.backbone.files import LazyTensor, open_weights, read_config, shard_
 from dmaxlit.backbone.hub import fetch
 from dmaxlit.backbone.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.llada2_config import MODEL_TYPES, from_glm, to_glm
+from dmaxlit.backbone.staging import staged
 from dmaxlit.errors import UserError
 
 __all__ = ["ALONG", "Form", "convert", "refuse_existing"]
@@ -112,27 +112,13 @@ def _write(
     size: int,
 ) -> None:
     """Write the folder whole or not at all."""
-    try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{dest.name}-", dir=dest.parent))
-    except OSError as error:
-        raise UserError(f"dest: cannot write {str(dest)!r} ({error})") from error
-    try:
+    with staged(dest, "dest") as staging:
         write_weights(tensors, staging, size, casts)
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in beside:
             _copy_along(folder, staging)
         if config["model_type"] in MODEL_TYPES:
             _name_class_for_all(staging / "tokenizer_config.json")
-        staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
-        for path in staging.iterdir():
-            path.chmod(0o644)
-        staging.rename(dest)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"dest: cannot write {str(dest)!r} ({error})") from error
-        raise
 
 
 def _same_vocabulary(like: Path, folder: Path) -> Path:

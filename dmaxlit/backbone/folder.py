@@ -5,8 +5,6 @@ we need: the block length and what the model was trained on.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from dmaxlit.backbone.llada2 import model_from_llada2
 from dmaxlit.backbone.llada2_config import MODEL_TYPES
 from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.sdar import model_from_sdar
+from dmaxlit.backbone.staging import staged
 from dmaxlit.errors import UserError
 
 __all__ = [
@@ -202,27 +201,12 @@ def write_folder(
         weights: The weights, where the model itself holds only a part of them.
 
     Raises:
-        UserError: If ``folder`` exists and is something else than a model folder of ours.
+        UserError: If ``folder`` exists and is something else than a model folder of ours, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staged(folder, "output") as staging:
         model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
-        staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
-        for path in staging.iterdir():
-            path.chmod(0o644)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            staging.rename(folder)
-            shutil.rmtree(old)
-        else:
-            staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise

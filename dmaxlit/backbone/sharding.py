@@ -7,14 +7,12 @@ A layer of the model is one unit; embeddings, last norm and head are another, th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -24,6 +22,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import LoadStateDictConfig
 
+from dmaxlit.backbone.files import weight_files
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,14 +57,14 @@ def shard(denoiser: Denoiser, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
     register_fsdp_forward_method(denoiser, "hidden")
 
 
-def load_shards(model: PreTrainedModel, source: Path | str, device: torch.device) -> None:
+def load_shards(model: PreTrainedModel, source: Path, device: torch.device) -> None:
     """Read a checkpoint into a model on the meta device: of each tensor only the slice that belongs to this rank.
 
     Uses the loader behind ``from_pretrained``, which renames and merges weights as it reads slices of safetensors.
 
     Args:
         model: Sharded or not.
-        source: Model folder or hub id.
+        source: Model folder.
         device: Where the weights go.
 
     Raises:
@@ -81,27 +80,14 @@ def load_shards(model: PreTrainedModel, source: Path | str, device: torch.device
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # they are refused below, in one line
     )
-    info, _ = type(loader)._load_pretrained_model(model, None, _weight_files(source), config)
+    files = [str(path) for path in weight_files(source)]
+    info, _ = type(loader)._load_pretrained_model(model, None, files, config)
     found = type(loader)._finalize_model_loading(model, config, info).to_dict()
     problems = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in found.get(kind, []))
     if problems:
         raise UserError(
             f"pretrained: {str(source)!r} lacks or misshapes {len(problems)} weights, for instance {problems[0]}"
         )
-
-
-def _weight_files(source: Path | str) -> list[str]:
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(source), allow_patterns=["*.safetensors", "*.json"]))
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"pretrained: expected {missing[0]} in {str(source)!r}, found none")
-    return [str(folder / name) for name in names]
 
 
 @contextmanager

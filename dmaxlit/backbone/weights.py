@@ -37,7 +37,7 @@ class KeepsWeights:
         _compiles_training: bool
         lora: LoraSettings | None
         mask_delta: nn.Parameter | None
-        _source: Path | str | None
+        _source: Path | None
         _adds_mask: bool
         _limit: int
 

@@ -151,13 +151,25 @@ class Decoder(ABC):
     def reads(self, state: BlockState) -> Tensor | None:
         """Positions whose logits the next step looks at, ``[R, T]`` bool; None for all of them.
 
-        The others may come as zeros: with a large vocabulary their logits are most of what a forward costs. A decoder
-        with copies reads all.
+        With a large vocabulary the logits of the others are most of what a forward costs. A decoder with copies reads
+        all.
 
         Args:
             state: The blocks as they are fed to the model.
         """
         return None
+
+    def step_at(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialIds) -> BlockState:
+        """:meth:`step`, given no logits but those it looks at. Here the others are filled up with zeros.
+
+        Args:
+            state: As there.
+            logits: ``[n, V]`` logits of the n positions that are read, row by row.
+            reads: ``[R, T]`` bool, what :meth:`reads` says of the state.
+            special: The special ids.
+        """
+        everywhere = logits.new_zeros(*reads.shape, logits.shape[-1])
+        return self.step(state, everywhere.index_put_((reads,), logits), special)
 
     @property
     def copies(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
-from dmaxlit.decoding.proposal import Proposal, propose, rank
+from dmaxlit.decoding.proposal import Proposal, placed, propose, rank, top1
 from dmaxlit.tokens import SpecialIds
 
 __all__ = ["CommittingDecoder", "ranked"]
@@ -23,14 +23,22 @@ class CommittingDecoder(Decoder):
     """
 
     @abstractmethod
-    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
         """Positions to commit, ``[R, T]`` bool; what it says of positions that are not masked does not matter.
 
         Args:
             state: The blocks as they were fed to the model.
-            proposal: The proposed tokens and their confidences, ``[R, T]``.
-            logits: ``[R, T, V]``.
+            proposal: The proposed tokens and their confidences, ``[R, T]``; of masked positions alone.
+            figures: ``[R, T, m]`` what :meth:`figures` says; of masked positions alone.
         """
+
+    def figures(self, logits: Tensor) -> Tensor | None:
+        """What :meth:`commit` has to know of a position beside its proposal, ``[..., m]``.
+
+        Args:
+            logits: ``[..., V]``.
+        """
+        return None
 
     def reads(self, state: BlockState) -> Tensor:
         """Masked positions alone: what is committed is settled."""
@@ -38,8 +46,19 @@ class CommittingDecoder(Decoder):
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
         """Commit what the subclass says, or else the most confident position; converged when no mask is left."""
-        proposal = propose(state, logits, state.masked)
-        commit = state.masked & self.commit(state, proposal, logits)
+        return self._settle(state, propose(state, logits, state.masked), self.figures(logits))
+
+    def step_at(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialIds) -> BlockState:
+        """The same without filling up what is not read, unless tokens are drawn or a subclass has its own step."""
+        if state.sampling is not None or type(self).step is not CommittingDecoder.step:
+            return super().step_at(state, logits, reads, special)
+        figures = self.figures(logits)
+        if figures is not None:
+            figures = figures.new_zeros(*reads.shape, figures.shape[-1]).index_put_((reads,), figures)
+        return self._settle(state, placed(top1(logits), reads), figures)
+
+    def _settle(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> BlockState:
+        commit = state.masked & self.commit(state, proposal, figures)
         best = state.masked & (ranked(proposal, state.masked) == 0)
         commit |= best & ~commit.any(1, keepdim=True)
         masked = state.masked & ~commit

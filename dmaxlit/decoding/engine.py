@@ -126,7 +126,7 @@ class BlockDecoder:
         return make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
 
     def _decode(self, prompts: list[Row], watched: bool) -> Iterator[ForwardEvent]:
-        """Decode and yield what came of each forward; all of its logits only if somebody is watching."""
+        """Decode and yield what came of each forward, with the logits that were read if nobody is watching."""
         queue = deque(prompts)
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
         longest = max(row.length for row in prompts)
@@ -137,12 +137,18 @@ class BlockDecoder:
         state = self._open(rows)
         while rows:
             hidden = forward(rows, input_embeddings(self.denoiser.embed, state))
-            logits = self._logits(hidden, None if watched else self.decoder.reads(state))
-            if versions > 1:
-                logits = logits.view(len(rows), versions, -1, logits.shape[-1])
-            state = self.decoder.step(state, logits, self.denoiser.special)
-            canvas = logits if versions == 1 else logits[:, 0]
-            closed = self._closed(rows, state, canvas)
+            # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
+            reads = None if watched or hidden.device.type != "cpu" else self.decoder.reads(state)
+            logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
+            if reads is not None:
+                state = self.decoder.step_at(state, logits, reads, self.denoiser.special)
+                canvas = logits
+            else:
+                if versions > 1:
+                    logits = logits.view(len(rows), versions, -1, logits.shape[-1])
+                state = self.decoder.step(state, logits, self.denoiser.special)
+                canvas = logits if versions == 1 else logits[:, 0]
+            closed = self._closed(rows, state, canvas, reads)
             event = ForwardEvent([row.index for row in rows], [row.start for row in rows], state, canvas, closed)
 
             opened: list[int] = []
@@ -166,15 +172,7 @@ class BlockDecoder:
                 forward.arrange(order)
             yield event
 
-    def _logits(self, hidden: Tensor, reads: Tensor | None) -> Tensor:
-        """Logits of the blocks, at least of the positions that are read, zeros elsewhere."""
-        # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
-        if reads is None or hidden.device.type != "cpu":
-            return self.denoiser.logits(hidden)
-        read = self.denoiser.logits(hidden[reads])
-        return read.new_zeros(*reads.shape, read.shape[-1]).index_put_((reads,), read)
-
-    def _closed(self, rows: list[Row], state: BlockState, logits: Tensor) -> dict[int, list[int]]:
+    def _closed(self, rows: list[Row], state: BlockState, logits: Tensor, reads: Tensor | None) -> dict[int, list[int]]:
         """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
         cap = self.decoder.max_steps(self.denoiser.block_length)
         due: list[int] = []
@@ -187,7 +185,8 @@ class BlockDecoder:
         ids = state.ids
         if due:
             places = torch.tensor(due, device=ids.device)
-            filled = torch.where(state.masked[places], logits[places].argmax(-1), ids[places])
+            top = logits[places].argmax(-1) if reads is None else ids.index_put((reads,), logits.argmax(-1))[places]
+            filled = torch.where(state.masked[places], top, ids[places])
             ids = ids.index_copy(0, places, filled)
         closed = {}
         for place, (converged, *block) in enumerate(torch.cat([state.converged.unsqueeze(1), ids], 1).tolist()):

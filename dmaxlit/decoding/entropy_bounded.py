@@ -44,21 +44,23 @@ class EntropyBoundedDecoder(CommittingDecoder):
             raise UserError(f"proxy: expected one of {', '.join(_PROXIES)}, got {proxy!r}")
         self.gamma, self.proxy = gamma, proxy
 
-    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
-        """The longest prefix of the proxy's order within the bound; the bound's left side only grows along it."""
+    def figures(self, logits: Tensor) -> Tensor:
+        """The entropy, and how little the best token leads if that is the proxy."""
         uncertainty = entropy(logits)
-        error = torch.where(state.masked, self._error(uncertainty, proposal, logits), torch.inf)
+        if self.proxy != "margin":
+            return uncertainty.unsqueeze(-1)
+        best, second = logits.to(uncertainty.dtype).softmax(-1).topk(2, dim=-1).values.unbind(-1)
+        return torch.stack([uncertainty, 1 - best + second], -1)
+
+    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
+        """The longest prefix of the proxy's order within the bound; the bound's left side only grows along it."""
+        assert figures is not None
+        uncertainty = figures[..., 0]
+        # Logarithms, so that nearly certain positions still differ.
+        error = -proposal.log_odds if self.proxy == "confidence" else figures[..., -1].clamp_min(_TINY).log()
+        error = torch.where(state.masked, error, torch.inf)
         place = rank(-error)
         order = place.argsort(1)
         ordered = torch.where(state.masked, uncertainty, torch.inf).gather(1, order)
         lost = ordered.cumsum(1) - ordered.cummax(1).values
         return (lost <= self.gamma).gather(1, place)
-
-    def _error(self, uncertainty: Tensor, proposal: Proposal, logits: Tensor) -> Tensor:
-        """A score that grows with the error; logarithms, so that nearly certain positions still differ."""
-        if self.proxy == "entropy":
-            return uncertainty.clamp_min(_TINY).log()
-        if self.proxy == "confidence":
-            return -proposal.log_odds
-        best, second = logits.to(uncertainty.dtype).softmax(-1).topk(2, dim=-1).values.unbind(-1)
-        return (1 - best + second).clamp_min(_TINY).log()

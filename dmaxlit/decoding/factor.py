@@ -28,7 +28,7 @@ class FactorDecoder(CommittingDecoder):
             raise UserError(f"factor: expected a number above 0, got {factor}")
         self.factor = factor
 
-    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
         """Positions of rank n (from 1) that meet the bound; it only tightens with n, so they are the first ones."""
         n = ranked(proposal, state.masked) + 1
         return (n + 1) * (1 - proposal.confidence) < self.factor

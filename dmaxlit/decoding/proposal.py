@@ -13,6 +13,7 @@ __all__ = [
     "check_fraction",
     "entropy",
     "first_of",
+    "placed",
     "probability_of",
     "proposal_of",
     "propose",
@@ -52,13 +53,7 @@ def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> P
     if where is None:
         return top1(logits) if state.sampling is None else proposal_of(logits, _draw(logits, state.sampling))
     if state.sampling is None and logits.device.type == "cpu":
-        asked = top1(logits[where])
-        blank = torch.full(where.shape, -torch.inf, dtype=asked.log_odds.dtype)
-        return Proposal(
-            torch.zeros_like(where, dtype=torch.long).index_put_((where,), asked.tokens),
-            torch.zeros_like(blank).index_put_((where,), asked.confidence),
-            blank.index_put_((where,), asked.log_odds),
-        )
+        return placed(top1(logits[where]), where)
     # Picking positions would wait for a GPU.
     tokens, confidence, log_odds = propose(state, logits)
     nowhere = ~where
@@ -66,6 +61,22 @@ def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> P
         tokens.masked_fill(nowhere, 0),
         confidence.masked_fill(nowhere, 0.0),
         log_odds.masked_fill(nowhere, -torch.inf),
+    )
+
+
+def placed(proposal: Proposal, where: Tensor) -> Proposal:
+    """A proposal of n positions, put where they are; the others get token 0 with confidence 0.
+
+    Args:
+        proposal: Each ``[n]``.
+        where: ``[R, T]`` bool with n True values.
+    """
+    tokens, confidence, log_odds = proposal
+    blank = torch.full_like(where, -torch.inf, dtype=log_odds.dtype)
+    return Proposal(
+        torch.zeros_like(where, dtype=torch.long).index_put_((where,), tokens),
+        torch.zeros_like(blank).index_put_((where,), confidence),
+        blank.index_put_((where,), log_odds),
     )
 
 

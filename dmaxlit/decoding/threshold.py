@@ -30,7 +30,7 @@ class ThresholdDecoder(CommittingDecoder):
         self.threshold = check_fraction("threshold", threshold)
         self.max_tokens = max_tokens
 
-    def commit(self, state: BlockState, proposal: Proposal, logits: Tensor) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
         """Positions above the threshold, at most ``max_tokens`` of them."""
         sure = proposal.confidence > self.threshold
         if self.max_tokens is not None:

@@ -9,7 +9,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, make_decoder, propose
-from dmaxlit.decoding.base import Sampling
+from dmaxlit.decoding.base import Decoder, Sampling
 from tests.decoding.scripted import SPECIAL
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
@@ -142,9 +142,23 @@ def test_logits_that_are_not_read_do_not_matter(decoder):
             continue
         assert reads.shape == state.ids.shape
         blanked = torch.where(reads.unsqueeze(-1), logits, 0.0)
-        after, expected = decoder.step(state, blanked, SPECIAL), decoder.step(state, logits, SPECIAL)
-        for name in ("ids", "masked", "converged"):
-            assert torch.equal(getattr(after, name), getattr(expected, name)), name
+        expected = decoder.step(state, logits, SPECIAL)
+        others = [decoder.step(state, blanked, SPECIAL), decoder.step_at(state, logits[reads], reads, SPECIAL)]
+        others.append(Decoder.step_at(decoder, state, logits[reads], reads, SPECIAL))
+        for after in others:
+            for name in ("ids", "masked", "step", "converged"):
+                assert torch.equal(getattr(after, name), getattr(expected, name)), name
+
+
+def test_a_step_of_ones_own_is_taken_whatever_logits_come():
+    class Stubborn(DECODERS.get("threshold")):
+        def step(self, state, logits, special):
+            return replace(super().step(state, logits, special), ids=torch.zeros_like(state.ids))
+
+    decoder = Stubborn()
+    for state, logits in walk(decoder):
+        reads = decoder.reads(state)
+        assert (decoder.step_at(state, logits[reads], reads, SPECIAL).ids == 0).all()
 
 
 def test_every_step_decides_or_revises_something_or_converges(decoder):
