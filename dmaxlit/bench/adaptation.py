@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.bench.files import write_json
+from dmaxlit.bench.files import write_json, write_results
 from dmaxlit.bench.rows import Row
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.errors import UserError
@@ -76,8 +76,7 @@ class AdaptationBench:
         runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
         summary = summarize((result for run in runs for result in run), _ROWS)
         table = format_summary(summary)
-        write_json(self.output / "results.json", {"settings": self._settings(), "summary": summary, "runs": runs})
-        (self.output / "table.md").write_text(table + "\n")
+        write_results(self.output, {"settings": self._settings(), "summary": summary, "runs": runs}, table)
         return table
 
     def stages(self, method: str) -> dict[int, int] | None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.bench.files import write_json
 from dmaxlit.bench.loops import cached_loop, naive_loop
-from dmaxlit.bench.machine import alone, describe, random_denoiser
+from dmaxlit.bench.machine import random_denoiser
+from dmaxlit.bench.speed import SpeedBench
 from dmaxlit.decoding import BlockDecoder, ThresholdDecoder
 from dmaxlit.errors import UserError
 
@@ -55,7 +52,7 @@ class Measurement:
 
 
 @dataclass
-class DecodeSpeedBench:
+class DecodeSpeedBench(SpeedBench):
     """Time the engine against a cached and an uncached loop over single prompts.
 
     The model has random weights, the decoder commits a fixed number of tokens a forward, and EOS cannot come, so that
@@ -92,18 +89,13 @@ class DecodeSpeedBench:
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
         self.output = Path(self.output)
-        for name in ("hidden_size", "layers", "block_length", "tokens_per_step", "repeats"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.hidden_size % 32:
-            raise UserError(f"hidden_size: expected a multiple of 32, got {self.hidden_size}")
+        self.check("hidden_size", "layers", "block_length", "tokens_per_step", "repeats")
         for name in ("batches", "lengths"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UserError(f"{name}: expected numbers of at least 1, got {list(getattr(self, name))}")
 
-    def run(self) -> str:
-        """Measure, write ``results.json`` and ``table.md``, and return the table."""
-        self.output.mkdir(parents=True, exist_ok=True)
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """Contestant, batch size and length."""
         first = self.lengths[0]
         engines = ["engine", "compiled engine"] if self.compile else ["engine"]
         jobs = [
@@ -117,17 +109,11 @@ class DecodeSpeedBench:
             jobs += [(engine, batch, length) for batch in sorted({1, middle}) for engine in engines]
             if length <= _NAIVE_UP_TO:
                 jobs.append(("naive loop", 1, length))
-        done = [alone(self.measure, *job) for job in tqdm(jobs, unit="measurement")]
-        table = format_table(done)
-        settings = {name: value for name, value in vars(self).items() if name != "output"}
-        content = {
-            "settings": settings,
-            "machine": describe(self.device),
-            "measurements": [asdict(item) for item in done],
-        }
-        write_json(self.output / "results.json", content)
-        (self.output / "table.md").write_text(table + "\n")
-        return table
+        return jobs
+
+    def table(self, measurements: Sequence[Measurement]) -> str:
+        """Ratios are to the cached loop at the same length."""
+        return format_table(measurements)
 
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
         """Time one contestant in this process."""
@@ -139,11 +125,11 @@ class DecodeSpeedBench:
             self._decode(denoiser, contestant, prompts, length, batch)
         else:
             self._decode(denoiser, contestant, prompts, self.block_length, batch)
-        before, times = self._memory(), []
+        before, times = self.memory(), []
         for _ in range(self.repeats):
-            begin = self._now()
+            begin = self.now()
             responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
-            times.append(self._now() - begin)
+            times.append(self.now() - begin)
         seconds = min(times)
         assert all(len(response) == length for response in responses), "EOS cannot come"
         return Measurement(
@@ -155,7 +141,7 @@ class DecodeSpeedBench:
             forwards,
             seconds / forwards,
             read,
-            self._memory() - before,
+            self.memory() - before,
             hash(tuple(responses[0][: self.lengths[0]])),
         )
 
@@ -199,20 +185,10 @@ class DecodeSpeedBench:
         buffer = torch.zeros(size // 4, dtype=torch.float32, device=self.device)
         times = []
         for _ in range(5):
-            begin = self._now()
+            begin = self.now()
             buffer.sum()
-            times.append(self._now() - begin)
+            times.append(self.now() - begin)
         return min(times)
-
-    def _now(self) -> float:
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _memory(self) -> float:
-        if torch.device(self.device).type == "cuda":
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class _CountForwards:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_json
+from dmaxlit.bench.files import write_json, write_results
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class DecoderBench:
         summary = self._summary(found)
         table = format_table(summary)
         settings = {"models": list(self.models), "num_examples": self.num_examples, "batch_size": self.batch_size}
-        write_json(self.output / "results.json", {"settings": settings, "summary": summary})
-        (self.output / "table.md").write_text(table + "\n")
+        write_results(self.output, {"settings": settings, "summary": summary}, table)
         return table
 
     def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Row:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_json
+from dmaxlit.bench.files import write_json, write_results
 from dmaxlit.bench.rows import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.data.distill import DistillSettings, distill
@@ -78,8 +78,7 @@ class SelfCorrectionBench:
         summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
         settings = {name: value for name, value in vars(self).items() if name not in ("output", "configs")}
-        write_json(self._folder / "results.json", {"settings": settings, "summary": summary, "runs": runs})
-        (self._folder / "table.md").write_text(table + "\n")
+        write_results(self._folder, {"settings": settings, "summary": summary, "runs": runs}, table)
         return table
 
     @property

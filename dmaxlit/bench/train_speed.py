@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-from tqdm import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.recompute import recompute_layers
-from dmaxlit.bench.files import write_json
-from dmaxlit.bench.machine import alone, describe, random_denoiser
+from dmaxlit.bench.machine import random_denoiser
 from dmaxlit.bench.published import published_update
+from dmaxlit.bench.speed import SpeedBench
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.noise import OnPolicyNoise
@@ -55,7 +52,7 @@ class TrainingCost:
 
 
 @dataclass
-class TrainSpeedBench:
+class TrainSpeedBench(SpeedBench):
     """Time our OPUT step and the published procedure: rollout, masked copy and predicted copy of the same sequences.
 
     Ours once more with gradient checkpointing, where layers are computed again in the backward pass.
@@ -92,11 +89,7 @@ class TrainSpeedBench:
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
         self.output = Path(self.output)
-        for name in ("hidden_size", "layers", "batch_size", "block_length", "updates"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.hidden_size % 32:
-            raise UserError(f"hidden_size: expected a multiple of 32, got {self.hidden_size}")
+        self.check("hidden_size", "layers", "batch_size", "block_length", "updates")
         if not self.vocab_sizes or min(self.vocab_sizes) < 8:
             raise UserError(f"vocab_sizes: expected numbers of at least 8, got {list(self.vocab_sizes)}")
         if not self.lengths or any(length < 1 or length % self.block_length for length in self.lengths):
@@ -104,22 +97,14 @@ class TrainSpeedBench:
                 f"lengths: expected multiples of block_length {self.block_length}, got {list(self.lengths)}"
             )
 
-    def run(self) -> str:
-        """Measure, write ``results.json`` and ``table.md``, and return the table."""
-        self.output.mkdir(parents=True, exist_ok=True)
+    def jobs(self) -> list[tuple[Any, ...]]:
+        """Contestant, vocabulary and length."""
         names = [*CONTESTANTS, "ours, compiled"] if self.compile else CONTESTANTS
-        jobs = [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in names]
-        done = [alone(self.measure, *job) for job in tqdm(jobs, unit="measurement")]
-        table = format_table(done)
-        settings = {name: value for name, value in vars(self).items() if name != "output"}
-        content = {
-            "settings": settings,
-            "machine": describe(self.device),
-            "measurements": [asdict(one) for one in done],
-        }
-        write_json(self.output / "results.json", content)
-        (self.output / "table.md").write_text(table + "\n")
-        return table
+        return [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in names]
+
+    def table(self, measurements: Sequence[TrainingCost]) -> str:
+        """Ratios are to the published procedure."""
+        return format_table(measurements)
 
     def measure(self, contestant: str, vocab_size: int, length: int) -> TrainingCost:
         """Time one contestant in this process."""
@@ -140,13 +125,13 @@ class TrainSpeedBench:
             optimizer.step()
             return loss
 
-        before = self._memory(reset=True)
+        before = self.memory(reset=True)
         loss = step()
-        begin = self._now()
+        begin = self.now()
         for _ in range(self.updates):
             step()
-        seconds = (self._now() - begin) / self.updates
-        peak = self._memory() - before
+        seconds = (self.now() - begin) / self.updates
+        peak = self.memory() - before
         with _MatrixWork() as work:  # type: ignore[no-untyped-call]
             step()
         share = work.operations / seconds / self._matmul_speed()
@@ -187,22 +172,10 @@ class TrainSpeedBench:
         one = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.dtype))
         times = []
         for _ in range(5):
-            begin = self._now()
+            begin = self.now()
             one @ one
-            times.append(self._now() - begin)
+            times.append(self.now() - begin)
         return 2 * size**3 / min(times)
-
-    def _now(self) -> float:
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _memory(self, reset: bool = False) -> float:
-        if torch.device(self.device).type == "cuda":
-            if reset:
-                torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class _MatrixWork(TorchDispatchMode):  # type: ignore[no-untyped-call]

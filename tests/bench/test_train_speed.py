@@ -27,7 +27,7 @@ def test_the_published_procedure_and_our_step_have_the_same_loss_and_gradients()
 
 
 def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
-    monkeypatch.setattr("dmaxlit.bench.train_speed.alone", lambda function, *job: function(*job))
+    monkeypatch.setattr("dmaxlit.bench.speed.alone", lambda function, *job: function(*job))
     bench = TrainSpeedBench(tmp_path, (50,), (16, 32), hidden_size=32, layers=1, block_length=8, updates=1)
     monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1e12)
     table = bench.run()

@@ -19,8 +19,8 @@ pytestmark = LIGHTNING_WARNINGS
 class Recorder(DMaxModule):
     """Keeps every view of every step with its answer."""
 
-    def __init__(self, noise):
-        super().__init__(make_denoiser(sharpen=3.0), noise, optimizer=sgd)
+    def __init__(self, noise, recompute=False):
+        super().__init__(make_denoiser(sharpen=3.0, recompute=recompute), noise, optimizer=sgd)
         self.seen = []
         self.view_watchers.append(self.note)
 
@@ -28,8 +28,8 @@ class Recorder(DMaxModule):
         self.seen.append((self.trainer.global_step, view, prediction.logits.detach().clone(), clean))
 
 
-def fit(folder, noise, callback, **options):
-    module = Recorder(noise)
+def fit(folder, noise, callback, recompute=False, **options):
+    module = Recorder(noise, recompute)
     settings = {**QUIET, "logger": TensorBoardLogger(folder, None, ""), "max_steps": 4, "log_every_n_steps": 2}
     L.Trainer(**{**settings, **options}, callbacks=[callback]).fit(module, loader())
     return module, events(folder)
@@ -62,10 +62,10 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
         assert found[step] == pytest.approx(sum(values) / len(values), rel=1e-4, abs=1e-6), name
 
 
-def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path):
-    module, log = fit(
-        tmp_path, OnPolicyNoise(), ViewDiagnostics(grad_norm_every_n_steps=1), log_every_n_steps=1, max_steps=1
-    )
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path, recompute):
+    callback = ViewDiagnostics(grad_norm_every_n_steps=1)
+    module, log = fit(tmp_path, OnPolicyNoise(), callback, recompute, log_every_n_steps=1, max_steps=1)
     fresh = DMaxModule(make_denoiser(sharpen=3.0), OnPolicyNoise())
     (_, masked, _, clean), (_, predicted, _, _) = module.seen
     for view in (masked, predicted):
@@ -79,9 +79,11 @@ def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path):
         assert point.value == pytest.approx(math.sqrt(squares), rel=1e-4)
 
 
-def test_looking_on_changes_nothing_and_ends_with_training(tmp_path):
-    plain = DMaxModule(make_denoiser(sharpen=3.0), OnPolicyNoise(), optimizer=sgd)
-    watched = DMaxModule(make_denoiser(sharpen=3.0), OnPolicyNoise(), optimizer=sgd)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_looking_on_changes_nothing_and_ends_with_training(recompute):
+    plain, watched = (
+        DMaxModule(make_denoiser(sharpen=3.0, recompute=recompute), OnPolicyNoise(), optimizer=sgd) for _ in range(2)
+    )
     L.Trainer(**QUIET, max_steps=3).fit(plain, loader())
     callback = ViewDiagnostics(grad_norm_every_n_steps=1)
     L.Trainer(**QUIET, max_steps=3, log_every_n_steps=1, callbacks=[callback]).fit(watched, loader())
