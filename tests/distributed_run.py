@@ -16,10 +16,10 @@ def sgd(params):
 
 
 if __name__ == "__main__":
-    devices, batch_size, accumulate, output = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    devices, batch_size, accumulate, recompute = map(int, sys.argv[1:5])
     torch.set_num_threads(1)
     noise = OnPolicyNoise(level=(0.2, 0.9), stratified=accumulate == 1)
-    module = DMaxModule(make_denoiser(sharpen=3.0), noise, optimizer=sgd)
+    module = DMaxModule(make_denoiser(sharpen=3.0, recompute=bool(recompute)), noise, optimizer=sgd)
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
         task="chain", task_options={"operations": 3}, num_train=26, num_val=0, batch_size=batch_size, seed=1
@@ -38,4 +38,4 @@ if __name__ == "__main__":
     )
     trainer.fit(module, datamodule=data)
     if trainer.is_global_zero:
-        torch.save({name: p.detach() for name, p in module.named_parameters()}, output)
+        torch.save({name: p.detach() for name, p in module.named_parameters()}, sys.argv[5])
