@@ -3,8 +3,8 @@
 A batch's logits, ``[tokens, vocab]``, are by far the largest tensor of a training step, and their gradient is as large.
 Neither is needed whole.
 
-Liger's fused linear cross-entropy does this on a GPU for a plain sum. Here each position has a weight, strategies add terms
-(entropy), diagnostics need the top-1 token, and heads may be sharded, scaled or capped: any head and any score will do.
+Liger's fused linear cross-entropy does this on a GPU for a plain sum. Here each position has a weight, strategies add
+terms (entropy), diagnostics need the top-1 token, and heads may be sharded or capped: any head and any score will do.
 """
 
 from collections.abc import Callable, Iterable
