@@ -5,6 +5,7 @@ from dmaxlit.callbacks.comparison_report import ComparisonReport
 from dmaxlit.callbacks.finite_guard import FiniteGuard
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
+from dmaxlit.callbacks.run_progress_bar import RunProgressBar
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.callbacks.throughput import TrainingThroughput
 from dmaxlit.callbacks.view_diagnostics import ViewDiagnostics
@@ -17,6 +18,7 @@ __all__ = [
     "FiniteGuard",
     "PredictionWriter",
     "RunCheckpoint",
+    "RunProgressBar",
     "SPDValidation",
     "TrainingThroughput",
     "ViewDiagnostics",

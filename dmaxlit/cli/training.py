@@ -7,10 +7,10 @@ from typing import Any, cast
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, SPDValidation
+from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
 from dmaxlit.checkpoint import read_checkpoint
 from dmaxlit.checkpoint_io import AtomicCheckpointIO
 from dmaxlit.cli.arguments import with_options
@@ -188,6 +188,10 @@ class DMaxCLI(LightningCLI):
         own = [given[name] for name in ("checkpoint", "finite_guard")]
         if given.trainer.enable_checkpointing is False:
             own = own[1:]
+        named = given.trainer.callbacks or []
+        bars = [each for each in (named if isinstance(named, list) else [named]) if isinstance(each, ProgressBar)]
+        if not bars and given.trainer.enable_progress_bar is not False:
+            own.append(RunProgressBar())
         self.trainer_defaults["callbacks"] = own
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)

@@ -381,3 +381,21 @@ def test_a_data_module_of_one_s_own_is_found_too(dmax, base, tmp_path, monkeypat
     assert data["class_path"] == "my_data.Twice"
     assert (data["init_args"]["times"], data["init_args"]["batch_size"]) == (3, 4)
     assert dmax(["fit", "--config", str(base), *chosen, "--trainer.fast_dev_run", "true"]).status == 0
+
+
+def test_the_bar_names_no_last_epoch_of_a_run_counted_in_steps(dmax, base):
+    done = dmax(f"fit --config {base} --trainer.enable_progress_bar true --trainer.limit_val_batches 0")
+    assert done.status == 0
+    assert "Epoch 0" in done.out
+    assert "/-2" not in done.out
+
+
+def test_another_bar_takes_its_place(dmax, base):
+    bar = '[{"class_path": "TQDMProgressBar"}]'
+    done = dmax(
+        f"fit --config {base} --trainer.enable_progress_bar true --trainer.limit_val_batches 0".split(),
+        "--trainer.callbacks",
+        bar,
+    )
+    assert done.status == 0
+    assert "Epoch 0" in done.out + done.err
