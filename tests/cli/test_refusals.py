@@ -1,0 +1,93 @@
+"""What `fit` refuses, in one line."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        (
+            "--model.noise no_such_noise",
+            "unknown noise strategy 'no_such_noise'; known: complementary",
+        ),
+        ("--model.noise OnPolicyNoise --model.noise.level 1.7", "level: expected a number in [0, 1], got 1.7"),
+        ("--model.noise.rollout smple", "model.noise.rollout: expected 'sample' or 'argmax', got 'smple'"),
+        ("--trainer.max_stps 3", "unknown setting 'trainer.max_stps' (did you mean trainer.max_steps?)"),
+        ("--trainer.max_steps many", "trainer.max_steps: expected int, got 'many'"),
+        ("--model.optimizer SGDD", "model.optimizer: expected the name or import path of a class, got 'SGDD'"),
+        ("--model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: the following arguments are required: T_max"),
+        ("--data.task chan", "unknown task 'chan'; known: chain, jsonl, reasoning_gym"),
+        ("--data.task.length 4", "unknown option 'length' of task 'chain'; known: difficulty, operations, seed"),
+        ("--data.batch_size 0", "batch_size: expected at least 1, got 0"),
+        (
+            "--model.backbone.block_length 999",
+            "block_length: expected at most the 128 positions of the model or max_length, got 999",
+        ),
+        ("--model.backbone.pretrained builtin:no", "pretrained: unknown built-in model 'no'"),
+        ("--ckpt_path no.ckpt", "checkpoint: expected a file, got 'no.ckpt' (no such file)"),
+        ("--config no.yaml", "config: File does not exist:"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(dmax, base, flags, refusal):
+    assert dmax(f"fit --config {base} {flags}").refusal.startswith(refusal)
+
+
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        ("--trainer.accelerator gpus", "trainer: You selected an invalid accelerator name"),
+        ("--model.optimizer AdamW --model.optimizer.lr -1", "optimizer: Invalid learning rate: -1.0"),
+        ("--data.corpus no.jsonl", "corpus: no such file: 'no.jsonl'"),
+        (
+            "--trainer.callbacks SPDValidation --trainer.callbacks.decoders [{name:,nope}]",
+            "trainer.callbacks",
+        ),
+    ],
+)
+def test_bad_input_found_later_is_refused_in_one_line_too(dmax, base, flags, refusal):
+    ended = dmax(f"fit --config {base} {flags}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(f"error: {refusal}")
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        ("model: [", "bad.yaml: while parsing"),
+        ("hello", "bad.yaml: Unexpected config: hello"),
+        (
+            "model: {noise: nope}",
+            "bad.yaml: unknown noise strategy 'nope'; known: complementary",
+        ),
+        ("model: {nois: masked}", "unknown setting 'model.nois' (did you mean model.noise?)"),
+        (
+            "trainer: {callbacks: [{class_path: Nothing}]}",
+            "bad.yaml: trainer.callbacks: expected the name or import path",
+        ),
+        ("config: gone.yaml", "bad.yaml: config: expected the file it starts from, got 'gone.yaml'"),
+    ],
+)
+def test_a_bad_file_is_refused_by_its_name(dmax, base, tmp_path, content, refusal):
+    (tmp_path / "bad.yaml").write_text(content)
+    assert dmax(f"fit --config {base} --config bad.yaml").refusal.startswith(refusal)
+
+
+def test_a_model_and_data_are_required(dmax):
+    assert dmax("fit").refusal == "the following arguments are required: model.backbone, data"
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(dmax, base, tmp_path):
+    (tmp_path / "bad.ckpt").write_text("no")
+    assert dmax(f"test --config {base} --ckpt_path bad.ckpt").refusal.startswith(
+        "checkpoint: 'bad.ckpt' cannot be read"
+    )
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    assert dmax(f"test --config {base} --ckpt_path other.ckpt").refusal == (
+        "checkpoint: expected one written by dmaxlit, got 'other.ckpt'"
+    )
