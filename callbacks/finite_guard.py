@@ -11,7 +11,7 @@ from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.shares import is_dry_run
 from dmaxlit.callbacks.stop_signals import Stopped
 from dmaxlit.errors import UserError
-from dmaxlit.sharing import own_gradients
+from dmaxlit.sharing import own_gradients, own_part
 
 __all__ = ["FiniteGuard"]
 
@@ -76,19 +76,22 @@ class FiniteGuard(L.Callback):
         self._batches, self._losses = [], []
 
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
-        found = self._causes(trainer, module)
+        gradients = [(name, own_part(p.grad)) for name, p in module.named_parameters() if p.grad is not None]
+        names = [name for name, gradient in gradients if not gradient.isfinite().all()]
+        rows = [int(row) for batch in self._batches for row in batch["index"]]
+        told: list[tuple[list[str], list[str], list[int]]] = [(self._causes(trainer, module), names, rows)]
         if trainer.world_size > 1:
-            told: list[list[str]] = [[]] * trainer.world_size
-            torch.distributed.all_gather_object(told, found)
-            found = [line for lines in told for line in lines]
+            everyone: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyone, told[0])
+            told = everyone
         if not trainer.is_global_zero:
             raise Stopped(0)
+        found = [line for lines, _, _ in told for line in lines]
         if not found:
-            names = [
-                name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
-            ]
-            rows = [int(row) for batch in self._batches for row in batch["index"]]
-            found = [f"the gradient of {names[0]} and {len(names) - 1} more for {_rows(trainer, rows)}"]
+            broken = list(dict.fromkeys(name for _, names, _ in told for name in names))
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            rows = sorted(row for _, _, rows in told for row in rows)
+            found = [f"the gradient of {broken[0]}{more} for {_rows(trainer, rows)}"]
         kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
         saved = kept[0].where() if kept and not is_dry_run(trainer) else "none"
         raise UserError(

@@ -95,11 +95,14 @@ class RunCheckpoint(Checkpoint):
         except UserError as error:
             failure = f"{error}; the last one written is {self.where()}"
             trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
+        if trainer.is_global_zero and failure is None:
+            try:
+                files.promote(self._last)
+            except OSError as error:
+                failure = f"checkpoint: cannot rename {str(files.next)!r} ({error.strerror or error})"
         failure = trainer.strategy.broadcast(failure)
         if failure is not None:
             self._leave(trainer, UserError(failure))
-        if trainer.is_global_zero:
-            files.promote(self._last)
         self.saved_step, self._last = trainer.global_step, files.last
         self._saved_at = time.monotonic()
         self._cost = self._saved_at - begin
@@ -154,12 +157,16 @@ class RunCheckpoint(Checkpoint):
             return
         self._trained, self._step = True, trainer.global_step
         self._saved_at, self._cost = time.monotonic(), 0.0
+        files = self.files(trainer)
         if self._told is not None:
             restore_run(trainer, self._told)
-            files = self.files(trainer)
-            if trainer.is_global_zero and self._last == files.next:  # its process was ended before it could
-                files.promote(files.last)
+            if self._last == files.next:  # its process was ended before it could
+                if trainer.is_global_zero:
+                    files.promote(files.last)
+                self._last = files.last
             self._told = None
+        if trainer.is_global_zero:
+            files.discard_next()
         self._signals = StopSignals()
         self._signals.install()
         if trainer.received_sigterm:  # while the run was made ready

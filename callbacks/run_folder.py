@@ -42,6 +42,10 @@ class RunFolder:
         found = (self.next, self.last, self.previous)
         return [path for path in found if path.is_file() or is_sharded_checkpoint(path)]
 
+    def discard_next(self) -> None:
+        """Clear away a checkpoint that was not gone on from, whole or not: a folder would be written into."""
+        _remove(self.next)
+
     def promote(self, came_from: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
 

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from dmaxlit.errors import UserError
 
-__all__ = ["AtomicCheckpointIO", "damage", "remove_unfinished", "sync"]
+__all__ = ["AtomicCheckpointIO", "damage", "remove_unfinished", "sync", "system_error"]
 
 _UNFINISHED = ".unfinished"
 
@@ -89,6 +89,14 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
+def system_error(error: BaseException) -> OSError | None:
+    """The system's own error, if it is behind another."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what earlier processes were killed over."""
     for path in folder.glob(f".*{_UNFINISHED}"):
@@ -101,7 +109,4 @@ def _told_by_the_system() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__context__
-        raise (cause or OSError(0, " ".join(str(error).split())[:120])) from error
+        raise (system_error(error) or OSError(0, " ".join(str(error).split())[:120])) from error

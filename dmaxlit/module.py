@@ -197,7 +197,8 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
         scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
         gradients = own_gradients(optimizer)
-        torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+        if gradients:
+            torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""

@@ -100,7 +100,8 @@ def plan(setup: Setup) -> list[Item]:
     items.append(Item("activations", _activations(setup), "training", _passes(setup)))
     items.append(_logits(setup))
     if setup.decode_rows:
-        cached = _keys_and_values(setup, setup.decode_rows * setup.length)
+        held = setup.decode_rows + setup.decode_rows // 2  # twins of up to half of the rows
+        cached = _keys_and_values(setup, held * setup.length)
         items.append(Item("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
     return items
 

@@ -43,7 +43,11 @@ _TRUSTED = {
 }
 
 
-_UNREADABLE = (EOFError, pickle.UnpicklingError, AttributeError, ValueError, RuntimeError)
+# What a damaged file makes the readers raise.
+_UNREADABLE = (
+    *(OSError, EOFError, pickle.UnpicklingError, RuntimeError),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -80,7 +84,7 @@ def check_parts(path: str | Path) -> None:
         for told in _description(path).storage_data.values():
             needed[told.relative_path] = max(needed.get(told.relative_path, 0), told.offset + told.length)
         found = {name: (Path(path) / name).stat().st_size for name in needed}
-    except (OSError, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
     for name, length in needed.items():
         if found[name] < length:
@@ -106,7 +110,7 @@ def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) ->
     except CheckpointException as error:  # what went wrong on some rank, with its traceback
         first = next(iter(error.failures.values()))[0]
         raise _damaged(path, first) from error
-    except (OSError, KeyError, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
 
@@ -124,7 +128,7 @@ def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
             for name, told in described.items()
             if name.startswith(prefix)
         }
-    except (OSError, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
     read_shards({"state_dict": weights}, path, alone=True)
     return weights

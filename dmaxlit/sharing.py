@@ -15,13 +15,18 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["Shareable", "own_gradients"]
+__all__ = ["Shareable", "own_gradients", "own_part"]
 
 
 def own_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The gradients of an optimiser's parameters; of sharded ones the part that this process holds."""
+    """The gradients of an optimiser's parameters; of sharded ones the part that this process holds, if any."""
     found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in found]
+    return [part for part in map(own_part, found) if part.numel()]
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all, unless it is sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class Shareable:

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from dmaxlit.checkpoint_io import sync
+from dmaxlit.checkpoint_io import sync, system_error
 from dmaxlit.errors import UserError
 from dmaxlit.sharded_checkpoint import METADATA, is_sharded_checkpoint, read_shards
 
@@ -58,16 +58,22 @@ class FSDP2Strategy(ModelParallelStrategy):
         Raises:
             UserError: If a rank cannot write its part, for instance because the disk is full.
         """
+        path = Path(self.broadcast(filepath))
+        rest = path / METADATA
         try:
-            super().save_checkpoint(checkpoint, filepath, storage_options)
-            rest = Path(filepath) / METADATA
+            if self.is_global_zero:
+                rest.unlink(missing_ok=True)  # until all parts are new, the folder is no checkpoint
+            super().save_checkpoint(checkpoint, path, storage_options)
             if self.is_global_zero and rest.is_file():
                 sync(rest)
-                sync(Path(filepath))
+                sync(path)
         except CheckpointException as error:  # of all ranks together, with the tracebacks
-            raise _unwritten(filepath, next(iter(error.failures.values()))[0]) from error
+            raise _unwritten(path, next(iter(error.failures.values()))[0]) from error
         except (OSError, RuntimeError) as error:
-            raise _unwritten(filepath, error) from error
+            cause = system_error(error)
+            if cause is None:
+                raise
+            raise _unwritten(path, cause) from error
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load weights and optimiser, each rank its part, and return the rest; nothing that is read is executed."""

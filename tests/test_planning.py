@@ -112,7 +112,7 @@ def test_half_precision_halves_activations_and_not_the_master_weights():
 
 def test_the_decoding_cache_is_keys_and_values_of_every_layer():
     told = sizes(setup_for(make_denoiser(**SIZES), decode_rows=5))
-    assert told["KV cache"] == 5 * LENGTH * 3 * 2 * 1 * 16 * 4
+    assert told["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two twins
 
 
 def test_an_optimiser_without_state_has_none():

@@ -19,6 +19,7 @@ from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.cli import main as cli
 from dmaxlit.optim import MuonAdamW
 from dmaxlit.sharded_checkpoint import check_parts, is_sharded_checkpoint
+from dmaxlit.sharing import own_gradients
 from dmaxlit.strategy import FSDP2Strategy
 from tests import sharded_run
 from tests.backbone.llada2_published import read_published, write_published
@@ -222,6 +223,39 @@ def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(
     part.unlink()
     with pytest.raises(UserError, match=r"may be damaged \(.*No such file.*__0_0.distcp"):
         check_parts(checkpoint)
+
+
+def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), checkpoint)
+    assert not is_sharded_checkpoint(checkpoint)
+
+
+def test_an_error_that_is_not_the_system_s_is_not_told_as_one(tmp_path, monkeypatch):
+    def stop(*args):
+        raise RuntimeError("Connection closed by peer")
+
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), tmp_path / "x.ckpt")
+
+
+def test_parts_that_are_empty_are_not_looked_at():
+    class Held:
+        param_groups = ({"params": [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(0, 4))]},)
+
+    for parameter in Held.param_groups[0]["params"]:
+        parameter.grad = torch.full_like(parameter, 2.0)
+    (part,) = own_gradients(Held)
+    assert part.tolist() == [2.0] * 3
 
 
 def test_a_part_that_may_not_grow_is_told_in_one_line(tmp_path):

@@ -77,6 +77,8 @@ def to_model_mask(allowed: Tensor | Sight, attention: str, dtype: torch.dtype) -
         return mask
     if attention in ("sdpa", "eager"):
         never = -torch.inf if attention == "sdpa" else torch.finfo(dtype).min
+        if attention == "sdpa":  # takes float32 for every type of scores, but its own for no other
+            dtype = torch.promote_types(dtype, torch.float32)
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, never)
     raise UserError(f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attention!r}")
 

@@ -229,10 +229,7 @@ class Denoiser(KeepsWeights, nn.Module):
             raise UserError(f"attn_implementation: expected sdpa or eager on a CPU, got {attention!r}")
         if isinstance(allowed, Tensor) and attention == "flex_attention":
             allowed = allowed.expand(-1, position_ids.shape[1], -1)
-        device, dtype = self.device.type, self.model.dtype
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        mask = to_model_mask(allowed, attention, dtype)
+        mask = to_model_mask(allowed, attention, self.model.dtype)
         output = self.model.base_model(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,

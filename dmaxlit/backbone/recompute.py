@@ -3,7 +3,7 @@
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-__all__ = ["can_keep_cache", "keeps_cache", "recompute_layers"]
+__all__ = ["can_keep_cache", "keeps_cache", "recompute_layers", "withhold_cache"]
 
 # transformers takes caches away from layers that are computed again, since most caches would be written to twice; ours
 # may be (:class:`dmaxlit.backbone.cache.CleanCache`). Older versions have no such mark and always take them away.
@@ -27,6 +27,12 @@ def can_keep_cache(model: PreTrainedModel) -> bool:
 def keeps_cache(model: PreTrainedModel) -> bool:
     """Whether its layers may use a cache though they are computed again."""
     return can_keep_cache(model) and all(getattr(layer, _MARK) for layer in _layers(model))
+
+
+def withhold_cache(model: PreTrainedModel) -> None:
+    """Note that the model gives layers that are computed again no cache, whatever they could do (GPT-2's does so)."""
+    for layer in _layers(model):
+        setattr(layer, _MARK, False)
 
 
 def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:

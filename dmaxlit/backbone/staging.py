@@ -30,13 +30,10 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield staging
         staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
-        for path in staging.iterdir():
-            path.chmod(0o644)
+        for path in staging.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            staging.rename(folder)
-            shutil.rmtree(old)
+            _replace(folder, staging)
         else:
             staging.rename(folder)
     except BaseException as error:
@@ -45,3 +42,15 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         if isinstance(error, (OSError, SafetensorError)):
             raise UserError(f"{argument}: cannot write {str(folder)!r} ({error})") from error
         raise
+
+
+def _replace(folder: Path, by: Path) -> None:
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        by.rename(folder)
+    except BaseException:
+        (old / folder.name).rename(folder)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # the new one is in place

@@ -11,7 +11,7 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.cache import CleanCache
 from dmaxlit.backbone.layout import HalvesSight, Layout
-from dmaxlit.backbone.recompute import keeps_cache
+from dmaxlit.backbone.recompute import keeps_cache, withhold_cache
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.soft import SoftTokens, embed_mixtures
 from dmaxlit.tokens import CleanBatch
@@ -48,6 +48,9 @@ def clean_context(denoiser: Denoiser, clean: CleanBatch, doubled: bool) -> Clean
         return CleanContext(clean, layout)
     cache, half = CleanCache(), layout.clean
     hidden = _hidden(denoiser, layout.of_clean, half.position, half.take(clean.ids), None, cache)
+    if not cache.layers:
+        withhold_cache(denoiser.model)
+        return CleanContext(clean, layout)
     return CleanContext(clean, layout, cache.shown(), hidden.sum() if is_sharded(denoiser) else None)
 
 

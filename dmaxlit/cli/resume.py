@@ -8,14 +8,16 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.run_state import resume_logs
 from dmaxlit.checkpoint import read_checkpoint
 from dmaxlit.errors import UserError
+from dmaxlit.sharded_checkpoint import is_sharded_checkpoint
 
-__all__ = ["find_checkpoint", "run_settings"]
+__all__ = ["find_checkpoint", "refuse_parts", "run_settings"]
 
 # What a run may be gone on with changed: what it costs or shows, not what it learns.
 _FREE_DATA = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
@@ -77,6 +79,7 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     for line in refused:
         rank_zero_info(line)
     path = max(found, key=lambda path: int(found[path]["global_step"]))
+    refuse_parts(path, trainer)
     told = found[path].get("dmaxlit_run", {})
     _refuse_other(path, json.loads(told.get("settings", "{}")), callback.settings)
     step = found[path]["global_step"]
@@ -88,6 +91,19 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
         return path
     rank_zero_info(f"going on from {path}, after step {step}")
     return path
+
+
+def refuse_parts(path: Path | str, trainer: Trainer) -> None:
+    """Refuse a checkpoint of parts where the trainer's strategy cannot read one.
+
+    Raises:
+        UserError: If so.
+    """
+    if is_sharded_checkpoint(path) and not isinstance(trainer.strategy, ModelParallelStrategy):
+        raise UserError(
+            f"{path}: was written by processes that share the model, and is gone on from by such alone (--config "
+            "configs/fsdp.yaml); `dmaxlit export` makes a model of it, to start from"
+        )
 
 
 def _refuse_other(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from dmaxlit.cli.bases import with_bases
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.names import PARSER_MODE, SLOTS, with_class_paths
 from dmaxlit.cli.quiet import hush
-from dmaxlit.cli.resume import find_checkpoint, run_settings
+from dmaxlit.cli.resume import find_checkpoint, refuse_parts, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.data.corpus import SelfDistilledDataModule
 from dmaxlit.errors import UserError
@@ -141,6 +141,9 @@ class DMaxCLI(LightningCLI):
         except ValueError as error:
             raise UserError(one_line(error)) from error
         stored, own = self._checkpoint_shapes, _shapes(self.model.state_dict())
+        named = self.config_init[self.subcommand].get("ckpt_path")
+        if named:
+            refuse_parts(named, self.trainer)
         wrong = [] if stored is None else [name for name in {**own, **stored} if own.get(name) != stored.get(name)]
         if wrong:
             raise UserError(f"ckpt_path: expected the weights of the configured model, got others, such as {wrong[0]}")

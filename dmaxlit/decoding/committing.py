@@ -28,8 +28,9 @@ class CommittingDecoder(Decoder):
 
         Args:
             state: The blocks as they were fed to the model.
-            proposal: The proposed tokens and their confidences, ``[R, T]``; of masked positions alone.
-            figures: ``[R, T, m]`` what :meth:`figures` says; of masked positions alone.
+            proposal: The proposed tokens and their confidences, ``[R, T]``; token 0 with confidence 0 where there is no
+                mask.
+            figures: ``[R, T, m]`` what :meth:`figures` says, zeros where there is no mask; None if it says nothing.
         """
 
     def figures(self, logits: Tensor) -> Tensor | None:
@@ -46,7 +47,10 @@ class CommittingDecoder(Decoder):
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
         """Commit what the subclass says, or else the most confident position; converged when no mask is left."""
-        return self._settle(state, propose(state, logits, state.masked), self.figures(logits))
+        figures = self.figures(logits)
+        if figures is not None:
+            figures = figures.masked_fill(~state.masked.unsqueeze(-1), 0.0)
+        return self._settle(state, propose(state, logits, state.masked), figures)
 
     def step_at(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialIds) -> BlockState:
         """The same without filling up what is not read, unless tokens are drawn or a subclass has its own step."""

@@ -148,7 +148,7 @@ class BlockDecoder:
                     logits = logits.view(len(rows), versions, -1, logits.shape[-1])
                 state = self.decoder.step(state, logits, self.denoiser.special)
                 canvas = logits if versions == 1 else logits[:, 0]
-            closed = self._closed(rows, state, canvas, reads)
+            closed = self._closed(rows, state, canvas if reads is None else None, hidden)
             event = ForwardEvent([row.index for row in rows], [row.start for row in rows], state, canvas, closed)
 
             opened: list[int] = []
@@ -172,7 +172,9 @@ class BlockDecoder:
                 forward.arrange(order)
             yield event
 
-    def _closed(self, rows: list[Row], state: BlockState, logits: Tensor, reads: Tensor | None) -> dict[int, list[int]]:
+    def _closed(
+        self, rows: list[Row], state: BlockState, logits: Tensor | None, hidden: Tensor
+    ) -> dict[int, list[int]]:
         """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
         cap = self.decoder.max_steps(self.denoiser.block_length)
         due: list[int] = []
@@ -185,7 +187,8 @@ class BlockDecoder:
         ids = state.ids
         if due:
             places = torch.tensor(due, device=ids.device)
-            top = logits[places].argmax(-1) if reads is None else ids.index_put((reads,), logits.argmax(-1))[places]
+            # Where only some positions were read, a decoder may have masked others.
+            top = (self.denoiser.logits(hidden[places]) if logits is None else logits[places]).argmax(-1)
             filled = torch.where(state.masked[places], top, ids[places])
             ids = ids.index_copy(0, places, filled)
         closed = {}

@@ -28,7 +28,9 @@ class BlockForward:
     keys to a scratch slot, and are seen by nobody.
 
     The great majority has no pending tokens, and of the others most have the block committed last. They share a forward
-    without padding: that block is a twin of its row, a row more that reads the same keys.
+    without padding: that block is a twin of its row, a row more that reads the same keys. The cache has room for half
+    as many twins as rows; if more than half of the rows have one, all are padded instead. Without cache, compiled, or
+    with several versions of a block there are no twins, and rows with one pending block are a group as above.
 
     A decoder may read several versions of a block at once. They are queries of one row at the same positions; their
     keys lie behind the block's in the cache until the next block takes the place.

@@ -86,7 +86,9 @@ def top1(logits: Tensor) -> Proposal:
     Args:
         logits: ``[..., V]``.
     """
-    if logits.device.type != "cpu" or logits.numel() <= _PIECE:
+    if logits.device.type != "cpu":
+        return proposal_of(logits, logits.argmax(-1))
+    if logits.numel() <= _PIECE:
         return _most_probable(logits)
     # Whole rows of logits, a piece at a time.
     pieces = torch.split(logits.flatten(0, -2), max(_PIECE // logits.shape[-1], 1))
@@ -98,9 +100,9 @@ def _most_probable(logits: Tensor) -> Proposal:
     # As proposal_of(logits, logits.argmax(-1)), for which a CPU takes twice as long.
     highest, tokens = logits.max(-1, keepdim=True)
     others = (_precise(logits) - highest).exp_().scatter_(-1, tokens, 0.0).sum(-1)
+    if not (others > 0).all():  # too small to be told from 0, or not numbers
+        return proposal_of(logits, tokens.squeeze(-1))
     log_odds = -others.log()
-    # Impossible tokens alone: -inf - -inf.
-    log_odds = torch.where(highest.squeeze(-1) == -torch.inf, -torch.inf, log_odds)
     return Proposal(tokens.squeeze(-1), log_odds.sigmoid(), log_odds)
 
 

@@ -71,6 +71,24 @@ def test_less_is_kept(clean):
     assert kept(recompute=True) < 0.5 * kept()
 
 
+def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
+    gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+
+    def module(flag):
+        torch.manual_seed(0)
+        denoiser = Denoiser(config=gpt2, tokenizer="chain", block_length=8, gradient_checkpointing=flag)
+        for part in denoiser.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        return DMaxModule(denoiser, "masked", seed=0)
+
+    plain, again = module(False), module(True)
+    for one, two in zip(step(plain, clean), step(again, clean), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    assert not keeps_cache(again.backbone.model), "it is remembered"
+    assert again.backbone.clean_context(clean).cache is None
+
+
 def test_layers_without_the_mark_are_left_to_transformers(monkeypatch):
     monkeypatch.setattr("dmaxlit.backbone.recompute._MARK", "_mark_of_another_version")
     denoiser = make_denoiser()

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -35,6 +37,30 @@ def test_after_an_error_nothing_has_changed(tmp_path, error):
         write()
     assert names(tmp_path) == ["m"]
     assert names(tmp_path / "m") == []
+
+
+def test_the_old_folder_is_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    with staged(tmp_path / "m", "output") as staging:
+        (staging / "file").write_text("old")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path == new:
+            raise OSError("no")
+        return rename(path, target)
+
+    def write():
+        nonlocal new
+        with staged(tmp_path / "m", "output") as staging:
+            new = staging
+            (staging / "file").write_text("new")
+
+    new = None
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match="output: cannot write"):
+        write()
+    assert names(tmp_path) == ["m"]
+    assert (tmp_path / "m" / "file").read_text() == "old"
 
 
 def test_a_full_disk_is_one_line(tmp_path):

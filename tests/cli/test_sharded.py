@@ -20,6 +20,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 STEPS = 6
 
+SPOIL = """
+from lightning import Callback
+
+class Spoil(Callback):
+    # Rank 1 alone holds a number that is none, in its part of the gradient of the last norm.
+
+    def on_after_backward(self, trainer, module):
+        if trainer.global_rank == 1 and trainer.global_step == 1:
+            module.backbone.model.model.norm.weight.grad.to_local()[0] = float("inf")
+"""
+
 SLOW_NOISE = """
 import time
 from dmaxlit.noise import OnPolicyNoise
@@ -57,16 +68,18 @@ def folder(tmp_path_factory, tiny, corpus):
     (folder / "base.yaml").write_text(yaml.safe_dump(settings))
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     (folder / "slow_noise.py").write_text(SLOW_NOISE)
+    (folder / "spoil.py").write_text(SPOIL)
     return folder
 
 
-def start(folder, root):
+def start(folder, root, *flags, shared=True):
     command = [sys.executable, "-m", "dmaxlit", "fit", "--config", "base.yaml"]
-    command += ["--config", str(ROOT / "configs" / "fsdp.yaml"), "--config", "small.yaml"]
+    if shared:
+        command += ["--config", str(ROOT / "configs" / "fsdp.yaml"), "--config", "small.yaml"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
     log = (folder / f"{root}.log").open("a")
     return subprocess.Popen(
-        [*command, "--trainer.default_root_dir", root], cwd=folder, env=environment, stdout=log, stderr=log
+        [*command, "--trainer.default_root_dir", root, *flags], cwd=folder, env=environment, stdout=log, stderr=log
     )
 
 
@@ -120,3 +133,27 @@ def test_a_damaged_checkpoint_of_parts_is_left_for_the_one_before(folder, straig
     told = (folder / "damaged.log").read_text()
     assert "damaged/checkpoints/previous.ckpt" in told
     assert_same(last(folder, "damaged"), straight)
+
+
+def test_parts_are_not_gone_on_from_by_a_process_alone(folder, straight):
+    log = folder / "straight.log"
+    before = len(log.read_text())
+    assert start(folder, "straight", "--trainer.accelerator", "cpu", shared=False).wait(60) == 2
+    (line,) = [line for line in log.read_text()[before:].splitlines() if line.startswith("error: ")]
+    assert "straight/checkpoints/last.ckpt: was written by processes that share the model" in line
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_gradient_that_is_no_number_is_found_on_whichever_rank_it_is(folder):
+    assert start(folder, "spoiled", "--trainer.callbacks", '[{"class_path": "spoil.Spoil"}]').wait(100) == 2
+    told = (folder / "spoiled.log").read_text()
+    assert "Traceback" not in told
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert "at step 2 the gradient of backbone.model.model.norm.weight for row" in line
+    assert line.endswith("the last checkpoint is spoiled/checkpoints/last.ckpt of step 1")
+
+
+def test_parameters_smaller_than_the_number_of_processes_are_trained(folder):
+    flags = ("--model.lora.r", "1", "--model.backbone.defer", "false", "--trainer.max_steps", "2")
+    assert start(folder, "small", *flags).wait(100) == 0, (folder / "small.log").read_text()[-3000:]
+    assert last(folder, "small")[0] == 2

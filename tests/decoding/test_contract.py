@@ -161,6 +161,22 @@ def test_a_step_of_ones_own_is_taken_whatever_logits_come():
         assert (decoder.step_at(state, logits[reads], reads, SPECIAL).ids == 0).all()
 
 
+def test_figures_are_those_of_masked_positions_alone():
+    class Greedy(DECODERS.get("entropy_bounded")):
+        def commit(self, state, proposal, figures):
+            seen.append(figures)
+            return super().commit(state, proposal, figures)
+
+    seen, decoder = [], Greedy()
+    for state, logits in walk(decoder):
+        seen.clear()
+        reads = decoder.reads(state)
+        decoder.step(state, logits, SPECIAL)
+        decoder.step_at(state, logits[reads], reads, SPECIAL)
+        torch.testing.assert_close(seen[0], seen[1])
+        assert (seen[0][~state.masked] == 0).all()
+
+
 def test_every_step_decides_or_revises_something_or_converges(decoder):
     stalls = isinstance(decoder, DECODERS.get("spd")) and not decoder.stop_on_consistency
     for state, logits in walk(decoder):

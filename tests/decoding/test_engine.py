@@ -1,10 +1,13 @@
 """The engine's bookkeeping, on a denoiser whose answers are written down. Blocks hold 4 tokens."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding import BlockDecoder, SPDDecoder, ThresholdDecoder, UniformDecoder, make_decoder
+from dmaxlit.decoding.trace import Trace
 from tests.decoding.scripted import SPECIAL, ScriptedDenoiser
 
 EOS, MASK = SPECIAL.eos, SPECIAL.mask
@@ -141,6 +144,24 @@ def test_masks_left_at_the_cap_take_their_current_prediction():
     # Positions 0 and 1 were committed, one at each forward; the second also fills the rest.
     assert row.token_ids == [0, 1, 2, 3]
     assert (row.num_forwards, row.capped) == (2, 1)
+
+
+class Forgetful(ThresholdDecoder):
+    """Masks again what it did not read."""
+
+    def step(self, state, logits, special):
+        after = super().step(state, logits, special)
+        again = state.editable & ~state.masked
+        ids = torch.where(again, special.mask, after.ids)
+        return replace(after, ids=ids, masked=after.masked | again, converged=torch.zeros_like(after.converged))
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_masks_that_were_not_read_are_filled_with_predictions_too(watched):
+    engine = BlockDecoder(ScriptedDenoiser(digits), Forgetful(1.0, max_steps=3))
+    (row,) = engine.generate([[]], 8, trace=Trace() if watched else None)
+    assert row.token_ids == response(0, 8)
+    assert row.capped == 2
 
 
 def test_a_block_that_converges_at_its_last_step_is_not_capped():
