@@ -84,9 +84,7 @@ def test_a_gradient_that_is_not_finite_is_found_though_the_loss_is():
                 self.backbone.embedding.grad.view(-1)[7] = float("inf")
 
     module = Broken(make_denoiser(), OnPolicyNoise(level=0.5), optimizer=sgd)
-    with pytest.raises(
-        UserError, match=r"at step 3 the gradient of backbone\.\S*embed_tokens.weight for rows"
-    ):
+    with pytest.raises(UserError, match=r"at step 3 the gradient of backbone\.\S*embed_tokens.weight for rows"):
         L.Trainer(**QUIET, max_steps=5, callbacks=[FiniteGuard()]).fit(module, loader())
 
 
