@@ -6,7 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 __all__ = ["can_keep_cache", "keeps_cache", "recompute_layers", "withhold_cache"]
 
 # transformers takes caches away from layers that are computed again, since most caches would be written to twice; ours
-# may be (:class:`dmaxlit.backbone.cache.CleanCache`). Where a version should have dropped the mark, they are taken away.
+# may be (:class:`dmaxlit.backbone.cache.CleanCache`). Should a version drop the mark, caches are taken away again.
 _MARK = "_can_checkpoint_with_cache"
 
 
