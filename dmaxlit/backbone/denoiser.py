@@ -18,10 +18,11 @@ from dmaxlit.backbone.folder import (
     model_from_config,
     model_from_folder,
     read_metadata,
+    refuse_to_defer,
     require_known_type,
+    was_trained_with_masks,
 )
 from dmaxlit.backbone.hub import fetch
-from dmaxlit.backbone.llada2_config import came_from_llada2
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
 from dmaxlit.backbone.recompute import recompute_layers
 from dmaxlit.backbone.routers import keep_routers_in_float32
@@ -120,8 +121,7 @@ class Denoiser(KeepsWeights, nn.Module):
             require_known_type(stored, str(source))
         self.tokenizer = load_tokenizer(tokenizer or str(source))
         name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
-        # Published diffusion models were trained with a mask token.
-        has_mask = came_from_llada2(stored) or block_length_of(stored) is not None
+        has_mask = was_trained_with_masks(stored)
         self._adds_mask = not has_mask and bool(ensure_special_tokens(self.tokenizer))
         self.special = SpecialIds.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
@@ -137,7 +137,8 @@ class Denoiser(KeepsWeights, nn.Module):
                 raise UserError("backbone.defer: expected a pretrained model, whose weights can be read later")
             self.model = model_from_config(config or {}, self.tokenizer, attn_implementation, torch_dtype)
         elif defer:
-            self.model = empty_model_from_folder(source, attn_implementation, torch_dtype)
+            refuse_to_defer(source, stored)
+            self.model = empty_model_from_folder(source, stored, attn_implementation, torch_dtype)
         else:
             self.model = model_from_folder(source, attn_implementation, torch_dtype)
         if has_mask:

@@ -24,9 +24,9 @@ from transformers import (
 
 from dmaxlit.backbone.files import read_config, weight_files
 from dmaxlit.backbone.llada2 import model_from_llada2
-from dmaxlit.backbone.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
 from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
-from dmaxlit.backbone.sdar import model_from_sdar
+from dmaxlit.backbone.sdar import block_length_of, model_from_sdar, to_qwen3
 from dmaxlit.backbone.staging import staged
 from dmaxlit.errors import UserError
 
@@ -37,7 +37,9 @@ __all__ = [
     "model_from_folder",
     "model_of_weights",
     "read_metadata",
+    "refuse_to_defer",
     "require_known_type",
+    "was_trained_with_masks",
     "write_folder",
 ]
 
@@ -119,23 +121,51 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
     return model
 
 
-def empty_model_from_folder(source: Path | str, attention: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder or the hub on the meta device: shapes without weights; only the config is read.
+def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is of a published diffusion model, whose vocabulary has its mask token already."""
+    return came_from_llada2(stored) or block_length_of(stored) is not None
+
+
+def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose weights cannot be read slice by slice.
 
     Raises:
-        UserError: If there is no config, or none that transformers knows.
+        UserError: If it is a published one.
     """
-    if Path(source).is_dir() and read_config(Path(source)).get("model_type") in (*MODEL_TYPES, SDAR):
+    if stored.get("model_type") in (*MODEL_TYPES, SDAR):
         raise UserError(
             f"backbone.defer: expected the form of transformers, got a published checkpoint; "
             f"`dmaxlit convert {source} FOLDER` writes it"
         )
+
+
+def empty_model_from_folder(
+    source: Path, stored: Mapping[str, Any], attention: str, dtype: torch.dtype
+) -> PreTrainedModel:
+    """The model of a folder on the meta device: shapes without weights; only the config is read.
+
+    Args:
+        source: The folder.
+        stored: Its config.json.
+        attention: Attention implementation.
+        dtype: Type of the parameters.
+
+    Raises:
+        UserError: If the config is none that is known.
+    """
     try:
-        config = AutoConfig.from_pretrained(source)
+        if stored.get("model_type") in MODEL_TYPES:
+            config: PretrainedConfig = to_glm(dict(stored), str(source))
+        elif stored.get("model_type") == SDAR:
+            config = to_qwen3(stored, str(source))
+        else:
+            config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, attn_implementation=attention, dtype=dtype
             )
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason})") from error

@@ -9,9 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from dmaxlit.backbone.tokenizer import resolve_folder
 from dmaxlit.errors import UserError
 
-__all__ = ["WEIGHTS_AND_TOKENIZER", "fetch"]
+__all__ = ["CONFIG_AND_TOKENIZER", "WEIGHTS_AND_TOKENIZER", "fetch"]
 
-WEIGHTS_AND_TOKENIZER = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
+WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
 _UNWANTED = ("*/*",)  # other variants live in subfolders
 
 

@@ -11,9 +11,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dmaxlit.backbone.folder import empty_model_from_folder, model_from_config, read_metadata
+from dmaxlit.backbone.files import read_config
+from dmaxlit.backbone.folder import (
+    empty_model_from_folder,
+    model_from_config,
+    read_metadata,
+    require_known_type,
+    was_trained_with_masks,
+)
+from dmaxlit.backbone.hub import CONFIG_AND_TOKENIZER, fetch
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
-from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, resolve_folder
+from dmaxlit.backbone.sdar import block_length_of
+from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens
 from dmaxlit.cli.training import DMaxCLI, carry_out
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NoiseStrategy, Prediction
@@ -84,13 +93,18 @@ def setup_of(config: Any, gpus: int | None = None) -> Setup:
         UserError: If the model's config or tokenizer cannot be read, or a setting is refused.
     """
     backbone, trainer, data = config.model.backbone.init_args, config.trainer, config.data.init_args
-    source = None if backbone.pretrained is None else resolve_folder(backbone.pretrained)
+    source = None if backbone.pretrained is None else fetch(backbone.pretrained, CONFIG_AND_TOKENIZER)
     metadata = {} if source is None else read_metadata(source)
+    stored = {} if source is None else read_config(source)
+    if source is not None:
+        require_known_type(stored, str(source))
     tokenizer = load_tokenizer(backbone.tokenizer or str(source))
-    ensure_special_tokens(tokenizer)
+    name_special_tokens(tokenizer, backbone.mask_token, backbone.eos_token, stored)
+    if not was_trained_with_masks(stored):
+        ensure_special_tokens(tokenizer)
     dtype: torch.dtype = getattr(torch, backbone.dtype)
     if source is not None:
-        model = empty_model_from_folder(source, backbone.attn_implementation, dtype)
+        model = empty_model_from_folder(source, stored, backbone.attn_implementation, dtype)
     else:
         with torch.device("meta"):
             model = model_from_config(backbone.config or {}, tokenizer, backbone.attn_implementation, dtype)
@@ -101,7 +115,7 @@ def setup_of(config: Any, gpus: int | None = None) -> Setup:
     if config.model.lora is not None:
         add_adapters(model, LoraSettings(**vars(config.model.lora)))
         extra = (torch.empty(model.config.hidden_size, dtype=dtype, device="meta", requires_grad=True),)
-    block = int(backbone.block_length or metadata.get("block_length", 32))
+    block = int(backbone.block_length or metadata.get("block_length") or block_length_of(stored) or 32)
     limits = [backbone.max_length, metadata.get("max_length"), data.max_length, model.config.max_position_embeddings]
     length = min(int(limit) for limit in limits if limit) // block * block
     if gpus is None:

@@ -1,5 +1,8 @@
 import pytest
 
+from dmaxlit.backbone.conversion import convert
+from tests.backbone.llada2_published import write_published
+
 
 def test_a_plan_is_printed_with_a_verdict(dmax, base, tiny):
     shown = dmax("plan --gpu_memory 80 --config", base)
@@ -42,3 +45,25 @@ def test_a_plan_reads_no_weights(dmax, base, tiny, tmp_path):
 )
 def test_bad_arguments_are_refused(dmax, base, line, message):
     assert message in dmax(f"plan {line} --config", base).refusal
+
+
+def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path, shipped_configs):
+    published, converted = write_published(tmp_path / "published"), tmp_path / "converted"
+    convert(published, converted)
+    for folder in (published, converted):
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+    line = (
+        f"plan --gpus 8 --config {shipped_configs / 'llada2_mini_oput.yaml'} --config {shipped_configs / 'fsdp.yaml'}"
+    )
+    shown = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
+    assert shown[0].status == 0, shown[0].err
+    assert "glm4_moe on 8 GPUs, shared (FSDP2)" in shown[0].out
+    assert shown[0].out == shown[1].out
+
+
+def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shown = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
+    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in shown.refusal
