@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from dmaxlit.data.distill import weights_hash
-from dmaxlit.data.partial import PartialCorpus, Progress
+from dmaxlit.data.partial import PartialCorpus, Progress, place_for_file
 from dmaxlit.data.tasks import Example
 from dmaxlit.decoding import BlockDecoder, Generation, Sampler, Trace, make_decoder
 from dmaxlit.errors import UserError
@@ -103,8 +103,9 @@ def write_answers(
     """Decode prompts into a file of one JSON object a line, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``token_ids``, ``num_tokens``, ``num_forwards``, ``finished``,
-    ``capped`` and, for examples of a task, ``correct``. The file appears under its name once it is whole, replacing an
-    older one. Interrupted and called again with the same model, prompts and settings, it goes on where it was.
+    ``capped`` and, for examples of a task, ``correct``. The file appears under its name once it is whole.
+    Interrupted and called again with the same model, prompts and settings, it goes on after the last group of four
+    batches that was done.
 
     Args:
         module: The model.
@@ -112,13 +113,13 @@ def write_answers(
         output: File to write.
         settings: How to decode.
         progress: Show a progress bar.
-        overwrite: Start over instead of going on.
+        overwrite: Start over instead of going on, and replace a file that is there.
 
     Returns:
         What the file holds.
 
     Raises:
-        UserError: If it cannot be written, or was begun with other prompts, settings or weights.
+        UserError: If it cannot be written, is there already, or was begun with other prompts, settings or weights.
     """
     if not prompts:
         raise UserError("prompts: expected at least one, got none")
@@ -131,10 +132,11 @@ def write_answers(
         "prompts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
     }
     _engine(module, settings, 0)  # refuses bad settings before anything is written
-    if Path(output).is_dir():
-        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
+    place = place_for_file(Path(output))
+    if place.exists() and not overwrite and not PartialCorpus.record_path(place).exists():
+        raise UserError(f"output: {str(output)!r} exists; give another name, or overwrite (--overwrite true)")
     try:
-        partial = PartialCorpus(Path(output), identity, overwrite=overwrite)
+        partial = PartialCorpus(place, identity, overwrite=overwrite)
         with tqdm(total=len(texts), unit="prompt", disable=not progress, initial=partial.progress.prompts) as bar:
             while (begin := partial.progress.prompts) < len(texts):
                 end = min(begin + _CHUNK * settings.batch_size, len(texts))

@@ -61,7 +61,7 @@ class Registry(Generic[T]):
         if "." in name:
             try:
                 return self._imported(name)
-            except (ImportError, AttributeError, ValueError) as error:
+            except (ImportError, AttributeError, ValueError, TypeError) as error:
                 reason = f" ({error})"
         raise UserError(f"unknown {self.kind} {name!r}{reason}; known: {', '.join(self)}")
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -87,3 +88,25 @@ def test_what_cannot_be_done_is_refused(module, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="output: cannot write"):
         write_answers(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)
+
+
+def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(module, tmp_path):
+    path, target = tmp_path / "answers.jsonl", tmp_path / "target.jsonl"
+    path.symlink_to(target)
+    write_answers(module, ["3 ?"], path, SETTINGS, progress=False)
+    assert path.is_symlink()
+    before = target.read_text()
+    with pytest.raises(UserError, match=r"output: '.*answers.jsonl' exists; give another name, or overwrite"):
+        write_answers(module, ["4 ?"], path, SETTINGS, progress=False)
+    assert target.read_text() == before
+    write_answers(module, ["4 ?"], path, SETTINGS, progress=False, overwrite=True)
+    assert path.is_symlink()
+    assert target.read_text() != before
+
+
+def test_what_is_no_file_is_left_alone(module, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"expected a file to write, got .*pipe', which is a device"):
+            write_answers(module, ["3 ?"], tmp_path / "pipe", SETTINGS, progress=False, overwrite=overwrite)
+    assert (tmp_path / "pipe").is_fifo()

@@ -34,6 +34,14 @@ def test_the_strategy_of_ten_lines_trains():
     assert torch.isfinite(trainer.callback_metrics["train/loss_span"])
 
 
+def test_the_decoder_of_a_few_lines_decodes():
+    namespace = {}
+    exec(compile(block_after("A decoder of your own"), "my_file.py", "exec"), namespace)
+    module = DMaxModule(make_denoiser(sharpen=3.0))
+    answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=namespace["Hasty"](), max_new_tokens=16)
+    assert all(answer.num_tokens > 0 and answer.num_forwards <= 16 for answer in answers)
+
+
 def test_every_file_of_the_tree_exists():
     tree = block_after("## What is where", "")
     folder = Path()

@@ -70,8 +70,9 @@ def generate(
         top_p: Draw from the smallest set of tokens of that probability, above 0 and at most 1.
         seed: Seed of the draws.
         stop: A text that ends an answer; may be given several times.
-        output: Write the answers to this file, one JSON object a line.
-        overwrite: Start --output over instead of going on with what was begun.
+        output: Write the answers to this file, one JSON object a line. Interrupted, the same command goes on after the
+            last group of four batches that was done.
+        overwrite: Start --output over instead of going on with what was begun, and replace a file that is there.
         trace: Show each answer in the making, forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.decoding.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
@@ -82,8 +83,9 @@ def generate(
     from dmaxlit.evaluation import default_budget
 
     if output is not None and (trace or trace_file):
-        raise UserError("trace: expected no --output beside it: a trace is kept in memory, a file of answers is not")
-    if trace_file and not Path(trace_file).absolute().parent.is_dir():
+        name = "trace" if trace else "trace_file"
+        raise UserError(f"{name}: expected no --output beside it: a trace is kept in memory, a file of answers is not")
+    if trace_file and (Path(trace_file).is_dir() or not Path(trace_file).absolute().parent.is_dir()):
         raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
     given = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device, dtype)

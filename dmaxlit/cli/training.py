@@ -188,6 +188,9 @@ class DMaxCLI(LightningCLI):
             UserError: If it refuses a setting.
         """
         given = self.config_init[self.subcommand]
+        root = given.trainer.default_root_dir
+        if root is not None and Path(root).exists() and not Path(root).is_dir():
+            raise UserError(f"trainer.default_root_dir: expected a folder, got the file {str(root)!r}")
         own = [given[name] for name in ("checkpoint", "finite_guard")]
         if given.trainer.enable_checkpointing is False:
             own = own[1:]

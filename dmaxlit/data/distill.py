@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tqdm.auto import tqdm
 
-from dmaxlit.data.partial import PartialCorpus, difference, read_json, write_json
+from dmaxlit.data.partial import PartialCorpus, difference, place_for_file, read_json, write_json
 from dmaxlit.data.tasks import TASKS, Example, Task
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
@@ -121,6 +121,7 @@ def distill(
     prompts, examples = _prompts(source, settings)
     settings = replace(settings, max_new_tokens=settings.max_new_tokens or _budget(source))
     identity = _identity(module, source, prompts, settings)
+    output = place_for_file(output)
     if overwrite:
         output.unlink(missing_ok=True)
     if output.exists():
@@ -196,10 +197,12 @@ def _identity(
 
 def _existing(output: Path, identity: dict[str, Any]) -> Manifest:
     if not manifest_path(output).exists():
-        raise UserError(f"{output}: exists and has no manifest; choose another name or overwrite")
+        raise UserError(f"{output}: exists and has no manifest; choose another name, or overwrite (--overwrite true)")
     manifest = read_json(manifest_path(output))
     if (other := difference(manifest.get("settings", {}), json.loads(json.dumps(identity)))) is not None:
-        raise UserError(f"{output}: was made with other settings: {other}; choose another name or overwrite")
+        raise UserError(
+            f"{output}: was made with other settings: {other}; choose another name, or overwrite (--overwrite true)"
+        )
     PartialCorpus.record_path(output).unlink(missing_ok=True)
     return Manifest(**manifest)
 

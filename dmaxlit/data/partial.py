@@ -9,7 +9,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError
 
-__all__ = ["PartialCorpus", "Progress", "difference", "read_json", "write_json"]
+__all__ = ["PartialCorpus", "Progress", "difference", "place_for_file", "read_json", "write_json"]
 
 
 @dataclass
@@ -49,10 +49,11 @@ class PartialCorpus:
         overwrite: Discard what another run began.
 
     Raises:
-        UserError: If the rows begun were written with other settings, or are damaged.
+        UserError: If the rows begun were written with other settings, or are damaged, or ``output`` is no file.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        output = place_for_file(output)
         self.output = output
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._rows = output.with_name(output.name + ".partial")
@@ -105,6 +106,19 @@ class PartialCorpus:
         """Remove what was begun."""
         self.record.unlink(missing_ok=True)
         self._rows.unlink(missing_ok=True)
+
+
+def place_for_file(output: Path) -> Path:
+    """Where to write a file, which then takes its place in one step: a link's target instead of the link.
+
+    Raises:
+        UserError: If something stands there that is no file.
+    """
+    if output.is_dir():
+        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
+    if output.exists() and not output.is_file():
+        raise UserError(f"output: expected a file to write, got {str(output)!r}, which is a device or a pipe")
+    return output.resolve() if output.is_symlink() else output
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

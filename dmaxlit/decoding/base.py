@@ -116,6 +116,8 @@ class Decoder(ABC):
             block that reaches it, gives masks that are left their current top-1 token, and counts it.
     """
 
+    _max_steps: int | None = None
+
     def __init__(self, max_steps: int | None = None) -> None:
         if max_steps is not None and max_steps < 1:
             raise UserError(f"max_steps: expected at least 1 or none, got {max_steps}")

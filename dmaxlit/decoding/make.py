@@ -28,6 +28,9 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Deco
             )
         return decoder
     cls = DECODERS.get(decoder) if isinstance(decoder, str) else decoder
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"decoder: expected a class with its own {missing}, got {cls.__name__}, which has none")
     parameters = inspect.signature(cls).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]

@@ -157,6 +157,8 @@ class Trace:
         )
         header = {"index": order, "forwards": [len(r.start) for r in rows], "tokens": [r.num_tokens for r in rows]}
         staging = path.with_name(path.name + ".tmp")
+        if path.exists() and not path.is_file():
+            raise UserError(f"trace: expected a file to write, got {str(path)!r}, which is none")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, staging, metadata={"format": _FORMAT, "rows": json.dumps(header)})

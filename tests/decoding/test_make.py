@@ -1,7 +1,7 @@
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.decoding import Decoder, SPDDecoder, make_decoder
+from dmaxlit.decoding import Decoder, SPDDecoder, ThresholdDecoder, make_decoder
 
 
 class Mine(Decoder):
@@ -63,3 +63,19 @@ def test_options_of_another_type_are_refused(decoder, options, message):
 
 def test_whole_numbers_and_none_are_taken_where_they_fit():
     assert make_decoder("threshold", threshold=1, max_tokens=None).threshold == 1
+
+
+def test_a_class_without_a_step_is_refused():
+    class Idle(Decoder):
+        pass
+
+    with pytest.raises(UserError, match="decoder: expected a class with its own step, got Idle, which has none"):
+        make_decoder(Idle)
+
+
+def test_a_constructor_of_one_s_own_need_not_know_of_max_steps():
+    class Own(ThresholdDecoder):
+        def __init__(self):
+            self.threshold, self.max_tokens = 0.5, None
+
+    assert make_decoder(Own).max_steps(8) == 8
