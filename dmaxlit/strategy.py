@@ -61,8 +61,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         path = Path(self.broadcast(filepath))
         rest = path / METADATA
         try:
-            if self.is_global_zero:
-                rest.unlink(missing_ok=True)  # until all parts are new, the folder is no checkpoint
+            if self.is_global_zero and rest.is_file():
+                rest.unlink()  # until all parts are new, the folder is no checkpoint
             super().save_checkpoint(checkpoint, path, storage_options)
             if self.is_global_zero and rest.is_file():
                 sync(rest)

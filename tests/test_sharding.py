@@ -237,6 +237,17 @@ def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint,
     assert not is_sharded_checkpoint(checkpoint)
 
 
+def test_a_checkpoint_of_one_file_is_replaced_by_one_of_either_form(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    whole = fit(module, strategy=FSDP2Strategy(save_distributed_checkpoint=False))
+    for _ in range(2):
+        whole.save_checkpoint(tmp_path / "x.ckpt")
+        assert (tmp_path / "x.ckpt").is_file()
+    parts = fit(DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd))
+    parts.save_checkpoint(tmp_path / "x.ckpt")
+    assert is_sharded_checkpoint(tmp_path / "x.ckpt")
+
+
 def test_an_error_that_is_not_the_system_s_is_not_told_as_one(tmp_path, monkeypatch):
     def stop(*args):
         raise RuntimeError("Connection closed by peer")

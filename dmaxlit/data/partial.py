@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.checkpoint_io import sync
 from dmaxlit.errors import UserError
 
 __all__ = ["PartialCorpus", "Progress", "difference", "place_for_file", "read_json", "write_json"]
@@ -99,7 +100,7 @@ class PartialCorpus:
     def finish(self) -> None:
         """Put the corpus in its place in one step."""
         os.replace(self._rows, self.output)
-        _sync_folder(self.output.parent)
+        sync(self.output.parent)
         self.record.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -152,12 +153,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -19,6 +19,25 @@ CHECKPOINT = {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
 
 
+def data_of(corpus, **more):
+    """Settings of the data of a short run."""
+    return {
+        "task": "chain",
+        "task_options": TASK,
+        "corpus": str(corpus),
+        "batch_size": 2,
+        "num_val": 2,
+        "num_test": 2,
+    } | more
+
+
+def printed(dmax, *args):
+    """What ``fit --print_config`` says."""
+    shown = dmax(["fit", *map(str, args), "--print_config"])
+    assert shown.status == 0, shown.err
+    return shown.out
+
+
 @dataclass
 class Outcome:
     status: int
@@ -97,14 +116,7 @@ def base(tmp_path, tiny, corpus):
             "backbone": {"pretrained": str(tiny)},
             "noise": {"class_path": "on_policy", "init_args": {"level": 0.5}},
         },
-        "data": {
-            "task": "chain",
-            "task_options": TASK,
-            "corpus": str(corpus),
-            "batch_size": 4,
-            "num_val": 2,
-            "num_test": 3,
-        },
+        "data": data_of(corpus, batch_size=4, num_test=3),
         "trainer": {**QUIET, "max_steps": 2, "default_root_dir": "runs", "callbacks": [CHECKPOINT]},
     }
     path = tmp_path / "base.yaml"

@@ -14,7 +14,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.cli.conftest import CHECKPOINT, QUIET, TASK
+from tests.cli.conftest import CHECKPOINT, QUIET, data_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -95,14 +95,7 @@ def runs(tmp_path_factory, tiny, corpus):
             "optimizer": {"class_path": "MuonAdamW"},
             "lr_scheduler": {"class_path": "CosineAnnealingLR", "init_args": {"T_max": STEPS}},
         },
-        "data": {
-            "task": "chain",
-            "task_options": TASK,
-            "corpus": str(corpus),
-            "batch_size": 2,
-            "num_val": 2,
-            "num_test": 2,
-        },
+        "data": data_of(corpus),
         "checkpoint": {"every_n_steps": 1},
         "trainer": {
             **QUIET,

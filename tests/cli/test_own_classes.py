@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from tests.cli.conftest import start
+from tests.cli.conftest import printed, start
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
@@ -51,12 +51,6 @@ class Twice(SelfDistilledDataModule):
         super().__init__(**options)
         self.times = times
 '''
-
-
-def printed(dmax, *args):
-    shown = dmax(["fit", *map(str, args), "--print_config"])
-    assert shown.status == 0, shown.err
-    return shown.out
 
 
 def noise_of(text):

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from dmaxlit.sharded_checkpoint import is_sharded_checkpoint, weights_of_shards
-from tests.cli.conftest import QUIET, TASK
+from tests.cli.conftest import QUIET, data_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -53,14 +53,7 @@ def folder(tmp_path_factory, tiny, corpus):
             "backbone": {"pretrained": str(tiny)},
             "noise": {"class_path": "slow_noise.SlowNoise", "init_args": {"level": [0.2, 0.9]}},
         },
-        "data": {
-            "task": "chain",
-            "task_options": TASK,
-            "corpus": str(corpus),
-            "batch_size": 2,
-            "num_val": 2,
-            "num_test": 2,
-        },
+        "data": data_of(corpus),
         "checkpoint": {"every_n_steps": 1},
         "trainer": {**QUIET, "max_steps": STEPS, "gradient_clip_val": 1.0},
     }

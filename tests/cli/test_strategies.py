@@ -3,15 +3,11 @@
 import pytest
 import yaml
 
+from tests.cli.conftest import printed
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
 )
-
-
-def printed(dmax, *args):
-    shown = dmax(["fit", *map(str, args), "--print_config"])
-    assert shown.status == 0, shown.err
-    return shown.out
 
 
 def noise_of(text):

@@ -7,16 +7,11 @@ import torch
 import yaml
 
 import dmaxlit
+from tests.cli.conftest import printed
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
 )
-
-
-def printed(dmax, *args):
-    shown = dmax(["fit", *map(str, args), "--print_config"])
-    assert shown.status == 0, shown.err
-    return shown.out
 
 
 def test_a_run_is_repeated_continued_tested_and_exported(dmax, base, tmp_path, tiny):
