@@ -21,7 +21,7 @@ from dmaxlit.callbacks.shares import (
     share_of,
 )
 from dmaxlit.data.tasks import Example
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
 from dmaxlit.noise import NOISE
 
@@ -169,7 +169,8 @@ class ComparisonReport(L.Callback):
         if missing:
             rank_zero_warn(
                 "the checkpoint that training resumes from has no results of the starting model for "
-                f"{', '.join(missing)}; the comparison is without them"
+                f"{', '.join(missing)}; the comparison is without them",
+                category=DMaxWarning,
             )
         self.base = kept
 

@@ -15,7 +15,7 @@ from dmaxlit.callbacks.run_state import finish_batch, restore_run, run_state
 from dmaxlit.callbacks.shares import check_at_least, is_dry_run
 from dmaxlit.callbacks.stop_signals import Stopped, StopSignals
 from dmaxlit.checkpoint_io import remove_unfinished
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 
 __all__ = ["RunCheckpoint"]
 
@@ -135,7 +135,7 @@ class RunCheckpoint(Checkpoint):
             differs = f"data: expected the rows {trainer.ckpt_path} was trained on ({told['data']}), got {data}"
             if self.automatic:
                 raise UserError(f"{differs}; --checkpoint.resume false starts over")
-            rank_zero_warn(differs)
+            rank_zero_warn(differs, category=DMaxWarning)
         self._told = told
         finish_batch(checkpoint["loops"], told)
         self.saved_step, self._last = checkpoint["global_step"], Path(str(trainer.ckpt_path))

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.recompute import can_keep_cache
+from dmaxlit.backbone.transformers_internals import cache_argument
 from dmaxlit.piecewise import rows_at_once
 
 __all__ = ["Item", "Setup", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
@@ -198,8 +199,8 @@ def _pass(setup: Setup, queries: int, keys: int) -> int:
                 inputs_embeds=embeds,
                 attention_mask=mask,
                 position_ids=positions,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{cache_argument(model.base_model): cache},
             ).last_hidden_state
             return output
 

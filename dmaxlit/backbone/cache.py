@@ -1,7 +1,7 @@
 """Key/value caches that transformers models write to: one for training views, one for decoding rows.
 
-Both plug into ``past_key_values``. What a query may see is decided by the attention mask alone, so the layers only
-store and return.
+Both are what a transformers model takes as its ``cache``. What a query may see is decided by the attention mask alone,
+so the layers only store and return.
 """
 
 from collections.abc import Sequence

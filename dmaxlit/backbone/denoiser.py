@@ -29,6 +29,7 @@ from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sdar import block_length_of
 from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
+from dmaxlit.backbone.transformers_internals import cache_argument
 from dmaxlit.backbone.views import CleanContext, clean_context, denoise
 from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
@@ -152,6 +153,7 @@ class Denoiser(KeepsWeights, nn.Module):
             )
         refuse_unsupported(self.model, self.max_length, attn_implementation)
         self._cap = logit_transform(self.model.config)
+        self._cache_argument = cache_argument(self.model.base_model)
         if not defer and source is not None:
             self._fit_embeddings()
         elif len(self.tokenizer) > self.embedding.shape[0]:
@@ -236,9 +238,9 @@ class Denoiser(KeepsWeights, nn.Module):
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
             position_ids=position_ids,
-            past_key_values=cache,
             # It is only about making and returning one; layers that are computed again warn of it.
             use_cache=cache is not None and not self.model.is_activation_checkpointing,
+            **{self._cache_argument: cache},
         )
         hidden: Tensor = output.last_hidden_state
         return hidden

@@ -28,6 +28,7 @@ from dmaxlit.backbone.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
 from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.sdar import block_length_of, model_from_sdar, to_qwen3
 from dmaxlit.backbone.staging import staged
+from dmaxlit.backbone.transformers_internals import without_progress_bars
 from dmaxlit.errors import UserError
 
 __all__ = [
@@ -82,6 +83,7 @@ def require_known_type(stored: Mapping[str, Any], source: str) -> None:
         )
 
 
+@without_progress_bars()
 def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint's is run.
 
@@ -214,6 +216,7 @@ def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> Pr
     return model
 
 
+@without_progress_bars()
 def write_folder(
     folder: Path,
     model: PreTrainedModel,

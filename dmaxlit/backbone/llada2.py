@@ -148,7 +148,8 @@ def model_from_llada2(folder: Path, published: dict[str, Any], attention: str, d
         folder: The checkpoint.
         published: Its configuration.
         attention: ``sdpa``, ``eager`` or ``flex_attention``.
-        dtype: Type of the parameters. The router's bias stays float32, as transformers keeps it.
+        dtype: Type of the parameters. The router's bias stays float32, as transformers
+            keeps it, and from 5.24 on so does its weight: the published gate computes in float32.
 
     Raises:
         UserError: If it is incomplete, damaged, or not such a checkpoint.

@@ -23,6 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import LoadStateDictConfig
 
 from dmaxlit.backbone.files import weight_files
+from dmaxlit.backbone.transformers_internals import without_progress_bars
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def shard(denoiser: Denoiser, mesh: DeviceMesh, compute_dtype: torch.dtype | Non
     register_fsdp_forward_method(denoiser, "hidden")
 
 
+@without_progress_bars()
 def load_shards(model: PreTrainedModel, source: Path, device: torch.device) -> None:
     """Read a checkpoint into a model on the meta device: of each tensor only the slice that belongs to this rank.
 

@@ -3,9 +3,6 @@
 import logging
 import warnings
 
-from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
-from transformers.utils import logging as transformers_logging
-
 __all__ = ["hush"]
 
 
@@ -24,9 +21,6 @@ def hush() -> None:
     )
     # Rows are encoded before training; worker processes would only cost time.
     warnings.filterwarnings("ignore", message=r".*does not have many workers which may be a bottleneck")
-    # Bars for reading and writing weights; those for downloads stay.
-    transformers_logging.disable_progress_bar()
-    enable_progress_bars()
     # A run that is repeated in its folder is meant to be, and a checkpoint may be read from any folder.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r"The dirpath has changed from")

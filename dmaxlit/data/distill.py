@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from dmaxlit.data.partial import PartialCorpus, difference, place_for_file, read_json, write_json
 from dmaxlit.data.tasks import TASKS, Example, Task
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.version import __version__
 
@@ -272,7 +272,9 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
             asked |= {"task": TASKS.name_of(type(task)), "task_options": task.options()}
             used = {key: made_with.get(key) for key in asked}
             if (other := difference(used, json.loads(json.dumps(asked)))) is not None:
-                rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {other}")
+                rank_zero_warn(
+                    f"{corpus}: used as it is, though made with other settings: {other}", category=DMaxWarning
+                )
         return
     module = trainer.lightning_module
     home = module.device
