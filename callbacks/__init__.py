@@ -9,7 +9,7 @@ from dmaxlit.callbacks.run_progress_bar import RunProgressBar
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.callbacks.throughput import TrainingThroughput
 from dmaxlit.callbacks.view_diagnostics import ViewDiagnostics
-from dmaxlit.evaluation import DecoderSpec
+from dmaxlit.evaluation.evaluate import DecoderSpec
 
 __all__ = [
     "BlockWarmup",

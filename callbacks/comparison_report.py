@@ -9,9 +9,11 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.backbone.folder import METADATA_FILE
-from dmaxlit.callbacks.display import log_text, progress_bar
-from dmaxlit.callbacks.shares import (
+from dmaxlit.backbone.formats.model_folder import METADATA_FILE
+from dmaxlit.callbacks._display import log_text, progress_bar
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_at_least,
     check_decoders,
@@ -20,10 +22,8 @@ from dmaxlit.callbacks.shares import (
     make_meter,
     share_of,
 )
-from dmaxlit.data.tasks import Example
-from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.evaluation import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
 from dmaxlit.noise import NOISE
+from dmaxlit.tasks import Example
 
 __all__ = ["ComparisonReport"]
 

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
-from dmaxlit.callbacks.shares import is_dry_run
-from dmaxlit.callbacks.stop_signals import Stopped
 from dmaxlit.errors import UserError
-from dmaxlit.sharing import own_gradients, own_part
+from dmaxlit.evaluation.validation_batches import is_dry_run
+from dmaxlit.training.sharded_module import own_gradients, own_part
 
 __all__ = ["FiniteGuard"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 import torch.distributed as dist
 
-from dmaxlit.callbacks.display import progress_bar
-from dmaxlit.callbacks.shares import answer_budget, check_at_least, examples_of, make_meter
-from dmaxlit.data.distill import weights_hash
+from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.data.partial import PartialCorpus
+from dmaxlit.data.resumable_jsonl import PartialCorpus
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation import DecoderSpec, count_answers, format_table, summarize
+from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, format_table, summarize
+from dmaxlit.evaluation.validation_batches import answer_budget, check_at_least, examples_of, make_meter
+from dmaxlit.files import weights_hash
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule

@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from dmaxlit.callbacks.run_folder import RunFolder
-from dmaxlit.callbacks.run_state import finish_batch, restore_run, run_state
-from dmaxlit.callbacks.shares import check_at_least, is_dry_run
-from dmaxlit.callbacks.stop_signals import Stopped, StopSignals
-from dmaxlit.checkpoint_io import remove_unfinished
+from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
+from dmaxlit.checkpoints.atomic_io import remove_unfinished
+from dmaxlit.checkpoints.run_folder import RunFolder
+from dmaxlit.checkpoints.run_state import finish_batch, restore_run, run_state
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.validation_batches import check_at_least, is_dry_run
 
 __all__ = ["RunCheckpoint"]
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import lightning as L
 
-from dmaxlit.callbacks.curve_figure import CurvePoint, curve_figure, curve_table
-from dmaxlit.callbacks.display import log_figure, log_text, progress_bar
-from dmaxlit.callbacks.samples import Sample, samples_text
-from dmaxlit.callbacks.shares import (
+from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
+from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.evaluation.samples import Sample, samples_text
+from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_at_least,
     check_decoders,
@@ -17,9 +18,8 @@ from dmaxlit.callbacks.shares import (
     make_meter,
     share_of,
 )
-from dmaxlit.data.tasks import Example
-from dmaxlit.evaluation import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
 from dmaxlit.metrics import DecodeMeter
+from dmaxlit.tasks import Example
 
 __all__ = ["SPDValidation"]
 

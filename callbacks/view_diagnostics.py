@@ -8,11 +8,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.callbacks.shares import check_at_least
 from dmaxlit.errors import UserError
-from dmaxlit.losses import ViewLoss
+from dmaxlit.evaluation.validation_batches import check_at_least
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
+from dmaxlit.training.losses import ViewLoss
 
 __all__ = ["ViewDiagnostics"]
 

@@ -7,14 +7,14 @@ from dmaxlit.errors import UserError
 from dmaxlit.version import __version__
 
 if TYPE_CHECKING:
-    from dmaxlit.data.tasks import task
     from dmaxlit.loading import load
     from dmaxlit.module import DMaxModule
+    from dmaxlit.tasks import task
 
 __all__ = ["DMaxModule", "UserError", "__version__", "load", "task"]
 
 # Imported when first asked for: `dmaxlit --help` need not wait the seconds that torch and transformers take.
-_LATER = {"DMaxModule": "dmaxlit.module", "load": "dmaxlit.loading", "task": "dmaxlit.data.tasks"}
+_LATER = {"DMaxModule": "dmaxlit.module", "load": "dmaxlit.loading", "task": "dmaxlit.tasks"}
 
 
 def __getattr__(name: str) -> Any:

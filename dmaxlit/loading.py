@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dmaxlit.backbone import Denoiser
-from dmaxlit.checkpoint import checkpoint_to_folder
+from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.module import DMaxModule
 
 __all__ = ["load"]

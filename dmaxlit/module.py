@@ -15,16 +15,16 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.checkpoint import describe
-from dmaxlit.data.tasks import Task, task
+from dmaxlit.checkpoints.lightning_file import describe
+from dmaxlit.engine.mixin import Generates
 from dmaxlit.errors import UserError
-from dmaxlit.generating import Generates
-from dmaxlit.losses import ViewLoss, view_loss
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
-from dmaxlit.optim import optimizers
 from dmaxlit.randomness import RowGenerator, run_seed
-from dmaxlit.sharing import Shareable, own_gradients
+from dmaxlit.tasks import Task, task
 from dmaxlit.tokens import CleanBatch, SpecialIds
+from dmaxlit.training.losses import ViewLoss, view_loss
+from dmaxlit.training.muon import optimizers
+from dmaxlit.training.sharded_module import Shareable, own_gradients
 
 __all__ = ["DMaxModule"]
 

@@ -1,6 +1,6 @@
 """A small named registry: the short names by which strategies, decoders and tasks are chosen."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -22,13 +22,21 @@ class Registry(Generic[T]):
         kind: What the classes are, for messages ("noise strategy").
         group: Last part of the entry-point group ("noise").
         base: What a class given by import path must be a subclass of.
+        on_demand: Module of each class that is imported, and thereby registered, only when its name is looked up.
     """
 
-    def __init__(self, kind: str, group: str, base: type[Any] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        base: type[Any] | None = None,
+        on_demand: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self.base = base
         self.group = f"dmaxlit.{group}"
         self._classes: dict[str, type[T]] = {}
+        self._on_demand = dict(on_demand or {})
         self._entry_points_loaded = False
 
     def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
@@ -55,6 +63,8 @@ class Registry(Generic[T]):
             UserError: If there is none; the message lists the known names, or says why the import failed.
         """
         self._load_entry_points()
+        if name in self._on_demand and name not in self._classes:
+            import_module(self._on_demand[name])
         if name in self._classes:
             return self._classes[name]
         reason = ""
@@ -83,11 +93,11 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         self._load_entry_points()
-        return name in self._classes
+        return name in self._classes or name in self._on_demand
 
     def __iter__(self) -> Iterator[str]:
         self._load_entry_points()
-        return iter(sorted(self._classes))
+        return iter(sorted({*self._classes, *self._on_demand}))
 
     def _load_entry_points(self) -> None:
         if self._entry_points_loaded:

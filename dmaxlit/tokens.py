@@ -5,11 +5,12 @@ from enum import IntEnum
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
 
-__all__ = ["CleanBatch", "Role", "SpecialIds", "block_index"]
+__all__ = ["CleanBatch", "Role", "SoftTokens", "SpecialIds", "block_index"]
 
 
 class Role(IntEnum):
@@ -86,3 +87,38 @@ class CleanBatch:
     def blocks(self) -> Tensor:
         """``[length]`` block number of each position."""
         return block_index(self.ids.shape[1], self.block_length, self.ids.device)
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """Inputs of a forward that are mixtures of tokens; see :func:`blend`.
+
+    Args:
+        ids: ``[R, T, K]`` tokens that are mixed; the mask token may be one of them.
+        weights: ``[R, T, K]`` their shares, each at least 0, with sum 1.
+        where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the canvas's token.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    where: Tensor
+
+    @classmethod
+    def with_mask(cls, tokens: Tensor, confidence: Tensor, mask: int, where: Tensor) -> "SoftTokens":
+        """Tokens at their probabilities, and the mask token with what is left (Eq. 8).
+
+        Args:
+            tokens: ``[R, T, K]`` ids.
+            confidence: ``[R, T, K]`` probabilities, with sum at most 1.
+            mask: Id of the mask token.
+            where: ``[R, T]`` bool, as above.
+        """
+        masks = torch.full_like(tokens[..., :1], mask)
+        rest = (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
+        return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where)
+
+    def after(self, length: int) -> "SoftTokens":
+        """The same behind ``length`` positions without mixtures."""
+        return SoftTokens(
+            F.pad(self.ids, (0, 0, length, 0)), F.pad(self.weights, (0, 0, length, 0)), F.pad(self.where, (length, 0))
+        )

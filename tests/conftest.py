@@ -1,6 +1,7 @@
 """Shared small models and batches."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -82,3 +83,15 @@ def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_le
 @pytest.fixture
 def clean():
     return make_batch()
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    def write(rows, name="corpus.jsonl"):
+        path = tmp_path / name
+        path.write_text(
+            "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+        )
+        return str(path)
+
+    return write

@@ -12,13 +12,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from dmaxlit import DMaxModule, piecewise
+from dmaxlit import DMaxModule
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.sharding import whole_weights
 from dmaxlit.callbacks import ComparisonReport, SPDValidation
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import OnPolicyNoise
-from dmaxlit.strategy import FSDP2Strategy
+from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training.fsdp import FSDP2Strategy
 
 
 def adamw(params):

@@ -11,16 +11,16 @@ from dmaxlit.decoding import DECODERS
 
 PACKAGE = Path(dmaxlit.__file__).parent
 # What strategies of one kind may share.
-SHARED = ("base", "hybrid", "proposal", "committing", "drawing")
+SHARED = ("base", "proposal", "committing", "rollout", "schedules")
 # What other strategies may know of decoders: what they are, and how one is made.
-OF_DECODERS = {"decoding.base", "decoding.make"}
+OF_DECODERS = {"decoding.base", "decoding.factory"}
 STRATEGIES = [
     *sorted(PACKAGE.glob("noise/*.py")),
-    *(PACKAGE / "decoding" / f"{name}.py" for name in SHARED),
+    *(PACKAGE / "decoding" / f"{name}.py" for name in ("base", "proposal", "committing", "factory")),
     *(Path(inspect.getfile(DECODERS.get(name))) for name in DECODERS),
     *sorted(PACKAGE.glob("metrics/*.py")),
 ]
-ALLOWED_BELOW = {"errors", "piecewise", "registry", "schedules", "soft", "tokens", "randomness"}
+ALLOWED_BELOW = {"errors", "registry", "tokens", "randomness", "training"}
 
 
 def imported(path):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dmaxlit.cli import main
-from dmaxlit.lr_schedules import WarmupCosine
-from tests.backbone.llada2_published import CONFIG, make_tensors, read_published, write_published
+from dmaxlit.training.lr_schedules import WarmupCosine
+from tests.backbone.formats.llada2_published import CONFIG, make_tensors, read_published, write_published
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "configs" / "llada2_mini_oput.yaml"
@@ -45,7 +45,7 @@ def hub(tmp_path_factory, monkeypatch):
                 shutil.copy(path, folder)
         return str(folder)
 
-    monkeypatch.setattr("dmaxlit.backbone.hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("dmaxlit.backbone.formats.hub.snapshot_download", snapshot_download)
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     return asked
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import MaskedNoise, NoiseStrategy, OnPolicyNoise, View
-from dmaxlit.optim import MuonAdamW
 from dmaxlit.tokens import Role
+from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
 
 QUIET = {

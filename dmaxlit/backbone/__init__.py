@@ -3,7 +3,7 @@
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser
-from dmaxlit.backbone.folder import read_metadata
+from dmaxlit.backbone.formats.model_folder import read_metadata
 
 __all__ = [
     "CleanContext",

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from dmaxlit.backbone.activation_checkpointing import recompute_layers
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, Sight, to_model_mask
-from dmaxlit.backbone.files import read_config
-from dmaxlit.backbone.folder import (
+from dmaxlit.backbone.compatibility import logit_transform, refuse_unsupported
+from dmaxlit.backbone.formats.hub import fetch
+from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
     model_from_config,
     model_from_folder,
@@ -22,19 +24,16 @@ from dmaxlit.backbone.folder import (
     require_known_type,
     was_trained_with_masks,
 )
-from dmaxlit.backbone.hub import fetch
+from dmaxlit.backbone.formats.sdar import block_length_of
+from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
-from dmaxlit.backbone.recompute import recompute_layers
 from dmaxlit.backbone.routers import keep_routers_in_float32
-from dmaxlit.backbone.sdar import block_length_of
-from dmaxlit.backbone.support import logit_transform, refuse_unsupported
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
+from dmaxlit.backbone.training_forward import CleanContext, clean_context, denoise
 from dmaxlit.backbone.transformers_internals import cache_argument
-from dmaxlit.backbone.views import CleanContext, clean_context, denoise
 from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
-from dmaxlit.soft import SoftTokens
-from dmaxlit.tokens import CleanBatch, SpecialIds
+from dmaxlit.tokens import CleanBatch, SoftTokens, SpecialIds
 
 __all__ = ["CleanContext", "Denoiser", "OutputHead"]
 
@@ -42,7 +41,7 @@ _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
 
 
 class OutputHead:
-    """A denoiser's logits, and what they depend on; see :class:`dmaxlit.piecewise.Head`."""
+    """A denoiser's logits, and what they depend on; see :class:`dmaxlit.training.chunked_logits.Head`."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
@@ -277,7 +276,7 @@ class Denoiser(KeepsWeights, nn.Module):
             clean: The clean batch.
             doubled: Skip that, and run each view together with its clean copy instead: the reference form. Chosen
                 without being asked for where layers that are computed again cannot have a cache
-                (:mod:`dmaxlit.backbone.recompute`).
+                (:mod:`dmaxlit.backbone.activation_checkpointing`).
         """
         return clean_context(self, clean, doubled)
 

@@ -22,7 +22,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import LoadStateDictConfig
 
-from dmaxlit.backbone.files import weight_files
+from dmaxlit.backbone.formats.weight_files import weight_files
 from dmaxlit.backbone.transformers_internals import without_progress_bars
 from dmaxlit.errors import UserError
 

@@ -6,49 +6,15 @@ from typing import Any
 
 from transformers import AutoTokenizer, Glm4MoeConfig, PreTrainedTokenizerBase, Qwen3Config
 
-from dmaxlit.backbone.files import read_config
-from dmaxlit.backbone.llada2_config import MODEL_TYPES
-from dmaxlit.backbone.sdar import MODEL_TYPE as SDAR
-from dmaxlit.data.tasks import TASKS
+from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
+from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.errors import UserError
+from dmaxlit.tasks import TASKS
 
-__all__ = [
-    "BUILTIN_MODELS",
-    "MASK_TOKEN",
-    "ensure_special_tokens",
-    "load_tokenizer",
-    "name_special_tokens",
-    "require_rows",
-    "resolve_folder",
-]
+__all__ = ["MASK_TOKEN", "ensure_special_tokens", "load_tokenizer", "name_special_tokens", "require_rows"]
 
-BUILTIN_MODELS = Path(__file__).parent.parent / "models"
 MASK_TOKEN = "<|mask|>"
-
-
-def resolve_folder(source: str) -> Path | str:
-    """A local folder, a shipped model (``builtin:NAME``), or else a hub id, which is returned as it is.
-
-    Raises:
-        UserError: If a shipped model of that name does not exist, or a path has no model in it.
-    """
-    if source.startswith("builtin:"):
-        name = source.removeprefix("builtin:")
-        if not (BUILTIN_MODELS / name / "config.json").is_file():
-            known = sorted(path.parent.name for path in BUILTIN_MODELS.glob("*/config.json"))
-            raise UserError(f"pretrained: unknown built-in model {name!r}; known: {', '.join(known) or 'none'}")
-        return BUILTIN_MODELS / name
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"pretrained: expected a model folder with a config.json, found none in {source!r}")
-        return path
-    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or path.exists()
-    if looks_like_path or not source:
-        raise UserError(
-            f"pretrained: expected a model folder, a hub id or builtin:NAME, got {source!r} (no such folder)"
-        )
-    return source
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

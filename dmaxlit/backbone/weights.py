@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dmaxlit.backbone.folder import model_of_weights, write_folder
+from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, add_adapters, merged
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
 from dmaxlit.backbone.sharding import load_shards, shard, whole_weights

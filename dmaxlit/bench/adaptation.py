@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.bench.files import write_json, write_results
+from dmaxlit.bench.files import write_results
 from dmaxlit.bench.rows import Row
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.errors import UserError
+from dmaxlit.files import write_json
 
 __all__ = ["METHODS", "AdaptationBench"]
 
@@ -145,7 +146,7 @@ class AdaptationBench:
         return carry_out("fit", [f"--config={recipe}", *fixed, *flags], kind)
 
     def _decode(self, method: str, seed: int, model: str) -> list[dict[str, Any]]:
-        from dmaxlit.evaluation import evaluate
+        from dmaxlit.evaluation.evaluate import evaluate
         from dmaxlit.loading import load
 
         module = load(model)

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from dmaxlit.backbone.mask_embedding import init_mask_embedding
-from dmaxlit.losses import ViewLoss
 from dmaxlit.module import DMaxModule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
+from dmaxlit.training.losses import ViewLoss
 
 __all__ = ["AutoregressiveModule"]
 

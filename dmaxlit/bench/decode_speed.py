@@ -14,7 +14,8 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench.loops import cached_loop, naive_loop
 from dmaxlit.bench.machine import random_denoiser
 from dmaxlit.bench.speed import SpeedBench
-from dmaxlit.decoding import BlockDecoder, ThresholdDecoder
+from dmaxlit.decoding import ThresholdDecoder
+from dmaxlit.engine import BlockDecoder
 from dmaxlit.errors import UserError
 
 __all__ = ["DecodeSpeedBench", "Measurement", "format_table"]

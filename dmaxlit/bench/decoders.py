@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_json, write_results
+from dmaxlit.bench.files import write_results
 from dmaxlit.errors import UserError
+from dmaxlit.files import write_json
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -99,7 +100,7 @@ class DecoderBench:
 
     def run(self) -> str:
         """Decode what is missing, write ``results.json`` and ``table.md``, and return the table."""
-        from dmaxlit.data.distill import weights_hash
+        from dmaxlit.files import weights_hash
         from dmaxlit.loading import load
 
         self.output.mkdir(parents=True, exist_ok=True)
@@ -126,8 +127,8 @@ class DecoderBench:
         return table
 
     def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Row:
-        from dmaxlit.decoding import Trace
-        from dmaxlit.evaluation import evaluate
+        from dmaxlit.engine import Trace
+        from dmaxlit.evaluation.evaluate import evaluate
         from dmaxlit.metrics import DecodingOrder, FinalizationParallelism
 
         task = module.task()

@@ -1,17 +1,11 @@
 """Result files that are whole or absent."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json", "write_results"]
+from dmaxlit.files import write_json
 
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    staging = path.with_suffix(".tmp")
-    staging.write_text(json.dumps(content, indent=1) + "\n")
-    staging.replace(path)
+__all__ = ["write_results"]
 
 
 def write_results(folder: Path, content: Any, table: str) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_json, write_results
+from dmaxlit.bench.files import write_results
 from dmaxlit.bench.rows import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.data.distill import DistillSettings, distill
 from dmaxlit.errors import UserError
+from dmaxlit.files import write_json
 
 __all__ = ["SelfCorrectionBench"]
 
@@ -148,7 +149,7 @@ class SelfCorrectionBench:
 
     def _fit(self, recipe: str, folder: Path, seed: int, overrides: Sequence[str]) -> None:
         """``dmaxlit fit`` with a recipe, without its callbacks, then export the last checkpoint."""
-        from dmaxlit.checkpoint import checkpoint_to_folder
+        from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
         from dmaxlit.cli import main
 
         fixed = [
@@ -165,7 +166,7 @@ class SelfCorrectionBench:
         checkpoint_to_folder(folder / "checkpoints" / "last.ckpt", folder / "model")
 
     def _decode(self, method: str, number: int, model: str) -> list[dict[str, Any]]:
-        from dmaxlit.evaluation import evaluate
+        from dmaxlit.evaluation.evaluate import evaluate
         from dmaxlit.loading import load
 
         module = load(model)

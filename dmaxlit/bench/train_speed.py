@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dmaxlit.backbone.activation_checkpointing import recompute_layers
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.recompute import recompute_layers
 from dmaxlit.bench.machine import random_denoiser
 from dmaxlit.bench.published import published_update
 from dmaxlit.bench.speed import SpeedBench

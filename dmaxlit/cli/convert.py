@@ -40,15 +40,15 @@ def convert(
             settings) take the place of the source's: what a model exported after training needs to be served by the
             published engine.
     """
-    from dmaxlit.backbone.conversion import convert as convert_checkpoint
-    from dmaxlit.backbone.conversion import refuse_existing
+    from dmaxlit.backbone.formats.convert import convert as convert_checkpoint
+    from dmaxlit.backbone.formats.convert import refuse_existing
     from dmaxlit.cli.quiet import hush
 
     hush()
     if Path(source).suffix != ".ckpt":
         form = convert_checkpoint(source, dest, to, max_shard_size, dtype, like)
     else:
-        from dmaxlit.checkpoint import checkpoint_to_folder
+        from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 
         refuse_existing(Path(dest))  # before the work of exporting
         with TemporaryDirectory(prefix=".dmaxlit-", dir=_existing(Path(dest).absolute().parent)) as folder:

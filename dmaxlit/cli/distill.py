@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
 from dmaxlit.data.distill import DistillSettings
 from dmaxlit.data.distill import distill as write_corpus
-from dmaxlit.data.tasks import Task
-from dmaxlit.data.tasks import task as task_by_name
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation import default_budget
+from dmaxlit.evaluation.evaluate import default_budget
+from dmaxlit.tasks import Task
+from dmaxlit.tasks import task as task_by_name
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule

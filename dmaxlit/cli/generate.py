@@ -10,9 +10,9 @@ from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_pro
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
-    from dmaxlit.data.tasks import Example
-    from dmaxlit.decoding import Generation
+    from dmaxlit.engine import Generation
     from dmaxlit.module import DMaxModule
+    from dmaxlit.tasks import Example
 
 __all__ = ["generate", "run"]
 
@@ -74,13 +74,13 @@ def generate(
             last group of four batches that was done.
         overwrite: Start --output over instead of going on with what was begun, and replace a file that is there.
         trace: Show each answer in the making, forward by forward.
-        trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.decoding.Trace reads it).
+        trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
-    from dmaxlit.answers import DecodeSettings
-    from dmaxlit.evaluation import default_budget
+    from dmaxlit.evaluation.batch_generate import DecodeSettings
+    from dmaxlit.evaluation.evaluate import default_budget
 
     if output is not None and (trace or trace_file):
         name = "trace" if trace else "trace_file"
@@ -104,7 +104,7 @@ def generate(
     if output is None:
         _print(module, given, settings, trace, trace_file, started)
         return
-    from dmaxlit.answers import write_answers
+    from dmaxlit.evaluation.batch_generate import write_answers
 
     done = write_answers(module, given, output, settings, overwrite=overwrite)
     judged = f", {done.correct} correct" if task is not None else ""
@@ -122,9 +122,9 @@ def _print(
     trace_file: str | None,
     started: float,
 ) -> None:
-    from dmaxlit.answers import answer
-    from dmaxlit.data.tasks import Example
-    from dmaxlit.decoding import Trace
+    from dmaxlit.engine import Trace
+    from dmaxlit.evaluation.batch_generate import answer
+    from dmaxlit.tasks import Example
 
     record = Trace() if trace or trace_file else None
     texts = [item.prompt if isinstance(item, Example) else item for item in given]
@@ -168,7 +168,7 @@ def _prompts(
     if number is not None and number < 1:
         raise UserError(f"num_prompts: expected at least 1, got {number}")
     if task is not None:
-        from dmaxlit.data.tasks import task as task_by_name
+        from dmaxlit.tasks import task as task_by_name
 
         return task_by_name(task, **(task_options or {})).examples("test", number or _TASK_PROMPTS)
     if task_options:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dmaxlit.backbone.tokenizer import BUILTIN_MODELS
+from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.cli.arguments import call, make_parser
-from dmaxlit.data.tasks import TASKS
 from dmaxlit.decoding import DECODERS
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
+from dmaxlit.tasks import TASKS
 
 __all__ = ["list_names", "run"]
 

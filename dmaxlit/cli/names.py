@@ -19,13 +19,13 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-import dmaxlit.lr_schedules
-import dmaxlit.optim  # noqa: F401  (from here on one of the optimisers there are)
+import dmaxlit.training.lr_schedules
+import dmaxlit.training.muon  # noqa: F401  (from here on one of the optimisers there are)
 from dmaxlit.cli.bases import without_base
-from dmaxlit.data.tasks import TASKS
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
+from dmaxlit.tasks import TASKS
 
 __all__ = ["PARSER_MODE", "SLOTS", "Slot", "class_path", "with_class_paths"]
 

@@ -11,24 +11,24 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dmaxlit.backbone.files import read_config
-from dmaxlit.backbone.folder import (
+from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
     model_from_config,
     read_metadata,
     require_known_type,
     was_trained_with_masks,
 )
-from dmaxlit.backbone.hub import CONFIG_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.sdar import block_length_of
+from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
-from dmaxlit.backbone.sdar import block_length_of
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens
 from dmaxlit.cli.training import DMaxCLI, carry_out
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NoiseStrategy, Prediction
-from dmaxlit.planning import Item, Setup, plan
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialIds
+from dmaxlit.training.memory_plan import Item, Setup, plan
 
 __all__ = ["format_plan", "run", "setup_of"]
 

@@ -12,10 +12,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
-from dmaxlit.callbacks.run_state import resume_logs
-from dmaxlit.checkpoint import read_checkpoint
+from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.run_state import resume_logs
+from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.errors import UserError
-from dmaxlit.sharded_checkpoint import is_sharded_checkpoint
 
 __all__ = ["find_checkpoint", "refuse_parts", "run_settings"]
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.decoding import RowTrace, TokenState
+from dmaxlit.engine import RowTrace, TokenState
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
 __all__ = ["print_trace"]

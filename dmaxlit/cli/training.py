@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
-from dmaxlit.checkpoint import read_checkpoint
-from dmaxlit.checkpoint_io import AtomicCheckpointIO
+from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
+from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.cli.arguments import with_options
 from dmaxlit.cli.bases import with_bases
 from dmaxlit.cli.messages import one_line
@@ -20,7 +20,7 @@ from dmaxlit.cli.names import PARSER_MODE, SLOTS, with_class_paths
 from dmaxlit.cli.quiet import hush
 from dmaxlit.cli.resume import find_checkpoint, refuse_parts, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
-from dmaxlit.data.corpus import SelfDistilledDataModule
+from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 

@@ -1,7 +1,6 @@
-"""Data: tasks, corpora of prompts with responses, and how they become batches."""
+"""Corpora of prompts with responses: written by a model, read, and made into batches."""
 
-from dmaxlit.data.corpus import SelfDistilledDataModule
+from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.data.distill import DistillSettings
-from dmaxlit.data.tasks import TASKS, Example, Task, task
 
-__all__ = ["TASKS", "DistillSettings", "Example", "SelfDistilledDataModule", "Task", "task"]
+__all__ = ["DistillSettings", "SelfDistilledDataModule"]

@@ -13,13 +13,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from tqdm.auto import tqdm
 
-from dmaxlit.data.partial import PartialCorpus, difference, place_for_file, read_json, write_json
-from dmaxlit.data.tasks import TASKS, Example, Task
+from dmaxlit.data.resumable_jsonl import PartialCorpus, difference
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.files import place_for_file, read_json, weights_hash, write_json
 from dmaxlit.randomness import stable_seed
+from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
 
-__all__ = ["DistillSettings", "Keep", "Manifest", "distill", "distill_for_training", "manifest_path", "weights_hash"]
+__all__ = ["DistillSettings", "Keep", "Manifest", "distill", "distill_for_training", "manifest_path"]
 
 Keep = Literal["finished", "correct", "all"]
 
@@ -150,15 +151,6 @@ def distill(
 def manifest_path(corpus: Path) -> Path:
     """Where the manifest of a corpus stands."""
     return corpus.with_name(corpus.name + ".manifest.json")
-
-
-def weights_hash(module: Any) -> str:
-    """SHA-256 over names, types, shapes and bytes of the model's weights; the same on every device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.backbone.model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _prompts(source: Task | Sequence[str], settings: DistillSettings) -> tuple[list[str], list[Example] | None]:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.registry import Registry
-from dmaxlit.soft import SoftTokens
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SoftTokens, SpecialIds
 
 __all__ = ["DECODERS", "BlockState", "Decoder", "Sampling", "SoftTokens"]
 
@@ -108,7 +107,7 @@ class Decoder(ABC):
     """Decides a block's tokens from one forward to the next.
 
     A decoder never calls the model and never waits for the device: everything is a tensor operation over all rows,
-    and a row's outcome does not depend on the other rows. The engine (:class:`dmaxlit.decoding.BlockDecoder`) owns the
+    and a row's outcome does not depend on the other rows. The engine (:class:`dmaxlit.engine.BlockDecoder`) owns the
     loop, the cache, the end of a response and the budgets.
 
     Args:
@@ -178,7 +177,7 @@ class Decoder(ABC):
         """Versions of the block that a forward reads beside the canvas (C): drafts to be verified, a shadow, ...
 
         They stand at the canvas's positions, see the same earlier blocks, and belong to the same forward; the engine
-        counts what they cost as :attr:`dmaxlit.decoding.DecodedRow.num_extra_blocks`.
+        counts what they cost as :attr:`dmaxlit.engine.DecodedRow.num_extra_blocks`.
         """
         return 0
 

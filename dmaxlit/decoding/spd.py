@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dmaxlit.decoding.base import DECODERS, BlockState, Decoder, SoftTokens
+from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.proposal import check_fraction, first_of, propose
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SoftTokens, SpecialIds
 
 __all__ = ["SPDDecoder"]
 

@@ -16,7 +16,7 @@ __all__ = ["Answer", "DecodeMeter"]
 
 
 class Answer(Protocol):
-    """What is counted of a decoded answer; see :class:`dmaxlit.decoding.Generation`."""
+    """What is counted of a decoded answer; see :class:`dmaxlit.engine.Generation`."""
 
     @property
     def num_tokens(self) -> int:

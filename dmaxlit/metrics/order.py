@@ -74,7 +74,7 @@ class FinalizationParallelism(RatioMetric):
         """Count an answer.
 
         Args:
-            finalized: ``[n]``, see :meth:`dmaxlit.decoding.RowTrace.finalized`.
+            finalized: ``[n]``, see :meth:`dmaxlit.engine.RowTrace.finalized`.
         """
         if len(finalized):
             self._add(torch.tensor(finalization_parallelism(finalized)), torch.tensor(1))
@@ -111,7 +111,7 @@ class DecodingOrder(RatioMetric):
         """Count an answer.
 
         Args:
-            finalized: ``[n]``, see :meth:`dmaxlit.decoding.RowTrace.finalized`.
+            finalized: ``[n]``, see :meth:`dmaxlit.engine.RowTrace.finalized`.
             block: ``[n]`` number of the block of each token.
         """
         groups = [finalized[block == number] for number in torch.unique(block)] if self.within_block else [finalized]

@@ -67,7 +67,7 @@ class Revisions(Metric):
         """Count an answer.
 
         Args:
-            timeline: ``[F, n]``, see :meth:`dmaxlit.decoding.RowTrace.timeline`.
+            timeline: ``[F, n]``, see :meth:`dmaxlit.engine.RowTrace.timeline`.
             reference: ``[n]`` the right tokens.
         """
         counts = count_revisions(timeline, reference)

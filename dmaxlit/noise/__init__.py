@@ -6,8 +6,6 @@ from dmaxlit.noise.confidence import ConfidenceNoise
 from dmaxlit.noise.editing import EditingNoise
 from dmaxlit.noise.masked import MaskedNoise
 from dmaxlit.noise.on_policy import OnPolicyNoise
-from dmaxlit.noise.rollout_k import RolloutKNoise
-from dmaxlit.noise.soft_on_policy import SoftOnPolicyNoise
 from dmaxlit.noise.uniform import UniformNoise
 
 __all__ = [
@@ -21,8 +19,6 @@ __all__ = [
     "NoiseStrategy",
     "OnPolicyNoise",
     "Prediction",
-    "RolloutKNoise",
-    "SoftOnPolicyNoise",
     "UniformNoise",
     "View",
     "Views",

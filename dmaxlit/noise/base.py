@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
-from dmaxlit.piecewise import Head, Score, pieces, piecewise_sum
+from dmaxlit.noise.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry
-from dmaxlit.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
-from dmaxlit.soft import SoftTokens
-from dmaxlit.tokens import CleanBatch
+from dmaxlit.tokens import CleanBatch, SoftTokens
+from dmaxlit.training.chunked_logits import Head, Score, pieces, piecewise_sum
 
 __all__ = ["NOISE", "Corruption", "Level", "NoiseStrategy", "Prediction", "View", "Views"]
 
@@ -182,4 +181,8 @@ class NoiseStrategy(ABC):
         return clean.with_masks(corruption.mask)
 
 
-NOISE: Registry[NoiseStrategy] = Registry("noise strategy", "noise", NoiseStrategy)
+_EXPERIMENTAL = ("rollout_k", "soft_on_policy")
+
+NOISE: Registry[NoiseStrategy] = Registry(
+    "noise strategy", "noise", NoiseStrategy, {name: f"dmaxlit.noise.experimental.{name}" for name in _EXPERIMENTAL}
+)

@@ -4,8 +4,8 @@ from typing import Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
+from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["ConfidenceNoise"]

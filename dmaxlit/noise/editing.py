@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.drawing import check_share, check_weights, draw
+from dmaxlit.noise.rollout import check_share, check_weights, draw
+from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["EditingNoise"]

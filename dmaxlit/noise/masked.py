@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, View, Views
+from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["MaskedNoise"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
-from dmaxlit.noise.drawing import check_rollout, check_weights, draw
+from dmaxlit.noise.rollout import check_rollout, check_weights, draw
+from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.schedules import AlphaSchedule
 from dmaxlit.tokens import CleanBatch
 
 __all__ = ["OnPolicyNoise"]

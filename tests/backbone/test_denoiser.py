@@ -7,8 +7,7 @@ from transformers import AutoModelForCausalLM
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
-from dmaxlit.soft import SoftTokens
-from dmaxlit.tokens import Role
+from dmaxlit.tokens import Role, SoftTokens
 from tests.conftest import TINY, make_batch, make_denoiser
 from tests.noise.test_contract import converse
 
@@ -92,9 +91,9 @@ def test_the_clean_tokens_of_a_block_are_hidden_from_its_own_noisy_half(denoiser
 
 
 def test_gradients_of_the_two_forms_agree(clean):
-    from dmaxlit.losses import view_loss
     from dmaxlit.module import DMaxModule
     from dmaxlit.randomness import RowGenerator
+    from dmaxlit.training.losses import view_loss
 
     gradients = []
     for form in ("cached", "doubled"):

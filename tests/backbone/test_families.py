@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
-from dmaxlit.data.tasks import TASKS
-from dmaxlit.decoding import BlockDecoder, make_decoder
+from dmaxlit.decoding import make_decoder
+from dmaxlit.engine import BlockDecoder
+from dmaxlit.tasks import TASKS
 from tests.conftest import make_batch
 from tests.test_module import QUIET, assert_same_weights, loader
 

@@ -3,7 +3,7 @@ from copy import deepcopy
 import torch
 
 from dmaxlit.backbone import Denoiser
-from tests.backbone.llada2_published import write_published
+from tests.backbone.formats.llada2_published import write_published
 
 
 def test_a_router_chooses_under_autocast_what_it_chooses_in_float32(tmp_path):

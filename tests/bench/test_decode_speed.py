@@ -6,8 +6,9 @@ from dmaxlit import UserError
 from dmaxlit.bench import DecodeSpeedBench
 from dmaxlit.bench.decode_speed import format_table
 from dmaxlit.bench.loops import cached_loop, naive_loop
-from dmaxlit.decoding import BlockDecoder, ThresholdDecoder
-from tests.decoding.models import lively_denoiser, make_prompts
+from dmaxlit.decoding import ThresholdDecoder
+from dmaxlit.engine import BlockDecoder
+from tests.engine.models import lively_denoiser, make_prompts
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -9,7 +9,7 @@ from dmaxlit import UserError
 from dmaxlit.bench import DecoderBench
 from dmaxlit.bench.decoders import CURVES, Curve
 from dmaxlit.decoding import DECODERS, make_decoder
-from dmaxlit.evaluation import evaluate
+from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.metrics import accuracy_under_parallelism
 
 FEW = (Curve("threshold", "threshold", (0.9, 0.0)), Curve("spd", options={"soft": False}))

@@ -4,8 +4,8 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.bench import SelfCorrectionBench
-from dmaxlit.bench.files import write_json
 from dmaxlit.bench.rows import STUDIES
+from dmaxlit.files import write_json
 
 
 def test_a_folder_without_the_recipes_is_refused(tmp_path):

@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 
-from dmaxlit import DMaxModule, UserError, piecewise
+from dmaxlit import DMaxModule, UserError
 from dmaxlit.bench import TrainSpeedBench
 from dmaxlit.bench.published import published_update
 from dmaxlit.noise import OnPolicyNoise
 from dmaxlit.randomness import RowGenerator
+from dmaxlit.training import chunked_logits as piecewise
 from tests.conftest import make_batch, make_denoiser
 
 

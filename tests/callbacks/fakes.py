@@ -6,9 +6,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dmaxlit import DMaxModule
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.data.tasks import task
-from dmaxlit.decoding import Generation, make_decoder
+from dmaxlit.decoding import make_decoder
+from dmaxlit.engine import Generation
 from dmaxlit.randomness import stable_seed
+from dmaxlit.tasks import task
 from tests.conftest import make_denoiser
 
 # What Lightning itself says on every run.

@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from rich.progress import Progress
 
-from dmaxlit.callbacks.display import progress_bar
+from dmaxlit.callbacks._display import progress_bar
 from tests.callbacks.fakes import make_trainer
 
 

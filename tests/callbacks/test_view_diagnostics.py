@@ -10,8 +10,8 @@ from dmaxlit.callbacks import ViewDiagnostics
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, events
 from tests.conftest import make_denoiser
-from tests.test_losses import slow_cross_entropy
 from tests.test_module import QUIET, loader, sgd
+from tests.training.test_losses import slow_cross_entropy
 
 pytestmark = LIGHTNING_WARNINGS
 

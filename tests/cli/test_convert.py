@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from tests.backbone.llada2_published import CONFIG, make_tensors, read_published, write_published
+from tests.backbone.formats.llada2_published import CONFIG, make_tensors, read_published, write_published
 
 
 @pytest.fixture(scope="module")

@@ -138,4 +138,4 @@ def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
     (answer, _) = answers(tiny)
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in ended.out
     assert f"\n{answer.num_forwards:4} " in ended.out
-    assert list(dmaxlit.decoding.Trace.load(tmp_path / "t.safetensors").rows) == [0]
+    assert list(dmaxlit.engine.Trace.load(tmp_path / "t.safetensors").rows) == [0]

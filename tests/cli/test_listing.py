@@ -1,6 +1,6 @@
-from dmaxlit.data.tasks import TASKS
 from dmaxlit.decoding import DECODERS
 from dmaxlit.noise import NOISE
+from dmaxlit.tasks import TASKS
 
 
 def test_every_registered_name_has_one_line_with_its_summary(dmax):

@@ -5,9 +5,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dmaxlit.cli.names import PARSER_MODE, SLOTS, class_path, with_class_paths
-from dmaxlit.data.tasks import TASKS
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE, OnPolicyNoise
+from dmaxlit.tasks import TASKS
 
 
 @pytest.mark.parametrize("name", ["on_policy", "OnPolicyNoise", "dmaxlit.noise.OnPolicyNoise"])
@@ -32,9 +32,9 @@ def test_what_is_no_strategy_is_refused_with_the_reason_and_the_known_names(name
     assert why in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["MuonAdamW", "dmaxlit.optim.MuonAdamW"])
+@pytest.mark.parametrize("name", ["MuonAdamW", "dmaxlit.training.muon.MuonAdamW"])
 def test_an_optimiser_goes_by_class_name_too(name):
-    assert class_path(Optimizer, name) == "dmaxlit.optim.MuonAdamW"
+    assert class_path(Optimizer, name) == "dmaxlit.training.muon.MuonAdamW"
 
 
 def test_of_two_schedules_of_one_name_lightning_s_is_meant():
@@ -102,7 +102,7 @@ def test_yaml_is_read_with_names_in_their_places_only():
     read = loaded("{model: {noise: uniform, other: uniform}, data: {task: {class_path: chain}}}")
     assert read["model"]["noise"] == {"class_path": "dmaxlit.noise.uniform.UniformNoise", "init_args": OWN}
     assert read["model"]["other"] == "uniform"
-    assert read["data"]["task"]["class_path"] == "dmaxlit.data.tasks.chain.ChainTask"
+    assert read["data"]["task"]["class_path"] == "dmaxlit.tasks.chain.ChainTask"
 
 
 def test_options_without_a_class_are_left_alone_to_change_the_class_configured_before():

@@ -1,7 +1,7 @@
 import pytest
 
-from dmaxlit.backbone.conversion import convert
-from tests.backbone.llada2_published import write_published
+from dmaxlit.backbone.formats.convert import convert
+from tests.backbone.formats.llada2_published import write_published
 
 
 def test_a_plan_is_printed_with_a_verdict(dmax, base, tiny):
@@ -22,7 +22,7 @@ def test_what_does_not_fit_says_why_and_fails(dmax, base):
 
 def test_sharing_and_settings_of_fit_count(dmax, base):
     alone = dmax("plan --gpus 4 --config", base).out
-    shared = dmax("plan --gpus 4 --trainer.strategy dmaxlit.strategy.FSDP2Strategy --config", base).out
+    shared = dmax("plan --gpus 4 --trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --config", base).out
     assert "each with its own model" in alone
     assert "shared (FSDP2)" in shared
     assert "1/4 of it" in " ".join(shared.replace("│", " ").split())

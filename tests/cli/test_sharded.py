@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from dmaxlit.sharded_checkpoint import is_sharded_checkpoint, weights_of_shards
+from dmaxlit.checkpoints.sharded import is_sharded_checkpoint, weights_of_shards
 from tests.cli.conftest import QUIET, data_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

@@ -1,4 +1,3 @@
-import json
 import os
 import runpy
 import subprocess
@@ -32,15 +31,3 @@ def run_script():
 @pytest.fixture(scope="session")
 def fake_module():
     return runpy.run_path(str(FAKE), run_name="fake_model")["FakeModule"]
-
-
-@pytest.fixture
-def write_rows(tmp_path):
-    def write(rows, name="corpus.jsonl"):
-        path = tmp_path / name
-        path.write_text(
-            "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
-        )
-        return str(path)
-
-    return write

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import lightning as L
 import torch
 
-from dmaxlit.data.tasks import ChainTask
+from dmaxlit.tasks import ChainTask
 
 
 def chain_value(prompt):
@@ -66,9 +66,8 @@ class FakeModule(L.LightningModule):
 
 if __name__ == "__main__":
     from dmaxlit.data import distill as distilling
-    from dmaxlit.data import partial
 
-    write_json = partial.write_json
+    write_json = files.write_json
     records: list[object] = []
 
     def write_or_die(path, value):
@@ -77,7 +76,7 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
         write_json(path, value)
 
-    partial.write_json = write_or_die
+    resumable_jsonl.__dict__["write_json"] = write_or_die
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
     module = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

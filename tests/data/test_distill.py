@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from dmaxlit.data.distill import DistillSettings, Manifest, distill, manifest_path, weights_hash
-from dmaxlit.data.tasks import ChainTask
+from dmaxlit.data.distill import DistillSettings, Manifest, distill, manifest_path
 from dmaxlit.errors import UserError
+from dmaxlit.files import weights_hash
+from dmaxlit.tasks import ChainTask
 from dmaxlit.version import __version__
 
 SETTINGS = DistillSettings(num_prompts=40, batch_size=2)

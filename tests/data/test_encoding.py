@@ -3,8 +3,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts
-from dmaxlit.data.tasks import ChainTask
 from dmaxlit.errors import UserError
+from dmaxlit.tasks import ChainTask
 from dmaxlit.tokens import Role
 
 TEMPLATE = (

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 
 def logits_of(*rows, vocab=SPECIAL.vocab_size):

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding.base import BlockState, Sampling, SoftTokens
+from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.proposal import check_fraction, first_of, top1
+from dmaxlit.tokens import SoftTokens
 
 
 def make_state(rows, offset=0, soft=True):

@@ -10,7 +10,7 @@ import torch
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, make_decoder, propose
 from dmaxlit.decoding.base import Decoder, Sampling
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
     "threshold at 0": ("threshold", {"threshold": 0.0}),

@@ -7,7 +7,7 @@ from dmaxlit import UserError
 from dmaxlit.decoding import EntropyBoundedDecoder
 from dmaxlit.decoding.proposal import entropy
 from tests.decoding.logits import fresh, run
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 
 def reference(logits, masked, gamma, proxy):

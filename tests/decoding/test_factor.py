@@ -5,7 +5,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.decoding import FactorDecoder
 from tests.decoding.logits import fresh, run
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask
 

@@ -3,7 +3,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.decoding import GenerateThenEditDecoder
 from tests.decoding.logits import fresh, run
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask
 

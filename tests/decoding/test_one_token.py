@@ -1,6 +1,6 @@
 from dmaxlit.decoding import OneTokenDecoder, ThresholdDecoder
 from tests.decoding.logits import fresh, run
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask
 

@@ -6,7 +6,7 @@ import torch
 from dmaxlit import UserError
 from dmaxlit.decoding import PSDDecoder, ThresholdDecoder
 from tests.decoding.logits import fresh, logits_of, run
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask
 

@@ -2,7 +2,7 @@ import torch
 
 from dmaxlit.decoding import WinoDecoder
 from tests.decoding.logits import logits_of
-from tests.decoding.scripted import SPECIAL
+from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask
 

@@ -1,7 +1,7 @@
 import torch
 
 from dmaxlit.noise import ComplementaryNoise
-from dmaxlit.schedules import CosineSchedule
+from dmaxlit.noise.schedules import CosineSchedule
 from tests.conftest import make_batch
 from tests.noise.test_contract import converse
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.losses import view_loss
 from dmaxlit.noise import ConfidenceNoise, MaskedNoise, Prediction
+from dmaxlit.training.losses import view_loss
 from tests.noise.test_contract import converse
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dmaxlit.noise import NOISE, Prediction
+from dmaxlit.noise.schedules import LevelCurriculum
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.schedules import LevelCurriculum
 from tests.conftest import make_batch
 
 NAMES = list(NOISE)

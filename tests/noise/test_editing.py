@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.losses import view_loss
 from dmaxlit.noise import EditingNoise, Prediction
+from dmaxlit.training.losses import view_loss
 from tests.conftest import make_batch
+from tests.noise.experimental.test_soft_on_policy import sharp_logits
 from tests.noise.test_contract import converse
-from tests.noise.test_soft_on_policy import sharp_logits
-from tests.test_losses import slow_cross_entropy
+from tests.training.test_losses import slow_cross_entropy
 
 
 def test_masks_and_wrong_tokens_are_disjoint_and_come_at_their_rates():

@@ -3,7 +3,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.noise import MaskedNoise
-from dmaxlit.schedules import CosineSchedule
+from dmaxlit.noise.schedules import CosineSchedule
 from tests.conftest import make_batch
 from tests.noise.test_contract import converse
 

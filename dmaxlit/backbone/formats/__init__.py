@@ -1,0 +1,1 @@
+"""What models look like on disk: folders, published checkpoints, and the way between them."""

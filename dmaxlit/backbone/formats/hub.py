@@ -1,0 +1,68 @@
+"""Model folders by name: local, shipped, or downloaded from the hub without anything that could run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from dmaxlit.errors import UserError
+
+__all__ = ["BUILTIN_MODELS", "CONFIG_AND_TOKENIZER", "WEIGHTS_AND_TOKENIZER", "fetch", "resolve_folder"]
+
+CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
+WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
+_UNWANTED = ("*/*",)  # other variants live in subfolders
+BUILTIN_MODELS = Path(__file__).parents[2] / "models"
+
+
+def resolve_folder(source: str) -> Path | str:
+    """A local folder, a shipped model (``builtin:NAME``), or else a hub id, which is returned as it is.
+
+    Raises:
+        UserError: If a shipped model of that name does not exist, or a path has no model in it.
+    """
+    if source.startswith("builtin:"):
+        name = source.removeprefix("builtin:")
+        if not (BUILTIN_MODELS / name / "config.json").is_file():
+            known = sorted(path.parent.name for path in BUILTIN_MODELS.glob("*/config.json"))
+            raise UserError(f"pretrained: unknown built-in model {name!r}; known: {', '.join(known) or 'none'}")
+        return BUILTIN_MODELS / name
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"pretrained: expected a model folder with a config.json, found none in {source!r}")
+        return path
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or path.exists()
+    if looks_like_path or not source:
+        raise UserError(
+            f"pretrained: expected a model folder, a hub id or builtin:NAME, got {source!r} (no such folder)"
+        )
+    return source
+
+
+def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
+    """The folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
+
+    Args:
+        source: Folder, ``builtin:NAME``, or hub id.
+        files: Patterns of the files to download; only such as are read, never run.
+
+    Raises:
+        UserError: If there is none, or the hub cannot be reached.
+    """
+    found = resolve_folder(source)
+    if isinstance(found, Path):
+        return found
+    try:
+        folder = Path(snapshot_download(found, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"pretrained: {source!r} is no folder here, and the hub cannot be reached to look for it there"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: {source!r} is no folder here, and no model on the hub ({reason})") from error
+    if not (folder / "config.json").is_file():
+        raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
+    return folder

@@ -1,0 +1,245 @@
+"""Model folders: what ``export`` writes and ``dmaxlit.load`` and transformers both read.
+
+``config.json``, ``model.safetensors`` and the tokenizer's files are transformers' own; ``dmaxlit.json`` adds what only
+we need: the block length and what the model was trained on.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dmaxlit.backbone.formats.llada2 import model_from_llada2
+from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
+from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
+from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
+from dmaxlit.backbone.formats.weight_files import read_config, weight_files
+from dmaxlit.backbone.transformers_internals import without_progress_bars
+from dmaxlit.errors import UserError
+from dmaxlit.files import staged
+
+__all__ = [
+    "METADATA_FILE",
+    "empty_model_from_folder",
+    "model_from_config",
+    "model_from_folder",
+    "model_of_weights",
+    "read_metadata",
+    "refuse_to_defer",
+    "require_known_type",
+    "was_trained_with_masks",
+    "write_folder",
+]
+
+METADATA_FILE = "dmaxlit.json"
+
+
+def read_metadata(folder: Path | str) -> dict[str, Any]:
+    """What ``dmaxlit.json`` in ``folder`` says; empty where there is none, as for other people's checkpoints.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"pretrained: {path} is not valid JSON ({error})") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"pretrained: expected an object in {path}, got {type(metadata).__name__}")
+    return metadata
+
+
+def require_known_type(stored: Mapping[str, Any], source: str) -> None:
+    """Refuse a model that could only be loaded by running the code it comes with.
+
+    Args:
+        stored: Content of its ``config.json``.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: If neither transformers nor we know its type.
+    """
+    model_type = stored.get("model_type")
+    if model_type not in (*MODEL_TYPES, SDAR) and model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"pretrained: expected a model type of transformers, {MODEL_TYPES[0]} or {SDAR}, got {model_type!r} in "
+            f"{source!r}; code that comes with a checkpoint is not run"
+        )
+
+
+@without_progress_bars()
+def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint's is run.
+
+    Raises:
+        UserError: If it is missing, damaged or incomplete.
+    """
+    stored = read_config(source)
+    if stored.get("model_type") in MODEL_TYPES:
+        return model_from_llada2(source, stored, attention, dtype)
+    if stored.get("model_type") == SDAR:
+        return model_from_sdar(source, stored, attention, dtype)
+    weight_files(source)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            trust_remote_code=False,
+            attn_implementation=attention,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        if "does not support an attention implementation" in reason:
+            raise UserError(
+                f"attn_implementation: expected eager for {reason.split()[0]}, which has no other, got {attention!r}"
+            ) from error
+        raise UserError(f"pretrained: cannot load a model from {str(source)!r} ({reason})") from error
+    model, info = loaded
+    problems = [key for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind, [])]
+    if problems:
+        raise UserError(
+            f"pretrained: {str(source)!r} lacks or misshapes {len(problems)} weights, "
+            f"for instance {min(map(str, problems))}"
+        )
+    assert isinstance(model, PreTrainedModel), "transformers gives a model"
+    return model
+
+
+def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is of a published diffusion model, whose vocabulary has its mask token already."""
+    return came_from_llada2(stored) or block_length_of(stored) is not None
+
+
+def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose weights cannot be read slice by slice.
+
+    Raises:
+        UserError: If it is a published one.
+    """
+    if stored.get("model_type") in (*MODEL_TYPES, SDAR):
+        raise UserError(
+            f"backbone.defer: expected the form of transformers, got a published checkpoint; "
+            f"`dmaxlit convert {source} FOLDER` writes it"
+        )
+
+
+def empty_model_from_folder(
+    source: Path, stored: Mapping[str, Any], attention: str, dtype: torch.dtype
+) -> PreTrainedModel:
+    """The model of a folder on the meta device: shapes without weights; only the config is read.
+
+    Args:
+        source: The folder.
+        stored: Its config.json.
+        attention: Attention implementation.
+        dtype: Type of the parameters.
+
+    Raises:
+        UserError: If the config is none that is known.
+    """
+    try:
+        if stored.get("model_type") in MODEL_TYPES:
+            config: PretrainedConfig = to_glm(dict(stored), str(source))
+        elif stored.get("model_type") == SDAR:
+            config = to_qwen3(stored, str(source))
+        else:
+            config = AutoConfig.from_pretrained(source)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention, dtype=dtype
+            )
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason})") from error
+    return model
+
+
+def model_from_config(
+    config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, attention: str, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A fresh model; vocabulary size and special ids are the tokenizer's.
+
+    Raises:
+        UserError: If the model type is missing or unknown, or a setting is.
+    """
+    settings = dict(config)
+    model_type = settings.pop("model_type", None)
+    if not isinstance(model_type, str):
+        raise UserError(f"backbone.config: expected a model_type such as qwen3, got {model_type!r}")
+    settings.setdefault("vocab_size", len(tokenizer))
+    if settings["vocab_size"] < len(tokenizer):
+        raise UserError(
+            f"backbone.config.vocab_size: expected at least the tokenizer's {len(tokenizer)}, "
+            f"got {settings['vocab_size']}"
+        )
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    try:
+        built = AutoConfig.for_model(model_type, **{**ids, **settings})
+        unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
+        if unknown:
+            raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(built, attn_implementation=attention, dtype=dtype)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason})") from error
+    return model
+
+
+def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """A model to be saved: of the weights given, which must be all of them, in their own type."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(weights, assign=True)
+    model.tie_weights()
+    return model
+
+
+@without_progress_bars()
+def write_folder(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    metadata: dict[str, Any],
+    weights: dict[str, Tensor] | None = None,
+) -> None:
+    """Write a model folder whole or not at all; an existing one is replaced only once the new one is complete.
+
+    Args:
+        folder: Where.
+        model: The model.
+        tokenizer: Its tokenizer.
+        metadata: What ``dmaxlit.json`` is to hold.
+        weights: The weights, where the model itself holds only a part of them.
+
+    Raises:
+        UserError: If ``folder`` exists and is something else than a model folder of ours, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
+    with staged(folder, "output") as staging:
+        model.save_pretrained(staging, state_dict=weights)
+        tokenizer.save_pretrained(staging)
+        (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")

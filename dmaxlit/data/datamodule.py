@@ -1,0 +1,273 @@
+"""The data module: a corpus of prompts with responses to learn from, and a task's prompts to be judged on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.corpus_reader import Row, read_corpus
+from dmaxlit.data.dataset import Collate, PackedPairs, pack
+from dmaxlit.data.distill import DistillSettings, distill_for_training
+from dmaxlit.data.encoding import EosFill, check_eos_fill
+from dmaxlit.data.sampling import ResumableLoader, RowSampler
+from dmaxlit.errors import UserError
+from dmaxlit.randomness import run_seed
+from dmaxlit.tasks import TASKS, Example, Split, Task
+from dmaxlit.tasks import task as task_by_name
+from dmaxlit.tasks.records import BadRows, OnBadRow
+
+__all__ = ["SelfDistilledDataModule"]
+
+
+class SelfDistilledDataModule(L.LightningDataModule):
+    """Pairs of prompt and response to learn from, and prompts with a checker to be judged on.
+
+    Training rows come from a corpus, usually one that the model wrote itself (self-distillation, DMax section 3.1), or
+    from the task's own worked responses when there is none (pretraining). Validation and test prompts come from the
+    task, whose splits share no prompt. The order of training rows depends on seed and epoch alone.
+
+    Args:
+        corpus: One or more ``.jsonl`` or ``.parquet`` files or hub ids (``name`` or ``name:config``) with columns
+            ``prompt``/``response``, ``question``/``answer`` or chat ``messages``. None: the task's own responses.
+        task: Registered name of the task, or a task.
+        task_options: Options of a task given by name.
+        num_train: Training rows taken from the task when there is no corpus.
+        num_val: Validation prompts.
+        num_test: Test prompts.
+        batch_size: Training rows of one rank's batch.
+        eval_batch_size: Prompts of one rank's batch in validation and test.
+        max_length: Tokens of a row, EOS included; None for the model's context length.
+        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first, a number gives their count.
+        on_bad_row: Rows that cannot be used are refused with file and row number (``error``), or dropped, counted and
+            reported (``skip``).
+        hub_split: Split of a hub data set.
+        num_workers: Loader processes; they do not change the order or the content of batches.
+        seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
+        distill: Write the corpus with the model itself if the file is not there yet; None: a missing file is an error.
+
+    Raises:
+        UserError: For a setting out of range, or neither corpus nor task.
+    """
+
+    def __init__(
+        self,
+        corpus: str | list[str] | None = None,
+        task: Task | str | None = None,
+        task_options: dict[str, Any] | None = None,
+        num_train: int = 10_000,
+        num_val: int = 128,
+        num_test: int = 1000,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        max_length: int | None = None,
+        eos_fill: EosFill = "block",
+        on_bad_row: OnBadRow = "error",
+        hub_split: str = "train",
+        num_workers: int = 0,
+        seed: int | None = None,
+        distill: DistillSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
+        if task_options and not isinstance(task, str):
+            raise UserError(f"task_options: expected a task given by name, got {task!r}")
+        self.task: Task | None = task_by_name(task, **(task_options or {})) if isinstance(task, str) else task
+        if not self.corpora and self.task is None:
+            raise UserError("data: expected a corpus or a task, got neither")
+        sizes = {"num_train": num_train, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, least, value in [(name, 1, value) for name, value in sizes.items()] + [
+            ("num_val", 0, num_val),
+            ("num_test", 0, num_test),
+            ("num_workers", 0, num_workers),
+        ]:
+            if value < least:
+                raise UserError(f"{name}: expected at least {least}, got {value}")
+        check_eos_fill(eos_fill)
+        BadRows(on_bad_row)
+        self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
+        self.hub_split, self.distill = hub_split, distill
+        self.seed = run_seed() if seed is None else seed
+        if distill is not None:
+            distill.check()
+            if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
+                raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
+            self.prepare_data_per_node = False
+        self._dry_folder: TemporaryDirectory[str] | None = None
+        self._bound: tuple[PreTrainedTokenizerBase, int, int] | None = None
+        self._train: PackedPairs | None = None
+        self._examples: dict[Split, list[Example]] = {}
+
+    @property
+    def task_name(self) -> str | None:
+        """Registered name of the task, or None."""
+        return None if self.task is None else TASKS.name_of(type(self.task))
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase, block_length: int, max_length: int) -> None:
+        """Say what rows are encoded for; only needed without a trainer, which knows its model.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            block_length: Length of the blocks of the grid.
+            max_length: The model's context length.
+        """
+        self._bound = (tokenizer, block_length, max_length)
+
+    def prepare_data(self) -> None:
+        """Distil the corpus if it is to be and is not there yet; in one process, before training.
+
+        Under ``fast_dev_run`` one batch of prompts goes to a temporary folder instead, and every answer is kept, so
+        that a dry run leaves nothing behind and works with a model that has learnt nothing yet.
+
+        Raises:
+            UserError: If distilling fails; see :func:`~dmaxlit.data.distill.distill`.
+        """
+        trainer = self.trainer
+        if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        corpus, settings = Path(self.corpora[0]), self.distill
+        if getattr(trainer, "fast_dev_run", False):
+            if corpus.exists():
+                return
+            self._dry_folder = TemporaryDirectory(prefix="dmaxlit-")
+            corpus = Path(self._dry_folder.name) / corpus.name
+            settings = replace(settings, num_prompts=min(settings.num_prompts, self.batch_size), keep="all")
+        module: Any = trainer.lightning_module
+        if not corpus.exists() and getattr(module.backbone, "is_deferred", False):
+            raise UserError(
+                f"distill: expected {str(corpus)!r} to be there, or weights to write it with, which backbone.defer "
+                "reads later; write it first, with `dmaxlit distill`"
+            )
+        distill_for_training(trainer, self.task, corpus, settings)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and encode what the stage needs.
+
+        Raises:
+            UserError: For a corpus that is missing, empty, or holds a bad row under ``on_bad_row="error"``.
+        """
+        if stage in ("fit", None) and self._train is None:
+            self._share_dry_corpus()
+            tokenizer, block_length, max_length = self._binding()
+            bad = BadRows(self.on_bad_row)
+            limit = min(max_length, self.max_length or max_length)
+            self._train = pack(self._rows(bad), tokenizer, block_length, limit, self.eos_fill, bad)
+        used_by: dict[Split, tuple[str | None, ...]] = {
+            "val": ("fit", "validate", None),
+            "test": ("test", "predict", None),
+        }
+        for split, stages in used_by.items():
+            if stage in stages and self.task is not None and split not in self._examples:
+                self._examples[split] = self.task.examples(split, self.num_examples[split])
+
+    def teardown(self, stage: str) -> None:
+        """Remove what a dry run wrote."""
+        if self._dry_folder is not None:
+            self._dry_folder.cleanup()
+            self._dry_folder = None
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each row in the corpus.
+
+        Raises:
+            UserError: If there are fewer rows than ranks.
+        """
+        if self._train is None:
+            raise UserError("data: expected setup('fit') before train_dataloader()")
+        rank, world = self._place()
+        if len(self._train) < world:
+            raise UserError(f"corpus: expected at least one row for each of {world} ranks, found {len(self._train)}")
+        tokenizer, block_length, _ = self._binding()
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        sampler = RowSampler(len(self._train), self.batch_size, world, rank, shuffle=True, seed=self.seed)
+        return ResumableLoader(
+            self._train, sampler, num_workers=self.num_workers, collate_fn=Collate(pad, block_length)
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Batches of ``examples`` with ``index`` ``[B]``; none without a task."""
+        return self._eval_loaders("val")
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Batches of ``examples`` with ``index`` ``[B]``; none without a task."""
+        return self._eval_loaders("test")
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """The test prompts."""
+        return self._eval_loaders("test")
+
+    def fingerprint(self) -> str:
+        """Of the training rows; two runs can only go on from each other where it is the same."""
+        return "no rows" if self._train is None else self._train.fingerprint()
+
+    def places(self, indices: Sequence[int]) -> list[str]:
+        """Where training rows stand, as file and row; the corpus is read again for it.
+
+        Args:
+            indices: As in a batch's ``index``.
+        """
+        if self._train is None:
+            raise UserError("data: expected setup('fit') before places()")
+        wanted = {int(self._train.numbers[index]): index for index in indices}
+        found: dict[int, str] = {}
+        for number, row in enumerate(self._rows(BadRows("skip"))):
+            if number in wanted:
+                found[wanted[number]] = row.place
+            if len(found) == len(wanted):
+                break
+        return [found[index] for index in indices]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch's tensors. Examples are no tensors, and stay; Lightning would refuse to look into them."""
+        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+    def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
+        examples = self._examples.get(split)
+        if not examples:
+            return []
+        rank, world = self._place()
+        sampler = RowSampler(len(examples), self.eval_batch_size, world, rank, shuffle=False)
+        numbered: Any = list(enumerate(examples))
+        return [DataLoader(numbered, batch_size=self.eval_batch_size, sampler=sampler, collate_fn=_collate_examples)]
+
+    def _share_dry_corpus(self) -> None:
+        trainer = self.trainer
+        if self.distill is not None and trainer is not None and getattr(trainer, "fast_dev_run", False):
+            folder = None if self._dry_folder is None else self._dry_folder.name
+            folder = trainer.strategy.broadcast(folder)
+            if folder is not None:
+                self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
+
+    def _binding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
+        if self._bound is not None:
+            return self._bound
+        if self.trainer is None:
+            raise UserError("data: expected a trainer or a call of bind(tokenizer, block_length, max_length)")
+        module: Any = self.trainer.lightning_module
+        return module.tokenizer, module.backbone.block_length, module.backbone.max_length
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _rows(self, bad: BadRows) -> Iterator[Row]:
+        for source in self.corpora:
+            yield from read_corpus(source, self.hub_split, bad)
+        if not self.corpora and self.task is not None:
+            for number, example in enumerate(self.task.examples("train", self.num_examples["train"]), start=1):
+                if example.response is None:
+                    raise UserError(
+                        f"corpus: task {self.task_name!r} has no worked responses to learn from; give a corpus"
+                    )
+                yield Row(example.prompt, example.response, f"task {self.task_name}, example {number}")
+
+
+def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
+    return {"index": torch.tensor([index for index, _ in items]), "examples": [example for _, example in items]}

@@ -1,0 +1,131 @@
+"""Encoded rows, packed into one flat tensor, and how they are put together into batches."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.corpus_reader import Row
+from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_responses, eos_count
+from dmaxlit.errors import UserError
+from dmaxlit.tasks.records import BadRows
+from dmaxlit.tokens import Role
+
+__all__ = ["Collate", "PackedPairs", "pack"]
+
+_CHUNK = 4096  # rows the tokenizer gets at once
+
+Item = tuple[int, Tensor, int]
+
+
+class PackedPairs(Dataset[Item]):
+    """Encoded pairs, one after the other in a single tensor: small, quick to fork and to share.
+
+    Args:
+        ids: ``[tokens]`` token ids of all pairs.
+        ends: ``[rows]`` where each pair ends in ``ids``.
+        prompt_lengths: ``[rows]`` how many tokens of each pair are prompt.
+        numbers: ``[rows]`` which of the rows read each pair was; rows that are too long leave gaps. Default: no gaps.
+    """
+
+    def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor, numbers: Tensor | None = None) -> None:
+        self.ids, self.ends, self.prompt_lengths = ids, ends, prompt_lengths
+        self.numbers = torch.arange(len(ends)) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def fingerprint(self) -> str:
+        """Number of rows, and a checksum of their tokens: the same for the same rows in the same order."""
+        digest = hashlib.sha256()
+        for part in (self.ids, self.ends, self.prompt_lengths):
+            digest.update(part.contiguous().numpy().data)
+        return f"{len(self)} rows, {digest.hexdigest()[:16]}"
+
+    def __getitem__(self, index: int) -> Item:
+        """(row number, ids, length of the prompt)."""
+        begin = int(self.ends[index - 1]) if index else 0
+        return index, self.ids[begin : int(self.ends[index])], int(self.prompt_lengths[index])
+
+
+class Collate:
+    """Pads pairs to a common length, a multiple of the block length, and gives every position its role.
+
+    Args:
+        pad_id: Filling id.
+        block_length: Length of the blocks of the grid.
+    """
+
+    def __init__(self, pad_id: int, block_length: int) -> None:
+        self.pad_id, self.block_length = pad_id, block_length
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """``ids`` and ``roles`` ``[batch, length]``, ``index`` ``[batch]``."""
+        blocks = -(-max(len(ids) for _, ids, _ in items) // self.block_length)
+        shape = (len(items), blocks * self.block_length)
+        ids = torch.full(shape, self.pad_id, dtype=torch.long)
+        roles = torch.full(shape, int(Role.PAD), dtype=torch.long)
+        for row, (_, tokens, prompt_length) in enumerate(items):
+            ids[row, : len(tokens)] = tokens
+            roles[row, :prompt_length] = int(Role.PROMPT)
+            roles[row, prompt_length : len(tokens)] = int(Role.RESPONSE)
+        return {"ids": ids, "roles": roles, "index": torch.tensor([index for index, _, _ in items])}
+
+
+def pack(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    block_length: int,
+    max_length: int,
+    eos_fill: EosFill,
+    bad: BadRows,
+) -> PackedPairs:
+    """Encode rows, each as :func:`~dmaxlit.data.encoding.encode_pair` does.
+
+    Args:
+        rows: The pairs.
+        tokenizer: The model's tokenizer.
+        block_length: Length of the blocks of the grid.
+        max_length: Tokens a sequence may have, EOS fill included; only whole blocks of it count.
+        eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`.
+        bad: Receives the rows that are too long.
+
+    Raises:
+        UserError: If no row is left, or under the policy ``error`` for the first that is too long.
+    """
+    check_eos_fill(eos_fill)
+    limit = max_length // block_length * block_length
+    if limit < block_length:
+        raise UserError(f"max_length: expected at least one block of {block_length}, got {max_length}")
+    ids: list[Tensor] = []
+    lengths: list[int] = []
+    prompt_lengths: list[int] = []
+    numbers: list[int] = []
+    source, begin = iter(rows), 0
+    while chunk := list(islice(source, _CHUNK)):
+        prompts = encode_prompts(tokenizer, [row.prompt for row in chunk])
+        responses = encode_responses(tokenizer, [row.response for row in chunk])
+        for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
+            if len(prompt) >= limit:
+                bad.add(row.place, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
+                continue
+            fill = eos_count(len(prompt) + len(response), block_length, eos_fill)
+            length = len(prompt) + len(response) + fill
+            if length > limit:
+                bad.add(row.place, "is too long", f"{length} tokens with EOS, at most {limit}")
+                continue
+            ids.append(torch.tensor(prompt + response + [tokenizer.eos_token_id] * fill, dtype=torch.int32))
+            lengths.append(length)
+            prompt_lengths.append(len(prompt))
+            numbers.append(number)
+        begin += len(chunk)
+    bad.report(len(lengths))
+    if not lengths:
+        raise UserError("corpus: expected at least one usable row, found none")
+    return PackedPairs(
+        torch.cat(ids), torch.tensor(lengths).cumsum(0), torch.tensor(prompt_lengths), torch.tensor(numbers)
+    )

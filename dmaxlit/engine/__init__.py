@@ -1,0 +1,24 @@
+"""The engine: decodes prompts block by block with a model and a decoder."""
+
+from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.engine.events import ForwardEvent
+from dmaxlit.engine.generation import Generation
+from dmaxlit.engine.mixin import Generates
+from dmaxlit.engine.request import DecodedRow
+from dmaxlit.engine.sampler import Sampler
+from dmaxlit.engine.stream import Draft, drafts
+from dmaxlit.engine.trace import RowTrace, TokenState, Trace
+
+__all__ = [
+    "BlockDecoder",
+    "DecodedRow",
+    "Draft",
+    "ForwardEvent",
+    "Generates",
+    "Generation",
+    "RowTrace",
+    "Sampler",
+    "TokenState",
+    "Trace",
+    "drafts",
+]

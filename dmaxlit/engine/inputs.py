@@ -1,0 +1,22 @@
+"""What the model is fed for a state: tokens, mixtures of tokens (hybrid embeddings), and further versions."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dmaxlit.backbone.soft_embedding import blend, embed_mixtures
+from dmaxlit.decoding.base import BlockState
+
+__all__ = ["blend", "input_embeddings"]
+
+
+def input_embeddings(embed: Callable[[Tensor], Tensor], state: BlockState) -> Tensor:
+    """What the model is fed for the blocks of ``state``, ``[R, (1 + C) T, width]``, the canvas first.
+
+    Mixtures where the state has them, else tokens.
+    """
+    canvas = embed_mixtures(embed, state.ids, state.soft)
+    if state.copies is None:
+        return canvas
+    return torch.cat([canvas, embed(state.copies.flatten(1))], 1)

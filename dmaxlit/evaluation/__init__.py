@@ -1,0 +1,1 @@
+"""Decoding examples and judging the answers."""

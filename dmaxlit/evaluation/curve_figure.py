@@ -1,0 +1,117 @@
+"""The accuracy-TPF curve: what parallelism costs, decoder by decoder."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from dmaxlit.evaluation.evaluate import DecodeResult
+
+__all__ = ["CurvePoint", "curve_figure", "curve_table"]
+
+_LABEL_WIDTH, _LABEL_STEP = 26.0, 14.0  # room a threshold takes on the page, in pixels
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One decoder at one threshold.
+
+    Args:
+        threshold: Value of the option that is varied; None for a decoder without one.
+        result: What it did.
+    """
+
+    threshold: float | None
+    result: DecodeResult
+
+
+def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> Figure:
+    """Accuracy against TPF, one line a decoder, each point named by its threshold.
+
+    TPF is on a logarithmic axis: equal steps are equal speed-ups. Bars are 95% intervals. The vertical lines are the
+    ceilings at one and at two forwards a block, for the answers of the most accurate point.
+
+    Args:
+        curves: Points of each decoder, by its label.
+        title: Stands above the figure.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (label, points) in enumerate(curves.items()):
+        _draw_line(axes, label, points, f"C{place}")
+    results = [point.result for points in curves.values() for point in points]
+    if results:
+        ceiling = max(results, key=lambda result: result.accuracy).tpf_ceiling
+        axes.axvline(ceiling, color="black", lw=1, ls="--", label=f"ceiling, 1 forward a block ({ceiling:.1f})")
+        axes.axvline(ceiling / 2, color="black", lw=1, ls=":", label=f"2 forwards a block ({ceiling / 2:.1f})")
+        tpfs = [result.tpf for result in results] + [1.0, ceiling]
+        axes.set_xlim(min(tpfs) / 1.15, max(tpfs) * 1.15)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %", ylim=(-6, 114), title=title)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(alpha=0.3)
+    if results:
+        axes.legend(loc="best", fontsize="small", framealpha=0.9)
+    _name_points(axes, curves)
+    return figure
+
+
+def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], color: str) -> None:
+    x = [point.result.tpf for point in points]
+    y = [100 * point.result.accuracy for point in points]
+    intervals = [point.result.accuracy_interval() for point in points]
+    below = [max(0.0, value - 100 * low) for value, (low, _) in zip(y, intervals, strict=True)]
+    above = [max(0.0, 100 * high - value) for value, (_, high) in zip(y, intervals, strict=True)]
+    axes.errorbar(
+        x, y, yerr=[below, above], color=color, marker="o", ms=4, lw=1.5, elinewidth=0.7, capsize=2, label=label
+    )
+
+
+def _name_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
+    """Write its threshold over or under each point, at the nearest height where it covers no other."""
+    axes.figure.canvas.draw()  # settles where points lie on the page
+    frame, points_per_pixel = axes.get_window_extent(), 72 / axes.figure.dpi
+    spots = [(point.result.tpf, 100 * point.result.accuracy) for points in curves.values() for point in points]
+    taken = [tuple(axes.transData.transform(spot)) for spot in spots]
+    for place, points in enumerate(curves.values()):
+        for point in points:
+            spot = (point.result.tpf, 100 * point.result.accuracy)
+            if point.threshold is None or not math.isfinite(spot[0]):
+                continue
+            x, y = axes.transData.transform(spot)
+            sides = (1, -1) if place % 2 == 0 else (-1, 1)
+            heights = [side * (1 + nth) * _LABEL_STEP for nth in range(len(taken) + 1) for side in sides]
+            heights.sort(key=lambda h: not frame.y0 < y + h < frame.y1)  # within the frame if possible
+            height = next(
+                h for h in heights if all(abs(x - u) > _LABEL_WIDTH or abs(y + h - v) >= _LABEL_STEP for u, v in taken)
+            )
+            taken.append((x, y + height))
+            axes.annotate(
+                f"{point.threshold:g}",
+                spot,
+                (0, height * points_per_pixel),
+                textcoords="offset points",
+                color=f"C{place}",
+                fontsize=8,
+                ha="center",
+                va="center",
+                in_layout=False,
+                bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+            )
+
+
+def curve_table(curves: Mapping[str, Sequence[CurvePoint]]) -> list[dict[str, object]]:
+    """The points of all curves as plain values for JSON: ``label``, ``threshold`` and all of the result."""
+    return [
+        {"label": label, "threshold": point.threshold, **point.result.to_dict()}
+        for label, points in curves.items()
+        for point in points
+    ]

@@ -1,0 +1,220 @@
+"""Judging a model: one decoder on one set of examples, in one row of a table."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dmaxlit.data.encoding import encode_prompts
+from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.engine import Generation
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.results import DecodeResult, format_table
+from dmaxlit.metrics import DecodeMeter
+from dmaxlit.tasks import Example
+
+if TYPE_CHECKING:
+    from dmaxlit.module import DMaxModule
+
+__all__ = [
+    "DecodeResult",
+    "DecoderSpec",
+    "count_answers",
+    "default_budget",
+    "evaluate",
+    "format_table",
+    "summarize",
+    "warm_up",
+]
+
+_SWEPT = ("tau_dec", "threshold")
+_WARM_UP_FORWARDS = 4
+_DEFAULT_BUDGET = 256
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """A decoder with its options.
+
+    Args:
+        name: Registered name, for instance ``spd``.
+        options: Options of its constructor.
+        label: What it is called in tags and tables; default the name.
+        sweep: Its option that an accuracy-TPF curve varies; default ``tau_dec`` or ``threshold`` if it has one.
+
+    Raises:
+        UserError: For an unknown name or option, or an option out of range.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    sweep: str | None = None
+
+    def __post_init__(self) -> None:
+        make_decoder(self.name, **self.options)
+        if self.label is not None and not self.label.strip():
+            raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
+        if self.sweep is not None and self.sweep not in self._known():
+            known = ", ".join(self._known())
+            raise UserError(f"sweep: decoder {self.name!r} has no option {self.sweep!r}; known: {known}")
+
+    @property
+    def tag(self) -> str:
+        """The label, or the name."""
+        return self.label or self.name
+
+    @property
+    def title(self) -> str:
+        """The label, or the name with its options."""
+        return self.label or " ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+    @property
+    def swept(self) -> str | None:
+        """The option a curve varies, or None if there is none."""
+        return self.sweep or next((name for name in _SWEPT if name in self._known()), None)
+
+    def at(self, threshold: float) -> DecoderSpec:
+        """This decoder with its swept option at ``threshold``.
+
+        Raises:
+            UserError: If it has none, or the value is out of range.
+        """
+        if self.swept is None:
+            raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
+        return DecoderSpec(self.name, {**self.options, self.swept: threshold}, self.label, self.sweep)
+
+    def _known(self) -> list[str]:
+        return list(inspect.signature(DECODERS.get(self.name)).parameters)
+
+
+def evaluate(
+    module: DMaxModule,
+    examples: Sequence[Example],
+    decoder: str = "spd",
+    options: dict[str, Any] | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> DecodeResult:
+    """Decode examples and judge the answers, in this process alone.
+
+    Time is taken around the whole call of ``generate``; a short warm-up on the first batch comes before it.
+
+    Args:
+        module: The model.
+        examples: Prompts with their checkers.
+        decoder: Registered name of the decoder.
+        options: Its options.
+        max_new_tokens: Budget of tokens for each answer. Default: the budget of the task the model was trained on.
+        batch_size: Rows that share a forward.
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: For no examples, an unknown decoder or option, or a prompt longer than the context.
+    """
+    if not examples:
+        raise UserError("examples: expected at least one, got an empty list")
+    spec = DecoderSpec(decoder, dict(options or {}))
+    budget = default_budget(module) if max_new_tokens is None else max_new_tokens
+    meter = DecodeMeter(module.backbone.block_length)
+    warm_up(module, examples[:batch_size], spec, budget)
+    count_answers(meter, module, examples, spec, budget, batch_size, progress)
+    return summarize(meter, spec)
+
+
+def default_budget(module: DMaxModule) -> int:
+    """Budget of tokens for an answer: that of the task the model was trained on, or 256."""
+    task = module.task()
+    return _DEFAULT_BUDGET if task is None else task.max_new_tokens
+
+
+def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, max_new_tokens: int) -> None:
+    """Run a few forwards of one batch, so that what happens only once is not timed."""
+    prompts = [example.prompt for example in examples]
+    if prompts:
+        module.generate(
+            prompts,
+            spec.name,
+            max_new_tokens=max_new_tokens,
+            batch_size=len(prompts),
+            max_forwards=_WARM_UP_FORWARDS,
+            **spec.options,
+        )
+
+
+def count_answers(
+    meter: DecodeMeter,
+    module: DMaxModule,
+    examples: Sequence[Example],
+    spec: DecoderSpec,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    progress: bool | Callable[[int], object] = False,
+) -> list[tuple[Generation, bool]]:
+    """Decode examples, timed, and add them to a meter.
+
+    Args:
+        meter: What counts them.
+        module: The model.
+        examples: Prompts with their checkers; none do nothing.
+        spec: The decoder.
+        max_new_tokens: Budget of tokens for each answer.
+        batch_size: Rows that share a forward.
+        progress: Show a progress bar, or call this with the number of answers finished since the last call.
+
+    Returns:
+        Each answer, with whether it is right.
+    """
+    if not examples:
+        return []
+    prompts = [example.prompt for example in examples]
+    device = module.backbone.device
+    begin = _now(device)
+    answers = module.generate(
+        prompts, spec.name, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress, **spec.options
+    )
+    seconds = _now(device) - begin
+    right = [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)]
+    meter.update(answers, right, [len(ids) for ids in encode_prompts(module.tokenizer, prompts)], seconds)
+    return list(zip(answers, right, strict=True))
+
+
+def summarize(meter: DecodeMeter, spec: DecoderSpec) -> DecodeResult:
+    """What a meter has counted, over all ranks. Every rank must call it."""
+    right, answers = meter.accuracy.counts()
+    tokens, forwards = meter.tpf.counts()
+    per_answer, _ = meter.published.counts()
+    blocks = meter.ceiling.counts()[1]
+    seconds = meter.tps.counts()[1]
+    return DecodeResult(
+        decoder=spec.name,
+        options=dict(spec.options),
+        num_examples=int(answers),
+        accuracy=_over(right, answers),
+        tpf=_over(tokens, forwards),
+        tpf_published=_over(per_answer, answers),
+        tpf_ceiling=_over(tokens, blocks),
+        forwards_per_answer=_over(forwards, answers),
+        tokens_per_second=_over(tokens, seconds),
+        finished=_over(*meter.finished.counts()),
+        capped_blocks=int(meter.capped.counts()[0]),
+        blocks=int(blocks),
+        seconds=seconds,
+    )
+
+
+def _over(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,19 @@
+"""Tasks: where prompts come from and how answers are judged."""
+
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
+from dmaxlit.tasks.chain import ChainTask, StepReport
+from dmaxlit.tasks.jsonl import JsonlTask
+from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
+
+__all__ = [
+    "TASKS",
+    "ChainTask",
+    "Example",
+    "JsonlTask",
+    "ReasoningGymTask",
+    "Split",
+    "StepReport",
+    "Task",
+    "split_of",
+    "task",
+]

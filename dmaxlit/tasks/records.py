@@ -1,0 +1,130 @@
+"""Records from JSONL, Parquet or the hub, with bad ones refused or counted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from dmaxlit.errors import UserError
+
+__all__ = ["BadRows", "OnBadRow", "read_records"]
+
+OnBadRow = Literal["error", "skip"]
+
+_TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+
+class BadRows:
+    """What is done about rows that cannot be used.
+
+    Args:
+        policy: ``error``: the first one is refused, by file and row number. ``skip``: they are dropped and counted.
+    """
+
+    def __init__(self, policy: OnBadRow) -> None:
+        if policy not in ("error", "skip"):
+            raise UserError(f"on_bad_row: expected 'error' or 'skip', got {policy!r}")
+        self.policy = policy
+        self.counts: Counter[str] = Counter()
+
+    def add(self, place: str, reason: str, detail: str = "") -> None:
+        """Refuse or count one row.
+
+        Args:
+            place: File and row.
+            reason: What is wrong, in words that many rows share.
+            detail: What is particular to this row.
+
+        Raises:
+            UserError: Under the policy ``error``.
+        """
+        if self.policy == "error":
+            raise UserError(f"{place}: {reason}{f' ({detail})' if detail else ''}")
+        self.counts[reason] += 1
+
+    def report(self, kept: int) -> None:
+        """Say once, on rank zero, how many rows were dropped and why."""
+        if self.counts:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
+            rank_zero_info(f"corpus: kept {kept} rows, skipped {self.counts.total()}: {reasons}")
+
+
+def read_records(source: str, split: str, bad: BadRows) -> Iterator[tuple[str, Any]]:
+    """Every row of a file or hub data set with the place it stands in, whatever its columns.
+
+    JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
+    columns, and skipping one does not lose its neighbours. Parquet and hub data sets are read through ``datasets``.
+
+    Args:
+        source: Path of a ``.jsonl`` or ``.parquet`` file, or a hub id, with ``:config`` if the data set has several.
+        split: Split of a hub data set.
+        bad: Receives lines that are not JSON.
+
+    Raises:
+        UserError: If there is no such file or data set, or it cannot be read.
+    """
+    path = Path(source)
+    if path.suffix in _TEXT_SUFFIXES:
+        return _read_lines(path, bad)
+    if path.suffix == ".parquet":
+        return _read_table(path)
+    if path.exists():
+        raise UserError(f"corpus: expected a .jsonl or .parquet file or a hub id, got {source!r}")
+    return _read_hub(source, split)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"corpus: no such file: {str(path)!r}")
+
+
+def _read_lines(path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
+    _require_file(path)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            place = f"{path}, row {number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                bad.add(place, "is not valid JSON", str(error))
+                continue
+            yield place, record
+
+
+def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
+    from datasets import load_dataset
+
+    _require_file(path)
+    number = 0
+    try:
+        # Streamed, so that no second copy of the file is left in the cache of datasets.
+        for record in load_dataset("parquet", data_files=str(path), split="train", streaming=True):
+            number += 1
+            yield f"{path}, row {number}", record
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"corpus: cannot read {str(path)!r} after row {number}: {_line(error)}") from error
+
+
+def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
+    from datasets import load_dataset
+
+    name, _, config = source.partition(":")
+    try:
+        table = load_dataset(name, config or None, split=split)
+    except Exception as error:
+        raise UserError(
+            f"corpus: {source!r} is no file, and no hub data set with a split {split!r}: {_line(error)}"
+        ) from error
+    for number, record in enumerate(table, start=1):
+        yield f"{source}, split {split}, row {number}", record
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

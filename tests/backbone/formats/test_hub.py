@@ -1,0 +1,63 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+from dmaxlit import UserError
+from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone.formats import hub
+
+
+def answering(monkeypatch, result):
+    asked = {}
+
+    def snapshot_download(name, **patterns):
+        asked.update(name=name, **patterns)
+        if isinstance(result, Exception):
+            raise result
+        return str(result)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_model_on_the_hub_is_read_with_its_block_length_and_nothing_that_runs_is_asked_for(
+    tmp_path, monkeypatch, denoiser
+):
+    denoiser.save(tmp_path / "snapshot", {})
+    asked = answering(monkeypatch, tmp_path / "snapshot")
+    assert Denoiser(pretrained="someone/tiny").block_length == 8
+    assert asked["name"] == "someone/tiny"
+    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+    assert asked["ignore_patterns"] == ["*/*"]
+
+
+ANSWER: Any = SimpleNamespace(headers={}, request=None)
+NOT_FOUND = RepositoryNotFoundError("404 Client Error.\nmore", response=ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (LocalEntryNotFoundError("Got: ConnectError\nmore"), "the hub cannot be reached to look for it there"),
+        (NOT_FOUND, "404"),
+        (OSError("No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said_in_one_line(monkeypatch, error, message):
+    answering(monkeypatch, error)
+    with pytest.raises(UserError, match=f"pretrained: 'someone/none' is no folder here, and .*{message}") as caught:
+        hub.fetch("someone/none")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_cannot_be_a_hub_id_is_refused():
+    with pytest.raises(UserError, match="pretrained: 'a b' is no folder here"):
+        hub.fetch("a b")
+
+
+def test_a_repository_without_a_model_is_refused(tmp_path, monkeypatch):
+    answering(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"expected a model with a config.json, found none in 'someone/data'"):
+        hub.fetch("someone/data")

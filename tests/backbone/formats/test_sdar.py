@@ -1,0 +1,106 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
+
+import dmaxlit
+from dmaxlit import UserError
+from dmaxlit.backbone import Denoiser
+from tests.backbone.formats.llada2_published import write_tokenizer
+from tests.backbone.formats.test_llada2 import blockwise, logits_of
+from tests.conftest import make_denoiser
+
+CONFIG = {
+    "architectures": ["SDARForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "auto_map": {"AutoModelForCausalLM": "modeling_sdar.SDARForCausalLM"},
+    "block_size": 4,
+    "eos_token_id": 256,
+    "fuse_cross_entropy": True,
+    "head_dim": 16,
+    "hidden_act": "silu",
+    "hidden_size": 32,
+    "initializer_range": 0.02,
+    "intermediate_size": 48,
+    "mask_token_id": 259,
+    "max_position_embeddings": 128,
+    "max_window_layers": 2,
+    "model_type": "sdar",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 272,
+}
+
+
+@pytest.fixture
+def published(tmp_path):
+    folder = tmp_path / "SDAR-tiny"
+    folder.mkdir()
+    rope = {"rope_type": "default", "rope_theta": 1000000.0}
+    model = make_denoiser(vocab_size=272, tie_word_embeddings=False, rope_parameters=rope).model
+    save_file(dict(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "modeling_sdar.py").write_text("raise RuntimeError('this is never run')\n")
+    write_tokenizer(folder, special=["<|endoftext|>", "<role>", "</role>", "<|MASK|>"])
+    return folder
+
+
+def test_it_is_a_qwen3_with_its_own_block_length_and_mask(published):
+    denoiser = Denoiser(pretrained=str(published))
+    assert type(denoiser.model) is Qwen3ForCausalLM
+    assert denoiser.block_length == 4
+    assert (denoiser.special.mask, denoiser.special.eos) == (259, 256)
+    assert Denoiser(pretrained=str(published), block_length=8).block_length == 8
+    weights = load_file(published / "model.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in denoiser.model.state_dict().items())
+    assert denoiser.model.config.rope_parameters["rope_theta"] == 1000000.0
+
+
+def test_it_decodes_and_its_export_is_an_ordinary_qwen3(published, tmp_path):
+    module = dmaxlit.load(published)
+    (answer,) = module.generate(["2 + 2 = ?"], decoder="threshold", max_new_tokens=16)
+    assert 0 < answer.num_tokens <= 16
+    module.export(tmp_path / "out")
+    assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "out")) is Qwen3ForCausalLM
+    again = dmaxlit.load(tmp_path / "out")
+    assert (again.backbone.block_length, again.special) == (4, module.special)
+    ids = torch.arange(24)
+    expected = logits_of(module.backbone, ids, blockwise(24, 4))
+    assert torch.equal(logits_of(again.backbone, ids, blockwise(24, 4)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_regular_causal": True}, "expected only known fields of SDAR, got use_regular_causal"),
+        ({"use_sliding_window": True}, "use_sliding_window: expected False, got True"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_scaling: expected None"),
+        ({"num_hidden_layers": 3}, "expected the weights of SDAR, got others, such as model.layers.2"),
+        ({"intermediate_size": 40}, "expected the weights of SDAR"),
+        ({"vocab_size": "many"}, "vocab_size"),
+        ({"mask_token_id": 999}, "tokenizer: expected a mask token, found none"),
+    ],
+)
+def test_what_is_not_understood_is_refused_in_one_line(published, changes, message):
+    (published / "config.json").write_text(json.dumps({**CONFIG, **changes}))
+    with pytest.raises(UserError, match=message) as caught:
+        Denoiser(pretrained=str(published))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_is_not_guessed(published):
+    (published / "config.json").write_text(json.dumps({k: v for k, v in CONFIG.items() if k != "head_dim"}))
+    with pytest.raises(UserError, match="expected the field head_dim, found none"):
+        Denoiser(pretrained=str(published))

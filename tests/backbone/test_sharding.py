@@ -1,0 +1,294 @@
+"""FSDP2 on two CPU processes: the same training as one process on the same global batch, and checkpoints of parts."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.backbone.sharding import is_sharded
+from dmaxlit.checkpoints.sharded import check_parts, is_sharded_checkpoint
+from dmaxlit.cli import main as cli
+from dmaxlit.training.fsdp import FSDP2Strategy
+from dmaxlit.training.muon import MuonAdamW
+from dmaxlit.training.sharded_module import own_gradients
+from tests import sharded_run
+from tests.backbone.formats.llada2_published import read_published, write_published
+from tests.conftest import limited_files, make_denoiser
+from tests.test_module import QUIET, loader, sgd
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*destroy_process_group", "ignore:.*barrier"
+)
+
+
+def run(folder, **settings):
+    """Train in processes of their own; what is in ``folder`` then."""
+    folder.mkdir()
+    told = json.dumps({"folder": str(folder), **settings})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "tests.sharded_run", told]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def weights_of(folder):
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def assert_same(one, two, atol=2e-6):
+    assert set(one) == set(two)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=atol, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    module = DMaxModule(make_denoiser(sharpen=3.0))
+    module.trained_on("chain", {"operations": 3})
+    module.export(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("one")
+    sharded_run.main(1, 8, str(folder), model, clip=1.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, model):
+    """Two processes that share the model, each with half of every batch, and decode now and then."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return run(folder, devices=2, batch_size=4, model=model, clip=1.0, decode=True)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_model_equal_one(one, two):
+    assert_same(weights_of(one), weights_of(two))
+
+
+@pytest.mark.slow
+def test_each_process_holds_half_and_decoding_is_reported(two, model):
+    told = json.loads((two / "told.json").read_text())
+    total = sum(p.numel() for p in load(model).parameters())
+    assert told["share"] <= 0.51 * total
+    assert {"decode/spd/tpf", "decode/threshold/accuracy"} <= set(told["logged"])
+    assert len(json.loads((two / "report" / "results.json").read_text())["rows"]) == 8
+
+
+@pytest.mark.slow
+def test_the_report_exports_the_trained_model(two):
+    exported = AutoModelForCausalLM.from_pretrained(two / "report" / "model").state_dict()
+    assert_same(weights_of(two), {name: exported[name] for name in weights_of(two)}, atol=0)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_parts_is_exported_and_read_by_everyone(two, tmp_path, capsys):
+    checkpoint = two / "step=4.ckpt"
+    assert is_sharded_checkpoint(checkpoint)
+    assert len(list(checkpoint.glob("*.distcp"))) == 2
+    cli(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "m")])
+    ours, theirs = load(checkpoint), AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    assert ours.task_name == "chain"
+    ids = torch.randint(0, 30, (2, 12))
+    torch.testing.assert_close(theirs(ids).logits, ours.backbone.model(ids).logits)
+    assert_same(weights_of(two), ours.backbone.model.state_dict(), atol=0)
+    assert load(tmp_path / "m").generate(["3 +1 ?"], max_new_tokens=8)[0].num_tokens > 0
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_parts_with_deferred_weights_and_checkpointed_activations(one, two, model, tmp_path):
+    resumed = run(
+        tmp_path / "resumed",
+        **{"devices": 2, "batch_size": 4, "model": model, "clip": 1.0, "defer": True},
+        **{"checkpointing": True, "resume": str(two / "step=2.ckpt")},
+    )
+    assert_same(weights_of(one), weights_of(resumed))
+
+
+# ---- one process is enough for the rest -----------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_group_is_left():
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):  # such as the port, which processes of other tests would take over
+        del os.environ[name]
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def fit(module, **trainer):
+    made = L.Trainer(**{**QUIET, "max_steps": 2, "strategy": FSDP2Strategy(), "devices": 1, **trainer})
+    made.fit(module, loader())
+    return made
+
+
+def test_parameters_are_sharded_and_stay_in_their_own_type_in_mixed_precision():
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    seen = []
+    module.backbone.model.base_model.layers[0].mlp.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+    fit(module, precision="bf16-mixed")
+    assert is_sharded(module.backbone)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert all(p.full_tensor().isfinite().all() for p in module.parameters())
+
+
+def test_adapters_are_sharded_and_merged_too(tmp_path):
+    pytest.importorskip("peft")
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd, lora=LoraSettings(r=2))
+    trainer = fit(module)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    module.export(tmp_path / "m")
+    alone, exported = load(tmp_path / "x.ckpt"), load(tmp_path / "m")
+    assert_same(alone.state_dict(), exported.state_dict(), atol=0)
+    before = DMaxModule(make_denoiser(sharpen=3.0)).state_dict()
+    moved = [name for name, weight in exported.state_dict().items() if not torch.equal(weight, before[name])]
+    assert any("q_proj" in name for name in moved)
+    assert any("embed" in name for name in moved)
+
+
+def test_muon_is_refused_where_matrices_are_sharded():
+    with pytest.raises(UserError, match="MuonAdamW: expected whole matrices"):
+        fit(DMaxModule(make_denoiser(), optimizer=MuonAdamW))
+
+
+def test_deferred_weights_are_read_without_a_sharding_strategy_too(model):
+    denoiser = Denoiser(pretrained=model, defer=True)
+    assert denoiser.embedding.is_meta
+    module = DMaxModule(denoiser, optimizer=sgd)
+    L.Trainer(**QUIET, max_steps=0).fit(module, loader())
+    assert_same(load(model).backbone.state_dict(), denoiser.state_dict(), atol=0)
+    position = torch.arange(8)[None]
+    allowed = torch.ones(1, 8, 8, dtype=torch.bool)
+    torch.testing.assert_close(  # the buffers, too
+        denoiser.eval().hidden(allowed, position, input_ids=position),
+        load(model).backbone.hidden(allowed, position, input_ids=position),
+    )
+
+
+def test_a_model_made_from_its_config_has_no_weights_to_defer():
+    with pytest.raises(UserError, match=r"backbone\.defer: expected a pretrained model"):
+        make_denoiser(defer=True)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    fit(module).save_checkpoint(tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+def test_parts_that_would_run_code_are_refused(checkpoint):
+    class Evil:
+        def __reduce__(self):
+            return (json.dumps, ("x",))
+
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"cannot be read.*it names json.dumps") as caught:
+        load(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".metadata", "meta.pt", "__0_0.distcp"])
+def test_damaged_parts_are_refused(checkpoint, name):
+    (checkpoint / name).write_bytes((checkpoint / name).read_bytes()[:40])
+    with pytest.raises(UserError, match="checkpoint: ") as caught:
+        load(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(checkpoint):
+    part = checkpoint / "__0_0.distcp"
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"may be damaged \(__0_0.distcp: expected \d+ bytes, got \d+\)"):
+        check_parts(checkpoint)
+    part.unlink()
+    with pytest.raises(UserError, match=r"may be damaged \(.*No such file.*__0_0.distcp"):
+        check_parts(checkpoint)
+
+
+def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), checkpoint)
+    assert not is_sharded_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_one_file_is_replaced_by_one_of_either_form(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    whole = fit(module, strategy=FSDP2Strategy(save_distributed_checkpoint=False))
+    for _ in range(2):
+        whole.save_checkpoint(tmp_path / "x.ckpt")
+        assert (tmp_path / "x.ckpt").is_file()
+    parts = fit(DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd))
+    parts.save_checkpoint(tmp_path / "x.ckpt")
+    assert is_sharded_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_an_error_that_is_not_the_system_s_is_not_told_as_one(tmp_path, monkeypatch):
+    def stop(*args):
+        raise RuntimeError("Connection closed by peer")
+
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), tmp_path / "x.ckpt")
+
+
+def test_parts_that_are_empty_are_not_looked_at():
+    class Held:
+        param_groups = ({"params": [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(0, 4))]},)
+
+    for parameter in Held.param_groups[0]["params"]:
+        parameter.grad = torch.full_like(parameter, 2.0)
+    (part,) = own_gradients(Held)
+    assert part.tolist() == [2.0] * 3
+
+
+def test_a_part_that_may_not_grow_is_told_in_one_line(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = fit(module)
+    with limited_files(10_000), pytest.raises(UserError, match=r"cannot write .*x.ckpt' \(.*File too large") as caught:
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert "\n" not in str(caught.value)
+    assert not is_sharded_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.mark.slow
+def test_a_published_mixture_of_experts_is_converted_shared_trained_and_published_again(tmp_path):
+    write_published(tmp_path / "published")
+    glm, back = str(tmp_path / "glm"), tmp_path / "back"
+    cli(["convert", str(tmp_path / "published"), glm])
+    (tmp_path / "one").mkdir()
+    sharded_run.main(1, 8, str(tmp_path / "one"), glm, clip=1.0)
+    two = run(tmp_path / "two", devices=2, batch_size=4, model=glm, clip=1.0, defer=True)
+    assert_same(weights_of(tmp_path / "one"), weights_of(two), atol=5e-5)
+    cli(["convert", str(two / "step=4.ckpt"), str(back), "--to", "llada2", "--like", str(tmp_path / "published")])
+    (trained, _), (begun, _) = read_published(back), read_published(tmp_path / "published")
+    assert set(trained) == set(begun)
+    name = "model.layers.1.mlp.experts.0.gate_proj.weight"
+    assert not torch.equal(trained[name].float(), begun[name].float())

@@ -1,0 +1,165 @@
+import json
+import logging
+
+import pytest
+
+from dmaxlit.data.corpus_reader import read_corpus
+from dmaxlit.errors import UserError
+from dmaxlit.tasks.records import BadRows
+
+GOOD = {"prompt": "p", "response": "r"}
+TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+BAD = [
+    ("{oops", "is not valid JSON"),
+    ('{"prompt": "p", "resp', "is not valid JSON"),
+    ("[1, 2]", "has wrong columns"),
+    ("7", "has wrong columns"),
+    ({}, "has wrong columns"),
+    ({"prompt": "p"}, "has wrong columns"),
+    ({"question": "p", "response": "r"}, "has wrong columns"),
+    ({"prompt": "p", "response": None}, "has wrong columns"),
+    ({"prompt": "", "response": "r"}, "has an empty prompt"),
+    ({"prompt": " \n", "response": "r"}, "has an empty prompt"),
+    ({"prompt": "p", "response": " "}, "has an empty response"),
+    ({"question": "p", "answer": ""}, "has an empty answer"),
+    ({"prompt": 3, "response": "r"}, "has a prompt that is not text"),
+    ({"prompt": "p", "response": ["r"]}, "has a response that is not text"),
+    ({"messages": []}, "has messages that are not a list of role and content texts"),
+    ({"messages": "hi"}, "has messages that are not a list of role and content texts"),
+    ({"messages": [*TURNS, "hi"]}, "has messages that are not a list of role and content texts"),
+    ({"messages": [{"role": "user"}]}, "has messages that are not a list of role and content texts"),
+    ({"messages": TURNS[:1]}, "has messages that do not end in an assistant turn after a prompt"),
+    ({"messages": TURNS[1:]}, "has messages that do not end in an assistant turn after a prompt"),
+    ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "has an empty prompt or response"),
+    ({"messages": [{"role": "user", "content": ""}, TURNS[1]]}, "has an empty prompt or response"),
+]
+
+
+def read(path, policy="error", split="train"):
+    return [(row.prompt, row.response) for row in read_corpus(path, split, BadRows(policy))]
+
+
+def test_the_three_forms_of_rows(write_rows):
+    chat = [{"role": "system", "content": "s"}, *TURNS, {"role": "user", "content": "u2"}, TURNS[1]]
+    path = write_rows([GOOD, {"question": "q", "answer": "a"}, {"messages": TURNS}, {"messages": chat}])
+    assert read(path) == [("p", "r"), ("q", "a"), (TURNS[:1], "a"), (chat[:-1], "a")]
+
+
+def test_further_columns_and_blank_lines_do_not_matter(write_rows):
+    assert read(write_rows([{**GOOD, "id": 3}, "", {"score": 0.5, **GOOD}, "   "])) == [("p", "r")] * 2
+
+
+def test_text_comes_as_it_is(write_rows):
+    odd = {"prompt": ' línea\u2028uno\n"dos" ', "response": "日本 <mask> \N{GRINNING FACE}\t"}
+    path = write_rows([odd, json.dumps(odd, ensure_ascii=False)])
+    assert read(path) == [(odd["prompt"], odd["response"])] * 2
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD)
+def test_a_bad_row_is_refused_by_file_and_row(write_rows, row, reason):
+    path = write_rows([GOOD, "", row, GOOD])
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}, row 3: {reason}")
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_rows_are_skipped_counted_and_reported_once(write_rows, caplog):
+    path = write_rows([row for bad, _ in BAD for row in (bad, GOOD)])
+    bad = BadRows("skip")
+    assert len(list(read_corpus(path, "train", bad))) == len(BAD)
+    wanted = {reason: [r for _, r in BAD].count(reason) for _, reason in BAD}
+    assert bad.counts == wanted
+    with caplog.at_level(logging.INFO):
+        bad.report(kept=len(BAD))
+    (message,) = caplog.messages
+    assert f"kept {len(BAD)} rows, skipped {len(BAD)}: " in message
+    assert all(f"{count} {reason}" in message for reason, count in wanted.items())
+
+
+def test_nothing_is_reported_when_nothing_was_skipped(caplog):
+    with caplog.at_level(logging.INFO):
+        BadRows("skip").report(kept=3)
+    assert caplog.messages == []
+
+
+def test_wrong_columns_names_what_was_expected_and_found(write_rows):
+    with pytest.raises(UserError, match=r"row 1: has wrong columns \(expected the columns .*, got input, output\)"):
+        read(write_rows([{"input": "p", "output": "r"}]))
+
+
+def test_bytes_that_are_no_text_are_bad_json(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"prompt": "\xff", "response": "r"}\n')
+    with pytest.raises(UserError, match=r"a.jsonl, row 2: is not valid JSON"):
+        read(str(path))
+    assert read(str(path), "skip") == [("p", "r")]
+
+
+def test_parquet_in_all_three_forms(tmp_path):
+    from datasets import Dataset
+
+    for name, rows, wanted in [
+        ("a", [GOOD, GOOD], [("p", "r")] * 2),
+        ("b", [{"question": "q", "answer": "a"}], [("q", "a")]),
+        ("c", [{"messages": TURNS}], [(TURNS[:1], "a")]),
+    ]:
+        Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
+        assert read(str(tmp_path / f"{name}.parquet")) == wanted
+
+
+def test_a_bad_parquet_row_is_refused_by_number(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list([GOOD, {"prompt": "", "response": "r"}]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet, row 2: has an empty prompt"):
+        read(str(tmp_path / "a.parquet"))
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"no parquet at all")
+    with pytest.raises(UserError, match=r"corpus: cannot read '.*a.parquet' after row 0: ") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none.json", "none.parquet"])
+def test_a_missing_file_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"corpus: no such file: '.*{name}'"):
+        read(str(tmp_path / name))
+
+
+def test_a_folder_or_foreign_file_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,response\n")
+    for path in (tmp_path, tmp_path / "a.csv"):
+        with pytest.raises(UserError, match=r"corpus: expected a .jsonl or .parquet file or a hub id, got"):
+            read(str(path))
+
+
+def test_hub_data_sets_by_id_config_and_split(monkeypatch):
+    calls = []
+
+    def load_dataset(name, config, split):
+        calls.append((name, config, split))
+        return [GOOD, {"prompt": "p"}]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert read("some/set", "skip") == [("p", "r")]
+    with pytest.raises(UserError, match="some/set:main, split val, row 2: has wrong columns"):
+        read("some/set:main", split="val")
+    assert calls == [("some/set", None, "train"), ("some/set", "main", "val")]
+
+
+def test_a_hub_data_set_that_cannot_be_had_is_refused_in_one_line(monkeypatch):
+    def load_dataset(*_, **__):
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"corpus: 'some/set' is no file, .*'train': ConnectionError: no network"):
+        read("some/set")
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(UserError, match="on_bad_row: expected 'error' or 'skip', got 'ignore'"):
+        BadRows("ignore")

@@ -1,0 +1,250 @@
+import itertools
+import json
+import os
+
+import lightning as L
+import pytest
+import torch
+
+from dmaxlit.data import DistillSettings, SelfDistilledDataModule
+from dmaxlit.data.encoding import encode_pair
+from dmaxlit.errors import UserError
+from dmaxlit.tasks import ChainTask, task
+from dmaxlit.tokens import Role
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+SETTINGS = DistillSettings(num_prompts=20, batch_size=2)
+
+
+def bound(stage="fit", **options):
+    data = SelfDistilledDataModule(**options)
+    data.bind(ChainTask.tokenizer(), 32, 128)
+    data.setup(stage)
+    return data
+
+
+def test_without_a_corpus_the_tasks_own_responses_are_learnt():
+    data = bound(task="chain", task_options={"difficulty": "easy"}, num_train=10, batch_size=4)
+    examples = task("chain", difficulty="easy").examples("train", 10)
+    seen = []
+    for batch in data.train_dataloader():
+        for index, ids, roles in zip(batch["index"].tolist(), batch["ids"], batch["roles"], strict=True):
+            pair = encode_pair(ChainTask.tokenizer(), examples[index].prompt, examples[index].response, 32)
+            assert ids[roles != Role.PAD].tolist() == pair.ids
+            assert roles[roles != Role.PAD].tolist() == pair.roles
+            seen.append(index)
+        assert batch["ids"].shape[1] % 32 == 0
+    assert sorted(seen) == list(range(10))
+
+
+def test_corpora_are_read_one_after_the_other(write_rows):
+    paths = [
+        write_rows([{"prompt": f"{i} ?", "response": "so"} for i in part], f"{part}.jsonl") for part in ("12", "3")
+    ]
+    (batch,) = bound(corpus=paths).train_dataloader()
+    order = batch["index"].argsort()
+    digits = ChainTask.tokenizer().convert_ids_to_tokens(batch["ids"][order, 0].tolist())
+    assert digits == ["1", "2", "3"]
+
+
+def test_evaluation_prompts_come_from_their_split_in_order():
+    data = bound(None, task="chain", num_train=1, num_val=5, num_test=3, eval_batch_size=2)
+    for loaders, split, n in ((data.val_dataloader(), "val", 5), (data.test_dataloader(), "test", 3)):
+        (loader,) = loaders
+        batches = list(loader)
+        assert [len(batch["examples"]) for batch in batches][:-1] == [2] * (len(batches) - 1)
+        assert list(itertools.chain(*(batch["examples"] for batch in batches))) == task("chain").examples(split, n)
+        assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(n))
+    assert len(data.predict_dataloader()) == 1
+
+
+def test_without_a_task_there_is_nothing_to_evaluate(write_rows):
+    data = bound(None, corpus=write_rows([{"prompt": "1 ?", "response": "so"}]))
+    assert data.val_dataloader() == data.test_dataloader() == []
+    assert data.task_name is None
+
+
+def test_a_task_may_be_given_ready_made():
+    data = SelfDistilledDataModule(task=ChainTask("hard"))
+    assert (data.task_name, data.task.options()["difficulty"]) == ("chain", "hard")
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+def test_workers_change_neither_order_nor_content():
+    def batches(workers):
+        loader = bound(task="chain", num_train=14, batch_size=4, num_workers=workers, seed=3).train_dataloader()
+        loader.sampler.set_epoch(2)
+        return list(loader)
+
+    alone, helped = batches(0), batches(2)
+    assert len(alone) == len(helped) == 4
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_shorter_of_both_lengths_counts(write_rows):
+    path = write_rows([{"prompt": "1 ?", "response": " ".join(["so"] * 61)}])
+    assert len(bound(corpus=path).train_dataloader().dataset) == 1
+    with pytest.raises(UserError, match=r"corpus.jsonl, row 1: is too long"):
+        bound(corpus=path, max_length=63)
+    assert len(bound(corpus=path, max_length=4096).train_dataloader().dataset) == 1
+
+
+def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
+    path = write_rows([{"prompt": "", "response": "so"}, {"prompt": "1 ?", "response": "so"}])
+    with pytest.raises(UserError, match=r"corpus.jsonl, row 1: has an empty prompt"):
+        bound(corpus=path)
+    assert len(bound(corpus=path, on_bad_row="skip").train_dataloader().dataset) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "data: expected a corpus or a task, got neither"),
+        ({"corpus": []}, "data: expected a corpus or a task"),
+        ({"corpus": "a.jsonl", "task_options": {"seed": 1}}, "task_options: expected a task given by name, got None"),
+        ({"task": "chian"}, "unknown task 'chian'; known: chain"),
+        ({"task": "chain", "batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"task": "chain", "num_train": 0}, "num_train: expected at least 1, got 0"),
+        ({"task": "chain", "num_val": -1}, "num_val: expected at least 0, got -1"),
+        ({"task": "chain", "eos_fill": 0}, "eos_fill: expected 'block' or a count"),
+        ({"task": "chain", "on_bad_row": "drop"}, "on_bad_row: expected 'error' or 'skip'"),
+        ({"task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
+        ({"corpus": "a.jsonl", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
+        ({"corpus": "a.parquet", "task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl"),
+        ({"corpus": "a.jsonl", "task": "chain", "distill": DistillSettings(keep="none")}, "keep: expected"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        SelfDistilledDataModule(**options)
+
+
+def test_a_task_without_responses_cannot_be_learnt_from(write_rows):
+    path = write_rows([{"prompt": f"{i}", "answer": "3"} for i in range(9)])
+    with pytest.raises(UserError, match="corpus: task 'jsonl' has no worked responses to learn from"):
+        bound(task="jsonl", task_options={"train": path}, num_train=1, num_val=0, num_test=0)
+
+
+def test_a_missing_or_empty_corpus_is_refused(write_rows, tmp_path):
+    with pytest.raises(UserError, match=r"corpus: no such file: '.*none.jsonl'"):
+        bound(corpus=str(tmp_path / "none.jsonl"))
+    with pytest.raises(UserError, match="corpus: expected at least one usable row, found none"):
+        bound(corpus=write_rows([]))
+
+
+def test_an_unbound_data_module_says_what_it_lacks():
+    data = SelfDistilledDataModule(task="chain")
+    with pytest.raises(UserError, match=r"expected setup\('fit'\) before"):
+        data.train_dataloader()
+    with pytest.raises(UserError, match=r"expected a trainer or a call of bind"):
+        data.setup("fit")
+
+
+def fit(module, folder, **options):
+    limits = {"max_epochs": 2} | options.pop("limits", {})
+    data = SelfDistilledDataModule(task="chain", batch_size=4, num_val=3, seed=1, **options)
+    L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
+    return data
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*GPU available")
+class TestUnderATrainer:
+    def test_epochs_differ_and_follow_the_seed_alone(self, fake_module, tmp_path):
+        module = fake_module()
+        fit(module, tmp_path, num_train=10)
+        alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
+        for epoch in (0, 1):
+            alone.sampler.set_epoch(epoch)
+            wanted = [(epoch, batch["index"].tolist()) for batch in alone]
+            assert [seen for seen in module.seen if seen[0] == epoch] == wanted
+        assert [seen for seen in module.seen if seen[0] == "val"] == [
+            ("val", [e.prompt for e in task("chain").examples("val", 3)])
+        ] * 2
+
+    def test_a_missing_corpus_is_distilled_first_and_used_the_next_time(self, fake_module, tmp_path):
+        corpus, module = tmp_path / "deep" / "corpus.jsonl", fake_module()
+        module.train()
+        fit(module, tmp_path, corpus=str(corpus), distill=SETTINGS)
+        lines = corpus.read_text().splitlines()
+        assert 0 < len(lines) < 20
+        assert sorted(index for epoch, batch in module.seen if epoch == 0 for index in batch) == list(range(len(lines)))
+        assert {modes for modes in module.modes} == {(False, False)}
+        assert module.backbone.model.training
+        again = fake_module()
+        fit(again, tmp_path, corpus=str(corpus), distill=SETTINGS)
+        assert again.calls == []
+        assert again.seen == module.seen
+
+    def test_a_corpus_of_other_settings_is_used_with_a_warning(self, fake_module, tmp_path):
+        corpus = str(tmp_path / "corpus.jsonl")
+        fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
+        with pytest.warns(
+            UserWarning, match="used as it is, though made with other settings: num_prompts was 20, now 40"
+        ):
+            fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
+
+    def test_a_dry_run_leaves_nothing_behind(self, fake_module, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        module = fake_module()
+        data = fit(module, tmp_path, corpus=str(tmp_path / "c.jsonl"), distill=SETTINGS, limits={"fast_dev_run": True})
+        ((prompts, *_),) = module.calls
+        assert len(prompts) == data.batch_size == 4
+        assert [len(batch) for epoch, batch in module.seen if epoch == 0] == [4]
+        assert os.listdir(tmp_path) == []
+
+    def test_a_dry_run_uses_a_corpus_that_is_there(self, fake_module, tmp_path):
+        corpus, module = str(tmp_path / "c.jsonl"), fake_module()
+        fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
+        fit(module, tmp_path, corpus=corpus, distill=SETTINGS, limits={"fast_dev_run": True})
+        assert module.calls == []
+        assert len(module.seen) == 2
+
+    def test_evaluation_distils_nothing(self, fake_module, tmp_path):
+        module = fake_module()
+        data = SelfDistilledDataModule(task="chain", corpus=str(tmp_path / "c.jsonl"), num_val=3, distill=SETTINGS)
+        L.Trainer(default_root_dir=tmp_path, **QUIET).validate(module, data, verbose=False)
+        assert module.calls == []
+        assert len(module.seen) == 1
+
+
+RANK = """
+import json, sys
+import lightning as L
+import runpy
+from dmaxlit.data import SelfDistilledDataModule
+
+class Stop(L.Callback):
+    def on_train_end(self, trainer, module):
+        path = f"{sys.argv[2]}/{trainer.global_rank}.json"
+        json.dump(module.seen, open(path, "w"))
+
+module = runpy.run_path(sys.argv[1], run_name="fake_model")["FakeModule"]()
+data = SelfDistilledDataModule(task="chain", num_train=10, batch_size=2, num_val=3, eval_batch_size=1, seed=1)
+L.Trainer(max_epochs=2, devices=2, strategy="ddp_fork", callbacks=Stop(), num_sanity_val_steps=0, logger=False,
+          accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    done = run_script(script, fake_script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
+    for epoch in (0, 1):
+        alone.sampler.set_epoch(epoch)
+        wanted = [sorted(batch["index"].tolist()) for batch in alone]
+        shares = [[batch for when, batch in rank if when == epoch] for rank in ranks]
+        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == wanted
+        assert not set(itertools.chain(*shares[0])) & set(itertools.chain(*shares[1]))
+    prompts = [prompt for rank in ranks for when, batch in rank if when == "val" for prompt in batch]
+    assert sorted(prompts) == sorted([e.prompt for e in task("chain").examples("val", 3)] * 2)

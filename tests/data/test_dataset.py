@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from dmaxlit.data.corpus_reader import Row
+from dmaxlit.data.dataset import Collate, pack
+from dmaxlit.data.encoding import encode_pair
+from dmaxlit.errors import UserError
+from dmaxlit.tasks import ChainTask
+from dmaxlit.tasks.records import BadRows
+from dmaxlit.tokens import Role
+
+TOKENIZER = ChainTask.tokenizer()
+
+
+def row(prompt, response, number=1) -> Row:
+    return Row(" ".join(["3"] * prompt), " ".join(["so"] * response), f"f.jsonl, row {number}")
+
+
+def packed(rows, block_length=4, max_length=16, eos_fill="block", policy="error"):
+    return pack(rows, TOKENIZER, block_length, max_length, eos_fill, BadRows(policy))
+
+
+@pytest.mark.parametrize("eos_fill", ["block", 1, 3])
+def test_rows_are_encoded_like_pairs(eos_fill):
+    rows = [row(prompt, response) for prompt in (1, 3, 4) for response in (1, 3, 4, 5)]
+    pairs = packed(rows, eos_fill=eos_fill)
+    assert len(pairs) == len(rows)
+    for number, source in enumerate(rows):
+        wanted = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
+        index, ids, prompt_length = pairs[number]
+        assert (index, ids.tolist(), prompt_length) == (number, wanted.ids, wanted.roles.count(Role.PROMPT))
+
+
+@pytest.mark.parametrize("eos_fill", ["block", 1, 3])
+def test_batches_are_pairs_padded_to_whole_blocks(eos_fill):
+    rows = [row(1, 2), row(2, 7), row(5, 1)]
+    pairs = packed(rows, eos_fill=eos_fill)
+    batch = Collate(TOKENIZER.pad_token_id, 4)([pairs[2], pairs[0], pairs[1]])
+    assert batch["index"].tolist() == [2, 0, 1]
+    assert batch["ids"].shape == batch["roles"].shape == (3, 12)
+    assert {value.dtype for value in batch.values()} == {torch.int64}
+    for slot, number in enumerate(batch["index"].tolist()):
+        wanted = encode_pair(TOKENIZER, rows[number].prompt, rows[number].response, 4, eos_fill)
+        rest = 12 - len(wanted.ids)
+        assert batch["ids"][slot].tolist() == wanted.ids + [TOKENIZER.pad_token_id] * rest
+        assert batch["roles"][slot].tolist() == wanted.roles + [Role.PAD] * rest
+
+
+def test_the_limit_counts_eos_fill_and_whole_blocks_only():
+    assert len(packed([row(3, 12)], max_length=16)) == 1
+    for prompt, response, max_length in [(3, 13, 16), (4, 12, 16), (3, 12, 15)]:
+        with pytest.raises(UserError, match=r"f.jsonl, row 1: is too long \(\d+ tokens with EOS, at most \d+\)"):
+            packed([row(prompt, response)], max_length=max_length)
+
+
+def test_a_length_between_blocks_is_rounded_down():
+    assert len(packed([row(3, 8)], max_length=15, eos_fill=1)) == 1
+    with pytest.raises(UserError, match=r"is too long \(13 tokens with EOS, at most 12\)"):
+        packed([row(3, 9)], max_length=15, eos_fill=1)
+
+
+def test_a_prompt_that_fills_the_length_is_told_apart():
+    with pytest.raises(UserError, match=r"f.jsonl, row 7: has a prompt that fills the length \(16 tokens of 16\)"):
+        packed([row(16, 1, 7)])
+
+
+def test_bad_rows_are_skipped_and_rows_numbered_anew():
+    bad = BadRows("skip")
+    rows = [row(16, 1), row(1, 1), row(3, 14), row(3, 15), row(2, 2)]
+    pairs = pack(rows, TOKENIZER, 4, 16, "block", bad)
+    assert [pairs[i][1].tolist().count(TOKENIZER.convert_tokens_to_ids("3")) for i in range(len(pairs))] == [1, 2]
+    assert bad.counts == {"has a prompt that fills the length": 1, "is too long": 2}
+
+
+@pytest.mark.parametrize("rows", [[], [row(16, 1)]])
+def test_no_usable_row_is_refused(rows):
+    with pytest.raises(UserError, match="corpus: expected at least one usable row, found none"):
+        packed(rows, policy="skip")
+
+
+def test_a_length_below_one_block_is_refused():
+    with pytest.raises(UserError, match="max_length: expected at least one block of 4, got 3"):
+        packed([row(1, 1)], max_length=3)
+
+
+def test_more_rows_than_one_tokenizer_call_takes(monkeypatch):
+    monkeypatch.setattr("dmaxlit.data.dataset._CHUNK", 3)
+    pairs = packed([row(1 + i % 3, 1) for i in range(8)])
+    assert [pairs[i][2] for i in range(8)] == [1 + i % 3 for i in range(8)]
+
+
+def test_a_fingerprint_tells_rows_and_their_order_apart():
+    rows = [row(1, 2), row(2, 7), row(5, 1)]
+    told = packed(rows).fingerprint()
+    assert told == packed(list(rows)).fingerprint()
+    assert told.startswith("3 rows, ")
+    others = [rows[::-1], rows[:2], [row(1, 3), *rows[1:]], [row(2, 1), *rows[1:]]]
+    assert len({told, *(packed(other).fingerprint() for other in others)}) == 5
+
+
+def test_rows_left_out_leave_gaps_in_the_numbers():
+    pairs = packed([row(1, 2), row(40, 1), row(2, 2)], policy="skip")
+    assert pairs.numbers.tolist() == [0, 2]

@@ -1,0 +1,65 @@
+import math
+
+import torch
+
+from dmaxlit.decoding.base import BlockState
+from dmaxlit.engine.inputs import blend, input_embeddings
+from dmaxlit.tokens import SoftTokens
+
+
+def rows_of(table):
+    return lambda ids: table[ids]
+
+
+TABLE = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+
+
+def make_soft(rows=2, length=3, entries=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 7, (rows, length, entries), generator=generator)
+    weights = torch.rand(rows, length, entries, generator=generator)
+    where = torch.rand(rows, length, generator=generator) < 0.5
+    return SoftTokens(ids, weights / weights.sum(-1, keepdim=True), where)
+
+
+def test_blend_is_the_paper_s_formula():
+    soft = make_soft()
+    got = blend(rows_of(TABLE), soft)
+    for r in range(2):
+        for t in range(3):
+            parts = [(float(w), TABLE[int(i)]) for i, w in zip(soft.ids[r, t], soft.weights[r, t], strict=True)]
+            vector = sum(w * e for w, e in parts)
+            norm = sum(w * math.sqrt(sum(float(x) ** 2 for x in e)) for w, e in parts)
+            expected = vector / math.sqrt(sum(float(x) ** 2 for x in vector)) * norm
+            torch.testing.assert_close(got[r, t], expected)
+
+
+def test_a_mixture_of_one_token_is_its_embedding():
+    soft = SoftTokens(torch.tensor([[[4, 6]]]), torch.tensor([[[1.0, 0.0]]]), torch.tensor([[True]]))
+    torch.testing.assert_close(blend(rows_of(TABLE), soft)[0, 0], TABLE[4])
+
+
+def test_opposite_embeddings_blend_to_zero_and_not_to_nan():
+    table = torch.stack([TABLE[0], -TABLE[0]])
+    soft = SoftTokens(torch.tensor([[[0, 1]]]), torch.tensor([[[0.5, 0.5]]]), torch.tensor([[True]]))
+    assert blend(rows_of(table), soft).tolist() == [[[0.0] * 5]]
+
+
+def test_half_precision_tables_are_blended_in_float32_and_rounded_once():
+    soft = make_soft()
+    table = TABLE.bfloat16()
+    assert torch.equal(blend(rows_of(table), soft), blend(rows_of(table.float()), soft).bfloat16())
+
+
+def test_mixtures_are_fed_only_where_the_state_says_so():
+    soft = make_soft()
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    flags = torch.ones_like(ids, dtype=torch.bool)
+    state = BlockState(ids, flags, ~flags, ids[:, 0], flags[:, 0], soft)
+    got = input_embeddings(rows_of(TABLE), state)
+    assert soft.where.any()
+    assert not soft.where.all()
+    assert torch.equal(got[soft.where], blend(rows_of(TABLE), soft)[soft.where])
+    assert torch.equal(got[~soft.where], TABLE[ids][~soft.where])
+    hard = BlockState(ids, flags, ~flags, ids[:, 0], flags[:, 0])
+    assert torch.equal(input_embeddings(rows_of(TABLE), hard), TABLE[ids])

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dmaxlit import DMaxModule, UserError
+from dmaxlit.files import staged
+from tests.conftest import limited_files, make_denoiser
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_there_stays_until_the_new_folder_is_whole(tmp_path):
+    folder = tmp_path / "m"
+    for text in ("one", "two"):
+        with staged(folder, "output") as staging:
+            (staging / "file").write_text(text)
+            assert names(tmp_path) == sorted([staging.name, *(["m"] if text == "two" else [])])
+        assert (folder / "file").read_text() == text
+        assert folder.stat().st_mode & 0o777 == 0o755
+        assert names(tmp_path) == ["m"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_after_an_error_nothing_has_changed(tmp_path, error):
+    (tmp_path / "m").mkdir()
+
+    def write():
+        with staged(tmp_path / "m", "output") as staging:
+            (staging / "file").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert names(tmp_path) == ["m"]
+    assert names(tmp_path / "m") == []
+
+
+def test_the_old_folder_is_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    with staged(tmp_path / "m", "output") as staging:
+        (staging / "file").write_text("old")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path == new:
+            raise OSError("no")
+        return rename(path, target)
+
+    def write():
+        nonlocal new
+        with staged(tmp_path / "m", "output") as staging:
+            new = staging
+            (staging / "file").write_text("new")
+
+    new = None
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UserError, match="output: cannot write"):
+        write()
+    assert names(tmp_path) == ["m"]
+    assert (tmp_path / "m" / "file").read_text() == "old"
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    def write():
+        with staged(tmp_path / "m", "dest") as staging:
+            save_file({"x": torch.zeros(5000)}, staging / "x.safetensors")
+
+    with limited_files(1000), pytest.raises(UserError, match=r"dest: cannot write .*/m'") as caught:
+        write()
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_an_export_that_does_not_fit_leaves_the_last_one(tmp_path):
+    module = DMaxModule(make_denoiser())
+    module.export(tmp_path / "m")
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+    with limited_files(10_000), pytest.raises(UserError, match="output: cannot write"):
+        module.export(tmp_path / "m")
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
+    assert names(tmp_path) == ["m"]
+
+
+def test_a_parent_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="output: cannot write"), staged(tmp_path / "x" / "m", "output"):
+        pass

@@ -1,0 +1,123 @@
+"""What is worked out piece by piece is what is worked out at once."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dmaxlit import DMaxModule
+from dmaxlit.noise import NOISE, Prediction
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training.chunked_logits import pieces, piecewise_sum
+from tests.conftest import make_denoiser
+
+
+class LinearHead(torch.nn.Linear):
+    @property
+    def vocab_size(self):
+        return self.out_features
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 100)
+    monkeypatch.setattr(piecewise, "_FEWEST", 3)
+
+
+def test_pieces_are_one_unless_there_is_much(small_pieces):
+    assert pieces(torch.zeros(5, 2), 20) == [slice(0, 5)]
+    assert pieces(torch.zeros(0, 2), 20) == [slice(0, 0)]
+    assert pieces(torch.zeros(6, 2), 20) == [slice(0, 5), slice(5, 6)]
+    assert pieces(torch.zeros(7, 2), 1000) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(11, 4, dtype=torch.float64, generator=generator)
+    target = torch.randint(0, 20, (11,), generator=generator)
+    weight = torch.rand(11, dtype=torch.float64, generator=generator)
+    torch.manual_seed(1)
+    return hidden, target, weight, LinearHead(4, 20, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("frozen", [(), ("hidden",), ("weight",), ("bias",), ("weight", "bias")], ids=str)
+def test_sum_and_gradients_are_those_of_the_whole(frozen, small_pieces):
+    hidden, target, weight, head = inputs()
+    hidden.requires_grad_("hidden" not in frozen)
+    for name in set(frozen) - {"hidden"}:
+        getattr(head, name).requires_grad_(False)
+
+    def score(logits, part):
+        return (F.cross_entropy(logits, target[part], reduction="none") * weight[part]).sum()
+
+    wanted = [tensor for tensor in (hidden, head.weight, head.bias) if tensor.requires_grad]
+    whole = 3 * score(head(hidden), slice(None))
+    parts = 3 * piecewise_sum(score, hidden, head)
+    torch.testing.assert_close(parts.double(), whole, rtol=1e-6, atol=0)
+    for got, expected in zip(torch.autograd.grad(parts, wanted), torch.autograd.grad(whole, wanted), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_without_gradients_nothing_is_recorded(small_pieces):
+    hidden, _, _, head = inputs()
+    with torch.no_grad():
+        total = piecewise_sum(lambda logits, part: logits.sum(), hidden.requires_grad_(), head)
+    assert not total.requires_grad
+    torch.testing.assert_close(total, head(hidden).sum().detach())
+
+
+def test_a_second_backward_pass_finds_the_same_gradients(small_pieces):
+    hidden, _, _, head = inputs()
+    total = piecewise_sum(lambda logits, part: logits.square().sum(), hidden.requires_grad_(), head)
+    first = torch.autograd.grad(total, [hidden, head.weight], retain_graph=True)
+    second = torch.autograd.grad(2 * total, [hidden, head.weight])
+    assert all(torch.equal(2 * one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_a_prediction_is_mapped_in_order_and_without_gradients(small_pieces):
+    hidden, target, _, head = inputs()
+    answer = Prediction(hidden.requires_grad_(), torch.ones(1, 11, dtype=torch.bool), head)
+    got = answer.map(lambda logits, target: logits.gather(-1, target[:, None]).squeeze(-1), target)
+    assert not got.requires_grad
+    torch.testing.assert_close(got, head(hidden).gather(-1, target[:, None]).squeeze(-1).detach())
+
+
+class Logits(TorchDispatchMode):
+    """Notes of how many positions there are logits, or what is made of them, in one tensor."""
+
+    def __init__(self, vocab_size, width):
+        super().__init__()
+        self.vocab_size, self.width = vocab_size, width
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            shape = tensor.shape if isinstance(tensor, torch.Tensor) else ()
+            output_layer = (self.width, self.vocab_size)
+            if len(shape) == 2 and shape[1] == self.vocab_size and shape != output_layer:
+                self.most = max(self.most, shape[0])
+        return out
+
+
+# rollout_k shows logits to a decoder, which takes them whole.
+@pytest.mark.parametrize("name", sorted(set(NOISE) - {"rollout_k"}))
+def test_a_training_step_of_every_strategy_is_the_same_and_never_holds_all_logits(name, clean, monkeypatch):
+    module = DMaxModule(make_denoiser(sharpen=3.0), name)
+
+    def step():
+        module.zero_grad()
+        with Logits(38, 32) as logits:
+            total = torch.stack([loss.total for loss in module.view_losses(clean, RowGenerator(0, [0, 1, 2]))]).sum()
+            total.backward()
+        return total.detach(), {n: p.grad.clone() for n, p in module.named_parameters()}, logits.most
+
+    whole, expected, most = step()
+    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 38 * 5)
+    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    parts, got, fewer = step()
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+    for parameter, gradient in got.items():
+        torch.testing.assert_close(gradient, expected[parameter], rtol=1e-4, atol=1e-5)
+    assert most > 5 >= fewer > 0

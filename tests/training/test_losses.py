@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from dmaxlit.noise import Prediction, View
+from dmaxlit.training.losses import view_loss
+from tests.conftest import make_batch
+
+
+def slow_cross_entropy(logits, target):
+    logits = [float(x) for x in logits]
+    top = max(logits)
+    return math.log(sum(math.exp(x - top) for x in logits)) + top - logits[target]
+
+
+def test_the_loss_is_the_weighted_sum_of_cross_entropies(clean):
+    torch.manual_seed(0)
+    logits = torch.randn(int(clean.response.sum()), 38)
+    weight = torch.rand(clean.ids.shape)
+    loss = view_loss(View(clean.ids, clean.response, "v", weight), Prediction(logits, clean.response), clean)
+    expected = plain = 0.0
+    for n, (row, column) in enumerate(clean.response.nonzero().tolist()):
+        value = slow_cross_entropy(logits[n], int(clean.ids[row, column]))
+        expected += float(weight[row, column]) * value
+        plain += value
+    assert float(loss.total) == pytest.approx(expected, rel=1e-5)
+    assert float(loss.cross_entropy) == pytest.approx(plain, rel=1e-5)
+
+
+def test_rates_of_a_hand_made_view():
+    # Four response tokens 1 2 3 4; the view shows 1 9 9 4, the last but one as the model's own guess.
+    clean = make_batch([0], [8])
+    clean.ids[0] = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
+    shown = torch.tensor([[1, 9, 9, 4, 5, 6, 7, 8]])
+    rolled_out = torch.zeros(1, 8, dtype=torch.bool)
+    rolled_out[0, 2:4] = True
+    predicted = torch.tensor([1, 2, 9, 0, 5, 6, 7, 8])  # corrects one wrong token, leaves one, breaks one right token
+    logits = torch.nn.functional.one_hot(predicted, 38).float() * 9
+    view = View(shown, clean.response, "predicted", rolled_out=rolled_out)
+    rates = {
+        k: float(v) for k, (v, _) in view_loss(view, Prediction(logits, clean.response), clean).diagnostics().items()
+    }
+    assert rates["rollout_error"] == pytest.approx(0.5)
+    assert rates["corrected_predicted"] == pytest.approx(0.5)
+    assert rates["corrupted_predicted"] == pytest.approx(1 / 6)
+
+
+def test_a_view_without_wrong_tokens_reports_only_its_loss(clean):
+    logits = torch.randn(int(clean.response.sum()), 38)
+    loss = view_loss(View(clean.ids, clean.response, "masked"), Prediction(logits, clean.response), clean)
+    assert set(loss.diagnostics()) == {"loss_masked"}
+
+
+def test_nothing_supervised_is_zero_not_nan(clean):
+    nowhere = torch.zeros_like(clean.response)
+    loss = view_loss(View(clean.ids, nowhere, "v"), Prediction(torch.randn(0, 38), nowhere), clean)
+    assert float(loss.total) == 0
+    assert loss.diagnostics() == {}
