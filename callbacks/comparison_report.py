@@ -20,7 +20,7 @@ from dmaxlit.evaluation.validation_batches import (
     examples_of,
     is_dry_run,
     make_meter,
-    share_of,
+    rank_subset,
 )
 from dmaxlit.noise import NOISE
 from dmaxlit.tasks import Example
@@ -155,7 +155,7 @@ class ComparisonReport(L.Callback):
         ]
         if not found and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
-        return share_of(found, self.num_examples, trainer)
+        return rank_subset(found, self.num_examples, trainer)
 
     def _keep_comparable(self) -> None:
         """Keep those results of the first run that this one's rows can be compared with."""
@@ -178,7 +178,7 @@ class ComparisonReport(L.Callback):
         budget = answer_budget(self.max_new_tokens, trainer, module)
         results = {}
         work = len(self.decoders) * len(self._examples)
-        with module.gathered(), progress_bar(trainer, work, f"decoding with the {what}") as advance:
+        with module.unsharded(), progress_bar(trainer, work, f"decoding with the {what}") as advance:
             for spec in self.decoders:
                 meter = make_meter(module)
                 warm_up(module, self._examples[: self.batch_size], spec, budget)

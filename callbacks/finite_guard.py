@@ -11,7 +11,7 @@ from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
-from dmaxlit.training.sharded_module import own_gradients, own_part
+from dmaxlit.training.sharded_module import local_gradients, local_tensor
 
 __all__ = ["FiniteGuard"]
 
@@ -64,7 +64,7 @@ class FiniteGuard(L.Callback):
         if not self.enabled or not self._losses:
             return
         values = [torch.stack(self._losses).float().abs().amax()]
-        gradients = own_gradients(optimizer)
+        gradients = local_gradients(optimizer)
         if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
             # The greatest entry: a sum of squares may overflow though every entry is finite.
             values.append(torch.nn.utils.get_total_norm(gradients, float("inf")).float())
@@ -76,7 +76,7 @@ class FiniteGuard(L.Callback):
         self._batches, self._losses = [], []
 
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
-        gradients = [(name, own_part(p.grad)) for name, p in module.named_parameters() if p.grad is not None]
+        gradients = [(name, local_tensor(p.grad)) for name, p in module.named_parameters() if p.grad is not None]
         names = [name for name, gradient in gradients if not gradient.isfinite().all()]
         rows = [int(row) for batch in self._batches for row in batch["index"]]
         told: list[tuple[list[str], list[str], list[int]]] = [(self._causes(trainer, module), names, rows)]

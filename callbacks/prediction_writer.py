@@ -28,7 +28,7 @@ class PredictionWriter(L.Callback):
     """Decodes the prompts of ``predict`` and writes one JSON object for each, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``correct`` (the checker's verdict), ``num_tokens``,
-    ``num_forwards``, ``finished`` and ``capped``. Ranks share the prompts; rank zero writes. Each rank notes its rows
+    ``num_forwards``, ``finished`` and ``hit_step_limit``. Ranks share the prompts; rank zero writes. Each rank notes its rows
     as they come, beside the output: interrupted and started again with the same model, decoder and number of ranks, it
     goes on where it was.
 

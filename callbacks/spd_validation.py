@@ -16,7 +16,7 @@ from dmaxlit.evaluation.validation_batches import (
     examples_of,
     is_dry_run,
     make_meter,
-    share_of,
+    rank_subset,
 )
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
@@ -38,7 +38,7 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/tpf``: tokens per forward,
     - ``decode/<label>/tps``: tokens per second of one device,
     - ``decode/<label>/finished``: share of answers that end in EOS,
-    - ``decode/<label>/capped``: share of blocks that were closed before they had converged,
+    - ``decode/<label>/hit_step_limit``: share of blocks that were closed before they had converged,
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
 
     which :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor, and once at the end of ``fit``
@@ -167,7 +167,7 @@ class SPDValidation(L.Callback):
                 "tpf": result.tpf,
                 "tps": result.tokens_per_second,
                 "finished": result.finished,
-                "capped": result.capped,
+                "hit_step_limit": result.hit_step_limit,
             }
             # Every rank has the same value already; sync_dist keeps Lightning from warning that it might not.
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
@@ -178,12 +178,12 @@ class SPDValidation(L.Callback):
         """Decode this rank's share of the prompts last seen at every threshold, on all ranks alike."""
         if not self.curve or not self._meters or is_dry_run(trainer):
             return
-        examples = share_of(self._seen, self.curve_examples, trainer)
+        examples = rank_subset(self._seen, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
         points = sum(len(specs) for specs in self._curve_specs.values())
         self.curves = {}
         bar = progress_bar(trainer, points * len(examples), "accuracy-TPF curve")
-        with module.gathered(), bar as advance:
+        with module.unsharded(), bar as advance:
             for tag, specs in self._curve_specs.items():
                 self.curves[tag] = []
                 for threshold, spec in specs:

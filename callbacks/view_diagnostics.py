@@ -103,7 +103,7 @@ class ViewDiagnostics(L.Callback):
         cross_entropy, confidence, right = _judge(prediction, clean)
         if view.level is not None:
             self._by_level(view.name, view.level[prediction.positions], cross_entropy)
-        if view.rolled_out is not None:
+        if view.model_filled is not None:
             accepted = confidence >= self.confidence
             count = torch.full_like(confidence[:1].sum(), accepted.numel())
             self._add(f"train/accepted_{self.confidence:g}_{view.name}", accepted.sum(), count)

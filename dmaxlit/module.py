@@ -15,16 +15,16 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.checkpoints.lightning_file import describe
-from dmaxlit.engine.mixin import Generates
+from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
+from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
-from dmaxlit.tokens import CleanBatch, SpecialIds
+from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.muon import optimizers
-from dmaxlit.training.sharded_module import Shareable, own_gradients
+from dmaxlit.training.sharded_module import Shareable, local_gradients
 
 __all__ = ["DMaxModule"]
 
@@ -33,7 +33,7 @@ __all__ = ["DMaxModule"]
 _UNIT = 1024.0
 
 
-class DMaxModule(Generates, Shareable, L.LightningModule):
+class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -75,9 +75,9 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
         self.clean_half = clean_half
-        trained_on = backbone.metadata.get("task") or {}
-        self.task_name: str | None = trained_on.get("name")
-        self.task_options: dict[str, Any] = trained_on.get("options", {})
+        set_task = backbone.metadata.get("task") or {}
+        self.task_name: str | None = set_task.get("name")
+        self.task_options: dict[str, Any] = set_task.get("options", {})
         self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
         self._tokens_since_update = torch.zeros(())
         #: Called with each view of a training step, its prediction and its loss: how callbacks look on.
@@ -91,7 +91,7 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         return self.backbone.tokenizer
 
     @property
-    def special(self) -> SpecialIds:
+    def special(self) -> SpecialTokens:
         """The special token ids."""
         return self.backbone.special
 
@@ -99,14 +99,14 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         """The task the model was trained on, with its options, or None."""
         return None if self.task_name is None else task(self.task_name, **self.task_options)
 
-    def trained_on(self, name: str, options: dict[str, Any]) -> None:
+    def set_task(self, name: str, options: dict[str, Any]) -> None:
         """Note the task whose data the model is trained on; exports and checkpoints carry it."""
         self.task_name, self.task_options = name, options
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint or export says of the model beside its weights and config; JSON types only."""
-        trained_on = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.described(), "task": trained_on}
+        set_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {**self.backbone.export_metadata(), "task": set_task}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
@@ -124,7 +124,7 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         """Note the data module's task, if it has a registered one."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if getattr(data, "task_name", None) is not None:
-            self.trained_on(data.task_name, data.task.options())
+            self.set_task(data.task_name, data.task.options())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Sum of the views' losses over this micro-batch, in units of ``_UNIT`` tokens.
@@ -182,7 +182,7 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
 
     def predict_view(self, view: View, context: CleanContext) -> Prediction:
         """The denoiser's answer at the supervised positions of a view; without gradients if it is not trained on."""
-        with torch.set_grad_enabled(view.trains and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
             hidden = self.backbone.denoise(view.ids, context, view.soft)
             return Prediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
@@ -196,7 +196,7 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         self._tokens_since_update = torch.zeros_like(count)
         mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
         scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
-        gradients = own_gradients(optimizer)
+        gradients = local_gradients(optimizer)
         if gradients:
             torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
 
@@ -205,8 +205,8 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
         trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         made = optimizers(trained, self.optimizer, self.lr_scheduler)
         schedule: Any = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
-        if hasattr(schedule, "run_lasts"):
-            schedule.run_lasts(self.trainer.estimated_stepping_batches)
+        if hasattr(schedule, "set_total_steps"):
+            schedule.set_total_steps(self.trainer.estimated_stepping_batches)
         return made
 
     def _log_losses(self, losses: list[ViewLoss], total: Tensor, count: int) -> None:
@@ -222,4 +222,4 @@ class DMaxModule(Generates, Shareable, L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint whole: with the model's config, the tokenizer and the metadata, as plain data."""
-        checkpoint["dmaxlit"] = describe(self.backbone, self.metadata())
+        checkpoint["dmaxlit"] = checkpoint_metadata(self.backbone, self.metadata())

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
 
-__all__ = ["CleanBatch", "Role", "SoftTokens", "SpecialIds", "block_index"]
+__all__ = ["CleanBatch", "Role", "SoftTokens", "SpecialTokens", "block_index"]
 
 
 class Role(IntEnum):
@@ -22,23 +22,23 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True)
-class SpecialIds:
+class SpecialTokens:
     """The token ids with a meaning of their own.
 
     Args:
-        mask: Stands for a token not decided yet.
-        eos: Ends a response.
-        pad: Fills rows of a batch; never attended to.
+        mask_id: Stands for a token not decided yet.
+        eos_id: Ends a response.
+        pad_id: Fills rows of a batch; never attended to.
         vocab_size: Number of ids the tokenizer can produce; random tokens are drawn below it.
     """
 
-    mask: int
-    eos: int
-    pad: int
+    mask_id: int
+    eos_id: int
+    pad_id: int
     vocab_size: int
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialIds":
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
         """Read the ids off a tokenizer; padding falls back to EOS.
 
         Raises:
@@ -48,7 +48,7 @@ class SpecialIds:
         for name, value in (("mask", mask), ("EOS", eos)):
             if value is None:
                 raise UserError(f"tokenizer: expected a {name} token, found none in {tokenizer.name_or_path!r}")
-        return cls(mask=mask, eos=eos, pad=eos if pad is None else pad, vocab_size=len(tokenizer))
+        return cls(mask_id=mask, eos_id=eos, pad_id=eos if pad is None else pad, vocab_size=len(tokenizer))
 
 
 def block_index(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:
@@ -71,7 +71,7 @@ class CleanBatch:
     ids: Tensor
     roles: Tensor
     block_length: int
-    special: SpecialIds
+    special: SpecialTokens
     step: int = 0
 
     @property
@@ -81,7 +81,7 @@ class CleanBatch:
 
     def with_masks(self, where: Tensor) -> Tensor:
         """The ids with the mask token at the given positions (``[batch, length]`` bool)."""
-        return torch.where(where, self.special.mask, self.ids)
+        return torch.where(where, self.special.mask_id, self.ids)
 
     @property
     def blocks(self) -> Tensor:
@@ -91,7 +91,7 @@ class CleanBatch:
 
 @dataclass(frozen=True)
 class SoftTokens:
-    """Inputs of a forward that are mixtures of tokens; see :func:`blend`.
+    """Inputs of a forward that are mixtures of tokens; see :func:`hybrid_embedding`.
 
     Args:
         ids: ``[R, T, K]`` tokens that are mixed; the mask token may be one of them.

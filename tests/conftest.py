@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dmaxlit.backbone import Denoiser
-from dmaxlit.tokens import CleanBatch, Role, SpecialIds
+from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
 
 TINY = {
     "model_type": "qwen3",
@@ -68,7 +68,7 @@ def denoiser():
 
 def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_length=8, seed=0, special=None):
     """A clean batch of random tokens, padded on the right, with prompts of different length."""
-    special = special or SpecialIds(mask=37, eos=36, pad=35, vocab_size=38)
+    special = special or SpecialTokens(mask_id=37, eos_id=36, pad_id=35, vocab_size=38)
     lengths = [p + r for p, r in zip(prompt_lengths, response_lengths, strict=True)]
     width = -(-max(lengths) // block_length) * block_length
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +77,7 @@ def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_le
     for row, (prompt, length) in enumerate(zip(prompt_lengths, lengths, strict=True)):
         roles[row, :length] = Role.RESPONSE
         roles[row, :prompt] = Role.PROMPT
-    return CleanBatch(torch.where(roles == Role.PAD, special.pad, ids), roles, block_length, special)
+    return CleanBatch(torch.where(roles == Role.PAD, special.pad_id, ids), roles, block_length, special)
 
 
 @pytest.fixture

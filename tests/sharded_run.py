@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import DMaxModule
 from dmaxlit.backbone import Denoiser
-from dmaxlit.backbone.sharding import whole_weights
+from dmaxlit.backbone.sharding import full_state_dict
 from dmaxlit.callbacks import ComparisonReport, SPDValidation
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import OnPolicyNoise
@@ -36,7 +36,7 @@ class LargestShare(L.Callback):
 def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, checkpointing=False, **more):
     torch.set_num_threads(1)
     if devices > 1:  # logits in pieces, as with a large vocabulary
-        piecewise._AT_ONCE["cpu"], piecewise._FEWEST = 1000, 8
+        piecewise._MAX_LOGITS["cpu"], piecewise._FEWEST = 1000, 8
     denoiser = Denoiser(pretrained=model, defer=defer, gradient_checkpointing=checkpointing)
     module = DMaxModule(denoiser, OnPolicyNoise(level=(0.2, 0.9)), optimizer=adamw, seed=1)
     # 26 rows: the last global batch of an epoch is short.
@@ -61,7 +61,7 @@ def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, 
         callbacks=callbacks,
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume)
-    weights = whole_weights(module.backbone) if devices > 1 else module.backbone.model.state_dict()
+    weights = full_state_dict(module.backbone) if devices > 1 else module.backbone.model.state_dict()
     if trainer.is_global_zero:
         torch.save({name: weight.clone() for name, weight in weights.items()}, Path(folder) / "weights.pt")
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}

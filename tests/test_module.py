@@ -92,7 +92,7 @@ def test_the_update_is_the_gradient_of_the_mean_over_response_tokens():
     L.Trainer(**QUIET, max_steps=1).fit(module, loader(16))
     clean = Rows().clean
     # The whole response masked: run the doubled sequence by hand, with every logit.
-    view = torch.where(clean.response, clean.special.mask, clean.ids)
+    view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     hidden = before.backbone.denoise(view, before.backbone.clean_context(clean, doubled=True))
     losses = torch.nn.functional.cross_entropy(
         before.backbone.logits(hidden).flatten(0, 1), clean.ids.flatten(), reduction="none"
@@ -188,7 +188,7 @@ def test_an_unknown_noise_or_form_is_refused():
 
 def test_an_export_loads_and_generates(tmp_path):
     module = DMaxModule(make_denoiser(sharpen=3.0)).eval()
-    module.trained_on("chain", {"difficulty": "easy"})
+    module.set_task("chain", {"difficulty": "easy"})
     module.export(tmp_path / "m")
     again = load(tmp_path / "m")
     assert not again.training
@@ -201,12 +201,12 @@ def test_an_export_loads_and_generates(tmp_path):
     ):
         assert one.token_ids == two.token_ids
         assert one.num_tokens == len(one.token_ids) <= 16
-        assert module.special.mask not in one.token_ids
+        assert module.special.mask_id not in one.token_ids
 
 
 def test_a_checkpoint_stands_alone(tmp_path):
     module = DMaxModule(make_denoiser(sharpen=3.0))
-    module.trained_on("chain", {})
+    module.set_task("chain", {})
     trainer = L.Trainer(**{**QUIET, "default_root_dir": tmp_path}, max_steps=1)
     trainer.fit(module, loader())
     trainer.save_checkpoint(tmp_path / "x.ckpt")

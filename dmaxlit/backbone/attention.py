@@ -20,12 +20,12 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dmaxlit.errors import UserError
 
-__all__ = ["SUPPORTED_ATTENTION", "Sight", "block_diffusion_mask", "sparse_mask", "to_model_mask"]
+__all__ = ["SUPPORTED_ATTENTION", "MaskSource", "block_diffusion_mask", "sparse_mask", "to_model_mask"]
 
 SUPPORTED_ATTENTION = ("sdpa", "eager", "flex_attention")
 
 
-class Sight(Protocol):
+class MaskSource(Protocol):
     """Who may attend to whom, told as a tensor or position by position."""
 
     def dense(self) -> Tensor:
@@ -54,7 +54,7 @@ def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_no
     return torch.where(k_noisy, to_noisy, to_clean)
 
 
-def to_model_mask(allowed: Tensor | Sight, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:
+def to_model_mask(allowed: Tensor | MaskSource, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:
     """A mask in the form that an attention implementation of transformers takes.
 
     SDPA takes booleans, which on a CPU it turns into numbers to be added, in every layer anew: there it gets those.

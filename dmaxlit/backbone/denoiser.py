@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from dmaxlit.backbone.activation_checkpointing import recompute_layers
-from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, Sight, to_model_mask
+from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
+from dmaxlit.backbone.attention import SUPPORTED_ATTENTION, MaskSource, to_model_mask
 from dmaxlit.backbone.compatibility import logit_transform, refuse_unsupported
 from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.model_folder import (
@@ -33,7 +33,7 @@ from dmaxlit.backbone.training_forward import CleanContext, clean_context, denoi
 from dmaxlit.backbone.transformers_internals import cache_argument
 from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import CleanBatch, SoftTokens, SpecialIds
+from dmaxlit.tokens import CleanBatch, SoftTokens, SpecialTokens
 
 __all__ = ["CleanContext", "Denoiser", "OutputHead"]
 
@@ -45,7 +45,7 @@ class OutputHead:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
-        self.vocab_size = denoiser.num_tokens
+        self.vocab_size = denoiser.vocab_size
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
@@ -123,7 +123,7 @@ class Denoiser(KeepsWeights, nn.Module):
         name_special_tokens(self.tokenizer, mask_token, eos_token, stored)
         has_mask = was_trained_with_masks(stored)
         self._adds_mask = not has_mask and bool(ensure_special_tokens(self.tokenizer))
-        self.special = SpecialIds.of(self.tokenizer)
+        self.special = SpecialTokens.of(self.tokenizer)
         self.metadata = {} if source is None else read_metadata(source)
         self.block_length = int(block_length or self.metadata.get("block_length") or block_length_of(stored) or 32)
         if self.block_length < 1:
@@ -161,7 +161,7 @@ class Denoiser(KeepsWeights, nn.Module):
                 f"{self.embedding.shape[0]}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
             )
         if gradient_checkpointing:
-            recompute_layers(self.model)
+            enable_activation_checkpointing(self.model)
         self.model.train()  # what is loaded comes in eval mode, which would train without its dropout
         self._compiles_training = False
         self.lora: LoraSettings | None = None
@@ -178,7 +178,7 @@ class Denoiser(KeepsWeights, nn.Module):
         return self._limit // self.block_length * self.block_length
 
     @property
-    def num_tokens(self) -> int:
+    def vocab_size(self) -> int:
         """Rows of the embedding table."""
         return int(self.embedding.shape[0])
 
@@ -201,11 +201,11 @@ class Denoiser(KeepsWeights, nn.Module):
         if self.mask_delta is None:
             return embedded
         delta = self.mask_delta * getattr(module, "scalar_embed_scale", 1.0)
-        return torch.where((ids == self.special.mask).unsqueeze(-1), embedded + delta, embedded)
+        return torch.where((ids == self.special.mask_id).unsqueeze(-1), embedded + delta, embedded)
 
     def hidden(
         self,
-        allowed: Tensor | Sight,
+        allowed: Tensor | MaskSource,
         position_ids: Tensor,
         cache: Cache | None = None,
         input_ids: Tensor | None = None,
@@ -266,7 +266,7 @@ class Denoiser(KeepsWeights, nn.Module):
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         if self._cap is not None:
             logits = self._cap(logits)
-        logits[..., self.special.mask] = -torch.inf  # in place: nobody else has seen them
+        logits[..., self.special.mask_id] = -torch.inf  # in place: nobody else has seen them
         return logits
 
     def clean_context(self, clean: CleanBatch, doubled: bool = False) -> CleanContext:

@@ -13,11 +13,11 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.tokens import CleanBatch, Role
 
-__all__ = ["Half", "HalvesSight", "Layout"]
+__all__ = ["Layout", "PackedAttention", "PackedCopy"]
 
 
 @dataclass(frozen=True)
-class Half:
+class PackedCopy:
     """Blocks of one kind, clean or noisy, side by side in rows.
 
     Args:
@@ -25,7 +25,7 @@ class Half:
         sequence: ``[R, W]`` number of the sequence it belongs to; -1 for filling.
         block: ``[R, W]`` its block in that sequence.
         position: ``[R, W]`` its position in that sequence; sequences that share a row all start at 0.
-        real: ``[R, W]`` bool, False for filling and for pads.
+        is_token: ``[R, W]`` bool, False for filling and for pads.
         noisy: Whether these are the blocks of a view.
     """
 
@@ -33,11 +33,11 @@ class Half:
     sequence: Tensor
     block: Tensor
     position: Tensor
-    real: Tensor
+    is_token: Tensor
     noisy: bool
 
     @classmethod
-    def of(cls, rows: list[list[int]], clean: CleanBatch, noisy: bool) -> "Half":
+    def of(cls, rows: list[list[int]], clean: CleanBatch, noisy: bool) -> "PackedCopy":
         """Blocks by their number in the flattened batch, row by row."""
         length, device = clean.block_length, clean.ids.device
         width = max(1, *map(len, rows))
@@ -48,9 +48,9 @@ class Half:
         offset = torch.arange(length, device=device).repeat(width)
         block = torch.where(filling, 0, number % blocks)
         index = torch.where(filling, 0, number * length + offset)
-        real = (clean.roles.flatten()[index] != Role.PAD) & ~filling
+        is_token = (clean.roles.flatten()[index] != Role.PAD) & ~filling
         sequence = torch.where(filling, -1, number // blocks)
-        return cls(index, sequence, block, torch.where(filling, 0, block * length + offset), real, noisy)
+        return cls(index, sequence, block, torch.where(filling, 0, block * length + offset), is_token, noisy)
 
     def take(self, values: Tensor) -> Tensor:
         """``[R, W, ...]`` of what belongs to the batch's positions, ``[B, L, ...]``."""
@@ -68,12 +68,12 @@ class Layout:
     Args:
         clean: The clean half.
         noisy: The noisy half.
-        place: ``[B, L]`` where each position lies in the flattened noisy half; 0 for those that are not there.
+        gather_index: ``[B, L]`` where each position lies in the flattened noisy half; 0 for those that are not there.
     """
 
-    clean: Half
-    noisy: Half
-    place: Tensor
+    clean: PackedCopy
+    noisy: PackedCopy
+    gather_index: Tensor
 
     @classmethod
     def of(cls, clean: CleanBatch) -> "Layout":
@@ -85,38 +85,38 @@ class Layout:
         used = torch.stack([(in_blocks != Role.PAD).any(-1), answers]).tolist()
         blocks = length // clean.block_length
         needed, asked = (
-            [[row * blocks + place for place in range(blocks) if kind[row][place]] for row in range(batch)]
+            [[row * blocks + block for block in range(blocks) if kind[row][block]] for row in range(batch)]
             for kind in used
         )
         rows = _bins([len(numbers) for numbers in needed])
         halves = [
-            Half.of([[number for row in group for number in numbers[row]] for group in rows], clean, noisy)
+            PackedCopy.of([[number for row in group for number in numbers[row]] for group in rows], clean, noisy)
             for numbers, noisy in ((needed, False), (asked, True))
         ]
         noisy = halves[1]
         # One entry more takes what filling says of its place.
-        place = torch.zeros(batch * length + 1, dtype=torch.long, device=clean.ids.device)
+        gather_index = torch.zeros(batch * length + 1, dtype=torch.long, device=clean.ids.device)
         index = torch.where(noisy.sequence < 0, batch * length, noisy.index).flatten()
-        place[index] = torch.arange(index.shape[0], device=index.device)
-        return cls(halves[0], noisy, place[:-1].view(batch, length))
+        gather_index[index] = torch.arange(index.shape[0], device=index.device)
+        return cls(halves[0], noisy, gather_index[:-1].view(batch, length))
 
     @cached_property
-    def of_clean(self) -> "HalvesSight":
+    def clean_mask(self) -> "PackedAttention":
         """What the clean half sees."""
-        return HalvesSight([self.clean], [self.clean])
+        return PackedAttention([self.clean], [self.clean])
 
     @cached_property
-    def of_view(self) -> "HalvesSight":
+    def view_mask(self) -> "PackedAttention":
         """What the noisy half sees: one mask for all views and layers."""
-        return HalvesSight([self.noisy], [self.clean, self.noisy])
+        return PackedAttention([self.noisy], [self.clean, self.noisy])
 
     @cached_property
-    def of_both(self) -> "HalvesSight":
+    def doubled_mask(self) -> "PackedAttention":
         """What both see, as one sequence."""
-        return HalvesSight([self.clean, self.noisy], [self.clean, self.noisy])
+        return PackedAttention([self.clean, self.noisy], [self.clean, self.noisy])
 
 
-class HalvesSight:
+class PackedAttention:
     """Who may attend to whom among halves, ``[R, Q, K]``; the queries are the last of the keys.
 
     The block-diffusion rule within each sequence. What is not real is seen by itself alone, so that no query is without
@@ -127,8 +127,8 @@ class HalvesSight:
         keys: Halves whose positions are seen.
     """
 
-    def __init__(self, queries: list[Half], keys: list[Half]) -> None:
-        self._q, self._k = _Joined.of(queries), _Joined.of(keys)
+    def __init__(self, queries: list[PackedCopy], keys: list[PackedCopy]) -> None:
+        self._q, self._k = _Concatenated.of(queries), _Concatenated.of(keys)
         self._dense: Tensor | None = None
         self._sparse: BlockMask | None = None
 
@@ -137,7 +137,7 @@ class HalvesSight:
         if self._dense is None:
             q, k = self._q, self._k
             mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy)
-            mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.real.unsqueeze(-2)
+            mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.is_token.unsqueeze(-2)
             count, total = mask.shape[1:]
             itself = torch.eye(total, dtype=torch.bool, device=mask.device)[total - count :]
             self._dense = mask | itself
@@ -161,37 +161,39 @@ class HalvesSight:
         to_clean = torch.where(q_noisy, q_block > k_block, q_block >= k_block)
         seen = torch.where(k.noisy[row, key], q_noisy & (q_block == k_block), to_clean)
         seen = (
-            seen & (q.sequence[row, query] == k.sequence[row, key]) & k.real[row, key]
+            seen & (q.sequence[row, query] == k.sequence[row, key]) & k.is_token[row, key]
         )  # in place it cannot be compiled
         return seen | (key == query + (k.block.shape[1] - q.block.shape[1]))
 
 
 @dataclass(frozen=True)
-class _Joined:
+class _Concatenated:
     """Halves one behind the other; each ``[R, W]``."""
 
     block: Tensor
     sequence: Tensor
-    real: Tensor
+    is_token: Tensor
     noisy: Tensor
 
     @classmethod
-    def of(cls, halves: list[Half]) -> "_Joined":
-        block, sequence, real = (
-            torch.cat([getattr(half, name) for half in halves], 1) for name in ("block", "sequence", "real")
+    def of(cls, halves: list[PackedCopy]) -> "_Concatenated":
+        block, sequence, is_token = (
+            torch.cat([getattr(half, name) for half in halves], 1) for name in ("block", "sequence", "is_token")
         )
-        return cls(block, sequence, real, torch.cat([torch.full_like(half.real, half.noisy) for half in halves], 1))
+        return cls(
+            block, sequence, is_token, torch.cat([torch.full_like(half.is_token, half.noisy) for half in halves], 1)
+        )
 
 
 def _bins(sizes: list[int]) -> list[list[int]]:
     """Items in as few bins as first-fit finds, none fuller than the largest item; in order of their first items."""
     capacity, bins, left = max(sizes), list[list[int]](), list[int]()
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
-        place = next((place for place, room in enumerate(left) if sizes[item] <= room), None)
-        if place is None:
+        gather_index = next((gather_index for gather_index, room in enumerate(left) if sizes[item] <= room), None)
+        if gather_index is None:
             bins.append([])
             left.append(capacity)
-            place = len(bins) - 1
-        bins[place].append(item)
-        left[place] -= sizes[item]
+            gather_index = len(bins) - 1
+        bins[gather_index].append(item)
+        left[gather_index] -= sizes[item]
     return sorted(sorted(items) for items in bins)

@@ -29,7 +29,7 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["gathered", "is_sharded", "load_shards", "shard", "whole_weights"]
+__all__ = ["full_state_dict", "is_sharded", "load_shards", "shard", "unsharded"]
 
 
 def is_sharded(denoiser: nn.Module) -> bool:
@@ -93,7 +93,7 @@ def load_shards(model: PreTrainedModel, source: Path, device: torch.device) -> N
 
 
 @contextmanager
-def gathered(denoiser: nn.Module) -> Iterator[None]:
+def unsharded(denoiser: nn.Module) -> Iterator[None]:
     """The whole model on every rank, in its compute type, for as long as the context lasts; every rank must enter.
 
     Ranks decode different prompts and so take different numbers of forwards, none of which may then wait for others.
@@ -116,7 +116,7 @@ def gathered(denoiser: nn.Module) -> Iterator[None]:
                 unit.reshard()
 
 
-def whole_weights(denoiser: Denoiser) -> dict[str, Tensor] | None:
+def full_state_dict(denoiser: Denoiser) -> dict[str, Tensor] | None:
     """The model's weights, by their names there, put together on rank zero's CPU; every rank must call.
 
     None if they are not sharded; empty on other ranks.

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from dmaxlit.tokens import SoftTokens
 
-__all__ = ["blend", "embed_mixtures"]
+__all__ = ["embed_with_soft_tokens", "hybrid_embedding"]
 
 _SHORTEST = 1e-12  # far below any embedding's norm; keeps a vanishing average at 0 instead of 0 / 0
 
 
-def blend(embed: Callable[[Tensor], Tensor], soft: SoftTokens) -> Tensor:
+def hybrid_embedding(embed: Callable[[Tensor], Tensor], soft: SoftTokens) -> Tensor:
     """Embeddings of mixtures, ``[R, T, width]``.
 
     ``e = sum_k w_k E[v_k]``, rescaled to the norm ``sum_k w_k ||E[v_k]||``: a plain average of nearly orthogonal
@@ -36,7 +36,7 @@ def blend(embed: Callable[[Tensor], Tensor], soft: SoftTokens) -> Tensor:
     return blended.to(embedded.dtype)
 
 
-def embed_mixtures(embed: Callable[[Tensor], Tensor], ids: Tensor, soft: SoftTokens | None) -> Tensor:
+def embed_with_soft_tokens(embed: Callable[[Tensor], Tensor], ids: Tensor, soft: SoftTokens | None) -> Tensor:
     """Embeddings of a canvas, ``[R, T, width]``: mixtures where there are some, else tokens.
 
     Args:
@@ -45,4 +45,4 @@ def embed_mixtures(embed: Callable[[Tensor], Tensor], ids: Tensor, soft: SoftTok
         soft: The mixtures, or None for the tokens alone.
     """
     canvas = embed(ids)
-    return canvas if soft is None else torch.where(soft.where.unsqueeze(-1), blend(embed, soft), canvas)
+    return canvas if soft is None else torch.where(soft.where.unsqueeze(-1), hybrid_embedding(embed, soft), canvas)

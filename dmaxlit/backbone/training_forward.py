@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from dmaxlit.backbone.activation_checkpointing import keeps_cache, withhold_cache
+from dmaxlit.backbone.activation_checkpointing import can_checkpoint_with_cache, disable_cache_under_checkpointing
 from dmaxlit.backbone.cache import CleanCache
-from dmaxlit.backbone.packing import HalvesSight, Layout
+from dmaxlit.backbone.packing import Layout, PackedAttention
 from dmaxlit.backbone.sharding import is_sharded
-from dmaxlit.backbone.soft_embedding import embed_mixtures
+from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens
 from dmaxlit.tokens import CleanBatch, SoftTokens
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class CleanContext:
 def clean_context(denoiser: Denoiser, clean: CleanBatch, doubled: bool) -> CleanContext:
     """See :meth:`Denoiser.clean_context`."""
     layout = Layout.of(clean)
-    if doubled or (denoiser.model.is_activation_checkpointing and not keeps_cache(denoiser.model)):
+    if doubled or (denoiser.model.is_activation_checkpointing and not can_checkpoint_with_cache(denoiser.model)):
         return CleanContext(clean, layout)
     cache, half = CleanCache(), layout.clean
-    hidden = _hidden(denoiser, layout.of_clean, half.position, half.take(clean.ids), None, cache)
+    hidden = _hidden(denoiser, layout.clean_mask, half.position, half.take(clean.ids), None, cache)
     if not cache.layers:
-        withhold_cache(denoiser.model)
+        disable_cache_under_checkpointing(denoiser.model)
         return CleanContext(clean, layout)
     return CleanContext(clean, layout, cache.shown(), hidden.sum() if is_sharded(denoiser) else None)
 
@@ -60,20 +60,20 @@ def denoise(denoiser: Denoiser, view: Tensor, context: CleanContext, soft: SoftT
     ids = noisy.take(view)
     soft = None if soft is None else SoftTokens(noisy.take(soft.ids), noisy.take(soft.weights), noisy.take(soft.where))
     if context.cache is not None:
-        hidden = _hidden(denoiser, layout.of_view, noisy.position, ids, soft, context.cache)
+        hidden = _hidden(denoiser, layout.view_mask, noisy.position, ids, soft, context.cache)
         hidden = hidden if context.anchor is None else hidden + 0 * context.anchor
     else:
         width = clean.index.shape[1]
         ids = torch.cat([clean.take(context.clean.ids), ids], 1)
         soft = None if soft is None else soft.after(width)
         positions = torch.cat([clean.position, noisy.position], 1)
-        hidden = _hidden(denoiser, layout.of_both, positions, ids, soft)[:, width:]
-    return hidden.flatten(0, 1)[layout.place]
+        hidden = _hidden(denoiser, layout.doubled_mask, positions, ids, soft)[:, width:]
+    return hidden.flatten(0, 1)[layout.gather_index]
 
 
 def _hidden(
     denoiser: Denoiser,
-    allowed: HalvesSight,
+    allowed: PackedAttention,
     positions: Tensor,
     ids: Tensor,
     soft: SoftTokens | None,
@@ -82,4 +82,6 @@ def _hidden(
     """Hidden states of ids, or of embeddings where some of them are mixtures."""
     if soft is None:
         return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
-    return denoiser.training_hidden(allowed, positions, cache, inputs_embeds=embed_mixtures(denoiser.embed, ids, soft))
+    return denoiser.training_hidden(
+        allowed, positions, cache, inputs_embeds=embed_with_soft_tokens(denoiser.embed, ids, soft)
+    )

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, add_adapters, merged
 from dmaxlit.backbone.mask_embedding import init_mask_embedding, is_vanishing
-from dmaxlit.backbone.sharding import load_shards, shard, whole_weights
+from dmaxlit.backbone.sharding import full_state_dict, load_shards, shard
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
@@ -30,7 +30,7 @@ class KeepsWeights:
     if TYPE_CHECKING:
         model: PreTrainedModel
         tokenizer: PreTrainedTokenizerBase
-        special: SpecialIds
+        special: SpecialTokens
         metadata: dict[str, Any]
         block_length: int
         is_deferred: bool
@@ -57,14 +57,14 @@ class KeepsWeights:
             raise UserError("lora: expected weights to stand beside, but backbone.defer reads them later")
         add_adapters(self.model, settings)
         self.lora = settings
-        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask]))
+        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))
 
     def _fit_embeddings(self) -> None:
         """Rows for tokens that were added, and a mask embedding to start from where the checkpoint has none."""
         old, new = self.embedding.shape[0], len(self.tokenizer)
         if new > old:
             self.model.resize_token_embeddings(new, mean_resizing=False)
-        trained, mask = min(old, new), self.special.mask
+        trained, mask = min(old, new), self.special.mask_id
         table = self.model.get_input_embeddings()
         assert isinstance(table, nn.Embedding), "refused otherwise"
         rows = sorted({*range(old, new), *([mask] if self._adds_mask else [])})
@@ -74,7 +74,7 @@ class KeepsWeights:
         if rows:
             init_mask_embedding(table, rows, trained)
 
-    def place(self, mesh: DeviceMesh | None, device: torch.device, compute_dtype: torch.dtype | None) -> None:
+    def shard_and_load(self, mesh: DeviceMesh | None, device: torch.device, compute_dtype: torch.dtype | None) -> None:
         """Shard the model over a mesh, if there is one, and read the weights if that was deferred.
 
         Args:
@@ -98,7 +98,7 @@ class KeepsWeights:
         """Name of the table among the model's weights."""
         return next(name for name, weight in self.model.named_parameters() if weight is self.embedding)
 
-    def described(self) -> dict[str, Any]:
+    def export_metadata(self) -> dict[str, Any]:
         """What a model folder says of the denoiser beside the model's config."""
         limit = {"max_length": self._limit} if self._limit < self._positions else {}
         return {"block_length": self.block_length, **limit}
@@ -111,16 +111,16 @@ class KeepsWeights:
             metadata: What else ``dmaxlit.json`` is to hold.
             write: Whether this process writes. If the model is sharded every rank must call, for the weights.
         """
-        weights, model = whole_weights(self._itself), self.model
+        weights, model = full_state_dict(self._itself), self.model
         if not write:
             return
         if self.lora is not None:
             own = {name.removeprefix("model."): weight for name, weight in self._itself.state_dict().items()}
             model = model_of_weights(
-                model.config, merged(weights or own, self.lora, self.embedding_name, self.special.mask)
+                model.config, merged(weights or own, self.lora, self.embedding_name, self.special.mask_id)
             )
             weights = None
-        write_folder(folder, model, self.tokenizer, {**self.described(), **metadata}, weights)
+        write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights)
 
     @property
     def _itself(self) -> Denoiser:

@@ -124,7 +124,7 @@ class AdaptationBench:
     def _fit(self, folder: Path, seed: int, steps: int, flags: Sequence[str], autoregressive: bool = False) -> Any:
         """``dmaxlit fit`` with the pretraining recipe; returns the trained module."""
         from dmaxlit.bench.autoregressive import AutoregressiveModule
-        from dmaxlit.cli.training import carry_out
+        from dmaxlit.cli.training import run_cli
         from dmaxlit.module import DMaxModule
 
         fixed = [
@@ -143,7 +143,7 @@ class AdaptationBench:
         ]
         recipe = self.configs / "pretrain.yaml"
         kind = AutoregressiveModule if autoregressive else DMaxModule
-        return carry_out("fit", [f"--config={recipe}", *fixed, *flags], kind)
+        return run_cli("fit", [f"--config={recipe}", *fixed, *flags], kind)
 
     def _decode(self, method: str, seed: int, model: str) -> list[dict[str, Any]]:
         from dmaxlit.evaluation.evaluate import evaluate

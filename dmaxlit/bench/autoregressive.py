@@ -35,4 +35,4 @@ class AutoregressiveModule(DMaxModule):
         """Give the mask token the embedding it would get if the tokenizer had none."""
         table = self.backbone.model.get_input_embeddings()
         assert isinstance(table, nn.Embedding), "refused otherwise"
-        init_mask_embedding(table, [self.special.mask], len(self.tokenizer))
+        init_mask_embedding(table, [self.special.mask_id], len(self.tokenizer))

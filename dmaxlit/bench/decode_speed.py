@@ -168,7 +168,7 @@ class DecodeSpeedBench(SpeedBench):
         )
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight
-            head[denoiser.special.eos] = 0.0  # logit 0, which is never the highest of thousands
+            head[denoiser.special.eos_id] = 0.0  # logit 0, which is never the highest of thousands
         return denoiser.to(self.device, getattr(torch, self.dtype)).eval()
 
     def _prompts(self, count: int) -> list[list[int]]:

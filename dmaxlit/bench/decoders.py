@@ -64,7 +64,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0)),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": False}),
 )
-_FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", "capped")
+_FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", "hit_step_limit")
 
 
 @dataclass
@@ -152,7 +152,7 @@ class DecoderBench:
             "tau": float(tau.compute()),
             "tau_within": float(within.compute()),
             "tokens_per_second": timed.tokens_per_second,
-            "capped": timed.capped_blocks / max(timed.blocks, 1),
+            "hit_step_limit": timed.blocks_at_step_limit / max(timed.blocks, 1),
         }
 
     def _summary(self, found: dict[str, dict[str, list[Row]]]) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ def format_table(summary: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"| {entry['label']} | {entry['decoder']}{options} | {_told(entry, 'accuracy', 100, 1)} "
             f"| {_told(entry, 'tpf', 1, 2)} | {aup} | {_told(entry, 'afp', 1, 2)} | {entry['tau'][0]:.2f} "
-            f"| {entry['tau_within'][0]:.2f} | {entry['tokens_per_second'][0]:.0f} | {100 * entry['capped'][0]:.1f}% |"
+            f"| {entry['tau_within'][0]:.2f} | {entry['tokens_per_second'][0]:.0f} | {100 * entry['hit_step_limit'][0]:.1f}% |"
         )
     return "\n".join(lines)
 

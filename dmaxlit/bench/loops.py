@@ -24,7 +24,7 @@ def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, token
     Returns:
         The generated tokens; EOS does not end them.
     """
-    length, mask = denoiser.block_length, denoiser.special.mask
+    length, mask = denoiser.block_length, denoiser.special.mask_id
     end = -(-(len(prompt) + max_new_tokens) // length) * length
     ids = prompt + [mask] * (end - len(prompt))
     for start in range(len(prompt) // length * length, end, length):
@@ -45,7 +45,7 @@ def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, toke
     That is how DMax's published code runs: no forward of its own for the cache, a cache that is rebuilt by
     concatenation at every forward. Arguments and result as in :func:`naive_loop`.
     """
-    length, mask = denoiser.block_length, denoiser.special.mask
+    length, mask = denoiser.block_length, denoiser.special.mask_id
     device = denoiser.device
     end = -(-(len(prompt) + max_new_tokens) // length) * length
     ids = prompt + [mask] * (end - len(prompt))

@@ -125,7 +125,7 @@ def _ways(names: Mapping[str, Method]) -> Study:
 
 
 _SOFT, _ROLLOUT = "soft_on_policy.yaml", "rollout_k.yaml"
-_NO_TRUTH = ("--model.noise.truth=0",)
+_NO_TRUTH = ("--model.noise.clean_fraction=0",)
 _STRATEGIES = _ways(
     {"on_policy": Method("quickstart.yaml"), "soft_on_policy": Method(_SOFT), "rollout_k": Method(_ROLLOUT)}
 )

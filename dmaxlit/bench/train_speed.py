@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dmaxlit.backbone.activation_checkpointing import recompute_layers
+from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench.machine import random_denoiser
 from dmaxlit.bench.published import published_update
@@ -146,10 +146,10 @@ class TrainSpeedBench(SpeedBench):
             return RowGenerator(0, keys, device=clean.ids.device)
 
         if contestant == "published":
-            masked = noise.corrupt(clean, generator()).mask
+            masked = noise.corrupt(clean, generator()).positions
             return lambda: float(published_update(denoiser, clean, masked))
         if contestant == "ours, checkpointed":
-            recompute_layers(denoiser.model)
+            enable_activation_checkpointing(denoiser.model)
         module = DMaxModule(denoiser, noise, compile=contestant == "ours, compiled")
 
         def ours() -> float:

@@ -17,12 +17,12 @@ from dmaxlit.backbone.lora import LoraSettings, merged
 from dmaxlit.checkpoints.atomic_io import damage
 from dmaxlit.checkpoints.sharded import METADATA, check_parts, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
-__all__ = ["checkpoint_to_folder", "describe", "read_checkpoint"]
+__all__ = ["checkpoint_metadata", "checkpoint_to_folder", "read_checkpoint"]
 
 
-def describe(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
+def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint needs beside the weights to be loaded by itself; texts only."""
     with tempfile.TemporaryDirectory() as folder:
         backbone.tokenizer.save_pretrained(folder)
@@ -88,6 +88,6 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     if told.get("lora") is not None:
         lora = json.loads(told["lora"])
         table = lora.pop("embedding")
-        weights = merged(weights, LoraSettings(**lora), table, SpecialIds.of(tokenizer).mask)
+        weights = merged(weights, LoraSettings(**lora), table, SpecialTokens.of(tokenizer).mask_id)
     model = model_of_weights(config, weights)
     write_folder(folder, model, tokenizer, json.loads(told["metadata"]))

@@ -122,10 +122,10 @@ def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
     """
     prefix = "state_dict."
     try:
-        described = _description(path).state_dict_metadata
+        export_metadata = _description(path).state_dict_metadata
         weights = {
             name.removeprefix(prefix): torch.empty(told.size, dtype=told.properties.dtype)
-            for name, told in described.items()
+            for name, told in export_metadata.items()
             if name.startswith(prefix)
         }
     except _UNREADABLE as error:

@@ -74,10 +74,10 @@ def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule"
     """
     import torch
 
-    from dmaxlit.cli.quiet import hush
+    from dmaxlit.cli.quiet import silence_known_warnings
     from dmaxlit.loading import load
 
-    hush()
+    silence_known_warnings()
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type

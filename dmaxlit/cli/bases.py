@@ -12,13 +12,13 @@ import yaml
 
 from dmaxlit.errors import UserError
 
-__all__ = ["with_bases", "without_base"]
+__all__ = ["expand_bases", "without_base"]
 
 _FLAGS = ("--config", "-c")
 _SECTIONS = {"model", "data", "trainer"}
 
 
-def with_bases(args: Sequence[str]) -> list[str]:
+def expand_bases(args: Sequence[str]) -> list[str]:
     """The arguments with the bases of each ``--config`` file before it.
 
     Args:
@@ -45,7 +45,7 @@ def with_bases(args: Sequence[str]) -> list[str]:
 
 
 def without_base(settings: Any) -> Any:
-    """Settings as they stand in a file, without the base that :func:`with_bases` has taken care of."""
+    """Settings as they stand in a file, without the base that :func:`expand_bases` has taken care of."""
     if isinstance(settings, dict) and _names_base(settings):
         return {key: value for key, value in settings.items() if key != "config"}
     return settings

@@ -42,9 +42,9 @@ def convert(
     """
     from dmaxlit.backbone.formats.convert import convert as convert_checkpoint
     from dmaxlit.backbone.formats.convert import refuse_existing
-    from dmaxlit.cli.quiet import hush
+    from dmaxlit.cli.quiet import silence_known_warnings
 
-    hush()
+    silence_known_warnings()
     if Path(source).suffix != ".ckpt":
         form = convert_checkpoint(source, dest, to, max_shard_size, dtype, like)
     else:

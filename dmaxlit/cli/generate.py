@@ -104,9 +104,9 @@ def generate(
     if output is None:
         _print(module, given, settings, trace, trace_file, started)
         return
-    from dmaxlit.evaluation.batch_generate import write_answers
+    from dmaxlit.evaluation.batch_generate import generate_to_file
 
-    done = write_answers(module, given, output, settings, overwrite=overwrite)
+    done = generate_to_file(module, given, output, settings, overwrite=overwrite)
     judged = f", {done.correct} correct" if task is not None else ""
     print(
         f"{output}: {done.prompts} answers, {done.finished} finished{judged}; "
@@ -185,4 +185,4 @@ def _figures(tokens: int, forwards: int) -> str:
 def _troubles(answer: "Generation") -> str:
     extra = f", {answer.num_extra_blocks} more blocks read" if answer.num_extra_blocks else ""
     unfinished = "" if answer.finished else ", cut off by the budget"
-    return extra + unfinished + (f", {answer.capped} blocks not converged" if answer.capped else "")
+    return extra + unfinished + (f", {answer.hit_step_limit} blocks not converged" if answer.hit_step_limit else "")

@@ -27,13 +27,13 @@ from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.tasks import TASKS
 
-__all__ = ["PARSER_MODE", "SLOTS", "Slot", "class_path", "with_class_paths"]
+__all__ = ["CLASS_OPTIONS", "PARSER_MODE", "ClassOption", "class_path", "with_class_paths"]
 
 PARSER_MODE = "dmaxlit"
 
 
 @dataclass(frozen=True)
-class Slot:
+class ClassOption:
     """A setting that holds a class with options.
 
     Args:
@@ -47,11 +47,11 @@ class Slot:
     bare: bool = True
 
 
-SLOTS: dict[tuple[str, str], Slot] = {
-    ("model", "noise"): Slot(NOISE),
-    ("model", "optimizer"): Slot(Optimizer, given=1),
-    ("model", "lr_scheduler"): Slot(LRScheduler, given=1),
-    ("data", "task"): Slot(TASKS, bare=False),
+CLASS_OPTIONS: dict[tuple[str, str], ClassOption] = {
+    ("model", "noise"): ClassOption(NOISE),
+    ("model", "optimizer"): ClassOption(Optimizer, given=1),
+    ("model", "lr_scheduler"): ClassOption(LRScheduler, given=1),
+    ("data", "task"): ClassOption(TASKS, bare=False),
 }
 
 
@@ -75,7 +75,7 @@ def class_path(known: Registry[Any] | type[Any], name: str) -> str:
     return name if cls is None else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def with_class_paths(args: Sequence[str], slots: Mapping[tuple[str, str], Slot]) -> list[str]:
+def with_class_paths(args: Sequence[str], slots: Mapping[tuple[str, str], ClassOption]) -> list[str]:
     """The arguments with names of classes replaced by import paths and defaults.
 
     Args:
@@ -99,7 +99,7 @@ def with_class_paths(args: Sequence[str], slots: Mapping[tuple[str, str], Slot])
     return out
 
 
-def _value(slot: Slot, value: str, is_help: bool) -> str:
+def _value(slot: ClassOption, value: str, is_help: bool) -> str:
     """What stands for a value; a YAML file and ``null`` are left to the loader."""
     if value.endswith((".yaml", ".yml", ".json")) or value.startswith("-") or value == "null":
         return value
@@ -109,7 +109,7 @@ def _value(slot: Slot, value: str, is_help: bool) -> str:
     return str(yaml.safe_dump(spec, default_flow_style=True, width=10**6, sort_keys=False)).strip()
 
 
-def _spec(slot: Slot, spec: Any) -> Any:
+def _spec(slot: ClassOption, spec: Any) -> Any:
     """A name, or a mapping with a ``class_path``, as a mapping with import path and all options."""
     if isinstance(spec, str) and slot.bare:
         spec = {"class_path": spec}
@@ -154,7 +154,7 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
 
 def _load(text: str) -> Any:
     value = without_base(get_loader("yaml")(text))
-    for (section, name), slot in SLOTS.items():
+    for (section, name), slot in CLASS_OPTIONS.items():
         for keys in ((), (section,), (section, "init_args")):
             parent = reduce(lambda found, key: found.get(key) if isinstance(found, dict) else None, keys, value)
             if isinstance(parent, dict) and name in parent:

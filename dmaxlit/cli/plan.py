@@ -23,12 +23,12 @@ from dmaxlit.backbone.formats.sdar import block_length_of
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens
-from dmaxlit.cli.training import DMaxCLI, carry_out
+from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NoiseStrategy, Prediction
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.tokens import CleanBatch, Role, SpecialIds
-from dmaxlit.training.memory_plan import Item, Setup, plan
+from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
+from dmaxlit.training.memory_plan import MemoryItem, MemoryScenario, plan
 
 __all__ = ["format_plan", "run", "setup_of"]
 
@@ -73,7 +73,7 @@ def run(command: str, args: list[str]) -> None:
     for name, value in (("gpus", given.gpus), ("gpu_memory", given.gpu_memory)):
         if value is not None and value <= 0:
             raise UserError(f"{name}: expected a number above 0, got {value}")
-    setup = setup_of(carry_out("fit", rest, cli=_PlanCLI), given.gpus)
+    setup = setup_of(run_cli("fit", rest, cli=_PlanCLI), given.gpus)
     items = plan(setup)
     Console().print(_table(items, setup))
     lines, fits = format_plan(items, given.gpu_memory)
@@ -82,7 +82,7 @@ def run(command: str, args: list[str]) -> None:
         raise SystemExit(1)
 
 
-def setup_of(config: Any, gpus: int | None = None) -> Setup:
+def setup_of(config: Any, gpus: int | None = None) -> MemoryScenario:
     """What is to be trained, from the settings of ``fit``; only the model's config and tokenizer are read.
 
     Args:
@@ -124,7 +124,7 @@ def setup_of(config: Any, gpus: int | None = None) -> Setup:
     callbacks = trainer.callbacks or []
     decoding = [getattr(each.init_args, "batch_size", None) for each in callbacks if "init_args" in each]
     compute = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16}
-    return Setup(
+    return MemoryScenario(
         model=model,
         extra=extra,
         optimizer=_made(OptimizerCallable, config.model.optimizer),
@@ -151,7 +151,7 @@ def _made(kind: Any, spec: Any) -> Any:
 def _count_views(noise: NoiseStrategy) -> int:
     """Views of a strategy, by holding the dialogue on eight tokens."""
     ids = torch.arange(8).unsqueeze(0)
-    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), 8, SpecialIds(9, 8, 8, 10))
+    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), 8, SpecialTokens(9, 8, 8, 10))
     dialogue = noise.views(clean, RowGenerator(0, [0]))
     count, view = 0, next(dialogue, None)
     while view is not None:
@@ -164,7 +164,7 @@ def _count_views(noise: NoiseStrategy) -> int:
     return count
 
 
-def format_plan(items: list[Item], gpu_memory: float | None) -> tuple[str, bool]:
+def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:
     """The last lines of the plan, and whether it fits into ``gpu_memory`` GiB (True if that is not known)."""
     peaks = {
         when: sum(item.size for item in items if item.when in ("always", when)) for when in ("training", "decoding")
@@ -184,7 +184,7 @@ def format_plan(items: list[Item], gpu_memory: float | None) -> tuple[str, bool]
     )
 
 
-def _table(items: list[Item], setup: Setup) -> Table:
+def _table(items: list[MemoryItem], setup: MemoryScenario) -> Table:
     how = "shared (FSDP2)" if setup.sharded and setup.gpus > 1 else "each with its own model"
     table = Table(title=f"{setup.model.config.model_type} on {setup.gpus} GPU{'s' * (setup.gpus > 1)}, {how}")
     for name, justify in (("each GPU holds", "left"), ("size", "right"), ("when", "left"), ("", "left")):

@@ -3,10 +3,10 @@
 import logging
 import warnings
 
-__all__ = ["hush"]
+__all__ = ["silence_known_warnings"]
 
 
-def hush() -> None:
+def silence_known_warnings() -> None:
     """Silence advertisements and notices that say nothing of the user's run.
 
     Each with its reason; everything else is shown.

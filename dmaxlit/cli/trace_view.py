@@ -62,5 +62,5 @@ def _summary(trace: RowTrace) -> str:
     return (
         f"{trace.num_tokens} tokens in {len(trace.start)} forwards ({forwards} by block); "
         f"AFP {finalization_parallelism(finalized):.2f}, tau {kendall_tau(finalized):.2f}; "
-        f"{revised['revised']} revisions, {revised['born']} tokens first shown wrong"
+        f"{revised['revised']} revisions, {revised['introduced']} tokens first shown wrong"
     )

@@ -14,17 +14,17 @@ from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDVal
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.cli.arguments import with_options
-from dmaxlit.cli.bases import with_bases
+from dmaxlit.cli.bases import expand_bases
 from dmaxlit.cli.messages import one_line
-from dmaxlit.cli.names import PARSER_MODE, SLOTS, with_class_paths
-from dmaxlit.cli.quiet import hush
+from dmaxlit.cli.names import CLASS_OPTIONS, PARSER_MODE, with_class_paths
+from dmaxlit.cli.quiet import silence_known_warnings
 from dmaxlit.cli.resume import find_checkpoint, refuse_parts, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 
-__all__ = ["DMaxCLI", "Parser", "carry_out", "run"]
+__all__ = ["DMaxCLI", "Parser", "run", "run_cli"]
 
 _DESCRIPTION = """{summary}
 
@@ -50,14 +50,14 @@ _NOT_CHECKED = ("best", "last", "hpc", "registry", "s3", "gs", "http", "https") 
 
 def run(command: str, args: list[str]) -> None:
     """Carry out ``fit``, ``validate``, ``test`` or ``predict``."""
-    carry_out(command, args)
+    run_cli(command, args)
 
 
-def carry_out(
+def run_cli(
     command: str, args: list[str], module: type[DMaxModule] = DMaxModule, cli: type[LightningCLI] | None = None
 ) -> Any:
     """Carry out a command with a module class; returns what the command line has made of the model's settings."""
-    hush()
+    silence_known_warnings()
     done = (cli or DMaxCLI)(
         module,
         SelfDistilledDataModule,
@@ -68,7 +68,7 @@ def carry_out(
         parser_class=Parser,
         parser_kwargs={name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()},
         auto_configure_optimizers=False,
-        args=[command, *with_class_paths(with_options(with_bases(args)), SLOTS)],
+        args=[command, *with_class_paths(with_options(expand_bases(args)), CLASS_OPTIONS)],
     )
     return done.model
 

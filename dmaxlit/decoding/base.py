@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.registry import Registry
-from dmaxlit.tokens import SoftTokens, SpecialIds
+from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["DECODERS", "BlockState", "Decoder", "Sampling", "SoftTokens"]
 
@@ -47,8 +47,8 @@ class BlockState:
         step: ``[R]`` forwards spent on the block so far.
         converged: ``[R]`` bool, the block is done and its hard tokens can be committed.
         soft: Mixtures to feed next, or None for the canvas as it is.
-        copies: ``[R, C, T]`` ids of further versions of the block that the next forward reads beside the canvas, for
-            a decoder with :attr:`Decoder.copies`; else None.
+        extra_blocks: ``[R, C, T]`` ids of further versions of the block that the next forward reads beside the canvas, for
+            a decoder with :attr:`Decoder.extra_blocks`; else None.
         sampling: How tokens are drawn, or None to take the most probable ones. Set by the engine;
             :func:`dmaxlit.decoding.proposal.propose` obeys it.
         memory: What else a decoder keeps, each ``[R, ...]``.
@@ -60,7 +60,7 @@ class BlockState:
     step: Tensor
     converged: Tensor
     soft: SoftTokens | None = None
-    copies: Tensor | None = None
+    extra_blocks: Tensor | None = None
     sampling: Sampling | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -70,13 +70,15 @@ class BlockState:
         masked: Tensor,
         converged: Tensor,
         soft: SoftTokens | None = None,
-        copies: Tensor | None = None,
+        extra_blocks: Tensor | None = None,
         memory: dict[str, Tensor] | None = None,
     ) -> "BlockState":
-        """The state one forward later; ``copies`` and ``memory`` stay as they are if not given."""
-        copies = self.copies if copies is None else copies
+        """The state one forward later; ``extra_blocks`` and ``memory`` stay as they are if not given."""
+        extra_blocks = self.extra_blocks if extra_blocks is None else extra_blocks
         memory = self.memory if memory is None else memory
-        return BlockState(ids, self.editable, masked, self.step + 1, converged, soft, copies, self.sampling, memory)
+        return BlockState(
+            ids, self.editable, masked, self.step + 1, converged, soft, extra_blocks, self.sampling, memory
+        )
 
     def select(self, rows: Tensor) -> "BlockState":
         """The given rows (``[n]`` indices), in that order."""
@@ -122,7 +124,7 @@ class Decoder(ABC):
             raise UserError(f"max_steps: expected at least 1 or none, got {max_steps}")
         self._max_steps = max_steps
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks, with every editable position masked.
 
         Args:
@@ -131,7 +133,7 @@ class Decoder(ABC):
             special: The special ids.
         """
         return BlockState(
-            ids=torch.where(editable, special.mask, ids),
+            ids=torch.where(editable, special.mask_id, ids),
             editable=editable,
             masked=editable,
             step=torch.zeros_like(ids[:, 0]),
@@ -139,7 +141,7 @@ class Decoder(ABC):
         )
 
     @abstractmethod
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """The state after a forward. Leaves its arguments as they are.
 
         Args:
@@ -160,7 +162,7 @@ class Decoder(ABC):
         """
         return None
 
-    def step_at(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialIds) -> BlockState:
+    def _step_sparse(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialTokens) -> BlockState:
         """:meth:`step`, given no logits but those it looks at. Here the others are filled up with zeros.
 
         Args:
@@ -173,15 +175,15 @@ class Decoder(ABC):
         return self.step(state, everywhere.index_put_((reads,), logits), special)
 
     @property
-    def copies(self) -> int:
+    def extra_blocks(self) -> int:
         """Versions of the block that a forward reads beside the canvas (C): drafts to be verified, a shadow, ...
 
         They stand at the canvas's positions, see the same earlier blocks, and belong to the same forward; the engine
-        counts what they cost as :attr:`dmaxlit.engine.DecodedRow.num_extra_blocks`.
+        counts what they cost as :attr:`dmaxlit.engine.DecodedSequence.num_extra_blocks`.
         """
         return 0
 
-    def sees(self, length: int) -> Tensor:
+    def block_attention_mask(self, length: int) -> Tensor:
         """Who sees whom inside a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key; the canvas is version 0.
 
         By default each version sees itself alone.
@@ -189,7 +191,7 @@ class Decoder(ABC):
         Args:
             length: Tokens of the block (T).
         """
-        versions = torch.arange(1 + self.copies).repeat_interleave(length)
+        versions = torch.arange(1 + self.extra_blocks).repeat_interleave(length)
         return versions[:, None] == versions[None, :]
 
     def max_steps(self, block_length: int) -> int:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
-from dmaxlit.decoding.proposal import check_fraction, propose, top1
+from dmaxlit.decoding.committing import confidence_rank
+from dmaxlit.decoding.proposal import argmax_proposal, check_fraction, propose
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["CreditDecoder"]
 
@@ -45,14 +45,14 @@ class CreditDecoder(Decoder):
         self.threshold = check_fraction("threshold", threshold)
         self.alpha, self.beta, self.gamma = alpha, check_fraction("beta", beta), gamma
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks, with every editable position masked and no credit."""
         credit = torch.zeros(*ids.shape, special.vocab_size, device=ids.device)
         return replace(super().start(ids, editable, special), memory={"credit": credit})
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Earn credit, then commit by threshold, at least the most confident position."""
-        best = top1(logits)
+        best = argmax_proposal(logits)
         earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
         # Tokens are below the tokenizer's size; a model's table may be longer.
         known = best.tokens.clamp(max=special.vocab_size - 1)
@@ -61,7 +61,7 @@ class CreditDecoder(Decoder):
         raised[..., : special.vocab_size] += self.alpha * credit.log1p()
 
         proposal = propose(state, raised)
-        commit = (proposal.confidence > self.threshold) | (ranked(proposal, state.masked) == 0)
+        commit = (proposal.confidence > self.threshold) | (confidence_rank(proposal, state.masked) == 0)
         masked = state.masked & ~commit
         ids = torch.where(state.masked & commit, proposal.tokens, state.ids)
         return state.advance(ids, masked, ~masked.any(1), memory={"credit": credit})

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.committing import confidence_rank
 from dmaxlit.decoding.proposal import check_fraction, propose
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["EditDecoder"]
 
@@ -52,16 +52,16 @@ class EditDecoder(Decoder):
         self.tau_edit = check_fraction("tau_edit", edit if tau_edit is None else tau_edit)
         self.max_post_edit_steps = max_post_edit_steps
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks, with every editable position masked."""
         state = super().start(ids, editable, special)
         return replace(state, memory={"post": torch.zeros_like(state.step)})
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Fill, edit, and stop when nothing changes any more."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
-        fill = state.masked & ((confidence > self.tau_mask) | (ranked(proposal, state.masked) == 0))
+        fill = state.masked & ((confidence > self.tau_mask) | (confidence_rank(proposal, state.masked) == 0))
         edit = state.editable & ~state.masked & (tokens != state.ids) & (confidence > self.tau_edit)
         ids = torch.where(fill | edit, tokens, state.ids)
         masked = state.masked & ~fill

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
 from dmaxlit.decoding.committing import CommittingDecoder
-from dmaxlit.decoding.proposal import Proposal, entropy, rank
+from dmaxlit.decoding.proposal import Proposal, descending_rank, entropy
 from dmaxlit.errors import UserError
 
 __all__ = ["EntropyBoundedDecoder"]
@@ -44,7 +44,7 @@ class EntropyBoundedDecoder(CommittingDecoder):
             raise UserError(f"proxy: expected one of {', '.join(_PROXIES)}, got {proxy!r}")
         self.gamma, self.proxy = gamma, proxy
 
-    def figures(self, logits: Tensor) -> Tensor:
+    def features(self, logits: Tensor) -> Tensor:
         """The entropy, and how little the best token leads if that is the proxy."""
         uncertainty = entropy(logits)
         if self.proxy != "margin":
@@ -52,14 +52,14 @@ class EntropyBoundedDecoder(CommittingDecoder):
         best, second = logits.to(uncertainty.dtype).softmax(-1).topk(2, dim=-1).values.unbind(-1)
         return torch.stack([uncertainty, 1 - best + second], -1)
 
-    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """The longest prefix of the proxy's order within the bound; the bound's left side only grows along it."""
-        assert figures is not None
-        uncertainty = figures[..., 0]
+        assert features is not None
+        uncertainty = features[..., 0]
         # Logarithms, so that nearly certain positions still differ.
-        error = -proposal.log_odds if self.proxy == "confidence" else figures[..., -1].clamp_min(_TINY).log()
+        error = -proposal.log_odds if self.proxy == "confidence" else features[..., -1].clamp_min(_TINY).log()
         error = torch.where(state.masked, error, torch.inf)
-        place = rank(-error)
+        place = descending_rank(-error)
         order = place.argsort(1)
         ordered = torch.where(state.masked, uncertainty, torch.inf).gather(1, order)
         lost = ordered.cumsum(1) - ordered.cummax(1).values

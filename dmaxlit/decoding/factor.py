@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
-from dmaxlit.decoding.committing import CommittingDecoder, ranked
+from dmaxlit.decoding.committing import CommittingDecoder, confidence_rank
 from dmaxlit.decoding.proposal import Proposal
 from dmaxlit.errors import UserError
 
@@ -28,7 +28,7 @@ class FactorDecoder(CommittingDecoder):
             raise UserError(f"factor: expected a number above 0, got {factor}")
         self.factor = factor
 
-    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """Positions of rank n (from 1) that meet the bound; it only tightens with n, so they are the first ones."""
-        n = ranked(proposal, state.masked) + 1
+        n = confidence_rank(proposal, state.masked) + 1
         return (n + 1) * (1 - proposal.confidence) < self.factor

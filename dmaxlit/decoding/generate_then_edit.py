@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
-from dmaxlit.decoding.proposal import check_fraction, proposal_of, propose
+from dmaxlit.decoding.committing import confidence_rank
+from dmaxlit.decoding.proposal import check_fraction, propose, score_tokens
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["GenerateThenEditDecoder"]
 
@@ -46,17 +46,17 @@ class GenerateThenEditDecoder(Decoder):
         self.tau_keep = check_fraction("tau_keep", tau_keep)
         self.max_edits = max_edits
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Draft where there are masks, else rewrite."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         drafting = state.masked.any(1, keepdim=True)
-        draft = state.masked & ((confidence > self.tau_draft) | (ranked(proposal, state.masked) == 0))
+        draft = state.masked & ((confidence > self.tau_draft) | (confidence_rank(proposal, state.masked) == 0))
 
-        belief = proposal_of(logits, state.ids)
+        belief = score_tokens(logits, state.ids)
         rewrite = state.editable & ~drafting & (tokens != state.ids) & (belief.confidence < self.tau_keep)
         if self.max_edits is not None:
-            rewrite &= ranked(belief, rewrite, most=False) < self.max_edits
+            rewrite &= confidence_rank(belief, rewrite, most=False) < self.max_edits
         ids = torch.where(draft | rewrite, tokens, state.ids)
         return state.advance(ids, state.masked & ~draft, ~(draft | rewrite).any(1))
 

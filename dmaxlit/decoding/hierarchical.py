@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
-from dmaxlit.decoding.proposal import check_fraction, probability_of, propose
+from dmaxlit.decoding.committing import confidence_rank
+from dmaxlit.decoding.proposal import check_fraction, propose, token_probability
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["HierarchicalDecoder"]
 
@@ -41,22 +41,22 @@ class HierarchicalDecoder(Decoder):
         if tau_low > tau_high:
             raise UserError(f"tau_low: expected at most tau_high ({tau_high}), got {tau_low}")
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Re-mask, commit, divide; converged when no mask is left."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         decided = state.editable & ~state.masked
-        taken_back = decided & (probability_of(logits, state.ids) < self.tau_remask)
+        taken_back = decided & (token_probability(logits, state.ids) < self.tau_remask)
         open_ = state.masked | taken_back
 
-        place = ranked(proposal, open_)
+        place = confidence_rank(proposal, open_)
         best_of_run = open_ & (place == _least_of_run(place, open_))
         commit = (confidence > self.tau_high) | (best_of_run & (confidence > self.tau_low))
         commit |= place <= taken_back.sum(1, keepdim=True)
         commit &= open_
 
         masked = open_ & ~commit
-        ids = torch.where(masked, special.mask, torch.where(commit, tokens, state.ids))
+        ids = torch.where(masked, special.mask_id, torch.where(commit, tokens, state.ids))
         return state.advance(ids, masked, ~masked.any(1))
 
 

@@ -18,6 +18,6 @@ class OneTokenDecoder(CommittingDecoder):
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
-    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """None: the most confident one is then taken."""
         return torch.zeros_like(state.masked)

@@ -10,15 +10,15 @@ from dmaxlit.errors import UserError
 
 __all__ = [
     "Proposal",
+    "argmax_proposal",
     "check_fraction",
+    "descending_rank",
     "entropy",
-    "first_of",
-    "placed",
-    "probability_of",
-    "proposal_of",
+    "leftmost",
     "propose",
-    "rank",
-    "top1",
+    "scatter_proposal",
+    "score_tokens",
+    "token_probability",
 ]
 
 _PER_UNIT = 1024.0
@@ -51,9 +51,11 @@ def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> P
         where: ``[R, T]`` bool, the positions that are asked for, if not all: the others get token 0 with confidence 0.
     """
     if where is None:
-        return top1(logits) if state.sampling is None else proposal_of(logits, _draw(logits, state.sampling))
+        return (
+            argmax_proposal(logits) if state.sampling is None else score_tokens(logits, _draw(logits, state.sampling))
+        )
     if state.sampling is None and logits.device.type == "cpu":
-        return placed(top1(logits[where]), where)
+        return scatter_proposal(argmax_proposal(logits[where]), where)
     # Picking positions would wait for a GPU.
     tokens, confidence, log_odds = propose(state, logits)
     nowhere = ~where
@@ -64,7 +66,7 @@ def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> P
     )
 
 
-def placed(proposal: Proposal, where: Tensor) -> Proposal:
+def scatter_proposal(proposal: Proposal, where: Tensor) -> Proposal:
     """A proposal of n positions, put where they are; the others get token 0 with confidence 0.
 
     Args:
@@ -80,19 +82,19 @@ def placed(proposal: Proposal, where: Tensor) -> Proposal:
     )
 
 
-def top1(logits: Tensor) -> Proposal:
+def argmax_proposal(logits: Tensor) -> Proposal:
     """The most probable token of every position. A tie goes to the smallest id.
 
     Args:
         logits: ``[..., V]``.
     """
     if logits.device.type != "cpu":
-        return proposal_of(logits, logits.argmax(-1))
+        return score_tokens(logits, logits.argmax(-1))
     if logits.numel() <= _PIECE:
         return _most_probable(logits)
     # Whole rows of logits, a piece at a time.
-    pieces = torch.split(logits.flatten(0, -2), max(_PIECE // logits.shape[-1], 1))
-    parts = zip(*(_most_probable(piece) for piece in pieces), strict=True)
+    chunks = torch.split(logits.flatten(0, -2), max(_PIECE // logits.shape[-1], 1))
+    parts = zip(*(_most_probable(piece) for piece in chunks), strict=True)
     return Proposal(*(torch.cat(part).view(logits.shape[:-1]) for part in parts))
 
 
@@ -101,12 +103,12 @@ def _most_probable(logits: Tensor) -> Proposal:
     highest, tokens = logits.max(-1, keepdim=True)
     others = (_precise(logits) - highest).exp_().scatter_(-1, tokens, 0.0).sum(-1)
     if not (others > 0).all():  # too small to be told from 0, or not numbers
-        return proposal_of(logits, tokens.squeeze(-1))
+        return score_tokens(logits, tokens.squeeze(-1))
     log_odds = -others.log()
     return Proposal(tokens.squeeze(-1), log_odds.sigmoid(), log_odds)
 
 
-def proposal_of(logits: Tensor, tokens: Tensor) -> Proposal:
+def score_tokens(logits: Tensor, tokens: Tensor) -> Proposal:
     """The given tokens as a proposal, worked out in at least float32.
 
     Args:
@@ -120,9 +122,9 @@ def proposal_of(logits: Tensor, tokens: Tensor) -> Proposal:
     return Proposal(tokens, log_odds.sigmoid(), log_odds)
 
 
-def probability_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Probability of a token at each position, ``[...]``. Arguments as in :func:`proposal_of`."""
-    return proposal_of(logits, tokens).confidence
+def token_probability(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Probability of a token at each position, ``[...]``. Arguments as in :func:`score_tokens`."""
+    return score_tokens(logits, tokens).confidence
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -154,7 +156,7 @@ def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     return order.gather(-1, below.sum(-1, keepdim=True).clamp(max=last)).squeeze(-1)
 
 
-def rank(score: Tensor) -> Tensor:
+def descending_rank(score: Tensor) -> Tensor:
     """Place of each entry in its row in descending order, ``[R, T]``; ties in order of position.
 
     Scores are rounded to about a thousandth first: positions that are alike, as all masks of a block without a prompt
@@ -164,7 +166,7 @@ def rank(score: Tensor) -> Tensor:
     return torch.argsort(order, dim=1)
 
 
-def first_of(positions: Tensor) -> Tensor:
+def leftmost(positions: Tensor) -> Tensor:
     """Only the leftmost True of each row, ``[R, T]``; a row without one stays without."""
     return positions & (positions.cumsum(1) == 1)
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
+from dmaxlit.decoding.committing import confidence_rank
 from dmaxlit.decoding.proposal import Proposal, check_fraction, propose
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["PSDDecoder"]
 
@@ -70,25 +70,25 @@ class PSDDecoder(Decoder):
         self.draft_tokens, self.verify = draft_tokens, verify
 
     @property
-    def copies(self) -> int:
+    def extra_blocks(self) -> int:
         """The drafts."""
         return self.depth
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks, whose drafts have nothing filled in yet."""
         state = super().start(ids, editable, special)
-        copies = state.ids.unsqueeze(1).expand(-1, self.depth, -1)
-        return replace(state, copies=copies, memory={"level": torch.full_like(ids, self.depth + 1)})
+        extra_blocks = state.ids.unsqueeze(1).expand(-1, self.depth, -1)
+        return replace(state, extra_blocks=extra_blocks, memory={"level": torch.full_like(ids, self.depth + 1)})
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Accept the deepest draft that holds, commit by the policy, draft again."""
-        assert state.copies is not None, "start gives copies"
+        assert state.extra_blocks is not None, "start gives copies"
         proposal = propose(state, logits)
         level = state.memory["level"]  # the first draft that has the position filled; depth + 1 where none has
-        accepted = self._accepted(state.copies, level, proposal.tokens)
+        accepted = self._accepted(state.extra_blocks, level, proposal.tokens)
 
         filled = state.masked & (level <= accepted.unsqueeze(1))
-        ids = torch.where(filled, state.copies[:, -1], state.ids)
+        ids = torch.where(filled, state.extra_blocks[:, -1], state.ids)
         masked = state.masked & ~filled
         version = accepted.view(-1, 1, 1).expand(-1, 1, ids.shape[1])
         proposal = Proposal(*(part.gather(1, version).squeeze(1) for part in proposal))
@@ -98,16 +98,16 @@ class PSDDecoder(Decoder):
         masked = masked & ~commit
 
         each = commit.sum(1, keepdim=True).clamp(min=1) if self.draft_tokens is None else self.draft_tokens
-        level = (ranked(proposal, masked) // each + 1).clamp(max=self.depth + 1)
+        level = (confidence_rank(proposal, masked) // each + 1).clamp(max=self.depth + 1)
         level = torch.where(masked, level, self.depth + 1)
         depths = torch.arange(1, self.depth + 1, device=ids.device).view(1, -1, 1)
-        copies = torch.where(level.unsqueeze(1) <= depths, proposal.tokens.unsqueeze(1), ids.unsqueeze(1))
-        return state.advance(ids, masked, ~masked.any(1), copies=copies, memory={"level": level})
+        extra_blocks = torch.where(level.unsqueeze(1) <= depths, proposal.tokens.unsqueeze(1), ids.unsqueeze(1))
+        return state.advance(ids, masked, ~masked.any(1), extra_blocks=extra_blocks, memory={"level": level})
 
-    def _accepted(self, copies: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
+    def _accepted(self, extra_blocks: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         """Number of the deepest draft that holds, ``[R]``; 0 for none."""
         depths = torch.arange(1, self.depth + 1, device=level.device).view(1, -1, 1)
-        draft, level = copies[:, -1:], level.unsqueeze(1)
+        draft, level = extra_blocks[:, -1:], level.unsqueeze(1)
         if self.verify == "below":
             agrees = ((draft == tokens[:, :-1]) | (level != depths)).all(-1)
             return agrees.long().cumprod(1).sum(1)
@@ -116,7 +116,7 @@ class PSDDecoder(Decoder):
 
     def _policy(self, masked: Tensor, proposal: Proposal) -> Tensor:
         confidence = proposal.confidence
-        best = ranked(proposal, masked) == 0
+        best = confidence_rank(proposal, masked) == 0
         sure = masked & (confidence > self.threshold)
         if self.policy == "confidence":
             return sure | best

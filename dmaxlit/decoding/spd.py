@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import check_fraction, first_of, propose
+from dmaxlit.decoding.proposal import check_fraction, leftmost, propose
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SoftTokens, SpecialIds
+from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["SPDDecoder"]
 
@@ -65,7 +65,7 @@ class SPDDecoder(Decoder):
         self.stop_on_confidence = stop_on_confidence
         self.top_k = top_k
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks, with every editable position masked and no mixtures yet."""
         state = super().start(ids, editable, special)
         if not self.soft:
@@ -76,7 +76,7 @@ class SPDDecoder(Decoder):
         nowhere = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
         return replace(state, soft=nowhere)
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""
         candidates, probabilities = self._candidates(state, logits)
         tokens, confidence = candidates[..., 0], probabilities[..., 0]
@@ -97,7 +97,7 @@ class SPDDecoder(Decoder):
 
         soft = None
         if self.soft:
-            soft = SoftTokens.with_mask(candidates, probabilities, special.mask, token_positions)
+            soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions)
         return state.advance(ids, masked, converged, soft)
 
     def max_steps(self, block_length: int) -> int:
@@ -120,4 +120,4 @@ class SPDDecoder(Decoder):
         if self.contiguous:
             too_low = masked & ~sure
             sure &= too_low.cumsum(1) == 0
-        return sure | first_of(masked)
+        return sure | leftmost(masked)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
-from dmaxlit.decoding.committing import CommittingDecoder, ranked
+from dmaxlit.decoding.committing import CommittingDecoder, confidence_rank
 from dmaxlit.decoding.proposal import Proposal, check_fraction
 from dmaxlit.errors import UserError
 
@@ -30,9 +30,9 @@ class ThresholdDecoder(CommittingDecoder):
         self.threshold = check_fraction("threshold", threshold)
         self.max_tokens = max_tokens
 
-    def commit(self, state: BlockState, proposal: Proposal, figures: Tensor | None) -> Tensor:
+    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """Positions above the threshold, at most ``max_tokens`` of them."""
         sure = proposal.confidence > self.threshold
         if self.max_tokens is not None:
-            sure &= ranked(proposal, state.masked) < self.max_tokens
+            sure &= confidence_rank(proposal, state.masked) < self.max_tokens
         return sure

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.proposal import propose
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["UniformDecoder"]
 
@@ -22,7 +22,7 @@ class UniformDecoder(Decoder):
             reached no faster than one token at a time, and predictions that alternate for ever must end somewhere.
     """
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Write the top-1 token everywhere; converged when that changes nothing."""
         ids = torch.where(state.editable, propose(state, logits).tokens, state.ids)
         changed = state.masked | (ids != state.ids)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import ranked
-from dmaxlit.decoding.proposal import check_fraction, proposal_of, propose
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.decoding.committing import confidence_rank
+from dmaxlit.decoding.proposal import check_fraction, propose, score_tokens
+from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["WinoDecoder"]
 
@@ -44,41 +44,41 @@ class WinoDecoder(Decoder):
         self.tau_out = check_fraction("tau_out", tau_out)
 
     @property
-    def copies(self) -> int:
+    def extra_blocks(self) -> int:
         """The shadow."""
         return 1
 
-    def sees(self, length: int) -> Tensor:
+    def block_attention_mask(self, length: int) -> Tensor:
         """The block sees itself; the shadow sees itself and the block, but for the position it stands at."""
         every, none = torch.ones(length, length, dtype=torch.bool), torch.zeros(length, length, dtype=torch.bool)
         block = torch.cat([every, none], 1)
         shadow = torch.cat([~torch.eye(length, dtype=torch.bool), every], 1)
         return torch.cat([block, shadow])
 
-    def start(self, ids: Tensor, editable: Tensor, special: SpecialIds) -> BlockState:
+    def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Fresh blocks and their shadows."""
         state = super().start(ids, editable, special)
         accepted = torch.full_like(state.step, _FIRST_ACCEPTED)
-        return replace(state, copies=state.ids.unsqueeze(1), memory={"accepted": accepted})
+        return replace(state, extra_blocks=state.ids.unsqueeze(1), memory={"accepted": accepted})
 
-    def step(self, state: BlockState, logits: Tensor, special: SpecialIds) -> BlockState:
+    def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Wide in, narrow out; converged when no mask is left."""
         block, shadow = logits[:, 0], logits[:, 1]
         proposal = propose(state, block)
         tokens, confidence = proposal.tokens, proposal.confidence
         masks = state.masked.sum(1, keepdim=True)
         limit = (masks * _SHARE).long().clamp(_AT_LEAST, _AT_MOST)
-        place = ranked(proposal, state.masked)
+        place = confidence_rank(proposal, state.masked)
         commit = state.masked & (((confidence > self.tau_in) & (place < limit)) | (place == 0))
         accepted = commit.sum(1)
 
-        support = proposal_of(shadow, state.ids)
+        support = score_tokens(shadow, state.ids)
         doubted = state.editable & ~state.masked & (support.confidence < self.tau_out)
-        fewer = ranked(support, doubted, most=False) < (state.memory["accepted"] - 1).unsqueeze(1)
+        fewer = confidence_rank(support, doubted, most=False) < (state.memory["accepted"] - 1).unsqueeze(1)
         doubted &= fewer & (accepted > 1).unsqueeze(1)
 
         masked = (state.masked & ~commit) | doubted
-        ids = torch.where(masked, special.mask, torch.where(commit, tokens, state.ids))
+        ids = torch.where(masked, special.mask_id, torch.where(commit, tokens, state.ids))
         return state.advance(ids, masked, ~masked.any(1), memory={"accepted": accepted})
 
     def max_steps(self, block_length: int) -> int:

@@ -3,19 +3,19 @@
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
-from dmaxlit.engine.mixin import Generates
-from dmaxlit.engine.request import DecodedRow
+from dmaxlit.engine.mixin import GenerationMixin
+from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stream import Draft, drafts
 from dmaxlit.engine.trace import RowTrace, TokenState, Trace
 
 __all__ = [
     "BlockDecoder",
-    "DecodedRow",
+    "DecodedSequence",
     "Draft",
     "ForwardEvent",
-    "Generates",
     "Generation",
+    "GenerationMixin",
     "RowTrace",
     "Sampler",
     "TokenState",

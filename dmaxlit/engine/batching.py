@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
-from dmaxlit.engine.request import Row
+from dmaxlit.engine.request import Request
 
 __all__ = ["arrange", "groups"]
 
 
-def groups(rows: Sequence[Row], twins: bool) -> Iterator[tuple[int, int]]:
+def groups(rows: Sequence[Request], twins: bool) -> Iterator[tuple[int, int]]:
     """First and last place (exclusive) of each run of rows that share a forward, in order.
 
     Args:
@@ -24,7 +24,7 @@ def groups(rows: Sequence[Row], twins: bool) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def arrange(rows: Sequence[Row], left: Sequence[int], twins: bool) -> list[int]:
+def arrange(rows: Sequence[Request], left: Sequence[int], twins: bool) -> list[int]:
     """Order in which rows that share a forward are neighbours.
 
     Neighbours are read from the cache where they are; others would have to be copied together at each forward. Rows
@@ -48,7 +48,7 @@ def arrange(rows: Sequence[Row], left: Sequence[int], twins: bool) -> list[int]:
     return [place if place in stays else movers[name].popleft() for place, name in enumerate(wanted)]
 
 
-def _group(row: Row, twins: bool) -> int:
+def _group(row: Request, twins: bool) -> int:
     """Rows with 0, 1, 2, 3-4, 5-8 ... pending blocks form one group each, or those with 0 and 1 together."""
     blocks = row.pending // row.block_length
     return (blocks - 1).bit_length() if blocks > twins else -1

@@ -14,7 +14,7 @@ from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.inputs import input_embeddings
-from dmaxlit.engine.request import DecodedRow, Row, make_rows
+from dmaxlit.engine.request import DecodedSequence, Request, make_requests
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
@@ -76,7 +76,7 @@ class BlockDecoder:
         max_new_tokens: int,
         progress: bool | Callable[[int], object] = False,
         trace: Trace | None = None,
-    ) -> list[DecodedRow]:
+    ) -> list[DecodedSequence]:
         """Decode prompts, in eval mode whatever mode the model is in.
 
         Args:
@@ -93,7 +93,7 @@ class BlockDecoder:
         Raises:
             UserError: If there are no prompts, or one leaves no room for a response.
         """
-        done: dict[int, DecodedRow] = {}
+        done: dict[int, DecodedSequence] = {}
         with (
             torch.no_grad(),
             _evaluating(self.denoiser),
@@ -121,19 +121,23 @@ class BlockDecoder:
                 return
             yield event
 
-    def _rows(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Row]:
+    def _rows(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
         denoiser = self.denoiser
-        vocab_size = denoiser.num_tokens
-        return make_rows(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
+        vocab_size = denoiser.vocab_size
+        return make_requests(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
 
-    def _decode(self, prompts: list[Row], watched: bool) -> Iterator[ForwardEvent]:
+    def _decode(self, prompts: list[Request], watched: bool) -> Iterator[ForwardEvent]:
         """Decode and yield what came of each forward, with the logits that were read if nobody is watching."""
         queue = deque(prompts)
         rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
         longest = max(row.length for row in prompts)
-        versions = 1 + self.decoder.copies
-        sees = self.decoder.sees(self.denoiser.block_length).to(self.denoiser.device) if versions > 1 else None
-        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, sees, self.compile)
+        versions = 1 + self.decoder.extra_blocks
+        block_attention_mask = (
+            self.decoder.block_attention_mask(self.denoiser.block_length).to(self.denoiser.device)
+            if versions > 1
+            else None
+        )
+        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, block_attention_mask, self.compile)
         rows = [rows[place] for place in forward.arranged(rows, range(len(rows)))]
         state = self._open(rows)
         while rows:
@@ -142,7 +146,7 @@ class BlockDecoder:
             reads = None if watched or hidden.device.type != "cpu" else self.decoder.reads(state)
             logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
             if reads is not None:
-                state = self.decoder.step_at(state, logits, reads, self.denoiser.special)
+                state = self.decoder._step_sparse(state, logits, reads, self.denoiser.special)
                 canvas = logits
             else:
                 if versions > 1:
@@ -156,7 +160,7 @@ class BlockDecoder:
             for place, block in closed.items():
                 row = rows[place]
                 last = row.num_forwards == self.max_forwards
-                result = row.commit(block, self.denoiser.special.eos, last, self.stop)
+                result = row.commit(block, self.denoiser.special.eos_id, last, self.stop)
                 if result is not None:
                     event.finished[row.index] = result
                     if not queue:
@@ -174,7 +178,7 @@ class BlockDecoder:
             yield event
 
     def _closed(
-        self, rows: list[Row], state: BlockState, logits: Tensor | None, hidden: Tensor
+        self, rows: list[Request], state: BlockState, logits: Tensor | None, hidden: Tensor
     ) -> dict[int, list[int]]:
         """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
         cap = self.decoder.max_steps(self.denoiser.block_length)
@@ -182,7 +186,7 @@ class BlockDecoder:
         for place, row in enumerate(rows):
             row.steps += 1
             row.num_forwards += 1
-            row.num_extra_blocks += self.decoder.copies
+            row.num_extra_blocks += self.decoder.extra_blocks
             if row.steps >= cap or row.num_forwards == self.max_forwards:
                 due.append(place)
         ids = state.ids
@@ -196,14 +200,14 @@ class BlockDecoder:
         for place, (converged, *block) in enumerate(torch.cat([state.converged.unsqueeze(1), ids], 1).tolist()):
             if converged or place in due:
                 closed[place] = block
-                rows[place].capped += not converged
+                rows[place].hit_step_limit += not converged
         return closed
 
-    def _open(self, rows: list[Row]) -> BlockState:
+    def _open(self, rows: list[Request]) -> BlockState:
         """Fresh states of the rows' current blocks."""
         special, length = self.denoiser.special, self.denoiser.block_length
         device = self.denoiser.device
-        ids = torch.tensor([row.head + [special.mask] * (length - len(row.head)) for row in rows], device=device)
+        ids = torch.tensor([row.head + [special.mask_id] * (length - len(row.head)) for row in rows], device=device)
         head = torch.tensor([len(row.head) for row in rows], device=device)
         editable = torch.arange(length, device=device) >= head.unsqueeze(1)
         sampling = self.sampler.of([row.index for row in rows], [row.start for row in rows], length, device)

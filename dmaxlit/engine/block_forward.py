@@ -13,7 +13,7 @@ from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.engine.batching import arrange, groups
-from dmaxlit.engine.request import Row
+from dmaxlit.engine.request import Request
 
 __all__ = ["BlockForward"]
 
@@ -40,7 +40,7 @@ class BlockForward:
         rows: Rows that decode together.
         length: Longest sequence among all rows to come, in whole blocks.
         use_cache: Keep keys and values. False: every decided token is pending at every forward. Slow; same answers.
-        sees: ``[N T, N T]`` bool, who sees whom among the versions of a block. Default: one version, which sees itself.
+        block_attention_mask: ``[N T, N T]`` bool, who sees whom among the versions of a block. Default: one version, which sees itself.
         compile: Run the forwards without pending tokens compiled, in shapes that are few: rows and keys are filled up
             to powers of two.
     """
@@ -51,23 +51,23 @@ class BlockForward:
         rows: int,
         length: int,
         use_cache: bool = True,
-        sees: Tensor | None = None,
+        block_attention_mask: Tensor | None = None,
         compile: bool = False,
     ) -> None:
         self._denoiser = denoiser
         self._device = denoiser.device
-        self._width = denoiser.block_length if sees is None else sees.shape[0]
-        self._sees = sees
+        self._width = denoiser.block_length if block_attention_mask is None else block_attention_mask.shape[0]
+        self._sees = block_attention_mask
         self._scratch = length - denoiser.block_length + self._width
         layers = int(denoiser.model.config.num_hidden_layers)
         self._compile = compile
         self._rows = _power_of_two(rows) if compile else rows
-        self._twins = rows // 2 if use_cache and sees is None and not compile else 0
+        self._twins = rows // 2 if use_cache and block_attention_mask is None and not compile else 0
         self._cache = (
             RowCache(self._rows, self._scratch + 1, layers, static=compile, spare=self._twins) if use_cache else None
         )
 
-    def arranged(self, rows: Sequence[Row], left: Sequence[int]) -> list[int]:
+    def arranged(self, rows: Sequence[Request], left: Sequence[int]) -> list[int]:
         """Order in which rows that share a forward are neighbours; see :func:`~dmaxlit.engine.batching.arrange`."""
         return arrange(rows, left, self._twins > 0)
 
@@ -76,7 +76,7 @@ class BlockForward:
         if self._cache is not None:
             self._cache.arrange(rows)
 
-    def __call__(self, rows: Sequence[Row], block: Tensor) -> Tensor:
+    def __call__(self, rows: Sequence[Request], block: Tensor) -> Tensor:
         """Hidden states of the current blocks, ``[R, N T, width]``.
 
         Args:
@@ -91,7 +91,7 @@ class BlockForward:
                 row.cached = row.start
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _group(self, rows: Sequence[Row], first: int, block: Tensor) -> Tensor:
+    def _group(self, rows: Sequence[Request], first: int, block: Tensor) -> Tensor:
         """Forward of neighbours of one group, the first of them at place ``first`` in the cache."""
         length, pending = self._denoiser.block_length, max(row.pending for row in rows)
         twins = [place for place, row in enumerate(rows) if row.pending] if pending == length else []
@@ -126,7 +126,7 @@ class BlockForward:
         run = self._denoiser.compiled_hidden if static else self._denoiser.hidden
         return run(allowed, positions, self._cache, inputs_embeds=inputs)[: len(rows), pending:]
 
-    def _with_twins(self, rows: Sequence[Row], twins: list[int], block: Tensor) -> Tensor:
+    def _with_twins(self, rows: Sequence[Request], twins: list[int], block: Tensor) -> Tensor:
         """Forward of the first rows, some of which have one pending block that is read as a row of its own."""
         assert self._cache is not None
         length, width = self._denoiser.block_length, max(row.start for row in rows) + self._width
@@ -156,13 +156,13 @@ class BlockForward:
         if self._sees is None:
             return allowed
         q_place, k_place = queries[0].clamp(min=0), keys.clamp(0, self._width - 1)
-        sees = self._sees[q_place][:, k_place].transpose(0, 1)
+        block_attention_mask = self._sees[q_place][:, k_place].transpose(0, 1)
         both = (q_noisy & (queries >= 0)).unsqueeze(-1) & k_noisy.unsqueeze(-2)
-        return allowed & (sees | ~both)
+        return allowed & (block_attention_mask | ~both)
 
-    def _pending(self, rows: Sequence[Row], pending: int) -> Tensor:
+    def _pending(self, rows: Sequence[Request], pending: int) -> Tensor:
         """Embeddings of the pending tokens, ``[G, P, width]``, padded on the left."""
-        pad = self._denoiser.special.pad
+        pad = self._denoiser.special.pad_id
         ids = [[pad] * (pending - row.pending) + row.tokens[row.cached : row.start] for row in rows]
         return self._denoiser.embed(torch.tensor(ids, device=self._device))
 

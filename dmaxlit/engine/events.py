@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState
-from dmaxlit.engine.request import DecodedRow
+from dmaxlit.engine.request import DecodedSequence
 
 __all__ = ["ForwardEvent"]
 
@@ -28,4 +28,4 @@ class ForwardEvent:
     state: BlockState
     logits: Tensor
     closed: dict[int, list[int]]
-    finished: dict[int, DecodedRow] = field(default_factory=dict)
+    finished: dict[int, DecodedSequence] = field(default_factory=dict)

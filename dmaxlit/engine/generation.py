@@ -5,21 +5,21 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.engine.request import DecodedRow
+from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
 
 __all__ = ["Generation"]
 
 
 @dataclass(frozen=True)
-class Generation(DecodedRow):
+class Generation(DecodedSequence):
     """A decoded response with its prompt and text.
 
     Args:
         token_ids: Up to and including EOS, or up to the budget.
         num_forwards: Forwards the prompt took part in. Prefill and commit ride in them and add none.
         finished: The response ends with EOS or a stop string.
-        capped: Blocks that were closed before they had converged.
+        hit_step_limit: Blocks that were closed before they had converged.
         prompt: The prompt's text.
         text: The response's text, without special tokens and up to the stop string.
         num_extra_blocks: Blocks read beside the prompt's own, all forwards together.
@@ -30,11 +30,11 @@ class Generation(DecodedRow):
 
     @classmethod
     def from_row(
-        cls, row: DecodedRow, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
+        cls, row: DecodedSequence, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
     ) -> "Generation":
         """Add the texts to a decoded row."""
         text = str(tokenizer.decode(row.token_ids, skip_special_tokens=True))
-        fields = {name: getattr(row, name) for name in DecodedRow.__dataclass_fields__}
+        fields = {name: getattr(row, name) for name in DecodedSequence.__dataclass_fields__}
         return cls(**fields, prompt=prompt, text=text if stop is None else stop.cut(text))
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,6 +45,6 @@ class Generation(DecodedRow):
             "num_tokens": self.num_tokens,
             "num_forwards": self.num_forwards,
             "finished": self.finished,
-            "capped": self.capped,
+            "hit_step_limit": self.hit_step_limit,
             **({"num_extra_blocks": self.num_extra_blocks} if self.num_extra_blocks else {}),
         }

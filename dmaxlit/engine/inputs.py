@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dmaxlit.backbone.soft_embedding import blend, embed_mixtures
+from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens, hybrid_embedding
 from dmaxlit.decoding.base import BlockState
 
-__all__ = ["blend", "input_embeddings"]
+__all__ = ["hybrid_embedding", "input_embeddings"]
 
 
 def input_embeddings(embed: Callable[[Tensor], Tensor], state: BlockState) -> Tensor:
@@ -16,7 +16,7 @@ def input_embeddings(embed: Callable[[Tensor], Tensor], state: BlockState) -> Te
 
     Mixtures where the state has them, else tokens.
     """
-    canvas = embed_mixtures(embed, state.ids, state.soft)
-    if state.copies is None:
+    canvas = embed_with_soft_tokens(embed, state.ids, state.soft)
+    if state.extra_blocks is None:
         return canvas
-    return torch.cat([canvas, embed(state.copies.flatten(1))], 1)
+    return torch.cat([canvas, embed(state.extra_blocks.flatten(1))], 1)

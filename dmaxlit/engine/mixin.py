@@ -18,10 +18,10 @@ from dmaxlit.engine.trace import Trace
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["Generates"]
+__all__ = ["GenerationMixin"]
 
 
-class Generates:
+class GenerationMixin:
     """The part of :class:`dmaxlit.DMaxModule` that decodes. Needs its ``backbone`` and ``tokenizer``."""
 
     if TYPE_CHECKING:

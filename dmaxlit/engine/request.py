@@ -6,20 +6,20 @@ from typing import TypeAlias
 
 from dmaxlit.errors import UserError
 
-__all__ = ["DecodedRow", "Row", "Stop", "make_rows"]
+__all__ = ["DecodedSequence", "Request", "Stop", "make_requests"]
 
 Stop: TypeAlias = Callable[[list[int]], int | None]
 
 
 @dataclass(frozen=True)
-class DecodedRow:
+class DecodedSequence:
     """The response to one prompt.
 
     Args:
         token_ids: Up to and including EOS, or up to the budget.
         num_forwards: Forwards the row took part in. Prefill and commit ride in them and add none.
         finished: The response ends with EOS or a stop string.
-        capped: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the budget of
+        hit_step_limit: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the budget of
             forwards; what was undecided there took its top-1 token.
         num_extra_blocks: Blocks read beside the row's own, all forwards together, by decoders that read several
             versions of a block in one forward. TPF does not see them; time does.
@@ -28,7 +28,7 @@ class DecodedRow:
     token_ids: list[int]
     num_forwards: int
     finished: bool
-    capped: int
+    hit_step_limit: int
     num_extra_blocks: int = field(default=0, kw_only=True)
 
     @property
@@ -37,7 +37,7 @@ class DecodedRow:
         return len(self.token_ids)
 
 
-class Row:
+class Request:
     """One prompt and its response so far.
 
     The block grid starts at position 0, so the first block that is decoded may begin with the end of the prompt.
@@ -61,7 +61,7 @@ class Row:
         self.steps = 0
         self.num_forwards = 0
         self.num_extra_blocks = 0
-        self.capped = 0
+        self.hit_step_limit = 0
 
     @property
     def length(self) -> int:
@@ -73,7 +73,9 @@ class Row:
         """Decided tokens before the current block whose keys and values are not cached yet; whole blocks."""
         return self.start - self.cached
 
-    def commit(self, block: list[int], eos: int, last: bool = False, stop: Stop | None = None) -> DecodedRow | None:
+    def commit(
+        self, block: list[int], eos: int, last: bool = False, stop: Stop | None = None
+    ) -> DecodedSequence | None:
         """Take the current block's tokens; return the response if that ends it, else open the next block.
 
         Args:
@@ -93,8 +95,8 @@ class Row:
             finished, end = True, self.prompt_length + kept
         if finished or last or end == self.prompt_length + self.budget:
             response = self.tokens[self.prompt_length : end]
-            return DecodedRow(
-                response, self.num_forwards, finished, self.capped, num_extra_blocks=self.num_extra_blocks
+            return DecodedSequence(
+                response, self.num_forwards, finished, self.hit_step_limit, num_extra_blocks=self.num_extra_blocks
             )
         self.start += self.block_length
         self.head = []
@@ -102,9 +104,9 @@ class Row:
         return None
 
 
-def make_rows(
+def make_requests(
     prompts: Sequence[Sequence[int]], max_new_tokens: int, block_length: int, max_length: int, vocab_size: int
-) -> list[Row]:
+) -> list[Request]:
     """One row a prompt; the budget of tokens is cut to what the context has room for.
 
     Raises:
@@ -126,5 +128,5 @@ def make_rows(
             raise UserError(
                 f"prompts[{index}]: expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}"
             )
-        rows.append(Row(index, list(prompt), min(max_new_tokens, room), block_length))
+        rows.append(Request(index, list(prompt), min(max_new_tokens, room), block_length))
     return rows

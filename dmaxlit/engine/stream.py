@@ -40,7 +40,7 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
         max_new_tokens: Budget of tokens, EOS included.
         prompt: The prompt's text.
     """
-    tokenizer, eos = engine.denoiser.tokenizer, engine.denoiser.special.eos
+    tokenizer, eos = engine.denoiser.tokenizer, engine.denoiser.special.eos_id
 
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))

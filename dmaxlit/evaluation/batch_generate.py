@@ -21,7 +21,7 @@ from dmaxlit.tasks import Example
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
-__all__ = ["DecodeSettings", "answer", "write_answers"]
+__all__ = ["DecodeSettings", "answer", "generate_to_file"]
 
 _CHUNK = 4  # batches between two records of progress
 
@@ -93,7 +93,7 @@ def _engine(module: DMaxModule, settings: DecodeSettings, first: int) -> BlockDe
     )
 
 
-def write_answers(
+def generate_to_file(
     module: DMaxModule,
     prompts: Sequence[str] | Sequence[Example],
     output: str | Path,
@@ -104,7 +104,7 @@ def write_answers(
     """Decode prompts into a file of one JSON object a line, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``token_ids``, ``num_tokens``, ``num_forwards``, ``finished``,
-    ``capped`` and, for examples of a task, ``correct``. The file appears under its name once it is whole.
+    ``hit_step_limit`` and, for examples of a task, ``correct``. The file appears under its name once it is whole.
     Interrupted and called again with the same model, prompts and settings, it goes on after the last group of four
     batches that was done.
 

@@ -204,7 +204,7 @@ def summarize(meter: DecodeMeter, spec: DecoderSpec) -> DecodeResult:
         forwards_per_answer=_over(forwards, answers),
         tokens_per_second=_over(tokens, seconds),
         finished=_over(*meter.finished.counts()),
-        capped_blocks=int(meter.capped.counts()[0]),
+        blocks_at_step_limit=int(meter.hit_step_limit.counts()[0]),
         blocks=int(blocks),
         seconds=seconds,
     )

@@ -27,7 +27,7 @@ class DecodeResult:
         forwards_per_answer: Mean over the answers.
         tokens_per_second: Per device, see :class:`~dmaxlit.metrics.TokensPerSecond`.
         finished: Share of answers that end in EOS.
-        capped_blocks: Blocks that were closed before they had converged.
+        blocks_at_step_limit: Blocks that were closed before they had converged.
         blocks: Blocks of all answers.
         seconds: Time spent decoding, summed over devices.
     """
@@ -42,7 +42,7 @@ class DecodeResult:
     forwards_per_answer: float
     tokens_per_second: float
     finished: float
-    capped_blocks: int
+    blocks_at_step_limit: int
     blocks: int
     seconds: float
 
@@ -52,9 +52,9 @@ class DecodeResult:
         return self.tpf_ceiling / 2
 
     @property
-    def capped(self) -> float:
+    def hit_step_limit(self) -> float:
         """Share of blocks that were closed before they had converged."""
-        return self.capped_blocks / self.blocks if self.blocks else math.nan
+        return self.blocks_at_step_limit / self.blocks if self.blocks else math.nan
 
     def accuracy_interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Wilson interval of the accuracy, (low, high); (0, 1) without examples."""
@@ -81,7 +81,7 @@ def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
     Args:
         rows: Name and result of each row.
     """
-    header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "capped"]
+    header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit_step_limit"]
     table = [header] + [[name, *_cells(result)] for name, result in rows]
     widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -101,5 +101,5 @@ def _cells(result: DecodeResult) -> list[str]:
         f"{result.forwards_per_answer:.1f}",
         f"{result.tokens_per_second:.0f}",
         f"{100 * result.finished:.1f}",
-        f"{result.capped_blocks}",
+        f"{result.blocks_at_step_limit}",
     ]

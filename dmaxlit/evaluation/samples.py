@@ -38,8 +38,8 @@ def _sample_text(sample: Sample) -> str:
     ]
     if not answer.finished:
         told.append("not finished")
-    if answer.capped:
-        told.append(f"{answer.capped} capped blocks")
+    if answer.hit_step_limit:
+        told.append(f"{answer.hit_step_limit} capped blocks")
     parts = [" · ".join(told), "Prompt", _verbatim(example.prompt), "Answer", _verbatim(answer.text)]
     if example.answer and not sample.right:
         parts += ["Expected", _verbatim(example.answer)]

@@ -10,7 +10,15 @@ from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
 
-__all__ = ["answer_budget", "check_at_least", "check_decoders", "examples_of", "is_dry_run", "make_meter", "share_of"]
+__all__ = [
+    "answer_budget",
+    "check_at_least",
+    "check_decoders",
+    "examples_of",
+    "is_dry_run",
+    "make_meter",
+    "rank_subset",
+]
 
 
 def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
@@ -62,7 +70,7 @@ def examples_of(batch: Any) -> list[Example]:
     return list(batch["examples"])
 
 
-def share_of(examples: Sequence[Example], total: int, trainer: L.Trainer) -> list[Example]:
+def rank_subset(examples: Sequence[Example], total: int, trainer: L.Trainer) -> list[Example]:
     """The part of this rank's examples that belongs to the first ``total`` of all ranks.
 
     Rank r of w holds the examples r, r + w, r + 2w and so on of the data set.

@@ -31,7 +31,7 @@ class Answer(Protocol):
         """Whether it ends in EOS."""
 
     @property
-    def capped(self) -> int:
+    def hit_step_limit(self) -> int:
         """Blocks that were closed before they had converged."""
 
 
@@ -53,7 +53,7 @@ class DecodeMeter(nn.Module):
         self.ceiling = TokensPerBlock(block_length)
         self.tps = TokensPerSecond()
         self.finished = FinishedRate()
-        self.capped = CappedRate()
+        self.hit_step_limit = CappedRate()
         self.block_length = block_length
 
     def update(
@@ -82,8 +82,8 @@ class DecodeMeter(nn.Module):
         self.ceiling.update(prompts, tokens)
         self.tps.update(tokens, seconds)
         self.finished.update(finished)
-        capped = _vector([answer.capped for answer in answers])
-        self.capped.update(capped, answer_blocks(prompts, tokens, self.block_length))
+        hit_step_limit = _vector([answer.hit_step_limit for answer in answers])
+        self.hit_step_limit.update(hit_step_limit, answer_blocks(prompts, tokens, self.block_length))
 
 
 def _vector(values: Sequence[int]) -> Tensor:

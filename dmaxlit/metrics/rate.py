@@ -39,11 +39,11 @@ class FinishedRate(RatioMetric):
 
 
 class CappedRate(RatioMetric):
-    """Share of blocks that hit their decoder's step cap before they converged, ``capped / blocks``.
+    """Share of blocks that hit their decoder's step cap before they converged, ``hit_step_limit / blocks``.
 
     Only blocks of the answers count, see :func:`~dmaxlit.metrics.ceiling.answer_blocks`.
 
-    - Input ``capped``, ``blocks``: ``[N]`` counts of each answer.
+    - Input ``hit_step_limit``, ``blocks``: ``[N]`` counts of each answer.
     - Output: a scalar in [0, 1].
 
     Raises:
@@ -52,22 +52,22 @@ class CappedRate(RatioMetric):
     Example:
         >>> import torch
         >>> rate = CappedRate()
-        >>> rate.update(capped=torch.tensor([1, 0]), blocks=torch.tensor([3, 2]))
+        >>> rate.update(hit_step_limit=torch.tensor([1, 0]), blocks=torch.tensor([3, 2]))
         >>> float(rate.compute())
         0.2
     """
 
     higher_is_better = False
 
-    def update(self, capped: Tensor, blocks: Tensor) -> None:
+    def update(self, hit_step_limit: Tensor, blocks: Tensor) -> None:
         """Count some answers.
 
         Args:
-            capped: ``[N]`` blocks of each answer that hit the cap.
+            hit_step_limit: ``[N]`` blocks of each answer that hit the cap.
             blocks: ``[N]`` blocks of each answer.
 
         Raises:
             ValueError: For vectors of different length.
         """
-        same_length(capped=capped, blocks=blocks)
-        self._add(capped.sum(), blocks.sum())
+        same_length(hit_step_limit=hit_step_limit, blocks=blocks)
+        self._add(hit_step_limit.sum(), blocks.sum())

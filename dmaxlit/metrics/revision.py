@@ -1,4 +1,4 @@
-"""What becomes of tokens between the first time they are shown and the end: errors born, mended and made."""
+"""What becomes of tokens between the first time they are shown and the end: errors introduced, corrected and made."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from torchmetrics import Metric
 
 __all__ = ["Revisions", "count_revisions"]
 
-_NAMES = ("shown", "born", "mended", "spoiled", "revised")
+_NAMES = ("shown", "introduced", "corrected", "corrupted", "revised")
 
 
 def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
     """Count what happened to the tokens of an answer, measured by a reference.
 
     - ``shown``: tokens that appeared where there was none, also again after they had been masked;
-    - ``born``: of these, the wrong ones: an error is born;
-    - ``mended``: changes, from one forward to the next, of a wrong token to the right one;
-    - ``spoiled``: changes of the right token to a wrong one;
+    - ``introduced``: of these, the wrong ones: an error is introduced;
+    - ``corrected``: changes, from one forward to the next, of a wrong token to the right one;
+    - ``corrupted``: changes of the right token to a wrong one;
     - ``revised``: all changes of one token to another.
 
     Args:
@@ -27,7 +27,7 @@ def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
     Example:
         >>> import torch
         >>> count_revisions(torch.tensor([[5, -1], [6, 7], [5, 8]]), reference=torch.tensor([5, 8]))
-        {'shown': 2, 'born': 1, 'mended': 2, 'spoiled': 1, 'revised': 3}
+        {'shown': 2, 'introduced': 1, 'corrected': 2, 'corrupted': 1, 'revised': 3}
     """
     before = torch.cat([torch.full_like(timeline[:1], -1), timeline[:-1]])
     right, was_right = timeline == reference, before == reference
@@ -38,11 +38,11 @@ def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
 
 
 class Revisions(Metric):
-    """Rates of errors born, mended and spoiled while answers are decoded; see :func:`count_revisions`.
+    """Rates of errors introduced, corrected and corrupted while answers are decoded; see :func:`count_revisions`.
 
     - Input: ``[F, n]`` timeline of one answer, and ``[n]`` reference: the right answer where there is exactly one, or
-      the final tokens, against which every error is mended in the end.
-    - Output: ``born``, ``mended``, ``spoiled`` and ``revised``, each per token shown.
+      the final tokens, against which every error is corrected in the end.
+    - Output: ``introduced``, ``corrected``, ``corrupted`` and ``revised``, each per token shown.
 
     Args:
         **kwargs: Options of :class:`torchmetrics.Metric`.
@@ -52,7 +52,7 @@ class Revisions(Metric):
         >>> revisions = Revisions()
         >>> revisions.update(torch.tensor([[5, -1], [6, 7], [5, 8]]), torch.tensor([5, 8]))
         >>> {name: float(rate) for name, rate in revisions.compute().items()}
-        {'born': 0.5, 'mended': 1.0, 'spoiled': 0.5, 'revised': 1.5}
+        {'introduced': 0.5, 'corrected': 1.0, 'corrupted': 0.5, 'revised': 1.5}
     """
 
     full_state_update = False

@@ -14,7 +14,7 @@ from dmaxlit.noise.schedules import AlphaSchedule, LevelDistribution, LinearSche
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry
 from dmaxlit.tokens import CleanBatch, SoftTokens
-from dmaxlit.training.chunked_logits import Head, Score, pieces, piecewise_sum
+from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks
 
 __all__ = ["NOISE", "Corruption", "Level", "NoiseStrategy", "Prediction", "View", "Views"]
 
@@ -32,11 +32,11 @@ class View:
         weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, a step of
             a rollout for instance, is answered without gradients and costs no backward.
         is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
-        rolled_out: ``[batch, length]`` bool, positions that hold the model's own guess; for diagnostics.
+        model_filled: ``[batch, length]`` bool, positions that hold the model's own guess; for diagnostics.
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
         soft: Mixtures of tokens to feed in place of ``ids`` at some response positions. ``ids`` there are the tokens
             they stand for.
-        sharpen: Weight of the entropy, in nats, of each masked position whose top-1 prediction is the clean token: the
+        entropy_weight: Weight of the entropy, in nats, of each masked position whose top-1 prediction is the clean token: the
             confidence term of CAP (LLaDA2.0, arXiv 2512.15745), which makes right predictions surer.
     """
 
@@ -45,15 +45,15 @@ class View:
     name: str
     weight: Tensor | float = 1.0
     is_masked: Tensor | None = None
-    rolled_out: Tensor | None = None
+    model_filled: Tensor | None = None
     level: Tensor | None = None
     soft: SoftTokens | None = None
-    sharpen: float = 0.0
+    entropy_weight: float = 0.0
 
     @property
-    def trains(self) -> bool:
+    def requires_grad(self) -> bool:
         """Whether the view has a part in the gradient."""
-        return isinstance(self.weight, Tensor) or self.weight != 0 or self.sharpen != 0
+        return isinstance(self.weight, Tensor) or self.weight != 0 or self.entropy_weight != 0
 
 
 class Prediction:
@@ -100,16 +100,16 @@ class Prediction:
         with torch.set_grad_enabled(self._trains and torch.is_grad_enabled()):
             if self._head is None or len(self._pieces()) == 1:
                 return score(self.logits, slice(0, self._hidden.shape[0]))
-            return piecewise_sum(score, self._hidden, self._head)
+            return chunked_sum(score, self._hidden, self._head)
 
-    def place(self, tokens: Tensor, into: Tensor) -> Tensor:
+    def scatter(self, tokens: Tensor, into: Tensor) -> Tensor:
         """A copy of ``into`` (``[batch, length]``) with ``tokens`` (``[n]``) at the predicted positions."""
         out = into.clone()
         out[self.positions] = tokens
         return out
 
     def _pieces(self) -> list[slice]:
-        return [slice(0, None)] if self._head is None else pieces(self._hidden, self._head.vocab_size)
+        return [slice(0, None)] if self._head is None else chunks(self._hidden, self._head.vocab_size)
 
 
 Views: TypeAlias = Generator[View, Prediction, None]
@@ -120,11 +120,11 @@ class Corruption:
     """Which response positions are corrupted, and how strongly.
 
     Args:
-        mask: ``[batch, length]`` bool.
+        positions: ``[batch, length]`` bool.
         level: ``[batch, length]`` level t each position was drawn at.
     """
 
-    mask: Tensor
+    positions: Tensor
     level: Tensor
 
 
@@ -178,7 +178,7 @@ class NoiseStrategy(ABC):
     @staticmethod
     def masked_ids(clean: CleanBatch, corruption: Corruption) -> Tensor:
         """``x_t``: the clean ids with the mask token at the corrupted positions, ``[batch, length]``."""
-        return clean.with_masks(corruption.mask)
+        return clean.with_masks(corruption.positions)
 
 
 _EXPERIMENTAL = ("rollout_k", "soft_on_policy")

@@ -20,10 +20,14 @@ class ComplementaryNoise(NoiseStrategy):
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the view of the mask, then that of its inverse."""
         corruption = self.corrupt(clean, generator)
-        inverse = clean.response & ~corruption.mask
+        inverse = clean.response & ~corruption.positions
         level = corruption.level
         yield View(
-            self.masked_ids(clean, corruption), corruption.mask, "masked", is_masked=corruption.mask, level=level
+            self.masked_ids(clean, corruption),
+            corruption.positions,
+            "masked",
+            is_masked=corruption.positions,
+            level=level,
         )
         # For linear alpha_t the inverse is a mask at level 1 - t; for others t is replaced by its masking probability.
         opposite = 1 - self.schedule.noise_rate(level)

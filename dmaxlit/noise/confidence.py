@@ -46,9 +46,9 @@ class ConfidenceNoise(NoiseStrategy):
         corruption = self.corrupt(clean, generator)
         yield View(
             self.masked_ids(clean, corruption),
-            corruption.mask,
+            corruption.positions,
             "masked",
-            is_masked=corruption.mask,
+            is_masked=corruption.positions,
             level=corruption.level,
-            sharpen=self.entropy_weight,
+            entropy_weight=self.entropy_weight,
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.rollout import check_share, check_weights, draw
+from dmaxlit.noise.rollout import check_fraction, check_weights, draw
 from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
@@ -60,7 +60,7 @@ class EditingNoise(NoiseStrategy):
         check_weights(mask_weight=mask_weight, edit_weight=edit_weight, keep_weight=keep_weight)
         if second_turn_weight < 0:
             raise UserError(f"second_turn_weight: expected a number >= 0, got {second_turn_weight}")
-        self.edit_rate = check_share("edit_rate", edit_rate)
+        self.edit_rate = check_fraction("edit_rate", edit_rate)
         self.wrong = wrong
         self.mask_weight = mask_weight
         self.edit_weight = edit_weight
@@ -70,7 +70,7 @@ class EditingNoise(NoiseStrategy):
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the mixed view, after a rollout if the wrong tokens are the model's own, and the second turn."""
         corruption = self.corrupt(clean, generator)
-        masked, level = corruption.mask, corruption.level
+        masked, level = corruption.positions, corruption.level
         visible = clean.response & ~masked
         edited = visible & (generator.rand(clean.ids.shape[1]) < self.edit_rate)
         hidden = masked | edited
@@ -79,7 +79,7 @@ class EditingNoise(NoiseStrategy):
         else:
             ids = clean.with_masks(hidden)
             answer = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=hidden, level=level)
-            guess = answer.place(draw(answer, generator, "sample"), into=clean.ids)
+            guess = answer.scatter(draw(answer, generator, "sample"), into=clean.ids)
         rest = torch.full_like(level, self.keep_weight)
         prediction = yield View(
             torch.where(edited, guess, clean.with_masks(masked)),
@@ -87,21 +87,21 @@ class EditingNoise(NoiseStrategy):
             "mixed",
             rest.masked_fill(masked, self.mask_weight).masked_fill(edited, self.edit_weight),
             is_masked=masked,
-            rolled_out=edited if self.wrong == "own" else None,
+            model_filled=edited if self.wrong == "own" else None,
             level=level,
         )
         if self.second_turn_weight == 0:
             return
-        guess = prediction.place(draw(prediction, generator, "sample"), into=clean.ids)
+        guess = prediction.scatter(draw(prediction, generator, "sample"), into=clean.ids)
         second = torch.where(hidden, guess, clean.ids)
-        yield View(second, clean.response, "second_turn", self.second_turn_weight, rolled_out=hidden, level=level)
+        yield View(second, clean.response, "second_turn", self.second_turn_weight, model_filled=hidden, level=level)
 
 
 def _wrong_tokens(clean: CleanBatch, generator: RowGenerator) -> Tensor:
     """For each position a uniform draw from the vocabulary without the mask and the clean token."""
     u = generator.rand(clean.ids.shape[1])
     tokens = (u * (clean.special.vocab_size - 2)).long()
-    mask = torch.full_like(clean.ids, clean.special.mask)
+    mask = torch.full_like(clean.ids, clean.special.mask_id)
     # Two ids fewer than the vocabulary, then step over the smaller and the larger of the two.
     tokens = tokens + (tokens >= torch.minimum(clean.ids, mask)).long()
     return tokens + (tokens >= torch.maximum(clean.ids, mask)).long()

@@ -53,10 +53,10 @@ class MaskedNoise(NoiseStrategy):
         corruption = self.corrupt(clean, generator)
         yield View(
             self.masked_ids(clean, corruption),
-            supervised=corruption.mask if self.supervise == "masked" else clean.response,
+            supervised=corruption.positions if self.supervise == "masked" else clean.response,
             name="masked",
             weight=self._weight(clean, corruption),
-            is_masked=corruption.mask,
+            is_masked=corruption.positions,
             level=corruption.level,
         )
 
@@ -69,5 +69,5 @@ class MaskedNoise(NoiseStrategy):
         groups = int(group[-1]) + 1
         count = torch.zeros(clean.ids.shape[0], groups, device=clean.ids.device)
         total = count.index_add(1, group, clean.response.float())
-        masked = count.index_add(1, group, corruption.mask.float())
+        masked = count.index_add(1, group, corruption.positions.float())
         return (total / masked.clamp(min=1))[:, group]

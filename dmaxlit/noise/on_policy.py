@@ -68,19 +68,19 @@ class OnPolicyNoise(NoiseStrategy):
             clean.response,
             "masked",
             masked_weight,
-            is_masked=corruption.mask,
+            is_masked=corruption.positions,
             level=corruption.level,
         )
         if predicted_weight == 0:
             return
-        guess = prediction.place(self.draw(prediction, generator), into=clean.ids)
-        predicted = torch.where(corruption.mask, guess, clean.ids)
+        guess = prediction.scatter(self.draw(prediction, generator), into=clean.ids)
+        predicted = torch.where(corruption.positions, guess, clean.ids)
         yield View(
             predicted,
             clean.response,
             "predicted",
             predicted_weight,
-            rolled_out=corruption.mask,
+            model_filled=corruption.positions,
             level=corruption.level,
         )
 

@@ -7,7 +7,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.noise.base import Prediction
 from dmaxlit.randomness import RowGenerator
 
-__all__ = ["check_rollout", "check_share", "check_weights", "draw", "revealed"]
+__all__ = ["check_fraction", "check_rollout", "check_weights", "draw", "teacher_forced"]
 
 
 def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperature: float = 1.0) -> Tensor:
@@ -34,7 +34,7 @@ def _sample(logits: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
 
 
-def revealed(guesses: Tensor, truth: float, generator: RowGenerator) -> Tensor:
+def teacher_forced(guesses: Tensor, clean_fraction: float, generator: RowGenerator) -> Tensor:
     """A random share of the guesses: those that are to show the clean token instead, ``[batch, length]`` bool.
 
     A guess is drawn from what the model sees, and says nothing new about ``x_0``. Where guesses can be told from clean
@@ -43,10 +43,10 @@ def revealed(guesses: Tensor, truth: float, generator: RowGenerator) -> Tensor:
 
     Args:
         guesses: ``[batch, length]`` bool.
-        truth: The share, in [0, 1].
+        clean_fraction: The share, in [0, 1].
         generator: Source of randomness.
     """
-    return guesses & (generator.rand(guesses.shape[1]) < truth)
+    return guesses & (generator.rand(guesses.shape[1]) < clean_fraction)
 
 
 def check_rollout(rollout: str, temperature: float) -> None:
@@ -61,7 +61,7 @@ def check_rollout(rollout: str, temperature: float) -> None:
         raise UserError(f"rollout: expected 'sample' or 'argmax', got {rollout!r}")
 
 
-def check_share(name: str, value: float) -> float:
+def check_fraction(name: str, value: float) -> float:
     """Return ``value`` if it lies in [0, 1].
 
     Raises:

@@ -22,9 +22,11 @@ class UniformNoise(NoiseStrategy):
         """Yield the masked view, then the random-token view."""
         corruption = self.corrupt(clean, generator)
         level = corruption.level
-        yield View(self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.mask, level=level)
+        yield View(
+            self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.positions, level=level
+        )
         u = generator.rand(clean.ids.shape[1])
         # One id fewer than the vocabulary, then step over the mask token.
         random = (u * (clean.special.vocab_size - 1)).long()
-        random = random + (random >= clean.special.mask).long()
-        yield View(torch.where(corruption.mask, random, clean.ids), clean.response, "random", level=level)
+        random = random + (random >= clean.special.mask_id).long()
+        yield View(torch.where(corruption.positions, random, clean.ids), clean.response, "random", level=level)

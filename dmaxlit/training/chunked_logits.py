@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Head", "Score", "pieces", "piecewise_sum", "rows_at_once"]
+__all__ = ["Head", "Score", "chunk_size", "chunked_sum", "chunks"]
 
 # Logits held at a time: what they turn into (probabilities, gradients) takes a few times as much.
-_AT_ONCE = {"cpu": 2**22, "other": 2**26}
+_MAX_LOGITS = {"cpu": 2**22, "other": 2**26}
 _FEWEST = 128  # positions; the gradient of the whole head is added up at each piece
 
 Score = Callable[[Tensor, slice], Tensor]
@@ -33,7 +33,7 @@ class Head(Protocol):
         """What the logits depend on beside the hidden states."""
 
 
-def pieces(hidden: Tensor, vocab_size: int) -> list[slice]:
+def chunks(hidden: Tensor, vocab_size: int) -> list[slice]:
     """Which positions are worked on together; one piece, though it be empty, if all of them can be.
 
     Args:
@@ -41,11 +41,11 @@ def pieces(hidden: Tensor, vocab_size: int) -> list[slice]:
         vocab_size: Logits of one position.
     """
     count = hidden.shape[0]
-    rows = rows_at_once(count, vocab_size, hidden.device.type)
+    rows = chunk_size(count, vocab_size, hidden.device.type)
     return [slice(begin, min(begin + rows, count)) for begin in range(0, max(count, 1), max(rows, 1))]
 
 
-def rows_at_once(count: int, vocab_size: int, device: str) -> int:
+def chunk_size(count: int, vocab_size: int, device: str) -> int:
     """How many of ``count`` positions are worked on together.
 
     Args:
@@ -53,11 +53,11 @@ def rows_at_once(count: int, vocab_size: int, device: str) -> int:
         vocab_size: Logits of one position.
         device: Type of the device.
     """
-    at_once = _AT_ONCE.get(device, _AT_ONCE["other"])
+    at_once = _MAX_LOGITS.get(device, _MAX_LOGITS["other"])
     return count if count * vocab_size <= at_once else min(count, max(at_once // vocab_size, _FEWEST))
 
 
-def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
+def chunked_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     """``score(head(hidden), all positions)``, a scalar with gradients, worked out piece by piece.
 
     Each piece's gradient is taken in the forward pass, while its logits are there, and scaled in the backward pass.
@@ -68,7 +68,7 @@ def piecewise_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
         head: Gives the logits.
     """
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    parts = pieces(hidden, head.vocab_size)
+    parts = chunks(hidden, head.vocab_size)
     if torch.is_grad_enabled() and (hidden.requires_grad or parameters):
         total: Tensor = _Sum.apply(score, head, parts, hidden, *parameters)  # type: ignore[no-untyped-call]
         return total

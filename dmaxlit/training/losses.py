@@ -18,11 +18,11 @@ class ViewLoss:
 
     Args:
         name: The view's name.
-        total: Weighted cross-entropy, summed over the supervised positions, and the entropies ``view.sharpen`` weighs.
+        total: Weighted cross-entropy, summed over the supervised positions, and the entropies ``view.entropy_weight`` weighs.
         cross_entropy: Unweighted cross-entropy, summed.
         supervised: Number of supervised positions.
-        rolled_out: Supervised positions that hold the model's own guess.
-        rolled_out_wrong: Of these, those whose guess is not the clean token.
+        model_filled: Supervised positions that hold the model's own guess.
+        model_filled_wrong: Of these, those whose guess is not the clean token.
         wrong: Supervised positions that hold a token, and a wrong one.
         corrected: Of these, those whose top-1 prediction is the clean token.
         right: Supervised positions that hold the clean token.
@@ -33,8 +33,8 @@ class ViewLoss:
     total: Tensor
     cross_entropy: Tensor
     supervised: Tensor
-    rolled_out: Tensor
-    rolled_out_wrong: Tensor
+    model_filled: Tensor
+    model_filled_wrong: Tensor
     wrong: Tensor
     corrected: Tensor
     right: Tensor
@@ -44,7 +44,7 @@ class ViewLoss:
         """Logged rates, each with the number of positions it is a mean over; rates of nothing are left out."""
         rates = {
             f"loss_{self.name}": (self.cross_entropy, self.supervised),
-            "rollout_error": (self.rolled_out_wrong, self.rolled_out),
+            "rollout_error": (self.model_filled_wrong, self.model_filled),
         }
         if self.wrong > 0:  # without wrong tokens there is nothing to correct, as in a masked view
             rates[f"corrected_{self.name}"] = (self.corrected, self.wrong)
@@ -76,19 +76,23 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         hit = logits.detach().argmax(-1) == target[part]
         noted.append((loss.detach(), hit))
         total = (loss * weight[part]).sum()
-        return total + view.sharpen * entropies(logits[is_masked[part] & hit]).sum() if view.sharpen else total
+        return (
+            total + view.entropy_weight * entropies(logits[is_masked[part] & hit]).sum()
+            if view.entropy_weight
+            else total
+        )
 
     total = prediction.sum(score)
     cross_entropy, hit = (torch.cat(parts) for parts in zip(*noted, strict=True))
-    rolled_out = nowhere if view.rolled_out is None else view.rolled_out[at]
+    model_filled = nowhere if view.model_filled is None else view.model_filled[at]
     wrong, right = ~is_masked & (shown != target), ~is_masked & (shown == target)
     return ViewLoss(
         name=view.name,
         total=total,
         cross_entropy=cross_entropy.sum(),
         supervised=at.sum(),
-        rolled_out=rolled_out.sum(),
-        rolled_out_wrong=(rolled_out & wrong).sum(),
+        model_filled=model_filled.sum(),
+        model_filled_wrong=(model_filled & wrong).sum(),
         wrong=wrong.sum(),
         corrected=(wrong & hit).sum(),
         right=right.sum(),

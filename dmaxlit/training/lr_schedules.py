@@ -33,7 +33,7 @@ class WarmupCosine(LambdaLR):
         self.warmup, self.total_steps = warmup, total_steps
         super().__init__(optimizer, self.factor)
 
-    def run_lasts(self, steps: int | float) -> None:
+    def set_total_steps(self, steps: int | float) -> None:
         """Hear how many optimiser steps the run has; of no effect if ``total_steps`` was given.
 
         Raises:

@@ -12,18 +12,18 @@ from torch.optim import Optimizer
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from dmaxlit.backbone.activation_checkpointing import can_keep_cache
+from dmaxlit.backbone.activation_checkpointing import supports_cache_under_checkpointing
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.transformers_internals import cache_argument
-from dmaxlit.training.chunked_logits import rows_at_once
+from dmaxlit.training.chunked_logits import chunk_size
 
-__all__ = ["Item", "Setup", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
+__all__ = ["MemoryItem", "MemoryScenario", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
 
 _FUSED = "dmaxlit_plan"
 
 
 @dataclass(frozen=True)
-class Setup:
+class MemoryScenario:
     """What is to be trained, and how.
 
     Args:
@@ -54,7 +54,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Item:
+class MemoryItem:
     """A line of the plan.
 
     Args:
@@ -70,7 +70,7 @@ class Item:
     detail: str
 
 
-def plan(setup: Setup) -> list[Item]:
+def plan(setup: MemoryScenario) -> list[MemoryItem]:
     """Everything a GPU holds. Training holds the ``always`` and ``training`` lines at its peak, decoding the others."""
     model = setup.model
     named = [*model.named_parameters(), *((f"extra.{number}", each) for number, each in enumerate(setup.extra))]
@@ -80,9 +80,11 @@ def plan(setup: Setup) -> list[Item]:
     each = f", 1/{parts} of it" if parts > 1 else ""
     count = sum(parameter.numel() for parameter in everything)
     items = [
-        Item("parameters", -(-bytes_of(everything) // parts), "always", f"{count / 1e6:,.1f}M of {model.dtype}{each}"),
-        Item("gradients", -(-bytes_of(trained) // parts), "training", f"of {_millions(trained)} trained{each}"),
-        Item(
+        MemoryItem(
+            "parameters", -(-bytes_of(everything) // parts), "always", f"{count / 1e6:,.1f}M of {model.dtype}{each}"
+        ),
+        MemoryItem("gradients", -(-bytes_of(trained) // parts), "training", f"of {_millions(trained)} trained{each}"),
+        MemoryItem(
             "optimiser state",
             -(-optimizer_bytes(setup.optimizer, [pair for pair in named if pair[1].requires_grad]) // parts),
             "always",
@@ -94,16 +96,18 @@ def plan(setup: Setup) -> list[Item]:
         layers = [sum(p.numel() for p in layer.parameters()) for layer in _layers(model)]
         rest = count - sum(layers)
         held = (rest + 2 * max(layers)) * width + (rest + max(layers)) * width
-        items.append(Item("gathered layers", held, "training", "the root and two layers, with gradients"))
-        items.append(Item("gathered model", count * width, "decoding", f"whole, in {setup.compute_dtype}"))
+        items.append(MemoryItem("gathered layers", held, "training", "the root and two layers, with gradients"))
+        items.append(MemoryItem("gathered model", count * width, "decoding", f"whole, in {setup.compute_dtype}"))
     elif width != model.dtype.itemsize:
-        items.append(Item("cast weights", count * width, "training", f"autocast's copies in {setup.compute_dtype}"))
-    items.append(Item("activations", _activations(setup), "training", _passes(setup)))
+        items.append(
+            MemoryItem("cast weights", count * width, "training", f"autocast's copies in {setup.compute_dtype}")
+        )
+    items.append(MemoryItem("activations", _activations(setup), "training", _passes(setup)))
     items.append(_logits(setup))
     if setup.decode_rows:
         held = setup.decode_rows + setup.decode_rows // 2  # twins of up to half of the rows
         cached = _keys_and_values(setup, held * setup.length)
-        items.append(Item("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
+        items.append(MemoryItem("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
     return items
 
 
@@ -140,25 +144,25 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     return size
 
 
-def _logits(setup: Setup) -> Item:
+def _logits(setup: MemoryScenario) -> MemoryItem:
     """What the loss keeps, as if every token were response."""
     head = setup.model.get_output_embeddings().weight
     assert isinstance(head, Tensor)
     positions, vocab, width = setup.rows * setup.length, head.shape[0], setup.compute_dtype.itemsize
     cast = 0 if width == 4 else width
-    at_once = rows_at_once(positions, vocab, "cuda")
+    at_once = chunk_size(positions, vocab, "cuda")
     if at_once == positions:
         size = positions * vocab * (4 * setup.views + cast + 4)
-        return Item("logits", size, "training", "float32 log-probabilities of each view, and one gradient")
+        return MemoryItem("logits", size, "training", "float32 log-probabilities of each view, and one gradient")
     size = at_once * vocab * (4 + cast + 4)
     size += setup.views * positions * head.shape[1] * width
     if head.requires_grad:
         size += head.numel() * (setup.views * head.element_size() + 4 + head.element_size())
     told = f"{at_once} positions at a time, and what each view means for hidden states and head"
-    return Item("logits", size, "training", told)
+    return MemoryItem("logits", size, "training", told)
 
 
-def _activations(setup: Setup) -> int:
+def _activations(setup: MemoryScenario) -> int:
     """Bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
 
     (Autocast keeps the residual stream in float32, so a model that is not sharded keeps up to half as much again.)
@@ -167,7 +171,7 @@ def _activations(setup: Setup) -> int:
     tokens = setup.rows * setup.length
     if setup.checkpointing:
         layers, states = len(_layers(setup.model)), tokens * hidden * setup.compute_dtype.itemsize
-        if can_keep_cache(setup.model):
+        if supports_cache_under_checkpointing(setup.model):
             kept = (1 + setup.views) * layers * states + _keys_and_values(setup, tokens)
             return kept + _pass(setup, setup.length, 2 * setup.length) // layers
         return setup.views * layers * 2 * states + _pass(setup, 2 * setup.length, 2 * setup.length) // layers
@@ -175,7 +179,7 @@ def _activations(setup: Setup) -> int:
     return clean + setup.views * _pass(setup, setup.length, 2 * setup.length)
 
 
-def _pass(setup: Setup, queries: int, keys: int) -> int:
+def _pass(setup: MemoryScenario, queries: int, keys: int) -> int:
     """Bytes one pass keeps: measured on the meta device, with as many extra keys as an earlier pass has left."""
     from dmaxlit.backbone.cache import CleanCache
 
@@ -241,10 +245,10 @@ def _layers(model: PreTrainedModel) -> list[Any]:
     return list(layers)
 
 
-def _passes(setup: Setup) -> str:
+def _passes(setup: MemoryScenario) -> str:
     form = "the clean half and each view"
     if setup.checkpointing:
-        whole = can_keep_cache(setup.model)
+        whole = supports_cache_under_checkpointing(setup.model)
         form = f"{form if whole else 'each view with its clean copy'}, layer inputs alone"
     return f"{setup.rows} rows of {setup.length} tokens, {_counted(setup.views)}: {form}"
 
@@ -257,7 +261,7 @@ def _millions(parameters: list[Tensor]) -> str:
     return f"{sum(parameter.numel() for parameter in parameters) / 1e6:,.1f}M"
 
 
-def _keys_and_values(setup: Setup, tokens: int) -> int:
+def _keys_and_values(setup: MemoryScenario, tokens: int) -> int:
     """Bytes of the keys and values of all layers."""
     config = setup.model.config
     per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dmaxlit.backbone.sharding import gathered
+from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["Shareable", "own_gradients", "own_part"]
+__all__ = ["Shareable", "local_gradients", "local_tensor"]
 
 
-def own_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def local_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The gradients of an optimiser's parameters; of sharded ones the part that this process holds, if any."""
     found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return [part for part in map(own_part, found) if part.numel()]
+    return [part for part in map(local_tensor, found) if part.numel()]
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor: all, unless it is sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -48,16 +48,16 @@ class Shareable:
                 )
             mesh, device = self._device_mesh["data_parallel"], self.trainer.strategy.root_device
             compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-        self.backbone.place(mesh, device, compute_dtype)
+        self.backbone.shard_and_load(mesh, device, compute_dtype)
 
-    def gathered(self) -> AbstractContextManager[None]:
+    def unsharded(self) -> AbstractContextManager[None]:
         """A context in which ranks may decode independently, also a sharded model; every rank must enter it."""
-        return gathered(self.backbone)
+        return unsharded(self.backbone)
 
     def on_validation_epoch_start(self) -> None:
         """Put a sharded model together, so that callbacks may decode."""
         self._decoding = ExitStack()
-        self._decoding.enter_context(self.gathered())
+        self._decoding.enter_context(self.unsharded())
 
     def on_validation_epoch_end(self) -> None:
         """Share it out again."""

@@ -7,7 +7,11 @@ import torch
 
 from dmaxlit import DMaxModule
 from dmaxlit.backbone import Denoiser
-from dmaxlit.backbone.activation_checkpointing import can_keep_cache, keeps_cache, recompute_layers
+from dmaxlit.backbone.activation_checkpointing import (
+    can_checkpoint_with_cache,
+    enable_activation_checkpointing,
+    supports_cache_under_checkpointing,
+)
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training.memory_plan import saved_bytes
@@ -37,7 +41,7 @@ def assert_same(one, two):
 @pytest.mark.parametrize("noise", list(NOISE))
 def test_loss_and_gradients_of_every_strategy_are_the_same_to_the_bit(noise, clean):
     plain, again = (DMaxModule(make_denoiser(sharpen=3.0, recompute=flag), noise) for flag in (False, True))
-    assert keeps_cache(again.backbone.model)
+    assert can_checkpoint_with_cache(again.backbone.model)
     assert again.backbone.clean_context(clean).cache is not None
     assert_same(step(plain, clean), step(again, clean))
 
@@ -85,14 +89,14 @@ def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
     plain, again = module(False), module(True)
     for one, two in zip(step(plain, clean), step(again, clean), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
-    assert not keeps_cache(again.backbone.model), "it is remembered"
+    assert not can_checkpoint_with_cache(again.backbone.model), "it is remembered"
     assert again.backbone.clean_context(clean).cache is None
 
 
 def test_layers_without_the_mark_are_left_to_transformers(monkeypatch):
     monkeypatch.setattr("dmaxlit.backbone.activation_checkpointing._MARK", "_mark_of_another_version")
     denoiser = make_denoiser()
-    recompute_layers(denoiser.model)
+    enable_activation_checkpointing(denoiser.model)
     assert denoiser.model.is_gradient_checkpointing
-    assert not can_keep_cache(denoiser.model)
-    assert not keeps_cache(denoiser.model)
+    assert not supports_cache_under_checkpointing(denoiser.model)
+    assert not can_checkpoint_with_cache(denoiser.model)

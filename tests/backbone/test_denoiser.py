@@ -27,7 +27,7 @@ def test_the_cached_clean_half_equals_the_doubled_sequence(attention, clean):
 
 def test_mixtures_are_fed_in_both_forms_and_a_mixture_of_one_token_is_that_token(denoiser, clean):
     view = view_of(clean)
-    other = torch.stack([view, torch.full_like(view, clean.special.mask)], -1)
+    other = torch.stack([view, torch.full_like(view, clean.special.mask_id)], -1)
     half, one = torch.full(other.shape, 0.5), torch.tensor([1.0, 0.0]).expand(other.shape)
     context, doubled = denoiser.clean_context(clean), denoiser.clean_context(clean, doubled=True)
     at = clean.response
@@ -56,7 +56,7 @@ def test_sdpa_equals_eager(clean):
 
 def test_padding_changes_nothing(denoiser, clean):
     wide = make_batch((3, 10, 8, 1), (13, 6, 16, 63))
-    ids = torch.full_like(wide.ids[:3], clean.special.pad)
+    ids = torch.full_like(wide.ids[:3], clean.special.pad_id)
     ids[:, : clean.ids.shape[1]] = clean.ids
     roles = torch.full_like(ids, Role.PAD)
     roles[:, : clean.ids.shape[1]] = clean.roles
@@ -119,7 +119,7 @@ def test_layers_that_cannot_be_computed_again_with_a_cache_take_the_doubled_path
 
 def test_the_mask_token_is_never_predicted(denoiser):
     logits = denoiser.logits(torch.randn(4, 32))
-    assert (logits[:, denoiser.special.mask] == -torch.inf).all()
+    assert (logits[:, denoiser.special.mask_id] == -torch.inf).all()
     assert logits.softmax(-1).isfinite().all()
 
 
@@ -141,7 +141,7 @@ def test_a_tokenizer_without_a_mask_token_gets_one_and_the_embedding_grows(tmp_p
     (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(settings))
     again = Denoiser(pretrained=str(tmp_path / "m"))
     assert again.tokenizer.mask_token == "<|mask|>"
-    assert again.special.mask == len(denoiser.tokenizer)
+    assert again.special.mask_id == len(denoiser.tokenizer)
     assert again.embedding.shape[0] == len(denoiser.tokenizer) + 1
     assert again.embedding.isfinite().all()
 

@@ -90,7 +90,7 @@ def hidden_of(denoiser, clean):
 def test_the_checkpoint_gets_a_mask_token_and_a_row_for_it(family):
     source, denoiser = family
     assert AutoTokenizer.from_pretrained(source).mask_token is None
-    assert denoiser.special.mask == 37
+    assert denoiser.special.mask_id == 37
     table = denoiser.embedding.detach()
     assert len(table) == 38
     others = table[:37]
@@ -144,7 +144,7 @@ def test_it_trains_exports_and_reads_back(family, tmp_path):
     _, denoiser = family
     module = DMaxModule(copy.deepcopy(denoiser).train(), "on_policy")
     L.Trainer(**QUIET, max_steps=1).fit(module, loader())
-    mask = denoiser.special.mask
+    mask = denoiser.special.mask_id
     assert not torch.equal(module.backbone.embedding[mask], denoiser.embedding[mask]), "the mask embedding learns"
     module.export(tmp_path / "m")
     again = load(tmp_path / "m", attn_implementation=str(denoiser.model.config._attn_implementation))

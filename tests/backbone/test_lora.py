@@ -33,7 +33,7 @@ def train(module, steps=3, **trainer):
 
 def logits_of(module):
     clean = make_batch()
-    view = torch.where(clean.response, clean.special.mask, clean.ids)
+    view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     with torch.no_grad():
         backbone = module.eval().backbone
         return backbone.logits(backbone.denoise(view, backbone.clean_context(clean)))

@@ -43,13 +43,13 @@ def test_every_real_block_is_there_once_with_its_own_positions():
             for column in range(half.index.shape[1]):
                 sequence = int(half.sequence[row, column])
                 if sequence < 0:
-                    assert not half.real[row, column]
+                    assert not half.is_token[row, column]
                     continue
-                place = int(half.index[row, column]) - sequence * shape[1]
-                assert place == half.position[row, column]
-                assert place // 8 == half.block[row, column]
-                assert half.real[row, column] == (clean.roles[sequence, place] != Role.PAD)
-                here[sequence, place] += 1
+                gather_index = int(half.index[row, column]) - sequence * shape[1]
+                assert gather_index == half.position[row, column]
+                assert gather_index // 8 == half.block[row, column]
+                assert half.is_token[row, column] == (clean.roles[sequence, gather_index] != Role.PAD)
+                here[sequence, gather_index] += 1
         assert (here[wanted] == 1).all()
         assert here.max() == 1
 
@@ -57,7 +57,7 @@ def test_every_real_block_is_there_once_with_its_own_positions():
 def test_values_find_their_way_back():
     clean = ragged()
     layout = Layout.of(clean)
-    back = layout.noisy.take(clean.ids).flatten()[layout.place]
+    back = layout.noisy.take(clean.ids).flatten()[layout.gather_index]
     assert torch.equal(back[clean.response], clean.ids[clean.response])
 
 
@@ -65,12 +65,12 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
     clean = ragged()
     layout = Layout.of(clean)
     both = [layout.clean, layout.noisy]
-    joined = {name: torch.cat([getattr(half, name) for half in both], 1) for name in ("sequence", "block", "real")}
-    noisy = torch.cat([torch.full_like(half.real, half.noisy) for half in both], 1)
-    allowed = layout.of_both.dense()
+    joined = {name: torch.cat([getattr(half, name) for half in both], 1) for name in ("sequence", "block", "is_token")}
+    noisy = torch.cat([torch.full_like(half.is_token, half.noisy) for half in both], 1)
+    allowed = layout.doubled_mask.dense()
     width = allowed.shape[1]
     for row in range(len(allowed)):
-        sequence, block, real = (joined[name][row].tolist() for name in ("sequence", "block", "real"))
+        sequence, block, is_token = (joined[name][row].tolist() for name in ("sequence", "block", "is_token"))
         for q in range(width):
             for k in range(width):
                 if noisy[row, q] and noisy[row, k]:
@@ -79,11 +79,11 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
                     rule = block[k] < block[q]
                 else:
                     rule = not noisy[row, k] and block[k] <= block[q]
-                expected = (sequence[q] == sequence[k] and real[k] and rule) or q == k
+                expected = (sequence[q] == sequence[k] and is_token[k] and rule) or q == k
                 assert bool(allowed[row, q, k]) == expected
 
 
-@pytest.mark.parametrize("which", ["of_clean", "of_view", "of_both"])
+@pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_is_told_the_same(which):
     layout = Layout.of(ragged())
     sight = getattr(layout, which)
@@ -147,7 +147,7 @@ def test_bins_hold_everything_once_and_overflow_never(seed):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("which", ["of_clean", "of_view", "of_both"])
+@pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_sees_what_sdpa_sees(which):
     sight = getattr(Layout.of(ragged()), which)
     rows, queries, keys = sight.dense().shape

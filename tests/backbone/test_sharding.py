@@ -20,7 +20,7 @@ from dmaxlit.checkpoints.sharded import check_parts, is_sharded_checkpoint
 from dmaxlit.cli import main as cli
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
-from dmaxlit.training.sharded_module import own_gradients
+from dmaxlit.training.sharded_module import local_gradients
 from tests import sharded_run
 from tests.backbone.formats.llada2_published import read_published, write_published
 from tests.conftest import limited_files, make_denoiser
@@ -58,7 +58,7 @@ def assert_same(one, two, atol=2e-6):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     module = DMaxModule(make_denoiser(sharpen=3.0))
-    module.trained_on("chain", {"operations": 3})
+    module.set_task("chain", {"operations": 3})
     module.export(folder)
     return str(folder)
 
@@ -265,7 +265,7 @@ def test_parts_that_are_empty_are_not_looked_at():
 
     for parameter in Held.param_groups[0]["params"]:
         parameter.grad = torch.full_like(parameter, 2.0)
-    (part,) = own_gradients(Held)
+    (part,) = local_gradients(Held)
     assert part.tolist() == [2.0] * 3
 
 

@@ -26,7 +26,7 @@ def test_the_autoregressive_loss_is_the_model_s_own():
     clean = type(clean)(ids, clean.roles, clean.block_length, clean.special)
     (loss,) = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
     logits = module.backbone.model(ids).logits[:, :-1].clone()
-    logits[..., module.special.mask] = -torch.inf
+    logits[..., module.special.mask_id] = -torch.inf
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
     torch.testing.assert_close(loss.total, expected)
     assert int(loss.supervised) == ids[:, 1:].numel()

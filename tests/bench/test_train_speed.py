@@ -16,7 +16,7 @@ def test_the_published_procedure_and_our_step_have_the_same_loss_and_gradients()
     clean = make_batch((3, 10, 8), (21, 14, 16))
     noise, module = OnPolicyNoise(rollout="argmax"), None
     denoiser = make_denoiser(sharpen=3.0).double()
-    theirs = published_update(denoiser, clean, noise.corrupt(clean, RowGenerator(0, [0, 1, 2])).mask)
+    theirs = published_update(denoiser, clean, noise.corrupt(clean, RowGenerator(0, [0, 1, 2])).positions)
     expected = [parameter.grad.clone() for parameter in denoiser.parameters()]
     denoiser.zero_grad()
     module = DMaxModule(denoiser, noise)
@@ -61,7 +61,7 @@ def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monke
         return cost.matmul_share / cost.tokens_per_second
 
     whole = work()
-    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 50)
+    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 50)
     monkeypatch.setattr(piecewise, "_FEWEST", 1)
     assert work() >= whole  # logits are made once more for the rollout
 

@@ -30,8 +30,8 @@ def record(prompt, decoder, options):
 
 
 def generation(prompt, decoder, options, response):
-    tokens, forwards, finished, capped, right = record(prompt, decoder, options)
-    return Generation([0] * tokens, forwards, finished, capped, prompt, response if right else "####")
+    tokens, forwards, finished, hit_step_limit, right = record(prompt, decoder, options)
+    return Generation([0] * tokens, forwards, finished, hit_step_limit, prompt, response if right else "####")
 
 
 class FakeModule(DMaxModule):
@@ -82,18 +82,24 @@ def prompt_length(module, prompt):
 
 def expected(module, split, decoder, options):
     """What should be logged, by plain sums over the records."""
-    right = tokens = forwards = finished = capped = blocks = count = 0
+    right = tokens = forwards = finished = hit_step_limit = blocks = count = 0
     for example in examples(split):
         n, f, done, cap, ok = record(example.prompt, decoder, options)
         start = prompt_length(module, example.prompt)
         count += 1
-        tokens, forwards, finished, capped, right = tokens + n, forwards + f, finished + done, capped + cap, right + ok
+        tokens, forwards, finished, hit_step_limit, right = (
+            tokens + n,
+            forwards + f,
+            finished + done,
+            hit_step_limit + cap,
+            right + ok,
+        )
         blocks += len({position // 8 for position in range(start, start + n)})
     return {
         "accuracy": right / count,
         "tpf": tokens / forwards,
         "finished": finished / count,
-        "capped": capped / blocks,
+        "hit_step_limit": hit_step_limit / blocks,
         "ceiling": tokens / blocks,
         "forwards": forwards / count,
     }

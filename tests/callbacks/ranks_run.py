@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from dmaxlit.callbacks import ComparisonReport, SPDValidation, TrainingThroughput
 from tests.callbacks.fakes import NUM_VAL, FakeModule, make_data, make_trainer
 
-NAMES = ("accuracy", "tpf", "finished", "capped")
+NAMES = ("accuracy", "tpf", "finished", "hit_step_limit")
 
 
 def run(devices, folder):
@@ -43,7 +43,7 @@ def run(devices, folder):
             f"{label} {point.threshold} {key}": getattr(point.result, key)
             for label, line in validation.curves.items()
             for point in line
-            for key in ("num_examples", "accuracy", "tpf", "tpf_published", "tpf_ceiling", "capped_blocks")
+            for key in ("num_examples", "accuracy", "tpf", "tpf_published", "tpf_ceiling", "blocks_at_step_limit")
         },
     }
     for model in ("base", "trained"):

@@ -58,7 +58,7 @@ def test_blocks_of_one_see_all_the_text_before_and_nothing_after():
     batch = next(iter(loader()))
     module.training_block_length = 1
     clean = module.clean_batch(batch)
-    view = torch.where(clean.response, clean.special.mask, clean.ids)
+    view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     hidden = module.backbone.denoise(view, module.backbone.clean_context(clean))
     row, place = 0, int(clean.response[0].nonzero()[3])
     for changed, moves in ((place - 1, True), (place + 1, False), (place, False)):

@@ -25,10 +25,10 @@ def test_every_test_prompt_has_a_row_with_its_answer_counts_and_verdict_in_order
     found = rows(tmp_path / "new" / "out.jsonl")
     assert [row["index"] for row in found] == list(range(NUM_TEST))
     for row, example in zip(found, examples("test"), strict=True):
-        tokens, forwards, finished, capped, right = record(example.prompt, SPEC.name, SPEC.options)
+        tokens, forwards, finished, hit_step_limit, right = record(example.prompt, SPEC.name, SPEC.options)
         assert row["prompt"] == example.prompt
         assert (row["num_tokens"], row["num_forwards"], row["finished"]) == (tokens, forwards, finished)
-        assert (row["capped"], row["correct"]) == (capped, right)
+        assert (row["hit_step_limit"], row["correct"]) == (hit_step_limit, right)
         assert example.check(row["response"]) == right
     assert "threshold threshold=0.25" in capsys.readouterr().out
 

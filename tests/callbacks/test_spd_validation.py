@@ -28,7 +28,7 @@ from tests.callbacks.fakes import (
 pytestmark = LIGHTNING_WARNINGS
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("accuracy", "tpf", "finished", "capped")
+NAMES = ("accuracy", "tpf", "finished", "hit_step_limit")
 DEFAULT = {"spd": {"tau_dec": 0.5}, "threshold": {"threshold": 0.95}}
 
 

@@ -91,7 +91,7 @@ def tiny(tmp_path_factory):
     """Folder of a tiny untrained model of the chain task."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     module = dmaxlit.DMaxModule(make_denoiser(block_length=16, sharpen=3.0))
-    module.trained_on("chain", TASK)
+    module.set_task("chain", TASK)
     module.export(folder)
     return folder
 

@@ -16,7 +16,7 @@ import dmaxlit.cli.training  # noqa: F401  (imported before the processes are ma
 from dmaxlit.cli import main
 
 
-def carry_out(args, log, die_in_write):
+def run_cli(args, log, die_in_write):
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -50,7 +50,7 @@ if __name__ == "__main__":
         if process == 0:
             code = 70
             try:
-                code = carry_out(told["args"], told["log"], told["die_in_write"])
+                code = run_cli(told["args"], told["log"], told["die_in_write"])
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

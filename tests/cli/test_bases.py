@@ -1,6 +1,6 @@
 import pytest
 
-from dmaxlit.cli.bases import with_bases, without_base
+from dmaxlit.cli.bases import expand_bases, without_base
 from dmaxlit.errors import UserError
 
 
@@ -18,7 +18,7 @@ def files(tmp_path, monkeypatch):
     "given", [["--config", "more/three.yaml"], ["-c", "more/three.yaml"], ["--config=more/three.yaml"]]
 )
 def test_bases_come_before_what_starts_from_them_farthest_first(given):
-    assert with_bases(["fit", *given, "--model.seed", "4"]) == [
+    assert expand_bases(["fit", *given, "--model.seed", "4"]) == [
         *("fit", "--config", "more/../one.yaml", "--config", "more/../two.yaml", "--config", "more/three.yaml"),
         *("--model.seed", "4"),
     ]
@@ -27,21 +27,21 @@ def test_bases_come_before_what_starts_from_them_farthest_first(given):
 @pytest.mark.usefixtures("files")
 def test_files_without_a_base_and_other_arguments_stay_as_they_are():
     args = ["--config", "one.yaml", "--model.seed", "--config", "missing.yaml"]
-    assert with_bases(args) == args
+    assert expand_bases(args) == args
 
 
 @pytest.mark.usefixtures("files")
 def test_a_file_that_is_its_own_base_is_refused(tmp_path):
     (tmp_path / "one.yaml").write_text("config: more/three.yaml\n")
     with pytest.raises(UserError, match=r"is its own base"):
-        with_bases(["--config", "two.yaml"])
+        expand_bases(["--config", "two.yaml"])
 
 
 @pytest.mark.usefixtures("files")
 def test_a_missing_base_is_refused_by_file_and_name(tmp_path):
     (tmp_path / "one.yaml").unlink()
     with pytest.raises(UserError, match=r"two.yaml: config: expected the file it starts from, got 'one.yaml'"):
-        with_bases(["--config", "two.yaml"])
+        expand_bases(["--config", "two.yaml"])
 
 
 def test_only_the_base_of_a_recipe_is_taken_out():

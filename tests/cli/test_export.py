@@ -12,7 +12,7 @@ def test_an_export_is_read_by_dmaxlit_and_by_transformers(dmax, tiny, tmp_path):
     for name, weight in theirs.state_dict().items():
         assert torch.equal(weight, ours.backbone.model.state_dict()[name])
     assert ours.task_name == "chain"
-    assert AutoTokenizer.from_pretrained(tmp_path / "copy").mask_token_id == ours.special.mask
+    assert AutoTokenizer.from_pretrained(tmp_path / "copy").mask_token_id == ours.special.mask_id
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ class FakeModule(L.LightningModule):
 
 if __name__ == "__main__":
     from dmaxlit.data import distill as distilling
+    from dmaxlit.data import resumable_jsonl
+    from dmaxlit.files import write_json
 
-    write_json = files.write_json
     records: list[object] = []
 
     def write_or_die(path, value):
@@ -76,7 +77,7 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
         write_json(path, value)
 
-    resumable_jsonl.__dict__["write_json"] = write_or_die
+    vars(resumable_jsonl)["write_json"] = write_or_die
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
     module = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

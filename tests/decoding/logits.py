@@ -18,7 +18,7 @@ def logits_of(*rows, vocab=SPECIAL.vocab_size):
             rest = (1 - probability) / (vocab - 2)
             out[r, t] = math.log(rest) if rest > 0 else -math.inf
             out[r, t, token] = math.log(probability)
-    out[..., SPECIAL.mask] = -math.inf
+    out[..., SPECIAL.mask_id] = -math.inf
     return out
 
 

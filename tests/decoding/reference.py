@@ -15,7 +15,7 @@ class Outcome:
     token_ids: list[int]
     num_forwards: int
     finished: bool
-    capped: int
+    hit_step_limit: int
     events: Counter[str] = field(default_factory=Counter)
 
 
@@ -66,26 +66,26 @@ def reference_spd(
     while True:
         given = list(prompt[len(prefix) : len(prefix) + block_length])
         canvas = given + [None] * (block_length - len(given))
-        inputs = [table[special.mask if token is None else token] for token in canvas]
+        inputs = [table[special.mask_id if token is None else token] for token in canvas]
         own = range(len(given), block_length)
         steps = 0
         while True:
             logits = block_logits(model, [table[token] for token in prefix] + inputs, block_length)
             steps += 1
             out.num_forwards += 1
-            ranked = []
+            confidence_rank = []
             for row in logits:
                 row = row.clone()
-                row[special.mask] = -math.inf
+                row[special.mask_id] = -math.inf
                 probability = torch.softmax(row.float(), 0) if row.dtype == torch.bfloat16 else torch.softmax(row, 0)
                 best = sorted(range(len(row)), key=lambda token: -float(probability[token]))
-                ranked.append([(token, float(probability[token])) for token in best[:top_k]])
+                confidence_rank.append([(token, float(probability[token])) for token in best[:top_k]])
             before = list(canvas)
 
             masks = [i for i in own if canvas[i] is None]
             promoted = []
             for i in masks:
-                if ranked[i][0][1] > tau_dec:
+                if confidence_rank[i][0][1] > tau_dec:
                     promoted.append(i)
                 elif contiguous:
                     break
@@ -98,30 +98,30 @@ def reference_spd(
                 out.events["promoted out of order"] += 1
             for i in own:
                 if before[i] is not None or i in promoted:
-                    canvas[i] = ranked[i][0][0]
+                    canvas[i] = confidence_rank[i][0][0]
                     out.events["revised"] += before[i] is not None and before[i] != canvas[i]
 
             complete = all(canvas[i] is not None for i in own)
             consistent = stop_on_consistency and complete and all(canvas[i] == before[i] for i in own)
-            confident = stop_on_confidence and complete and all(ranked[i][0][1] >= tau_acc for i in own)
+            confident = stop_on_confidence and complete and all(confidence_rank[i][0][1] >= tau_acc for i in own)
             if consistent or confident:
                 out.events["ended consistent only"] += consistent and not confident
                 out.events["ended confident only"] += confident and not consistent
                 break
             if steps == cap:
-                out.capped += 1
+                out.hit_step_limit += 1
                 out.events["masks at the cap"] += not complete
-                canvas = [ranked[i][0][0] if token is None else token for i, token in enumerate(canvas)]
+                canvas = [confidence_rank[i][0][0] if token is None else token for i, token in enumerate(canvas)]
                 break
             for i in own:
                 if canvas[i] is not None:
-                    inputs[i] = mixture(table, ranked[i], special.mask) if soft else table[canvas[i]]
+                    inputs[i] = mixture(table, confidence_rank[i], special.mask_id) if soft else table[canvas[i]]
 
         first = len(prefix) + len(given)
         prefix += canvas
         for position in range(first, len(prefix)):
-            if prefix[position] == special.eos or position + 1 - len(prompt) == max_new_tokens:
-                out.finished = prefix[position] == special.eos
+            if prefix[position] == special.eos_id or position + 1 - len(prompt) == max_new_tokens:
+                out.finished = prefix[position] == special.eos_id
                 out.token_ids = prefix[len(prompt) : position + 1]
                 out.events["eos inside a block"] += out.finished and position + 1 < len(prefix)
                 return out

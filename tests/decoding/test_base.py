@@ -5,7 +5,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding.base import BlockState, Sampling
-from dmaxlit.decoding.proposal import check_fraction, first_of, top1
+from dmaxlit.decoding.proposal import argmax_proposal, check_fraction, leftmost
 from dmaxlit.tokens import SoftTokens
 
 
@@ -14,9 +14,9 @@ def make_state(rows, offset=0, soft=True):
     flags = ids % 2 == 0
     mixture = SoftTokens(ids[..., None] * 2, ids[..., None] / 10, ~flags) if soft else None
     sampling = Sampling(ids / 100, ids[:, 0] / 7, ids[:, 0] / 9) if soft else None
-    copies = torch.stack([ids * 5, ids * 7], 1) if soft else None
+    extra_blocks = torch.stack([ids * 5, ids * 7], 1) if soft else None
     first = ids[:, 0]
-    return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, copies, sampling, memory={"seen": ids * 3})
+    return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, extra_blocks, sampling, memory={"seen": ids * 3})
 
 
 def tensors(part):
@@ -59,7 +59,7 @@ def test_advance_counts_the_step_and_keeps_the_memory():
     after = state.advance(state.ids + 1, state.masked, state.converged)
     assert torch.equal(after.step, state.step + 1)
     assert after.memory is state.memory
-    assert after.copies is state.copies
+    assert after.extra_blocks is state.extra_blocks
     assert after.sampling is state.sampling
     assert after.soft is None
     assert after.editable is state.editable
@@ -68,14 +68,14 @@ def test_advance_counts_the_step_and_keeps_the_memory():
 def test_top1_is_the_softmax_maximum():
     logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0)) * 5
     probability, tokens = logits.double().softmax(-1).max(-1)
-    best = top1(logits)
+    best = argmax_proposal(logits)
     assert torch.equal(best.tokens, tokens)
     torch.testing.assert_close(best.confidence, probability.float())
 
 
 def test_top1_of_half_precision_logits_is_worked_out_in_float32():
     logits = torch.randn(1, 4, 2000, generator=torch.Generator().manual_seed(0)).bfloat16()
-    confidence = top1(logits).confidence
+    confidence = argmax_proposal(logits).confidence
     assert confidence.dtype == torch.float32
     torch.testing.assert_close(confidence, logits.double().softmax(-1).amax(-1).float())
 
@@ -83,14 +83,14 @@ def test_top1_of_half_precision_logits_is_worked_out_in_float32():
 def test_top1_stays_within_bounds_and_a_tie_goes_to_the_smallest_id():
     sure = torch.tensor([200.0, -200.0, -torch.inf])
     tie = torch.tensor([-torch.inf, 3.0, 3.0])
-    best = top1(torch.stack([sure, tie])[None])
+    best = argmax_proposal(torch.stack([sure, tie])[None])
     assert best.tokens.tolist() == [[0, 1]]
     assert best.confidence.tolist() == [[1.0, 0.5]]
 
 
 def test_first_of_keeps_the_leftmost_only():
     positions = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
-    assert first_of(positions).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert leftmost(positions).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])

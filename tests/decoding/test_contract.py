@@ -49,16 +49,16 @@ def make_blocks(rows=5, seed=0):
     """Blocks whose prompt part is of length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, SPECIAL.vocab_size, (rows, LENGTH), generator=generator)
-    ids[:, 0] = SPECIAL.mask
+    ids[:, 0] = SPECIAL.mask_id
     editable = torch.arange(LENGTH) >= torch.arange(rows)[:, None]
     return ids, editable
 
 
 def random_logits(decoder, rows, seed, sharpness=3.0):
-    versions = (1 + decoder.copies,) if decoder.copies else ()
+    versions = (1 + decoder.extra_blocks,) if decoder.extra_blocks else ()
     shape = (rows, *versions, LENGTH, SPECIAL.vocab_size)
     logits = sharpness * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    logits[..., SPECIAL.mask] = -torch.inf
+    logits[..., SPECIAL.mask_id] = -torch.inf
     return logits
 
 
@@ -73,10 +73,10 @@ def walk(decoder, steps=8, rows=5):
 
 def test_certain_predictions_become_the_answer_within_the_bound(decoder):
     ids, editable = make_blocks()
-    answer = torch.where(editable, (ids + 1) % SPECIAL.pad, ids)
+    answer = torch.where(editable, (ids + 1) % SPECIAL.pad_id, ids)
     logits = torch.full((*ids.shape, SPECIAL.vocab_size), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
-    if decoder.copies:
-        logits = logits.unsqueeze(1).expand(-1, 1 + decoder.copies, -1, -1)
+    if decoder.extra_blocks:
+        logits = logits.unsqueeze(1).expand(-1, 1 + decoder.extra_blocks, -1, -1)
     state = decoder.start(ids, editable, SPECIAL)
     for _ in range(decoder.max_steps(LENGTH)):
         finished = state.converged.view(-1, *[1] * (logits.dim() - 1))
@@ -92,12 +92,12 @@ def test_a_fresh_block_is_all_masked_but_the_prompt(decoder):
     ids, editable = make_blocks()
     state = decoder.start(ids, editable, SPECIAL)
     assert torch.equal(state.masked, editable)
-    assert (state.ids[editable] == SPECIAL.mask).all()
+    assert (state.ids[editable] == SPECIAL.mask_id).all()
     assert torch.equal(state.ids[~editable], ids[~editable])
     assert not state.converged.any()
     assert not state.step.any()
     assert state.soft is None or not state.soft.where.any()
-    assert (state.copies is None) == (decoder.copies == 0)
+    assert (state.extra_blocks is None) == (decoder.extra_blocks == 0)
 
 
 def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
@@ -106,15 +106,15 @@ def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
         assert torch.equal(state.ids[~editable], ids[~editable])
         assert not (state.masked & ~editable).any()
         assert state.soft is None or not (state.soft.where & ~editable).any()
-        if state.copies is not None:
-            prompt = ~editable[:, None].expand_as(state.copies)
-            assert torch.equal(state.copies[prompt], ids[:, None].expand_as(state.copies)[prompt])
+        if state.extra_blocks is not None:
+            prompt = ~editable[:, None].expand_as(state.extra_blocks)
+            assert torch.equal(state.extra_blocks[prompt], ids[:, None].expand_as(state.extra_blocks)[prompt])
 
 
 def test_the_canvas_holds_the_mask_token_exactly_where_nothing_is_decided(decoder):
     _, editable = make_blocks()
     for state, _ in walk(decoder):
-        assert torch.equal((state.ids == SPECIAL.mask) & editable, state.masked)
+        assert torch.equal((state.ids == SPECIAL.mask_id) & editable, state.masked)
         assert not (state.converged & state.masked.any(1)).any()
 
 
@@ -132,7 +132,7 @@ def test_a_step_counts_and_leaves_its_arguments_as_they_are(decoder):
             for name in ("ids", "weights", "where"):
                 assert torch.equal(getattr(chosen, name), getattr(before.soft, name)), name
         assert all(torch.equal(state.memory[name], before.memory[name]) for name in before.memory)
-        assert state.copies is None or torch.equal(state.copies, before.copies)
+        assert state.extra_blocks is None or torch.equal(state.extra_blocks, before.extra_blocks)
 
 
 def test_logits_that_are_not_read_do_not_matter(decoder):
@@ -143,8 +143,8 @@ def test_logits_that_are_not_read_do_not_matter(decoder):
         assert reads.shape == state.ids.shape
         blanked = torch.where(reads.unsqueeze(-1), logits, 0.0)
         expected = decoder.step(state, logits, SPECIAL)
-        others = [decoder.step(state, blanked, SPECIAL), decoder.step_at(state, logits[reads], reads, SPECIAL)]
-        others.append(Decoder.step_at(decoder, state, logits[reads], reads, SPECIAL))
+        others = [decoder.step(state, blanked, SPECIAL), decoder._step_sparse(state, logits[reads], reads, SPECIAL)]
+        others.append(Decoder._step_sparse(decoder, state, logits[reads], reads, SPECIAL))
         for after in others:
             for name in ("ids", "masked", "step", "converged"):
                 assert torch.equal(getattr(after, name), getattr(expected, name)), name
@@ -158,7 +158,7 @@ def test_a_step_of_ones_own_is_taken_whatever_logits_come():
     decoder = Stubborn()
     for state, logits in walk(decoder):
         reads = decoder.reads(state)
-        assert (decoder.step_at(state, logits[reads], reads, SPECIAL).ids == 0).all()
+        assert (decoder._step_sparse(state, logits[reads], reads, SPECIAL).ids == 0).all()
 
 
 def test_figures_are_those_of_masked_positions_alone():
@@ -172,7 +172,7 @@ def test_figures_are_those_of_masked_positions_alone():
         seen.clear()
         reads = decoder.reads(state)
         decoder.step(state, logits, SPECIAL)
-        decoder.step_at(state, logits[reads], reads, SPECIAL)
+        decoder._step_sparse(state, logits[reads], reads, SPECIAL)
         torch.testing.assert_close(seen[0], seen[1])
         assert (seen[0][~state.masked] == 0).all()
 
@@ -198,17 +198,17 @@ def test_a_row_does_not_depend_on_the_others(decoder):
                 assert torch.equal(alone.soft.ids, same.soft.ids)
                 assert torch.equal(alone.soft.where, same.soft.where)
                 torch.testing.assert_close(alone.soft.weights, same.soft.weights)
-            if alone.copies is not None:
-                assert torch.equal(alone.copies, same.copies)
+            if alone.extra_blocks is not None:
+                assert torch.equal(alone.extra_blocks, same.extra_blocks)
 
 
 def test_versions_see_themselves_and_the_canvas_sees_no_other(decoder):
-    sees = decoder.sees(LENGTH)
-    width = (1 + decoder.copies) * LENGTH
-    assert (sees.dtype, tuple(sees.shape)) == (torch.bool, (width, width))
-    assert sees[:LENGTH, :LENGTH].all()
-    assert not sees[:LENGTH, LENGTH:].any()
-    assert sees.any(1).all()
+    block_attention_mask = decoder.block_attention_mask(LENGTH)
+    width = (1 + decoder.extra_blocks) * LENGTH
+    assert (block_attention_mask.dtype, tuple(block_attention_mask.shape)) == (torch.bool, (width, width))
+    assert block_attention_mask[:LENGTH, :LENGTH].all()
+    assert not block_attention_mask[:LENGTH, LENGTH:].any()
+    assert block_attention_mask.any(1).all()
 
 
 def test_sampled_tokens_are_obeyed_and_settle(decoder):
@@ -217,9 +217,9 @@ def test_sampled_tokens_are_obeyed_and_settle(decoder):
     draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(2))
     hot = Sampling(draws, torch.full((5,), 2.0), torch.ones(5))
     logits = random_logits(decoder, 5, 3)
-    logits = logits[:, :1].expand_as(logits) if decoder.copies else logits
+    logits = logits[:, :1].expand_as(logits) if decoder.extra_blocks else logits
     state = replace(decoder.start(ids, editable, SPECIAL), sampling=hot)
-    drawn = propose(state, logits[:, 0] if decoder.copies else logits).tokens
+    drawn = propose(state, logits[:, 0] if decoder.extra_blocks else logits).tokens
     for _ in range(decoder.max_steps(LENGTH)):
         after = decoder.step(state, logits, SPECIAL)
         done = state.converged.nonzero().squeeze(1)

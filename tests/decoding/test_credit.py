@@ -13,7 +13,7 @@ def reference(steps, threshold, alpha, beta, gamma):
     """What is committed along a few one-row steps, position by position."""
     length, vocab = len(steps[0]), SPECIAL.vocab_size
     credit = [[0.0] * vocab for _ in range(length)]
-    canvas = [SPECIAL.mask] * length
+    canvas = [SPECIAL.mask_id] * length
     for step in steps:
         raw = logits_of(step)[0].tolist()
         fused = {}
@@ -21,7 +21,7 @@ def reference(steps, threshold, alpha, beta, gamma):
             total = sum(math.exp(x) for x in raw[i])
             best = max(range(vocab), key=lambda v, i=i: raw[i][v])
             credit[i] = [beta * c for c in credit[i]]
-            if canvas[i] == SPECIAL.mask:
+            if canvas[i] == SPECIAL.mask_id:
                 credit[i][best] += (math.exp(raw[i][best]) / total) ** gamma
                 weights = [math.exp(x) * (1 + c) ** alpha for x, c in zip(raw[i], credit[i], strict=True)]
                 token = max(range(vocab), key=lambda v, weights=weights: weights[v])

@@ -7,7 +7,7 @@ from dmaxlit.decoding import EditDecoder
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def reference(steps, mask, edit, post_steps):

@@ -39,7 +39,7 @@ def test_the_longest_prefix_within_the_bound(gamma, proxy):
     for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
         logits = 4 * torch.randn(1, 8, SPECIAL.vocab_size, generator=generator)
-        logits[..., SPECIAL.mask] = -torch.inf
+        logits[..., SPECIAL.mask_id] = -torch.inf
         state = decoder.start(torch.zeros(1, 8, dtype=torch.long), torch.arange(8)[None] >= seed % 3, SPECIAL)
         after = decoder.step(state, logits, SPECIAL)
         committed = set((state.masked & ~after.masked)[0].nonzero().flatten().tolist())

@@ -7,7 +7,7 @@ from dmaxlit.decoding import FactorDecoder
 from tests.decoding.logits import fresh, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def test_the_largest_n_within_the_bound():

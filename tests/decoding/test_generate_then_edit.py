@@ -5,7 +5,7 @@ from dmaxlit.decoding import GenerateThenEditDecoder
 from tests.decoding.logits import fresh, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def test_the_draft_comes_first_and_is_not_edited_before_it_is_whole():

@@ -7,7 +7,7 @@ from dmaxlit.decoding import HierarchicalDecoder
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def reference_step(canvas, predicted, belief, high, low, remask):

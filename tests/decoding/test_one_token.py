@@ -2,7 +2,7 @@ from dmaxlit.decoding import OneTokenDecoder, ThresholdDecoder
 from tests.decoding.logits import fresh, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def test_the_most_confident_position_is_committed_and_no_other():

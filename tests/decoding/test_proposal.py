@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmaxlit.decoding import proposal as code
-from dmaxlit.decoding.proposal import placed, proposal_of, top1
+from dmaxlit.decoding.proposal import argmax_proposal, scatter_proposal, score_tokens
 
 INF, NAN = math.inf, math.nan
 
@@ -28,7 +28,7 @@ def test_tokens_and_log_odds_are_those_of_a_plain_loop(monkeypatch, dtype, scale
     logits = (torch.randn(3, 4, 6, generator=generator) * scale).to(dtype)
     logits[0, 0, 2] = -INF
     logits[2, 2] = torch.tensor([5.0, 9, 9, 1, 0, 9])
-    found = top1(logits)
+    found = argmax_proposal(logits)
     for row in range(3):
         for position in range(4):
             token, log_odds = slow(logits[row, position].double().tolist())
@@ -39,14 +39,14 @@ def test_tokens_and_log_odds_are_those_of_a_plain_loop(monkeypatch, dtype, scale
 def test_very_sure_positions_keep_their_order():
     logits = torch.zeros(4, 5)
     logits[:, 1] = torch.tensor([119.0, 120.0, 300.0, 50.0])
-    assert top1(logits).log_odds.argsort().tolist() == [3, 0, 1, 2]
-    torch.testing.assert_close(top1(logits).log_odds, proposal_of(logits, logits.argmax(-1)).log_odds)
+    assert argmax_proposal(logits).log_odds.argsort().tolist() == [3, 0, 1, 2]
+    torch.testing.assert_close(argmax_proposal(logits).log_odds, score_tokens(logits, logits.argmax(-1)).log_odds)
 
 
 @pytest.mark.parametrize("row", [[-INF] * 4, [NAN] * 4, [NAN, 1.0, 2.0, 0.0], [1.0, -INF, -INF, -INF]])
 def test_impossible_tokens_and_what_is_no_number(row):
     logits = torch.tensor([row, [0.0, 3.0, 1.0, 2.0]])
-    quick, plain = top1(logits), proposal_of(logits, logits.argmax(-1))
+    quick, plain = argmax_proposal(logits), score_tokens(logits, logits.argmax(-1))
     assert not quick.confidence.isnan().any()
     torch.testing.assert_close(quick.confidence, plain.confidence)
     torch.testing.assert_close(quick.log_odds, plain.log_odds)
@@ -56,7 +56,7 @@ def test_impossible_tokens_and_what_is_no_number(row):
 def test_proposals_are_put_where_they_are():
     where = torch.tensor([[True, False, True], [False, False, True]])
     logits = torch.randn(3, 7)
-    put, some = placed(top1(logits), where), top1(logits)
+    put, some = scatter_proposal(argmax_proposal(logits), where), argmax_proposal(logits)
     for field in range(3):
         assert torch.equal(put[field][where], some[field])
     assert (put.tokens[~where] == 0).all()

@@ -8,7 +8,7 @@ from dmaxlit.decoding import PSDDecoder, ThresholdDecoder
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def start(decoder, length):
@@ -25,7 +25,7 @@ def test_drafts_are_nested_and_follow_the_ranking():
     guess = [(1, 0.5), (2, 0.95), (3, 0.7), (4, 0.6), (5, 0.4)]
     state = step(decoder, start(decoder, 5), guess, guess, guess)
     assert state.ids.tolist() == [[M, 2, M, M, M]]
-    assert state.copies.tolist() == [[[M, 2, 3, M, M], [M, 2, 3, 4, M]]]
+    assert state.extra_blocks.tolist() == [[[M, 2, 3, M, M], [M, 2, 3, 4, M]]]
 
 
 def test_the_deepest_draft_that_holds_is_accepted_and_its_own_logits_seed_the_next_step():
@@ -112,7 +112,7 @@ def test_it_is_the_paper_s_loop(depth, draft_tokens, verify):
             length, lambda versions: [answer(version) for version in versions], depth, 0.85, draft_tokens, verify
         )
         for canvas in expected:
-            versions = [state.ids[0].tolist(), *state.copies[0].tolist()]
+            versions = [state.ids[0].tolist(), *state.extra_blocks[0].tolist()]
             state = step(decoder, state, *[answer(version) for version in versions])
             assert state.ids.tolist()[0] == canvas
         assert state.converged.all()

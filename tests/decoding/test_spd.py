@@ -8,7 +8,7 @@ from dmaxlit.decoding import SPDDecoder
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def first_canvas(step, **options):

@@ -6,7 +6,7 @@ from dmaxlit.decoding import ThresholdDecoder
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def test_positions_above_the_threshold_are_committed_wherever_they_are():

@@ -4,7 +4,7 @@ from dmaxlit.decoding import WinoDecoder
 from tests.decoding.logits import logits_of
 from tests.engine.scripted import SPECIAL
 
-M = SPECIAL.mask
+M = SPECIAL.mask_id
 
 
 def start(decoder, length, prompt=()):
@@ -23,15 +23,15 @@ def test_who_sees_whom():
         [0, 1, 1, 1],
         [1, 0, 1, 1],
     ]
-    assert WinoDecoder().sees(2).int().tolist() == expected
+    assert WinoDecoder().block_attention_mask(2).int().tolist() == expected
 
 
 def test_the_shadow_is_masks_behind_the_prompt_and_stays_so():
     decoder = WinoDecoder(tau_in=0.0)
     state = start(decoder, 3, prompt=(5,))
-    assert state.copies.tolist() == [[[5, M, M]]]
+    assert state.extra_blocks.tolist() == [[[5, M, M]]]
     after = step(decoder, state, [(1, 0.9)] * 3, [(1, 0.9)] * 3)
-    assert after.copies.tolist() == [[[5, M, M]]]
+    assert after.extra_blocks.tolist() == [[[5, M, M]]]
 
 
 def test_wide_in_is_limited_and_commits_at_least_one():

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from dmaxlit.tokens import SpecialIds
+from dmaxlit.tokens import SpecialTokens
 
-SPECIAL = SpecialIds(mask=9, eos=8, pad=7, vocab_size=10)
+SPECIAL = SpecialTokens(mask_id=9, eos_id=8, pad_id=7, vocab_size=10)
 
 
 class ScriptedDenoiser(nn.Module):
@@ -32,7 +32,7 @@ class ScriptedDenoiser(nn.Module):
         self.modes = set()
 
     @property
-    def num_tokens(self):
+    def vocab_size(self):
         return len(self.table)
 
     @property

@@ -11,7 +11,7 @@ from dmaxlit.engine import BlockDecoder
 from dmaxlit.engine.trace import Trace
 from tests.engine.scripted import SPECIAL, ScriptedDenoiser
 
-EOS, MASK = SPECIAL.eos, SPECIAL.mask
+EOS, MASK = SPECIAL.eos_id, SPECIAL.mask_id
 
 
 def digits(position, fed):
@@ -41,7 +41,7 @@ def test_a_response_begins_right_after_the_prompt_and_ends_at_the_budget(length)
     (row,), _ = decode(digits, [[0] * length], max_new_tokens=10)
     assert row.token_ids == response(length, 10)
     assert row.num_tokens == 10
-    assert (row.finished, row.capped) == (False, 0)
+    assert (row.finished, row.hit_step_limit) == (False, 0)
 
 
 def test_a_response_ends_with_the_first_eos_and_not_with_its_block():
@@ -135,7 +135,7 @@ def alternating(position, fed):
 def test_an_oscillation_is_ended_by_the_cap_and_counted(decoder):
     (row,), _ = decode(alternating, [[]], max_new_tokens=8, decoder=decoder)
     assert row.num_forwards == 2 * 8
-    assert row.capped == 2
+    assert row.hit_step_limit == 2
     assert row.token_ids == [3, 2, 3, 3, 3, 2, 3, 3]
 
 
@@ -144,7 +144,7 @@ def test_masks_left_at_the_cap_take_their_current_prediction():
     (row,), _ = decode(digits, [[]], max_new_tokens=4, decoder=decoder)
     # Positions 0 and 1 were committed, one at each forward; the second also fills the rest.
     assert row.token_ids == [0, 1, 2, 3]
-    assert (row.num_forwards, row.capped) == (2, 1)
+    assert (row.num_forwards, row.hit_step_limit) == (2, 1)
 
 
 class Forgetful(ThresholdDecoder):
@@ -153,7 +153,7 @@ class Forgetful(ThresholdDecoder):
     def step(self, state, logits, special):
         after = super().step(state, logits, special)
         again = state.editable & ~state.masked
-        ids = torch.where(again, special.mask, after.ids)
+        ids = torch.where(again, special.mask_id, after.ids)
         return replace(after, ids=ids, masked=after.masked | again, converged=torch.zeros_like(after.converged))
 
 
@@ -162,18 +162,18 @@ def test_masks_that_were_not_read_are_filled_with_predictions_too(watched):
     engine = BlockDecoder(ScriptedDenoiser(digits), Forgetful(1.0, max_steps=3))
     (row,) = engine.generate([[]], 8, trace=Trace() if watched else None)
     assert row.token_ids == response(0, 8)
-    assert row.capped == 2
+    assert row.hit_step_limit == 2
 
 
 def test_a_block_that_converges_at_its_last_step_is_not_capped():
     (row,), _ = decode(digits, [[]], max_new_tokens=8, decoder=ThresholdDecoder(1.0, max_steps=4))
-    assert (row.num_forwards, row.capped) == (8, 0)
+    assert (row.num_forwards, row.hit_step_limit) == (8, 0)
 
 
 def test_the_cap_is_each_row_s_own():
     rows, _ = decode(alternating, [[], [0] * 2], max_new_tokens=8, decoder=UniformDecoder(max_steps=5))
     # The second prompt covers the restless position of its first block, which therefore converges.
-    assert [(row.capped, row.num_forwards) for row in rows] == [(2, 10), (2, 2 + 5 + 5)]
+    assert [(row.hit_step_limit, row.num_forwards) for row in rows] == [(2, 10), (2, 2 + 5 + 5)]
 
 
 def test_a_budget_of_forwards_closes_the_block_and_ends_the_row():
@@ -181,13 +181,13 @@ def test_a_budget_of_forwards_closes_the_block_and_ends_the_row():
     rows, _ = decode(digits, [[], [0] * 3], max_new_tokens=12, decoder=decoder, max_forwards=6)
     assert [row.num_forwards for row in rows] == [6, 6]
     assert [row.token_ids for row in rows] == [response(0, 8), response(3, 9)]
-    assert [row.capped for row in rows] == [1, 1]
+    assert [row.hit_step_limit for row in rows] == [1, 1]
     assert not any(row.finished for row in rows)
 
 
 def test_a_budget_of_forwards_that_ends_with_a_block_caps_nothing():
     (row,), _ = decode(digits, [[]], max_new_tokens=12, decoder=ThresholdDecoder(1.0), max_forwards=8)
-    assert (row.token_ids, row.num_forwards, row.capped) == (response(0, 8), 8, 0)
+    assert (row.token_ids, row.num_forwards, row.hit_step_limit) == (response(0, 8), 8, 0)
 
 
 @pytest.mark.parametrize("name", ["threshold", "uniform", "spd"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmaxlit.engine.block_forward import BlockForward
-from dmaxlit.engine.request import make_rows
+from dmaxlit.engine.request import make_requests
 from tests.engine.models import lively_denoiser, make_prompts
 
 # Pending blocks: 0, 3, 1, 4, 2, 5. The rows with 3 and 4 form one group, padded to 4, if they are neighbours.
@@ -46,7 +46,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     denoiser = lively_denoiser(attn_implementation=attention)
     generator = torch.Generator().manual_seed(0)
     prompts = make_prompts(LENGTHS)
-    rows = make_rows(prompts, 24, 8, denoiser.max_length, 38)
+    rows = make_requests(prompts, 24, 8, denoiser.max_length, 38)
     forward = BlockForward(denoiser, len(rows), max(row.length for row in rows), use_cache)
     check(denoiser, forward, rows, generator)
     check(denoiser, forward, rows, generator)
@@ -56,7 +56,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     check(denoiser, forward, rows, generator)
 
     # A shorter prompt takes the place of a longer one, whose keys are still in the buffer.
-    rows[3] = make_rows([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
+    rows[3] = make_requests([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
     check(denoiser, forward, rows, generator)
 
     rows[0].commit([6] * 8, eos=36)
@@ -77,7 +77,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
 def test_blocks_committed_last_ride_beside_their_rows(pending):
     denoiser = lively_denoiser()
     generator = torch.Generator().manual_seed(1)
-    rows = make_rows(make_prompts(LENGTHS), 24, 8, denoiser.max_length, 38)
+    rows = make_requests(make_prompts(LENGTHS), 24, 8, denoiser.max_length, 38)
     forward = BlockForward(denoiser, len(rows), max(row.length for row in rows))
     calls = []
     inner = denoiser.hidden
@@ -95,7 +95,7 @@ def test_blocks_committed_last_ride_beside_their_rows(pending):
 
 @torch.no_grad()
 def test_only_decided_blocks_count_as_cached(denoiser):
-    rows = make_rows(make_prompts((25, 3)), 16, 8, denoiser.max_length, 38)
+    rows = make_requests(make_prompts((25, 3)), 16, 8, denoiser.max_length, 38)
     assert [row.pending for row in rows] == [24, 0]
     BlockForward(denoiser, 2, 48)(rows, torch.zeros(2, 8, 32, dtype=torch.float64))
     assert [row.pending for row in rows] == [0, 0]
@@ -105,6 +105,6 @@ def test_only_decided_blocks_count_as_cached(denoiser):
 
 @torch.no_grad()
 def test_without_cache_everything_before_the_block_stays_pending(denoiser):
-    rows = make_rows(make_prompts((25,)), 16, 8, denoiser.max_length, 38)
+    rows = make_requests(make_prompts((25,)), 16, 8, denoiser.max_length, 38)
     BlockForward(denoiser, 1, 48, use_cache=False)(rows, torch.zeros(1, 8, 32, dtype=torch.float64))
     assert rows[0].pending == 24

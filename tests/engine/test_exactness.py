@@ -80,7 +80,7 @@ def test_float32_batches_are_float32_singles_without_cache(decoder):
 
 
 def test_a_mask_token_in_the_prompt_is_fed_and_kept_as_one(denoiser):
-    mask = denoiser.special.mask
+    mask = denoiser.special.mask_id
     prompts = [[1, mask, 3], [mask] * 9, [*PROMPTS[1], mask]]
     rows = decode(denoiser, make_decoder("spd"), prompts)
     for prompt, row in zip(prompts, rows, strict=True):
@@ -98,9 +98,9 @@ def test_spd_is_the_paper_s_equations(denoiser, options):
         reference = reference_spd(denoiser.model, denoiser.special, prompt, 8, BUDGET, **options)
         assert row.token_ids == reference.token_ids
         assert row.num_forwards == reference.num_forwards
-        assert (row.finished, row.capped) == (reference.finished, reference.capped)
+        assert (row.finished, row.hit_step_limit) == (reference.finished, reference.hit_step_limit)
         events += reference.events
-        events["capped"] += reference.capped
+        events["hit_step_limit"] += reference.hit_step_limit
     assert events["revised"] > 0
     assert expected_events(options) <= {event for event, count in events.items() if count}
 
@@ -108,8 +108,8 @@ def test_spd_is_the_paper_s_equations(denoiser, options):
 def expected_events(options):
     """What a run with these options must have met at least once for the comparison to mean something."""
     if "max_steps" in options:
-        return {"capped", "masks at the cap", "forced", "several promoted"}
-    events = {"eos inside a block", "capped"}
+        return {"hit_step_limit", "masks at the cap", "forced", "several promoted"}
+    events = {"eos inside a block", "hit_step_limit"}
     if options.get("tau_dec") != 0.0:
         events |= {"forced", "several promoted"}
     if not options.get("contiguous", True):

@@ -1,4 +1,4 @@
-from dmaxlit.engine import DecodedRow, Generation
+from dmaxlit.engine import DecodedSequence, Generation
 from dmaxlit.tasks import TASKS
 
 
@@ -6,10 +6,10 @@ def test_a_generation_has_the_text_without_special_tokens_and_the_row_s_counts()
     tokenizer = TASKS.get("chain").tokenizer()
     ids = tokenizer("so 3 +1 gives 4")["input_ids"]
     ids = [token for token in ids if token != tokenizer.eos_token_id] + [tokenizer.eos_token_id]
-    row = DecodedRow(token_ids=ids, num_forwards=5, finished=True, capped=1)
+    row = DecodedSequence(token_ids=ids, num_forwards=5, finished=True, hit_step_limit=1)
     generation = Generation.from_row(row, "3 +1 ?", tokenizer)
     assert generation.prompt == "3 +1 ?"
     assert generation.text.split() == ["so", "3", "+1", "gives", "4"]
     assert generation.token_ids == ids
     assert generation.num_tokens == len(ids)
-    assert (generation.num_forwards, generation.finished, generation.capped) == (5, True, 1)
+    assert (generation.num_forwards, generation.finished, generation.hit_step_limit) == (5, True, 1)

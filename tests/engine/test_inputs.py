@@ -3,7 +3,7 @@ import math
 import torch
 
 from dmaxlit.decoding.base import BlockState
-from dmaxlit.engine.inputs import blend, input_embeddings
+from dmaxlit.engine.inputs import hybrid_embedding, input_embeddings
 from dmaxlit.tokens import SoftTokens
 
 
@@ -24,7 +24,7 @@ def make_soft(rows=2, length=3, entries=3, seed=1):
 
 def test_blend_is_the_paper_s_formula():
     soft = make_soft()
-    got = blend(rows_of(TABLE), soft)
+    got = hybrid_embedding(rows_of(TABLE), soft)
     for r in range(2):
         for t in range(3):
             parts = [(float(w), TABLE[int(i)]) for i, w in zip(soft.ids[r, t], soft.weights[r, t], strict=True)]
@@ -36,19 +36,21 @@ def test_blend_is_the_paper_s_formula():
 
 def test_a_mixture_of_one_token_is_its_embedding():
     soft = SoftTokens(torch.tensor([[[4, 6]]]), torch.tensor([[[1.0, 0.0]]]), torch.tensor([[True]]))
-    torch.testing.assert_close(blend(rows_of(TABLE), soft)[0, 0], TABLE[4])
+    torch.testing.assert_close(hybrid_embedding(rows_of(TABLE), soft)[0, 0], TABLE[4])
 
 
 def test_opposite_embeddings_blend_to_zero_and_not_to_nan():
     table = torch.stack([TABLE[0], -TABLE[0]])
     soft = SoftTokens(torch.tensor([[[0, 1]]]), torch.tensor([[[0.5, 0.5]]]), torch.tensor([[True]]))
-    assert blend(rows_of(table), soft).tolist() == [[[0.0] * 5]]
+    assert hybrid_embedding(rows_of(table), soft).tolist() == [[[0.0] * 5]]
 
 
 def test_half_precision_tables_are_blended_in_float32_and_rounded_once():
     soft = make_soft()
     table = TABLE.bfloat16()
-    assert torch.equal(blend(rows_of(table), soft), blend(rows_of(table.float()), soft).bfloat16())
+    assert torch.equal(
+        hybrid_embedding(rows_of(table), soft), hybrid_embedding(rows_of(table.float()), soft).bfloat16()
+    )
 
 
 def test_mixtures_are_fed_only_where_the_state_says_so():
@@ -59,7 +61,7 @@ def test_mixtures_are_fed_only_where_the_state_says_so():
     got = input_embeddings(rows_of(TABLE), state)
     assert soft.where.any()
     assert not soft.where.all()
-    assert torch.equal(got[soft.where], blend(rows_of(TABLE), soft)[soft.where])
+    assert torch.equal(got[soft.where], hybrid_embedding(rows_of(TABLE), soft)[soft.where])
     assert torch.equal(got[~soft.where], TABLE[ids][~soft.where])
     hard = BlockState(ids, flags, ~flags, ids[:, 0], flags[:, 0])
     assert torch.equal(input_embeddings(rows_of(TABLE), hard), TABLE[ids])

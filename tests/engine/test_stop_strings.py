@@ -20,7 +20,7 @@ def tokenizer():
 
 
 def decode(tokenizer, stop, eos_at=None, budget=20, prompt=(0, 1)):
-    script = lambda position, fed: SPECIAL.eos if position == eos_at else position % 7  # noqa: E731
+    script = lambda position, fed: SPECIAL.eos_id if position == eos_at else position % 7  # noqa: E731
     denoiser = ScriptedDenoiser(script)
     denoiser.tokenizer = tokenizer
     engine = BlockDecoder(denoiser, ThresholdDecoder(0.0), stop=stop)

@@ -6,7 +6,7 @@ import pytest
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.evaluation import batch_generate as answers
-from dmaxlit.evaluation.batch_generate import DecodeSettings, write_answers
+from dmaxlit.evaluation.batch_generate import DecodeSettings, generate_to_file
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def rows_of(path):
 
 def test_an_interrupted_file_is_gone_on_with_whatever_the_batch(module, examples, tmp_path, monkeypatch):
     whole = tmp_path / "whole.jsonl"
-    done = write_answers(module, examples, whole, SETTINGS, progress=False)
+    done = generate_to_file(module, examples, whole, SETTINGS, progress=False)
     rows = rows_of(whole)
     assert [row["index"] for row in rows] == list(range(11))
     assert [row["prompt"] for row in rows] == [example.prompt for example in examples]
@@ -51,12 +51,12 @@ def test_an_interrupted_file_is_gone_on_with_whatever_the_batch(module, examples
     with monkeypatch.context() as patch:
         patch.setattr(answers, "answer", interrupted)
         with pytest.raises(Interrupted):
-            write_answers(module, examples, path, SETTINGS, progress=False)
+            generate_to_file(module, examples, path, SETTINGS, progress=False)
     assert not path.exists()
     with (tmp_path / "part.jsonl.partial").open("a") as file:
         file.write('{"half a row')
     bigger = DecodeSettings(**{**vars(SETTINGS), "batch_size": 2})
-    write_answers(module, examples, path, bigger, progress=False)
+    generate_to_file(module, examples, path, bigger, progress=False)
     assert path.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["part.jsonl", "whole.jsonl"]
 
@@ -70,37 +70,37 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(answers.PartialCorpus, "finish", stop)
         with pytest.raises(Interrupted):
-            write_answers(module, examples[:2], path, SETTINGS, progress=False)
+            generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
     other = DecodeSettings("threshold", {"threshold": 0.0}, 96)
     with pytest.raises(UserError, match=r"was begun with other settings: temperature was 0.7, now 0.0"):
-        write_answers(module, examples[:2], path, other, progress=False)
-    write_answers(module, examples[:2], path, other, progress=False, overwrite=True)
+        generate_to_file(module, examples[:2], path, other, progress=False)
+    generate_to_file(module, examples[:2], path, other, progress=False, overwrite=True)
     assert len(rows_of(path)) == 2
 
 
 def test_what_cannot_be_done_is_refused(module, tmp_path):
     with pytest.raises(UserError, match="prompts: expected at least one, got none"):
-        write_answers(module, [], tmp_path / "a", SETTINGS)
+        generate_to_file(module, [], tmp_path / "a", SETTINGS)
     with pytest.raises(UserError, match="batch_size: expected at least 1, got 0"):
-        write_answers(module, ["3 ?"], tmp_path / "a", DecodeSettings(batch_size=0))
+        generate_to_file(module, ["3 ?"], tmp_path / "a", DecodeSettings(batch_size=0))
     with pytest.raises(UserError, match="output: expected a file to write, got the folder"):
-        write_answers(module, ["3 ?"], tmp_path, SETTINGS)
+        generate_to_file(module, ["3 ?"], tmp_path, SETTINGS)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="output: cannot write"):
-        write_answers(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)
+        generate_to_file(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)
 
 
 def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(module, tmp_path):
     path, target = tmp_path / "answers.jsonl", tmp_path / "target.jsonl"
     path.symlink_to(target)
-    write_answers(module, ["3 ?"], path, SETTINGS, progress=False)
+    generate_to_file(module, ["3 ?"], path, SETTINGS, progress=False)
     assert path.is_symlink()
     before = target.read_text()
     with pytest.raises(UserError, match=r"output: '.*answers.jsonl' exists; give another name, or overwrite"):
-        write_answers(module, ["4 ?"], path, SETTINGS, progress=False)
+        generate_to_file(module, ["4 ?"], path, SETTINGS, progress=False)
     assert target.read_text() == before
-    write_answers(module, ["4 ?"], path, SETTINGS, progress=False, overwrite=True)
+    generate_to_file(module, ["4 ?"], path, SETTINGS, progress=False, overwrite=True)
     assert path.is_symlink()
     assert target.read_text() != before
 
@@ -109,5 +109,5 @@ def test_what_is_no_file_is_left_alone(module, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"expected a file to write, got .*pipe', which is a device"):
-            write_answers(module, ["3 ?"], tmp_path / "pipe", SETTINGS, progress=False, overwrite=overwrite)
+            generate_to_file(module, ["3 ?"], tmp_path / "pipe", SETTINGS, progress=False, overwrite=overwrite)
     assert (tmp_path / "pipe").is_fifo()

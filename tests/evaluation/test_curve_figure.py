@@ -17,7 +17,7 @@ def result(accuracy, tpf, ceiling=20.0):
         forwards_per_answer=60 / tpf,
         tokens_per_second=1.0,
         finished=1.0,
-        capped_blocks=0,
+        blocks_at_step_limit=0,
         blocks=300,
         seconds=1.0,
     )

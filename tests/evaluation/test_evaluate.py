@@ -39,7 +39,7 @@ def test_figures_are_those_of_the_answers(module, examples, decoder, options):
     assert result.tpf <= result.tpf_ceiling
     assert result.forwards_per_answer == pytest.approx(forwards / 9)
     assert result.finished == pytest.approx(sum(a.finished for a in answers) / 9)
-    assert result.capped_blocks == sum(a.capped for a in answers)
+    assert result.blocks_at_step_limit == sum(a.hit_step_limit for a in answers)
     assert result.tokens_per_second == pytest.approx(tokens / result.seconds)
 
 
@@ -79,7 +79,7 @@ def test_progress_is_shown_if_asked_for(module, examples, capsys):
 def test_the_budget_is_that_of_the_models_task(module):
     assert default_budget(module) == 256
     trained = DMaxModule(make_denoiser())
-    trained.trained_on("chain", {"operations": 3})
+    trained.set_task("chain", {"operations": 3})
     assert default_budget(trained) == task("chain", operations=3).max_new_tokens
 
 

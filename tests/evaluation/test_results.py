@@ -19,7 +19,7 @@ def make(**changes):
         "forwards_per_answer": 14.5,
         "tokens_per_second": 1234.5,
         "finished": 1.0,
-        "capped_blocks": 3,
+        "blocks_at_step_limit": 3,
         "blocks": 600,
         "seconds": 10.9,
     }
@@ -30,7 +30,7 @@ def test_interval_and_rates():
     result = make()
     assert result.accuracy_interval() == wilson_interval(197, 200)
     assert result.tpf_ceiling_two == 11.15
-    assert result.capped == 0.005
+    assert result.hit_step_limit == 0.005
 
 
 def test_json_round_trip():
@@ -46,7 +46,7 @@ def test_json_round_trip():
 def test_nothing_judged_is_no_error():
     empty = make(num_examples=0, accuracy=math.nan, blocks=0)
     assert empty.accuracy_interval() == (0.0, 1.0)
-    assert math.isnan(empty.capped)
+    assert math.isnan(empty.hit_step_limit)
     assert empty.to_dict()["accuracy"] is None
 
 

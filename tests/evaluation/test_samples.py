@@ -3,9 +3,9 @@ from dmaxlit.evaluation.samples import Sample, samples_text
 from dmaxlit.tasks import Example
 
 
-def sample(text, right=True, answer="4", finished=True, capped=0):
+def sample(text, right=True, answer="4", finished=True, hit_step_limit=0):
     example = Example("1 +3 ?", answer, lambda _: right)
-    return Sample(example, Generation([0] * 12, 3, finished, capped, "1 +3 ?", text), right)
+    return Sample(example, Generation([0] * 12, 3, finished, hit_step_limit, "1 +3 ?", text), right)
 
 
 def test_right_answer():
@@ -20,7 +20,7 @@ def test_wrong_answer_shows_what_was_expected_if_that_is_known():
 
 
 def test_what_went_wrong_is_said():
-    shown = samples_text([sample("", right=False, finished=False, capped=2)])
+    shown = samples_text([sample("", right=False, finished=False, hit_step_limit=2)])
     assert shown.startswith("**wrong** · 12 tokens in 3 forwards · TPF 4.00 · not finished · 2 capped blocks")
 
 

@@ -10,12 +10,15 @@ class FakeAnswer:
     num_tokens: int
     num_forwards: int
     finished: bool
-    capped: int
+    hit_step_limit: int
 
 
 def feed(meter, answers, seconds=2.0):
     meter.update(
-        [FakeAnswer(tokens, forwards, finished, capped) for _, tokens, forwards, finished, capped, _ in answers],
+        [
+            FakeAnswer(tokens, forwards, finished, hit_step_limit)
+            for _, tokens, forwards, finished, hit_step_limit, _ in answers
+        ],
         [answer[5] for answer in answers],
         [answer[0] for answer in answers],
         seconds,
@@ -32,7 +35,7 @@ def test_every_metric_is_fed_its_column(answers):
     assert meter.ceiling.counts() == (tokens, blocks)
     assert meter.tps.counts() == (tokens, 2.0)
     assert meter.finished.counts() == (sum(a[3] for a in answers), len(answers))
-    assert meter.capped.counts() == (sum(a[4] for a in answers), blocks)
+    assert meter.hit_step_limit.counts() == (sum(a[4] for a in answers), blocks)
     published = [(a[1] - a[3]) / (a[2] + 1) for a in answers]
     assert meter.published.counts() == (pytest.approx(sum(published)), len(answers))
 

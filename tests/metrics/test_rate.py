@@ -16,8 +16,8 @@ def test_capped_is_a_share_of_blocks(answers):
     indexed = [(index, answer) for index, answer in enumerate(answers)]
 
     def update(metric, part):
-        capped = torch.tensor([answer[4] for _, answer in part], dtype=torch.long)
-        metric.update(capped, torch.tensor([blocks[index] for index, _ in part], dtype=torch.long))
+        hit_step_limit = torch.tensor([answer[4] for _, answer in part], dtype=torch.long)
+        metric.update(hit_step_limit, torch.tensor([blocks[index] for index, _ in part], dtype=torch.long))
 
     check_sharing(CappedRate, update, indexed, expected)
 

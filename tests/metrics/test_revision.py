@@ -8,18 +8,18 @@ from dmaxlit.metrics import Revisions, count_revisions
 
 
 def reference(timeline, right):
-    counts = Counter(shown=0, born=0, mended=0, spoiled=0, revised=0)
+    counts = Counter(shown=0, introduced=0, corrected=0, corrupted=0, revised=0)
     for position, truth in enumerate(right):
         before = -1
         for row in timeline:
             now = row[position]
             if before == -1 and now != -1:
                 counts["shown"] += 1
-                counts["born"] += now != truth
+                counts["introduced"] += now != truth
             elif before != -1 and now != -1 and before != now:
                 counts["revised"] += 1
-                counts["mended"] += now == truth
-                counts["spoiled"] += before == truth
+                counts["corrected"] += now == truth
+                counts["corrupted"] += before == truth
             before = now
     return dict(counts)
 
@@ -43,6 +43,6 @@ def test_rates_are_per_token_shown_over_all_answers_and_ranks():
         totals.update(reference(timeline, right))
     ranks[0].merge_state(ranks[1])
     rates = ranks[0].compute()
-    assert set(rates) == {"born", "mended", "spoiled", "revised"}
+    assert set(rates) == {"introduced", "corrected", "corrupted", "revised"}
     for name, rate in rates.items():
         assert float(rate) == pytest.approx(totals[name] / totals["shown"])

@@ -13,7 +13,7 @@ def test_every_response_token_is_masked_and_supervised_in_exactly_one_view(clean
         assert torch.equal(view.supervised, view.is_masked)
         for row in range(clean.ids.shape[0]):
             for column in range(clean.ids.shape[1]):
-                masked = int(view.ids[row, column]) == clean.special.mask
+                masked = int(view.ids[row, column]) == clean.special.mask_id
                 seen[row, column] += masked
                 assert masked or view.ids[row, column] == clean.ids[row, column]
     assert torch.equal(seen, clean.response.long())

@@ -28,7 +28,7 @@ def test_the_loss_is_cross_entropy_and_the_entropies_of_right_masked_positions(e
     logits = 2 * torch.randn(*clean.ids.shape, 38, generator=generator)
     half = torch.rand(clean.ids.shape, generator=generator) < 0.5
     logits[half] = logits[half].scatter(-1, clean.ids[half][:, None], 6.0)  # half of the predictions are right
-    logits[..., clean.special.mask] = -torch.inf
+    logits[..., clean.special.mask_id] = -torch.inf
     (view,) = converse(ConfidenceNoise(level=0.7, entropy_weight=entropy_weight), clean, logits=logits)
     answer = Prediction(logits[view.supervised], view.supervised)
     expected = slow_loss(view, logits, clean, entropy_weight)
@@ -40,7 +40,7 @@ def test_the_entropy_term_has_the_gradient_of_the_formula_and_none_at_wrong_posi
     at = clean.ids[view.supervised]
     logits = torch.randn(len(at), 38, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     logits[: len(at) // 2] = logits[: len(at) // 2].scatter(-1, at[: len(at) // 2, None], 5.0)
-    logits[:, clean.special.mask] = -torch.inf
+    logits[:, clean.special.mask_id] = -torch.inf
     logits.requires_grad_()
     plain = converse(MaskedNoise(level=1.0), clean)[0]
     grads = []
@@ -66,7 +66,7 @@ def test_weight_zero_is_masked_training(clean):
     )
     assert torch.equal(one.ids, two.ids)
     assert torch.equal(one.supervised, two.supervised)
-    assert one.sharpen == 0
+    assert one.entropy_weight == 0
 
 
 def test_a_negative_weight_is_refused():

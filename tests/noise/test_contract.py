@@ -22,7 +22,7 @@ def converse(strategy, clean, generator=None, logits=None):
     generator = generator or RowGenerator(0, list(range(clean.ids.shape[0])))
     if logits is None:
         logits = torch.randn(*clean.ids.shape, clean.special.vocab_size, generator=torch.Generator().manual_seed(1))
-        logits[..., clean.special.mask] = -torch.inf
+        logits[..., clean.special.mask_id] = -torch.inf
     dialogue, views = strategy.views(clean, generator), []
     view = next(dialogue)
     while True:
@@ -52,7 +52,7 @@ def test_level_zero_is_the_identity(name, clean):
 @pytest.mark.parametrize("name", NAMES)
 def test_level_one_masks_every_response_token_in_the_first_view(name, clean):
     first = converse(NOISE.get(name)(level=1.0), clean)[0]
-    assert (first.ids[clean.response] == clean.special.mask).all()
+    assert (first.ids[clean.response] == clean.special.mask_id).all()
     assert torch.equal(first.is_masked, clean.response)
 
 
@@ -60,7 +60,7 @@ def test_level_one_masks_every_response_token_in_the_first_view(name, clean):
 def test_the_empirical_rate_is_the_level(name):
     clean = make_batch([4] * 64, [252] * 64)
     first = converse(NOISE.get(name)(level=0.3), clean)[0]
-    rate = (first.ids == clean.special.mask)[clean.response].float().mean()
+    rate = (first.ids == clean.special.mask_id)[clean.response].float().mean()
     assert abs(rate - 0.3) < 0.02  # 16,128 draws: standard deviation 0.0036
 
 
@@ -68,7 +68,7 @@ def test_the_empirical_rate_is_the_level(name):
 def test_a_view_says_where_it_holds_masks_and_at_what_level(name, clean):
     for view in converse(NOISE.get(name)(level=0.6), clean):
         masked = torch.zeros_like(clean.response) if view.is_masked is None else view.is_masked
-        assert torch.equal(view.ids == clean.special.mask, masked)
+        assert torch.equal(view.ids == clean.special.mask_id, masked)
         level = 0.4 if view.name == "complement" else 0.6
         assert torch.allclose(view.level, torch.tensor(level).expand_as(view.level))
 
@@ -81,7 +81,7 @@ def test_mixtures_are_distributions_and_stand_for_their_token(name, clean):
             assert (weights >= 0).all()
             torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
             assert torch.equal(view.soft.ids[..., 0][view.soft.where], view.ids[view.soft.where])
-            assert not (view.soft.where & (view.ids == clean.special.mask)).any()
+            assert not (view.soft.where & (view.ids == clean.special.mask_id)).any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,9 +90,9 @@ def test_levels_may_differ_by_block_and_change_with_the_step(name):
     curriculum = LevelCurriculum({0: (0.0, 1.0), 5: 1.0})
     strategy = NOISE.get(name)(level=curriculum, per="block")
     first = converse(strategy, clean)[0]
-    assert (first.ids == clean.special.mask).view(32, -1, 8).float().mean(-1).std(1).mean() > 0.2
+    assert (first.ids == clean.special.mask_id).view(32, -1, 8).float().mean(-1).std(1).mean() > 0.2
     late = converse(strategy, replace(clean, step=5))[0]
-    assert (late.ids == clean.special.mask).all()
+    assert (late.ids == clean.special.mask_id).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,7 +111,7 @@ def test_a_row_does_not_depend_on_its_batch(name, per):
     alone = make_batch([3], [13])
     torch.manual_seed(0)
     logits = torch.randn(3, clean.ids.shape[1], 38)
-    logits[..., clean.special.mask] = -torch.inf
+    logits[..., clean.special.mask_id] = -torch.inf
     strategy = NOISE.get(name)(level=(0.2, 0.9), per=per)
     together = converse(strategy, clean, RowGenerator(0, ["a", "b", "c"]), logits)
     width = alone.ids.shape[1]

@@ -17,13 +17,13 @@ def test_masks_and_wrong_tokens_are_disjoint_and_come_at_their_rates():
     edited = visible & (view.ids != clean.ids)
     assert float(view.is_masked[clean.response].float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(edited[visible].float().mean()) == pytest.approx(0.25, abs=0.02)
-    assert not (view.ids[edited] == clean.special.mask).any()
+    assert not (view.ids[edited] == clean.special.mask_id).any()
 
 
 @pytest.mark.parametrize("mask", [0, 5, 37])
 def test_wrong_tokens_are_uniform_over_the_others(mask):
     clean = make_batch([0] * 64, [512] * 64)
-    object.__setattr__(clean.special, "mask", mask)
+    object.__setattr__(clean.special, "mask_id", mask)
     clean.ids.fill_(7)
     (view,) = converse(EditingNoise(level=0.0, edit_rate=1.0), clean, logits=torch.zeros(64, 512, 38))
     counts = torch.bincount(view.ids.flatten(), minlength=38).float()
@@ -40,7 +40,7 @@ def test_the_loss_weighs_masks_edits_and_the_rest(clean):
     expected = 0.0
     for row, column in clean.response.nonzero().tolist():
         shown, target = int(view.ids[row, column]), int(clean.ids[row, column])
-        weight = 1.0 if shown == clean.special.mask else 0.25 if shown == target else 0.5
+        weight = 1.0 if shown == clean.special.mask_id else 0.25 if shown == target else 0.5
         expected += weight * slow_cross_entropy(logits[row, column], target)
     loss = view_loss(view, Prediction(logits[view.supervised], view.supervised), clean)
     assert float(loss.total) == pytest.approx(expected, rel=1e-5)
@@ -55,11 +55,11 @@ def test_own_guesses_come_from_a_rollout_in_which_the_edited_positions_are_maske
     answer = (clean.ids + 1) % 35
     logits = torch.full((*clean.ids.shape, 38), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
     rollout, mixed = converse(EditingNoise(level=0.4, edit_rate=0.5, wrong="own"), clean, logits=logits)
-    assert not rollout.trains
-    assert torch.equal(rollout.is_masked, mixed.is_masked | mixed.rolled_out)
+    assert not rollout.requires_grad
+    assert torch.equal(rollout.is_masked, mixed.is_masked | mixed.model_filled)
     assert torch.equal(mixed.ids[~rollout.is_masked], clean.ids[~rollout.is_masked])
-    assert mixed.rolled_out.any()
-    assert torch.equal(mixed.ids[mixed.rolled_out], answer[mixed.rolled_out])
+    assert mixed.model_filled.any()
+    assert torch.equal(mixed.ids[mixed.model_filled], answer[mixed.model_filled])
 
 
 def test_the_second_turn_shows_the_first_answer_at_every_corrupted_position(clean):
@@ -69,7 +69,7 @@ def test_the_second_turn_shows_the_first_answer_at_every_corrupted_position(clea
     first, second = converse(EditingNoise(level=0.4, edit_rate=0.5, second_turn_weight=0.5), clean, logits=logits)
     corrupted = first.is_masked | (first.ids != clean.ids)
     assert torch.equal(second.ids, torch.where(corrupted, answer, clean.ids))
-    assert torch.equal(second.rolled_out, corrupted)
+    assert torch.equal(second.model_filled, corrupted)
     assert second.weight == 0.5
     assert torch.equal(second.supervised, clean.response)
 

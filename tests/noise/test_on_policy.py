@@ -13,13 +13,13 @@ def test_both_views_supervise_all_response_positions_of_the_same_sample(clean):
     assert torch.equal(masked.supervised, clean.response)
     assert torch.equal(predicted.supervised, clean.response)
     assert torch.equal(predicted.ids[~masked.is_masked], clean.ids[~masked.is_masked])
-    assert torch.equal(predicted.rolled_out, masked.is_masked)
+    assert torch.equal(predicted.model_filled, masked.is_masked)
 
 
 def test_argmax_rollout_puts_the_best_token_at_masked_positions(clean):
     torch.manual_seed(0)
     logits = torch.randn(*clean.ids.shape, 38)
-    logits[..., clean.special.mask] = -torch.inf
+    logits[..., clean.special.mask_id] = -torch.inf
     masked, predicted = converse(OnPolicyNoise(rollout="argmax"), clean, logits=logits)
     assert torch.equal(predicted.ids[masked.is_masked], logits.argmax(-1)[masked.is_masked])
 
@@ -29,7 +29,7 @@ def test_sampled_rollout_follows_the_softmax(temperature):
     clean = make_batch([0] * 64, [512] * 64)
     torch.manual_seed(0)
     row = torch.randn(38)
-    row[clean.special.mask] = -torch.inf
+    row[clean.special.mask_id] = -torch.inf
     logits = row.expand(*clean.ids.shape, -1)
     _, predicted = converse(OnPolicyNoise(level=1.0, temperature=temperature), clean, logits=logits)
     observed = torch.bincount(predicted.ids.flatten(), minlength=38) / predicted.ids.numel()

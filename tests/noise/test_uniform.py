@@ -16,7 +16,7 @@ def test_random_tokens_are_uniform_over_the_vocabulary_without_the_mask():
     clean = make_batch([0] * 64, [512] * 64)
     random = converse(UniformNoise(level=1.0), clean)[1]
     counts = torch.bincount(random.ids.flatten(), minlength=38).float()
-    assert counts[clean.special.mask] == 0
+    assert counts[clean.special.mask_id] == 0
     expected = 64 * 512 / 37
-    others = counts[torch.arange(38) != clean.special.mask]
+    others = counts[torch.arange(38) != clean.special.mask_id]
     assert ((others - expected) ** 2 / expected).sum() < 70  # chi-squared, 36 degrees of freedom: 99.9% is 68

@@ -9,7 +9,7 @@ from dmaxlit import DMaxModule
 from dmaxlit.noise import NOISE, Prediction
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training import chunked_logits as piecewise
-from dmaxlit.training.chunked_logits import pieces, piecewise_sum
+from dmaxlit.training.chunked_logits import chunked_sum, chunks
 from tests.conftest import make_denoiser
 
 
@@ -21,15 +21,15 @@ class LinearHead(torch.nn.Linear):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 100)
+    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 100)
     monkeypatch.setattr(piecewise, "_FEWEST", 3)
 
 
 def test_pieces_are_one_unless_there_is_much(small_pieces):
-    assert pieces(torch.zeros(5, 2), 20) == [slice(0, 5)]
-    assert pieces(torch.zeros(0, 2), 20) == [slice(0, 0)]
-    assert pieces(torch.zeros(6, 2), 20) == [slice(0, 5), slice(5, 6)]
-    assert pieces(torch.zeros(7, 2), 1000) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert chunks(torch.zeros(5, 2), 20) == [slice(0, 5)]
+    assert chunks(torch.zeros(0, 2), 20) == [slice(0, 0)]
+    assert chunks(torch.zeros(6, 2), 20) == [slice(0, 5), slice(5, 6)]
+    assert chunks(torch.zeros(7, 2), 1000) == [slice(0, 3), slice(3, 6), slice(6, 7)]
 
 
 def inputs():
@@ -53,7 +53,7 @@ def test_sum_and_gradients_are_those_of_the_whole(frozen, small_pieces):
 
     wanted = [tensor for tensor in (hidden, head.weight, head.bias) if tensor.requires_grad]
     whole = 3 * score(head(hidden), slice(None))
-    parts = 3 * piecewise_sum(score, hidden, head)
+    parts = 3 * chunked_sum(score, hidden, head)
     torch.testing.assert_close(parts.double(), whole, rtol=1e-6, atol=0)
     for got, expected in zip(torch.autograd.grad(parts, wanted), torch.autograd.grad(whole, wanted), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
@@ -62,14 +62,14 @@ def test_sum_and_gradients_are_those_of_the_whole(frozen, small_pieces):
 def test_without_gradients_nothing_is_recorded(small_pieces):
     hidden, _, _, head = inputs()
     with torch.no_grad():
-        total = piecewise_sum(lambda logits, part: logits.sum(), hidden.requires_grad_(), head)
+        total = chunked_sum(lambda logits, part: logits.sum(), hidden.requires_grad_(), head)
     assert not total.requires_grad
     torch.testing.assert_close(total, head(hidden).sum().detach())
 
 
 def test_a_second_backward_pass_finds_the_same_gradients(small_pieces):
     hidden, _, _, head = inputs()
-    total = piecewise_sum(lambda logits, part: logits.square().sum(), hidden.requires_grad_(), head)
+    total = chunked_sum(lambda logits, part: logits.square().sum(), hidden.requires_grad_(), head)
     first = torch.autograd.grad(total, [hidden, head.weight], retain_graph=True)
     second = torch.autograd.grad(2 * total, [hidden, head.weight])
     assert all(torch.equal(2 * one, two) for one, two in zip(first, second, strict=True))
@@ -114,7 +114,7 @@ def test_a_training_step_of_every_strategy_is_the_same_and_never_holds_all_logit
         return total.detach(), {n: p.grad.clone() for n, p in module.named_parameters()}, logits.most
 
     whole, expected, most = step()
-    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 38 * 5)
+    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 38 * 5)
     monkeypatch.setattr(piecewise, "_FEWEST", 1)
     parts, got, fewer = step()
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)

@@ -30,7 +30,7 @@ def test_the_factors_are_those_of_transformers(warmup, total):
 
     def told_later(optimizer):
         schedule = WarmupCosine(optimizer, warmup)
-        schedule.run_lasts(total)
+        schedule.set_total_steps(total)
         return schedule
 
     expected = rates(theirs, total)
@@ -62,4 +62,4 @@ def test_settings_out_of_range_are_refused(settings, name):
 def test_a_run_without_end_is_refused():
     schedule = WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
     with pytest.raises(UserError, match="expected a run with an end"):
-        schedule.run_lasts(math.inf)
+        schedule.set_total_steps(math.inf)

@@ -8,7 +8,7 @@ from dmaxlit import DMaxModule
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training import chunked_logits as piecewise
-from dmaxlit.training.memory_plan import Setup, bytes_of, optimizer_bytes, plan, saved_bytes
+from dmaxlit.training.memory_plan import MemoryScenario, bytes_of, optimizer_bytes, plan, saved_bytes
 from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
 
@@ -25,7 +25,7 @@ def setup_for(denoiser, optimizer=AdamW, **more):
     model = more.pop("model", None) or meta_twin(denoiser)
     settings = {"gpus": 1, "sharded": False, "compute_dtype": torch.float32, "checkpointing": False, "views": 2}
     settings |= {"rows": ROWS, "length": LENGTH, "decode_rows": 0, "extra": (), **more}
-    return Setup(model=model, optimizer=optimizer, **settings)
+    return MemoryScenario(model=model, optimizer=optimizer, **settings)
 
 
 def sizes(setup):
@@ -83,8 +83,8 @@ def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
 
 
 def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
-    monkeypatch.setitem(piecewise._AT_ONCE, "cpu", 38 * 16)
-    monkeypatch.setitem(piecewise._AT_ONCE, "other", 38 * 16)
+    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 38 * 16)
+    monkeypatch.setitem(piecewise._MAX_LOGITS, "other", 38 * 16)
     monkeypatch.setattr(piecewise, "_FEWEST", 1)
     module = DMaxModule(make_denoiser(**SIZES), "on_policy")
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)

@@ -10,14 +10,14 @@ from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.factory import make_decoder
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
-from dmaxlit.noise.rollout import check_share, check_weights, revealed
+from dmaxlit.noise.rollout import check_fraction, check_weights, teacher_forced
 from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, SoftTokens
 
 __all__ = ["RolloutKNoise"]
 
-_AT_ONCE = 2**27  # logits that one call of a decoder works on: the blocks of a large vocabulary go in parts
+_MAX_LOGITS = 2**27  # logits that one call of a decoder works on: the blocks of a large vocabulary go in parts
 
 
 @NOISE.register("rollout_k")
@@ -37,10 +37,10 @@ class RolloutKNoise(NoiseStrategy):
         stratified: Spread the levels evenly over the global batch.
         schedule: Turns a level into a masking probability ``1 - alpha_t``; linear by default.
         steps: Most steps of the rollout (k), at least 1.
-        decoder: Registered name of the decoder; one that reads further copies of a block will not do.
+        decoder: Registered name of the decoder; one that reads further extra_blocks of a block will not do.
         decoder_options: Its options.
         temperature: Of the decoder's tokens, at least 0; 0 takes the most probable ones.
-        truth: Share of the decided positions that show the clean token instead, where it is a mixture at the same
+        clean_fraction: Share of the decided positions that show the clean token instead, where it is a mixture at the same
             confidence, in [0, 1]; see ``soft_on_policy``.
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
@@ -56,7 +56,7 @@ class RolloutKNoise(NoiseStrategy):
         decoder: str = "spd",
         decoder_options: dict[str, Any] | None = None,
         temperature: float = 0.0,
-        truth: float = 0.25,
+        clean_fraction: float = 0.25,
         masked_weight: float = 1.0,
         predicted_weight: float = 1.0,
     ) -> None:
@@ -67,13 +67,13 @@ class RolloutKNoise(NoiseStrategy):
             raise UserError(f"temperature: expected at least 0, got {temperature}")
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         self.decoder = make_decoder(decoder, **(decoder_options or {}))
-        if self.decoder.copies:
+        if self.decoder.extra_blocks:
             raise UserError(
-                f"decoder: expected one that reads the block alone, got {decoder!r}, which reads copies too"
+                f"decoder: expected one that reads the block alone, got {decoder!r}, which reads extra_blocks too"
             )
         self.steps = steps
         self.temperature = temperature
-        self.truth = check_share("truth", truth)
+        self.clean_fraction = check_fraction("clean_fraction", clean_fraction)
         self.masked_weight = masked_weight
         self.predicted_weight = predicted_weight
 
@@ -85,12 +85,12 @@ class RolloutKNoise(NoiseStrategy):
             clean.response,
             "masked",
             self.masked_weight,
-            is_masked=corruption.mask,
+            is_masked=corruption.positions,
             level=corruption.level,
         )
         blocks = int(clean.blocks[-1]) + 1
         last = 1 + (generator.rand(blocks) * self.steps).long().reshape(-1)
-        state = self._start(clean, corruption.mask, generator)
+        state = self._start(clean, corruption.positions, generator)
         for step in range(1, self.steps + 1):
             state = self._step(clean, state, prediction, (step <= last) & ~state.converged)
             ids, masked, soft = (_rows(part, clean) for part in (state.ids, state.masked, state.soft))
@@ -100,18 +100,18 @@ class RolloutKNoise(NoiseStrategy):
                 "predicted",
                 self.predicted_weight,
                 is_masked=masked,
-                rolled_out=corruption.mask & ~masked,
+                model_filled=corruption.positions & ~masked,
                 level=corruption.level,
                 soft=soft,
             )
             if step < self.steps:
                 prediction = yield replace(view, name="rollout", weight=0.0)
-        decided = corruption.mask & ~masked
-        shown = revealed(decided, self.truth, generator)
+        decided = corruption.positions & ~masked
+        shown = teacher_forced(decided, self.clean_fraction, generator)
         if soft is not None:
             tokens = torch.where(shown, clean.ids, soft.ids[..., 0]).unsqueeze(-1)
             soft = replace(soft, ids=torch.cat([tokens, soft.ids[..., 1:]], -1))
-        yield replace(view, ids=torch.where(shown, clean.ids, ids), rolled_out=decided & ~shown, soft=soft)
+        yield replace(view, ids=torch.where(shown, clean.ids, ids), model_filled=decided & ~shown, soft=soft)
 
     def _start(self, clean: CleanBatch, masked: Tensor, generator: RowGenerator) -> BlockState:
         """The decoder's state of every block, with the visible tokens given."""
@@ -130,7 +130,7 @@ class RolloutKNoise(NoiseStrategy):
         # Row of the logits for each position; what prompts and pads get does not matter, they are not editable.
         index = _blocks((prediction.positions.flatten().cumsum(0) - 1).clamp_min(0), clean)
         rows = (going_on & state.editable.any(1)).nonzero().squeeze(1)
-        at_once = max(1, _AT_ONCE // (clean.block_length * logits.shape[-1]))
+        at_once = max(1, _MAX_LOGITS // (clean.block_length * logits.shape[-1]))
         for part in torch.split(rows, at_once):
             after = self.decoder.step(state.select(part), logits[index[part]], clean.special)
             state = state.assign(part, after)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.rollout import check_rollout, check_share, check_weights, draw, revealed
+from dmaxlit.noise.rollout import check_fraction, check_rollout, check_weights, draw, teacher_forced
 from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, SoftTokens
@@ -38,7 +38,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         contiguous: Promote a prefix only. False: every guess above ``tau_dec``, at least the leftmost one.
         rollout: ``argmax``, as SPD has it, or ``sample``.
         temperature: Of the samples, above 0.
-        truth: Share of the promoted positions that show the clean token at the guess's confidence, in [0, 1]. With 0
+        clean_fraction: Share of the promoted positions that show the clean token at the guess's confidence, in [0, 1]. With 0
             mixtures say nothing about ``x_0`` that the model did not know, it learns to ignore them, and positions
             with several good answers are never settled. Of OPUT's tokens at level 0.75 a quarter are clean.
         masked_weight: Weight of the masked view's loss, at least 0.
@@ -55,7 +55,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         contiguous: bool = True,
         rollout: Literal["sample", "argmax"] = "argmax",
         temperature: float = 1.0,
-        truth: float = 0.25,
+        clean_fraction: float = 0.25,
         masked_weight: float = 1.0,
         predicted_weight: float = 1.0,
     ) -> None:
@@ -68,7 +68,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         self.contiguous = contiguous
         self.rollout = rollout
         self.temperature = temperature
-        self.truth = check_share("truth", truth)
+        self.clean_fraction = check_fraction("clean_fraction", clean_fraction)
         self.masked_weight = masked_weight
         self.predicted_weight = predicted_weight
 
@@ -77,24 +77,24 @@ class SoftOnPolicyNoise(NoiseStrategy):
         corruption = self.corrupt(clean, generator)
         masked = self.masked_ids(clean, corruption)
         prediction = yield View(
-            masked, clean.response, "masked", self.masked_weight, is_masked=corruption.mask, level=corruption.level
+            masked, clean.response, "masked", self.masked_weight, is_masked=corruption.positions, level=corruption.level
         )
         tokens = draw(prediction, generator, self.rollout, self.temperature)
         chosen = prediction.map(_probability, tokens)
-        guess = prediction.place(tokens, into=masked)
-        confidence = prediction.place(chosen, into=torch.zeros_like(corruption.level))
-        promoted = self._promoted(clean, corruption.mask, confidence, generator)
-        shown = revealed(promoted, self.truth, generator)
+        guess = prediction.scatter(tokens, into=masked)
+        confidence = prediction.scatter(chosen, into=torch.zeros_like(corruption.level))
+        promoted = self._promoted(clean, corruption.positions, confidence, generator)
+        shown = teacher_forced(promoted, self.clean_fraction, generator)
         guess = torch.where(shown, clean.ids, guess)
         yield View(
             torch.where(promoted, guess, masked),
             clean.response,
             "predicted",
             self.predicted_weight,
-            is_masked=corruption.mask & ~promoted,
-            rolled_out=promoted & ~shown,
+            is_masked=corruption.positions & ~promoted,
+            model_filled=promoted & ~shown,
             level=corruption.level,
-            soft=SoftTokens.with_mask(guess.unsqueeze(-1), confidence.unsqueeze(-1), clean.special.mask, promoted),
+            soft=SoftTokens.with_mask(guess.unsqueeze(-1), confidence.unsqueeze(-1), clean.special.mask_id, promoted),
         )
 
     def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
@@ -102,8 +102,8 @@ class SoftOnPolicyNoise(NoiseStrategy):
         blocks = clean.blocks
         u = generator.rand(int(blocks[-1]) + 1)[:, blocks]
         sure = masked & (confidence > self.low + (self.high - self.low) * u)
-        shape, pieces = masked.shape, (-1, clean.block_length)
-        sure, masked = sure.reshape(pieces), masked.reshape(pieces)
+        shape, chunks = masked.shape, (-1, clean.block_length)
+        sure, masked = sure.reshape(chunks), masked.reshape(chunks)
         if self.contiguous:
             sure = sure & ((masked & ~sure).cumsum(1) == 0)
         first = masked & (masked.cumsum(1) == 1)

@@ -191,14 +191,14 @@ def test_gradient_checkpointing_gives_the_same_loss(published):
 
 def test_mask_and_eos_are_tokens_that_were_there(published):
     denoiser = Denoiser(pretrained=str(published))
-    assert denoiser.special.mask == 260
-    assert denoiser.special.eos == 256
+    assert denoiser.special.mask_id == 260
+    assert denoiser.special.eos_id == 256
     assert denoiser.embedding.shape[0] == CONFIG["vocab_size"]
 
 
 def test_mask_and_eos_can_be_named(published):
     denoiser = Denoiser(pretrained=str(published), mask_token="<role>", eos_token="<|role_end|>")
-    assert (denoiser.special.mask, denoiser.special.eos) == (257, 259)
+    assert (denoiser.special.mask_id, denoiser.special.eos_id) == (257, 259)
 
 
 def test_the_ids_of_the_configuration_are_used_where_the_tokenizer_says_nothing(tmp_path):
@@ -206,7 +206,7 @@ def test_the_ids_of_the_configuration_are_used_where_the_tokenizer_says_nothing(
     folder = write_published(tmp_path / "m", config)
     write_tokenizer(folder, eos_token=None)
     special = Denoiser(pretrained=str(folder)).special
-    assert (special.mask, special.eos) == (257, 259)
+    assert (special.mask_id, special.eos_id) == (257, 259)
 
 
 def with_tokenizer(folder, **settings):
@@ -240,4 +240,4 @@ def test_tokenizer_and_configuration_that_contradict_each_other_are_refused(tmp_
     write_tokenizer(folder, mask_token="<|mask|>")
     with pytest.raises(UserError, match=r"mask_token: expected tokenizer and config.json to agree"):
         Denoiser(pretrained=str(folder))
-    assert Denoiser(pretrained=str(folder), mask_token="<|mask|>").special.mask == 260
+    assert Denoiser(pretrained=str(folder), mask_token="<|mask|>").special.mask_id == 260

@@ -61,7 +61,7 @@ def test_it_is_a_qwen3_with_its_own_block_length_and_mask(published):
     denoiser = Denoiser(pretrained=str(published))
     assert type(denoiser.model) is Qwen3ForCausalLM
     assert denoiser.block_length == 4
-    assert (denoiser.special.mask, denoiser.special.eos) == (259, 256)
+    assert (denoiser.special.mask_id, denoiser.special.eos_id) == (259, 256)
     assert Denoiser(pretrained=str(published), block_length=8).block_length == 8
     weights = load_file(published / "model.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in denoiser.model.state_dict().items())

@@ -11,7 +11,7 @@ from tests.conftest import make_batch, make_denoiser
 from tests.noise.experimental.test_soft_on_policy import sharp_logits
 from tests.noise.test_contract import converse
 
-ALONE = [name for name in DECODERS if not make_decoder(name).copies]
+ALONE = [name for name in DECODERS if not make_decoder(name).extra_blocks]
 
 
 def generator_of(clean):
@@ -54,7 +54,7 @@ def test_a_block_ends_in_the_state_the_engine_has_after_as_many_forwards(name):
     # Prompts of one block and responses of one block, all masked: the engine decodes what the rollout does.
     clean = make_batch([8] * 6, [8] * 6)
     denoiser = make_denoiser(sharpen=3.0)
-    views = on_a_model(RolloutKNoise(level=1.0, steps=6, decoder=name, truth=0.0), clean, denoiser)
+    views = on_a_model(RolloutKNoise(level=1.0, steps=6, decoder=name, clean_fraction=0.0), clean, denoiser)
     engine = BlockDecoder(denoiser, make_decoder(name))
     taken = set()
     for row, prompt in enumerate(clean.ids[:, :8].tolist()):
@@ -76,22 +76,22 @@ def test_each_block_takes_its_own_number_of_steps_and_keeps_visible_tokens():
     clean = make_batch([0] * 16, [64] * 16)
     logits = sharp_logits(clean)
     masked, *rollout, last = converse(
-        RolloutKNoise(steps=4, decoder="one_token", truth=0.0), clean, generator_of(clean), logits
+        RolloutKNoise(steps=4, decoder="one_token", clean_fraction=0.0), clean, generator_of(clean), logits
     )
     assert [view.name for view in rollout] == ["rollout"] * 3
     before = masked.is_masked.view(16, 8, 8).sum(-1)
     gone = before - last.is_masked.view(16, 8, 8).sum(-1)
     assert torch.equal(gone, torch.minimum(torch.tensor(steps_of(clean, 4)), before))
     assert torch.equal(last.ids[~masked.is_masked], clean.ids[~masked.is_masked])
-    assert torch.equal(last.rolled_out, masked.is_masked & ~last.is_masked)
+    assert torch.equal(last.model_filled, masked.is_masked & ~last.is_masked)
 
 
 def test_one_step_of_spd_from_all_masks_is_the_soft_on_policy_view(clean):
     logits = sharp_logits(clean)
     rolled = converse(
-        RolloutKNoise(level=1.0, steps=1, decoder_options={"tau_dec": 0.3}, truth=0.0), clean, logits=logits
+        RolloutKNoise(level=1.0, steps=1, decoder_options={"tau_dec": 0.3}, clean_fraction=0.0), clean, logits=logits
     )
-    soft = converse(SoftOnPolicyNoise(level=1.0, tau_dec=0.3, truth=0.0), clean, logits=logits)
+    soft = converse(SoftOnPolicyNoise(level=1.0, tau_dec=0.3, clean_fraction=0.0), clean, logits=logits)
     assert len(rolled) == len(soft) == 2
     assert torch.equal(rolled[1].ids, soft[1].ids)
     assert same_mixtures(rolled[1].soft, soft[1].soft)
@@ -100,28 +100,28 @@ def test_one_step_of_spd_from_all_masks_is_the_soft_on_policy_view(clean):
 def test_spd_predicts_visible_tokens_again(clean):
     logits = sharp_logits(clean)
     masked, last = converse(
-        RolloutKNoise(level=0.5, steps=1, decoder_options={"tau_dec": 0.0}, truth=0.0), clean, logits=logits
+        RolloutKNoise(level=0.5, steps=1, decoder_options={"tau_dec": 0.0}, clean_fraction=0.0), clean, logits=logits
     )
     visible = clean.response & ~masked.is_masked
     assert torch.equal(last.ids[visible], logits.argmax(-1)[visible])
-    assert torch.equal(last.rolled_out, masked.is_masked)
+    assert torch.equal(last.model_filled, masked.is_masked)
 
 
 def test_at_a_temperature_tokens_are_drawn(clean):
     logits = sharp_logits(clean)
-    _, last = converse(RolloutKNoise(level=1.0, steps=1, temperature=3.0, truth=0.0), clean, logits=logits)
-    tokens = last.ids[last.rolled_out]
-    assert (tokens != logits.argmax(-1)[last.rolled_out]).any()
+    _, last = converse(RolloutKNoise(level=1.0, steps=1, temperature=3.0, clean_fraction=0.0), clean, logits=logits)
+    tokens = last.ids[last.model_filled]
+    assert (tokens != logits.argmax(-1)[last.model_filled]).any()
 
 
 @pytest.mark.parametrize("decoder", ["spd", "threshold"])
 def test_a_share_of_the_decided_positions_shows_the_clean_token(decoder):
     clean = make_batch([0] * 64, [64] * 64)
     logits = sharp_logits(clean)
-    masked, *_, none = converse(RolloutKNoise(decoder=decoder, truth=0.0), clean, logits=logits)
-    *_, some = converse(RolloutKNoise(decoder=decoder, truth=0.25), clean, logits=logits)
+    masked, *_, none = converse(RolloutKNoise(decoder=decoder, clean_fraction=0.0), clean, logits=logits)
+    *_, some = converse(RolloutKNoise(decoder=decoder, clean_fraction=0.25), clean, logits=logits)
     decided = masked.is_masked & ~none.is_masked
-    shown = decided & ~some.rolled_out
+    shown = decided & ~some.model_filled
     assert float(shown[decided].float().mean()) == pytest.approx(0.25, abs=0.03)
     assert torch.equal(some.ids, torch.where(shown, clean.ids, none.ids))
     assert torch.equal(some.is_masked, none.is_masked)
@@ -133,7 +133,7 @@ def test_a_share_of_the_decided_positions_shows_the_clean_token(decoder):
 def test_large_vocabularies_are_stepped_in_parts_to_the_same_state(clean, monkeypatch):
     logits = sharp_logits(clean)
     whole = converse(RolloutKNoise(), clean, logits=logits)
-    monkeypatch.setattr("dmaxlit.noise.experimental.rollout_k._AT_ONCE", 1)
+    monkeypatch.setattr("dmaxlit.noise.experimental.rollout_k._MAX_LOGITS", 1)
     for one, two in zip(whole, converse(RolloutKNoise(), clean, logits=logits), strict=True):
         assert torch.equal(one.ids, two.ids)
 

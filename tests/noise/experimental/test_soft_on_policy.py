@@ -12,7 +12,7 @@ from tests.noise.test_contract import converse
 
 def sharp_logits(clean, seed=0):
     logits = 4 * torch.randn(*clean.ids.shape, 38, generator=torch.Generator().manual_seed(seed))
-    logits[..., clean.special.mask] = -torch.inf
+    logits[..., clean.special.mask_id] = -torch.inf
     return logits
 
 
@@ -32,9 +32,9 @@ def slow_view(clean, masked, logits, tau, contiguous):
                 token, confidence = values.index(top), 1 / sum(math.exp(x - top) for x in values)
                 promote = first or (confidence > tau and not (contiguous and blocked))
                 blocked, first = blocked or confidence <= tau, False
-                ids[at] = token if promote else clean.special.mask
+                ids[at] = token if promote else clean.special.mask_id
                 if promote:
-                    shares[at] = {token: confidence, clean.special.mask: 1 - confidence}
+                    shares[at] = {token: confidence, clean.special.mask_id: 1 - confidence}
     return ids, shares
 
 
@@ -42,7 +42,9 @@ def slow_view(clean, masked, logits, tau, contiguous):
 @pytest.mark.parametrize("tau", [0.0, 0.4, 0.8, 1.0])
 def test_the_predicted_view_is_what_the_formula_says(tau, contiguous, clean):
     logits = sharp_logits(clean)
-    masked, predicted = converse(SoftOnPolicyNoise(tau_dec=tau, contiguous=contiguous, truth=0.0), clean, logits=logits)
+    masked, predicted = converse(
+        SoftOnPolicyNoise(tau_dec=tau, contiguous=contiguous, clean_fraction=0.0), clean, logits=logits
+    )
     ids, shares = slow_view(clean, masked.is_masked, logits, tau, contiguous)
     for at, token in ids.items():
         assert int(predicted.ids[at]) == token
@@ -50,21 +52,21 @@ def test_the_predicted_view_is_what_the_formula_says(tau, contiguous, clean):
     for at, expected in shares.items():
         got = dict(zip(predicted.soft.ids[at].tolist(), predicted.soft.weights[at].tolist(), strict=True))
         assert got == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(predicted.rolled_out, predicted.soft.where)
+    assert torch.equal(predicted.model_filled, predicted.soft.where)
 
 
 def test_threshold_zero_promotes_what_oput_fills(clean):
     logits = sharp_logits(clean)
-    _, soft = converse(SoftOnPolicyNoise(tau_dec=0.0, truth=0.0), clean, logits=logits)
+    _, soft = converse(SoftOnPolicyNoise(tau_dec=0.0, clean_fraction=0.0), clean, logits=logits)
     _, hard = converse(OnPolicyNoise(rollout="argmax"), clean, logits=logits)
     assert torch.equal(soft.ids, hard.ids)
-    assert torch.equal(soft.rolled_out, hard.rolled_out)
+    assert torch.equal(soft.model_filled, hard.model_filled)
 
 
 def test_sampled_guesses_enter_at_their_own_probability(clean):
     logits = sharp_logits(clean)
     _, view = converse(
-        SoftOnPolicyNoise(tau_dec=0.0, rollout="sample", temperature=2.0, truth=0.0), clean, logits=logits
+        SoftOnPolicyNoise(tau_dec=0.0, rollout="sample", temperature=2.0, clean_fraction=0.0), clean, logits=logits
     )
     share = logits.softmax(-1).gather(-1, view.ids.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(view.soft.weights[..., 0][view.soft.where], share[view.soft.where])
@@ -75,7 +77,8 @@ def test_a_share_of_the_promoted_positions_shows_the_clean_token_at_the_guess_s_
     clean = make_batch([4] * 64, [252] * 64)
     logits = sharp_logits(clean)
     none, some, every = (
-        converse(SoftOnPolicyNoise(truth=truth), clean, logits=logits)[1] for truth in (0.0, 0.25, 1.0)
+        converse(SoftOnPolicyNoise(clean_fraction=clean_fraction), clean, logits=logits)[1]
+        for clean_fraction in (0.0, 0.25, 1.0)
     )
     promoted = none.soft.where
     for view in (some, every):
@@ -83,11 +86,11 @@ def test_a_share_of_the_promoted_positions_shows_the_clean_token_at_the_guess_s_
         assert torch.equal(view.soft.weights, none.soft.weights)
         assert torch.equal(view.soft.ids[..., 0][promoted], view.ids[promoted])
     assert torch.equal(every.ids[promoted], clean.ids[promoted])
-    assert not every.rolled_out.any()
-    shown = promoted & ~some.rolled_out
+    assert not every.model_filled.any()
+    shown = promoted & ~some.model_filled
     assert float(shown[promoted].float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(some.ids[shown], clean.ids[shown])
-    assert torch.equal(some.ids[some.rolled_out], none.ids[some.rolled_out])
+    assert torch.equal(some.ids[some.model_filled], none.ids[some.model_filled])
 
 
 def test_each_block_draws_its_threshold_from_the_range():
@@ -113,5 +116,5 @@ def test_a_threshold_out_of_range_is_refused(bad):
 
 
 def test_a_share_out_of_range_is_refused():
-    with pytest.raises(UserError, match=r"truth: expected a number in \[0, 1\], got 2"):
-        SoftOnPolicyNoise(truth=2)
+    with pytest.raises(UserError, match=r"clean_fraction: expected a number in \[0, 1\], got 2"):
+        SoftOnPolicyNoise(clean_fraction=2)
