@@ -13,9 +13,9 @@ import torch.distributed as dist
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.resumable_jsonl import PartialCorpus
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, format_table, summarize
-from dmaxlit.evaluation.validation_batches import answer_budget, check_at_least, examples_of, make_meter
+from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
 from dmaxlit.files import weights_hash
 
 if TYPE_CHECKING:

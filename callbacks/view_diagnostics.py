@@ -8,8 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.errors import UserError
-from dmaxlit.evaluation.validation_batches import check_at_least
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.losses import ViewLoss

@@ -1,6 +1,8 @@
-"""The one exception type for mistakes a user can mend, and the one category of warnings."""
+"""The exception for mistakes that a user can correct, the category of our warnings, and checks of arguments."""
 
-__all__ = ["DMaxWarning", "UserError"]
+from collections.abc import Collection
+
+__all__ = ["DMaxWarning", "UserError", "check_at_least", "check_choice", "check_fraction"]
 
 
 class UserError(ValueError):
@@ -13,3 +15,46 @@ class UserError(ValueError):
 
 class DMaxWarning(UserWarning):
     """Something about the user's run that deserves a look. Every warning dmaxlit itself gives is of this class."""
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return a number that lies in [0, 1].
+
+    Args:
+        name: Name of the argument.
+        value: The number.
+
+    Raises:
+        UserError: If it does not.
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
+    return value
+
+
+def check_at_least(least: int, **settings: int | None) -> None:
+    """Refuse settings below ``least``; None passes.
+
+    Raises:
+        UserError: For the first that is.
+    """
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise UserError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> str:
+    """Return a text that is one of several.
+
+    Args:
+        name: Name of the argument.
+        value: The text.
+        choices: What it may be, at least two.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    if value not in choices:
+        *others, last = (repr(choice) for choice in choices)
+        raise UserError(f"{name}: expected {', '.join(others)} or {last}, got {value!r}")
+    return value

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import argmax_proposal, check_fraction, propose
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.proposal import argmax_proposal, propose
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["CreditDecoder"]

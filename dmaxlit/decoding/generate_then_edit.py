@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import check_fraction, propose, score_tokens
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.proposal import propose, score_tokens
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["GenerateThenEditDecoder"]

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Sampling
-from dmaxlit.errors import UserError
 
 __all__ = [
     "Proposal",
     "argmax_proposal",
-    "check_fraction",
     "descending_rank",
     "entropy",
     "leftmost",
@@ -169,17 +167,6 @@ def descending_rank(score: Tensor) -> Tensor:
 def leftmost(positions: Tensor) -> Tensor:
     """Only the leftmost True of each row, ``[R, T]``; a row without one stays without."""
     return positions & (positions.cumsum(1) == 1)
-
-
-def check_fraction(name: str, value: float) -> float:
-    """Return ``value`` if it lies in [0, 1].
-
-    Raises:
-        UserError: If it does not.
-    """
-    if not 0 <= value <= 1:
-        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
-    return value
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import Proposal, check_fraction, propose
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.proposal import Proposal, propose
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["PSDDecoder"]

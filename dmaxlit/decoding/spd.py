@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import check_fraction, leftmost, propose
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.proposal import leftmost, propose
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["SPDDecoder"]

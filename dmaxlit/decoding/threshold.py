@@ -4,8 +4,8 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
 from dmaxlit.decoding.committing import CommittingDecoder, confidence_rank
-from dmaxlit.decoding.proposal import Proposal, check_fraction
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.proposal import Proposal
+from dmaxlit.errors import UserError, check_fraction
 
 __all__ = ["ThresholdDecoder"]
 

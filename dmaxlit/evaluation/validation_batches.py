@@ -10,15 +10,7 @@ from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
 
-__all__ = [
-    "answer_budget",
-    "check_at_least",
-    "check_decoders",
-    "examples_of",
-    "is_dry_run",
-    "make_meter",
-    "rank_subset",
-]
+__all__ = ["answer_budget", "check_decoders", "examples_of", "is_dry_run", "make_meter", "rank_subset"]
 
 
 def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
@@ -34,17 +26,6 @@ def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
     if twice:
         raise UserError(f"decoders: expected a label of its own for each, got {twice[0]!r} twice")
     return list(decoders)
-
-
-def check_at_least(least: int, **settings: int | None) -> None:
-    """Refuse settings below ``least``; None passes.
-
-    Raises:
-        UserError: For the first that is.
-    """
-    for name, value in settings.items():
-        if value is not None and value < least:
-            raise UserError(f"{name}: expected at least {least}, got {value}")
 
 
 def is_dry_run(trainer: L.Trainer) -> bool:

@@ -7,7 +7,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.noise.base import Prediction
 from dmaxlit.randomness import RowGenerator
 
-__all__ = ["check_fraction", "check_rollout", "check_weights", "draw", "teacher_forced"]
+__all__ = ["check_rollout", "check_weights", "draw", "teacher_forced"]
 
 
 def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperature: float = 1.0) -> Tensor:
@@ -59,17 +59,6 @@ def check_rollout(rollout: str, temperature: float) -> None:
         raise UserError(f"temperature: expected a number above 0, got {temperature} (for argmax, set rollout)")
     if rollout not in ("sample", "argmax"):
         raise UserError(f"rollout: expected 'sample' or 'argmax', got {rollout!r}")
-
-
-def check_fraction(name: str, value: float) -> float:
-    """Return ``value`` if it lies in [0, 1].
-
-    Raises:
-        UserError: If it does not.
-    """
-    if not 0 <= value <= 1:
-        raise UserError(f"{name}: expected a number in [0, 1], got {value}")
-    return value
 
 
 def check_weights(**weights: float) -> None:

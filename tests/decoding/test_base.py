@@ -5,7 +5,8 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding.base import BlockState, Sampling
-from dmaxlit.decoding.proposal import argmax_proposal, check_fraction, leftmost
+from dmaxlit.decoding.proposal import argmax_proposal, leftmost
+from dmaxlit.errors import check_fraction
 from dmaxlit.tokens import SoftTokens
 
 

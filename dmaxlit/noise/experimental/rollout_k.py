@@ -8,9 +8,9 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.factory import make_decoder
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
-from dmaxlit.noise.rollout import check_fraction, check_weights, teacher_forced
+from dmaxlit.noise.rollout import check_weights, teacher_forced
 from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, SoftTokens

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.rollout import check_fraction, check_rollout, check_weights, draw, teacher_forced
+from dmaxlit.noise.rollout import check_rollout, check_weights, draw, teacher_forced
 from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, SoftTokens
