@@ -11,11 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.backbone.formats.model_folder import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
-from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
-    check_at_least,
     check_decoders,
     examples_of,
     is_dry_run,

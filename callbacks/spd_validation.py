@@ -6,12 +6,12 @@ from typing import Any
 import lightning as L
 
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.errors import check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
 from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
 from dmaxlit.evaluation.samples import Sample, samples_text
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
-    check_at_least,
     check_decoders,
     examples_of,
     is_dry_run,
