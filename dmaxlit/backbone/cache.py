@@ -1,7 +1,6 @@
-"""Key/value caches that transformers models write to: one for training views, one for decoding rows.
+"""Key/value caches for transformers models: one for training views, one for decoding.
 
-Both are what a transformers model takes as its ``cache``. What a query may see is decided by the attention mask alone,
-so the layers only store and return.
+Which keys a query attends to is decided by the attention mask alone, so the layers only store and return.
 """
 
 from collections.abc import Sequence
@@ -11,25 +10,25 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["CleanCache", "RowCache"]
+__all__ = ["RowCache"]
 
 
 class _Layer(CacheLayerMixin):
-    """What both layers share: they are never asked for sizes, because masks and positions are always explicit."""
+    """A cache layer whose sizes do not matter, because masks and positions are always explicit."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to set up."""
+        """Do nothing; layers initialise themselves."""
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Number of keys and their offset."""
+        """Return the number of keys and their offset."""
         return query_length + self.get_seq_length(), 0
 
     def get_seq_length(self) -> int:
-        """Number of stored positions."""
+        """Return the number of stored positions."""
         return 0 if self.keys is None else self.keys.shape[-2]
 
     def get_max_length(self) -> int:
-        """No maximum."""
+        """Return -1: there is no maximum."""
         return -1
 
 
@@ -37,7 +36,7 @@ class _CleanLayer(_Layer):
     is_sliding = False
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store them, with gradients, and return them. A layer that is computed again changes nothing."""
+        """Store keys and values, with gradients, and return them. Recomputing the layer does not store again."""
         if not self.is_initialized:
             self.keys, self.values = key_states, value_states
             self.is_initialized = True
@@ -52,23 +51,23 @@ class _ViewLayer(_Layer):
         self.keys, self.values, self.is_initialized = clean.keys, clean.values, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """What is stored and what is given, concatenated; nothing is stored."""
+        """Return the stored keys and values followed by the new ones; store nothing."""
         assert self.keys is not None
         assert self.values is not None
         return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 class CleanCache(Cache):
-    """Takes the keys and values of the clean half of a training batch, which is computed once.
+    """Stores the keys and values of the clean copy of a training batch, which is computed once.
 
-    Neither it nor what it shows to views changes when layers are computed again in the backward pass.
+    Neither it nor its :meth:`view_cache` changes when layers are recomputed in the backward pass.
     """
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=_CleanLayer)
 
-    def shown(self) -> Cache:
-        """What every view attends to, beside itself."""
+    def view_cache(self) -> Cache:
+        """Return a cache from which views read the clean copy, and to which they write nothing."""
         return Cache(layers=[_ViewLayer(layer) for layer in self.layers])  # type: ignore[arg-type]
 
 

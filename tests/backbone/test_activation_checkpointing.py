@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone import Denoiser, TrainingForward
 from dmaxlit.backbone.activation_checkpointing import (
     can_checkpoint_with_cache,
     enable_activation_checkpointing,
@@ -42,7 +42,7 @@ def assert_same(one, two):
 def test_loss_and_gradients_of_every_strategy_are_the_same_to_the_bit(noise, clean):
     plain, again = (DMaxModule(make_denoiser(sharpen=3.0, recompute=flag), noise) for flag in (False, True))
     assert can_checkpoint_with_cache(again.backbone.model)
-    assert again.backbone.clean_context(clean).cache is not None
+    assert TrainingForward(again.backbone, clean).is_cached
     assert_same(step(plain, clean), step(again, clean))
 
 
@@ -90,7 +90,7 @@ def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
     for one, two in zip(step(plain, clean), step(again, clean), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
     assert not can_checkpoint_with_cache(again.backbone.model), "it is remembered"
-    assert again.backbone.clean_context(clean).cache is None
+    assert not TrainingForward(again.backbone, clean).is_cached
 
 
 def test_layers_without_the_mark_are_left_to_transformers(monkeypatch):

@@ -11,10 +11,10 @@ def test_the_clean_half_is_stored_once_and_shown_to_every_view():
         keys, values = cache.update(clean + again, clean + 1 + again, 0)
         assert torch.equal(keys, clean + again)
         assert torch.equal(values, clean + 1 + again)
-    shown = cache.shown()
+    views = cache.view_cache()
     for _ in range(2):
         view = torch.randn(2, 1, 3, 4)
-        keys, values = shown.update(view, view + 1, 0)
+        keys, values = views.update(view, view + 1, 0)
         assert torch.equal(keys, torch.cat([clean, view], 2))
         assert torch.equal(values, torch.cat([clean, view], 2) + 1)
 

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.backbone.attention import sparse_mask, to_model_mask
-from dmaxlit.backbone.packing import Layout, _bins
+from dmaxlit.backbone.packing import Layout, _first_fit
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role
@@ -138,9 +139,9 @@ def test_the_model_is_fed_fewer_tokens(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bins_hold_everything_once_and_overflow_never(seed):
+def test_first_fit_hold_everything_once_and_overflow_never(seed):
     sizes = torch.randint(0, 9, (20,), generator=torch.Generator().manual_seed(seed)).tolist()
-    bins = _bins(sizes)
+    bins = _first_fit(sizes)
     assert sorted(chain(*bins)) == list(range(20))
     assert max(sum(sizes[item] for item in items) for items in bins) == max(sizes)
     assert len(bins) <= 2 * -(-sum(sizes) // max(sizes))
@@ -161,4 +162,4 @@ def test_flex_attention_sees_what_sdpa_sees(which):
 def test_flex_attention_on_a_cpu_is_refused():
     denoiser = make_denoiser(attn_implementation="flex_attention")
     with pytest.raises(UserError, match="attn_implementation: expected sdpa or eager on a CPU, got 'flex_attention'"):
-        denoiser.clean_context(ragged())
+        TrainingForward(denoiser, ragged())

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.callbacks import ViewDiagnostics
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, events
@@ -70,8 +71,7 @@ def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path, recompute):
     (_, masked, _, clean), (_, predicted, _, _) = module.seen
     for view in (masked, predicted):
         fresh.zero_grad()
-        context = fresh.backbone.clean_context(clean, doubled=True)
-        logits = fresh.predict_view(view, context).logits
+        logits = fresh.predict_view(view, TrainingForward(fresh.backbone, clean, doubled=True)).logits
         mean = torch.nn.functional.cross_entropy(logits, clean.ids[clean.response])
         mean.backward()
         squares = sum(float((p.grad.double() ** 2).sum()) for p in fresh.parameters() if p.grad is not None)
