@@ -3,9 +3,9 @@
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# transformers removes the cache from layers that are recomputed in the backward pass, since most caches would be written
-# to twice. Ours may be (:class:`dmaxlit.backbone.cache.CleanCache`), and this attribute of a layer says so. In a version
-# without it, training falls back to the doubled sequence.
+# transformers removes the cache from layers that are recomputed in the backward pass, because writing to most caches
+# twice is wrong. Ours allows it (:class:`dmaxlit.backbone.cache.CleanCache`), and this attribute of a layer says so.
+# In a version without the attribute, training falls back to the doubled sequence.
 _FLAG = "_can_checkpoint_with_cache"
 
 
