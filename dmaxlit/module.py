@@ -81,7 +81,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
         self.view_watchers: list[Callable[[View, Prediction, ViewLoss, CleanBatch], None]] = []
 
-    # ---- what the model is ------------------------------------------------------------------------------------------
+    # ---- model and task ---------------------------------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -40,8 +40,8 @@ def teacher_forced(model_filled: Tensor, clean_fraction: float, generator: RowGe
     """Choose the predicted tokens that are replaced by the clean ones, ``[batch, length]`` bool.
 
     A predicted token is drawn from what the model sees, and carries no new information about ``x_0``. Where predicted
-    and clean tokens can be told apart, as soft tokens can, the best a model can do is to ignore predicted ones; then
-    positions with several good answers are never settled. Some clean tokens among them give the model a reason to
+    and clean tokens are distinguishable, as soft tokens are, the best a model can do is to ignore predicted ones; then
+    positions with several correct tokens are never settled. Some clean tokens among them give the model a reason to
     condition on its own output.
 
     Args:

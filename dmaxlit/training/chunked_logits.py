@@ -88,8 +88,8 @@ class _ChunkedSum(torch.autograd.Function):
             total += value.detach()
             input_grad, *chunk_grads = torch.autograd.grad(value, [inputs, *parameters], materialize_grads=True)
             hidden_grad[chunk] = input_grad
-            for whole, part in zip(parameter_grads, chunk_grads, strict=True):
-                whole += part
+            for grad, chunk_grad in zip(parameter_grads, chunk_grads, strict=True):
+                grad += chunk_grad
         ctx.save_for_backward(
             hidden_grad, *(grad.to(p.dtype) for grad, p in zip(parameter_grads, parameters, strict=True))
         )

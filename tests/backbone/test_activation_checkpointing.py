@@ -1,4 +1,4 @@
-"""Gradient checkpointing beside the clean half's cache: the same to the last bit, and far less kept."""
+"""Gradient checkpointing with the cache of the clean copy: equal to the last bit, with far less memory."""
 
 import logging
 
@@ -67,12 +67,12 @@ def test_every_family_can(family, tmp_path, caplog):
 
 
 def test_less_is_kept(clean):
-    def kept(**how):
+    def memory(**how):
         module = DMaxModule(make_denoiser(num_hidden_layers=4, **how))
         losses = lambda: module.view_losses(clean, RowGenerator(0, list(range(len(clean.ids)))))  # noqa: E731
         return saved_bytes(lambda: torch.stack([loss.total for loss in losses()]).sum(), module.parameters())
 
-    assert kept(recompute=True) < 0.5 * kept()
+    assert memory(recompute=True) < 0.5 * memory()
 
 
 def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):

@@ -1,4 +1,4 @@
-"""Blocks laid out in few rows: nothing that is needed is lost, and nothing changes."""
+"""Packing blocks into few rows loses nothing that is needed and changes no result."""
 
 from itertools import chain
 
@@ -87,13 +87,13 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
 @pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_is_told_the_same(which):
     layout = Layout.of(ragged())
-    sight = getattr(layout, which)
-    dense, rule = sight.dense(), sight.sparse().mask_mod
+    attention = getattr(layout, which)
+    dense, rule = attention.dense(), attention.sparse().mask_mod
     rows, queries, keys = (torch.arange(size) for size in dense.shape)
-    told = rule(rows[:, None, None], torch.tensor(0), queries[None, :, None], keys[None, None])
-    assert torch.equal(told, dense)
-    assert sight.sparse() is sight.sparse()
-    assert sight.dense() is sight.dense()
+    elementwise = rule(rows[:, None, None], torch.tensor(0), queries[None, :, None], keys[None, None])
+    assert torch.equal(elementwise, dense)
+    assert attention.sparse() is attention.sparse()
+    assert attention.dense() is attention.dense()
 
 
 def alone(clean, row):
@@ -150,12 +150,12 @@ def test_first_fit_hold_everything_once_and_overflow_never(seed):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_sees_what_sdpa_sees(which):
-    sight = getattr(Layout.of(ragged()), which)
-    rows, queries, keys = sight.dense().shape
+    attention = getattr(Layout.of(ragged()), which)
+    rows, queries, keys = attention.dense().shape
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(rows, 2, size, 16, generator=generator) for size in (queries, keys, keys))
-    expected = F.scaled_dot_product_attention(q, k, v, to_model_mask(sight, "sdpa", q.dtype))
-    for mask in (to_model_mask(sight, "flex_attention", q.dtype), sparse_mask(sight.dense())):
+    expected = F.scaled_dot_product_attention(q, k, v, to_model_mask(attention, "sdpa", q.dtype))
+    for mask in (to_model_mask(attention, "flex_attention", q.dtype), sparse_mask(attention.dense())):
         torch.testing.assert_close(flex_attention(q, k, v, block_mask=mask), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -37,7 +37,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         temperature: Temperature of the samples, above 0.
         clean_fraction: Share of the promoted positions that hold the clean token at the confidence of the predicted
             one, in [0, 1]. With 0, soft tokens carry no information about ``x_0`` that the model does not have: it
-            learns to ignore them, and positions with several good answers are never settled. At level 0.75 a quarter
+            learns to ignore them, and positions with several correct tokens are never settled. At level 0.75 a quarter
             of OPUT's tokens are clean.
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
