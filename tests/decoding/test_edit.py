@@ -58,7 +58,7 @@ def test_presets_are_the_published_ones_and_thresholds_win_over_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "fast"}, "preset: expected one of quality, speed, got 'fast'"),
+        ({"preset": "fast"}, "preset: expected 'quality' or 'speed', got 'fast'"),
         ({"tau_edit": 1.5}, r"tau_edit: expected a number in \[0, 1\], got 1.5"),
         ({"max_post_edit_steps": -1}, "max_post_edit_steps: expected at least 0, got -1"),
     ],

@@ -146,7 +146,7 @@ def test_its_policy_alone_is_threshold_decoding():
     ("options", "message"),
     [
         ({"depth": 0}, "depth: expected at least 1, got 0"),
-        ({"policy": "luck"}, "policy: expected one of confidence, local_leap, got 'luck'"),
+        ({"policy": "luck"}, "policy: expected 'confidence' or 'local_leap', got 'luck'"),
         ({"verify": "never"}, "verify: expected 'below' or 'inside', got 'never'"),
         ({"threshold": 2.0}, r"threshold: expected a number in \[0, 1\], got 2.0"),
         ({"draft_tokens": 0}, "draft_tokens: expected at least 1, got 0"),
