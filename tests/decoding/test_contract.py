@@ -47,7 +47,7 @@ def decoder(request):
 
 
 def make_blocks(rows=5, seed=0):
-    """Blocks whose prompt part is of length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
+    """Blocks whose prompt has length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, SPECIAL.vocab_size, (rows, LENGTH), generator=generator)
     ids[:, 0] = SPECIAL.mask_id
@@ -161,7 +161,7 @@ class Rewriting(ThresholdDecoder):
 
 
 class Inheriting(Rewriting):
-    """Has a step of its own only by inheritance."""
+    """Inherits its own step."""
 
 
 @pytest.mark.parametrize("cls", [Rewriting, Inheriting])

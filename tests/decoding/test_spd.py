@@ -1,4 +1,4 @@
-"""Every rule of SPD on logits made by hand."""
+"""Every rule of SPD, on logits with known probabilities."""
 
 import pytest
 import torch
