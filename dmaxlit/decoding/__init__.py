@@ -1,4 +1,4 @@
-"""Decoders: how a block's tokens are decided from one forward to the next."""
+"""Decoders: rules that decide a block's tokens from one forward to the next."""
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import CommittingDecoder
@@ -12,7 +12,7 @@ from dmaxlit.decoding.hierarchical import HierarchicalDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
 from dmaxlit.decoding.psd import PSDDecoder
-from dmaxlit.decoding.spd import SPDDecoder
+from dmaxlit.decoding.spd import SPDDecoder, promote
 from dmaxlit.decoding.threshold import ThresholdDecoder
 from dmaxlit.decoding.uniform import UniformDecoder
 from dmaxlit.decoding.wino import WinoDecoder
@@ -38,5 +38,6 @@ __all__ = [
     "UniformDecoder",
     "WinoDecoder",
     "make_decoder",
+    "promote",
     "propose",
 ]

@@ -143,7 +143,7 @@ class BlockDecoder:
         while rows:
             hidden = forward(rows, input_embeddings(self.denoiser.embed, state))
             # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
-            reads = None if watched or hidden.device.type != "cpu" else self.decoder.reads(state)
+            reads = None if watched or hidden.device.type != "cpu" else self.decoder._needed_positions(state)
             logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
             if reads is not None:
                 state = self.decoder._step_sparse(state, logits, reads, self.denoiser.special)
