@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dmaxlit.decoding.proposal import leftmost
+from dmaxlit.decoding.spd import promote
 from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
 from dmaxlit.noise.rollout import check_rollout, check_weights, draw, teacher_forced
@@ -93,17 +93,13 @@ class SoftOnPolicyNoise(NoiseStrategy):
         )
 
     def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
-        """Apply SPD's promotion rule in every block, ``[batch, length]`` bool.
-
-        The rule of :class:`dmaxlit.decoding.SPDDecoder`, with a threshold for each block.
-        """
+        """Apply SPD's promotion rule in every block with a threshold of its own, ``[batch, length]`` bool."""
         blocks = clean.blocks
-        u = generator.rand(int(blocks[-1]) + 1)[:, blocks]
-        confident = (masked & (confidence > self.low + (self.high - self.low) * u)).reshape(-1, clean.block_length)
-        masked = masked.reshape(-1, clean.block_length)
-        if self.contiguous:
-            confident = confident & ((masked & ~confident).cumsum(1) == 0)
-        return (confident | leftmost(masked)).reshape(clean.ids.shape)
+        tau_dec = self.low + (self.high - self.low) * generator.rand(int(blocks[-1]) + 1)[:, blocks]
+        masked, confidence, tau_dec = (
+            tensor.reshape(-1, clean.block_length) for tensor in (masked, confidence, tau_dec)
+        )
+        return promote(masked, confidence, tau_dec, self.contiguous).reshape(clean.ids.shape)
 
 
 def _probability(logits: Tensor, tokens: Tensor) -> Tensor:
