@@ -124,9 +124,10 @@ def test_every_relative_link_resolves(path):
 
 def test_every_file_of_the_tree_exists():
     """The tree of the root README lists each folder once, and no file."""
-    tree = re.search(r"^```\w*\n(dmaxlit/.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE).group(1)
+    fenced = re.findall(r"^```\w*\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)
+    tree = next(block for block in fenced if re.search(r"^\W*dmaxlit/", block, re.MULTILINE))
     parents, folders = [], []
-    for line in tree.splitlines():
+    for line in filter(str.strip, tree.splitlines()):
         name = re.match(r"[\s│├└─]*(\S+)", line).group(1)
         indent = line.index(name)
         parents = [(depth, folder) for depth, folder in parents if depth < indent]

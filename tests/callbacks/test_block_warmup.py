@@ -60,13 +60,13 @@ def test_blocks_of_one_see_all_the_text_before_and_nothing_after():
     clean = module.clean_batch(batch)
     view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     hidden = module.backbone.denoise(view, module.backbone.clean_context(clean))
-    row, position = 0, int(clean.response[0].nonzero()[3])
-    for changed, matters in ((position - 1, True), (position + 1, False), (position, False)):
+    row, place = 0, int(clean.response[0].nonzero()[3])
+    for changed, moves in ((place - 1, True), (place + 1, False), (place, False)):
         batch_two = {**batch, "ids": batch["ids"].clone()}
         batch_two["ids"][row, changed] = (batch["ids"][row, changed] + 1) % 30
         two = module.clean_batch(batch_two)
         after = module.backbone.denoise(view, module.backbone.clean_context(two))
-        assert ((hidden - after)[row, position].abs().max() > 1e-6) == matters
+        assert ((hidden - after)[row, place].abs().max() > 1e-6) == moves
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
