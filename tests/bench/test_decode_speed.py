@@ -44,7 +44,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
         seen.append(job)
         return function(*job)
 
-    monkeypatch.setattr("dmaxlit.bench.speed.alone", here)
+    monkeypatch.setattr("dmaxlit.bench.speed.in_new_process", here)
     bench = DecodeSpeedBench(tmp_path, (1, 2), (8, 16), hidden_size=32, layers=1, vocab_size=50, block_length=8)
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"

@@ -15,7 +15,7 @@ STAGES = {0: 1, 2: 4, 3: 8}
 
 
 class Spy(MaskedNoise):
-    """Notes the block length of every batch, and how wide it is."""
+    """Records block length and width of every batch."""
 
     def __init__(self):
         super().__init__(level=0.5)

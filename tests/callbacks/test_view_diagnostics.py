@@ -18,7 +18,7 @@ pytestmark = LIGHTNING_WARNINGS
 
 
 class Recorder(DMaxModule):
-    """Keeps every view of every step with its answer."""
+    """Records every view of every step with its prediction."""
 
     def __init__(self, noise, recompute=False):
         super().__init__(make_denoiser(sharpen=3.0, recompute=recompute), noise, optimizer=sgd)
@@ -46,8 +46,8 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
             continue
         for n, (row, column) in enumerate(view.supervised.nonzero().tolist()):
             target = int(clean.ids[row, column])
-            number = min(int(float(view.level[row, column]) * 3), 2)
-            name = f"loss_{view.name}/level_{number / 3:.2f}-{(number + 1) / 3:.2f}"
+            index = min(int(float(view.level[row, column]) * 3), 2)
+            name = f"loss_{view.name}/level_{index / 3:.2f}-{(index + 1) / 3:.2f}"
             expected.setdefault((name, step), []).append(slow_cross_entropy(logits[n], target))
             if view.name == "predicted":
                 values = [float(x) for x in logits[n]]
@@ -59,8 +59,8 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
     assert {step for _, step in expected} == {1, 3}
     assert len({name for name, _ in expected}) == 8
     for (name, step), values in expected.items():
-        found = {point.step: point.value for point in log.Scalars(f"train/{name}")}
-        assert found[step] == pytest.approx(sum(values) / len(values), rel=1e-4, abs=1e-6), name
+        logged = {point.step: point.value for point in log.Scalars(f"train/{name}")}
+        assert logged[step] == pytest.approx(sum(values) / len(values), rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize("recompute", [False, True])
