@@ -4,10 +4,12 @@ import os
 import signal
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import torch
 
+from dmaxlit.engine.block_decoder import _evaluating
 from dmaxlit.tasks import ChainTask
 
 
@@ -38,11 +40,15 @@ class FakeModule(L.LightningModule):
         self.backbone, self.tokenizer = Backbone(), ChainTask.tokenizer()
         self.fail_at, self.random, self.calls, self.modes, self.seen = fail_at, random, [], [], []
 
-    def generate(self, prompts, decoder, max_new_tokens, batch_size, **options):
+    def generate_batch(self, prompts, settings, first_index=0, progress=False):
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
-        self.calls.append((list(prompts), decoder, max_new_tokens, batch_size, options))
-        self.modes.append((self.training, self.backbone.model.training))
+        options = settings.decoder_options
+        self.calls.append((list(prompts), settings.decoder, settings.max_new_tokens, settings.batch_size, options))
+        with _evaluating(self):  # as the engine does
+            self.modes.append((self.training, self.backbone.model.training))
+        if callable(progress):
+            progress(len(prompts))
         return [self.answer(prompt) for prompt in prompts]
 
     def answer(self, prompt):
@@ -79,5 +85,5 @@ if __name__ == "__main__":
 
     vars(resumable_jsonl)["write_json"] = write_or_die
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
-    module = FakeModule()
+    module: Any = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

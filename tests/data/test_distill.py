@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import signal
@@ -6,11 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from dmaxlit import DMaxModule
 from dmaxlit.data.distill import DistillSettings, Manifest, distill, manifest_path
 from dmaxlit.errors import UserError
 from dmaxlit.files import weights_hash
 from dmaxlit.tasks import ChainTask
 from dmaxlit.version import __version__
+from tests.conftest import make_denoiser
 
 SETTINGS = DistillSettings(num_prompts=40, batch_size=2)
 TASK = ChainTask("easy")
@@ -97,16 +100,26 @@ def test_the_weights_hash_knows_every_weight_type_and_shape(fake_module):
     assert weights_hash(fake_module()) in hashes
 
 
-def test_decoding_is_in_eval_mode_and_every_mode_is_restored(fake_module, tmp_path):
-    module = fake_module(fail_at=1)
-    module.train()
-    module.backbone.model[1].eval()
-    with pytest.raises(KeyboardInterrupt):
-        run(module, tmp_path / "c.jsonl")
-    assert module.modes == [(False, False)]
+@pytest.mark.parametrize("fails", [False, True])
+def test_decoding_is_in_eval_mode_and_every_mode_is_restored(tmp_path, fails):
+    module = DMaxModule(make_denoiser()).train()
+    layers = module.backbone.model.model.layers
+    layers[1].eval()
+    modes = set()
+
+    def note(*_):
+        modes.add((layers[0].training, layers[1].training, module.backbone.training))
+        if fails:
+            raise KeyboardInterrupt
+
+    layers[0].register_forward_hook(note)
+    settings = replace(SETTINGS, num_prompts=3, keep="all", max_new_tokens=8)
+    with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+        run(module, tmp_path / "c.jsonl", settings)
+    assert modes == {(False, False, False)}
     assert module.training
-    assert module.backbone.model.training
-    assert not module.backbone.model[1].training
+    assert module.backbone.training
+    assert (layers[0].training, layers[1].training) == (True, False)
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 4])

@@ -26,7 +26,7 @@ def ending_at(*positions):
 def decode(script, prompts, max_new_tokens=12, decoder=None, **options):
     denoiser = ScriptedDenoiser(script)
     engine = BlockDecoder(denoiser, decoder or ThresholdDecoder(0.0), **options)
-    return engine.generate(prompts, max_new_tokens), denoiser
+    return engine.decode(prompts, max_new_tokens), denoiser
 
 
 def response(start, length):
@@ -160,7 +160,7 @@ class Forgetful(ThresholdDecoder):
 @pytest.mark.parametrize("watched", [False, True])
 def test_masks_that_were_not_read_are_filled_with_predictions_too(watched):
     engine = BlockDecoder(ScriptedDenoiser(digits), Forgetful(1.0, max_steps=3))
-    (row,) = engine.generate([[]], 8, trace=Trace() if watched else None)
+    (row,) = engine.decode([[]], 8, trace=Trace() if watched else None)
     assert row.token_ids == response(0, 8)
     assert row.hit_step_limit == 2
 
@@ -204,16 +204,16 @@ def test_the_mask_token_is_never_part_of_a_response(name, max_steps):
 def test_progress_counts_finished_prompts():
     seen = []
     engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0), batch_size=2)
-    engine.generate([[0] * n for n in range(5)], 4, progress=seen.append)
+    engine.decode([[0] * n for n in range(5)], 4, progress=seen.append)
     assert sum(seen) == 5
     assert len(seen) > 1
 
 
 def test_a_progress_bar_is_shown_only_if_asked_for(capsys):
     engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0))
-    engine.generate([[0]], 4)
+    engine.decode([[0]], 4)
     assert capsys.readouterr().err == ""
-    engine.generate([[0]], 4, progress=True)
+    engine.decode([[0]], 4, progress=True)
     assert "1/1" in capsys.readouterr().err
 
 
@@ -221,7 +221,7 @@ def test_decoding_runs_in_eval_mode_and_restores_every_submodule():
     denoiser = ScriptedDenoiser(digits)
     denoiser.train()
     denoiser.layer.eval()
-    BlockDecoder(denoiser, ThresholdDecoder(0.0)).generate([[0]], 4)
+    BlockDecoder(denoiser, ThresholdDecoder(0.0)).decode([[0]], 4)
     assert denoiser.modes == {False}
     assert (denoiser.training, denoiser.layer.training) == (True, False)
 
@@ -229,7 +229,7 @@ def test_decoding_runs_in_eval_mode_and_restores_every_submodule():
 def test_the_mode_is_restored_after_an_error():
     denoiser = ScriptedDenoiser(lambda position, fed: 1 // 0).train()
     with pytest.raises(ZeroDivisionError):
-        BlockDecoder(denoiser, ThresholdDecoder(0.0)).generate([[0]], 4)
+        BlockDecoder(denoiser, ThresholdDecoder(0.0)).decode([[0]], 4)
     assert denoiser.training
 
 

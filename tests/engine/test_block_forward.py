@@ -18,17 +18,17 @@ def denoiser():
 
 def alone(denoiser, row, block):
     """Last hidden states of the row's prefix and block, in one pass under a block-causal mask."""
-    length = row.start + row.block_length
+    length = row.block_start + row.block_length
     blocks = torch.arange(length) // row.block_length
-    prefix = denoiser.embedding[torch.tensor(row.tokens[: row.start], dtype=torch.long)]
+    prefix = denoiser.embedding[torch.tensor(row.tokens[: row.block_start], dtype=torch.long)]
     inputs = torch.cat([prefix, block])[None]
     hidden = denoiser.hidden((blocks[None] <= blocks[:, None])[None], torch.arange(length)[None], inputs_embeds=inputs)
-    return hidden[0, row.start :]
+    return hidden[0, row.block_start :]
 
 
 def regroup(forward, rows, left=None):
-    order = forward.arranged(rows, range(len(rows)) if left is None else left)
-    forward.arrange(order)
+    order = forward.group_order(rows, range(len(rows)) if left is None else left)
+    forward.reorder(order)
     return [rows[place] for place in order]
 
 
@@ -52,22 +52,22 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     check(denoiser, forward, rows, generator)
 
     for place in (0, 3):
-        rows[place].commit([place + 1] * 8, eos=36)
+        rows[place].close([place + 1] * 8, converged=True, eos_id=36)
     check(denoiser, forward, rows, generator)
 
     # A shorter prompt takes the place of a longer one, whose keys are still in the buffer.
     rows[3] = make_requests([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
     check(denoiser, forward, rows, generator)
 
-    rows[0].commit([6] * 8, eos=36)
-    rows[4].commit([7] * 8, eos=36)
+    rows[0].close([6] * 8, converged=True, eos_id=36)
+    rows[4].close([7] * 8, converged=True, eos_id=36)
     rows = regroup(forward, rows)
-    assert [row.pending for row in rows] == ([8, 0, 0, 0, 8, 0] if use_cache else [row.start for row in rows])
+    assert [row.num_pending for row in rows] == ([8, 0, 0, 0, 8, 0] if use_cache else [row.block_start for row in rows])
     check(denoiser, forward, rows, generator)
 
     rows = regroup(forward, rows, [1, 3, 5])
     check(denoiser, forward, rows, generator)
-    rows[0].commit([5] * 8, eos=36)
+    rows[0].close([5] * 8, converged=True, eos_id=36)
     rows = regroup(forward, rows)
     check(denoiser, forward, rows, generator)
 
@@ -86,7 +86,7 @@ def test_blocks_committed_last_ride_beside_their_rows(pending):
     check(denoiser, forward, rows, generator)
     for _ in range(2):
         for place in pending:
-            rows[place].commit([place + 1] * 8, eos=36)
+            rows[place].close([place + 1] * 8, converged=True, eos_id=36)
         calls.clear()
         check(denoiser, forward, rows, generator)
         # The first call is the one that is looked at, the others compute what is expected of it.
@@ -96,15 +96,15 @@ def test_blocks_committed_last_ride_beside_their_rows(pending):
 @torch.no_grad()
 def test_only_decided_blocks_count_as_cached(denoiser):
     rows = make_requests(make_prompts((25, 3)), 16, 8, denoiser.max_length, 38)
-    assert [row.pending for row in rows] == [24, 0]
+    assert [row.num_pending for row in rows] == [24, 0]
     BlockForward(denoiser, 2, 48)(rows, torch.zeros(2, 8, 32, dtype=torch.float64))
-    assert [row.pending for row in rows] == [0, 0]
-    assert rows[1].commit([1] * 8, eos=36) is None
-    assert [row.pending for row in rows] == [0, 8]
+    assert [row.num_pending for row in rows] == [0, 0]
+    assert rows[1].close([1] * 8, converged=True, eos_id=36) is None
+    assert [row.num_pending for row in rows] == [0, 8]
 
 
 @torch.no_grad()
 def test_without_cache_everything_before_the_block_stays_pending(denoiser):
     rows = make_requests(make_prompts((25,)), 16, 8, denoiser.max_length, 38)
     BlockForward(denoiser, 1, 48, use_cache=False)(rows, torch.zeros(1, 8, 32, dtype=torch.float64))
-    assert rows[0].pending == 24
+    assert rows[0].num_pending == 24
