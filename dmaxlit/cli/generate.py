@@ -115,7 +115,7 @@ def generate(
 def _check_trace(trace: bool, trace_file: str | None, output: str | None) -> None:
     if output is not None and (trace or trace_file):
         name = "trace" if trace else "trace_file"
-        raise UserError(f"{name}: expected no --output beside it: a trace is kept in memory, a file of answers is not")
+        raise UserError(f"{name}: expected no --output with it: a trace is kept in memory, a file of answers is not")
     if trace_file and (Path(trace_file).is_dir() or not Path(trace_file).absolute().parent.is_dir()):
         raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
 

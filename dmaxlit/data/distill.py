@@ -1,26 +1,27 @@
 """Self-distillation: a model writes its own training corpus."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.data.resumable_jsonl import PartialCorpus, difference, generate_rows, model_identity, prompts_hash
+from dmaxlit.data.resumable_jsonl import (
+    PartialCorpus,
+    Response,
+    difference,
+    generate_rows,
+    model_identity,
+    prompts_hash,
+)
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
 from dmaxlit.files import place_for_file, read_json, write_json
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
-
-if TYPE_CHECKING:
-    from dmaxlit.engine import DecodeSettings, Generation
-    from dmaxlit.module import DMaxModule
 
 __all__ = ["DistillSettings"]
 
@@ -59,17 +60,6 @@ class DistillSettings:
         check_at_least(1, num_prompts=self.num_prompts, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_choice("keep", self.keep, ("finished", "correct", "all"))
 
-    def decode_settings(self, max_new_tokens: int) -> DecodeSettings:
-        """Return how the prompts are decoded.
-
-        Args:
-            max_new_tokens: Most tokens of a response, if these settings leave it to the task.
-        """
-        from dmaxlit.engine import DecodeSettings  # the engine encodes its prompts with this package
-
-        budget = self.max_new_tokens or max_new_tokens
-        return DecodeSettings(self.decoder, self.decoder_options, budget, self.batch_size, seed=self.seed)
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -98,7 +88,7 @@ class Manifest:
 
 
 def distill(
-    module: DMaxModule,
+    module: Any,
     source: Task | Sequence[str],
     output: Path | str,
     settings: DistillSettings | None = None,
@@ -112,7 +102,7 @@ def distill(
     another call changes nothing.
 
     Args:
-        module: The model; decoded in eval mode, which is restored afterwards.
+        module: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode.
         source: A task, whose training prompts are answered, or prompts.
         output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``.
         settings: How to distil; default :class:`DistillSettings`.
@@ -129,8 +119,7 @@ def distill(
     settings, output = settings or DistillSettings(), Path(output)
     settings.check()
     prompts, examples = _prompts(source, settings)
-    budget = settings.max_new_tokens or _budget(source)
-    settings = replace(settings, max_new_tokens=budget)
+    settings = replace(settings, max_new_tokens=settings.max_new_tokens or _budget(source))
     identity = _identity(module, source, prompts, settings)
     output = place_for_file(output)
     if overwrite:
@@ -142,7 +131,7 @@ def distill(
         file,
         prompts,
         settings.batch_size,
-        _generator(module, settings.decode_settings(budget)),
+        _generator(module, settings),
         _row_filter(prompts, examples, settings.keep),
         progress,
         title="distil",
@@ -190,7 +179,7 @@ def _budget(source: Task | Sequence[str]) -> int:
 
 
 def _identity(
-    module: DMaxModule, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
+    module: Any, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
     options = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
@@ -218,30 +207,38 @@ def _existing(output: Path, identity: dict[str, Any]) -> Manifest:
 
 
 def _generator(
-    module: DMaxModule, settings: DecodeSettings
-) -> Callable[[Sequence[str], int, Callable[[int], object]], list[Generation]]:
+    module: Any, settings: DistillSettings
+) -> Callable[[Sequence[str], int, Callable[[int], object]], Sequence[Response]]:
     """Return a function that decodes a chunk of prompts, with the random numbers that belong to the chunk."""
     device = next(module.backbone.model.parameters()).device
 
-    def generate(chunk: Sequence[str], begin: int, advance: Callable[[int], object]) -> list[Generation]:
+    def generate(chunk: Sequence[str], begin: int, advance: Callable[[int], object]) -> Sequence[Response]:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(stable_seed("distill", settings.seed, begin))
-            return module.generate_batch(chunk, settings, begin, advance)
+            responses: Sequence[Response] = module.generate(
+                chunk,
+                decoder=settings.decoder,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                progress=advance,
+                **settings.decoder_options,
+            )
+        return responses
 
     return generate
 
 
 def _row_filter(
     prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
-) -> Callable[[int, Generation], tuple[dict[str, Any] | None, bool]]:
+) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
     """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
 
-    def make_row(index: int, generation: Generation) -> tuple[dict[str, Any] | None, bool]:
-        correct = generation.finished and examples is not None and examples[index].check(generation.text)
-        is_kept = {"finished": generation.finished, "correct": correct, "all": True}[keep]
-        if not is_kept or not generation.text.strip():
+    def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
+        correct = response.finished and examples is not None and examples[index].check(response.text)
+        is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
+        if not is_kept or not response.text.strip():
             return None, correct
-        return {"prompt": prompts[index], "response": generation.text}, correct
+        return {"prompt": prompts[index], "response": response.text}, correct
 
     return make_row
 

@@ -36,7 +36,7 @@ def test_row_cache_writes_each_row_at_its_own_slots():
     assert (keys[0] == 0).all()
 
 
-def test_rows_of_the_cache_change_places_and_leave():
+def test_rows_of_the_cache_change_their_index_and_leave():
     cache = RowCache(num_rows=4, length=3, num_layers=2)
     cache.reorder([1, 0, 2, 3])  # nothing is stored yet
     first = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 4)

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import lightning as L
 import torch
@@ -40,11 +39,10 @@ class FakeModule(L.LightningModule):
         self.backbone, self.tokenizer = Backbone(), ChainTask.tokenizer()
         self.fail_at, self.random, self.calls, self.modes, self.seen = fail_at, random, [], [], []
 
-    def generate_batch(self, prompts, settings, first_index=0, progress=False):
+    def generate(self, prompts, decoder, max_new_tokens, batch_size, progress=False, **options):
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
-        options = settings.decoder_options
-        self.calls.append((list(prompts), settings.decoder, settings.max_new_tokens, settings.batch_size, options))
+        self.calls.append((list(prompts), decoder, max_new_tokens, batch_size, options))
         with _evaluating(self):  # as the engine does
             self.modes.append((self.training, self.backbone.model.training))
         if callable(progress):
@@ -85,5 +83,5 @@ if __name__ == "__main__":
 
     vars(resumable_jsonl)["write_json"] = write_or_die
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
-    module: Any = FakeModule()
+    module = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

@@ -66,7 +66,7 @@ def test_the_decoder_gets_its_options_and_the_tasks_budget(fake_module, tmp_path
     assert {(d, n, *o.items()) for _, d, n, _, o in module.calls} == {("spd", 7, ("tau_dec", 0.3))}
 
 
-def test_the_manifest_tells_where_the_corpus_comes_from(fake_module, tmp_path):
+def test_the_manifest_records_the_origin_of_the_corpus(fake_module, tmp_path):
     output = tmp_path / "c.jsonl"
     manifest = run(fake_module(), output)
     written = json.loads(manifest_path(output).read_text())
@@ -124,7 +124,7 @@ def test_decoding_is_in_eval_mode_and_every_mode_is_restored(tmp_path, fails):
 
 @pytest.mark.parametrize("fail_at", [0, 1, 4])
 @pytest.mark.parametrize("torn", [b"", b'{"prompt": "torn'])
-def test_an_interrupted_run_goes_on_without_losing_or_doubling_a_row(fake_module, tmp_path, fail_at, torn):
+def test_an_interrupted_run_is_resumed_without_losing_or_duplicating_a_row(fake_module, tmp_path, fail_at, torn):
     whole = run(fake_module(random=True), tmp_path / "whole.jsonl")
     output = tmp_path / "c.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -142,7 +142,9 @@ def test_an_interrupted_run_goes_on_without_losing_or_doubling_a_row(fake_module
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_without_losing_or_doubling_a_row(fake_module, fake_script, run_script, tmp_path):
+def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(
+    fake_module, fake_script, run_script, tmp_path
+):
     output = tmp_path / "c.jsonl"
     killed = run_script(fake_script, output)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -157,7 +159,7 @@ def test_a_killed_process_goes_on_without_losing_or_doubling_a_row(fake_module, 
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_going_on_with_another_batch_size_is_allowed(fake_module, tmp_path):
+def test_resuming_with_another_batch_size_is_allowed(fake_module, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(fake_module(2), tmp_path / "c.jsonl")
     run(fake_module(), tmp_path / "c.jsonl", replace(SETTINGS, batch_size=3))

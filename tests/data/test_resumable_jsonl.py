@@ -45,7 +45,7 @@ def test_what_was_not_recorded_is_cut_off(tmp_path, torn):
     assert rows_of(output) == ROWS
 
 
-def test_rows_without_a_record_are_begun_anew(tmp_path):
+def test_rows_without_a_record_are_discarded(tmp_path):
     output = begun(tmp_path)
     PartialCorpus.record_path(output).unlink()
     partial = PartialCorpus(output, SETTINGS)

@@ -89,11 +89,11 @@ def test_one_token_per_forward_takes_as_many_forwards_as_positions():
     assert row.num_forwards == 1 + 4 + 4
 
 
-def test_pending_tokens_ride_in_front_of_their_row_only():
+def test_pending_tokens_are_processed_in_front_of_their_row_only():
     _, denoiser = decode(digits, [[0] * 9, [0] * 2], max_new_tokens=8, decoder=ThresholdDecoder(1.0))
     # First two prompt blocks of the long prompt wait; the short one has none. Then nothing does.
     assert denoiser.calls[:3] == [(1, 4), (1, 12), (2, 4)]
-    # The short prompt's first block is done after two forwards and rides along as a row more.
+    # The short prompt's first block is done after two forwards and is processed as an extra row.
     assert denoiser.calls[3] == (3, 4)
 
 
@@ -170,7 +170,7 @@ def test_a_block_that_converges_at_its_last_step_is_not_capped():
     assert (row.num_forwards, row.hit_step_limit) == (8, 0)
 
 
-def test_the_cap_is_each_row_s_own():
+def test_each_row_has_its_own_step_limit():
     rows, _ = decode(alternating, [[], [0] * 2], max_new_tokens=8, decoder=UniformDecoder(max_steps=5))
     # The second prompt covers the restless position of its first block, which therefore converges.
     assert [(row.hit_step_limit, row.num_forwards) for row in rows] == [(2, 10), (2, 2 + 5 + 5)]

@@ -31,7 +31,7 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_an_interrupted_file_is_gone_on_with_whatever_the_batch(module, examples, tmp_path, monkeypatch):
+def test_an_interrupted_file_is_resumed_whatever_the_batch(module, examples, tmp_path, monkeypatch):
     whole = tmp_path / "whole.jsonl"
     done = generate_to_file(module, examples, whole, SETTINGS, progress=False)
     rows = rows_of(whole)
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_refused(module, tmp_path):
         generate_to_file(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)
 
 
-def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(module, tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(module, tmp_path):
     path, target = tmp_path / "answers.jsonl", tmp_path / "target.jsonl"
     path.symlink_to(target)
     generate_to_file(module, ["3 ?"], path, SETTINGS, progress=False)
