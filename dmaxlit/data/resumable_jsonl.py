@@ -169,6 +169,7 @@ def generate_rows(
             started = time.perf_counter()
             responses: Sequence[Response] = generate(chunk, begin, bar.update)
             seconds = time.perf_counter() - started
+            assert len(responses) == len(chunk)
             rows, counts = [], replace(file.progress)
             for index, response in enumerate(responses, start=begin):
                 row, correct = make_row(index, response)

@@ -62,7 +62,9 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     requests[0].close([6] * 8, converged=True, eos_id=36)
     requests[4].close([7] * 8, converged=True, eos_id=36)
     requests = regroup(forward, requests)
-    assert [request.num_pending for request in requests] == ([8, 0, 0, 0, 8, 0] if use_cache else [request.block_start for request in requests])
+    assert [request.num_pending for request in requests] == (
+        [8, 0, 0, 0, 8, 0] if use_cache else [request.block_start for request in requests]
+    )
     check(denoiser, forward, requests, generator)
 
     requests = regroup(forward, requests, [1, 3, 5])
