@@ -154,7 +154,7 @@ class DecodeSpeedBench(SpeedBench):
             decoder = ThresholdDecoder(0.0, max_tokens=self.tokens_per_step)
             engine = BlockDecoder(denoiser, decoder, batch_size=batch, compile=compiled)
             with counter:
-                rows = engine.generate(prompts, length)
+                rows = engine.decode(prompts, length)
             return [row.token_ids for row in rows], counter.count
         loop = naive_loop if contestant == "naive loop" else cached_loop
         with torch.no_grad(), counter:

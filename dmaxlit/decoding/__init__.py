@@ -1,5 +1,9 @@
 """Decoders: rules that decide a block's tokens from one forward to the next."""
 
+import warnings
+from importlib import import_module
+from typing import Any
+
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import CommittingDecoder
 from dmaxlit.decoding.credit import CreditDecoder
@@ -41,3 +45,26 @@ __all__ = [
     "promote",
     "propose",
 ]
+
+# The engine had no package of its own in 0.1; its names stay importable from here for one release.
+_MOVED = {
+    "BlockDecoder": "BlockDecoder",
+    "DecodedRow": "DecodedSequence",
+    "Draft": "Draft",
+    "ForwardEvent": "ForwardEvent",
+    "Generation": "Generation",
+    "RowTrace": "RowTrace",
+    "Sampler": "Sampler",
+    "TokenState": "TokenState",
+    "Trace": "Trace",
+    "drafts": "drafts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"dmaxlit.decoding.{name} is now dmaxlit.engine.{_MOVED[name]}", category=DeprecationWarning, stacklevel=2
+    )
+    return getattr(import_module("dmaxlit.engine"), _MOVED[name])

@@ -15,7 +15,7 @@ from tests.engine.models import lively_denoiser, make_prompts
 def test_the_loops_and_the_engine_write_the_same_tokens(count):
     denoiser = lively_denoiser()
     prompts = [p for p in make_prompts((3, 8, 25, 17, 7)) if denoiser.special.mask_id not in p]
-    engine = BlockDecoder(denoiser, ThresholdDecoder(0.0, max_tokens=count)).generate(prompts, 20)
+    engine = BlockDecoder(denoiser, ThresholdDecoder(0.0, max_tokens=count)).decode(prompts, 20)
     for prompt, row in zip(prompts, engine, strict=True):
         cached = cached_loop(denoiser, prompt, 20, count)
         assert cached == naive_loop(denoiser, prompt, 20, count)
