@@ -22,7 +22,7 @@ def main() -> None:
     outdated = {canonicalize_name(package["name"]): package for package in json.loads(done.stdout)}
     direct = {canonicalize_name(requirement.name): requirement for requirement in requirements()}
     held = [name for name in sorted(direct) if name in outdated]
-    print(f"newer: {len(held)} of our {len(direct)} dependencies have a newer release than is installed")
+    print(f"newer: {len(held)} of {len(direct)} direct dependencies are behind their newest release")
     for name in held:
         latest, specifier = outdated[name]["latest_version"], direct[name].specifier
         why = "another package holds it back" if specifier.contains(latest) else f"we allow {specifier}"
