@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
-from dmaxlit.checkpoints.atomic_io import remove_unfinished
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.run_state import finish_batch, restore_run, run_state
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.validation_batches import is_dry_run
+from dmaxlit.files import remove_unfinished
 
 __all__ = ["RunCheckpoint"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
+from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
@@ -24,7 +27,7 @@ from dmaxlit.tasks import Task, task
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.muon import optimizers
-from dmaxlit.training.sharded_module import Shareable, local_gradients
+from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
 
 __all__ = ["DMaxModule"]
 
@@ -33,7 +36,7 @@ __all__ = ["DMaxModule"]
 _UNIT = 1024.0
 
 
-class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
+class DMaxModule(GenerationMixin, L.LightningModule):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -75,7 +78,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
         self.clean_half = clean_half
-        set_task = backbone.metadata.get("task") or {}
+        set_task = backbone.source_metadata.get("task") or {}
         self.task_name: str | None = set_task.get("name")
         self.task_options: dict[str, Any] = set_task.get("options", {})
         self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
@@ -116,7 +119,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         Args:
             folder: Where; an earlier export there is replaced.
         """
-        self.backbone.save(Path(folder), self.metadata(), self._trainer is None or self.trainer.is_global_zero)
+        self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
     def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
         """Randomness of a batch: keyed by epoch and row, whatever the rank, worker or micro-batch."""
         epoch, world, rank = self._trainer_step("current_epoch"), 1, 0
-        if self._trainer is not None:
+        if is_attached(self):
             world, rank = self.trainer.world_size, self.trainer.global_rank
         rows = clean.ids.shape[0]
         keys: list[object] = [(epoch, index) for index in batch["index"].tolist()]
@@ -216,7 +219,29 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
                 self.log(f"train/{name}", value, batch_size=max(int(weight), 1))
 
     def _trainer_step(self, name: str) -> int:
-        return 0 if self._trainer is None else int(getattr(self.trainer, name))
+        return int(getattr(self.trainer, name)) if is_attached(self) else 0
+
+    # ---- sharding ---------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the model if the strategy does, and read its weights if that was deferred."""
+        prepare_backbone(self, self.backbone)
+
+    def unsharded(self) -> AbstractContextManager[None]:
+        """Return a context in which ranks may decode independently, also a sharded model; every rank must enter it."""
+        return unsharded(self.backbone)
+
+    def on_validation_epoch_start(self) -> None:
+        """Gather a sharded model, so that callbacks may decode."""
+        self._decoding = ExitStack()
+        self._decoding.enter_context(self.unsharded())
+
+    def on_validation_epoch_end(self) -> None:
+        """Shard it again."""
+        self._decoding.close()
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

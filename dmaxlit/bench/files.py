@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.files import write_json
+from dmaxlit.files import staged_file, write_json
 
 __all__ = ["write_results"]
 
@@ -11,4 +11,5 @@ __all__ = ["write_results"]
 def write_results(folder: Path, content: Any, table: str) -> None:
     """Write what a benchmark found: ``results.json`` and ``table.md``."""
     write_json(folder / "results.json", content)
-    (folder / "table.md").write_text(table + "\n")
+    with staged_file(folder / "table.md") as staging:
+        staging.write_text(table + "\n")

@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
-from dmaxlit.backbone.lora import LoraSettings, merged
+from dmaxlit.backbone.lora import LoraSettings, merged_model
 from dmaxlit.checkpoints.atomic_io import damage
-from dmaxlit.checkpoints.sharded import METADATA, check_parts, is_sharded_checkpoint, weights_of_shards
+from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
+from dmaxlit.checkpoints.sharded import check_parts, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
 
@@ -48,7 +49,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     is_folder = is_sharded_checkpoint(path)
     if is_folder:
         check_parts(path)
-        path = path / METADATA
+        path = path / SHARDED_REST_FILE
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
     if zipfile.is_zipfile(path) and (found := damage(path)) is not None:
@@ -88,6 +89,7 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     if told.get("lora") is not None:
         lora = json.loads(told["lora"])
         table = lora.pop("embedding")
-        weights = merged(weights, LoraSettings(**lora), table, SpecialTokens.of(tokenizer).mask_id)
-    model = model_of_weights(config, weights)
+        model = merged_model(config, weights, LoraSettings(**lora), table, SpecialTokens.of(tokenizer).mask_id)
+    else:
+        model = model_of_weights(config, weights)
     write_folder(folder, model, tokenizer, json.loads(told["metadata"]))

@@ -17,11 +17,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
 from dmaxlit.errors import UserError
 
-__all__ = ["METADATA", "check_parts", "is_sharded_checkpoint", "read_shards", "weights_of_shards"]
-
-METADATA = "meta.pt"  # Lightning's name for what is no shard
 _DESCRIPTION = ".metadata"
 _TRUSTED = {
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, (torch.dtype, torch.layout)))},
@@ -70,7 +68,7 @@ class _PlainPlanner(DefaultLoadPlanner):
 
 def is_sharded_checkpoint(path: str | Path) -> bool:
     """Whether it is a folder written by ranks together."""
-    return (Path(path) / METADATA).is_file() and (Path(path) / _DESCRIPTION).is_file()
+    return (Path(path) / SHARDED_REST_FILE).is_file() and (Path(path) / _DESCRIPTION).is_file()
 
 
 def check_parts(path: str | Path) -> None:

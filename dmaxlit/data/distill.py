@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from dmaxlit.data.resumable_jsonl import PartialCorpus, difference
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import place_for_file, read_json, weights_hash, write_json
+from dmaxlit.files import read_json, weights_hash, writable_path, write_json
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
@@ -122,7 +122,7 @@ def distill(
     prompts, examples = _prompts(source, settings)
     settings = replace(settings, max_new_tokens=settings.max_new_tokens or _budget(source))
     identity = _identity(module, source, prompts, settings)
-    output = place_for_file(output)
+    output = writable_path(output)
     if overwrite:
         output.unlink(missing_ok=True)
     if output.exists():

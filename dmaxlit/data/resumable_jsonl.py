@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError
-from dmaxlit.files import place_for_file, read_json, sync, write_json
+from dmaxlit.files import read_json, sync, writable_path, write_json
 
 __all__ = ["PartialCorpus", "Progress", "difference"]
 
@@ -54,7 +54,7 @@ class PartialCorpus:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        output = place_for_file(output)
+        output = writable_path(output)
         self.output = output
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._rows = output.with_name(output.name + ".partial")

@@ -15,7 +15,7 @@ from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import BlockDecoder, Generation, Sampler, Trace
 from dmaxlit.errors import UserError
-from dmaxlit.files import place_for_file, weights_hash
+from dmaxlit.files import weights_hash, writable_path
 from dmaxlit.tasks import Example
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def generate_to_file(
         "prompts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
     }
     _engine(module, settings, 0)  # refuses bad settings before anything is written
-    place = place_for_file(Path(output))
+    place = writable_path(Path(output))
     if place.exists() and not overwrite and not PartialCorpus.record_path(place).exists():
         raise UserError(f"output: {str(output)!r} exists; give another name, or overwrite (--overwrite true)")
     try:

@@ -15,7 +15,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from dmaxlit.checkpoints.sharded import METADATA, is_sharded_checkpoint, read_shards
+from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE, share_among_all
+from dmaxlit.checkpoints.sharded import is_sharded_checkpoint, read_shards
 from dmaxlit.errors import UserError
 from dmaxlit.files import sync, system_error
 
@@ -47,7 +48,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Start the processes; all of them share the model."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        share_among_all(self)
         super().setup_environment()
 
     def save_checkpoint(
@@ -59,7 +60,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             UserError: If a rank cannot write its part, for instance because the disk is full.
         """
         path = Path(self.broadcast(filepath))
-        rest = path / METADATA
+        rest = path / SHARDED_REST_FILE
         try:
             if self.is_global_zero and rest.is_file():
                 rest.unlink()  # until all parts are new, the folder is no checkpoint
@@ -90,7 +91,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             kept: Mapping[str, Any] = {name: get_optimizer_state_dict(module, optimizer)}
             read_shards(dict(kept), path)
             set_optimizer_state_dict(module, optimizer, kept[name], options=StateDictOptions(cpu_offload=True))
-        rest: dict[str, Any] = torch.load(path / METADATA, weights_only=True)
+        rest: dict[str, Any] = torch.load(path / SHARDED_REST_FILE, weights_only=True)
         return rest
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
-from huggingface_hub.serialization._base import parse_size_to_int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from dmaxlit.backbone.transformers_internals import parse_size
 from dmaxlit.errors import UserError
 
 __all__ = [
@@ -172,7 +172,7 @@ def shard_size(text: str) -> int:
         UserError: If it is none.
     """
     try:
-        size = parse_size_to_int(text)
+        size = parse_size(text)
     except (ValueError, IndexError) as error:
         raise UserError(f"max_shard_size: expected a size such as 5GB or 500MB, got {text!r}") from error
     if size < 1:
