@@ -1,6 +1,12 @@
+import json
+import shutil
+
 import pytest
 
+from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.formats.convert import convert
+from dmaxlit.cli.plan import _PlanCLI, scenario_of
+from dmaxlit.cli.training import run_cli
 from tests.backbone.formats.llada2_published import write_published
 
 
@@ -67,3 +73,39 @@ def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, t
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     shown = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
     assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in shown.refusal
+
+
+@pytest.mark.parametrize(
+    ("stored", "max_length", "of_data", "context"),
+    [
+        (None, None, None, 128),  # what the model has positions for
+        (64, None, None, 64),  # the checkpoint's value is the default
+        (64, 96, None, 96),  # a setting goes before it, up or down
+        (64, 48, None, 48),
+        (64, 999, None, 128),  # but never beyond the positions
+        (None, 100, None, 96),  # only whole blocks count
+        (64, None, 40, 32),  # rows may be shorter than the context
+    ],
+)
+def test_plan_and_training_agree_on_the_length_of_a_row(tiny, tmp_path, stored, max_length, of_data, context):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    metadata = json.loads((folder / "dmaxlit.json").read_text()) | ({"max_length": stored} if stored else {})
+    (folder / "dmaxlit.json").write_text(json.dumps(metadata))
+    lines = [f"--model.backbone.pretrained={folder}", "--data.task=chain"]
+    lines += [f"--model.backbone.max_length={max_length}"] if max_length else []
+    lines += [f"--data.max_length={of_data}"] if of_data else []
+    scenario = scenario_of(run_cli("fit", lines, cli=_PlanCLI))
+    denoiser = Denoiser(pretrained=str(folder), max_length=max_length)
+    assert scenario.length == context
+    trained = min(denoiser.max_length, of_data or denoiser.max_length) // denoiser.block_length * denoiser.block_length
+    assert trained == context
+
+
+def test_plan_refuses_the_model_that_training_refuses(dmax, tmp_path, base):
+    config = {"model_type": "mistral", "sliding_window": 32, "hidden_size": 32, "num_hidden_layers": 1}
+    line = f"--config {base} --model.backbone.pretrained null --model.backbone.tokenizer chain"
+    line += f" --model.backbone.config '{json.dumps(config)}'"
+    refusals = [dmax(f"{command} {line}").refusal for command in ("plan", "fit")]
+    assert "the sliding window of mistral" in refusals[0]
+    assert refusals[0] == refusals[1]
