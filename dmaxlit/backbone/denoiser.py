@@ -53,30 +53,31 @@ class Denoiser(nn.Module):
 
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
 
-    An autoregressive checkpoint will do: its tokenizer gets a mask token if it has none, whose embedding starts at the
-    mean of the others (:mod:`dmaxlit.backbone.mask_embedding`). It predicts the next token, and has to learn to predict
-    the masked one by training.
+    An autoregressive checkpoint can be used: its tokenizer gets a mask token if it has none, whose embedding starts at
+    the mean of the others (:mod:`dmaxlit.backbone.mask_embedding`). It predicts the next token, and learns in training
+    to predict the masked one.
 
     Args:
         pretrained: Folder or hub id of a transformers checkpoint, or of a published LLaDA2-MoE or SDAR, which are read
             without their own code; or ``builtin:NAME`` for a model shipped with dmaxlit. Give this or ``config``.
-        config: Settings of a fresh model: ``model_type`` and what else its transformers config takes. The vocabulary
+        config: Settings of a fresh model: ``model_type`` and further fields of its transformers config. The vocabulary
             size and special ids come from the tokenizer.
-        tokenizer: Folder or hub id of the tokenizer, or the name of a built-in task that has its own. Default: the
+        tokenizer: Folder or hub id of the tokenizer, or the name of a built-in task that has one. Default: the
             one stored with ``pretrained``.
-        block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: what the
-            checkpoint was exported with or says (SDAR: 4), else 32.
+        block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: the
+            checkpoint's (SDAR: 4), else 32.
         attn_implementation: ``sdpa``, ``eager``, or ``flex_attention`` for long sequences on a GPU.
         dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
-        max_length: Longest sequence, in tokens; only whole blocks of it count. Default: what the checkpoint was
-            exported with, else the model's number of positions. A sliding window must be at least as long.
-        gradient_checkpointing: Keep only each layer's input for the backward pass and compute the rest again: far less
+        max_length: Longest sequence, in tokens, at most the model's number of positions; only whole blocks of it
+            count. Default: the length stored in the checkpoint, else the number of positions. A sliding window must be
+            at least as long.
+        gradient_checkpointing: Keep only each layer's input for the backward pass and recompute the rest: far less
             memory for a third more work.
-        defer: Read the weights of ``pretrained`` only once the trainer has decided where they go: under FSDP each rank
-            then reads its own part, and none ever holds the whole.
-        mask_token: Text of the token that stands for one not decided yet. Default: the tokenizer's mask token, or
-            ``<|mask|>``, which is added if it is no token yet (but not to a checkpoint that was trained with one).
-        eos_token: Text of the token that ends a response. Default: the tokenizer's, or what config.json says.
+        defer: Read the weights of ``pretrained`` only when the trainer has set up the devices: under FSDP each rank
+            then reads only its shards, and none ever holds the whole model.
+        mask_token: Text of the mask token. Default: the tokenizer's mask token, or ``<|mask|>``, which is added if it
+            is not a token yet (but not to a checkpoint that was trained with one).
+        eos_token: Text of the token that ends a response. Default: the tokenizer's, or the one named in config.json.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Denoiser(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """Longest sequence, in tokens: the model's number of positions or less, rounded down to whole blocks."""
+        """Longest sequence in tokens: the model's number of positions or less, rounded down to whole blocks."""
         return self._limit // self.block_length * self.block_length
 
     @property
@@ -141,16 +142,16 @@ class Denoiser(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.embedding.device
 
     @property
     def embedding(self) -> Tensor:
-        """``[vocab, width]`` input embedding table, as it is stored; see :meth:`embed`."""
+        """``[vocab, width]`` input embedding table as stored, without scaling; see :meth:`embed`."""
         return embedding_table(self.model)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """What the model is fed for token ids ``[...]``, ``[..., width]``: rows of the table, scaled if it does so."""
+        """Embed token ids ``[...]`` as the model does, ``[..., width]``: rows of the table, scaled if it does so."""
         module = self.model.get_input_embeddings()
         embedded: Tensor = module(ids)
         if self.mask_delta is None:
@@ -166,10 +167,11 @@ class Denoiser(nn.Module):
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states of one forward.
+        """Compute the last hidden states of one forward.
 
         Args:
-            allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if a row's queries see the same, or what gives it.
+            allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if all queries of a row see the same, or its
+                source.
             position_ids: ``[B, Q]``.
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
@@ -191,7 +193,7 @@ class Denoiser(nn.Module):
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
             position_ids=position_ids,
-            # It is only about making and returning one; layers that are computed again warn of it.
+            # This only says whether to create and return one; layers that are recomputed warn of it.
             use_cache=cache is not None and not self.model.is_activation_checkpointing,
             **{self._cache_argument: cache},
         )
@@ -199,11 +201,11 @@ class Denoiser(nn.Module):
         return hidden
 
     def compile_training(self) -> None:
-        """From now on compute training views by a compiled :meth:`hidden`; decoding stays as it is."""
+        """Compute training views by a compiled :meth:`hidden` from now on; decoding is not affected."""
         self.compiles_training = True
 
     def training_hidden(self, *inputs: Any, **named: Any) -> Tensor:
-        """:meth:`hidden`, as training views compute it."""
+        """Run :meth:`hidden` as training views do: compiled, if :meth:`compile_training` was called."""
         if self.compiles_training:
             return _compiled(None, None)(self, *inputs, **named)
         return self.hidden(*inputs, **named)
@@ -216,11 +218,11 @@ class Denoiser(nn.Module):
         return partial(_compiled("reduce-overhead" if self.embedding.is_cuda else None, False), self)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
+        """Compute logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
-        logits[..., self.special.mask_id] = -torch.inf  # in place: nobody else has seen them
+        logits[..., self.special.mask_id] = -torch.inf  # in place, since nothing else refers to them
         return logits
 
     def clean_context(self, clean: CleanBatch, doubled: bool = False) -> CleanContext:

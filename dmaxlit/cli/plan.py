@@ -26,13 +26,14 @@ _GIB = 2**30
 _RESERVE = 1.0  # GiB: the CUDA context, and what the allocator cannot use
 _HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [any option of fit]
 
-Say what a configuration of `fit` needs of each GPU's memory, from shapes alone: no weights are read.
+Estimate the memory that a configuration of `fit` needs on each GPU, from shapes alone: no weights are read.
 
   --gpus N          Number of GPUs. Default: the trainer's devices and nodes, if they are numbers, else 1.
-  --gpu_memory GIB  Memory of one; the last line then says whether the run fits, and the exit status is 1 if not.
+  --gpu_memory GIB  Memory of each GPU; the last line then says whether the run fits; the exit status is 1 if not.
 
-The rest is fit's: --model.backbone.gradient_checkpointing true, --data.batch_size 4, ... Rows are taken to be as long
-as --data.max_length or the model's context allows, and all of them response: the figures are what a run needs at most.
+All other options are those of fit: --model.backbone.gradient_checkpointing true, --data.batch_size 4, ... Rows are
+taken to be as long as --data.max_length or the model's context allows, and to be all response, so the figures are
+upper bounds.
 """
 
 
@@ -165,8 +166,10 @@ def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str,
 
 
 def _table(items: list[MemoryItem], scenario: MemoryScenario) -> Table:
-    how = "shared (FSDP2)" if scenario.sharded and scenario.gpus > 1 else "each with its own model"
-    table = Table(title=f"{scenario.model.config.model_type} on {scenario.gpus} GPU{'s' * (scenario.gpus > 1)}, {how}")
+    layout = "shared (FSDP2)" if scenario.sharded and scenario.gpus > 1 else "each with its own model"
+    table = Table(
+        title=f"{scenario.model.config.model_type} on {scenario.gpus} GPU{'s' * (scenario.gpus > 1)}, {layout}"
+    )
     for name, justify in (("each GPU holds", "left"), ("size", "right"), ("when", "left"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for item in items:

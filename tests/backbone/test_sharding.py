@@ -16,7 +16,7 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
-from dmaxlit.checkpoints.sharded import check_parts, is_sharded_checkpoint
+from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint
 from dmaxlit.cli import main as cli
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
@@ -219,10 +219,10 @@ def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(
     part = checkpoint / "__0_0.distcp"
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"may be damaged \(__0_0.distcp: expected \d+ bytes, got \d+\)"):
-        check_parts(checkpoint)
+        check_shards(checkpoint)
     part.unlink()
     with pytest.raises(UserError, match=r"may be damaged \(.*No such file.*__0_0.distcp"):
-        check_parts(checkpoint)
+        check_shards(checkpoint)
 
 
 def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):

@@ -1,4 +1,4 @@
-"""One test for each internal of transformers and huggingface_hub that dmaxlit uses; a failure names what has changed."""
+"""One test for each internal of transformers and huggingface_hub that dmaxlit uses; a failure names what changed."""
 
 import copy
 
