@@ -95,7 +95,7 @@ def load_weight_slices(model: PreTrainedModel, source: Path, files: Sequence[str
         device: Device of the weights.
 
     Returns:
-        Names of weights that are missing or of another shape, sorted.
+        Names of missing weights, and names and shapes of those of another shape, sorted.
     """
     loader, conversions = cast(Any, model), cast(Any, get_model_conversion_mapping(model, None, None))
     config = LoadStateDictConfig(

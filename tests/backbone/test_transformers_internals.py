@@ -122,7 +122,8 @@ def test_the_loader_names_what_is_missing_or_of_another_shape(folder):
     problems = internals.load_weight_slices(
         empty(num_hidden_layers=3, vocab_size=12, layer_types=["full_attention"] * 3), path, files, torch.device("cpu")
     )
-    assert "model.embed_tokens.weight" in problems, f"{VERSION}: mismatched_keys of the loader have changed"
+    misshaped = [problem for problem in problems if problem.startswith("('model.embed_tokens.weight', torch.Size([11")]
+    assert len(misshaped) == 1, f"{VERSION}: mismatched_keys of the loader have changed"
     assert "model.layers.2.mlp.up_proj.weight" in problems, f"{VERSION}: missing_keys of the loader have changed"
 
 
