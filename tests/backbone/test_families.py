@@ -52,9 +52,9 @@ def plain_tokenizer(folder):
     settings["added_tokens"] = [each for each in settings["added_tokens"] if each["id"] < 37]
     settings["model"]["vocab"] = {word: i for word, i in settings["model"]["vocab"].items() if i < 37}
     (folder / "tokenizer.json").write_text(json.dumps(settings))
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    del told["mask_token"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+    del tokenizer_config["mask_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
 
 
 def checkpoint(folder, rows=37, **settings):
@@ -200,7 +200,7 @@ def test_a_row_the_table_has_already_is_used_but_not_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "kept"), [(1e-4, False), (0.5, True)])
-def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, kept):
+def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, trained):
     folder = tmp_path / "ar"
     checkpoint(folder, rows=38, model_type="llama")
     TASKS.get("chain").tokenizer().save_pretrained(folder)  # with the mask token
@@ -209,7 +209,7 @@ def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path
         model.get_input_embeddings().weight[37] *= factor
     model.save_pretrained(folder)
     denoiser = Denoiser(pretrained=str(folder), block_length=8)
-    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == kept
+    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == trained
     assert not is_vanishing(denoiser.model.get_input_embeddings(), 37, 38)
 
 
@@ -219,6 +219,6 @@ def test_rows_are_written_in_the_table_s_type_and_nowhere_else():
     init_mask_embedding(table, [7, 9], 8)
     same = (table.weight == before).all(-1)
     assert same.tolist() == [True] * 7 + [False, True, False]
-    kept = before[:7].double()
-    expected = kept.sum(0) / kept.sum(0).norm() * kept.norm(dim=-1).mean()
+    trained = before[:7].double()
+    expected = trained.sum(0) / trained.sum(0).norm() * trained.norm(dim=-1).mean()
     torch.testing.assert_close(table.weight[9].double(), expected, atol=1e-2, rtol=1e-2)

@@ -11,19 +11,19 @@ from tests.backbone.formats.llada2_published import write_published
 
 
 def test_a_plan_is_printed_with_a_verdict(dmax, base, tiny):
-    shown = dmax("plan --gpu_memory 80 --config", base)
-    assert shown.status == 0, shown.err
+    outcome = dmax("plan --gpu_memory 80 --config", base)
+    assert outcome.status == 0, outcome.err
     for name in ("parameters", "gradients", "optimiser state", "activations", "logits"):
-        assert name in shown.out
-    assert shown.out.splitlines()[-1].startswith("fits: 1.")
-    assert "2 views" in " ".join(shown.out.replace("│", " ").split())
+        assert name in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("fits: 1.")
+    assert "2 views" in " ".join(outcome.out.replace("│", " ").split())
 
 
 def test_what_does_not_fit_says_why_and_fails(dmax, base):
-    shown = dmax("plan --gpus 2 --gpu_memory 0.5 --config", base)
-    assert shown.status == 1
-    assert shown.out.splitlines()[-1].startswith("does not fit: 1.")
-    assert "the largest part is activations" in shown.out
+    outcome = dmax("plan --gpus 2 --gpu_memory 0.5 --config", base)
+    assert outcome.status == 1
+    assert outcome.out.splitlines()[-1].startswith("does not fit: 1.")
+    assert "the largest part is activations" in outcome.out
 
 
 def test_sharing_and_settings_of_fit_count(dmax, base):
@@ -62,17 +62,17 @@ def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path,
     line = (
         f"plan --gpus 8 --config {shipped_configs / 'llada2_mini_oput.yaml'} --config {shipped_configs / 'fsdp.yaml'}"
     )
-    shown = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
-    assert shown[0].status == 0, shown[0].err
-    assert "glm4_moe on 8 GPUs, shared (FSDP2)" in shown[0].out
-    assert shown[0].out == shown[1].out
+    outcome = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
+    assert outcome[0].status == 0, outcome[0].err
+    assert "glm4_moe on 8 GPUs, shared (FSDP2)" in outcome[0].out
+    assert outcome[0].out == outcome[1].out
 
 
 def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    shown = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
-    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in shown.refusal
+    outcome = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
+    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in outcome.refusal
 
 
 @pytest.mark.parametrize(
