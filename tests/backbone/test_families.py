@@ -200,7 +200,7 @@ def test_a_row_the_table_has_already_is_used_but_not_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "kept"), [(1e-4, False), (0.5, True)])
-def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, trained):
+def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, kept):
     folder = tmp_path / "ar"
     checkpoint(folder, rows=38, model_type="llama")
     TASKS.get("chain").tokenizer().save_pretrained(folder)  # with the mask token
@@ -209,7 +209,7 @@ def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path
         model.get_input_embeddings().weight[37] *= factor
     model.save_pretrained(folder)
     denoiser = Denoiser(pretrained=str(folder), block_length=8)
-    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == trained
+    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == kept
     assert not is_vanishing(denoiser.model.get_input_embeddings(), 37, 38)
 
 
