@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,31 +21,13 @@ from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sharding import full_state_dict, load_shards
 from dmaxlit.backbone.source import BackboneSource
-from dmaxlit.backbone.training_forward import CleanContext, clean_context, denoise
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, embedding_scale
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import CleanBatch, SoftTokens, SpecialTokens
+from dmaxlit.tokens import SpecialTokens
 
-__all__ = ["CleanContext", "Denoiser", "OutputHead"]
+__all__ = ["Denoiser"]
 
 _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
-
-
-class OutputHead:
-    """A denoiser's logits, and what they depend on; see :class:`dmaxlit.training.chunked_logits.Head`."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self.vocab_size = denoiser.vocab_size
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
-        return self._denoiser.logits(hidden)
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Those of the output layer."""
-        layer: nn.Module = self._denoiser.model.get_output_embeddings()
-        return layer.parameters()
 
 
 class Denoiser(nn.Module):
@@ -224,27 +206,6 @@ class Denoiser(nn.Module):
             logits = self._logit_transform(logits)
         logits[..., self.special.mask_id] = -torch.inf  # in place, since nothing else refers to them
         return logits
-
-    def clean_context(self, clean: CleanBatch, doubled: bool = False) -> CleanContext:
-        """Run the clean half once, so that views can attend to it.
-
-        Args:
-            clean: The clean batch.
-            doubled: Skip that, and run each view together with its clean copy instead: the reference form. Chosen
-                without being asked for where layers that are computed again cannot have a cache
-                (:mod:`dmaxlit.backbone.activation_checkpointing`).
-        """
-        return clean_context(self, clean, doubled)
-
-    def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
-        """Hidden states of a corrupted view, ``[B, L, width]``; they are meaningful in blocks with response tokens.
-
-        Args:
-            view: ``[B, L]`` token ids of the view.
-            context: The clean batch it belongs to.
-            soft: Mixtures of tokens that are fed at some of its positions.
-        """
-        return denoise(self, view, context, soft)
 
     # ---- weights ----------------------------------------------------------------------------------------------------
 

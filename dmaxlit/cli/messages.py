@@ -1,10 +1,11 @@
 """From an exception of the parser to one line that a person can act on."""
 
-import inspect
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
+
+from jsonargparse import ArgumentParser
 
 from dmaxlit.errors import UserError
 
@@ -79,8 +80,10 @@ def _reason(messages: list[str], known: list[str]) -> str:
 
 def _of_class(path: str, option: str) -> str:
     module, _, name = path.rpartition(".")
-    options = inspect.signature(getattr(import_module(module), name)).parameters
-    known = [each for each in options if each not in _GIVEN]
+    # As the parser sees them: with the options that a constructor passes on to that of its base class.
+    parser = ArgumentParser(exit_on_error=False)
+    options = parser.add_class_arguments(getattr(import_module(module), name), "options", fail_untyped=False)
+    known = [key for key in (argument.partition(".")[2] for argument in options) if key not in _GIVEN]
     return f" of {name}{closest(option, known)}; known: {', '.join(known)}"
 
 

@@ -216,7 +216,7 @@ def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
     if keys != queries:
         cache = clean = CleanCache()
         run(queries)()
-        cache = clean.shown()
+        cache = clean.view_cache()
     return saved_bytes(run(keys), model.parameters())
 
 
