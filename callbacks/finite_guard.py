@@ -7,11 +7,12 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from dmaxlit.backbone.sharding import local_tensor
 from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
-from dmaxlit.training.sharded_module import local_gradients, local_tensor
+from dmaxlit.training.sharded_module import local_gradients
 
 __all__ = ["FiniteGuard"]
 

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent, whatever happens while they are written."""
+"""Files and folders that are complete or absent, whatever happens while they are written."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,19 @@ from safetensors import SafetensorError
 
 from dmaxlit.errors import UserError
 
-__all__ = ["place_for_file", "read_json", "staged", "sync", "system_error", "weights_hash", "write_json"]
+_UNFINISHED = ".unfinished"
+
+
+# ---- folders --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def staged(folder: Path, argument: str) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its place, and its name, when the context ends without an error.
+    """Yield a temporary folder that replaces ``folder`` when the context ends without an error.
 
     Args:
-        folder: Where; what is there is replaced.
-        argument: What the user calls it.
+        folder: Folder to write; an existing one is replaced.
+        argument: The user's name for it, for messages.
 
     Raises:
         UserError: If it cannot be written, for instance because the disk is full.
@@ -35,7 +38,7 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield staging
-        staging.chmod(0o755)  # a temporary folder, and weights written into it, begin as their owner's alone
+        staging.chmod(0o755)  # a temporary folder, and weights written into it, are at first readable only by the owner
         for path in staging.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         if folder.exists():
@@ -50,16 +53,67 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         raise
 
 
-def _replace(folder: Path, by: Path) -> None:
+def _replace(folder: Path, staging: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.rename(old / folder.name)
     try:
-        by.rename(folder)
+        staging.rename(folder)
     except BaseException:
         (old / folder.name).rename(folder)
         old.rmdir()
         raise
-    shutil.rmtree(old, ignore_errors=True)  # the new one is in place
+    shutil.rmtree(old, ignore_errors=True)  # the new folder is complete
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path next to ``path``; when the context ends without an error, the file there replaces it.
+
+    The bytes are forced to the disk before the file gets its name, so a file under that name is complete even after a
+    crash of the machine. After an error the old file is still there.
+
+    Args:
+        path: File to write; its folder is made if necessary.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        yield staging
+        handle = os.open(staging, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        staging.replace(path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed in :func:`staged_file`."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def writable_path(output: Path) -> Path:
+    """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
+
+    Raises:
+        UserError: If it exists and is not a file.
+    """
+    if output.is_dir():
+        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
+    if output.exists() and not output.is_file():
+        raise UserError(f"output: expected a file to write, got {str(output)!r}, which is a device or a pipe")
+    return output.resolve() if output.is_symlink() else output
 
 
 def sync(path: Path) -> None:
@@ -73,31 +127,21 @@ def sync(path: Path) -> None:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's own error, if it is behind another."""
+    """Return the operating system's error behind another, or None."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
     return cause
 
 
-def place_for_file(output: Path) -> Path:
-    """Where to write a file, which then takes its place in one step: a link's target instead of the link.
-
-    Raises:
-        UserError: If something stands there that is no file.
-    """
-    if output.is_dir():
-        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
-    if output.exists() and not output.is_file():
-        raise UserError(f"output: expected a file to write, got {str(output)!r}, which is a device or a pipe")
-    return output.resolve() if output.is_symlink() else output
+# ---- content --------------------------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: If the file holds none.
+        UserError: If the file cannot be read, or holds something else.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -109,18 +153,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one step: at any moment either the old or the new content is there."""
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    sync(path.parent)
+    """Write a JSON file in one step: at any moment it holds either the old or the new content.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with staged_file(path) as staging:
+        staging.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def weights_hash(module: Any) -> str:
-    """SHA-256 over names, types, shapes and bytes of the model's weights; the same on every device."""
+    """Return the SHA-256 of names, types, shapes and bytes of the model's weights; the same on every device."""
     digest = hashlib.sha256()
     for name, value in sorted(module.backbone.model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -18,14 +18,14 @@ def load(
     attn_implementation: str = "sdpa",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> DMaxModule:
-    """A trained model in eval mode, ready to ``generate``.
+    """Load a trained model in eval mode, ready to ``generate``.
 
     Args:
         path: A folder written by ``export`` (or any transformers checkpoint), ``builtin:NAME`` for a shipped model, a
             hub id, or a ``.ckpt`` file written by ``fit``.
-        device: Where to put it.
+        device: Device of the model.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
-        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; responses may differ from float32's.
 
     Raises:
         UserError: If there is no such model, or it is damaged.

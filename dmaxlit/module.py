@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
+from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import check_choice
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
@@ -26,14 +29,14 @@ from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
-from dmaxlit.training.sharded_module import Shareable, local_gradients
+from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
 
 # Losses are sums over tokens, divided by the global count only before the update. Until then this unit keeps them
 # small enough for half precision.
 _UNIT = 1024.0
 
 
-class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
+class DMaxModule(GenerationMixin, L.LightningModule):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -73,7 +76,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
-        stored_task = backbone.metadata.get("task") or {}
+        stored_task = backbone.source_metadata.get("task") or {}
         self.task_name: str | None = stored_task.get("name")
         self.task_options: dict[str, Any] = stored_task.get("options", {})
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
@@ -114,7 +117,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         Args:
             folder: The folder; an earlier export there is replaced.
         """
-        self.backbone.save(Path(folder), self.metadata(), self._trainer is None or self.trainer.is_global_zero)
+        self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +157,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
     def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
         """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch."""
         epoch, world, rank = self._trainer_step("current_epoch"), 1, 0
-        if self._trainer is not None:
+        if is_attached(self):
             world, rank = self.trainer.world_size, self.trainer.global_rank
         rows = clean.ids.shape[0]
         keys: list[object] = [(epoch, index) for index in batch["index"].tolist()]
@@ -207,7 +210,29 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
                 self.log(f"train/{name}", value, batch_size=max(int(weight), 1))
 
     def _trainer_step(self, name: str) -> int:
-        return 0 if self._trainer is None else int(getattr(self.trainer, name))
+        return int(getattr(self.trainer, name)) if is_attached(self) else 0
+
+    # ---- sharding ---------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shard the model if the strategy does, and read its weights if that was deferred."""
+        prepare_backbone(self, self.backbone)
+
+    def unsharded(self) -> AbstractContextManager[None]:
+        """Return a context in which ranks may decode independently, also a sharded model; every rank must enter it."""
+        return unsharded(self.backbone)
+
+    def on_validation_epoch_start(self) -> None:
+        """Gather a sharded model, so that callbacks may decode."""
+        self._decoding = ExitStack()
+        self._decoding.enter_context(self.unsharded())
+
+    def on_validation_epoch_end(self) -> None:
+        """Shard it again."""
+        self._decoding.close()
+
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -65,8 +65,8 @@ def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, 
     if trainer.is_global_zero:
         torch.save({name: weight.clone() for name, weight in weights.items()}, Path(folder) / "weights.pt")
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        told = {"logged": logged, "share": getattr(share, "elements", None)}
-        (Path(folder) / "told.json").write_text(json.dumps(told))
+        report = {"logged": logged, "share": getattr(share, "elements", None)}
+        (Path(folder) / "told.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dmaxlit import DMaxModule, UserError
-from dmaxlit.files import staged
+from dmaxlit.files import remove_unfinished, staged, staged_file, writable_path
 from tests.conftest import limited_files, make_denoiser
 
 
@@ -88,3 +88,49 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="output: cannot write"), staged(tmp_path / "x" / "m", "output"):
         pass
+
+
+def test_a_file_is_replaced_only_by_a_complete_one(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("one", "two"):
+        with staged_file(path) as staging:
+            staging.write_text(text)
+            assert names(path.parent) == sorted([staging.name, *(["a.txt"] if text == "two" else [])])
+        assert path.read_text() == text
+        assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_after_an_error_the_old_file_is_alone(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with staged_file(path) as staging:
+            staging.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_an_abandoned_staging_file_is_removed_and_no_other(tmp_path):
+    with staged_file(tmp_path / "a.txt") as staging:
+        staging.write_text("new")
+    staging.write_text("of a process that was killed")
+    (tmp_path / "unfinished").write_text("mine")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["a.txt", "unfinished"]
+
+
+def test_a_link_is_written_through_and_what_is_no_file_is_refused(tmp_path):
+    (tmp_path / "target").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert writable_path(tmp_path / "link") == tmp_path / "target"
+    assert writable_path(tmp_path / "none") == tmp_path / "none"
+    with pytest.raises(UserError, match="expected a file to write, got the folder"):
+        writable_path(tmp_path)
+    with pytest.raises(UserError, match="which is a device or a pipe"):
+        writable_path(Path("/dev/null"))

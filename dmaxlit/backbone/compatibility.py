@@ -1,4 +1,4 @@
-"""What a model must be like for masks, embeddings and logits to be exact; any other is refused with the reason."""
+"""Requirements on a model for masks, embeddings and logits to be exact; any other is refused with the reason."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dmaxlit.errors import UserError
 
-__all__ = ["logit_transform", "refuse_unsupported"]
-
 _LOGIT_TRANSFORMS = ("logits_scaling", "logit_scale")
 
 
 def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) -> None:
-    """Refuse a model that our masks, embeddings or logits would get silently wrong.
+    """Refuse a model for which masks, embeddings or logits would be silently wrong.
 
     Args:
         model: The model, with or without weights.
@@ -22,7 +20,7 @@ def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) 
         attention: ``sdpa``, ``eager`` or ``flex_attention``.
 
     Raises:
-        UserError: If so; the message gives the reason.
+        UserError: With the reason.
     """
     config = model.config
     name = config.model_type
@@ -53,7 +51,7 @@ def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) 
 
 
 def _window(config: PretrainedConfig) -> int | None:
-    """Tokens that the layer with the narrowest view attends to; None if all see everything."""
+    """Return the number of tokens that the layer with the narrowest window attends to; None if no layer has one."""
     window: int | None = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
@@ -62,6 +60,6 @@ def _window(config: PretrainedConfig) -> int | None:
 
 
 def logit_transform(config: Any) -> Callable[[Tensor], Tensor] | None:
-    """What the model does to its logits after the output embedding: Gemma 2 caps them softly, most do nothing."""
+    """Return what the model applies to its logits after the output embedding, if anything: Gemma 2 caps them softly."""
     cap: float | None = getattr(config, "final_logit_softcapping", None)
     return None if cap is None else lambda logits: cap * (logits / cap).tanh()

@@ -6,17 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["keep_routers_in_float32"]
-
 
 def keep_routers_in_float32(model: nn.Module) -> None:
-    """Let routers that compute in float32 (those with a bias on their scores) do so under autocast as well.
+    """Let routers that compute in float32 (those with a bias on their scores) do so under autocast too.
 
-    Their code casts to float32 and then calls a linear layer, which autocast takes back to 16 bits: close scores would
-    then choose other experts in training than in decoding.
+    Their code casts to float32 and then calls a linear layer, which autocast casts back to 16 bits. With close scores,
+    training would then choose other experts than decoding.
 
     Args:
-        model: Changed in place; its weights and their names are not.
+        model: Model whose routers' forwards are replaced; weights and their names do not change.
     """
     for module in model.modules():
         if hasattr(module, "e_score_correction_bias"):

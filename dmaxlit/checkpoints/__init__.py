@@ -1,1 +1,1 @@
-"""Checkpoints of a run: files that are complete or absent, the folder that holds them, and what resuming needs."""
+"""Checkpoints of a run: files that are complete or absent, the folder that holds them, and the state for resuming."""

@@ -1,7 +1,6 @@
-"""Checkpoint files that are whole or absent, whatever happens while they are written."""
+"""Checkpoint files that are complete or absent, whatever happens while they are written."""
 
 import contextlib
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,19 +10,15 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from dmaxlit.errors import UserError
-from dmaxlit.files import sync, system_error
-
-__all__ = ["AtomicCheckpointIO", "damage", "remove_unfinished"]
-
-_UNFINISHED = ".unfinished"
+from dmaxlit.files import staged_file, system_error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, forces it to the disk, and renames it.
+    """Writes a checkpoint next to its destination, forces it to the disk, and renames it.
 
-    So a checkpoint under its name is whole, also after a crash of the machine; one that could not be written leaves
-    what was there before. (Lightning's own goes through the system's folder for temporary files and memory, and is not
-    forced to the disk.) Remote paths are left to Lightning.
+    A checkpoint under its name is therefore complete, even after a crash of the machine, and a failed write leaves the
+    old one. (Lightning's own IO goes through memory and the system's temporary folder, and does not force the file to
+    the disk.) Remote paths are left to Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -36,20 +31,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file, _told_by_the_system():
+            with staged_file(path) as staging, staging.open("wb") as file, _raising_system_errors():
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            sync(path.parent)
         except OSError as error:
             raise UserError(f"checkpoint: cannot write {str(path)!r} ({error.strerror or error})") from error
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,
@@ -62,33 +48,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: If it is damaged.
         """
-        if Path(path).is_file() and (found := damage(path)) is not None:
-            raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({found})")
+        if Path(path).is_file() and (reason := damage(path)) is not None:
+            raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})")
         return super().load_checkpoint(path, map_location, weights_only)
 
 
 def damage(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file, or None: the checksum of every tensor in it is compared.
+    """Return what is wrong with a checkpoint file, or None; the checksum of every tensor in it is verified.
 
     ``torch.load`` notices a truncated file, but not a changed byte.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
+            member = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         return str(error).strip().partition("\n")[0]
-    return None if wrong is None else f"wrong checksum of {wrong}"
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what earlier processes were killed over."""
-    for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+    return None if member is None else f"wrong checksum of {member}"
 
 
 @contextlib.contextmanager
-def _told_by_the_system() -> Iterator[None]:
-    """The system's own error where torch, closing its archive after one, raises another."""
+def _raising_system_errors() -> Iterator[None]:
+    """Raise the system's error where torch, closing its archive after one, raises another."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Lightning checkpoints that stand alone: with the model's config, its tokenizer and our metadata inside, as text."""
+"""Self-contained Lightning checkpoints, which include the model's config, its tokenizer and our metadata as text."""
 
 import json
 import pickle
@@ -13,17 +13,16 @@ from transformers import AutoConfig, AutoTokenizer
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
-from dmaxlit.backbone.lora import LoraSettings, merged
+from dmaxlit.backbone.lora import LoraSettings, merged_model
 from dmaxlit.checkpoints.atomic_io import damage
-from dmaxlit.checkpoints.sharded import METADATA, check_parts, is_sharded_checkpoint, weights_of_shards
+from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
+from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
 
-__all__ = ["checkpoint_metadata", "checkpoint_to_folder", "read_checkpoint"]
-
 
 def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint needs beside the weights to be loaded by itself; texts only."""
+    """Return what a checkpoint needs, in addition to the weights, to be loaded by itself; texts only."""
     with tempfile.TemporaryDirectory() as folder:
         backbone.tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.is_file()}
@@ -37,9 +36,9 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """The content of a Lightning checkpoint of ours. Read with ``weights_only``: nothing in it is executed.
+    """Read a Lightning checkpoint of ours with ``weights_only``: nothing in it is executed.
 
-    A folder that ranks have written together has its weights elsewhere: then ``state_dict`` is empty.
+    A sharded checkpoint has its weights in other files; ``state_dict`` is then empty.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
@@ -47,12 +46,12 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint)
     is_folder = is_sharded_checkpoint(path)
     if is_folder:
-        check_parts(path)
-        path = path / METADATA
+        check_shards(path)
+        path = path / SHARDED_REST_FILE
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
-    if zipfile.is_zipfile(path) and (found := damage(path)) is not None:
-        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it is damaged ({found})")
+    if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
+        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it is damaged ({reason})")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
@@ -69,25 +68,26 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     """Write the model of a Lightning checkpoint as a model folder.
 
     Args:
-        checkpoint: A ``.ckpt`` file, or folder of parts, written by ``fit``.
-        folder: Where to write.
+        checkpoint: A ``.ckpt`` file, or sharded checkpoint, written by ``fit``.
+        folder: Folder to write.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
     content = read_checkpoint(checkpoint)
-    told = content["dmaxlit"]
-    settings = json.loads(told["config"])
+    payload = content["dmaxlit"]
+    settings = json.loads(payload["config"])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else content["state_dict"]
     weights = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in stored.items()}
     with tempfile.TemporaryDirectory() as source:
-        for name, text in told["tokenizer"].items():
+        for name, text in payload["tokenizer"].items():
             (Path(source) / Path(name).name).write_text(text)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    if told.get("lora") is not None:
-        lora = json.loads(told["lora"])
-        table = lora.pop("embedding")
-        weights = merged(weights, LoraSettings(**lora), table, SpecialTokens.of(tokenizer).mask_id)
-    model = model_of_weights(config, weights)
-    write_folder(folder, model, tokenizer, json.loads(told["metadata"]))
+    if payload.get("lora") is not None:
+        lora = json.loads(payload["lora"])
+        embedding_name = lora.pop("embedding")
+        model = merged_model(config, weights, LoraSettings(**lora), embedding_name, SpecialTokens.of(tokenizer).mask_id)
+    else:
+        model = model_of_weights(config, weights)
+    write_folder(folder, model, tokenizer, json.loads(payload["metadata"]))

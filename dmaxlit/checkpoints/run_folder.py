@@ -9,12 +9,10 @@ from typing import Any
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.files import sync
 
-__all__ = ["RunFolder"]
-
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of files, and what becomes of them.
+    """The file names in that folder, and the steps by which one checkpoint replaces another.
 
     Args:
         path: The folder.
@@ -29,34 +27,34 @@ class RunFolder:
 
     @property
     def previous(self) -> Path:
-        """The one before it."""
+        """The checkpoint before the last."""
         return self.path / "previous.ckpt"
 
     @property
     def next(self) -> Path:
-        """One that was written, and has yet to become the last."""
+        """A complete checkpoint that has yet to become the last."""
         return self.path / ".next.ckpt"
 
     def candidates(self) -> list[Path]:
-        """The checkpoints there are, files or folders of parts, the newest first."""
-        found = (self.next, self.last, self.previous)
-        return [path for path in found if path.is_file() or is_sharded_checkpoint(path)]
+        """Return the existing checkpoints, files or sharded, newest first."""
+        paths = (self.next, self.last, self.previous)
+        return [path for path in paths if path.is_file() or is_sharded_checkpoint(path)]
 
     def discard_next(self) -> None:
-        """Clear away a checkpoint that was not gone on from, whole or not: a folder would be written into."""
+        """Remove a checkpoint that was not resumed from, complete or not: a folder would be written into."""
         _remove(self.next)
 
-    def promote(self, came_from: Path | None) -> None:
+    def promote(self, origin: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
 
         Args:
-            came_from: The checkpoint this run wrote last, or goes on from. None: it is new, and what is there is of an
-                old run. The previous one: the last one is damaged.
+            origin: The checkpoint that this run wrote last, or resumed from. None: the run is new, and existing
+                checkpoints belong to an old one. The previous one: the last one is damaged.
         """
-        if came_from is None:
+        if origin is None:
             _remove(self.previous)
             self._finished.unlink(missing_ok=True)
-        elif self.last.exists() and came_from != self.previous:
+        elif self.last.exists() and origin != self.previous:
             _move(self.last, self.previous)
         _move(self.next, self.last)
         sync(self.path)
@@ -65,25 +63,25 @@ class RunFolder:
     def _finished(self) -> Path:
         return self.path / "finished.json"
 
-    def finish(self, told: dict[str, Any]) -> None:
-        """Note that a run is finished.
+    def finish(self, record: dict[str, Any]) -> None:
+        """Record that a run is finished.
 
         Args:
-            told: At which step, and why there.
+            record: The step, and the limits that ended the run.
         """
-        self._finished.write_text(json.dumps(told) + "\n")
+        self._finished.write_text(json.dumps(record) + "\n")
 
     def finished(self) -> dict[str, Any] | None:
-        """What was noted, or None."""
+        """Return the record of :meth:`finish`, or None."""
         try:
-            told = json.loads(self._finished.read_text())
+            record = json.loads(self._finished.read_text())
         except (OSError, ValueError):
             return None
-        return told if isinstance(told, dict) else None
+        return record if isinstance(record, dict) else None
 
 
 def _move(source: Path, dest: Path) -> None:
-    """Rename a checkpoint. A file takes another's place at once; a folder cannot, but the run's other one is whole."""
+    """Rename a checkpoint; a file replaces another in one step, a folder cannot, but then another one is complete."""
     if source.is_dir() or dest.is_dir():
         _remove(dest)
     source.replace(dest)

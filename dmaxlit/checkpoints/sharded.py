@@ -1,7 +1,7 @@
-"""Folders to which each rank has written its part of a checkpoint, read without executing anything in them.
+"""Sharded checkpoints, folders to which each rank wrote its shards, read without executing anything in them.
 
-``torch.distributed.checkpoint`` describes the parts in a pickle, ``.metadata``, and pickles values that are no tensors.
-Both are read here with unpicklers that know plain data and the description's own classes alone.
+``torch.distributed.checkpoint`` describes the shards in a pickle, ``.metadata``, and pickles values that are not
+tensors. Both are read here with unpicklers that know only plain data and the classes of the description.
 """
 
 import pickle
@@ -17,11 +17,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
 from dmaxlit.errors import UserError
 
-__all__ = ["METADATA", "check_parts", "is_sharded_checkpoint", "read_shards", "weights_of_shards"]
-
-METADATA = "meta.pt"  # Lightning's name for what is no shard
 _DESCRIPTION = ".metadata"
 _TRUSTED = {
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, (torch.dtype, torch.layout)))},
@@ -43,7 +41,7 @@ _TRUSTED = {
 }
 
 
-# What a damaged file makes the readers raise.
+# Errors that the readers raise for a damaged file.
 _UNREADABLE = (
     *(OSError, EOFError, pickle.UnpicklingError, RuntimeError),
     *(AttributeError, IndexError, KeyError, TypeError, ValueError),
@@ -58,7 +56,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _PlainPlanner(DefaultLoadPlanner):
-    """Reads values that are no tensors, such as learning rates, as plain data."""
+    """Reads values that are not tensors, such as learning rates, as plain data."""
 
     def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
         plain = torch.load(value, weights_only=True)
@@ -69,45 +67,46 @@ class _PlainPlanner(DefaultLoadPlanner):
 
 
 def is_sharded_checkpoint(path: str | Path) -> bool:
-    """Whether it is a folder written by ranks together."""
-    return (Path(path) / METADATA).is_file() and (Path(path) / _DESCRIPTION).is_file()
+    """Return whether a path is a sharded checkpoint."""
+    return (Path(path) / SHARDED_REST_FILE).is_file() and (Path(path) / _DESCRIPTION).is_file()
 
 
-def check_parts(path: str | Path) -> None:
-    """Compare the parts' files with the description, by name and length; none is read.
+def check_shards(path: str | Path) -> None:
+    """Compare the files of shards with the description, by name and length; none is read.
 
     Raises:
-        UserError: If one is missing or too short.
+        UserError: If a file is missing or too short.
     """
     needed: dict[str, int] = {}
     try:
-        for told in _description(path).storage_data.values():
-            needed[told.relative_path] = max(needed.get(told.relative_path, 0), told.offset + told.length)
-        found = {name: (Path(path) / name).stat().st_size for name in needed}
+        for storage in _description(path).storage_data.values():
+            end = storage.offset + storage.length
+            needed[storage.relative_path] = max(needed.get(storage.relative_path, 0), end)
+        sizes = {name: (Path(path) / name).stat().st_size for name in needed}
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
     for name, length in needed.items():
-        if found[name] < length:
-            raise _damaged(path, f"{name}: expected {length} bytes, got {found[name]}")
+        if sizes[name] < length:
+            raise _damaged(path, f"{name}: expected {length} bytes, got {sizes[name]}")
 
 
 def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) -> None:
-    """Fill the tensors of ``state``, each rank its part of those that are sharded.
+    """Fill the tensors of ``state``; each rank reads its shards of those that are sharded.
 
     Args:
         state: Nested dictionaries; tensors are filled in place, other values replaced.
-        path: The folder.
-        alone: Read in this process alone, even if there are others.
+        path: The checkpoint.
+        alone: Read in this process only, even if there are others.
 
     Raises:
         UserError: If it is damaged, lacks a tensor, or names anything but tensors and plain data.
     """
     try:
         _description(path)
-        with warnings.catch_warnings():  # it warns of reading in one process, which is what `alone` asks for
+        with warnings.catch_warnings():  # it warns of reading in one process, which `alone` intends
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             load(state, storage_reader=FileSystemReader(path), planner=_PlainPlanner(), no_dist=alone)
-    except CheckpointException as error:  # what went wrong on some rank, with its traceback
+    except CheckpointException as error:  # the errors of all ranks, with tracebacks
         first = next(iter(error.failures.values()))[0]
         raise _damaged(path, first) from error
     except _UNREADABLE as error:
@@ -115,17 +114,17 @@ def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) ->
 
 
 def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
-    """All weights, whole, by the names they have in the module.
+    """Read all weights in full, by their names in the module.
 
     Raises:
-        UserError: If the folder is damaged.
+        UserError: If the checkpoint is damaged.
     """
     prefix = "state_dict."
     try:
-        export_metadata = _description(path).state_dict_metadata
+        tensors = _description(path).state_dict_metadata
         weights = {
-            name.removeprefix(prefix): torch.empty(told.size, dtype=told.properties.dtype)
-            for name, told in export_metadata.items()
+            name.removeprefix(prefix): torch.empty(tensor.size, dtype=tensor.properties.dtype)
+            for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
     except _UNREADABLE as error:

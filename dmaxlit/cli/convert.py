@@ -6,11 +6,9 @@ from typing import Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 
-__all__ = ["convert", "run"]
-
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run the command."""
     parser = make_parser(command, convert, skip=["source", "dest"])
     parser.add_argument("source", help="Checkpoint to convert: a folder, hub id, or .ckpt file that fit wrote.")
     parser.add_argument("dest", help="Folder to write; it must not exist.")
@@ -27,18 +25,18 @@ def convert(
 ) -> None:
     """Rewrite a LLaDA2-MoE checkpoint in the form of transformers (Glm4Moe), or such a model in its published form.
 
-    Weights are copied bit by bit, one output shard at a time; configuration, tokenizer and further files go along. The
-    way there and back gives the same tensors, names, types and fields. No remote code is run.
+    Weights are copied bit by bit, one output shard at a time, together with configuration, tokenizer and further files.
+    Converting there and back gives the same tensors, names, types and fields. No remote code is run.
 
     Args:
         source: Checkpoint to convert: a folder, hub id, or .ckpt file that fit wrote.
         dest: Folder to write; it must not exist.
         to: Form to write: transformers, or llada2 as published. Default: the one that the source is not in.
-        max_shard_size: Largest file, as 5GB. Twice that much memory is enough.
-        dtype: Type to write the weights in. Default: as they are stored. The router's bias always keeps its type.
+        max_shard_size: Largest file, such as 5GB. Twice that much memory is enough.
+        dtype: Type to write the weights in. Default: their stored type. The router's bias always keeps its type.
         like: Published checkpoint, a folder or hub id, whose other files (tokenizer, modelling code, generation
-            settings) take the place of the source's: what a model exported after training needs to be served by the
-            published engine.
+            settings) replace the source's. A model exported after training needs them to be served by the published
+            engine.
     """
     from dmaxlit.backbone.formats.convert import convert as convert_checkpoint
     from dmaxlit.backbone.formats.convert import refuse_existing
@@ -58,5 +56,5 @@ def convert(
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the closest one above it that there is."""
+    """Return the folder, or the closest existing one above it."""
     return folder if folder.is_dir() else _existing(folder.parent)

@@ -2,11 +2,9 @@
 
 from dmaxlit.cli.arguments import call, load_model, make_parser
 
-__all__ = ["export", "run"]
-
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run the command."""
     call(make_parser(command, export), export, args)
 
 
@@ -16,7 +14,7 @@ def export(checkpoint: str, output: str) -> None:
     The folder holds safetensors, the config, the tokenizer, and dmaxlit.json with the block length and the task.
 
     Args:
-        checkpoint: A .ckpt file that fit wrote; also a folder, hub id or builtin:NAME, of which it makes a copy.
+        checkpoint: A .ckpt file that fit wrote; also a folder, hub id or builtin:NAME, which is copied.
         output: Folder to write; an earlier export there is replaced.
     """
     load_model(checkpoint, "cpu").export(output)

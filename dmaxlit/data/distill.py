@@ -18,7 +18,7 @@ from dmaxlit.data.resumable_jsonl import (
     prompts_hash,
 )
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
-from dmaxlit.files import place_for_file, read_json, write_json
+from dmaxlit.files import read_json, writable_path, write_json
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
@@ -121,7 +121,7 @@ def distill(
     prompts, examples = _prompts(source, settings)
     settings = replace(settings, max_new_tokens=settings.max_new_tokens or _budget(source))
     identity = _identity(module, source, prompts, settings)
-    output = place_for_file(output)
+    output = writable_path(output)
     if overwrite:
         output.unlink(missing_ok=True)
     if output.exists():

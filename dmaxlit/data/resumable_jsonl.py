@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 
 from dmaxlit.errors import UserError
-from dmaxlit.files import place_for_file, read_json, sync, weights_hash, write_json
+from dmaxlit.files import read_json, sync, weights_hash, writable_path, write_json
 
 _CHUNK_BATCHES = 4  # batches between two records of progress; within a chunk, prompts take over finished rows
 
@@ -58,7 +58,7 @@ class PartialCorpus:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        output = place_for_file(output)
+        output = writable_path(output)
         self.output = output
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._rows = output.with_name(output.name + ".partial")

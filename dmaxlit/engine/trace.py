@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.errors import UserError
+from dmaxlit.files import staged_file
 
 __all__ = ["RowTrace", "TokenState", "Trace"]
 
@@ -138,16 +138,12 @@ class Trace:
             {name: torch.cat([getattr(row, name) for row in rows]) for name in ("start", *_DTYPES)} if rows else {}
         )
         header = {"index": order, "forwards": [len(r.start) for r in rows], "tokens": [r.num_tokens for r in rows]}
-        staging = path.with_name(path.name + ".tmp")
         if path.exists() and not path.is_file():
             raise UserError(f"trace: expected a file to write, got {str(path)!r}, which is none")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, staging, metadata={"format": _FORMAT, "rows": json.dumps(header)})
-            staging.replace(path)
+            with staged_file(path) as staging:
+                save_file(tensors, staging, metadata={"format": _FORMAT, "rows": json.dumps(header)})
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                staging.unlink()
             raise UserError(f"trace: cannot write {str(path)!r} ({error})") from error
 
     @classmethod

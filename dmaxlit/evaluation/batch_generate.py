@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, generate_rows, model_identity, prompts_hash
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import UserError
-from dmaxlit.files import place_for_file
+from dmaxlit.files import writable_path
 from dmaxlit.tasks import Example
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def generate_to_file(
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
     settings.make_engine(module.backbone)  # refuses bad settings before anything is written
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    path = place_for_file(Path(output))
+    path = writable_path(Path(output))
     if path.exists() and not overwrite and not PartialCorpus.record_path(path).exists():
         raise UserError(f"output: {str(output)!r} exists; give another name, or overwrite (--overwrite true)")
 

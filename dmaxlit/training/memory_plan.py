@@ -1,4 +1,4 @@
-"""What a training run needs of each GPU's memory, from shapes alone: nothing is loaded."""
+"""Estimate the memory that a training run needs on each GPU, from shapes alone: no weights are loaded."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -10,34 +10,32 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
 from transformers import Cache, PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dmaxlit.backbone.activation_checkpointing import supports_cache_under_checkpointing
 from dmaxlit.backbone.attention import to_model_mask
-from dmaxlit.backbone.transformers_internals import cache_argument
+from dmaxlit.backbone.cache import CleanCache
+from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, decoder_layers, use_attention
 from dmaxlit.training.chunked_logits import chunk_size
-
-__all__ = ["MemoryItem", "MemoryScenario", "bytes_of", "optimizer_bytes", "plan", "saved_bytes"]
 
 _FUSED = "dmaxlit_plan"
 
 
 @dataclass(frozen=True)
 class MemoryScenario:
-    """What is to be trained, and how.
+    """A training run, as far as its memory is concerned.
 
     Args:
-        model: The model on the meta device, with adapters if there are to be any.
-        extra: Trained parameters beside the model's.
+        model: The model on the meta device, with adapters if the run has any.
+        extra: Trained parameters that are not the model's.
         optimizer: Makes the optimiser from named parameters.
         gpus: Number of GPUs.
-        sharded: Whether they share the model (FSDP2) or each has its own.
+        sharded: Whether they share the model (FSDP2); otherwise each has its own.
         compute_dtype: Type of activations.
-        rows: Rows of one GPU's batch.
-        length: Tokens of a row; every row is taken to be as long.
-        views: Views of the noise strategy.
-        checkpointing: Whether activations are computed again.
-        decode_rows: Rows that decode together, 0 for none.
+        rows: Sequences in one GPU's batch.
+        length: Tokens of a sequence; all are taken to be this long.
+        views: Number of views of the noise strategy.
+        checkpointing: Whether activations are recomputed in the backward pass.
+        decode_rows: Prompts that decode together, 0 for none.
     """
 
     model: PreTrainedModel
@@ -61,7 +59,7 @@ class MemoryItem:
         name: What needs memory.
         size: Bytes on each GPU.
         when: ``always``, or only in ``training`` or ``decoding``.
-        detail: How the figure comes about.
+        detail: How the size is made up.
     """
 
     name: str
@@ -70,133 +68,138 @@ class MemoryItem:
     detail: str
 
 
-def plan(setup: MemoryScenario) -> list[MemoryItem]:
-    """Everything a GPU holds. Training holds the ``always`` and ``training`` lines at its peak, decoding the others."""
-    model = setup.model
-    named = [*model.named_parameters(), *((f"extra.{number}", each) for number, each in enumerate(setup.extra))]
-    everything = [parameter for _, parameter in named]
-    trained = [parameter for parameter in everything if parameter.requires_grad]
-    parts = setup.gpus if setup.sharded else 1
-    each = f", 1/{parts} of it" if parts > 1 else ""
-    count = sum(parameter.numel() for parameter in everything)
+def plan(scenario: MemoryScenario) -> list[MemoryItem]:
+    """Return everything a GPU holds.
+
+    Training holds the ``always`` and ``training`` lines at its peak, decoding the ``always`` and ``decoding`` lines.
+    """
+    model = scenario.model
+    named = [*model.named_parameters(), *((f"extra.{number}", p) for number, p in enumerate(scenario.extra))]
+    parameters = [parameter for _, parameter in named]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    shards = scenario.gpus if scenario.sharded else 1
+    fraction = f", 1/{shards} of it" if shards > 1 else ""
+    count = sum(parameter.numel() for parameter in parameters)
+    state = optimizer_bytes(scenario.optimizer, [pair for pair in named if pair[1].requires_grad])
+    of_trained = f"of {_millions(trained)} trained{fraction}"
     items = [
         MemoryItem(
-            "parameters", -(-bytes_of(everything) // parts), "always", f"{count / 1e6:,.1f}M of {model.dtype}{each}"
-        ),
-        MemoryItem("gradients", -(-bytes_of(trained) // parts), "training", f"of {_millions(trained)} trained{each}"),
-        MemoryItem(
-            "optimiser state",
-            -(-optimizer_bytes(setup.optimizer, [pair for pair in named if pair[1].requires_grad]) // parts),
+            "parameters",
+            -(-bytes_of(parameters) // shards),
             "always",
-            f"of {_millions(trained)} trained{each}",
+            f"{count / 1e6:,.1f}M of {model.dtype}{fraction}",
         ),
+        MemoryItem("gradients", -(-bytes_of(trained) // shards), "training", of_trained),
+        MemoryItem("optimiser state", -(-state // shards), "always", of_trained),
     ]
-    width = setup.compute_dtype.itemsize
-    if setup.sharded and parts > 1:
-        layers = [sum(p.numel() for p in layer.parameters()) for layer in _layers(model)]
-        rest = count - sum(layers)
-        held = (rest + 2 * max(layers)) * width + (rest + max(layers)) * width
-        items.append(MemoryItem("gathered layers", held, "training", "the root and two layers, with gradients"))
-        items.append(MemoryItem("gathered model", count * width, "decoding", f"whole, in {setup.compute_dtype}"))
+    width = scenario.compute_dtype.itemsize
+    if scenario.sharded and shards > 1:
+        layers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(model)]
+        root = count - sum(layers)
+        gathered = (root + 2 * max(layers)) * width + (root + max(layers)) * width
+        items.append(MemoryItem("gathered layers", gathered, "training", "the root and two layers, with gradients"))
+        items.append(MemoryItem("gathered model", count * width, "decoding", f"whole, in {scenario.compute_dtype}"))
     elif width != model.dtype.itemsize:
         items.append(
-            MemoryItem("cast weights", count * width, "training", f"autocast's copies in {setup.compute_dtype}")
+            MemoryItem("cast weights", count * width, "training", f"autocast's copies in {scenario.compute_dtype}")
         )
-    items.append(MemoryItem("activations", _activations(setup), "training", _passes(setup)))
-    items.append(_logits(setup))
-    if setup.decode_rows:
-        held = setup.decode_rows + setup.decode_rows // 2  # twins of up to half of the rows
-        cached = _keys_and_values(setup, held * setup.length)
-        items.append(MemoryItem("KV cache", cached, "decoding", f"{setup.decode_rows} rows of {setup.length} tokens"))
+    items.append(MemoryItem("activations", _activations(scenario), "training", _passes(scenario)))
+    items.append(_logits(scenario))
+    if rows := scenario.decode_rows:
+        # A commit row for up to half of the rows.
+        size = _keys_and_values(scenario, (rows + rows // 2) * scenario.length)
+        items.append(MemoryItem("KV cache", size, "decoding", f"{rows} rows of {scenario.length} tokens"))
     return items
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Size of tensors in bytes."""
+    """Return the size of tensors in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def optimizer_bytes(optimizer: Callable[[Any], Optimizer], parameters: list[tuple[str, Tensor]]) -> int:
-    """Bytes of an optimiser's state after a step, made by letting it step on the meta device."""
-    twins = [(name, torch.nn.Parameter(torch.empty_like(each, device="meta"))) for name, each in parameters]
-    made = optimizer(twins)
-    for _, twin in twins:
-        twin.grad = torch.empty_like(twin)
-    made.step()
-    return bytes_of(value for state in made.state.values() for value in state.values() if isinstance(value, Tensor))
+    """Return the bytes of an optimiser's state after a step, by letting it step on the meta device."""
+    copies = [(name, torch.nn.Parameter(torch.empty_like(p, device="meta"))) for name, p in parameters]
+    instance = optimizer(copies)
+    for _, parameter in copies:
+        parameter.grad = torch.empty_like(parameter)
+    instance.step()
+    return bytes_of(value for state in instance.state.values() for value in state.values() if isinstance(value, Tensor))
 
 
 def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of what ``run`` computes, parameters apart; works on meta."""
+    """Return the bytes that autograd keeps for the backward pass of ``run``'s result; works on the meta device.
+
+    Args:
+        run: Computes the result.
+        parameters: Tensors that are not counted.
+    """
     known = {parameter.untyped_storage()._cdata for parameter in parameters}
-    kept: dict[int, tuple[int, Tensor]] = {}
+    saved: dict[int, tuple[int, Tensor]] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in known:
-            kept[storage._cdata] = (storage.nbytes(), tensor)  # the tensor, so that its address is not used again
+            saved[storage._cdata] = (storage.nbytes(), tensor)  # the tensor, so that its address is not used again
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()
-    size = sum(size for size, _ in kept.values())
+    size = sum(size for size, _ in saved.values())
     del result
     return size
 
 
-def _logits(setup: MemoryScenario) -> MemoryItem:
-    """What the loss keeps, as if every token were response."""
-    head = setup.model.get_output_embeddings().weight
+def _logits(scenario: MemoryScenario) -> MemoryItem:
+    """Return what the loss keeps, as if every token were response."""
+    head = scenario.model.get_output_embeddings().weight
     assert isinstance(head, Tensor)
-    positions, vocab, width = setup.rows * setup.length, head.shape[0], setup.compute_dtype.itemsize
+    positions, vocab, width = scenario.rows * scenario.length, head.shape[0], scenario.compute_dtype.itemsize
     cast = 0 if width == 4 else width
-    at_once = chunk_size(positions, vocab, "cuda")
-    if at_once == positions:
-        size = positions * vocab * (4 * setup.views + cast + 4)
+    chunk = chunk_size(positions, vocab, "cuda")
+    if chunk == positions:
+        size = positions * vocab * (4 * scenario.views + cast + 4)
         return MemoryItem("logits", size, "training", "float32 log-probabilities of each view, and one gradient")
-    size = at_once * vocab * (4 + cast + 4)
-    size += setup.views * positions * head.shape[1] * width
+    size = chunk * vocab * (4 + cast + 4)
+    size += scenario.views * positions * head.shape[1] * width
     if head.requires_grad:
-        size += head.numel() * (setup.views * head.element_size() + 4 + head.element_size())
-    told = f"{at_once} positions at a time, and what each view means for hidden states and head"
-    return MemoryItem("logits", size, "training", told)
+        size += head.numel() * (scenario.views * head.element_size() + 4 + head.element_size())
+    detail = f"{chunk} positions at a time, and each view's gradient of hidden states and head"
+    return MemoryItem("logits", size, "training", detail)
 
 
-def _activations(setup: MemoryScenario) -> int:
+def _activations(scenario: MemoryScenario) -> int:
     """Bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
 
     (Autocast keeps the residual stream in float32, so a model that is not sharded keeps up to half as much again.)
     """
-    hidden = int(setup.model.config.hidden_size)
-    tokens = setup.rows * setup.length
-    if setup.checkpointing:
-        layers, states = len(_layers(setup.model)), tokens * hidden * setup.compute_dtype.itemsize
-        if supports_cache_under_checkpointing(setup.model):
-            kept = (1 + setup.views) * layers * states + _keys_and_values(setup, tokens)
-            return kept + _pass(setup, setup.length, 2 * setup.length) // layers
-        return setup.views * layers * 2 * states + _pass(setup, 2 * setup.length, 2 * setup.length) // layers
-    clean = _pass(setup, setup.length, setup.length)
-    return clean + setup.views * _pass(setup, setup.length, 2 * setup.length)
+    hidden, length, views = int(scenario.model.config.hidden_size), scenario.length, scenario.views
+    tokens = scenario.rows * length
+    if scenario.checkpointing:
+        layers, states = len(decoder_layers(scenario.model)), tokens * hidden * scenario.compute_dtype.itemsize
+        if supports_cache_under_checkpointing(scenario.model):
+            inputs = (1 + views) * layers * states + _keys_and_values(scenario, tokens)
+            return inputs + _pass(scenario, length, 2 * length) // layers
+        return views * layers * 2 * states + _pass(scenario, 2 * length, 2 * length) // layers
+    clean = _pass(scenario, length, length)
+    return clean + views * _pass(scenario, length, 2 * length)
 
 
-def _pass(setup: MemoryScenario, queries: int, keys: int) -> int:
-    """Bytes one pass keeps: measured on the meta device, with as many extra keys as an earlier pass has left."""
-    from dmaxlit.backbone.cache import CleanCache
-
-    device, width = torch.device("meta"), setup.compute_dtype
-    attention = str(setup.model.config._attn_implementation)
-    model: Any = copy.deepcopy(setup.model).to(width)  # type: ignore[arg-type]
-    if attention == "sdpa":  # on meta it would be computed step by step, as no GPU does
-        ALL_ATTENTION_FUNCTIONS.register(_FUSED, _fused_attention)
-        model.config._attn_implementation = _FUSED
-    embeds = torch.empty(setup.rows, queries, int(model.config.hidden_size), device=device, dtype=width)
+def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
+    """Bytes that one pass keeps, measured on the meta device; ``keys - queries`` come from an earlier pass."""
+    device, dtype = torch.device("meta"), scenario.compute_dtype
+    attention = attention_of(scenario.model)
+    model: Any = copy.deepcopy(scenario.model).to(dtype)  # type: ignore[arg-type]
+    if attention == "sdpa":  # on meta it would be decomposed into steps, which no GPU does
+        use_attention(model, _FUSED, _fused_attention)
+    embeds = torch.empty(scenario.rows, queries, int(model.config.hidden_size), device=device, dtype=dtype)
     embeds.requires_grad_()
-    positions = torch.empty(setup.rows, queries, dtype=torch.long, device=device)
+    positions = torch.empty(scenario.rows, queries, dtype=torch.long, device=device)
     cache: Cache | None = None
 
-    def run(count: int) -> Callable[[], Tensor]:
-        allowed = torch.empty(setup.rows, queries, count, dtype=torch.bool, device=device)
-        mask = to_model_mask(allowed, attention, width)
+    def run(num_keys: int) -> Callable[[], Tensor]:
+        allowed = torch.empty(scenario.rows, queries, num_keys, dtype=torch.bool, device=device)
+        mask = to_model_mask(allowed, attention, dtype)
 
         def forward() -> Tensor:
             output: Tensor = model.base_model(
@@ -218,7 +221,7 @@ def _pass(setup: MemoryScenario, queries: int, keys: int) -> int:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps what fused kernels keep: queries, keys, values, output, one number a query, and the mask as a bias."""
+    """Saves what fused kernels save: queries, keys, values, output, one number a query, and the mask as a bias."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -235,22 +238,17 @@ def _fused_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: Any
 ) -> tuple[Tensor, None]:
     groups = query.shape[1] // key.shape[1]
-    keys, values = (each.repeat_interleave(groups, 1) if groups > 1 else each for each in (key, value))
+    keys, values = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
     out: Tensor = _FusedAttention.apply(query, keys, values, attention_mask)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
 
-def _layers(model: PreTrainedModel) -> list[Any]:
-    layers: Any = model.base_model.layers
-    return list(layers)
-
-
-def _passes(setup: MemoryScenario) -> str:
+def _passes(scenario: MemoryScenario) -> str:
     form = "the clean half and each view"
-    if setup.checkpointing:
-        whole = supports_cache_under_checkpointing(setup.model)
+    if scenario.checkpointing:
+        whole = supports_cache_under_checkpointing(scenario.model)
         form = f"{form if whole else 'each view with its clean copy'}, layer inputs alone"
-    return f"{setup.rows} rows of {setup.length} tokens, {_counted(setup.views)}: {form}"
+    return f"{scenario.rows} rows of {scenario.length} tokens, {_counted(scenario.views)}: {form}"
 
 
 def _counted(views: int) -> str:
@@ -261,11 +259,11 @@ def _millions(parameters: list[Tensor]) -> str:
     return f"{sum(parameter.numel() for parameter in parameters) / 1e6:,.1f}M"
 
 
-def _keys_and_values(setup: MemoryScenario, tokens: int) -> int:
+def _keys_and_values(scenario: MemoryScenario, tokens: int) -> int:
     """Bytes of the keys and values of all layers."""
-    config = setup.model.config
+    config = scenario.model.config
     per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)
-    return tokens * per_token * setup.compute_dtype.itemsize
+    return tokens * per_token * scenario.compute_dtype.itemsize
 
 
 def _kv_heads(config: Any) -> int:

@@ -1,67 +1,42 @@
-"""A module whose model may be spread over processes: put in place before training, put together to decode."""
+"""Hooks of a module whose model may be sharded, and the gradients that a process holds then."""
 
-from __future__ import annotations
-
-from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any
-
+import lightning as L
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from dmaxlit.backbone.sharding import unsharded
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.sharding import local_tensor, shard_denoiser
 from dmaxlit.errors import UserError
-
-if TYPE_CHECKING:
-    from dmaxlit.backbone.denoiser import Denoiser
-
-__all__ = ["Shareable", "local_gradients", "local_tensor"]
 
 
 def local_gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The gradients of an optimiser's parameters; of sharded ones the part that this process holds, if any."""
-    found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return [part for part in map(local_tensor, found) if part.numel()]
+    """Return the gradients of an optimiser's parameters; of sharded ones this process's shard, if it has any."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [shard for shard in map(local_tensor, gradients) if shard.numel()]
 
 
-def local_tensor(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: all, unless it is sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
+    """Shard the model if the trainer's strategy does, and read its weights if that was deferred.
 
+    To be called in ``configure_model``.
 
-class Shareable:
-    """The part of :class:`dmaxlit.DMaxModule` that knows of strategies which shard. Needs its ``backbone``."""
+    Args:
+        module: The module that the trainer is preparing.
+        backbone: Its denoiser.
 
-    if TYPE_CHECKING:
-        backbone: Denoiser
-        _device_mesh: Any
-        trainer: Any
-
-    def configure_model(self) -> None:
-        """Shard the model if the strategy does, and read its weights if that was deferred."""
-        mesh, device, compute_dtype = None, torch.device("cpu"), None
-        if self._device_mesh is not None:
-            if self._device_mesh["tensor_parallel"].size() > 1:
-                raise UserError(
-                    "strategy: expected every process to share the data, got tensor_parallel_size "
-                    f"{self._device_mesh['tensor_parallel'].size()}; use dmaxlit.training.fsdp.FSDP2Strategy"
-                )
-            mesh, device = self._device_mesh["data_parallel"], self.trainer.strategy.root_device
-            compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-        self.backbone.shard_and_load(mesh, device, compute_dtype)
-
-    def unsharded(self) -> AbstractContextManager[None]:
-        """A context in which ranks may decode independently, also a sharded model; every rank must enter it."""
-        return unsharded(self.backbone)
-
-    def on_validation_epoch_start(self) -> None:
-        """Put a sharded model together, so that callbacks may decode."""
-        self._decoding = ExitStack()
-        self._decoding.enter_context(self.unsharded())
-
-    def on_validation_epoch_end(self) -> None:
-        """Share it out again."""
-        self._decoding.close()
-
-    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
-    on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
+    Raises:
+        UserError: If the strategy splits single matrices over processes, or forwards are to be compiled.
+    """
+    mesh, device = module.device_mesh, torch.device("cpu")
+    if mesh is not None:
+        if mesh["tensor_parallel"].size() > 1:
+            raise UserError(
+                "strategy: expected every process to share the data, got tensor_parallel_size "
+                f"{mesh['tensor_parallel'].size()}; use dmaxlit.training.fsdp.FSDP2Strategy"
+            )
+        if backbone.compiles_training:
+            raise UserError("compile: expected false under a strategy that shards the model")
+        device = module.trainer.strategy.root_device
+        compute_dtype = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
+        shard_denoiser(backbone, backbone.model, mesh["data_parallel"], compute_dtype)
+    backbone.load_deferred(device)

@@ -94,7 +94,7 @@ def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
 
 
 def test_layers_without_the_mark_are_left_to_transformers(monkeypatch):
-    monkeypatch.setattr("dmaxlit.backbone.activation_checkpointing._FLAG", "_mark_of_another_version")
+    monkeypatch.setattr("dmaxlit.backbone.transformers_internals._CACHE_MARK", "_mark_of_another_version")
     denoiser = make_denoiser()
     enable_activation_checkpointing(denoiser.model)
     assert denoiser.model.is_gradient_checkpointing

@@ -36,9 +36,9 @@ def test_loss_and_gradients_are_the_same(clean, quick_compiler, recompute):
     plain, compiled = (
         DMaxModule(make_denoiser(sharpen=3.0, recompute=recompute), compile=compile) for compile in (False, True)
     )
-    (expected, gradients), (total, found) = step(plain, clean), step(compiled, clean)
+    (expected, gradients), (total, compiled_gradients) = step(plain, clean), step(compiled, clean)
     torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
-    for one, two in zip(found, gradients, strict=True):
+    for one, two in zip(compiled_gradients, gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
     assert code._compiled.cache_info().misses == 1
 

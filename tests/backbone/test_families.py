@@ -52,9 +52,9 @@ def plain_tokenizer(folder):
     settings["added_tokens"] = [each for each in settings["added_tokens"] if each["id"] < 37]
     settings["model"]["vocab"] = {word: i for word, i in settings["model"]["vocab"].items() if i < 37}
     (folder / "tokenizer.json").write_text(json.dumps(settings))
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    del told["mask_token"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
+    del tokenizer_config["mask_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
 
 
 def checkpoint(folder, rows=37, **settings):
@@ -219,6 +219,6 @@ def test_rows_are_written_in_the_table_s_type_and_nowhere_else():
     init_mask_embedding(table, [7, 9], 8)
     same = (table.weight == before).all(-1)
     assert same.tolist() == [True] * 7 + [False, True, False]
-    kept = before[:7].double()
-    expected = kept.sum(0) / kept.sum(0).norm() * kept.norm(dim=-1).mean()
+    trained = before[:7].double()
+    expected = trained.sum(0) / trained.sum(0).norm() * trained.norm(dim=-1).mean()
     torch.testing.assert_close(table.weight[9].double(), expected, atol=1e-2, rtol=1e-2)

@@ -28,8 +28,8 @@ def make(**settings):
 
 
 def train(module, steps=3, **trainer):
-    made = L.Trainer(**{**QUIET, "max_steps": steps, **trainer})
-    made.fit(module, loader())
+    lightning_trainer = L.Trainer(**{**QUIET, "max_steps": steps, **trainer})
+    lightning_trainer.fit(module, loader())
 
 
 def logits_of(module):

@@ -12,18 +12,18 @@ def test_a_router_chooses_under_autocast_what_it_chooses_in_float32(tmp_path):
     hidden = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
     expected = gate(hidden)
     with torch.autocast("cpu", torch.bfloat16):
-        found = gate(hidden)
+        outputs = gate(hidden)
         plain = type(gate).forward(gate, hidden)
-    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
-    assert found[0].dtype == torch.float32
+    assert all(torch.equal(one, two) for one, two in zip(outputs, expected, strict=True))
+    assert outputs[0].dtype == torch.float32
     assert not torch.equal(plain[0].float(), expected[0])  # what autocast would have made of it
     assert not torch.equal(plain[2].sort(-1).values, expected[2].sort(-1).values)
 
 
 def test_a_copy_routes_with_its_own_weights(tmp_path):
     gate = Denoiser(pretrained=str(write_published(tmp_path / "m"))).model.model.layers[1].mlp.gate
-    twin = deepcopy(gate)
+    copied = deepcopy(gate)
     with torch.no_grad():
-        twin.weight.zero_()
-    assert (twin(torch.ones(1, 32))[0] == 0).all()
+        copied.weight.zero_()
+    assert (copied(torch.ones(1, 32))[0] == 0).all()
     assert (gate(torch.ones(1, 32))[0] != 0).any()

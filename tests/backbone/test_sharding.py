@@ -16,7 +16,7 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
-from dmaxlit.checkpoints.sharded import check_parts, is_sharded_checkpoint
+from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint
 from dmaxlit.cli import main as cli
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.filterwarnings(
 def run(folder, **settings):
     """Train in processes of their own; what is in ``folder`` then."""
     folder.mkdir()
-    told = json.dumps({"folder": str(folder), **settings})
+    payload = json.dumps({"folder": str(folder), **settings})
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "tests.sharded_run", told]
+    command = [sys.executable, "-m", "tests.sharded_run", payload]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -84,10 +84,10 @@ def test_two_processes_that_share_the_model_equal_one(one, two):
 
 @pytest.mark.slow
 def test_each_process_holds_half_and_decoding_is_reported(two, model):
-    told = json.loads((two / "told.json").read_text())
+    payload = json.loads((two / "told.json").read_text())
     total = sum(p.numel() for p in load(model).parameters())
-    assert told["share"] <= 0.51 * total
-    assert {"decode/spd/tpf", "decode/threshold/accuracy"} <= set(told["logged"])
+    assert payload["share"] <= 0.51 * total
+    assert {"decode/spd/tpf", "decode/threshold/accuracy"} <= set(payload["logged"])
     assert len(json.loads((two / "report" / "results.json").read_text())["rows"]) == 8
 
 
@@ -135,9 +135,9 @@ def _no_group_is_left():
 
 
 def fit(module, **trainer):
-    made = L.Trainer(**{**QUIET, "max_steps": 2, "strategy": FSDP2Strategy(), "devices": 1, **trainer})
-    made.fit(module, loader())
-    return made
+    built = L.Trainer(**{**QUIET, "max_steps": 2, "strategy": FSDP2Strategy(), "devices": 1, **trainer})
+    built.fit(module, loader())
+    return built
 
 
 def test_parameters_are_sharded_and_stay_in_their_own_type_in_mixed_precision():
@@ -219,10 +219,10 @@ def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(
     part = checkpoint / "__0_0.distcp"
     part.write_bytes(part.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"may be damaged \(__0_0.distcp: expected \d+ bytes, got \d+\)"):
-        check_parts(checkpoint)
+        check_shards(checkpoint)
     part.unlink()
     with pytest.raises(UserError, match=r"may be damaged \(.*No such file.*__0_0.distcp"):
-        check_parts(checkpoint)
+        check_shards(checkpoint)
 
 
 def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):
@@ -288,7 +288,7 @@ def test_a_published_mixture_of_experts_is_converted_shared_trained_and_publishe
     two = run(tmp_path / "two", devices=2, batch_size=4, model=glm, clip=1.0, defer=True)
     assert_same(weights_of(tmp_path / "one"), weights_of(two), atol=5e-5)
     cli(["convert", str(two / "step=4.ckpt"), str(back), "--to", "llada2", "--like", str(tmp_path / "published")])
-    (trained, _), (begun, _) = read_published(back), read_published(tmp_path / "published")
-    assert set(trained) == set(begun)
+    (trained, _), (published, _) = read_published(back), read_published(tmp_path / "published")
+    assert set(trained) == set(published)
     name = "model.layers.1.mlp.experts.0.gate_proj.weight"
-    assert not torch.equal(trained[name].float(), begun[name].float())
+    assert not torch.equal(trained[name].float(), published[name].float())

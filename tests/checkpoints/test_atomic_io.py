@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO, damage, remove_unfinished
+from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO, damage
+from dmaxlit.files import remove_unfinished
 from tests.conftest import limited_files
 
 OLD, NEW = {"weights": torch.zeros(1000)}, {"weights": torch.arange(100_000.0), "told": {"step": 3}}

@@ -12,14 +12,14 @@ def published(tmp_path_factory):
 
 
 def test_there_and_back(dmax, published, tmp_path):
-    there = dmax("convert", published, "ours")
-    assert there.out == f"ours: {published} as transformers\n"
-    assert "converting: 100%" in there.err
+    forth = dmax("convert", published, "ours")
+    assert forth.out == f"ours: {published} as transformers\n"
+    assert "converting: 100%" in forth.err
     back = dmax("convert ours back --to llada2 --max_shard_size 50KB")
     assert back.out == "back: ours as llada2\n"
-    assert (back.status, there.status) == (0, 0)
-    found, _ = read_published(tmp_path / "back")
-    assert all(torch.equal(found[name], tensor) for name, tensor in make_tensors().items())
+    assert (back.status, forth.status) == (0, 0)
+    tensors, _ = read_published(tmp_path / "back")
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in make_tensors().items())
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == CONFIG
     assert dmax("generate --model ours --prompt x --max_new_tokens 16").status == 0
 

@@ -1,23 +1,29 @@
+import json
+import shutil
+
 import pytest
 
+from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.formats.convert import convert
+from dmaxlit.cli.plan import _PlanCLI, scenario_of
+from dmaxlit.cli.training import run_cli
 from tests.backbone.formats.llada2_published import write_published
 
 
 def test_a_plan_is_printed_with_a_verdict(dmax, base, tiny):
-    shown = dmax("plan --gpu_memory 80 --config", base)
-    assert shown.status == 0, shown.err
+    outcome = dmax("plan --gpu_memory 80 --config", base)
+    assert outcome.status == 0, outcome.err
     for name in ("parameters", "gradients", "optimiser state", "activations", "logits"):
-        assert name in shown.out
-    assert shown.out.splitlines()[-1].startswith("fits: 1.")
-    assert "2 views" in " ".join(shown.out.replace("│", " ").split())
+        assert name in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("fits: 1.")
+    assert "2 views" in " ".join(outcome.out.replace("│", " ").split())
 
 
 def test_what_does_not_fit_says_why_and_fails(dmax, base):
-    shown = dmax("plan --gpus 2 --gpu_memory 0.5 --config", base)
-    assert shown.status == 1
-    assert shown.out.splitlines()[-1].startswith("does not fit: 1.")
-    assert "the largest part is activations" in shown.out
+    outcome = dmax("plan --gpus 2 --gpu_memory 0.5 --config", base)
+    assert outcome.status == 1
+    assert outcome.out.splitlines()[-1].startswith("does not fit: 1.")
+    assert "the largest part is activations" in outcome.out
 
 
 def test_sharing_and_settings_of_fit_count(dmax, base):
@@ -56,14 +62,50 @@ def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path,
     line = (
         f"plan --gpus 8 --config {shipped_configs / 'llada2_mini_oput.yaml'} --config {shipped_configs / 'fsdp.yaml'}"
     )
-    shown = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
-    assert shown[0].status == 0, shown[0].err
-    assert "glm4_moe on 8 GPUs, shared (FSDP2)" in shown[0].out
-    assert shown[0].out == shown[1].out
+    outcome = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
+    assert outcome[0].status == 0, outcome[0].err
+    assert "glm4_moe on 8 GPUs, shared (FSDP2)" in outcome[0].out
+    assert outcome[0].out == outcome[1].out
 
 
 def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    shown = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
-    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in shown.refusal
+    outcome = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
+    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in outcome.refusal
+
+
+@pytest.mark.parametrize(
+    ("stored", "max_length", "of_data", "context"),
+    [
+        (None, None, None, 128),  # what the model has positions for
+        (64, None, None, 64),  # the checkpoint's value is the default
+        (64, 96, None, 96),  # a setting goes before it, up or down
+        (64, 48, None, 48),
+        (64, 999, None, 128),  # but never beyond the positions
+        (None, 100, None, 96),  # only whole blocks count
+        (64, None, 40, 32),  # rows may be shorter than the context
+    ],
+)
+def test_plan_and_training_agree_on_the_length_of_a_row(tiny, tmp_path, stored, max_length, of_data, context):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    metadata = json.loads((folder / "dmaxlit.json").read_text()) | ({"max_length": stored} if stored else {})
+    (folder / "dmaxlit.json").write_text(json.dumps(metadata))
+    lines = [f"--model.backbone.pretrained={folder}", "--data.task=chain"]
+    lines += [f"--model.backbone.max_length={max_length}"] if max_length else []
+    lines += [f"--data.max_length={of_data}"] if of_data else []
+    scenario = scenario_of(run_cli("fit", lines, cli=_PlanCLI))
+    denoiser = Denoiser(pretrained=str(folder), max_length=max_length)
+    assert scenario.length == context
+    trained = min(denoiser.max_length, of_data or denoiser.max_length) // denoiser.block_length * denoiser.block_length
+    assert trained == context
+
+
+def test_plan_refuses_the_model_that_training_refuses(dmax, tmp_path, base):
+    config = {"model_type": "mistral", "sliding_window": 32, "hidden_size": 32, "num_hidden_layers": 1}
+    line = f"--config {base} --model.backbone.pretrained null --model.backbone.tokenizer chain"
+    line += f" --model.backbone.config '{json.dumps(config)}'"
+    refusals = [dmax(f"{command} {line}").refusal for command in ("plan", "fit")]
+    assert "the sliding window of mistral" in refusals[0]
+    assert refusals[0] == refusals[1]

@@ -16,20 +16,20 @@ SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
 ROWS, LENGTH = 4, 64
 
 
-def meta_twin(denoiser):
+def meta_copy(denoiser):
     with torch.device("meta"):
         return type(denoiser.model)(denoiser.model.config)
 
 
-def setup_for(denoiser, optimizer=AdamW, **more):
-    model = more.pop("model", None) or meta_twin(denoiser)
+def scenario_for(denoiser, optimizer=AdamW, **more):
+    model = more.pop("model", None) or meta_copy(denoiser)
     settings = {"gpus": 1, "sharded": False, "compute_dtype": torch.float32, "checkpointing": False, "views": 2}
     settings |= {"rows": ROWS, "length": LENGTH, "decode_rows": 0, "extra": (), **more}
     return MemoryScenario(model=model, optimizer=optimizer, **settings)
 
 
-def sizes(setup):
-    return {item.name: item.size for item in plan(setup)}
+def sizes(scenario):
+    return {item.name: item.size for item in plan(scenario)}
 
 
 def step(module, clean):
@@ -44,19 +44,19 @@ def test_parameters_gradients_and_optimiser_state_are_exact(optimizer, lora):
     module = DMaxModule(make_denoiser(**SIZES), "on_policy", lora=lora)
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    made = optimizer(named)
+    instance = optimizer(named)
     step(module, clean).backward()
-    made.step()
-    states = [value for state in made.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    instance.step()
+    states = [value for state in instance.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
 
-    twin, extra = meta_twin(make_denoiser(**SIZES)), ()
+    empty, extra = meta_copy(make_denoiser(**SIZES)), ()
     if lora is not None:
-        add_adapters(twin, lora)
+        add_adapters(empty, lora)
         extra = (torch.empty(64, device="meta", requires_grad=True),)
-    told = sizes(setup_for(module.backbone, optimizer, model=twin, extra=extra))
-    assert told["parameters"] == bytes_of(module.parameters())
-    assert told["gradients"] == bytes_of(p.grad for p in module.parameters() if p.grad is not None)
-    assert told["optimiser state"] == bytes_of(states)
+    planned = sizes(scenario_for(module.backbone, optimizer, model=empty, extra=extra))
+    assert planned["parameters"] == bytes_of(module.parameters())
+    assert planned["gradients"] == bytes_of(p.grad for p in module.parameters() if p.grad is not None)
+    assert planned["optimiser state"] == bytes_of(states)
 
 
 @pytest.mark.parametrize("noise", [("masked", 1), ("on_policy", 2)])
@@ -65,21 +65,23 @@ def test_activations_are_within_a_quarter_of_what_autograd_keeps(noise, attentio
     name, views = noise
     module = DMaxModule(make_denoiser(attn_implementation=attention, **SIZES), name)
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
-    kept = saved_bytes(lambda: step(module, clean), module.parameters())
-    told = sizes(setup_for(module.backbone, views=views))
-    assert 0.8 * kept < told["activations"] + told["logits"] < 1.25 * kept
+    saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    planned = sizes(scenario_for(module.backbone, views=views))
+    assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
 
 
 def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
     denoiser = make_denoiser(recompute=True, **SIZES)
     module = DMaxModule(denoiser, "on_policy")
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
-    kept = saved_bytes(lambda: step(module, clean), module.parameters())
-    told = sizes(setup_for(denoiser, checkpointing=True))
-    whole = sizes(setup_for(denoiser))
+    saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    planned = sizes(scenario_for(denoiser, checkpointing=True))
+    whole = sizes(scenario_for(denoiser))
     inputs = (2 + 1) * 3 * ROWS * LENGTH * 64 * 4
-    assert inputs < kept < told["activations"] + told["logits"] < whole["activations"]
-    assert told["activations"] - inputs < (whole["activations"] - inputs) / 2, "one layer is computed again at a time"
+    assert inputs < saved < planned["activations"] + planned["logits"] < whole["activations"]
+    assert planned["activations"] - inputs < (whole["activations"] - inputs) / 2, (
+        "one layer is computed again at a time"
+    )
 
 
 def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
@@ -88,32 +90,32 @@ def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
     monkeypatch.setattr(piecewise, "_FEWEST", 1)
     module = DMaxModule(make_denoiser(**SIZES), "on_policy")
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
-    kept = saved_bytes(lambda: step(module, clean), module.parameters())
-    told = sizes(setup_for(module.backbone))
-    assert told["logits"] == 16 * 38 * 8 + 2 * ROWS * LENGTH * 64 * 4 + 38 * 64 * 4 * (2 + 2)
-    assert 0.8 * kept < told["activations"] + told["logits"] < 1.25 * kept
+    saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    planned = sizes(scenario_for(module.backbone))
+    assert planned["logits"] == 16 * 38 * 8 + 2 * ROWS * LENGTH * 64 * 4 + 38 * 64 * 4 * (2 + 2)
+    assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
 
 
 def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():
     denoiser = make_denoiser(**SIZES)
-    one, four = sizes(setup_for(denoiser)), sizes(setup_for(denoiser, gpus=4, sharded=True))
+    one, four = sizes(scenario_for(denoiser)), sizes(scenario_for(denoiser, gpus=4, sharded=True))
     for name in ("parameters", "gradients", "optimiser state"):
         assert four[name] == -(-one[name] // 4)
     assert four["gathered model"] == one["parameters"]
     assert four["activations"] == one["activations"]
-    assert sizes(setup_for(denoiser, gpus=4)) == one, "data parallel processes each hold everything"
+    assert sizes(scenario_for(denoiser, gpus=4)) == one, "data parallel processes each hold everything"
 
 
 def test_half_precision_halves_activations_and_not_the_master_weights():
     denoiser = make_denoiser(**SIZES)
-    one, half = sizes(setup_for(denoiser)), sizes(setup_for(denoiser, compute_dtype=torch.bfloat16))
+    one, half = sizes(scenario_for(denoiser)), sizes(scenario_for(denoiser, compute_dtype=torch.bfloat16))
     assert half["parameters"] == one["parameters"] == 2 * half["cast weights"]
     assert 0.4 < half["activations"] / one["activations"] < 0.75
 
 
 def test_the_decoding_cache_is_keys_and_values_of_every_layer():
-    told = sizes(setup_for(make_denoiser(**SIZES), decode_rows=5))
-    assert told["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two twins
+    planned = sizes(scenario_for(make_denoiser(**SIZES), decode_rows=5))
+    assert planned["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two twins
 
 
 def test_an_optimiser_without_state_has_none():

@@ -8,16 +8,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from dmaxlit.errors import UserError
 
-__all__ = ["BUILTIN_MODELS", "CONFIG_AND_TOKENIZER", "WEIGHTS_AND_TOKENIZER", "fetch", "resolve_folder"]
-
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
 WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
-_UNWANTED = ("*/*",)  # other variants live in subfolders
+_UNWANTED = ("*/*",)  # other variants are in subfolders
 BUILTIN_MODELS = Path(__file__).parents[2] / "models"
 
 
 def resolve_folder(source: str) -> Path | str:
-    """A local folder, a shipped model (``builtin:NAME``), or else a hub id, which is returned as it is.
+    """Return a local folder, the folder of a shipped model (``builtin:NAME``), or else a hub id unchanged.
 
     Raises:
         UserError: If a shipped model of that name does not exist, or a path has no model in it.
@@ -42,20 +40,20 @@ def resolve_folder(source: str) -> Path | str:
 
 
 def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
-    """The folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
+    """Return the folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
 
     Args:
         source: Folder, ``builtin:NAME``, or hub id.
-        files: Patterns of the files to download; only such as are read, never run.
+        files: Patterns of the files to download; only data, never code.
 
     Raises:
-        UserError: If there is none, or the hub cannot be reached.
+        UserError: If there is no such model, or the hub cannot be reached.
     """
-    found = resolve_folder(source)
-    if isinstance(found, Path):
-        return found
+    hub_id = resolve_folder(source)
+    if isinstance(hub_id, Path):
+        return hub_id
     try:
-        folder = Path(snapshot_download(found, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
+        folder = Path(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"pretrained: {source!r} is no folder here, and the hub cannot be reached to look for it there"

@@ -12,10 +12,10 @@ heads, G key/value heads, E experts, f expert width):
 everything else                                 same name
 =============================================== ===================================================
 
-In files both keep every expert apart (``mlp.experts.J.gate_proj.weight``, ``[f, h]``); in memory transformers stacks
-them. The published trainer (dFactory on VeOmni, ``scripts/moe_convertor.py``) stacks them in files too, as
-``mlp.experts.gate_proj`` and ``up_proj``, ``[E, f, h]``, and ``down_proj``, ``[E, h, f]``, without ``.weight``: that is
-read as well. Nothing is computed on the way, so a round trip is exact to the bit.
+In files both store every expert separately (``mlp.experts.J.gate_proj.weight``, ``[f, h]``); in memory transformers
+stacks them. The published trainer (dFactory on VeOmni, ``scripts/moe_convertor.py``) stacks them in files too, as
+``mlp.experts.gate_proj`` and ``up_proj``, ``[E, f, h]``, and ``down_proj``, ``[E, h, f]``, without ``.weight``: this is
+read as well. Nothing is computed in between, so a round trip is exact to the bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,20 +30,18 @@ from dmaxlit.backbone.formats.llada2_config import to_glm
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights
 from dmaxlit.errors import UserError
 
-__all__ = ["ROUTER_BIAS", "as_glm", "as_published", "model_from_llada2"]
-
 ROUTER_BIAS = (".mlp.gate.expert_bias", ".mlp.gate.e_score_correction_bias")
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class _Weight:
-    """A published tensor, and the tensors of transformers its rows are.
+    """A published tensor, and the tensors of transformers that its rows are split into.
 
     Args:
         name: Published name.
-        shape: Its shape.
-        ours: Names in transformers with their rows, in order.
+        shape: Published shape.
+        ours: Names in transformers with their number of rows, in order.
     """
 
     name: str
@@ -52,7 +50,7 @@ class _Weight:
 
 
 def _weights(config: Glm4MoeConfig) -> Iterator[_Weight]:
-    """Every tensor of a model with separate experts, in order."""
+    """Yield every tensor of a model with separate experts, in order."""
     vocabulary, width = config.vocab_size, config.hidden_size
     yield _renamed("model.word_embeddings.weight", (vocabulary, width), "model.embed_tokens.weight")
     for layer in range(config.num_hidden_layers):
@@ -67,7 +65,7 @@ def _layer(config: Glm4MoeConfig, name: str, dense: bool) -> Iterator[_Weight]:
     query, key = config.num_attention_heads * size, config.num_key_value_heads * size
     theirs, ours = f"{name}.attention", f"{name}.self_attn"
     yield _renamed(f"{name}.input_layernorm.weight", (width,))
-    fused = tuple((f"{ours}.{part}_proj.weight", rows) for part, rows in (("q", query), ("k", key), ("v", key)))
+    fused = tuple((f"{ours}.{kind}_proj.weight", rows) for kind, rows in (("q", query), ("k", key), ("v", key)))
     yield _Weight(f"{theirs}.query_key_value.weight", (query + 2 * key, width), fused)
     yield _renamed(f"{theirs}.query_layernorm.weight", (size,), f"{ours}.q_norm.weight")
     yield _renamed(f"{theirs}.key_layernorm.weight", (size,), f"{ours}.k_norm.weight")
@@ -95,15 +93,15 @@ def _renamed(name: str, shape: tuple[int, ...], ours: str | None = None) -> _Wei
 
 
 def as_glm(stored: Mapping[str, LazyTensor], config: Glm4MoeConfig, source: str) -> dict[str, LazyTensor]:
-    """The tensors of a published checkpoint under the names of transformers; none is read.
+    """Return the tensors of a published checkpoint under the names of transformers; none is read.
 
     Args:
         stored: Tensors with separate or stacked experts.
-        config: What :func:`~dmaxlit.backbone.formats.llada2_config.to_glm` made of its configuration.
-        source: Where they are from, for messages.
+        config: Its configuration, from :func:`~dmaxlit.backbone.formats.llada2_config.to_glm`.
+        source: Their origin, for messages.
 
     Raises:
-        UserError: If one is missing, left over, or of another shape.
+        UserError: If a tensor is missing, left over, or of another shape.
     """
     weights = list(_weights(config))
     separate = _with_separate_experts(stored, config)
@@ -119,45 +117,45 @@ def as_glm(stored: Mapping[str, LazyTensor], config: Glm4MoeConfig, source: str)
 
 
 def as_published(stored: Mapping[str, LazyTensor], config: Glm4MoeConfig, source: str) -> dict[str, LazyTensor]:
-    """The tensors of a transformers checkpoint under their published names, experts apart; none is read.
+    """Return the tensors of a transformers checkpoint under their published names, experts separate; none is read.
 
     Args:
         stored: Tensors as ``save_pretrained`` writes them.
         config: The checkpoint's configuration.
-        source: Where they are from, for messages.
+        source: Their origin, for messages.
 
     Raises:
-        UserError: If one is missing, left over, or of another shape.
+        UserError: If a tensor is missing, left over, or of another shape.
     """
     weights = list(_weights(config))
     shapes = {name: (rows, *weight.shape[1:]) for weight in weights for name, rows in weight.ours}
     _compare(shapes, stored, source)
     out: dict[str, LazyTensor] = {}
     for weight in weights:
-        parts = [stored[name] for name, _ in weight.ours]
-        if len({part.dtype for part in parts}) > 1:
+        tensors = [stored[name] for name, _ in weight.ours]
+        if len({tensor.dtype for tensor in tensors}) > 1:
             raise UserError(f"pretrained: {source!r}: expected {weight.ours[0][0]} and its siblings of one type")
-        out[weight.name] = LazyTensor.joined(parts)
+        out[weight.name] = LazyTensor.joined(tensors)
     return out
 
 
 def model_from_llada2(folder: Path, published: dict[str, Any], attention: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a published checkpoint; each tensor is read when its place in the model is filled.
+    """Load a published checkpoint; each tensor is read when the model's parameter is filled.
 
     Args:
         folder: The checkpoint.
         published: Its configuration.
         attention: ``sdpa``, ``eager`` or ``flex_attention``.
-        dtype: Type of the parameters. The router's bias stays float32, as transformers
-            keeps it, and from 5.24 on so does its weight: the published gate computes in float32.
+        dtype: Type of the parameters. The router's bias stays float32 in transformers, and from 5.24 on so does its
+            weight: the published gate computes in float32.
 
     Raises:
-        UserError: If it is incomplete, damaged, or not such a checkpoint.
+        UserError: If it is incomplete, damaged, or not an LLaDA2-MoE checkpoint.
     """
     source = str(folder)
     config = to_glm(published, source)
     tensors = as_glm(open_weights(folder), config, source)
-    # Lazy tensors are to transformers what slices of its own files are: it stacks the experts and fills the model.
+    # transformers treats lazy tensors as it does slices of safetensors: it stacks the experts and fills the model.
     loaded: Any = Glm4MoeForCausalLM.from_pretrained(
         None, config=config, state_dict=tensors, attn_implementation=attention, dtype=dtype, output_loading_info=True
     )
@@ -168,14 +166,14 @@ def model_from_llada2(folder: Path, published: dict[str, Any], attention: str, d
 
 
 def _with_separate_experts(stored: Mapping[str, LazyTensor], config: Glm4MoeConfig) -> dict[str, LazyTensor]:
-    """The tensors with stacked experts taken apart; anything else as it is."""
+    """Return the tensors with stacked experts separated, and all others unchanged."""
     out = dict(stored)
     for layer in range(config.first_k_dense_replace, config.num_hidden_layers):
         for projection in _PROJECTIONS:
             name = f"model.layers.{layer}.mlp.experts"
             stacked = stored.get(f"{name}.{projection}")
             if stacked is None or len(stacked.shape) != 3 or stacked.shape[0] != config.n_routed_experts:
-                continue  # what does not fit is left over, and named
+                continue  # tensors of another form are left over, and named in the refusal
             del out[f"{name}.{projection}"]
             out.update({f"{name}.{j}.{projection}.weight": stacked.row(j) for j in range(stacked.shape[0])})
     return out
@@ -186,8 +184,8 @@ def _compare(expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, LazyT
     left = [name for name in stored if name not in expected]
     if missing or left:
         kinds = ((missing, "missing"), (left, "left over"))
-        told = [f"{len(names)} {what} (such as {names[0]})" for names, what in kinds if names]
-        raise UserError(f"pretrained: {source!r}: expected the weights of LLaDA2-MoE, got {' and '.join(told)}")
+        counts = [f"{len(names)} {kind} (such as {names[0]})" for names, kind in kinds if names]
+        raise UserError(f"pretrained: {source!r}: expected the weights of LLaDA2-MoE, got {' and '.join(counts)}")
     for name, shape in expected.items():
         if stored[name].shape != shape:
             raise UserError(

@@ -1,9 +1,9 @@
-"""``config.json`` of LLaDA2-MoE, in the words of transformers' ``Glm4MoeConfig`` and back.
+"""``config.json`` of LLaDA2-MoE as transformers' ``Glm4MoeConfig``, and back.
 
-The published configuration class (``configuration_llada2_moe.py``) gives the defaults; the published modelling code
-says what a field does. A field that is in none of the tables below is refused: it may change the model.
+The defaults are those of the published configuration class (``configuration_llada2_moe.py``), the meaning of a field is
+that of the published modelling code. A field that is in none of the tables below is refused: it may change the model.
 
-What the published file said is kept, as it is, under ``llada2`` in ours, so that the way back restores every field.
+The published file is stored unchanged under ``llada2`` in ours, so that the conversion back restores every field.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,7 @@ from transformers import Glm4MoeConfig
 
 from dmaxlit.errors import UserError
 
-__all__ = ["MODEL_TYPES", "came_from_llada2", "from_glm", "to_glm"]
-
-# The second is what the published trainer calls the same model; the tensors say whether its experts are stacked.
+# The second is the published trainer's name of the same model; the tensors show whether its experts are stacked.
 MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
 
 _REQUIRED = object()
@@ -49,10 +47,10 @@ _MAPPED: dict[str, tuple[str, Any]] = {
     "pad_token_id": ("pad_token_id", None),
 }
 
-# Rotary position embedding: two fields here, one mapping there.
+# Rotary position embedding: two published fields, one mapping in transformers.
 _ROTARY = {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 
-# What Glm4Moe can only do one way: the value it must have, and the published class's default.
+# Where Glm4Moe has no choice: the required value, and the published class's default.
 _FIXED: dict[str, tuple[Any, Any]] = {
     "use_bias": (False, True),  # a bias of attention.dense
     "use_qkv_bias": (False, False),
@@ -71,7 +69,7 @@ _FIXED: dict[str, tuple[Any, Any]] = {
     "quantization_config": (None, None),
 }
 
-# What changes nothing that is computed.
+# Fields that change nothing that is computed.
 _HARMLESS = {
     "model_type",
     "architectures",
@@ -84,24 +82,24 @@ _HARMLESS = {
     "max_window_layers",
     "embedding_dropout",  # stored by the published class, applied nowhere
     "output_dropout",
-    "torch_dtype",  # the type of the stored weights, which they say themselves
+    "torch_dtype",  # the type of the stored weights, which the files say too
     "dtype",
     "rotary_dim",  # checked against partial_rotary_factor
-    "mask_token_id",  # what the tokenizer says is checked against it where it is loaded
+    "mask_token_id",  # compared with the tokenizer's when that is loaded
 }
 
 
 def came_from_llada2(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is of a published LLaDA2-MoE, or of one in the form of transformers."""
+    """Return whether a ``config.json`` belongs to a published LLaDA2-MoE, or to one in the form of transformers."""
     return config.get("model_type") in MODEL_TYPES or isinstance(config.get("llada2"), dict)
 
 
 def to_glm(published: dict[str, Any], source: str) -> Glm4MoeConfig:
-    """The configuration of the same model in transformers.
+    """Return the configuration of the same model in transformers.
 
     Args:
         published: Content of the published ``config.json``.
-        source: Where it is from, for messages.
+        source: Its origin, for messages.
 
     Raises:
         UserError: If a field is not understood, missing, or has a value that Glm4Moe cannot express.
@@ -114,8 +112,8 @@ def to_glm(published: dict[str, Any], source: str) -> Glm4MoeConfig:
         raise _refusal(source, f"expected the field {missing[0]}, found none")
     for name, (expected, default) in _FIXED.items():
         if published.get(name, default) != expected:
-            told = "" if name in published else " (what the published code takes where it is absent)"
-            raise _refusal(source, f"{name}: expected {expected!r}, got {published.get(name, default)!r}{told}")
+            note = "" if name in published else " (what the published code takes where it is absent)"
+            raise _refusal(source, f"{name}: expected {expected!r}, got {published.get(name, default)!r}{note}")
     settings = {ours: published.get(name, default) for name, (ours, default) in _MAPPED.items()}
     settings["head_dim"] = settings["head_dim"] or settings["hidden_size"] // settings["num_attention_heads"]
     _check_routing(settings, source)
@@ -131,7 +129,7 @@ def to_glm(published: dict[str, Any], source: str) -> Glm4MoeConfig:
             rope_parameters={"rope_type": "default", **rotary},
             use_qk_norm=True,
             attention_bias=False,
-            # The published code normalises the weights of the chosen experts unless there is but one.
+            # The published code normalises the weights of the chosen experts if there are several.
             norm_topk_prob=settings["num_experts_per_tok"] > 1,
             num_mtp_layers=0,
             use_cache=True,
@@ -145,11 +143,11 @@ def to_glm(published: dict[str, Any], source: str) -> Glm4MoeConfig:
 
 
 def from_glm(config: Glm4MoeConfig, source: str) -> dict[str, Any]:
-    """The published configuration of a model that came from one; only what has changed since is different.
+    """Return the published configuration of a model that came from one; only fields changed since then differ.
 
     Args:
         config: Ours, with ``llada2`` in it.
-        source: Where it is from, for messages.
+        source: Its origin, for messages.
 
     Raises:
         UserError: If the model did not come from LLaDA2, or has been changed into something it cannot be.

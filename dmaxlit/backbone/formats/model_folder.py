@@ -1,7 +1,7 @@
-"""Model folders: what ``export`` writes and ``dmaxlit.load`` and transformers both read.
+"""Model folders, which ``export`` writes and both ``dmaxlit.load`` and transformers read.
 
-``config.json``, ``model.safetensors`` and the tokenizer's files are transformers' own; ``dmaxlit.json`` adds what only
-we need: the block length and what the model was trained on.
+``config.json``, ``model.safetensors`` and the tokenizer's files are those of transformers. ``dmaxlit.json`` adds what
+only dmaxlit needs: the block length, a shortened context, and the task that the model was trained on.
 """
 
 import json
@@ -31,24 +31,13 @@ from dmaxlit.backbone.transformers_internals import without_progress_bars
 from dmaxlit.errors import UserError
 from dmaxlit.files import staged
 
-__all__ = [
-    "METADATA_FILE",
-    "empty_model_from_folder",
-    "model_from_config",
-    "model_from_folder",
-    "model_of_weights",
-    "read_metadata",
-    "refuse_to_defer",
-    "require_known_type",
-    "was_trained_with_masks",
-    "write_folder",
-]
+__all__ = ["read_metadata"]
 
 METADATA_FILE = "dmaxlit.json"
 
 
 def read_metadata(folder: Path | str) -> dict[str, Any]:
-    """What ``dmaxlit.json`` in ``folder`` says; empty where there is none, as for other people's checkpoints.
+    """Read ``dmaxlit.json`` in a model folder; empty if there is none, as in checkpoints of other origin.
 
     Raises:
         UserError: If the file is damaged.
@@ -66,14 +55,14 @@ def read_metadata(folder: Path | str) -> dict[str, Any]:
 
 
 def require_known_type(stored: Mapping[str, Any], source: str) -> None:
-    """Refuse a model that could only be loaded by running the code it comes with.
+    """Refuse a model that could only be loaded by running the code in its checkpoint.
 
     Args:
         stored: Content of its ``config.json``.
-        source: Where it is from, for messages.
+        source: Its origin, for messages.
 
     Raises:
-        UserError: If neither transformers nor we know its type.
+        UserError: If neither transformers nor dmaxlit knows its type.
     """
     model_type = stored.get("model_type")
     if model_type not in (*MODEL_TYPES, SDAR) and model_type not in CONFIG_MAPPING:
@@ -85,7 +74,7 @@ def require_known_type(stored: Mapping[str, Any], source: str) -> None:
 
 @without_progress_bars()
 def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint's is run.
+    """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint is run.
 
     Raises:
         UserError: If it is missing, damaged or incomplete.
@@ -124,7 +113,7 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
 
 
 def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is of a published diffusion model, whose vocabulary has its mask token already."""
+    """Return whether a ``config.json`` is of a published diffusion model, whose vocabulary has a mask token."""
     return came_from_llada2(stored) or block_length_of(stored) is not None
 
 
@@ -132,7 +121,7 @@ def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
     """Refuse a checkpoint whose weights cannot be read slice by slice.
 
     Raises:
-        UserError: If it is a published one.
+        UserError: If it has its published form.
     """
     if stored.get("model_type") in (*MODEL_TYPES, SDAR):
         raise UserError(
@@ -144,16 +133,16 @@ def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
 def empty_model_from_folder(
     source: Path, stored: Mapping[str, Any], attention: str, dtype: torch.dtype
 ) -> PreTrainedModel:
-    """The model of a folder on the meta device: shapes without weights; only the config is read.
+    """Build the model of a folder on the meta device: shapes without weights; only the config is read.
 
     Args:
         source: The folder.
-        stored: Its config.json.
-        attention: Attention implementation.
+        stored: Content of its ``config.json``.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters.
 
     Raises:
-        UserError: If the config is none that is known.
+        UserError: If the config is not understood.
     """
     try:
         if stored.get("model_type") in MODEL_TYPES:
@@ -177,10 +166,10 @@ def empty_model_from_folder(
 def model_from_config(
     config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, attention: str, dtype: torch.dtype
 ) -> PreTrainedModel:
-    """A fresh model; vocabulary size and special ids are the tokenizer's.
+    """Build a fresh model; vocabulary size and special ids are the tokenizer's.
 
     Raises:
-        UserError: If the model type is missing or unknown, or a setting is.
+        UserError: If the model type or a setting is missing or unknown.
     """
     settings = dict(config)
     model_type = settings.pop("model_type", None)
@@ -194,11 +183,13 @@ def model_from_config(
         )
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
-        built = AutoConfig.for_model(model_type, **{**ids, **settings})
+        model_config = AutoConfig.for_model(model_type, **{**ids, **settings})
         unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
         if unknown:
             raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(built, attn_implementation=attention, dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model_config, attn_implementation=attention, dtype=dtype
+        )
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
@@ -208,7 +199,7 @@ def model_from_config(
 
 
 def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
-    """A model to be saved: of the weights given, which must be all of them, in their own type."""
+    """Build a model from all of its weights, in their stored type, to be saved."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(weights, assign=True)
@@ -224,17 +215,17 @@ def write_folder(
     metadata: dict[str, Any],
     weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder whole or not at all; an existing one is replaced only once the new one is complete.
+    """Write a complete model folder or nothing; an existing one is replaced only when the new one is complete.
 
     Args:
-        folder: Where.
+        folder: Folder to write.
         model: The model.
         tokenizer: Its tokenizer.
-        metadata: What ``dmaxlit.json`` is to hold.
-        weights: The weights, where the model itself holds only a part of them.
+        metadata: Content of ``dmaxlit.json``.
+        weights: The weights, if the model itself is sharded.
 
     Raises:
-        UserError: If ``folder`` exists and is something else than a model folder of ours, or cannot be written.
+        UserError: If ``folder`` exists and was not written by ``export``, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):

@@ -1,8 +1,8 @@
 """Dense SDAR checkpoints (arXiv 2510.06303) as transformers' ``Qwen3ForCausalLM``.
 
-They are block-diffusion models already, of block length 4 unless they say otherwise. Their modelling code is made from
-Qwen3's, with the same tensors under the same names; only the attention mask differs, and the mask is ours to give.
-An export of one is an ordinary Qwen3 folder.
+They are block-diffusion models already, with block length 4 unless their config says otherwise. Their modelling code is
+derived from Qwen3's, with the same tensors under the same names. Only the attention mask differs, which dmaxlit passes
+in. An export of one is an ordinary Qwen3 folder.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,6 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from dmaxlit.backbone.formats.weight_files import open_weights
 from dmaxlit.errors import UserError
-
-__all__ = ["MODEL_TYPE", "block_length_of", "model_from_sdar", "to_qwen3"]
 
 MODEL_TYPE = "sdar"
 _DEFAULT_BLOCK = 4
@@ -40,7 +38,7 @@ _MAPPED = {
     "eos_token_id",
     "pad_token_id",
 }
-# What decides the shape of the model, and is therefore not guessed.
+# Fields that decide the shape of the model, and are therefore not guessed.
 _REQUIRED = (
     "vocab_size",
     "hidden_size",
@@ -71,11 +69,11 @@ _HARMLESS = {
 
 
 def to_qwen3(stored: Mapping[str, Any], source: str) -> Qwen3Config:
-    """The configuration of the same model in transformers.
+    """Return the configuration of the same model in transformers.
 
     Args:
         stored: Content of the published ``config.json``.
-        source: Where it is from, for messages.
+        source: Its origin, for messages.
 
     Raises:
         UserError: If a field is not understood, missing, or has a value that is not supported.
@@ -97,7 +95,7 @@ def to_qwen3(stored: Mapping[str, Any], source: str) -> Qwen3Config:
 
 
 def block_length_of(stored: Mapping[str, Any]) -> int | None:
-    """Block length a published SDAR was trained with; None for the configuration of another model."""
+    """Return the block length that a published SDAR was trained with; None for any other model's configuration."""
     return int(stored.get("block_size", _DEFAULT_BLOCK)) if stored.get("model_type") == MODEL_TYPE else None
 
 
@@ -111,7 +109,7 @@ def model_from_sdar(folder: Path, stored: Mapping[str, Any], attention: str, dty
         dtype: Type of the parameters.
 
     Raises:
-        UserError: If it is incomplete, damaged, or not such a checkpoint.
+        UserError: If it is incomplete, damaged, or not an SDAR checkpoint.
     """
     config = to_qwen3(stored, str(folder))
     try:

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: its configuration, and its weights, read tensor by tensor and written shard by shard."""
+"""Files of a checkpoint: its configuration, and its weights, read by tensor and written by shard."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,24 +9,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
-from huggingface_hub.serialization._base import parse_size_to_int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from dmaxlit.backbone.transformers_internals import parse_size
 from dmaxlit.errors import UserError
-
-__all__ = [
-    "DTYPES",
-    "INDEX_FILE",
-    "WEIGHTS_FILE",
-    "LazyTensor",
-    "open_weights",
-    "shard_size",
-    "weight_files",
-    "write_weights",
-]
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -41,49 +30,49 @@ class LazyTensor:
     A slice of a safetensors file behaves the same, so transformers can load either.
 
     Args:
-        parts: Slices of safetensors files, each with the index into its first axis (None: all of it).
-        shape: Shape of the whole.
-        dtype: Type of the whole.
+        slices: Tensors in safetensors files, each with an index into its first axis (None: all of it).
+        shape: Shape of the result.
+        dtype: Type of the result.
     """
 
-    parts: tuple[tuple[Any, int | slice | None], ...]
+    slices: tuple[tuple[Any, int | slice | None], ...]
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     def __getitem__(self, key: EllipsisType) -> Tensor:
-        """Read it."""
-        read = [part[...] if index is None else part[index] for part, index in self.parts]
-        tensor: Tensor = read[0] if len(read) == 1 else torch.cat(read)
-        assert tuple(tensor.shape) == self.shape, "a file's header says what is in it"
+        """Read the tensor."""
+        tensors = [stored[...] if index is None else stored[index] for stored, index in self.slices]
+        tensor: Tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        assert tuple(tensor.shape) == self.shape, "the header of a file gives the shape of its tensors"
         return tensor
 
     def row(self, index: int) -> "LazyTensor":
-        """Entry ``index`` of the first axis."""
-        return self._part(index, self.shape[1:])
+        """Select entry ``index`` of the first axis."""
+        return self._slice(index, self.shape[1:])
 
     def rows(self, start: int, stop: int) -> "LazyTensor":
-        """Entries ``start`` to ``stop`` of the first axis."""
-        return self._part(slice(start, stop), (stop - start, *self.shape[1:]))
+        """Select entries ``start`` to ``stop`` of the first axis."""
+        return self._slice(slice(start, stop), (stop - start, *self.shape[1:]))
 
-    def _part(self, index: int | slice, shape: tuple[int, ...]) -> "LazyTensor":
-        ((part, whole),) = self.parts
-        assert whole is None, "slices are taken of stored tensors"
-        return LazyTensor(((part, index),), shape, self.dtype)
+    def _slice(self, index: int | slice, shape: tuple[int, ...]) -> "LazyTensor":
+        ((stored, sliced_by),) = self.slices
+        assert sliced_by is None, "only whole stored tensors are sliced"
+        return LazyTensor(((stored, index),), shape, self.dtype)
 
     @staticmethod
     def joined(tensors: Sequence["LazyTensor"]) -> "LazyTensor":
-        """The tensors one after another along the first axis."""
+        """Concatenate tensors along the first axis."""
         first = tensors[0]
-        rows = sum(each.shape[0] for each in tensors)
-        parts = tuple(part for each in tensors for part in each.parts)
-        return LazyTensor(parts, (rows, *first.shape[1:]), first.dtype)
+        rows = sum(tensor.shape[0] for tensor in tensors)
+        slices = tuple(entry for tensor in tensors for entry in tensor.slices)
+        return LazyTensor(slices, (rows, *first.shape[1:]), first.dtype)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Content of a model folder's ``config.json``.
+    """Read a model folder's ``config.json``.
 
     Raises:
-        UserError: If it is not a JSON object.
+        UserError: If it cannot be read, or is not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -96,10 +85,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> dict[Path, list[str]]:
-    """Files of a checkpoint, each with the tensors that its index, if there is one, has in it.
+    """List the files of a checkpoint, each with the tensors it holds according to the index, if there is an index.
 
     Raises:
-        UserError: If one is missing, or there are no safetensors.
+        UserError: If a file is missing, or there are no safetensors.
     """
     index = folder / INDEX_FILE
     if index.is_file():
@@ -117,31 +106,32 @@ def weight_files(folder: Path) -> dict[Path, list[str]]:
 
 
 def open_weights(folder: Path) -> dict[str, LazyTensor]:
-    """The tensors of a checkpoint; none is read yet.
+    """Open the tensors of a checkpoint; none is read yet.
 
     Raises:
-        UserError: If a file is missing, damaged, or holds something else than the index says; or if a tensor is of a
-            type that is not computed with.
+        UserError: If a file is missing, damaged, or lacks a tensor of the index; or if a tensor is not of a supported
+            type.
     """
     tensors: dict[str, LazyTensor] = {}
     for path, names in weight_files(folder).items():
-        found = _open_file(path)
-        gone = [name for name in names if name not in found]
-        if gone:
-            raise UserError(f"pretrained: {str(path)!r} lacks {gone[0]}, which {INDEX_FILE} has in it")
-        tensors.update(found)
+        stored = _open_file(path)
+        missing = [name for name in names if name not in stored]
+        if missing:
+            raise UserError(f"pretrained: {str(path)!r} lacks {missing[0]}, which {INDEX_FILE} has in it")
+        tensors.update(stored)
     return tensors
 
 
 def _indexed(index: Path) -> dict[Path, list[str]]:
     try:
-        placed = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"pretrained: {str(index)!r} is not an index of shards ({error!r})") from error
-    if not isinstance(placed, dict) or not all(isinstance(f, str) and Path(f).name == f for f in placed.values()):
+    names = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not all(isinstance(file, str) and Path(file).name == file for file in names):
         raise UserError(f"pretrained: expected a weight_map to names of files beside it in {str(index)!r}")
     files: dict[Path, list[str]] = {}
-    for name, file in placed.items():
+    for name, file in weight_map.items():
         files.setdefault(index.parent / file, []).append(name)
     for path in files:
         if not path.is_file():
@@ -153,26 +143,27 @@ def _open_file(path: Path) -> dict[str, LazyTensor]:
     try:
         file: Any = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        kinds = {name: part.get_dtype() for name, part in slices.items()}
+        dtypes = {name: stored.get_dtype() for name, stored in slices.items()}
     except (OSError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"pretrained: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
-    for name, kind in kinds.items():
-        if kind not in DTYPES:
-            raise UserError(f"pretrained: {path.name}: {name}: expected one of {', '.join(DTYPES)}, got {kind}")
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise UserError(f"pretrained: {path.name}: {name}: expected one of {', '.join(DTYPES)}, got {dtype}")
     return {
-        name: LazyTensor(((part, None),), tuple(part.get_shape()), DTYPES[kinds[name]]) for name, part in slices.items()
+        name: LazyTensor(((stored, None),), tuple(stored.get_shape()), DTYPES[dtypes[name]])
+        for name, stored in slices.items()
     }
 
 
 def shard_size(text: str) -> int:
-    """Bytes of a size such as ``5GB`` or ``500MB``.
+    """Return the bytes of a size such as ``5GB`` or ``500MB``.
 
     Raises:
-        UserError: If it is none.
+        UserError: If the text is not a size.
     """
     try:
-        size = parse_size_to_int(text)
+        size = parse_size(text)
     except (ValueError, IndexError) as error:
         raise UserError(f"max_shard_size: expected a size such as 5GB or 500MB, got {text!r}") from error
     if size < 1:
@@ -186,13 +177,13 @@ def write_weights(
     max_shard_size: int,
     casts: Mapping[str, torch.dtype] | None = None,
 ) -> None:
-    """Write tensors as a checkpoint, showing progress; never more than one shard is in memory.
+    """Write tensors as a checkpoint, with a progress bar; at most one shard is in memory.
 
     Args:
-        tensors: What to write, in this order.
-        folder: Where.
-        max_shard_size: Bytes of the largest file; a tensor above it gets a file of its own.
-        casts: Of each tensor that is not to be written as it is stored, the type.
+        tensors: Tensors by name, in the order of writing.
+        folder: Folder to write to.
+        max_shard_size: Bytes of the largest file; a larger tensor gets a separate file.
+        casts: Types of the tensors that are not written in their stored type.
     """
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()} | dict(casts or {})
     sizes = {name: torch.Size(tensor.shape).numel() * dtypes[name].itemsize for name, tensor in tensors.items()}

@@ -148,7 +148,7 @@ def write_tokenizer(folder, special=SPECIAL, **settings):
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(special))
     backend.save(str(folder / "tokenizer.json"))
-    told = {
+    tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
@@ -156,20 +156,20 @@ def write_tokenizer(folder, special=SPECIAL, **settings):
         "model_max_length": 2048,
         **settings,
     }
-    told = {name: value for name, value in told.items() if value is not None}
-    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    tokenizer_config = {name: value for name, value in tokenizer_config.items() if value is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
 
 
 def read_published(folder):
     """Every tensor of a folder, and of each the file it is in."""
     from safetensors.torch import load_file
 
-    found, files = {}, {}
+    tensors, files = {}, {}
     for path in sorted(folder.glob("*.safetensors")):
         for name, tensor in load_file(path).items():
-            assert name not in found
-            found[name], files[name] = tensor, path.name
-    return found, files
+            assert name not in tensors
+            tensors[name], files[name] = tensor, path.name
+    return tensors, files
 
 
 def reference_logits(tensors, ids, allowed, config=CONFIG):

@@ -67,20 +67,20 @@ def test_what_is_converted_reads_here_and_in_transformers(published, ours):
 
 def test_shards_stay_below_the_size_given_and_the_index_is_right(ours):
     index = json.loads((ours / "model.safetensors.index.json").read_text())
-    found, files = read_published(ours)
+    tensors, files = read_published(ours)
     assert index["weight_map"] == files
-    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in found.values())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
     assert len(set(files.values())) > 2
     for file in set(files.values()):
-        assert sum(found[name].nbytes for name in files if files[name] == file) <= 40_000
+        assert sum(tensors[name].nbytes for name in files if files[name] == file) <= 40_000
         with safe_open(ours / file, "pt") as opened:
             assert opened.metadata() == {"format": "pt"}
 
 
 def test_a_type_can_be_asked_for_and_the_router_bias_keeps_its_own(tmp_path, published):
     convert(published, tmp_path / "half", dtype="float16")
-    found, _ = read_published(tmp_path / "half")
-    types = {name: tensor.dtype for name, tensor in found.items()}
+    tensors, _ = read_published(tmp_path / "half")
+    types = {name: tensor.dtype for name, tensor in tensors.items()}
     biases = {name for name in types if name.endswith("e_score_correction_bias")}
     assert len(biases) == 2
     assert {types[name] for name in biases} == {torch.float32}
@@ -96,10 +96,10 @@ def test_what_was_converted_can_be_trained_exported_and_converted_back(tmp_path,
         module.backbone.model.model.layers[1].mlp.experts.down_proj[3].mul_(2)
     module.export(tmp_path / "trained")
     convert(tmp_path / "trained", tmp_path / "back", dtype="bfloat16")
-    found, _ = read_published(tmp_path / "back")
+    tensors, _ = read_published(tmp_path / "back")
     expected = make_tensors()
     expected["model.layers.1.mlp.experts.3.down_proj.weight"] *= 2
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def test_the_tokenizer_of_an_export_has_a_class_that_older_engines_know_or_is_the_published_one(tmp_path, published):

@@ -10,27 +10,27 @@ from dmaxlit.backbone.formats import hub
 
 
 def answering(monkeypatch, result):
-    asked = {}
+    request = {}
 
     def snapshot_download(name, **patterns):
-        asked.update(name=name, **patterns)
+        request.update(name=name, **patterns)
         if isinstance(result, Exception):
             raise result
         return str(result)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    return asked
+    return request
 
 
 def test_a_model_on_the_hub_is_read_with_its_block_length_and_nothing_that_runs_is_asked_for(
     tmp_path, monkeypatch, denoiser
 ):
     denoiser.save(tmp_path / "snapshot", {})
-    asked = answering(monkeypatch, tmp_path / "snapshot")
+    request = answering(monkeypatch, tmp_path / "snapshot")
     assert Denoiser(pretrained="someone/tiny").block_length == 8
-    assert asked["name"] == "someone/tiny"
-    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
-    assert asked["ignore_patterns"] == ["*/*"]
+    assert request["name"] == "someone/tiny"
+    assert request["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+    assert request["ignore_patterns"] == ["*/*"]
 
 
 ANSWER: Any = SimpleNamespace(headers={}, request=None)

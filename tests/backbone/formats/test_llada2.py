@@ -72,19 +72,19 @@ def test_the_reference_depends_on_what_is_easily_lost(name):
 def test_weights_are_those_of_the_files_to_the_bit_and_the_router_bias_stays_float32(published):
     tensors = make_tensors()
     model = Denoiser(pretrained=str(published), dtype="bfloat16").model
-    own = model.state_dict()
+    weights = model.state_dict()
     layer, at = "model.layers.1.self_attn", "model.layers.1.mlp"
-    fused = torch.cat([own[f"{layer}.{part}_proj.weight"] for part in "qkv"])
+    fused = torch.cat([weights[f"{layer}.{part}_proj.weight"] for part in "qkv"])
     assert torch.equal(fused, tensors["model.layers.1.attention.query_key_value.weight"])
-    gate, up = own[f"{at}.experts.gate_up_proj"][5].chunk(2)
+    gate, up = weights[f"{at}.experts.gate_up_proj"][5].chunk(2)
     assert torch.equal(gate, tensors[f"{at}.experts.5.gate_proj.weight"])
     assert torch.equal(up, tensors[f"{at}.experts.5.up_proj.weight"])
-    assert own[f"{at}.gate.e_score_correction_bias"].dtype == torch.float32
-    assert torch.equal(own[f"{at}.gate.e_score_correction_bias"], tensors[f"{at}.gate.expert_bias"])
+    assert weights[f"{at}.gate.e_score_correction_bias"].dtype == torch.float32
+    assert torch.equal(weights[f"{at}.gate.e_score_correction_bias"], tensors[f"{at}.gate.expert_bias"])
     # The published gate computes in float32; transformers 5.24 also keeps the weight so, which changes no value.
-    assert torch.equal(own[f"{at}.gate.weight"].float(), tensors[f"{at}.gate.weight"].float())
+    assert torch.equal(weights[f"{at}.gate.weight"].float(), tensors[f"{at}.gate.weight"].float())
     routers = ("gate.weight", "gate.e_score_correction_bias")
-    assert {tensor.dtype for name, tensor in own.items() if not name.endswith(routers)} == {torch.bfloat16}
+    assert {tensor.dtype for name, tensor in weights.items() if not name.endswith(routers)} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("model_type", ["llada2_moe", "llada2_moe_veomni"])
@@ -95,10 +95,10 @@ def test_stacked_experts_are_read_too_whatever_the_model_is_called(tmp_path, pub
     assert all(torch.equal(one[name], two[name]) for name in one)
     convert(tmp_path / "stacked", tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "apart")
-    found, _ = read_published(tmp_path / "apart")
+    republished, _ = read_published(tmp_path / "apart")
     expected = make_tensors()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert republished.keys() == expected.keys()
+    assert all(torch.equal(republished[name], expected[name]) for name in republished)
     assert json.loads((tmp_path / "apart" / "config.json").read_text()) == CONFIG
 
 
@@ -120,12 +120,12 @@ def test_an_export_gives_the_same_logits_and_reads_in_transformers(tmp_path, pub
 def test_an_export_goes_back_to_the_published_form(tmp_path, published):
     dmaxlit.load(published).export(tmp_path / "out")
     convert(tmp_path / "out", tmp_path / "back", dtype="bfloat16", like=published)
-    found, _ = read_published(tmp_path / "back")
+    republished, _ = read_published(tmp_path / "back")
     expected = make_tensors()
-    assert found.keys() == expected.keys()
+    assert republished.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype
-        assert torch.equal(found[name], tensor)
+        assert republished[name].dtype == tensor.dtype
+        assert torch.equal(republished[name], tensor)
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == CONFIG
     assert (tmp_path / "back" / "modeling_llada2_moe.py").is_file()
 
@@ -140,8 +140,8 @@ def test_a_lightning_checkpoint_of_it_loads(tmp_path, published):
     trainer.strategy.connect(module)
     trainer.save_checkpoint(tmp_path / "m.ckpt")
     again = dmaxlit.load(tmp_path / "m.ckpt")
-    own = module.backbone.model.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in again.backbone.model.state_dict().items())
+    weights = module.backbone.model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in again.backbone.model.state_dict().items())
     again.export(tmp_path / "out")
     assert convert(tmp_path / "out", tmp_path / "back") == "llada2"
 

@@ -135,8 +135,8 @@ def test_a_hub_that_cannot_be_reached_is_said_quickly_in_one_line(monkeypatch, t
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(UserError, match=r"pretrained: 'someone/LLaDA2.0-none' is no folder here") as caught:
         Denoiser(pretrained="someone/LLaDA2.0-none")
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5

@@ -1,0 +1,119 @@
+"""Everything dmaxlit uses of Lightning beyond its documented interface, in one place.
+
+Each function names what it relies on. ``tests/checkpoints/test_lightning_internals.py`` has a test for each, so that a
+release that changes one of them says what to mend.
+"""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+SHARDED_REST_FILE = "meta.pt"
+"""File of a sharded checkpoint with everything but tensors; ``ModelParallelStrategy`` writes it under this name."""
+
+
+# ---- trainer and loops ----------------------------------------------------------------------------------------------
+
+
+def log_step(trainer: L.Trainer) -> int:
+    """Return the step under which Lightning logs the current batch.
+
+    Relies on ``trainer.fit_loop.epoch_loop._batches_that_stepped``.
+    """
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def step_metrics(trainer: L.Trainer) -> dict[str, Any]:
+    """Return the metrics of the current step that are about to be passed to loggers.
+
+    Relies on ``trainer._logger_connector.metrics["log"]``.
+    """
+    metrics: dict[str, Any] = trainer._logger_connector.metrics["log"]
+    return metrics
+
+
+def end_restart(trainer: L.Trainer) -> None:
+    """Let the rest of the first epoch after a restart be an ordinary one.
+
+    Lightning takes the whole of it for a restart, and skips schedules that monitor a metric at its end.
+    Relies on ``trainer.fit_loop._restarting``.
+    """
+    trainer.fit_loop._restarting = False
+
+
+def complete_batch(loops: dict[str, Any]) -> None:
+    """Count the last training batch of a checkpoint as completed, so that it is not skipped as unfinished.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint; changed in place.
+    """
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        counts["completed"] = counts["processed"]
+
+
+def request_validation(loops: dict[str, Any]) -> None:
+    """Let a resumed run begin with validation from its first batch.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint; changed in place.
+    """
+    progress = loops["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    done = progress["total"]["completed"]
+    progress["total"].update(ready=done + 1, started=done + 1, processed=done)
+    progress["current"].update(ready=0, started=0, processed=0, completed=0)
+    progress["is_last_batch"] = False
+
+
+def count_step(loops: dict[str, Any]) -> None:
+    """Count the checkpoint's last batch as one that stepped, as Lightning does after the hook that wrote it.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint; changed in place.
+    """
+    loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+
+# ---- loggers --------------------------------------------------------------------------------------------------------
+
+
+def resume_log(logger: TensorBoardLogger, version: str | int, purge_step: int) -> None:
+    """Let a logger append to an earlier log, whose points from a step on are void; before its first use.
+
+    Relies on ``logger._version``, None until a version is chosen, and on ``logger._kwargs``, which are passed to the
+    ``SummaryWriter``.
+
+    Args:
+        logger: The logger.
+        version: Version of the earlier log; ignored if the logger was made for one.
+        purge_step: First step whose points are void.
+    """
+    logger._version = version if logger._version is None else logger._version
+    logger._kwargs["purge_step"] = purge_step
+
+
+# ---- module and strategy --------------------------------------------------------------------------------------------
+
+
+def is_attached(module: L.LightningModule) -> bool:
+    """Return whether a module has a trainer; ``module.trainer`` raises where it has none.
+
+    Relies on ``module._trainer``.
+    """
+    return module._trainer is not None
+
+
+def share_among_all(strategy: ModelParallelStrategy) -> None:
+    """Let all processes of a strategy share the model; to be called before its environment is set up.
+
+    Relies on ``strategy._data_parallel_size`` and ``strategy._tensor_parallel_size``.
+    """
+    strategy._data_parallel_size, strategy._tensor_parallel_size = strategy.num_nodes * strategy.num_processes, 1

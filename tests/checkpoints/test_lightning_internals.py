@@ -1,0 +1,127 @@
+"""One test for each of Lightning's internals that dmaxlit uses; a failure names what a release has changed."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from dmaxlit import DMaxModule
+from dmaxlit.checkpoints import lightning_internals as internals
+from dmaxlit.training.fsdp import FSDP2Strategy
+from tests.conftest import make_denoiser
+from tests.test_module import QUIET, loader
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+
+
+def has(owner, name):
+    """Fail with the attribute's name if it is gone."""
+    assert hasattr(owner, name), f"Lightning {L.__version__}: {type(owner).__name__} has no attribute {name} any more"
+    return getattr(owner, name)
+
+
+class Watch(L.Callback):
+    """Notes, when a batch ends, what the internals say."""
+
+    def __init__(self):
+        self.steps, self.metrics, self.restarting, self.loops = [], [], [], None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.restarting.append(trainer.fit_loop._restarting)
+
+    def on_train_batch_end(self, trainer, *args):
+        self.steps.append(internals.log_step(trainer))
+        self.metrics.append(dict(internals.step_metrics(trainer)))
+        self.loops = trainer._checkpoint_connector.dump_checkpoint()["loops"]
+
+
+@pytest.fixture(scope="module")
+def run():
+    """(trainer, watch) of three steps."""
+    watch = Watch()
+    trainer = L.Trainer(**{**QUIET, "max_steps": 3, "callbacks": [watch]})
+    trainer.fit(DMaxModule(make_denoiser()), loader())
+    return trainer, watch
+
+
+def test_batches_that_stepped_is_the_step_that_is_logged(run):
+    trainer, watch = run
+    has(trainer.fit_loop.epoch_loop, "_batches_that_stepped")
+    assert watch.steps == [0, 1, 2], "_batches_that_stepped no longer counts after the hook that writes checkpoints"
+
+
+def test_the_logger_connector_holds_the_metrics_of_the_step(run):
+    trainer, watch = run
+    has(type(has(trainer, "_logger_connector")), "metrics")
+    assert all("train/loss" in metrics for metrics in watch.metrics), "metrics['log'] lacks what the module has logged"
+
+
+def test_a_fit_loop_says_that_it_is_restarting_and_can_be_told_that_it_is_not(run):
+    trainer, watch = run
+    assert has(trainer.fit_loop, "_restarting") is False
+    assert watch.restarting == [False] * 3
+    trainer.fit_loop._restarting = True
+    internals.end_restart(trainer)
+    assert trainer.fit_loop._restarting is False
+
+
+def test_a_checkpoint_counts_batches_where_they_are_edited(run):
+    progress = run[1].loops["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        assert (counts["processed"], counts["completed"]) == (3, 2), "epoch_loop.batch_progress counts otherwise"
+    internals.complete_batch(run[1].loops)
+    assert progress["total"]["completed"] == progress["current"]["completed"] == 3
+
+
+def test_a_checkpoint_counts_validation_where_it_is_requested(run):
+    progress = run[1].loops["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    fields = {"ready", "started", "processed", "completed"}
+    assert set(progress["total"]) == set(progress["current"]) == fields, "val_loop.batch_progress has other fields"
+    assert "is_last_batch" in progress, "val_loop.batch_progress has no is_last_batch"
+    internals.request_validation(run[1].loops)
+    assert progress["total"] == {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    assert progress["is_last_batch"] is False
+
+
+def test_a_checkpoint_counts_steps_where_the_last_one_is_added(run):
+    state = run[1].loops["fit_loop"]["epoch_loop.state_dict"]
+    assert state["_batches_that_stepped"] == 2, "epoch_loop.state_dict counts _batches_that_stepped otherwise"
+    internals.count_step(run[1].loops)
+    assert state["_batches_that_stepped"] == 3
+
+
+@pytest.mark.parametrize(("chosen", "version"), [(None, 7), (2, 2)])
+def test_a_log_is_continued_under_its_version_from_a_step_on(tmp_path, chosen, version):
+    logger = TensorBoardLogger(tmp_path, version=chosen)
+    assert has(logger, "_version") == chosen, "_version is no longer None until it is chosen"
+    has(logger, "_kwargs")
+    internals.resume_log(logger, 7, 5)
+    assert logger.version == version, "the logger's version no longer comes from _version"
+    logger.experiment.close()
+    (log,) = (tmp_path / "lightning_logs" / f"version_{version}").iterdir()
+    starts = [event.step for event in EventFileLoader(str(log)).Load() if event.HasField("session_log")]
+    assert starts == [5], "_kwargs no longer reach the SummaryWriter, or it does not purge"
+
+
+def test_a_module_says_whether_it_has_a_trainer():
+    module = DMaxModule(make_denoiser())
+    has(module, "_trainer")
+    assert not internals.is_attached(module)
+    module.trainer = L.Trainer(**QUIET)
+    assert internals.is_attached(module), "module.trainer no longer sets _trainer"
+
+
+def test_all_processes_of_a_strategy_share_the_model():
+    strategy = FSDP2Strategy()
+    has(strategy, "_data_parallel_size")
+    has(strategy, "_tensor_parallel_size")
+    strategy.parallel_devices = [torch.device("cpu")] * 3
+    internals.share_among_all(strategy)
+    assert (strategy._data_parallel_size, strategy._tensor_parallel_size) == (3, 1)
+
+
+def test_a_sharded_checkpoint_has_everything_but_tensors_in_a_file_of_that_name():
+    from lightning.fabric.strategies import model_parallel
+
+    assert has(model_parallel, "_METADATA_FILENAME") == internals.SHARDED_REST_FILE
