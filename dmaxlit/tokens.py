@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["CleanBatch", "Role", "SoftTokens", "SpecialTokens", "block_index"]
 
@@ -38,7 +41,7 @@ class SpecialTokens:
     vocab_size: int
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "SpecialTokens":
         """Read the ids off a tokenizer; padding falls back to EOS.
 
         Raises:

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 
@@ -64,12 +66,20 @@ def test_a_prompt_that_fills_the_length_is_told_apart():
         packed([row(16, 1, 7)])
 
 
-def test_bad_rows_are_skipped_and_rows_numbered_anew():
+def test_bad_rows_are_skipped_reported_once_and_the_rest_renumbered(caplog):
     bad = BadRows("skip")
     rows = [row(16, 1), row(1, 1), row(3, 14), row(3, 15), row(2, 2)]
-    pairs = pack(rows, TOKENIZER, 4, 16, "block", bad)
+    with caplog.at_level(logging.INFO):
+        pairs = pack(rows, TOKENIZER, 4, 16, "block", bad)
+    assert caplog.messages == ["corpus: kept 2 rows, skipped 3: 1 has a prompt that fills the length, 2 is too long"]
     assert [pairs[i][1].tolist().count(TOKENIZER.convert_tokens_to_ids("3")) for i in range(len(pairs))] == [1, 2]
     assert bad.counts == {"has a prompt that fills the length": 1, "is too long": 2}
+
+
+def test_nothing_is_reported_when_nothing_was_skipped(caplog):
+    with caplog.at_level(logging.INFO):
+        packed([row(1, 2)], policy="skip")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("rows", [[], [row(16, 1)]])
@@ -91,11 +101,11 @@ def test_more_rows_than_one_tokenizer_call_takes(monkeypatch):
 
 def test_a_fingerprint_tells_rows_and_their_order_apart():
     rows = [row(1, 2), row(2, 7), row(5, 1)]
-    told = packed(rows).fingerprint()
-    assert told == packed(list(rows)).fingerprint()
-    assert told.startswith("3 rows, ")
+    fingerprint = packed(rows).fingerprint()
+    assert fingerprint == packed(list(rows)).fingerprint()
+    assert fingerprint.startswith("3 rows, ")
     others = [rows[::-1], rows[:2], [row(1, 3), *rows[1:]], [row(2, 1), *rows[1:]]]
-    assert len({told, *(packed(other).fingerprint() for other in others)}) == 5
+    assert len({fingerprint, *(packed(other).fingerprint() for other in others)}) == 5
 
 
 def test_rows_left_out_leave_gaps_in_the_numbers():
