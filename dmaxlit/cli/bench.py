@@ -8,8 +8,6 @@ from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.errors import UserError
 
-__all__ = ["BENCHMARKS", "adaptation", "decode", "decoders", "run", "self_correction"]
-
 
 def run(command: str, args: list[str]) -> None:
     """Carry out the command."""
@@ -38,8 +36,8 @@ def self_correction(
 ) -> None:
     """Train control, uniform and on-policy models on several seeds, decode them all, and print the table.
 
-    Everything is kept under the output folder and nothing is done twice: run it again after an interruption and it goes
-    on. With the defaults about two hours on two cores, half an hour of it for the second base.
+    Results are kept in the output folder and nothing is computed twice: after an interruption, run it again to resume.
+    With the defaults it takes about two hours on two cores, half an hour of it for the second base.
 
     Args:
         output: Folder for models and corpora, and in a folder for each study results.json and table.md.
@@ -48,9 +46,9 @@ def self_correction(
         configs: Folder of the recipes: pretrain_curriculum.yaml, quickstart.yaml and its siblings.
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base s % num_bases. Default: 0 1 2 3 4.
-        num_prompts: Prompts a base distils its corpus from.
-        num_examples: Unseen test prompts each row is judged on.
-        workers: Models made at the same time.
+        num_prompts: Number of prompts from which a base distils its corpus.
+        num_examples: Number of unseen test prompts on which each row is evaluated.
+        workers: Number of models trained at the same time.
         threads: CPU threads of each.
     """
     from dmaxlit.bench import SelfCorrectionBench
@@ -72,14 +70,14 @@ def decoders(
 ) -> None:
     """Decode test prompts with every decoder at several settings, and print the table.
 
-    Finished rows are kept under the output folder: run it again after an interruption and it goes on. The figures are
+    Finished rows are kept in the output folder: after an interruption, run it again to resume. The figures are
     accuracy, TPF, AUP over a decoder's settings, AFP, Kendall's tau of the order, tokens per second and cap hits.
 
     Args:
         models: LABEL=MODEL pairs, a model being a folder, .ckpt file, hub id or builtin:NAME; models with one label
             are averaged. Default: base=builtin:chain-base on_policy=runs/quickstart/model.
         output: Folder for results.json and table.md.
-        num_examples: Unseen test prompts of the task the models were trained on.
+        num_examples: Number of unseen test prompts of the task the models were trained on.
         batch_size: Prompts decoded together.
     """
     from dmaxlit.bench import DecoderBench
@@ -98,16 +96,16 @@ def adaptation(
 ) -> None:
     """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
 
-    On the chain task's easy prompts, same budget for all. Finished models and results are kept under the output
-    folder: run it again after an interruption and it goes on.
+    On the chain task's easy prompts, with the same budget for all. Finished models and results are kept in the output
+    folder: after an interruption, run it again to resume.
 
     Args:
         output: Folder for models, results.json and table.md.
-        configs: Folder of the recipes, of which pretrain.yaml gives sizes and rates.
-        seeds: Training seeds; each has an autoregressive model of its own. Default: 0 1 2.
+        configs: Folder of the recipes; pretrain.yaml gives sizes and learning rates.
+        seeds: Training seeds; each has its own autoregressive model. Default: 0 1 2.
         autoregressive_steps: Steps of that model.
         steps: Steps of each adaptation.
-        num_examples: Unseen test prompts each model is judged on.
+        num_examples: Number of unseen test prompts on which each model is evaluated.
         methods: Some of warm-up, no warm-up and from scratch. Default: all.
     """
     from dmaxlit.bench import METHODS, AdaptationBench
@@ -132,29 +130,29 @@ def decode(
 ) -> None:
     """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
 
-    The model has random weights and a fixed number of tokens is committed at each forward, so that all do the same
-    work. Each measurement runs in a process of its own.
+    The model has random weights and a fixed number of tokens is committed in each forward, so that all do the same
+    work. Each measurement runs in a separate process.
 
     Args:
         output: Folder for results.json and table.md.
         batches: Batch sizes of the engine. Default: 1 4 16 64.
         lengths: Tokens generated for each prompt. Default: 512 128 2048.
-        hidden_size: Width of the model, a multiple of 32.
-        layers: Its layers.
-        vocab_size: Its vocabulary.
+        hidden_size: Hidden size of the model, a multiple of 32.
+        layers: Number of layers.
+        vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
-        tokens_per_step: Tokens committed at each forward.
+        tokens_per_step: Tokens committed in each forward.
         dtype: Type of weights and activations.
         device: cpu, cuda, ...
         compile: Time the engine with compiled forwards as well.
-        repeats: Times each measurement is made; the fastest counts.
+        repeats: Number of times each measurement is repeated; the fastest counts.
     """
     from dmaxlit.bench import DecodeSpeedBench
 
-    chosen = DecodeSpeedBench.batches if batches is None else batches
+    batch_sizes = DecodeSpeedBench.batches if batches is None else batches
     spans = DecodeSpeedBench.lengths if lengths is None else lengths
     shape = (hidden_size, layers, vocab_size, block_length, tokens_per_step)
-    print(DecodeSpeedBench(Path(output), chosen, spans, *shape, dtype, device, compile, repeats).run())
+    print(DecodeSpeedBench(Path(output), batch_sizes, spans, *shape, dtype, device, compile, repeats).run())
 
 
 def train(
@@ -173,17 +171,17 @@ def train(
     """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
 
     The published procedure rolls out for every micro-batch, trains on the doubled sequence with all logits, and takes
-    masked and predicted copies in separate passes. Each measurement runs in a process of its own.
+    masked and predicted copies in separate passes. Each measurement runs in a separate process.
 
     Args:
         output: Folder for results.json and table.md.
-        vocab_sizes: Vocabularies. Default: 1000 32000 150000.
+        vocab_sizes: Sizes of the vocabulary. Default: 1000 32000 150000.
         lengths: Tokens of a sequence, each measured with each vocabulary. Default: 512.
-        hidden_size: Width of the model, a multiple of 32.
-        layers: Its layers.
+        hidden_size: Hidden size of the model, a multiple of 32.
+        layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
-        updates: Updates that are timed.
+        updates: Number of updates that are timed.
         dtype: float32, or bfloat16 for autocast over float32 weights.
         device: cpu, cuda, ...
         compile: Time our step with compiled forwards as well.

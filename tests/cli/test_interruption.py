@@ -199,7 +199,7 @@ def test_as_a_user_does_it(runs, straight):
     assert (
         subprocess.run(command, cwd=runs.folder, env=ENVIRONMENT, stdout=log, stderr=log, check=False).returncode == 0
     )
-    assert "going on from user/checkpoints/last.ckpt, after step" in runs.log("user")
+    assert "resuming from user/checkpoints/last.ckpt, after step" in runs.log("user")
     assert_same(runs.last("user"), straight)
 
 

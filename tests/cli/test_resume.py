@@ -53,7 +53,7 @@ def test_the_last_two_checkpoints_are_kept(begun, folder):
 def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplog):
     ended = dmax(f"fit --config {begun} {SHORT}")
     assert ended.status == 0
-    assert "going on from runs/checkpoints/last.ckpt, after step 2" in caplog.text
+    assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
     assert len(list((tmp_path / "runs" / "lightning_logs").iterdir())) == 1
 
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(dmax, begun
     ended = dmax(f"fit --config {begun} {SHORT} --trainer.max_steps 3")
     assert ended.status == 0
     assert "checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it may be truncated" in caplog.text
-    assert "going on from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
+    assert "resuming from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [2, 3]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dmaxlit.cli.bases import expand_bases, without_base
+from dmaxlit.cli.base_configs import expand_bases, without_base
 from dmaxlit.errors import UserError
 
 
