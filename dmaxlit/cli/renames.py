@@ -31,9 +31,10 @@ _RENAMED_OPTIONS = {
 def current_path(path: str) -> str:
     """Return where a class is now, given its import path in 0.1; any other text is returned unchanged."""
     module, _, name = path.rpartition(".")
-    new = _MOVED.get(path) or (f"{_MOVED[module]}.{name}" if module in _MOVED and name[:1].isupper() else path)
-    if new != path:
-        _notify(path, new)
+    if not name[:1].isupper() or not (path in _MOVED or module in _MOVED):
+        return path
+    new = _MOVED.get(path) or f"{_MOVED[module]}.{name}"
+    _notify(path, new)
     return new
 
 
