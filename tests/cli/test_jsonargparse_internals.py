@@ -107,9 +107,11 @@ def test_the_command_before_a_setting_that_is_required():
     assert internals.readable(text).endswith(": model.backbone")
 
 
-def test_yaml_in_a_value_that_is_broken_is_called_text():
-    messages = provoke("--steps", "[1", steps=list[int])
-    assert not any("<unicode string>" in internals.readable(message) for message in messages)
+def test_the_position_of_an_error_in_yaml(tmp_path):
+    (tmp_path / "file.yaml").write_text("steps: [")
+    text = " ".join(provoke("--config", str(tmp_path / "file.yaml"), steps=int)[-1].split())
+    assert 'in "<unicode string>",' in text, f"PyYAML says {text!r}"
+    assert internals.readable(text).endswith("at line 2, column 1")
 
 
 def test_a_registered_loader_sees_what_is_read_from_flags_and_files(tmp_path):
