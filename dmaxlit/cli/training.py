@@ -128,7 +128,7 @@ class DMaxCLI(LightningCLI):
         try:
             self.config = parser.parse_args(cast(list[str], args))
         except ArgumentError as error:
-            keys = [key.split(".") for each in self.parsers for key, _ in each.get_defaults().items()]
+            keys = [key.split(".") for parser in self.parsers for key, _ in parser.get_defaults().items()]
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
         checkpoint = self.config[self.config.subcommand].get("ckpt_path")

@@ -13,8 +13,8 @@ def test_every_registered_name_has_one_line_with_its_summary(dmax):
 
 
 def test_one_kind_can_be_asked_for(dmax):
-    shown = dmax("list --kind decoders").out
-    assert [line.split()[0] for line in shown.splitlines()] == ["decoders", *DECODERS]
+    output = dmax("list --kind decoders").out
+    assert [line.split()[0] for line in output.splitlines()] == ["decoders", *DECODERS]
 
 
 def test_built_in_models_are_listed_with_the_first_sentence_of_their_card(dmax, tmp_path, monkeypatch):

@@ -26,9 +26,9 @@ def test_an_unknown_command_is_refused_with_the_closest_and_all_known(dmax):
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "bench"])
 def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, command):
-    shown = dmax(f"{command} --help")
-    assert shown.status == 0
-    assert "usage: dmaxlit" in shown.out
+    outcome = dmax(f"{command} --help")
+    assert outcome.status == 0
+    assert "usage: dmaxlit" in outcome.out
     explanation = {
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
@@ -37,8 +37,8 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "convert": "The router's bias always keeps its type.",
         "plan": "Memory of one; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
-    assert explanation in " ".join(shown.out.split())
-    assert "Args:" not in shown.out
+    assert explanation in " ".join(outcome.out.split())
+    assert "Args:" not in outcome.out
 
 
 def loaded_after(code, names, folder):

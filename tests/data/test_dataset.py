@@ -28,9 +28,9 @@ def test_rows_are_encoded_like_pairs(eos_fill):
     pairs = packed(rows, eos_fill=eos_fill)
     assert len(pairs) == len(rows)
     for number, source in enumerate(rows):
-        wanted = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
+        expected = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
         index, ids, prompt_length = pairs[number]
-        assert (index, ids.tolist(), prompt_length) == (number, wanted.ids, wanted.roles.count(Role.PROMPT))
+        assert (index, ids.tolist(), prompt_length) == (number, expected.ids, expected.roles.count(Role.PROMPT))
 
 
 @pytest.mark.parametrize("eos_fill", ["block", 1, 3])
@@ -42,10 +42,10 @@ def test_batches_are_pairs_padded_to_whole_blocks(eos_fill):
     assert batch["ids"].shape == batch["roles"].shape == (3, 12)
     assert {value.dtype for value in batch.values()} == {torch.int64}
     for slot, number in enumerate(batch["index"].tolist()):
-        wanted = encode_pair(TOKENIZER, rows[number].prompt, rows[number].response, 4, eos_fill)
-        rest = 12 - len(wanted.ids)
-        assert batch["ids"][slot].tolist() == wanted.ids + [TOKENIZER.pad_token_id] * rest
-        assert batch["roles"][slot].tolist() == wanted.roles + [Role.PAD] * rest
+        expected = encode_pair(TOKENIZER, rows[number].prompt, rows[number].response, 4, eos_fill)
+        rest = 12 - len(expected.ids)
+        assert batch["ids"][slot].tolist() == expected.ids + [TOKENIZER.pad_token_id] * rest
+        assert batch["roles"][slot].tolist() == expected.roles + [Role.PAD] * rest
 
 
 def test_the_limit_counts_eos_fill_and_whole_blocks_only():

@@ -11,10 +11,10 @@ ROWS = [{"prompt": f"what is {i}?", "answer": str(i)} for i in range(200)]
 def test_one_file_is_divided_by_the_hash_of_the_prompt_in_file_order(write_rows):
     jsonl = task("jsonl", path=write_rows(ROWS))
     for split in ("train", "val", "test"):
-        wanted = [row["prompt"] for row in ROWS if split_of(row["prompt"]) == split]
-        assert len(wanted) > 5
-        assert [e.prompt for e in jsonl.examples(split, len(wanted))] == wanted
-        assert [e.prompt for e in jsonl.examples(split, 3)] == wanted[:3]
+        prompts = [row["prompt"] for row in ROWS if split_of(row["prompt"]) == split]
+        assert len(prompts) > 5
+        assert [e.prompt for e in jsonl.examples(split, len(prompts))] == prompts
+        assert [e.prompt for e in jsonl.examples(split, 3)] == prompts[:3]
 
 
 def test_adding_rows_moves_none_between_splits(write_rows):
