@@ -23,3 +23,16 @@ __all__ = [
     "View",
     "Views",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a strategy that moved to ``dmaxlit.noise.experimental``, with a warning, for one release."""
+    if name not in ("RolloutKNoise", "SoftOnPolicyNoise"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import warnings
+
+    from dmaxlit.noise import experimental
+
+    message = f"dmaxlit.noise.{name} is now dmaxlit.noise.experimental.{name}"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return getattr(experimental, name)
