@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, noted and obeyed where nothing is lost."""
+"""SIGTERM and Ctrl-C, recorded on arrival and obeyed once nothing is lost."""
 
 import contextlib
 import signal
@@ -7,23 +7,21 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignals", "Stopped"]
-
 
 class Stopped(SystemExit):
-    """Training was asked to stop, and did after saving.
+    """Training stopped on request, after saving.
 
-    The process ends with status 128 + the signal's number, as if the signal had ended it: 143 for SIGTERM, 130 for
-    Ctrl-C. Ranks other than zero end with 0, since launchers kill the others where a rank fails.
+    The process exits with status 128 + the signal's number, as if the signal had ended it: 143 for SIGTERM, 130 for
+    Ctrl-C. Ranks other than zero exit with 0, since launchers kill all ranks when one fails.
     """
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGINT while it is installed; a second SIGINT interrupts as usual.
+    """Records SIGTERM and SIGINT while it is installed; a second SIGINT interrupts as usual.
 
-    Lightning has handlers of its own. They stop after a micro-batch, in the middle of an accumulated step, and with
-    several ranks communicate inside the handler, while another communication may be going on. SLURM's requeue signal
-    is not touched.
+    It replaces Lightning's handlers, which stop after a micro-batch, in the middle of an accumulated step, and which
+    communicate between ranks inside the handler, possibly during another collective. SLURM's requeue signal keeps its
+    handler.
     """
 
     def __init__(self) -> None:
@@ -32,25 +30,25 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over, in the main thread; elsewhere nothing."""
+        """Replace the handlers. Outside of the main thread, do nothing."""
         if threading.current_thread() is threading.main_thread() and not self._before:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
 
     def restore(self) -> None:
-        """Give them back to whoever had them."""
+        """Restore the handlers that were replaced."""
         for number, handler in self._before.items():
             with contextlib.suppress(TypeError):  # None: installed from outside Python
                 signal.signal(number, handler)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None
+        is_repeated = self.received is not None
         self.received = self.received or signal.Signals(number)
         if self.at_once:
             raise Stopped(128 + number)
         if number == signal.SIGINT:
-            if again:
+            if is_repeated:
                 raise KeyboardInterrupt
             with contextlib.suppress(OSError, RuntimeError):
                 sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once, without saving\n")

@@ -10,22 +10,23 @@ __all__ = ["BlockWarmup"]
 
 
 class BlockWarmup(L.Callback):
-    """Trains on a finer block grid at first: blocks of 1, then 4, ... up to the model's own length.
+    """Trains with short blocks first: blocks of 1 token, then 4, ..., up to the block length of the model.
 
-    In blocks of one token every mask sees all the text before it and nothing after, as in the autoregressive model that
-    training starts from; only that the mask itself, not the token before it, is asked for the token. Longer blocks
-    then bring in more and more text yet unknown. (LLaDA2.0, arXiv 2512.15745, Section 3: 1 -> 4 -> 32 -> ...)
+    In blocks of one token every mask attends to all the text before it and to nothing after it, as in the
+    autoregressive model that training starts from, but the token is predicted at the mask, not at the token before it.
+    Longer blocks then hide more and more of the text. (LLaDA2.0, arXiv 2512.15745, Section 3: 1 -> 4 -> 32 -> ...)
 
-    Only attention and noise see the finer grid. Rows are filled up to the model's own blocks from the start, and
-    decoding, validation and exports use those. The length is a function of the optimiser step alone, so a resumed run
-    goes on where it was. Logged as ``train/block_length``.
+    Only attention and noise use the short blocks. Rows are padded to the model's block length from the start, and
+    decoding, validation and exports use that length. The length depends on the optimiser step alone, so a resumed run
+    continues with the right one. It is logged as ``train/block_length``.
 
     Args:
-        stages: First step of each stage and its block length; the first stage begins at step 0, lengths grow, each
-            divides the model's, and the last is the model's. ``{0: 1, 100: 4, 200: 16, 300: 32}``
+        stages: First step and block length of each stage, as in ``{0: 1, 100: 4, 200: 16, 300: 32}``. The first stage
+            begins at step 0, lengths grow, each divides the model's block length, and the last one equals it.
 
     Raises:
-        UserError: If not; what concerns the model's block length, when ``fit`` starts.
+        UserError: If the stages break one of these rules; those about the model's block length are checked when ``fit``
+            starts.
     """
 
     def __init__(self, stages: dict[int, int]) -> None:
@@ -38,14 +39,14 @@ class BlockWarmup(L.Callback):
             raise UserError(f"stages: expected block lengths of at least 1 that grow, got {lengths}")
 
     def at(self, step: int) -> int:
-        """Block length at an optimiser step."""
+        """Return the block length at an optimiser step."""
         return self.stages[max(start for start in self.stages if start <= step)]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with the model's block length.
+        """Check the stages against the model's block length.
 
         Raises:
-            UserError: If the stages do not lead to it.
+            UserError: If they do not lead to it.
         """
         module: Any = pl_module
         final, lengths = module.backbone.block_length, list(self.stages.values())
@@ -57,12 +58,12 @@ class BlockWarmup(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the grid of the step to come."""
+        """Set the block length of the coming step."""
         module: Any = pl_module
         module.training_block_length = self.at(trainer.global_step)
         module.log("train/block_length", float(module.training_block_length), batch_size=1)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the model's own grid."""
+        """Restore the model's block length."""
         module: Any = pl_module
         module.training_block_length = None

@@ -1,4 +1,4 @@
-"""The table at the end: what training did to decoding, on prompts never seen."""
+"""The table at the end of training: decoding before and after, on test prompts."""
 
 import json
 import os
@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dmaxlit.backbone.formats.model_folder import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
-from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
+from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
@@ -37,27 +38,27 @@ _DECODERS = (
 class ComparisonReport(L.Callback):
     """Compares the trained model with the one training started from, on the data module's test prompts.
 
-    When ``fit`` starts the starting model decodes them with every decoder, when it ends the trained one does. Then the
-    table is printed, ``<output>/results.json`` holds it as JSON, and ``<output>/model/`` the trained model, for
-    ``dmaxlit.load``. The trained model is that of the last step. Ranks share the prompts.
+    At the start of ``fit`` the starting model decodes them with every decoder; at the end the model of the last step
+    does. Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
+    ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts.
 
-    The starting model's results, not its weights, are kept, and travel in checkpoints: so a resumed run compares with
-    where the first one started. Without them (a checkpoint of a run without this callback) the table has no base.
+    Checkpoints hold the starting model's results (not its weights), so that a resumed run compares with the start of
+    the first one. When resuming from a checkpoint without them, the table has no rows of the starting model.
 
     Under ``fast_dev_run`` it does nothing.
 
     Args:
         output: Folder to write to. Default: the trainer's ``default_root_dir``.
-        decoders: The decoders, each with a label of its own. Default: ``threshold`` at 0.95 and 0.5, ``spd`` at 0.5
+        decoders: The decoders, each with a different label. Default: ``threshold`` at 0.95 and 0.5, ``spd`` at 0.5
             and 0.
         baseline: Whether to compare with the starting model.
-        num_examples: Test prompts, at least 1; all there are, if fewer.
-        max_new_tokens: Budget of tokens for an answer, at least 1. Default: the task's.
-        batch_size: Rows that share a forward, at least 1.
+        num_examples: Test prompts, at least 1; all of them if there are fewer.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        batch_size: Prompts decoded together, at least 1.
 
     Raises:
-        UserError: For a setting out of range, or two decoders with one label; when ``fit`` starts, if there are no test
-            prompts or the output cannot be written.
+        UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
+            test prompts or the output cannot be written.
     """
 
     def __init__(
@@ -79,28 +80,28 @@ class ComparisonReport(L.Callback):
         self._examples: list[Example] = []
         self._resumed = False
 
-    # ---- the starting model's results travel in checkpoints ----------------------------------------------------------
+    # ---- state in checkpoints ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The starting model's results, plain values."""
+        """Return the starting model's results as plain values."""
         return {"base": {title: result.to_dict() for title, result in self.base.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the results of the model that the first run started from."""
-        self.base = {title: DecodeResult.from_dict(told) for title, told in state_dict.get("base", {}).items()}
+        """Restore the results of the model that the first run started from."""
+        self.base = {title: DecodeResult.from_dict(payload) for title, payload in state_dict.get("base", {}).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note that the model does not start from where training did."""
+        """Note that this run does not begin with the starting model."""
         self._resumed = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Forget the examples."""
+        """Discard the examples."""
         self._examples, self._resumed = [], False
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse what would fail at the end, and decode with the starting model."""
+        """Refuse what would fail at the end, then decode with the starting model."""
         if is_dry_run(trainer):
             return
         self._check_output(trainer)
@@ -118,12 +119,12 @@ class ComparisonReport(L.Callback):
             return
         self.trained = self._decode_all(trainer, pl_module, "trained model")
         module: Any = pl_module
-        module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is put together
+        module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
         trainer.strategy.barrier("comparison report")
 
-    # ---- what they do ------------------------------------------------------------------------------------------------
+    # ---- implementation ----------------------------------------------------------------------------------------------
 
     def _folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir if self.output is None else self.output)
@@ -137,47 +138,47 @@ class ComparisonReport(L.Callback):
         except OSError as error:
             raise UserError(f"output: expected a folder to write to, got {str(folder)!r} ({error.strerror})") from error
         if model.exists() and not (model / METADATA_FILE).is_file() and (model.is_file() or any(model.iterdir())):
-            raise UserError(f"output: {str(model)!r} is something else than an exported model; it is not overwritten")
+            raise UserError(f"output: {str(model)!r} is not an exported model; it is not overwritten")
 
     def _test_examples(self, trainer: L.Trainer) -> list[Example]:
-        """This rank's share of the first ``num_examples`` test prompts."""
+        """Return this rank's share of the first ``num_examples`` test prompts."""
         data: Any = getattr(trainer, "datamodule", None)
         if data is None:
             raise UserError("comparison: expected a data module with test prompts, got loaders alone")
         data.setup("test")
         loaders = data.test_dataloader()
-        found = [
+        test_examples = [
             example
             for loader in (loaders if isinstance(loaders, (list, tuple)) else [loaders])
             for batch in loader
             for example in examples_of(batch)
         ]
-        if not found and trainer.is_global_zero:
+        if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
-        return rank_subset(found, self.num_examples, trainer)
+        return rank_subset(test_examples, self.num_examples, trainer)
 
     def _keep_comparable(self) -> None:
-        """Keep those results of the first run that this one's rows can be compared with."""
-        wanted = {spec.title: spec for spec in self.decoders}
-        kept = {
+        """Drop those results of the first run that belong to other decoders or options."""
+        specs = {spec.title: spec for spec in self.decoders}
+        comparable = {
             title: result
             for title, result in self.base.items()
-            if title in wanted and (result.decoder, result.options) == (wanted[title].name, wanted[title].options)
+            if title in specs and (result.decoder, result.options) == (specs[title].name, specs[title].options)
         }
-        missing = [title for title in wanted if title not in kept]
+        missing = [title for title in specs if title not in comparable]
         if missing:
             rank_zero_warn(
                 "the checkpoint that training resumes from has no results of the starting model for "
                 f"{', '.join(missing)}; the comparison is without them",
                 category=DMaxWarning,
             )
-        self.base = kept
+        self.base = comparable
 
-    def _decode_all(self, trainer: L.Trainer, module: Any, what: str) -> dict[str, DecodeResult]:
+    def _decode_all(self, trainer: L.Trainer, module: Any, model_name: str) -> dict[str, DecodeResult]:
         budget = answer_budget(self.max_new_tokens, trainer, module)
         results = {}
-        work = len(self.decoders) * len(self._examples)
-        with module.unsharded(), progress_bar(trainer, work, f"decoding with the {what}") as advance:
+        total = len(self.decoders) * len(self._examples)
+        with module.unsharded(), progress_bar(trainer, total, f"decoding with the {model_name}") as advance:
             for spec in self.decoders:
                 meter = make_meter(module)
                 warm_up(module, self._examples[: self.batch_size], spec, budget)
@@ -188,12 +189,12 @@ class ComparisonReport(L.Callback):
     def _write(self, trainer: L.Trainer, module: Any) -> None:
         folder = self._folder(trainer)
         noise = NOISE.name_of(type(module.noise)) or type(module.noise).__name__
-        named = [("base", self.base), ("trained", self.trained)]
-        rows = [(model, title, result) for model, found in named for title, result in found.items()]
+        models = [("base", self.base), ("trained", self.trained)]
+        rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
         sys.stdout.write(f"\n{table}\n")
         log_text(trainer, "decode/comparison", table)
-        told = {
+        payload = {
             **module.metadata(),
             "noise": noise,
             "seed": module.seed,
@@ -202,5 +203,5 @@ class ComparisonReport(L.Callback):
             "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
         }
         staged = folder / f".results-{os.getpid()}.json"
-        staged.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+        staged.write_text(json.dumps(payload, indent=2, allow_nan=False) + "\n")
         staged.replace(folder / "results.json")

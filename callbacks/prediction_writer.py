@@ -1,4 +1,4 @@
-"""Answers to a file: what ``predict`` leaves behind."""
+"""Writes the answers of ``predict`` to a file."""
 
 import json
 import sys
@@ -14,7 +14,8 @@ from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.resumable_jsonl import PartialCorpus
 from dmaxlit.errors import UserError, check_at_least
-from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, format_table, summarize
+from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
+from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
 from dmaxlit.files import weights_hash
 
@@ -27,16 +28,16 @@ __all__ = ["PredictionWriter"]
 class PredictionWriter(L.Callback):
     """Decodes the prompts of ``predict`` and writes one JSON object for each, in their order.
 
-    A row holds ``index``, ``prompt``, ``response``, ``correct`` (the checker's verdict), ``num_tokens``,
-    ``num_forwards``, ``finished`` and ``hit_step_limit``. Ranks share the prompts; rank zero writes. Each rank notes its rows
-    as they come, beside the output: interrupted and started again with the same model, decoder and number of ranks, it
-    goes on where it was.
+    An object holds ``index``, ``prompt``, ``response``, ``correct`` (the checker's verdict), ``num_tokens``,
+    ``num_forwards``, ``finished`` and ``hit_step_limit``. Ranks share the prompts; rank zero writes the output. Each
+    rank also appends its answers to a partial file next to the output: run again after an interruption, with the same
+    model, decoder and number of ranks, it resumes.
 
     Args:
         output: File to write, replaced if it exists.
         decoder: The decoder.
-        max_new_tokens: Budget of tokens for an answer, at least 1. Default: the task's.
-        batch_size: Rows that share a forward, at least 1.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        batch_size: Prompts decoded together, at least 1.
 
     Raises:
         UserError: For a setting out of range; when ``predict`` starts, if the output cannot be written, or was begun
@@ -55,7 +56,7 @@ class PredictionWriter(L.Callback):
         self._partial: PartialCorpus
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin, or go on with what was begun, in a folder that exists."""
+        """Start the partial file of this rank, or resume it."""
         self._meter = make_meter(pl_module)
         if self.output.is_dir():
             raise UserError(f"output: expected a file to write, got the folder {str(self.output)!r}")
@@ -66,12 +67,12 @@ class PredictionWriter(L.Callback):
             "max_new_tokens": budget,
             "ranks": trainer.world_size,
         }
-        mine = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}")
+        rank_output = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}")
         try:
-            self._partial = PartialCorpus(mine, identity)
+            self._partial = PartialCorpus(rank_output, identity)
         except OSError as error:
             raise UserError(f"output: cannot write {str(self.output)!r} ({error.strerror})") from error
-        self._rows = {row["index"]: row for row in self._partial.rows()}
+        self._rows = {row["index"]: with_current_names(row) for row in self._partial.rows()}
         self._count(pl_module, list(self._rows.values()), self._partial.progress.seconds)
 
     def on_predict_batch_end(
@@ -83,7 +84,7 @@ class PredictionWriter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Decode what is new of this rank's batch."""
+        """Decode those prompts of this rank's batch that have no answer yet."""
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         pairs = list(zip(batch["index"].tolist(), examples_of(batch), strict=True))
         for index, example in pairs:
@@ -101,18 +102,18 @@ class PredictionWriter(L.Callback):
             for (index, _), (answer, right) in zip(new, answers, strict=True)
         ]
         self._rows |= {row["index"]: row for row in rows}
-        done = self._partial.progress
-        seconds = done.seconds + self._meter.tps.counts()[1] - begin
-        self._partial.append(rows, replace(done, prompts=len(self._rows), seconds=seconds))
+        progress = self._partial.progress
+        seconds = progress.seconds + self._meter.tps.counts()[1] - begin
+        self._partial.append(rows, replace(progress, prompts=len(self._rows), seconds=seconds))
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gather the ranks' rows, write them and print the figures."""
         result = summarize(self._meter, self.decoder)
         rows = self._rows
         if trainer.world_size > 1:
-            shares: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(shares, rows)
-            rows = {index: row for share in shares for index, row in share.items()}
+            gathered: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(gathered, rows)
+            rows = {index: row for rank_rows in gathered for index, row in rank_rows.items()}
         if trainer.is_global_zero:
             staging = self.output.with_name(self.output.name + ".new")
             staging.write_text("".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
@@ -122,7 +123,7 @@ class PredictionWriter(L.Callback):
         self._partial.discard()
 
     def _count(self, module: L.LightningModule, rows: list[dict[str, Any]], seconds: float) -> None:
-        """Add rows of an earlier run to the meter."""
+        """Add the answers of an interrupted run to the meter."""
         if not rows:
             return
         answers = [SimpleNamespace(**row) for row in rows]

@@ -1,4 +1,4 @@
-"""The bar that a run draws in the terminal."""
+"""The progress bar of training in the terminal."""
 
 from lightning.pytorch.callbacks import RichProgressBar
 
@@ -6,8 +6,8 @@ __all__ = ["RunProgressBar"]
 
 
 class RunProgressBar(RichProgressBar):
-    """Lightning's bar; of a run that ends after a number of steps it names no last epoch, where Lightning's says -2."""
+    """Lightning's Rich bar without the last epoch "-2" that it shows when a run ends after a number of steps."""
 
     def _get_train_description(self, current_epoch: int) -> str:
-        told = super()._get_train_description(current_epoch)
-        return told if (self.trainer.max_epochs or 0) > 0 else told.replace("/-2", "  ", 1)
+        description = super()._get_train_description(current_epoch)
+        return description if (self.trainer.max_epochs or 0) > 0 else description.replace("/-2", "  ", 1)

@@ -1,4 +1,4 @@
-"""Decoding the validation prompts while a model trains: does it stay right, and how many tokens does a forward give?"""
+"""Decodes the validation prompts during training, to follow accuracy and tokens per forward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,8 @@ import lightning as L
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
 from dmaxlit.errors import check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
-from dmaxlit.evaluation.evaluate import DecodeResult, DecoderSpec, count_answers, format_table, summarize, warm_up
+from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
+from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, samples_text
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
@@ -28,34 +29,34 @@ _CURVE = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 
 class SPDValidation(L.Callback):
-    """Decodes the validation prompts with SPD and with a baseline, and logs what came out.
+    """Decodes the validation prompts with SPD and with a baseline, and logs the results.
 
-    Works on the batches of the validation loader, so ranks share the prompts, and validation's own settings
-    (``check_val_every_n_epoch``, ``val_check_interval``, ``limit_val_batches``) say when and how much. Logs for each
-    decoder, over all ranks,
+    It works on the batches of the validation loader, so ranks share the prompts, and the trainer's validation settings
+    (``check_val_every_n_epoch``, ``val_check_interval``, ``limit_val_batches``) determine when and how much it decodes.
+    For each decoder it logs, over all ranks,
 
     - ``decode/<label>/accuracy``: share of answers the checker accepts,
     - ``decode/<label>/tpf``: tokens per forward,
     - ``decode/<label>/tps``: tokens per second of one device,
     - ``decode/<label>/finished``: share of answers that end in EOS,
-    - ``decode/<label>/hit_step_limit``: share of blocks that were closed before they had converged,
-    - ``decode/<label>/samples`` (text): the first prompts and their answers,
+    - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
+    - ``decode/<label>/samples`` (text): the first prompts and their answers.
 
-    which :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor, and once at the end of ``fit``
-    ``decode/curve`` (figure and text): accuracy against TPF over thresholds. In ``test`` the same is logged of the test
-    prompts, as ``test/<label>/...`` and ``test/curve``. Nothing is decoded in the sanity check before training.
+    :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
+    ``decode/curve`` (figure and text): accuracy against TPF over thresholds. ``test`` logs the same for the test
+    prompts, as ``test/<label>/...`` and ``test/curve``. The sanity check before training decodes nothing.
 
     Args:
-        decoders: The decoders, each with a label of its own. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
+        decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
             with 0.95.
-        max_new_tokens: Budget of tokens for an answer, at least 1. Default: the task's.
-        batch_size: Rows that share a forward, at least 1.
-        num_samples: Answers of each decoder shown as text; 0 for none.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        batch_size: Prompts decoded together, at least 1.
+        num_samples: Answers of each decoder logged as text; 0 for none.
         curve: Thresholds of the curve, each in [0, 1]; None or empty for no curve.
         curve_examples: Prompts of each point of the curve, at least 1, the first of the last validation.
 
     Raises:
-        UserError: For a setting out of range, or two decoders with one label.
+        UserError: For a setting out of range, or two decoders with the same label.
     """
 
     def __init__(
@@ -83,17 +84,17 @@ class SPDValidation(L.Callback):
         self._warm: set[str] = set()
 
     def curve_points(self) -> list[dict[str, Any]]:
-        """The last curve's points, JSON-able: label, threshold and the result of each."""
+        """Return the points of the last curve as plain values: label, threshold and result of each."""
         return curve_table(self.curves)
 
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the last epoch's counts."""
+        """Reset the counts of the last epoch."""
         self._reset(pl_module)
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget earlier counts."""
+        """Reset earlier counts."""
         self._reset(pl_module)
 
     def on_validation_batch_end(
@@ -135,7 +136,7 @@ class SPDValidation(L.Callback):
         """Draw the curve of the trained model."""
         self._draw_curve(trainer, pl_module, "decode")
 
-    # ---- what they do ------------------------------------------------------------------------------------------------
+    # ---- implementation ----------------------------------------------------------------------------------------------
 
     def _reset(self, module: Any) -> None:
         self._meters = {spec.tag: make_meter(module) for spec in self.decoders}
@@ -149,10 +150,10 @@ class SPDValidation(L.Callback):
                 warm_up(module, examples[: self.batch_size], spec, budget)
                 self._warm.add(spec.tag)
             answers = count_answers(self._meters[spec.tag], module, examples, spec, budget, self.batch_size)
-            wanted = self.num_samples - len(self._samples[spec.tag])
+            missing = self.num_samples - len(self._samples[spec.tag])
             self._samples[spec.tag] += [
                 Sample(example, answer, right)
-                for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(wanted, 0)]
+                for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(missing, 0)]
             ]
         self._seen += examples
 
@@ -169,20 +170,20 @@ class SPDValidation(L.Callback):
                 "finished": result.finished,
                 "hit_step_limit": result.hit_step_limit,
             }
-            # Every rank has the same value already; sync_dist keeps Lightning from warning that it might not.
+            # Every rank has the same value already; sync_dist avoids a warning of Lightning.
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
             if self._samples[spec.tag]:
                 log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
 
     def _draw_curve(self, trainer: L.Trainer, module: Any, family: str) -> None:
-        """Decode this rank's share of the prompts last seen at every threshold, on all ranks alike."""
+        """Decode this rank's share of the last prompts at every threshold. All ranks must call it."""
         if not self.curve or not self._meters or is_dry_run(trainer):
             return
         examples = rank_subset(self._seen, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
-        points = sum(len(specs) for specs in self._curve_specs.values())
+        num_points = sum(len(specs) for specs in self._curve_specs.values())
         self.curves = {}
-        bar = progress_bar(trainer, points * len(examples), "accuracy-TPF curve")
+        bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
             for tag, specs in self._curve_specs.items():
                 self.curves[tag] = []
@@ -190,11 +191,10 @@ class SPDValidation(L.Callback):
                     meter = make_meter(module)
                     count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
                     self.curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
-        shown = next(iter(self.curves.values()))[0].result.num_examples
-        if trainer.is_global_zero and shown:
-            log_figure(
-                trainer, f"{family}/curve", curve_figure(self.curves, f"{shown} prompts, step {trainer.global_step}")
-            )
+        num_prompts = next(iter(self.curves.values()))[0].result.num_examples
+        if trainer.is_global_zero and num_prompts:
+            title = f"{num_prompts} prompts, step {trainer.global_step}"
+            log_figure(trainer, f"{family}/curve", curve_figure(self.curves, title))
             rows = [
                 (tag if point.threshold is None else f"{tag} {point.threshold:g}", point.result)
                 for tag, line in self.curves.items()
@@ -204,7 +204,7 @@ class SPDValidation(L.Callback):
 
 
 def _over_thresholds(spec: DecoderSpec, thresholds: Sequence[float]) -> list[tuple[float | None, DecoderSpec]]:
-    """The decoder at each threshold, or as it is where it has none to vary; refuses those out of range."""
+    """Return the decoder at each threshold, or unchanged if it has none; refuse thresholds out of range."""
     if spec.swept is None:
         return [(None, spec)]
     return [(threshold, spec.at(threshold)) for threshold in thresholds]

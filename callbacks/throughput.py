@@ -1,4 +1,4 @@
-"""How fast training goes."""
+"""Speed and memory of training."""
 
 import sys
 import time
@@ -16,10 +16,10 @@ __all__ = ["TrainingThroughput"]
 class TrainingThroughput(L.Callback):
     """Logs ``throughput/tokens_per_second`` and ``throughput/peak_memory_mib``, every ``log_every_n_steps`` steps.
 
-    ``tokens of the rows (prompt and response, no padding) / wall-clock seconds`` since it was last logged, over all
-    ranks. Loading data and updating the weights are part of it, validation is not. Tokens are added up on the device,
-    which is waited for only when there is something to log. Memory is the most that was in use since training began,
-    of the rank that used most: what torch had allocated on a GPU, the whole process's on a CPU.
+    The speed is ``tokens of the sequences (prompt and response, no padding) / wall-clock seconds`` since it was last
+    logged, over all ranks. The time includes loading of data and updates of the weights, but not validation. Tokens are
+    summed on the device, so that the host waits for it only when something is logged. The memory is the peak since
+    training began, of the rank that used most: as allocated by torch on a GPU, of the whole process on a CPU.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class TrainingThroughput(L.Callback):
         self._logged_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock: a run that goes on within an epoch does not begin one."""
+        """Start the clock: a run resumed within an epoch does not start one."""
         self._restart(pl_module.device)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -42,13 +42,13 @@ class TrainingThroughput(L.Callback):
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the clock run on from where it stopped."""
+        """Restart the clock from where it stopped."""
         self._begin += time.perf_counter() - self._paused
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        """Count the batch's tokens; log at the steps at which the trainer logs."""
+        """Count the tokens of the batch; log at the steps at which the trainer logs."""
         self._tokens += (batch["roles"] != Role.PAD).sum()
         step, every = trainer.global_step, int(getattr(trainer, "log_every_n_steps", 0))
         if every < 1 or step % every != 0 or step in (0, self._logged_step):
@@ -72,7 +72,7 @@ class TrainingThroughput(L.Callback):
 
 
 def _peak_memory(device: torch.device) -> float | None:
-    """Most memory in use so far, in MiB; None where the system does not tell."""
+    """Return the peak memory in MiB, or None where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if device.type != "cpu" or sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""How each view of a noise strategy is doing: loss by noise level, calibration on guesses, gradient norms."""
+"""Diagnostics of each view of a noise strategy: loss by noise level, calibration on guesses, gradient norms."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.losses import ViewLoss
@@ -17,42 +17,40 @@ __all__ = ["ViewDiagnostics"]
 
 
 class ViewDiagnostics(L.Callback):
-    """Logs what the views of a training step say about the model, at the steps at which the trainer logs.
+    """Logs diagnostics of the views of a training step, at the steps at which the trainer logs.
 
-    - ``train/loss_<view>/level_0.00-0.25`` ...: mean cross-entropy of the supervised positions whose noise level lies
-      in that bin, for every view that says its level. What a view does at few and at many masks differs more than one
-      mean shows.
+    - ``train/loss_<view>/level_0.00-0.25`` ...: mean cross-entropy of the supervised positions whose noise level is in
+      that bin, for every view with levels. A single mean would hide the difference between few and many masks.
     - ``train/accepted_0.9_<view>``, ``train/precision_0.9_<view>``, for views that hold the model's own guesses: how
-      often the top-1 prediction has a probability of at least 0.9, and how often it is right then. A decoder that ends
-      a block on confidence (SPD's ``tau_acc``) relies on the second.
-    - ``train/grad_norm_<view>``, if asked for: norm of the gradient of the view's part of the loss, per response token
-      of the micro-batch. It needs a backward of its own for each view: every tenth step of OPUT adds about a tenth to
-      the time that training takes.
+      often the top-1 prediction has a probability of at least 0.9, and how often such a prediction is right. A decoder
+      that ends a block on confidence (SPD's ``tau_acc``) relies on the latter.
+    - ``train/grad_norm_<view>``, if enabled: norm of the gradient of the view's term of the loss, per response token of
+      the micro-batch. It takes an extra backward pass for each view: at every tenth step of OPUT, it adds about a tenth
+      to the training time.
 
     All are means over the micro-batches of the step and over all ranks.
 
     Args:
-        level_bins: Bins of [0, 1] that levels are sorted into, at least 1.
+        level_bins: Number of equal bins of [0, 1] for the levels, at least 1.
         confidence: Probability from which a prediction counts as accepted, in [0, 1].
         grad_norm_every_n_steps: Steps between two measurements of gradient norms, at least 0; 0 for none. Steps at
-            which the trainer does not log are left out. One device or ``ddp`` only, where a view's gradient is whole.
+            which the trainer does not log are skipped. Only for one device or ``ddp``, where each rank holds all
+            gradients.
     """
 
     def __init__(self, level_bins: int = 4, confidence: float = 0.9, grad_norm_every_n_steps: int = 0) -> None:
         super().__init__()
         check_at_least(1, level_bins=level_bins)
         check_at_least(0, grad_norm_every_n_steps=grad_norm_every_n_steps)
-        if not 0 <= confidence <= 1:
-            raise UserError(f"confidence: expected a number in [0, 1], got {confidence}")
         self.level_bins = level_bins
-        self.confidence = confidence
+        self.confidence = check_fraction("confidence", confidence)
         self.grad_norm_every_n_steps = grad_norm_every_n_steps
         self._trainer: L.Trainer | None = None
         self._sums: dict[str, Tensor] = {}  # [total, count] of each mean
         self._totals: list[tuple[str, Tensor]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Begin to watch the module's views."""
+        """Start watching the views of the module."""
         if stage != "fit":
             return
         if self.grad_norm_every_n_steps and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
@@ -63,17 +61,17 @@ class ViewDiagnostics(L.Callback):
             pl_module.view_watchers.append(self._watch)
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._trainer = None
         if self._watch in pl_module.view_watchers:
             pl_module.view_watchers.remove(self._watch)
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: Any, loss: Tensor) -> None:
-        """Gradients of each view by itself, while the graph is there."""
+        """Compute the gradient norm of each view, while the graph exists."""
         totals, self._totals = self._totals, []
         parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
         for name in sorted({name for name, _ in totals}):
-            total = torch.stack([part for other, part in totals if other == name]).sum()
+            total = torch.stack([total for view, total in totals if view == name]).sum()
             gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
             norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
             self._add(f"train/grad_norm_{name}", torch.linalg.vector_norm(torch.stack(norms)), torch.ones(()))
@@ -81,7 +79,7 @@ class ViewDiagnostics(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the means when the step is done."""
+        """Log the means at the end of the step."""
         if not self._sums or not self._logs_after(trainer.global_step):
             return
         sums, self._sums = self._sums, {}
@@ -92,27 +90,27 @@ class ViewDiagnostics(L.Callback):
                 pl_module.log(name, total / count, on_step=True, on_epoch=False)
 
     def _watch(self, view: View, prediction: Prediction, loss: ViewLoss, clean: CleanBatch) -> None:
-        """Take a view's figures at a step that will be logged."""
+        """Add a view's figures at a step that will be logged."""
         trainer = self._trainer
         if trainer is None or not self._logs_after(trainer.global_step + 1):
             return
         every = self.grad_norm_every_n_steps
         if every and (trainer.global_step + 1) % every == 0 and loss.total.requires_grad:
             self._totals.append((view.name, loss.total / clean.response.sum().clamp(min=1)))
-        cross_entropy, confidence, right = _judge(prediction, clean)
+        cross_entropy, confidence, right = _score(prediction, clean)
         if view.level is not None:
-            self._by_level(view.name, view.level[prediction.positions], cross_entropy)
+            self._add_by_level(view.name, view.level[prediction.positions], cross_entropy)
         if view.model_filled is not None:
             accepted = confidence >= self.confidence
             count = torch.full_like(confidence[:1].sum(), accepted.numel())
             self._add(f"train/accepted_{self.confidence:g}_{view.name}", accepted.sum(), count)
             self._add(f"train/precision_{self.confidence:g}_{view.name}", (accepted & right).sum(), accepted.sum())
 
-    def _by_level(self, name: str, level: Tensor, cross_entropy: Tensor) -> None:
-        of = (level * self.level_bins).long().clamp(0, self.level_bins - 1)
-        for number in range(self.level_bins):
-            low, high = number / self.level_bins, (number + 1) / self.level_bins
-            within = of == number
+    def _add_by_level(self, name: str, level: Tensor, cross_entropy: Tensor) -> None:
+        bins = (level * self.level_bins).long().clamp(0, self.level_bins - 1)
+        for index in range(self.level_bins):
+            low, high = index / self.level_bins, (index + 1) / self.level_bins
+            within = bins == index
             self._add(f"train/loss_{name}/level_{low:.2f}-{high:.2f}", cross_entropy[within].sum(), within.sum())
 
     def _add(self, name: str, total: Tensor, count: Tensor) -> None:
@@ -124,14 +122,14 @@ class ViewDiagnostics(L.Callback):
         return every > 0 and step > 0 and step % every == 0
 
 
-def _judge(prediction: Prediction, clean: CleanBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, top-1 probability and whether it is right, of each predicted position, ``[n]``."""
+def _score(prediction: Prediction, clean: CleanBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute cross-entropy, top-1 probability and whether the top-1 token is right, of each position, ``[n]``."""
 
-    def judge(logits: Tensor, target: Tensor) -> Tensor:
+    def score(logits: Tensor, target: Tensor) -> Tensor:
         logits = logits.float()
         top, token = logits.max(-1)
         loss, confidence = F.cross_entropy(logits, target, reduction="none"), (top - logits.logsumexp(-1)).exp()
         return torch.stack([loss, confidence, (token == target).float()], 1)
 
-    cross_entropy, confidence, right = prediction.map(judge, clean.ids[prediction.positions]).unbind(1)
+    cross_entropy, confidence, right = prediction.map(score, clean.ids[prediction.positions]).unbind(1)
     return cross_entropy, confidence, right > 0

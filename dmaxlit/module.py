@@ -1,4 +1,4 @@
-"""The LightningModule: wires backbone, noise strategy and loss together."""
+"""The LightningModule that connects backbone, noise strategy and loss."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.backbone.denoiser import CleanContext, Denoiser, OutputHead
+from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.engine.mixin import GenerationMixin
-from dmaxlit.errors import UserError
-from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View
+from dmaxlit.errors import check_choice
+from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
 from dmaxlit.tokens import CleanBatch, SpecialTokens
+from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
-from dmaxlit.training.muon import optimizers
+from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.sharded_module import Shareable, local_gradients
 
-__all__ = ["DMaxModule"]
-
-# Losses are summed over tokens and divided by the global count only before the update; this keeps the sums small
-# enough for half precision meanwhile.
+# Losses are sums over tokens, divided by the global count only before the update. Until then this unit keeps them
+# small enough for half precision.
 _UNIT = 1024.0
 
 
@@ -42,11 +42,11 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
     Args:
         backbone: The denoiser: any decoder-only transformers model.
         noise: The noise strategy, or its registered name.
-        optimizer: Makes the optimiser from the named parameters.
-        lr_scheduler: Makes the learning-rate schedule from the optimiser; advanced once a step.
+        optimizer: Creates the optimiser from the named parameters.
+        lr_scheduler: Creates the learning-rate schedule from the optimiser; advanced once a step.
         seed: Seed of corruption and rollout. Default: the run's (``seed_everything``), or 0.
         clean_half: ``cached``: the clean copy of a batch is computed once and every view attends to it. ``doubled``:
-            each view runs on the doubled sequence, twice the work, same loss: the reference form.
+            each view runs on the doubled sequence; the reference form, with the same loss at twice the work.
         lora: Train low-rank adapters and the mask embedding instead of all weights.
         compile: Train with compiled forwards (``torch.compile``). The first steps then take minutes.
     """
@@ -63,8 +63,7 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if clean_half not in ("cached", "doubled"):
-            raise UserError(f"clean_half: expected 'cached' or 'doubled', got {clean_half!r}")
+        self.clean_half = check_choice("clean_half", clean_half, ("cached", "doubled"))
         self.backbone = backbone
         if lora is not None:
             backbone.add_lora(lora)
@@ -74,16 +73,15 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
-        self.clean_half = clean_half
-        set_task = backbone.metadata.get("task") or {}
-        self.task_name: str | None = set_task.get("name")
-        self.task_options: dict[str, Any] = set_task.get("options", {})
-        self.training_block_length: int | None = None  # of the training grid, where it is not the model's yet
+        stored_task = backbone.metadata.get("task") or {}
+        self.task_name: str | None = stored_task.get("name")
+        self.task_options: dict[str, Any] = stored_task.get("options", {})
+        self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._tokens_since_update = torch.zeros(())
-        #: Called with each view of a training step, its prediction and its loss: how callbacks look on.
+        #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
         self.view_watchers: list[Callable[[View, Prediction, ViewLoss, CleanBatch], None]] = []
 
-    # ---- what the model is ------------------------------------------------------------------------------------------
+    # ---- model and task ---------------------------------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -96,42 +94,42 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         return self.backbone.special
 
     def task(self) -> Task | None:
-        """The task the model was trained on, with its options, or None."""
+        """Return the task the model was trained on, with its options, or None."""
         return None if self.task_name is None else task(self.task_name, **self.task_options)
 
     def set_task(self, name: str, options: dict[str, Any]) -> None:
-        """Note the task whose data the model is trained on; exports and checkpoints carry it."""
+        """Set the task whose data the model is trained on; exports and checkpoints store it."""
         self.task_name, self.task_options = name, options
 
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint or export says of the model beside its weights and config; JSON types only."""
-        set_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.export_metadata(), "task": set_task}
+        """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
+        stored_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {**self.backbone.export_metadata(), "task": stored_task}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
 
-        Under a trainer every rank may call, and must if the model is sharded; rank zero writes.
+        Under a trainer every rank may call this, and must if the model is sharded; rank zero writes.
 
         Args:
-            folder: Where; an earlier export there is replaced.
+            folder: The folder; an earlier export there is replaced.
         """
         self.backbone.save(Path(folder), self.metadata(), self._trainer is None or self.trainer.is_global_zero)
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Note the data module's task, if it has a registered one."""
+        """Set the data module's task, if it has a registered one."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if getattr(data, "task_name", None) is not None:
             self.set_task(data.task_name, data.task.options())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Sum of the views' losses over this micro-batch, in units of ``_UNIT`` tokens.
+        """Return the sum of the views' losses over this micro-batch, in units of ``_UNIT`` tokens.
 
         Args:
             batch: ``ids`` and ``roles``, ``[batch, length]``, and ``index``, ``[batch]``.
-            batch_idx: Number of the micro-batch in the epoch.
+            batch_idx: Index of the micro-batch in the epoch.
         """
         clean = self.clean_batch(batch)
         count = clean.response.sum()
@@ -144,17 +142,17 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         return total / _UNIT
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Nothing: callbacks decode the batch's ``examples``; this makes the loops run."""
+        """Do nothing: callbacks decode the batch's ``examples``, and Lightning's loops need this method."""
 
     test_step = predict_step = validation_step
 
     def clean_batch(self, batch: dict[str, Any]) -> CleanBatch:
-        """The batch as noise strategies see it."""
+        """Return the batch as noise strategies receive it."""
         length = self.training_block_length or self.backbone.block_length
         return CleanBatch(batch["ids"], batch["roles"], length, self.special, self._trainer_step("global_step"))
 
     def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
-        """Randomness of a batch: keyed by epoch and row, whatever the rank, worker or micro-batch."""
+        """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch."""
         epoch, world, rank = self._trainer_step("current_epoch"), 1, 0
         if self._trainer is not None:
             world, rank = self.trainer.world_size, self.trainer.global_rank
@@ -164,32 +162,27 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
         return RowGenerator(self.seed, keys, slots, rows * world, batch_key=clean.step, device=clean.ids.device)
 
     def view_losses(self, clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
-        """Hold the dialogue between the noise strategy and the denoiser; one loss for each view, in order."""
-        context = self.backbone.clean_context(clean, doubled=self.clean_half == "doubled")
-        dialogue = self.noise.views(clean, generator)
+        """Evaluate the views of the noise strategy; return one loss for each view, in order."""
+        forward = TrainingForward(self.backbone, clean, doubled=self.clean_half == "doubled")
         losses: list[ViewLoss] = []
-        view = next(dialogue, None)
-        while view is not None:
-            prediction = self.predict_view(view, context)
+        for view, prediction in dialogue(
+            self.noise.views(clean, generator), lambda view: self.predict_view(view, forward)
+        ):
             losses.append(view_loss(view, prediction, clean))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
-            try:
-                view = dialogue.send(prediction)
-            except StopIteration:
-                view = None
         return losses
 
-    def predict_view(self, view: View, context: CleanContext) -> Prediction:
-        """The denoiser's answer at the supervised positions of a view; without gradients if it is not trained on."""
+    def predict_view(self, view: View, forward: TrainingForward) -> Prediction:
+        """Predict the supervised positions of a view; without gradients if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
-            hidden = self.backbone.denoise(view.ids, context, view.soft)
-            return Prediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
+            hidden = forward(view.ids, view.soft)
+            return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch.
 
-        Lightning has divided by the number of accumulated micro-batches and averaged over ranks; both are undone here,
+        Lightning has divided by the number of accumulated micro-batches and averaged over ranks; this undoes both,
         before gradients are clipped.
         """
         count = self._tokens_since_update
@@ -201,13 +194,11 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
             torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and the schedule: advanced each optimiser step, or each epoch if it monitors a metric."""
-        trained = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-        made = optimizers(trained, self.optimizer, self.lr_scheduler)
-        schedule: Any = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
-        if hasattr(schedule, "set_total_steps"):
-            schedule.set_total_steps(self.trainer.estimated_stepping_batches)
-        return made
+        """Create the optimiser and the schedule, which is advanced each step, or each epoch if it monitors a metric."""
+        trainable = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return configure_optimizers(
+            trainable, self.optimizer, self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches
+        )
 
     def _log_losses(self, losses: list[ViewLoss], total: Tensor, count: int) -> None:
         self.log("train/loss", total.detach() / max(count, 1), prog_bar=True, batch_size=max(count, 1))
@@ -221,5 +212,5 @@ class DMaxModule(GenerationMixin, Shareable, L.LightningModule):
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint whole: with the model's config, the tokenizer and the metadata, as plain data."""
+        """Add the model's config, tokenizer and metadata as plain data: the checkpoint alone is enough to load."""
         checkpoint["dmaxlit"] = checkpoint_metadata(self.backbone, self.metadata())

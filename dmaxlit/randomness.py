@@ -9,24 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RowGenerator", "generator_states", "run_seed", "set_generator_states", "stable_seed"]
-
 
 def stable_seed(*parts: object) -> int:
-    """A 63-bit seed from the parts' text, the same on every machine and in every process."""
+    """Return a 63-bit seed from the parts' text, the same on every machine and in every process."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def run_seed() -> int:
-    """The seed of this run: what Lightning's ``seed_everything`` was last given, else 0."""
+    """Return the seed of this run: the last argument of Lightning's ``seed_everything``, or 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def generator_states(device: torch.device) -> dict[str, Any]:
-    """Where this process's global random generators are, as plain values: Python, NumPy, torch, a CUDA device.
+    """Return the states of this process's global random generators as plain values: Python, NumPy, torch, CUDA.
 
-    Corruption and rollout do not use them; dropout, or a strategy of someone else's, may.
+    Corruption and rollout do not use these generators; dropout or a custom strategy may.
+
+    Args:
+        device: The device whose CUDA generator is included, if it is one.
     """
     name, keys, *rest = np.random.get_state()
     states = {
@@ -40,7 +41,12 @@ def generator_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
-    """Put them back to where :func:`generator_states` found them."""
+    """Restore the states that :func:`generator_states` returned.
+
+    Args:
+        states: The states.
+        device: The device whose CUDA generator is restored, if it is one.
+    """
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
@@ -52,17 +58,17 @@ def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
 class RowGenerator:
     """One stream of random numbers per row of a batch.
 
-    Row ``i`` is known by its key, for instance (epoch, index in the data set). Its numbers depend on the seed, the
-    key and how many draws came before, and on nothing else: not on the other rows, the padding, the loader's workers
-    or the number of processes. That is what makes resumed, padded and distributed runs draw the same corruption.
+    Row ``i`` is identified by its key, for instance (epoch, index in the data set). Its numbers depend on the seed, the
+    key and the number of earlier draws only: not on the other rows, the padding, the loader's workers or the number of
+    processes. Therefore resumed, padded and distributed runs draw the same corruption.
 
     Args:
         seed: Seed of the run.
-        keys: One key a row.
-        slots: Place of each row in the global batch, for stratified draws; default ``0 ... len(keys) - 1``.
-        num_slots: Rows in the global batch; default ``len(keys)``.
+        keys: One key per row.
+        slots: Index of each row in the global batch, for stratified draws; default ``0 ... len(keys) - 1``.
+        num_slots: Number of rows in the global batch; default ``len(keys)``.
         batch_key: Key shared by the whole global batch, for instance the step.
-        device: Where drawn tensors are put. Drawing is always done on the CPU.
+        device: Device of the drawn tensors. Numbers are always drawn on the CPU.
     """
 
     def __init__(
@@ -89,7 +95,10 @@ class RowGenerator:
         return len(self._keys)
 
     def rand(self, length: int) -> Tensor:
-        """Independent uniform numbers in [0, 1), ``[rows, length]``; a longer draw begins with the shorter one's."""
+        """Draw independent uniform numbers in [0, 1), ``[rows, length]``.
+
+        Numbers do not depend on the length: a longer draw starts with those of a shorter one.
+        """
         self._draws += 1
         out = torch.empty(self.rows, length, dtype=torch.float64)
         for row, key in enumerate(self._keys):
@@ -98,7 +107,7 @@ class RowGenerator:
         return out.to(self._device, torch.float32).clamp_(max=1 - 2**-24)
 
     def stratified(self, columns: int) -> Tensor:
-        """Uniform numbers in [0, 1), ``[rows, columns]``: in each column the global batch covers [0, 1) evenly.
+        """Draw uniform numbers in [0, 1), ``[rows, columns]``, stratified in each column over the global batch.
 
         Row in slot ``i`` of ``n`` gets ``(u + i) / n`` shifted by an offset that the batch shares (mod 1), so every
         number alone is uniform while their mean over the batch has low variance.

@@ -1,4 +1,4 @@
-"""A small named registry: the short names by which strategies, decoders and tasks are chosen."""
+"""Registries: the short names of strategies, decoders and tasks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -7,22 +7,20 @@ from typing import Any, Generic, TypeVar
 
 from dmaxlit.errors import UserError
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
     """Classes of one kind, by name.
 
-    Other people's packages add theirs through the entry-point group ``dmaxlit.<group>``; those are imported when a
-    name is first looked up.
+    Other packages register classes through the entry-point group ``dmaxlit.<group>``; these are imported at the first
+    lookup.
 
     Args:
-        kind: What the classes are, for messages ("noise strategy").
+        kind: Name of the kind, for messages ("noise strategy").
         group: Last part of the entry-point group ("noise").
-        base: What a class given by import path must be a subclass of.
-        on_demand: Module of each class that is imported, and thereby registered, only when its name is looked up.
+        base: Base class required of classes that are looked up by import path.
+        on_demand: Names of classes that are registered only when looked up, and the modules that register them.
     """
 
     def __init__(
@@ -40,27 +38,27 @@ class Registry(Generic[T]):
         self._entry_points_loaded = False
 
     def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
-        """Class decorator that files a class under ``name``.
+        """Return a class decorator that registers a class under ``name``.
 
         Raises:
             ValueError: If another class has that name already.
         """
 
-        def file(cls: type[Any]) -> type[Any]:
+        def add(cls: type[Any]) -> type[Any]:
             known = self._classes.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                where = f"{known.__module__}.{known.__qualname__}"
-                raise ValueError(f"{self.kind} {name!r} is already registered, by {where}")
+                path = f"{known.__module__}.{known.__qualname__}"
+                raise ValueError(f"{self.kind} {name!r} is already registered, by {path}")
             self._classes[name] = cls
             return cls
 
-        return file
+        return add
 
     def get(self, name: str) -> type[T]:
-        """The class filed under ``name``, or at the import path ``name``, such as ``my_file.MyNoise``.
+        """Return the class registered as ``name``, or at the import path ``name``, such as ``my_file.MyNoise``.
 
         Raises:
-            UserError: If there is none; the message lists the known names, or says why the import failed.
+            UserError: If there is none; the message lists the known names, and the reason if an import failed.
         """
         self._load_entry_points()
         if name in self._on_demand and name not in self._classes:
@@ -70,12 +68,12 @@ class Registry(Generic[T]):
         reason = ""
         if "." in name:
             try:
-                return self._imported(name)
+                return self._import(name)
             except (ImportError, AttributeError, ValueError, TypeError) as error:
                 reason = f" ({error})"
         raise UserError(f"unknown {self.kind} {name!r}{reason}; known: {', '.join(self)}")
 
-    def _imported(self, path: str) -> type[Any]:
+    def _import(self, path: str) -> type[Any]:
         module, _, name = path.rpartition(".")
         cls = getattr(import_module(module), name)
         if not isinstance(cls, type) or not issubclass(cls, self.base or object):
@@ -83,12 +81,12 @@ class Registry(Generic[T]):
         return cls
 
     def name_of(self, cls: type[Any]) -> str | None:
-        """The name ``cls`` is filed under, or None."""
+        """Return the name ``cls`` is registered under, or None."""
         self._load_entry_points()
         return next((name for name, known in self._classes.items() if known is cls), None)
 
     def summary(self, name: str) -> str:
-        """First line of the class's docstring."""
+        """Return the first line of the class's docstring."""
         return (self.get(name).__doc__ or "").strip().partition("\n")[0]
 
     def __contains__(self, name: object) -> bool:

@@ -1,4 +1,4 @@
-"""What every position of a sequence is, and the special ids: the one place that knows."""
+"""Token sequences: special ids, the role of each position, clean batches and soft tokens."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,11 +13,9 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CleanBatch", "Role", "SoftTokens", "SpecialTokens", "block_index"]
-
 
 class Role(IntEnum):
-    """What a position is. Roles are data that travels with the ids; they are never guessed from the ids."""
+    """The role of a position. Roles accompany the ids; they are never inferred from the ids."""
 
     PAD = 0
     PROMPT = 1
@@ -26,12 +24,12 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The token ids with a meaning of their own.
+    """The special token ids.
 
     Args:
-        mask_id: Stands for a token not decided yet.
-        eos_id: Ends a response.
-        pad_id: Fills rows of a batch; never attended to.
+        mask_id: A token that is not decided yet.
+        eos_id: The end of a response.
+        pad_id: Padding of a batch; never attended to.
         vocab_size: Number of ids the tokenizer can produce; random tokens are drawn below it.
     """
 
@@ -55,20 +53,20 @@ class SpecialTokens:
 
 
 def block_index(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:
-    """Block number of each position, ``[length]``; the grid starts at position 0 of the sequence, prompt included."""
+    """Return each position's block number, ``[length]``; the grid starts at the first position of the prompt."""
     return torch.arange(length, device=device) // block_length
 
 
 @dataclass(frozen=True)
 class CleanBatch:
-    """Clean sequences ``x_0`` and what is known of them: what a noise strategy works on.
+    """Clean sequences ``x_0`` and their roles: the input of a noise strategy.
 
     Args:
         ids: ``[batch, length]`` token ids.
         roles: ``[batch, length]`` values of :class:`Role`.
-        block_length: Length of the blocks of the grid.
+        block_length: Number of tokens in a block of the grid.
         special: The special ids.
-        step: Optimiser step this batch belongs to (0 before training).
+        step: Optimiser step that this batch belongs to (0 before training).
     """
 
     ids: Tensor
@@ -82,9 +80,13 @@ class CleanBatch:
         """``[batch, length]``, True where a token belongs to the response (supervised EOS included)."""
         return self.roles == Role.RESPONSE
 
-    def with_masks(self, where: Tensor) -> Tensor:
-        """The ids with the mask token at the given positions (``[batch, length]`` bool)."""
-        return torch.where(where, self.special.mask_id, self.ids)
+    def with_masks(self, positions: Tensor) -> Tensor:
+        """Return the ids with the mask token at some positions: ``x_t`` for corrupted ``positions``.
+
+        Args:
+            positions: ``[batch, length]`` bool.
+        """
+        return torch.where(positions, self.special.mask_id, self.ids)
 
     @property
     def blocks(self) -> Tensor:
@@ -94,12 +96,12 @@ class CleanBatch:
 
 @dataclass(frozen=True)
 class SoftTokens:
-    """Inputs of a forward that are mixtures of tokens; see :func:`hybrid_embedding`.
+    """Mixtures of tokens as inputs of a forward pass; see :func:`~dmaxlit.backbone.soft_embedding.hybrid_embedding`.
 
     Args:
-        ids: ``[R, T, K]`` tokens that are mixed; the mask token may be one of them.
-        weights: ``[R, T, K]`` their shares, each at least 0, with sum 1.
-        where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the canvas's token.
+        ids: ``[R, T, K]`` tokens of each mixture; the mask token may be one of them.
+        weights: ``[R, T, K]`` their weights, each at least 0, with sum 1.
+        where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the sequence's token.
     """
 
     ids: Tensor
@@ -108,20 +110,20 @@ class SoftTokens:
 
     @classmethod
     def with_mask(cls, tokens: Tensor, confidence: Tensor, mask: int, where: Tensor) -> "SoftTokens":
-        """Tokens at their probabilities, and the mask token with what is left (Eq. 8).
+        """Mix tokens, weighted by their probabilities, with the mask token, which takes the rest (DMax, Eq. 8).
 
         Args:
             tokens: ``[R, T, K]`` ids.
             confidence: ``[R, T, K]`` probabilities, with sum at most 1.
             mask: Id of the mask token.
-            where: ``[R, T]`` bool, as above.
+            where: ``[R, T]`` bool, positions whose input is the mixture.
         """
         masks = torch.full_like(tokens[..., :1], mask)
         rest = (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
         return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where)
 
     def after(self, length: int) -> "SoftTokens":
-        """The same behind ``length`` positions without mixtures."""
+        """Return the same soft tokens after ``length`` positions without any."""
         return SoftTokens(
             F.pad(self.ids, (0, 0, length, 0)), F.pad(self.weights, (0, 0, length, 0)), F.pad(self.where, (length, 0))
         )

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import MaskedNoise, NoiseStrategy, OnPolicyNoise, View
 from dmaxlit.tokens import Role
@@ -93,7 +94,7 @@ def test_the_update_is_the_gradient_of_the_mean_over_response_tokens():
     clean = Rows().clean
     # The whole response masked: run the doubled sequence by hand, with every logit.
     view = torch.where(clean.response, clean.special.mask_id, clean.ids)
-    hidden = before.backbone.denoise(view, before.backbone.clean_context(clean, doubled=True))
+    hidden = TrainingForward(before.backbone, clean, doubled=True)(view)
     losses = torch.nn.functional.cross_entropy(
         before.backbone.logits(hidden).flatten(0, 1), clean.ids.flatten(), reduction="none"
     ).view_as(clean.ids)

@@ -1,7 +1,9 @@
-"""What the README shows is so."""
+"""The claims of the README files: their code runs, links resolve, and tables are what the benchmarks wrote."""
 
 import json
 import re
+import shutil
+import textwrap
 from pathlib import Path
 
 import lightning as L
@@ -10,74 +12,182 @@ import torch
 
 from dmaxlit import DMaxModule
 from dmaxlit.bench import adaptation, decode_speed, decoders, train_speed
-from dmaxlit.bench.rows import STUDIES
+from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.noise import NoiseStrategy
+from dmaxlit.decoding import DECODERS, Decoder
+from dmaxlit.noise import NOISE, NoiseStrategy
+from dmaxlit.tasks import TASKS
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+READMES = [
+    README,
+    *(path for top in ("callbacks", "configs", "dmaxlit") for path in sorted((ROOT / top).rglob("README.md"))),
+]
+TEXTS = {path: path.read_text() for path in READMES}
+RESULTS = ROOT / "dmaxlit" / "bench" / "results"
 
 
-def block_after(heading, language="python"):
-    return re.search(rf"{re.escape(heading)}.*?```{language}\n(.*?)```", README, re.DOTALL).group(1)
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", TEXTS[path], re.DOTALL | re.MULTILINE)
+
+
+# ---- code ------------------------------------------------------------------------------------------------------------
+
+
+def class_shown(base):
+    """A subclass of ``base`` that a README defines in a block of its own, the root README first."""
+    for block in (block for path in READMES for block in python_blocks(path)):
+        if re.search(
+            rf"^class \w+\(({'|'.join(cls.__name__ for cls in (base, *base.__subclasses__()))})\):", block, re.M
+        ):
+            namespace = {}
+            exec(compile(block, "my_file.py", "exec"), namespace)
+            return next(
+                value
+                for value in namespace.values()
+                if isinstance(value, type) and issubclass(value, base) and not value.__module__.startswith("dmaxlit")
+            )
+    raise AssertionError(f"no README defines a {base.__name__}")
 
 
 def test_the_strategy_of_ten_lines_trains():
-    namespace = {}
-    exec(compile(block_after("A strategy of your own"), "my_noise.py", "exec"), namespace)
-    module = DMaxModule(make_denoiser(), namespace["SpanNoise"]())
-    assert isinstance(module.noise, NoiseStrategy)
+    module = DMaxModule(make_denoiser(), class_shown(NoiseStrategy)())
     trainer = L.Trainer(**QUIET, max_steps=1)
     trainer.fit(module, loader())
-    assert torch.isfinite(trainer.callback_metrics["train/loss_span"])
+    losses = [value for name, value in trainer.callback_metrics.items() if name.startswith("train/loss_")]
+    assert losses
+    assert all(torch.isfinite(loss) for loss in losses)
 
 
 def test_the_decoder_of_a_few_lines_decodes():
-    namespace = {}
-    exec(compile(block_after("A decoder of your own"), "my_file.py", "exec"), namespace)
     module = DMaxModule(make_denoiser(sharpen=3.0))
-    answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=namespace["Hasty"](), max_new_tokens=16)
+    answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=class_shown(Decoder)(), max_new_tokens=16)
     assert all(answer.num_tokens > 0 and answer.num_forwards <= 16 for answer in answers)
 
 
+def compiled(block, name):
+    """Compile a block. One that yields is the body of a strategy's ``views``, and is compiled as such."""
+    try:
+        return compile(block, name, "exec")
+    except SyntaxError as error:
+        if "outside function" not in str(error):
+            raise
+    return compile("def views(self, clean, generator):\n" + textwrap.indent(block, "    "), name, "exec")
+
+
+@pytest.mark.parametrize("path", [path for path in READMES if python_blocks(path)], ids=name_of)
+def test_code_runs(path, tmp_path, monkeypatch):
+    # The model that the quickstart would have trained.
+    shutil.copytree(ROOT / "dmaxlit" / "models" / "chain-base", tmp_path / "runs" / "quickstart" / "model")
+    monkeypatch.chdir(tmp_path)
+    for registry in (DECODERS, NOISE, TASKS):  # what a README registers is gone after the test
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    namespace = {"__name__": "__main__"}
+    for number, block in enumerate(python_blocks(path), 1):
+        exec(compiled(block, f"{name_of(path)}, block {number}"), namespace)
+
+
+# ---- structure -------------------------------------------------------------------------------------------------------
+
+
+def test_the_root_readme_is_short():
+    assert len(TEXTS[README].splitlines()) <= 200
+
+
+def anchors(text):
+    """Anchors of the headings, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.*?)\s*$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*READMES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_every_relative_link_resolves(path):
+    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{name_of(path)} links to {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text()), f"{name_of(path)} links to {link}"
+
+
 def test_every_file_of_the_tree_exists():
-    tree = block_after("## What is where", "")
-    folder = Path()
-    for line in tree.splitlines():
-        indent, name = len(line) - len(line.lstrip()), line.split()[0]
-        path = (folder if indent else Path()) / name
-        assert (ROOT / path).exists(), f"README names {path}"
-        if not indent:
-            folder = Path(name)
+    """The tree of the root README lists each folder once, and no file."""
+    fenced = re.findall(r"^```\w*\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)
+    tree = next(block for block in fenced if re.search(r"^\W*dmaxlit/", block, re.MULTILINE))
+    parents, folders = [], []
+    for line in filter(str.strip, tree.splitlines()):
+        name = re.match(r"[\s│├└─]*(\S+)", line).group(1)
+        indent = line.index(name)
+        parents = [(depth, folder) for depth, folder in parents if depth < indent]
+        folder = (parents[-1][1] if parents else Path()) / name
+        assert (ROOT / folder).is_dir(), f"README.md names the folder {folder}"
+        parents.append((indent, folder))
+        folders.append(folder)
+    assert len(folders) == len(set(folders))
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_named(recipe):
-    assert f"`{recipe.stem}`" in README
+    assert re.search(rf"[`\[(]{recipe.stem}(\.yaml)?[`\])]", TEXTS[ROOT / "configs" / "README.md"])
 
 
 def test_the_test_command_is_the_one_ci_runs():
-    assert "python -m pytest\n" in README
-    assert "<!-- test -->" in README
+    assert "python -m pytest\n" in TEXTS[README]
+    assert "<!-- test -->" in TEXTS[README]
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
 
 
-RESULTS = ROOT / "dmaxlit" / "bench" / "results"
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+MARKS = ("adaptation", "decode_speed", "decoders", "self_correction", "strategies", "train_speed", "truth")
 
 
-def between(mark):
-    return re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", README, re.DOTALL).group(1)
+def holders(mark):
+    return [path for path in READMES if f"<!-- {mark} -->" in TEXTS[path]]
+
+
+def table(mark):
+    """The table between two comments, of a folder's README if it holds one."""
+    path = holders(mark)[-1]
+    return re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", TEXTS[path], re.DOTALL).group(1)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_table_is_in_one_readme(mark):
+    assert len(holders(mark)) == 1, [name_of(path) for path in holders(mark)]
 
 
 def test_the_results_table_is_what_the_benchmark_wrote():
     results = json.loads((RESULTS / "self_correction.json").read_text())
     rows = [result for run in results["runs"] for result in run]
     summary = summarize(rows, STUDIES["methods"].rows)
-    assert between("self_correction") == format_summary(summary)
+    assert table("self_correction") == format_summary(summary)
     assert {entry["accuracy"]["seeds"] for entry in summary if not entry["row"].startswith("base")} == {5}
     assert {row["num_examples"] for row in rows} == {1000}
+
+
+def test_results_in_the_root_readme_are_those_of_the_table():
+    """Rows of the results may be repeated in the root README, with some of their columns."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in table("self_correction").splitlines()[2:]]
+    full = {cells[1]: cells for cells in rows}
+    unmarked = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", TEXTS[README], flags=re.DOTALL)
+    for line in unmarked.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if line.startswith("|") and cells[1].strip("*") in full:
+            figures = {cell.strip("*") for cell in cells}
+            assert figures <= set(full[cells[1].strip("*")]), line
 
 
 @pytest.mark.parametrize(
@@ -89,18 +199,18 @@ def test_the_results_table_is_what_the_benchmark_wrote():
     ],
 )
 def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
-    found = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
-    assert between(mark) == format_table(found if make is None else [make(**entry) for entry in found])
+    results = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
+    assert table(mark) == format_table(results if make is None else [make(**entry) for entry in results])
 
 
 def test_the_adaptation_table_is_what_the_benchmark_wrote():
     runs = json.loads((RESULTS / "adaptation.json").read_text())["runs"]
     rows = [result for run in runs for result in run]
-    assert between("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
+    assert table("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
 
 
 @pytest.mark.parametrize("study", ["strategies", "truth"])
 def test_the_comparison_of_strategies_is_what_the_benchmark_wrote(study):
     runs = json.loads((RESULTS / "strategies.json").read_text())[study]["runs"]
     rows = [result for run in runs for result in run]
-    assert between(study) == format_summary(summarize(rows, STUDIES[study].rows))
+    assert table(study) == format_summary(summarize(rows, STUDIES[study].rows))

@@ -2,13 +2,14 @@
 
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
-from dmaxlit.backbone.denoiser import CleanContext, Denoiser
+from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.model_folder import read_metadata
+from dmaxlit.backbone.training_forward import TrainingForward
 
 __all__ = [
-    "CleanContext",
     "Denoiser",
     "RowCache",
+    "TrainingForward",
     "block_diffusion_mask",
     "read_metadata",
     "to_model_mask",

@@ -1,43 +1,37 @@
-"""Gradient checkpointing that leaves the clean half's keys and values in place."""
+"""Gradient checkpointing that keeps the cached keys and values of the clean copy."""
 
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-__all__ = [
-    "can_checkpoint_with_cache",
-    "disable_cache_under_checkpointing",
-    "enable_activation_checkpointing",
-    "supports_cache_under_checkpointing",
-]
-
-# transformers takes caches away from layers that are computed again, since most caches would be written to twice; ours
-# may be (:class:`dmaxlit.backbone.cache.CleanCache`). Should a version drop the mark, caches are taken away again.
-_MARK = "_can_checkpoint_with_cache"
+# transformers removes the cache from layers that are recomputed in the backward pass, because writing to most caches
+# twice is wrong. Ours allows it (:class:`dmaxlit.backbone.cache.CleanCache`), and this attribute of a layer says so.
+# In a version without the attribute, training falls back to the doubled sequence.
+_FLAG = "_can_checkpoint_with_cache"
 
 
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:
-    """From now on keep only each layer's input while training, and compute the layer again in the backward pass."""
+    """Keep only each layer's input while training, and recompute the layer in the backward pass."""
     model.activation_checkpointing_enable({"use_reentrant": False})
     if supports_cache_under_checkpointing(model):
         for layer in _layers(model):
-            setattr(layer, _MARK, True)
+            setattr(layer, _FLAG, True)
 
 
 def supports_cache_under_checkpointing(model: PreTrainedModel) -> bool:
-    """Whether :func:`enable_activation_checkpointing` will let its layers use a cache."""
+    """Return whether layers can use a cache once :func:`enable_activation_checkpointing` has been called."""
     layers = _layers(model)
-    return bool(layers) and all(hasattr(layer, _MARK) for layer in layers)
+    return bool(layers) and all(hasattr(layer, _FLAG) for layer in layers)
 
 
 def can_checkpoint_with_cache(model: PreTrainedModel) -> bool:
-    """Whether its layers may use a cache though they are computed again."""
-    return supports_cache_under_checkpointing(model) and all(getattr(layer, _MARK) for layer in _layers(model))
+    """Return whether layers use a cache although they are recomputed."""
+    return supports_cache_under_checkpointing(model) and all(getattr(layer, _FLAG) for layer in _layers(model))
 
 
 def disable_cache_under_checkpointing(model: PreTrainedModel) -> None:
-    """Note that the model gives layers that are computed again no cache, whatever they could do (GPT-2's does so)."""
+    """Record that the model itself removes the cache from recomputed layers, as GPT-2 does."""
     for layer in _layers(model):
-        setattr(layer, _MARK, False)
+        setattr(layer, _FLAG, False)
 
 
 def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:

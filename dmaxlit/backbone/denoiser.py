@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from typing import Any, Literal
 
@@ -29,32 +29,14 @@ from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
-from dmaxlit.backbone.training_forward import CleanContext, clean_context, denoise
 from dmaxlit.backbone.transformers_internals import cache_argument
 from dmaxlit.backbone.weights import KeepsWeights
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import CleanBatch, SoftTokens, SpecialTokens
+from dmaxlit.tokens import SpecialTokens
 
-__all__ = ["CleanContext", "Denoiser", "OutputHead"]
+__all__ = ["Denoiser"]
 
 _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
-
-
-class OutputHead:
-    """A denoiser's logits, and what they depend on; see :class:`dmaxlit.training.chunked_logits.Head`."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self.vocab_size = denoiser.vocab_size
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
-        return self._denoiser.logits(hidden)
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Those of the output layer."""
-        layer: nn.Module = self._denoiser.model.get_output_embeddings()
-        return layer.parameters()
 
 
 class Denoiser(KeepsWeights, nn.Module):
@@ -268,27 +250,6 @@ class Denoiser(KeepsWeights, nn.Module):
             logits = self._cap(logits)
         logits[..., self.special.mask_id] = -torch.inf  # in place: nobody else has seen them
         return logits
-
-    def clean_context(self, clean: CleanBatch, doubled: bool = False) -> CleanContext:
-        """Run the clean half once, so that views can attend to it.
-
-        Args:
-            clean: The clean batch.
-            doubled: Skip that, and run each view together with its clean copy instead: the reference form. Chosen
-                without being asked for where layers that are computed again cannot have a cache
-                (:mod:`dmaxlit.backbone.activation_checkpointing`).
-        """
-        return clean_context(self, clean, doubled)
-
-    def denoise(self, view: Tensor, context: CleanContext, soft: SoftTokens | None = None) -> Tensor:
-        """Hidden states of a corrupted view, ``[B, L, width]``; they are meaningful in blocks with response tokens.
-
-        Args:
-            view: ``[B, L]`` token ids of the view.
-            context: The clean batch it belongs to.
-            soft: Mixtures of tokens that are fed at some of its positions.
-        """
-        return denoise(self, view, context, soft)
 
 
 @cache

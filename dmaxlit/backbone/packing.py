@@ -1,6 +1,6 @@
-"""How a batch's blocks are laid out for the model: only those that are needed, several sequences in a row.
+"""Packing of a training batch: only the blocks that are needed, with several sequences in a row.
 
-Shapes: B sequences of L positions, n blocks of T each; R rows of W positions.
+Shapes: B sequences of L positions, n blocks of T each; R packed rows of W positions.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from dmaxlit.backbone.attention import block_diffusion_mask
+from dmaxlit.backbone.attention import block_diffusion_mask, may_attend
 from dmaxlit.tokens import CleanBatch, Role
-
-__all__ = ["Layout", "PackedAttention", "PackedCopy"]
 
 
 @dataclass(frozen=True)
 class PackedCopy:
-    """Blocks of one kind, clean or noisy, side by side in rows.
+    """The clean or the noisy copy of a batch's blocks, next to each other in rows.
 
     Args:
-        index: ``[R, W]`` place of each position in the flattened batch; 0 where a row is filled up.
+        index: ``[R, W]`` index of each position in the flattened batch; 0 for filling at the end of a row.
         sequence: ``[R, W]`` number of the sequence it belongs to; -1 for filling.
         block: ``[R, W]`` its block in that sequence.
         position: ``[R, W]`` its position in that sequence; sequences that share a row all start at 0.
         is_token: ``[R, W]`` bool, False for filling and for pads.
-        noisy: Whether these are the blocks of a view.
+        noisy: Whether this is the noisy copy, the blocks of a view.
     """
 
     index: Tensor
@@ -38,37 +36,39 @@ class PackedCopy:
 
     @classmethod
     def of(cls, rows: list[list[int]], clean: CleanBatch, noisy: bool) -> "PackedCopy":
-        """Blocks by their number in the flattened batch, row by row."""
+        """Pack blocks, given by their numbers in the flattened batch, row by row."""
         length, device = clean.block_length, clean.ids.device
+        blocks_per_sequence = clean.ids.shape[1] // length
         width = max(1, *map(len, rows))
+        # Numbers of the blocks, with -1 for filling, then one entry per position.
         number = torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=device)
         number = number.repeat_interleave(length, 1)
-        blocks = clean.ids.shape[1] // length
-        filling = number < 0
         offset = torch.arange(length, device=device).repeat(width)
-        block = torch.where(filling, 0, number % blocks)
+        filling = number < 0
+        sequence = torch.where(filling, -1, number // blocks_per_sequence)
+        block = torch.where(filling, 0, number % blocks_per_sequence)
         index = torch.where(filling, 0, number * length + offset)
+        position = torch.where(filling, 0, block * length + offset)
         is_token = (clean.roles.flatten()[index] != Role.PAD) & ~filling
-        sequence = torch.where(filling, -1, number // blocks)
-        return cls(index, sequence, block, torch.where(filling, 0, block * length + offset), is_token, noisy)
+        return cls(index, sequence, block, position, is_token, noisy)
 
     def take(self, values: Tensor) -> Tensor:
-        """``[R, W, ...]`` of what belongs to the batch's positions, ``[B, L, ...]``."""
+        """Return the entries of the packed positions, ``[R, W, ...]``, from those of the batch, ``[B, L, ...]``."""
         return values.flatten(0, 1)[self.index]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The clean half holds every block of a sequence, the noisy half the blocks with response tokens.
+    """The packed copies of a batch: all blocks of the clean one, the blocks with response tokens of the noisy one.
 
-    A view is only asked about response tokens, and a noisy block is seen by itself alone. Sequences share a row as long
-    as it is no longer than the longest of them, so that short ones cost no padding; none sees another. Both halves of a
-    sequence lie in the same row.
+    Only response tokens of a view are predicted, and a noisy block is visible only to itself. Sequences share a row as
+    long as it is no longer than the longest of them, so that short ones cost no padding; none attends to another. Both
+    copies of a sequence are in the same row.
 
     Args:
-        clean: The clean half.
-        noisy: The noisy half.
-        gather_index: ``[B, L]`` where each position lies in the flattened noisy half; 0 for those that are not there.
+        clean: The clean copy.
+        noisy: The noisy copy.
+        gather_index: ``[B, L]`` index of each position in the flattened noisy copy; 0 for positions it does not hold.
     """
 
     clean: PackedCopy
@@ -77,54 +77,56 @@ class Layout:
 
     @classmethod
     def of(cls, clean: CleanBatch) -> "Layout":
-        """Lay out a batch. Waits for the device."""
+        """Pack a batch. Synchronises with the device."""
         batch, length = clean.ids.shape
         assert length % clean.block_length == 0, "batches are padded to whole blocks"
-        in_blocks = clean.roles.view(batch, -1, clean.block_length)
-        answers = (in_blocks == Role.RESPONSE).any(-1)
-        used = torch.stack([(in_blocks != Role.PAD).any(-1), answers]).tolist()
+        # Which blocks each copy needs, by their numbers in the flattened batch, for each sequence.
+        roles = clean.roles.view(batch, -1, clean.block_length)
+        has_tokens, has_response = (roles != Role.PAD).any(-1), (roles == Role.RESPONSE).any(-1)
         blocks = length // clean.block_length
-        needed, asked = (
-            [[row * blocks + block for block in range(blocks) if kind[row][block]] for row in range(batch)]
-            for kind in used
+        clean_blocks, noisy_blocks = (
+            [[row * blocks + block for block in range(blocks) if is_needed[row][block]] for row in range(batch)]
+            for is_needed in torch.stack([has_tokens, has_response]).tolist()
         )
-        rows = _bins([len(numbers) for numbers in needed])
-        halves = [
-            PackedCopy.of([[number for row in group for number in numbers[row]] for group in rows], clean, noisy)
-            for numbers, noisy in ((needed, False), (asked, True))
-        ]
-        noisy = halves[1]
-        # One entry more takes what filling says of its place.
+        # The same sequences share a row in both copies.
+        bins = _first_fit([len(numbers) for numbers in clean_blocks])
+        clean_copy, noisy_copy = (
+            PackedCopy.of(
+                [[number for row in sequences for number in numbers[row]] for sequences in bins], clean, noisy
+            )
+            for numbers, noisy in ((clean_blocks, False), (noisy_blocks, True))
+        )
+        # The way back. Filling writes to a dummy last entry.
         gather_index = torch.zeros(batch * length + 1, dtype=torch.long, device=clean.ids.device)
-        index = torch.where(noisy.sequence < 0, batch * length, noisy.index).flatten()
+        index = torch.where(noisy_copy.sequence < 0, batch * length, noisy_copy.index).flatten()
         gather_index[index] = torch.arange(index.shape[0], device=index.device)
-        return cls(halves[0], noisy, gather_index[:-1].view(batch, length))
+        return cls(clean_copy, noisy_copy, gather_index[:-1].view(batch, length))
 
     @cached_property
     def clean_mask(self) -> "PackedAttention":
-        """What the clean half sees."""
+        """Attention of the clean copy to itself."""
         return PackedAttention([self.clean], [self.clean])
 
     @cached_property
     def view_mask(self) -> "PackedAttention":
-        """What the noisy half sees: one mask for all views and layers."""
+        """Attention of the noisy copy to both; one mask for all views and layers."""
         return PackedAttention([self.noisy], [self.clean, self.noisy])
 
     @cached_property
     def doubled_mask(self) -> "PackedAttention":
-        """What both see, as one sequence."""
+        """Attention of both copies to both, as one sequence."""
         return PackedAttention([self.clean, self.noisy], [self.clean, self.noisy])
 
 
 class PackedAttention:
-    """Who may attend to whom among halves, ``[R, Q, K]``; the queries are the last of the keys.
+    """The attention mask between packed copies, ``[R, Q, K]``; the queries are the last of the keys.
 
-    The block-diffusion rule within each sequence. What is not real is seen by itself alone, so that no query is without
-    a key.
+    The block-diffusion rule within each sequence. Every position also attends to itself, so that filling and pads,
+    which no token attends to, have a key.
 
     Args:
-        queries: Halves whose positions ask.
-        keys: Halves whose positions are seen.
+        queries: Copies whose positions are the queries.
+        keys: Copies whose positions are the keys.
     """
 
     def __init__(self, queries: list[PackedCopy], keys: list[PackedCopy]) -> None:
@@ -133,42 +135,39 @@ class PackedAttention:
         self._sparse: BlockMask | None = None
 
     def dense(self) -> Tensor:
-        """The mask as a tensor; made once."""
+        """Return the mask as a tensor; computed once."""
         if self._dense is None:
             q, k = self._q, self._k
             mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy)
             mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.is_token.unsqueeze(-2)
-            count, total = mask.shape[1:]
-            itself = torch.eye(total, dtype=torch.bool, device=mask.device)[total - count :]
+            queries, keys = mask.shape[1:]
+            itself = torch.eye(keys, dtype=torch.bool, device=mask.device)[keys - queries :]
             self._dense = mask | itself
         return self._dense
 
     def sparse(self) -> BlockMask:
-        """The mask for FlexAttention; made once, on a GPU without a dense tensor."""
+        """Return the mask for FlexAttention, on a GPU without a dense tensor; computed once."""
         if self._sparse is None:
             (rows, queries), keys, device = self._q.block.shape, self._k.block.shape[1], self._q.block.device
 
-            def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return self._visible(row, query, key)
+            def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+                return self._may_attend(row, query, key)
 
             compiled = device.type == "cuda"
-            self._sparse = create_block_mask(visible, rows, None, queries, keys, device=str(device), _compile=compiled)
+            self._sparse = create_block_mask(mask_mod, rows, None, queries, keys, device=str(device), _compile=compiled)
         return self._sparse
 
-    def _visible(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def _may_attend(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
         q, k = self._q, self._k
-        q_block, k_block, q_noisy = q.block[row, query], k.block[row, key], q.noisy[row, query]
-        to_clean = torch.where(q_noisy, q_block > k_block, q_block >= k_block)
-        seen = torch.where(k.noisy[row, key], q_noisy & (q_block == k_block), to_clean)
-        seen = (
-            seen & (q.sequence[row, query] == k.sequence[row, key]) & k.is_token[row, key]
-        )  # in place it cannot be compiled
-        return seen | (key == query + (k.block.shape[1] - q.block.shape[1]))
+        allowed = may_attend(q.block[row, query], k.block[row, key], q.noisy[row, query], k.noisy[row, key])
+        # Not in place, which cannot be compiled.
+        allowed = allowed & (q.sequence[row, query] == k.sequence[row, key]) & k.is_token[row, key]
+        return allowed | (key == query + (k.block.shape[1] - q.block.shape[1]))
 
 
 @dataclass(frozen=True)
 class _Concatenated:
-    """Halves one behind the other; each ``[R, W]``."""
+    """Copies one after the other; each field ``[R, W]``."""
 
     block: Tensor
     sequence: Tensor
@@ -176,24 +175,30 @@ class _Concatenated:
     noisy: Tensor
 
     @classmethod
-    def of(cls, halves: list[PackedCopy]) -> "_Concatenated":
-        block, sequence, is_token = (
-            torch.cat([getattr(half, name) for half in halves], 1) for name in ("block", "sequence", "is_token")
-        )
+    def of(cls, copies: list[PackedCopy]) -> "_Concatenated":
         return cls(
-            block, sequence, is_token, torch.cat([torch.full_like(half.is_token, half.noisy) for half in halves], 1)
+            block=torch.cat([copy.block for copy in copies], 1),
+            sequence=torch.cat([copy.sequence for copy in copies], 1),
+            is_token=torch.cat([copy.is_token for copy in copies], 1),
+            noisy=torch.cat([torch.full_like(copy.is_token, copy.noisy) for copy in copies], 1),
         )
 
 
-def _bins(sizes: list[int]) -> list[list[int]]:
-    """Items in as few bins as first-fit finds, none fuller than the largest item; in order of their first items."""
-    capacity, bins, left = max(sizes), list[list[int]](), list[int]()
+def _first_fit(sizes: list[int]) -> list[list[int]]:
+    """Pack items first-fit into bins, none fuller than the largest item.
+
+    Args:
+        sizes: Size of each item.
+
+    Returns:
+        The items of each bin, in order; bins in the order of their first items.
+    """
+    bins, room = list[list[int]](), list[int]()
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
-        gather_index = next((gather_index for gather_index, room in enumerate(left) if sizes[item] <= room), None)
-        if gather_index is None:
+        number = next((number for number, free in enumerate(room) if sizes[item] <= free), len(bins))
+        if number == len(bins):
             bins.append([])
-            left.append(capacity)
-            gather_index = len(bins) - 1
-        bins[gather_index].append(item)
-        left[gather_index] -= sizes[item]
+            room.append(max(sizes))
+        bins[number].append(item)
+        room[number] -= sizes[item]
     return sorted(sorted(items) for items in bins)

@@ -1,9 +1,7 @@
-"""Training views: noisy blocks that attend to the clean copy of what comes before them."""
+"""Training passes: noisy blocks that attend to the clean copy of the blocks before them.
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+The clean copy of a batch is computed once and all of its views attend to it (BD3-LM, arXiv 2503.09573, Section 3.2).
+"""
 
 import torch
 from torch import Tensor
@@ -11,77 +9,88 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import can_checkpoint_with_cache, disable_cache_under_checkpointing
 from dmaxlit.backbone.cache import CleanCache
+from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.packing import Layout, PackedAttention
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens
 from dmaxlit.tokens import CleanBatch, SoftTokens
 
-if TYPE_CHECKING:
-    from dmaxlit.backbone.denoiser import Denoiser
-
-__all__ = ["CleanContext", "clean_context", "denoise"]
+__all__ = ["TrainingForward"]
 
 
-@dataclass(frozen=True)
-class CleanContext:
-    """What the views of one clean batch attend to.
+class TrainingForward:
+    """The training passes over one clean batch: that of its clean copy, then one for each view.
 
     Args:
+        denoiser: The denoiser.
         clean: The clean batch.
-        layout: Where its blocks lie.
-        cache: The clean half's keys and values, or None when each view is to run on the doubled sequence.
-        anchor: A sum over the clean half's hidden states. FSDP brings a layer's weights back for the backward pass when
-            a gradient reaches its output; the last layer's keys and values are used, its output is not. So views add
-            the anchor times 0.
+        doubled: Compute the clean copy again with every view, as one doubled sequence: the reference form. It is also
+            used where layers that are recomputed in the backward pass cannot have a cache
+            (:mod:`dmaxlit.backbone.activation_checkpointing`).
     """
 
-    clean: CleanBatch
-    layout: Layout
-    cache: Cache | None = None
-    anchor: Tensor | None = None
+    def __init__(self, denoiser: Denoiser, clean: CleanBatch, doubled: bool = False) -> None:
+        self._denoiser = denoiser
+        self._clean = clean
+        self._layout = Layout.of(clean)
+        self._cache: Cache | None = None
+        # FSDP gathers a layer's weights for the backward pass when a gradient reaches the layer's output. Views use the
+        # last layer's keys and values but not its output, so they add this sum over it, times 0.
+        self._anchor: Tensor | None = None
+        checkpointing = denoiser.model.is_activation_checkpointing
+        if not doubled and (not checkpointing or can_checkpoint_with_cache(denoiser.model)):
+            self._compute_clean_copy()
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether views attend to a clean copy that is computed once."""
+        return self._cache is not None
 
-def clean_context(denoiser: Denoiser, clean: CleanBatch, doubled: bool) -> CleanContext:
-    """See :meth:`Denoiser.clean_context`."""
-    layout = Layout.of(clean)
-    if doubled or (denoiser.model.is_activation_checkpointing and not can_checkpoint_with_cache(denoiser.model)):
-        return CleanContext(clean, layout)
-    cache, half = CleanCache(), layout.clean
-    hidden = _hidden(denoiser, layout.clean_mask, half.position, half.take(clean.ids), None, cache)
-    if not cache.layers:
-        disable_cache_under_checkpointing(denoiser.model)
-        return CleanContext(clean, layout)
-    return CleanContext(clean, layout, cache.shown(), hidden.sum() if is_sharded(denoiser) else None)
+    def __call__(self, ids: Tensor, soft: SoftTokens | None = None) -> Tensor:
+        """Compute the hidden states of a corrupted view, ``[B, L, width]``.
 
+        They are meaningful in blocks with response tokens.
 
-def denoise(denoiser: Denoiser, view: Tensor, context: CleanContext, soft: SoftTokens | None) -> Tensor:
-    """See :meth:`Denoiser.denoise`."""
-    layout, noisy, clean = context.layout, context.layout.noisy, context.layout.clean
-    ids = noisy.take(view)
-    soft = None if soft is None else SoftTokens(noisy.take(soft.ids), noisy.take(soft.weights), noisy.take(soft.where))
-    if context.cache is not None:
-        hidden = _hidden(denoiser, layout.view_mask, noisy.position, ids, soft, context.cache)
-        hidden = hidden if context.anchor is None else hidden + 0 * context.anchor
-    else:
-        width = clean.index.shape[1]
-        ids = torch.cat([clean.take(context.clean.ids), ids], 1)
-        soft = None if soft is None else soft.after(width)
-        positions = torch.cat([clean.position, noisy.position], 1)
-        hidden = _hidden(denoiser, layout.doubled_mask, positions, ids, soft)[:, width:]
-    return hidden.flatten(0, 1)[layout.gather_index]
+        Args:
+            ids: ``[B, L]`` token ids of the view.
+            soft: Soft tokens to feed at some of its positions.
+        """
+        layout, clean, noisy = self._layout, self._layout.clean, self._layout.noisy
+        inputs = noisy.take(ids)
+        if soft is not None:
+            soft = SoftTokens(noisy.take(soft.ids), noisy.take(soft.weights), noisy.take(soft.where))
+        if self._cache is not None:
+            hidden = self._hidden(layout.view_mask, noisy.position, inputs, soft, self._cache)
+            hidden = hidden if self._anchor is None else hidden + 0 * self._anchor
+        else:
+            width = clean.index.shape[1]
+            inputs = torch.cat([clean.take(self._clean.ids), inputs], 1)
+            soft = None if soft is None else soft.after(width)
+            positions = torch.cat([clean.position, noisy.position], 1)
+            hidden = self._hidden(layout.doubled_mask, positions, inputs, soft)[:, width:]
+        return hidden.flatten(0, 1)[layout.gather_index]
 
+    def _compute_clean_copy(self) -> None:
+        cache, clean = CleanCache(), self._layout.clean
+        hidden = self._hidden(self._layout.clean_mask, clean.position, clean.take(self._clean.ids), None, cache)
+        if not cache.layers:  # the model has dropped the cache
+            disable_cache_under_checkpointing(self._denoiser.model)
+            return
+        self._cache = cache.view_cache()
+        if is_sharded(self._denoiser):
+            self._anchor = hidden.sum()
 
-def _hidden(
-    denoiser: Denoiser,
-    allowed: PackedAttention,
-    positions: Tensor,
-    ids: Tensor,
-    soft: SoftTokens | None,
-    cache: Cache | None = None,
-) -> Tensor:
-    """Hidden states of ids, or of embeddings where some of them are mixtures."""
-    if soft is None:
-        return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
-    return denoiser.training_hidden(
-        allowed, positions, cache, inputs_embeds=embed_with_soft_tokens(denoiser.embed, ids, soft)
-    )
+    def _hidden(
+        self,
+        allowed: PackedAttention,
+        positions: Tensor,
+        ids: Tensor,
+        soft: SoftTokens | None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Compute the hidden states of ids, or of embeddings if there are soft tokens among them."""
+        denoiser = self._denoiser
+        if soft is None:
+            return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
+        embeds = embed_with_soft_tokens(denoiser.embed, ids, soft)
+        return denoiser.training_hidden(allowed, positions, cache, inputs_embeds=embeds)

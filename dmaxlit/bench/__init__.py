@@ -1,4 +1,4 @@
-"""Benchmarks: commands that make the figures we state."""
+"""Benchmarks: the commands behind the figures of README.md."""
 
 from dmaxlit.bench.adaptation import METHODS, AdaptationBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench

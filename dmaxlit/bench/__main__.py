@@ -1,4 +1,4 @@
-"""One job of the self-correction benchmark in its own process: ``python -m dmaxlit.bench SETTINGS METHOD NUMBER``."""
+"""Run one job of the self-correction benchmark: ``python -m dmaxlit.bench SETTINGS METHOD NUMBER``."""
 
 import json
 import sys

@@ -1,5 +1,8 @@
-"""An ordinary autoregressive model, to be adapted: trained on the next token with the causal mask."""
+"""Training of an ordinary autoregressive model, which the adaptation benchmark starts from."""
 
+from functools import partial
+
+import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,29 +13,42 @@ from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.losses import ViewLoss
 
-__all__ = ["AutoregressiveModule"]
+
+class NextTokenTraining(L.Callback):
+    """Trains the model on the next token with the causal mask, instead of on the views of its noise strategy."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace the losses of the views."""
+        assert isinstance(pl_module, DMaxModule), "fit trains no other module"
+        pl_module.view_losses = partial(next_token_losses, pl_module)  # type: ignore[method-assign]
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Restore the losses of the views."""
+        pl_module.__dict__.pop("view_losses", None)
 
 
-class AutoregressiveModule(DMaxModule):
-    """``loss = sum over response positions i of -log p(x[i] | x[<i])``, read off position ``i - 1``; no masks."""
+def next_token_losses(module: DMaxModule, clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
+    """Compute ``sum over response positions i of -log p(x[i] | x[<i])``, read off position ``i - 1``.
 
-    def view_losses(self, clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
-        """The one loss."""
-        ids, length = clean.ids, clean.ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        positions = torch.arange(length, device=ids.device).expand_as(ids)
-        hidden = self.backbone.hidden(causal.expand(len(ids), -1, -1), positions, input_ids=ids)
-        at = clean.response[:, 1:]
-        logits, target = self.backbone.logits(hidden[:, :-1][at]), ids[:, 1:][at]
-        total = F.cross_entropy(logits.float(), target, reduction="sum")
-        right = (logits.argmax(-1) == target).sum()
-        none = torch.zeros_like(right)
-        return [
-            ViewLoss("next", total, total.detach(), at.sum(), none, none, none, none, at.sum(), at.sum() - right),
-        ]
+    Args:
+        module: The model.
+        clean: The batch; nothing in it is masked.
+        generator: Not used.
+    """
+    ids, length = clean.ids, clean.ids.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    positions = torch.arange(length, device=ids.device).expand_as(ids)
+    hidden = module.backbone.hidden(causal.expand(len(ids), -1, -1), positions, input_ids=ids)
+    supervised = clean.response[:, 1:]
+    logits, target = module.backbone.logits(hidden[:, :-1][supervised]), ids[:, 1:][supervised]
+    total = F.cross_entropy(logits.float(), target, reduction="sum")
+    count, right = supervised.sum(), (logits.argmax(-1) == target).sum()
+    zero = torch.zeros_like(right)
+    return [ViewLoss("next", total, total.detach(), count, zero, zero, zero, zero, count, count - right)]
 
-    def forget_mask(self) -> None:
-        """Give the mask token the embedding it would get if the tokenizer had none."""
-        table = self.backbone.model.get_input_embeddings()
-        assert isinstance(table, nn.Embedding), "refused otherwise"
-        init_mask_embedding(table, [self.special.mask_id], len(self.tokenizer))
+
+def forget_mask(module: DMaxModule) -> None:
+    """Give the mask token the embedding that it would get if the tokenizer had none."""
+    table = module.backbone.model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding), "other tables are refused"
+    init_mask_embedding(table, [module.special.mask_id], len(module.tokenizer))

@@ -1,4 +1,4 @@
-"""How fast the engine decodes, against plain loops in the same run: same weights, prompts and tokens."""
+"""Speed of decoding, relative to plain loops in the same run: same weights, prompts and tokens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench.loops import cached_loop, naive_loop
-from dmaxlit.bench.machine import random_denoiser
+from dmaxlit.bench.random_model import random_denoiser
 from dmaxlit.bench.speed import SpeedBench
 from dmaxlit.decoding import ThresholdDecoder
 from dmaxlit.engine import BlockDecoder
 from dmaxlit.errors import UserError
 
-__all__ = ["DecodeSpeedBench", "Measurement", "format_table"]
+__all__ = ["DecodeSpeedBench"]
 
-_NAIVE_UP_TO = 512  # tokens; beyond, recomputing everything takes minutes
+_MAX_NAIVE_LENGTH = 512  # tokens; beyond that the naive loop takes minutes
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Measurement:
         forwards: Forwards of the model.
         seconds_per_forward: Mean.
         weight_read_seconds: Time to read all weights of the model once from memory.
-        peak_mib: Memory beyond the model's own at the highest, in MiB: the process's on a CPU, torch's on a GPU.
-        tokens_hash: The same for the same tokens of the first prompt.
+        peak_mib: Peak memory beyond the model's own, in MiB: of the process on a CPU, of torch on a GPU.
+        tokens_hash: Hash of the tokens of the first prompt.
     """
 
     contestant: str
@@ -56,22 +56,22 @@ class Measurement:
 class DecodeSpeedBench(SpeedBench):
     """Time the engine against a cached and an uncached loop over single prompts.
 
-    The model has random weights, the decoder commits a fixed number of tokens a forward, and EOS cannot come, so that
-    all do the same work. Each measurement runs in a process of its own, after a warm-up.
+    The model has random weights, the decoder commits a fixed number of tokens per forward, and EOS is impossible, so
+    that all do the same work. Each measurement runs in a new process, after a warm-up.
 
     Args:
         output: Folder for ``results.json`` and ``table.md``.
         batches: Batch sizes of the engine.
         lengths: Tokens generated; the first is used for the table of batch sizes.
         hidden_size: Width of the model, a multiple of 32.
-        layers: Its layers.
-        vocab_size: Its vocabulary.
+        layers: Number of layers.
+        vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
         tokens_per_step: Tokens committed at each forward, which is the TPF.
         dtype: ``float32`` or ``bfloat16``.
         device: ``cpu``, ``cuda``, ...
         compile: Time the engine with compiled forwards as well.
-        repeats: Times each measurement is made; the fastest counts, which other work on the machine disturbed least.
+        repeats: Runs of each measurement. The fastest counts: other work on the machine has disturbed it least.
     """
 
     output: Path = Path("runs/decode_speed")
@@ -96,24 +96,24 @@ class DecodeSpeedBench(SpeedBench):
                 raise UserError(f"{name}: expected numbers of at least 1, got {list(getattr(self, name))}")
 
     def jobs(self) -> list[tuple[Any, ...]]:
-        """Contestant, batch size and length."""
-        first = self.lengths[0]
+        """Return contestant, batch size and length of each measurement."""
+        length = self.lengths[0]
         engines = ["engine", "compiled engine"] if self.compile else ["engine"]
         jobs = [
-            ("naive loop", 1, first),
-            ("cached loop", 1, first),
-            *((engine, batch, first) for batch in self.batches for engine in engines),
+            ("naive loop", 1, length),
+            ("cached loop", 1, length),
+            *((engine, batch, length) for batch in self.batches for engine in engines),
         ]
-        middle = self.batches[min(2, len(self.batches) - 1)]
+        middle_batch = self.batches[min(2, len(self.batches) - 1)]
         for length in self.lengths[1:]:
             jobs.append(("cached loop", 1, length))
-            jobs += [(engine, batch, length) for batch in sorted({1, middle}) for engine in engines]
-            if length <= _NAIVE_UP_TO:
+            jobs += [(engine, batch, length) for batch in sorted({1, middle_batch}) for engine in engines]
+            if length <= _MAX_NAIVE_LENGTH:
                 jobs.append(("naive loop", 1, length))
         return jobs
 
     def table(self, measurements: Sequence[Measurement]) -> str:
-        """Ratios are to the cached loop at the same length."""
+        """Format the measurements, with ratios to the cached loop at the same length."""
         return format_table(measurements)
 
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
@@ -121,29 +121,28 @@ class DecodeSpeedBench(SpeedBench):
         denoiser = self._denoiser(length)
         count = batch if "engine" in contestant else 2 if length == self.lengths[0] else 1
         prompts = self._prompts(count)
-        read = self._weight_read(denoiser)
-        if contestant == "compiled engine":  # which meets all its shapes beforehand
-            self._decode(denoiser, contestant, prompts, length, batch)
-        else:
-            self._decode(denoiser, contestant, prompts, self.block_length, batch)
-        before, times = self.memory(), []
+        weight_read_seconds = self._weight_read(denoiser)
+        # The compiled engine compiles all its shapes in the warm-up.
+        warm_up_length = length if contestant == "compiled engine" else self.block_length
+        self._decode(denoiser, contestant, prompts, warm_up_length, batch)
+        memory_before, times = self.memory(), []
         for _ in range(self.repeats):
             begin = self.now()
             responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
             times.append(self.now() - begin)
         seconds = min(times)
-        assert all(len(response) == length for response in responses), "EOS cannot come"
+        assert all(len(response) == length for response in responses), "EOS is impossible"
         return Measurement(
-            contestant,
-            batch,
-            length,
-            count,
-            count * length / seconds,
-            forwards,
-            seconds / forwards,
-            read,
-            self.memory() - before,
-            hash(tuple(responses[0][: self.lengths[0]])),
+            contestant=contestant,
+            batch=batch,
+            length=length,
+            prompts=count,
+            tokens_per_second=count * length / seconds,
+            forwards=forwards,
+            seconds_per_forward=seconds / forwards,
+            weight_read_seconds=weight_read_seconds,
+            peak_mib=self.memory() - memory_before,
+            tokens_hash=hash(tuple(responses[0][: self.lengths[0]])),
         )
 
     def _decode(
@@ -155,7 +154,7 @@ class DecodeSpeedBench(SpeedBench):
             decoder = ThresholdDecoder(0.0, max_tokens=self.tokens_per_step)
             engine = BlockDecoder(denoiser, decoder, batch_size=batch, compile=compiled)
             with counter:
-                rows = engine.generate(prompts, length)
+                rows = engine.decode(prompts, length)
             return [row.token_ids for row in rows], counter.count
         loop = naive_loop if contestant == "naive loop" else cached_loop
         with torch.no_grad(), counter:
@@ -168,11 +167,11 @@ class DecodeSpeedBench(SpeedBench):
         )
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight
-            head[denoiser.special.eos_id] = 0.0  # logit 0, which is never the highest of thousands
+            head[denoiser.special.eos_id] = 0.0  # a logit of 0, never the highest of thousands
         return denoiser.to(self.device, getattr(torch, self.dtype)).eval()
 
     def _prompts(self, count: int) -> list[list[int]]:
-        """Ragged prompts; the same first ones whatever the count."""
+        """Make prompts of different lengths. Prompt i is the same whatever the count."""
         prompts = []
         for index in range(count):
             generator = torch.Generator().manual_seed(index)
@@ -181,15 +180,10 @@ class DecodeSpeedBench(SpeedBench):
         return prompts
 
     def _weight_read(self, denoiser: Denoiser) -> float:
-        """Time to read as many bytes as the model's weights hold, the best of five."""
+        """Time reading as many bytes as the weights of the model hold."""
         size = sum(parameter.numel() * parameter.element_size() for parameter in denoiser.parameters())
         buffer = torch.zeros(size // 4, dtype=torch.float32, device=self.device)
-        times = []
-        for _ in range(5):
-            begin = self.now()
-            buffer.sum()
-            times.append(self.now() - begin)
-        return min(times)
+        return self.fastest(buffer.sum)
 
 
 class _CountForwards:
@@ -197,39 +191,39 @@ class _CountForwards:
 
     def __init__(self, denoiser: Denoiser, compiled: bool) -> None:
         self._attributes = denoiser.__dict__
-        self._runs: dict[str, Any] = {"hidden": denoiser.hidden}
+        self._functions: dict[str, Any] = {"hidden": denoiser.hidden}
         if compiled:
-            self._runs["compiled_hidden"] = denoiser.compiled_hidden
+            self._functions["compiled_hidden"] = denoiser.compiled_hidden
         self.count = 0
 
     def __enter__(self) -> None:
-        self._attributes |= {name: self._counted(run) for name, run in self._runs.items()}
+        self._attributes |= {name: self._counted(function) for name, function in self._functions.items()}
 
     def __exit__(self, *error: object) -> None:
-        self._attributes |= self._runs
+        self._attributes |= self._functions
 
-    def _counted(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _counted(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def counted(*args: Any, **kwargs: Any) -> Tensor:
             self.count += 1
-            return run(*args, **kwargs)
+            return function(*args, **kwargs)
 
         return counted
 
 
 def format_table(measurements: Sequence[Measurement]) -> str:
-    """A markdown table; ratios are to the cached loop at the same length."""
-    base = {item.length: item for item in measurements if item.contestant == "cached loop"}
+    """Format measurements as a Markdown table, with ratios to the cached loop at the same length."""
+    baselines = {item.length: item for item in measurements if item.contestant == "cached loop"}
     lines = [
-        "| contestant | batch | tokens | tokens/s | to cached loop | forwards | ms a forward | weights read in ms "
+        "| contestant | batch | tokens | tokens/s | to cached loop | forwards | ms per forward | weights read in ms "
         "| memory MiB | same tokens |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for item in sorted(measurements, key=lambda item: (item.length, item.contestant != "naive loop", item.batch)):
-        loop = base[item.length]
+        baseline = baselines[item.length]
         lines.append(
             f"| {item.contestant} | {item.batch} | {item.length} | {item.tokens_per_second:.0f} "
-            f"| {item.tokens_per_second / loop.tokens_per_second:.2f} | {item.forwards} "
+            f"| {item.tokens_per_second / baseline.tokens_per_second:.2f} | {item.forwards} "
             f"| {1000 * item.seconds_per_forward:.2f} | {1000 * item.weight_read_seconds:.2f} | {item.peak_mib:.0f} "
-            f"| {'yes' if item.tokens_hash == loop.tokens_hash else 'no'} |"
+            f"| {'yes' if item.tokens_hash == baseline.tokens_hash else 'no'} |"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The benchmark behind the README's table of decoders: every rule on the same models and prompts."""
+"""Every decoder on the same models and prompts, in one table."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_results
-from dmaxlit.errors import UserError
-from dmaxlit.files import write_json
+from dmaxlit.bench.output_folder import write_results
+from dmaxlit.engine import Trace
+from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.evaluation.evaluate import evaluate
+from dmaxlit.evaluation.results import with_current_names
+from dmaxlit.files import weights_hash, write_json
+from dmaxlit.loading import load
+from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, accuracy_under_parallelism
+from dmaxlit.module import DMaxModule
 
-if TYPE_CHECKING:
-    from dmaxlit.module import DMaxModule
+__all__ = ["DecoderBench"]
 
-__all__ = ["CURVES", "Curve", "DecoderBench"]
-
-Row: TypeAlias = dict[str, float]
+Figures: TypeAlias = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Curve:
         decoder: Registered name.
         sweep: The option, or None for a decoder without one.
         values: Its values.
-        options: Other options, the same all along the curve.
+        options: Other options, the same for all points of the curve.
     """
 
     decoder: str
@@ -41,11 +44,11 @@ class Curve:
     options: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> list[dict[str, Any]]:
-        """Options of each point."""
+        """Return the options of each point."""
         return [self.options if self.sweep is None else {self.sweep: value, **self.options} for value in self.values]
 
 
-#: What the table shows.
+#: The rows of the table.
 CURVES: tuple[Curve, ...] = (
     Curve("one_token"),
     Curve("threshold", "threshold", (0.95, 0.7, 0.5)),
@@ -69,14 +72,14 @@ _FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", 
 
 @dataclass
 class DecoderBench:
-    """Decode test prompts with every decoder and tabulate accuracy, TPF, AUP, AFP, order, speed and cap hits.
+    """Decode test prompts with every decoder, and tabulate accuracy, TPF, AUP, AFP, order, speed and step limits.
 
-    Finished rows are kept under ``output``, by the model's weights: run it again after an interruption and it goes on.
+    Finished rows are kept under ``output``, by the model's weights: run it again after an interruption and it resumes.
 
     Args:
-        models: ``LABEL=MODEL`` pairs; figures of models with one label (training seeds) are averaged.
+        models: ``LABEL=MODEL`` pairs; figures of models with the same label (training seeds) are averaged.
         output: Folder for ``rows.json``, ``results.json`` and ``table.md``.
-        num_examples: Unseen test prompts.
+        num_examples: Test prompts.
         batch_size: Prompts decoded together.
         curves: Decoders and their settings.
     """
@@ -90,9 +93,7 @@ class DecoderBench:
     def __post_init__(self) -> None:
         """Check the settings before anything is decoded."""
         self.output = Path(self.output)
-        for name in ("num_examples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_at_least(1, num_examples=self.num_examples, batch_size=self.batch_size)
         for model in self.models:
             label, _, path = model.partition("=")
             if not label or not path:
@@ -100,76 +101,68 @@ class DecoderBench:
 
     def run(self) -> str:
         """Decode what is missing, write ``results.json`` and ``table.md``, and return the table."""
-        from dmaxlit.files import weights_hash
-        from dmaxlit.loading import load
-
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / "rows.json"
-        kept: dict[str, Row] = json.loads(path.read_text()) if path.is_file() else {}
+        finished = json.loads(path.read_text()) if path.is_file() else {}
+        rows: dict[str, Figures] = {key: with_current_names(figures) for key, figures in finished.items()}
         points = [(curve, options) for curve in self.curves for options in curve.settings()]
-        found: dict[str, dict[str, list[Row]]] = {}
+        results: dict[str, dict[str, list[Figures]]] = {}
         with tqdm(total=len(self.models) * len(points), unit="row") as bar:
             for model in self.models:
-                label, _, place = model.partition("=")
-                module = load(place)
+                label, _, source = model.partition("=")
+                module = load(source)
                 weights = weights_hash(module)[:16]
                 for curve, options in points:
                     key = json.dumps([weights, self.num_examples, self.batch_size, curve.decoder, options])
-                    if key not in kept:
-                        kept[key] = self._measure(module, curve.decoder, options)
-                        write_json(path, kept)
-                    found.setdefault(label, {}).setdefault(_point(curve, options), []).append(kept[key])
+                    if key not in rows:
+                        rows[key] = self._measure(module, curve.decoder, options)
+                        write_json(path, rows)
+                    results.setdefault(label, {}).setdefault(_point(curve, options), []).append(rows[key])
                     bar.update()
-        summary = self._summary(found)
+        summary = self._summary(results)
         table = format_table(summary)
         settings = {"models": list(self.models), "num_examples": self.num_examples, "batch_size": self.batch_size}
         write_results(self.output, {"settings": settings, "summary": summary}, table)
         return table
 
-    def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Row:
-        from dmaxlit.engine import Trace
-        from dmaxlit.evaluation.evaluate import evaluate
-        from dmaxlit.metrics import DecodingOrder, FinalizationParallelism
-
+    def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Figures:
         task = module.task()
         if task is None:
             raise UserError("models: expected models that know the task they were trained on, got one that does not")
         examples = task.examples("test", self.num_examples)
-        timed = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
-        trace = Trace()  # in a run of its own: tracing waits for the device
+        result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
+        trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time
         prompts = [example.prompt for example in examples]
         module.generate(prompts, decoder, task.max_new_tokens, self.batch_size, trace=trace, **options)
-        afp, tau, within = FinalizationParallelism(), DecodingOrder(), DecodingOrder(within_block=True)
+        afp, tau, tau_within = FinalizationParallelism(), DecodingOrder(), DecodingOrder(within_block=True)
         for row in trace.rows.values():
-            finalized, block = row.finalized(), row.block_of()
+            finalized, blocks = row.finalized(), row.block_of()
             afp.update(finalized)
-            tau.update(finalized, block)
-            within.update(finalized, block)
+            tau.update(finalized, blocks)
+            tau_within.update(finalized, blocks)
         return {
-            "accuracy": timed.accuracy,
-            "tpf": timed.tpf,
+            "accuracy": result.accuracy,
+            "tpf": result.tpf,
             "afp": float(afp.compute()),
             "tau": float(tau.compute()),
-            "tau_within": float(within.compute()),
-            "tokens_per_second": timed.tokens_per_second,
-            "hit_step_limit": timed.blocks_at_step_limit / max(timed.blocks, 1),
+            "tau_within": float(tau_within.compute()),
+            "tokens_per_second": result.tokens_per_second,
+            "hit_step_limit": result.blocks_at_step_limit / max(result.blocks, 1),
         }
 
-    def _summary(self, found: dict[str, dict[str, list[Row]]]) -> list[dict[str, Any]]:
-        """One entry a row of the table. AUP's ``y_max`` is the best accuracy of any decoder on any model."""
-        from dmaxlit.metrics import accuracy_under_parallelism
-
-        best = max(100 * _mean(rows, "accuracy")[0] for points in found.values() for rows in points.values())
+    def _summary(self, results: dict[str, dict[str, list[Figures]]]) -> list[dict[str, Any]]:
+        """Summarise each row of the table. AUP's ``y_max`` is the best accuracy of any decoder on any model."""
+        best = max(100 * _mean(rows, "accuracy")[0] for points in results.values() for rows in points.values())
         summary = []
-        for label, points in found.items():
+        for label, points in results.items():
             for curve in self.curves:
-                several = [points[_point(curve, options)] for options in curve.settings()]
-                along = [(_mean(rows, "tpf")[0], 100 * _mean(rows, "accuracy")[0]) for rows in several]
-                aup = accuracy_under_parallelism(along, best or None)
-                for place, (options, rows) in enumerate(zip(curve.settings(), several, strict=True)):
+                rows_of_points = [points[_point(curve, options)] for options in curve.settings()]
+                line = [(_mean(rows, "tpf")[0], 100 * _mean(rows, "accuracy")[0]) for rows in rows_of_points]
+                aup = accuracy_under_parallelism(line, best or None)
+                for index, (options, rows) in enumerate(zip(curve.settings(), rows_of_points, strict=True)):
                     figures = {name: _mean(rows, name) for name in _FIGURES}
                     entry = {"label": label, "decoder": curve.decoder, "options": options, "models": len(rows)}
-                    summary.append({**entry, "aup": None if place else aup, **figures})
+                    summary.append({**entry, "aup": aup if index == 0 else None, **figures})
         return summary
 
 
@@ -177,29 +170,30 @@ def _point(curve: Curve, options: dict[str, Any]) -> str:
     return json.dumps([curve.decoder, options])
 
 
-def _mean(rows: Sequence[Row], name: str) -> tuple[float, float]:
-    """Mean and standard deviation over models, of those where the figure is defined (an order may not be)."""
+def _mean(rows: Sequence[Figures], name: str) -> tuple[float, float]:
+    """Return mean and standard deviation over those models where the figure is defined (an order may not be)."""
     values = [row[name] for row in rows if not math.isnan(row[name])]
     return fmean(values) if values else math.nan, stdev(values) if len(values) > 1 else 0.0
 
 
 def format_table(summary: Sequence[dict[str, Any]]) -> str:
-    """A markdown table; AUP stands in the first row of each curve."""
+    """Format the summary as a Markdown table; the AUP of a curve is in its first row."""
     lines = [
-        "| model | decoder | accuracy % | TPF | AUP | AFP | tau | tau in block | tokens/s | capped |",
+        "| model | decoder | accuracy % | TPF | AUP | AFP | tau | tau in block | tokens/s | hit step limit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in summary:
         options = "".join(f", {name} {value}" for name, value in entry["options"].items())
         aup = "" if entry["aup"] is None else f"{entry['aup']:.0f}"
         lines.append(
-            f"| {entry['label']} | {entry['decoder']}{options} | {_told(entry, 'accuracy', 100, 1)} "
-            f"| {_told(entry, 'tpf', 1, 2)} | {aup} | {_told(entry, 'afp', 1, 2)} | {entry['tau'][0]:.2f} "
-            f"| {entry['tau_within'][0]:.2f} | {entry['tokens_per_second'][0]:.0f} | {100 * entry['hit_step_limit'][0]:.1f}% |"
+            f"| {entry['label']} | {entry['decoder']}{options} | {_cell(entry, 'accuracy', 100, 1)} "
+            f"| {_cell(entry, 'tpf', 1, 2)} | {aup} | {_cell(entry, 'afp', 1, 2)} | {entry['tau'][0]:.2f} "
+            f"| {entry['tau_within'][0]:.2f} | {entry['tokens_per_second'][0]:.0f} "
+            f"| {100 * entry['hit_step_limit'][0]:.1f}% |"
         )
     return "\n".join(lines)
 
 
-def _told(entry: dict[str, Any], name: str, scale: float, digits: int) -> str:
+def _cell(entry: dict[str, Any], name: str, scale: float, digits: int) -> str:
     mean, deviation = (scale * value for value in entry[name])
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if entry["models"] > 1 else f"{mean:.{digits}f}"

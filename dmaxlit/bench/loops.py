@@ -1,6 +1,6 @@
-"""Two plain decoding loops that the engine is measured against. Both decode one prompt at a time.
+"""Two plain decoding loops as baselines of the engine. Both decode one prompt at a time.
 
-They are what one writes first: a Python loop around a transformers model, with thresholds tested token by token.
+They are what one would write first: a Python loop around a transformers model that compares confidences token by token.
 """
 
 import torch
@@ -9,11 +9,9 @@ from transformers import DynamicCache
 
 from dmaxlit.backbone.denoiser import Denoiser
 
-__all__ = ["cached_loop", "naive_loop"]
-
 
 def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, tokens_per_step: int) -> list[int]:
-    """Every forward reads the whole sequence so far, from its first token.
+    """Decode with forwards that each read the whole sequence so far.
 
     Args:
         denoiser: The model.
@@ -22,7 +20,7 @@ def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, token
         tokens_per_step: Tokens committed at each forward, the most confident first.
 
     Returns:
-        The generated tokens; EOS does not end them.
+        The generated tokens. EOS is not special.
     """
     length, mask = denoiser.block_length, denoiser.special.mask_id
     end = -(-(len(prompt) + max_new_tokens) // length) * length
@@ -40,10 +38,10 @@ def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, token
 
 
 def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, tokens_per_step: int) -> list[int]:
-    """Decided blocks are kept in a growing cache; the last decided block is written by the next one's first forward.
+    """Decode with a growing cache of finished blocks.
 
-    That is how DMax's published code runs: no forward of its own for the cache, a cache that is rebuilt by
-    concatenation at every forward. Arguments and result as in :func:`naive_loop`.
+    This is what DMax's published code does: the first forward of a block also writes the keys of the block before it,
+    and the cache is rebuilt by concatenation at every forward. Arguments and result are those of :func:`naive_loop`.
     """
     length, mask = denoiser.block_length, denoiser.special.mask_id
     device = denoiser.device
@@ -58,7 +56,7 @@ def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, toke
             keys = torch.arange(start + length, device=device) // length
             allowed = (keys[None, :] <= (positions[0] // length)[:, None])[None]
             hidden = denoiser.hidden(allowed, positions, cache, input_ids=window)[:, -length:]
-            cache.crop(-length)  # what the open block wrote is out of date at the next forward
+            cache.crop(-length)  # the keys of the open block are out of date at the next forward
             cached = start
             _commit(ids, start, first, denoiser.logits(hidden)[0], mask, tokens_per_step)
     return ids[len(prompt) : len(prompt) + max_new_tokens]
@@ -67,16 +65,16 @@ def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, toke
 def _commit(ids: list[int], start: int, first: int, logits: Tensor, mask: int, count: int) -> None:
     """Write the most confident predictions into the open positions of the block, in place.
 
-    Positions are ordered as the engine orders them, by log-odds to a thousandth, so that both write the same tokens.
+    Positions are ordered by log-odds, rounded as in the engine, so that both write the same tokens.
     """
     logits = logits.float()
-    found = []
+    candidates = []
     for offset in range(len(logits)):
         position = start + offset
         if position >= first and ids[position] == mask:
             token = int(logits[offset].argmax().item())
             others = logits[offset].index_fill(0, torch.tensor(token, device=logits.device), -torch.inf)
             log_odds = (logits[offset, token] - others.logsumexp(0)).item()
-            found.append((-round(log_odds * 1024), position, token))
-    for _, position, token in sorted(found)[:count]:
+            candidates.append((-round(log_odds * 1024), position, token))
+    for _, position, token in sorted(candidates)[:count]:
         ids[position] = token

@@ -1,4 +1,4 @@
-"""The benchmark behind the README's table: does on-policy training make a model that corrects itself?"""
+"""Does on-policy training make a model that corrects itself? Several methods, seeds and decoders in one table."""
 
 import json
 import os
@@ -8,35 +8,41 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_results
-from dmaxlit.bench.rows import PRETRAIN, STUDIES, Method
+from dmaxlit.bench.command import fit
+from dmaxlit.bench.output_folder import claim_folder, write_results
+from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
+from dmaxlit.bench.table_rows import decode_rows
+from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.data.distill import DistillSettings, distill
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.files import write_json
+from dmaxlit.loading import load
 
 __all__ = ["SelfCorrectionBench"]
+
+# The results of all studies in one output folder depend on these; seeds may be added later.
+_SHARED_SETTINGS = ("num_bases", "num_prompts", "num_examples")
 
 
 @dataclass
 class SelfCorrectionBench:
     """Train the models of a study on several seeds, decode them all, and tabulate.
 
-    Everything is kept under ``output`` and nothing is done twice: run it again after an interruption and it goes on.
+    Models and results are kept under ``output``: run it again after an interruption and it resumes.
 
     Args:
         output: Folder for models and corpora, and for each study a folder with ``runs/*.json``, ``results.json`` and
             ``table.md``.
-        study: A key of :data:`dmaxlit.bench.rows.STUDIES`.
+        study: A key of :data:`dmaxlit.bench.studies.STUDIES`.
         configs: Folder of the recipes (``quickstart.yaml`` and its siblings).
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base ``s % num_bases``.
         num_prompts: Prompts a base distils its corpus from.
-        num_examples: Unseen test prompts each row is judged on.
+        num_examples: Test prompts decoded for each row.
         workers: Models trained and decoded at the same time, each on ``threads`` threads.
         threads: CPU threads of each worker.
     """
@@ -54,9 +60,8 @@ class SelfCorrectionBench:
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
         self.output, self.configs = Path(self.output), Path(self.configs)
-        for name in ("num_bases", "num_prompts", "num_examples", "workers", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_at_least(1, num_bases=self.num_bases, num_prompts=self.num_prompts, num_examples=self.num_examples)
+        check_at_least(1, workers=self.workers, threads=self.threads)
         if not self.seeds:
             raise UserError("seeds: expected at least one, got none")
         if self.study not in STUDIES:
@@ -66,12 +71,12 @@ class SelfCorrectionBench:
                 raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
 
     def run(self) -> str:
-        """Do what is missing, write ``results.json`` and ``table.md``, and return the table.
+        """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
 
         Raises:
             UserError: If ``output`` holds results made with other settings, or a job fails.
         """
-        self._claim()
+        claim_folder(self.output, {name: getattr(self, name) for name in _SHARED_SETTINGS})
         jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]
         self._parallel(jobs, "bases")
         self._parallel([(method, str(seed)) for seed in self.seeds for method in self._methods], "models")
@@ -90,47 +95,35 @@ class SelfCorrectionBench:
     def _methods(self) -> dict[str, Method]:
         return STUDIES[self.study].methods
 
-    def _claim(self) -> None:
-        """Note what results in ``output`` depend on, so that others are not mixed in; seeds may be added."""
-        path = self.output / "settings.json"
-        mine = {name: getattr(self, name) for name in ("num_bases", "num_prompts", "num_examples")}
-        theirs = json.loads(path.read_text()) if path.is_file() else mine
-        for name, value in mine.items():
-            if theirs.get(name) != value:
-                raise UserError(f"{name}: expected {theirs.get(name)}, as in the results in {self.output}, got {value}")
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine)
-
     def job(self, method: str, number: int) -> None:
-        """Make and decode one model; run in a process of its own.
+        """Train and decode one model. Each job runs in its own process.
 
         Args:
             method: ``base`` or a method of the study.
-            number: Which base, or which training seed.
+            number: Number of the base, or training seed.
         """
-        done = self._result(method, number)
-        if done.is_file():
+        path = self._result(method, number)
+        if path.is_file():
             return
         if method == "base":
             model = self._base(number)
             self._corpus(number, model)
         else:
             model = self._train(method, number)
-        write_json(done, self._decode(method, number, model))
+        rows = [row for row in STUDIES[self.study].rows if row.method == method]
+        write_json(path, decode_rows(model, number, rows, self.num_examples))
 
     def _base(self, number: int) -> str:
         if number == 0:
             return "builtin:chain-base"
         folder = self.output / f"base-{number}"
         if not (folder / "model").is_dir():
-            self._fit(PRETRAIN, folder, number, [])
+            self._fit(PRETRAIN, folder, number)
         return str(folder / "model")
 
     def _corpus(self, base: int, model: str) -> Path:
         path = self.output / f"corpus-{base}.jsonl"
         if not path.is_file():
-            from dmaxlit.loading import load
-
             module = load(model)
             task = module.task()
             assert task is not None, "the base was trained on a task"
@@ -142,43 +135,13 @@ class SelfCorrectionBench:
         folder = self._folder / f"{method}-{seed}"
         if not (folder / "model").is_dir():
             model = self._base(base)
-            overrides = [f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}"]
-            how = self._methods[method]
-            self._fit(how.recipe, folder, seed, [*overrides, *how.overrides])
+            start = (f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}")
+            self._fit(self._methods[method].recipe, folder, seed, *start, *self._methods[method].overrides)
         return str(folder / "model")
 
-    def _fit(self, recipe: str, folder: Path, seed: int, overrides: Sequence[str]) -> None:
-        """``dmaxlit fit`` with a recipe, without its callbacks, then export the last checkpoint."""
-        from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-        from dmaxlit.cli import main
-
-        fixed = [
-            f"--seed_everything={seed}",
-            f"--trainer.default_root_dir={folder}",
-            "--data.distill=null",
-            "--trainer.callbacks=null",
-            "--trainer.logger=false",
-            "--trainer.limit_val_batches=0",
-            "--trainer.enable_progress_bar=false",
-            "--trainer.enable_model_summary=false",
-        ]
-        main(["fit", f"--config={self.configs / recipe}", *overrides, *fixed])
-        checkpoint_to_folder(folder / "checkpoints" / "last.ckpt", folder / "model")
-
-    def _decode(self, method: str, number: int, model: str) -> list[dict[str, Any]]:
-        from dmaxlit.evaluation.evaluate import evaluate
-        from dmaxlit.loading import load
-
-        module = load(model)
-        task = module.task()
-        assert task is not None, "the model was trained on a task"
-        examples = task.examples("test", self.num_examples)
-        results = []
-        for row in STUDIES[self.study].rows:
-            if row.method == method:
-                result = evaluate(module, examples, row.decoder, row.options, max_new_tokens=task.max_new_tokens)
-                results.append({"row": row.key, "number": number, **result.to_dict()})
-        return results
+    def _fit(self, recipe: str, folder: Path, seed: int, *options: str) -> None:
+        checkpoint = fit(self.configs / recipe, folder, seed, "--data.distill=null", *options)
+        checkpoint_to_folder(checkpoint, folder / "model")
 
     def _parallel(self, jobs: Sequence[Sequence[str]], title: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}

@@ -1,25 +1,27 @@
-"""What the benchmarks of speed share: a process for each measurement, clock and memory, and the files they write."""
+"""Base of the benchmarks of speed: a process for each measurement, clock, memory, and the files that are written."""
 
+import multiprocessing
 import resource
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
 
-from dmaxlit.bench.files import write_results
-from dmaxlit.bench.machine import alone, describe
-from dmaxlit.errors import UserError
+from dmaxlit.bench.output_folder import write_results
+from dmaxlit.errors import UserError, check_at_least
 
-__all__ = ["SpeedBench"]
+T = TypeVar("T")
+_REPEATS = 5  # of short timings, of which the fastest counts
 
 
 class SpeedBench(ABC):
-    """A dataclass of settings whose measurements each run in a process of their own."""
+    """A dataclass of settings. Each of its measurements runs in a new process."""
 
     output: Path
     hidden_size: int
@@ -27,25 +29,25 @@ class SpeedBench(ABC):
 
     @abstractmethod
     def jobs(self) -> Sequence[tuple[Any, ...]]:
-        """Arguments of :meth:`measure` for each measurement."""
+        """Return the arguments of :meth:`measure` for each measurement."""
 
     @abstractmethod
     def measure(self, *job: Any) -> Any:
-        """Take one measurement in this process; a dataclass."""
+        """Take one measurement in this process, and return it as a dataclass."""
 
     @abstractmethod
     def table(self, measurements: Sequence[Any]) -> str:
-        """All of them as a markdown table."""
+        """Format all measurements as a Markdown table."""
 
     def run(self) -> str:
         """Measure, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)
-        done = [alone(self.measure, *job) for job in tqdm(self.jobs(), unit="measurement")]
-        table = self.table(done)
+        measurements = [in_new_process(self.measure, *job) for job in tqdm(self.jobs(), unit="measurement")]
+        table = self.table(measurements)
         content = {
             "settings": {name: value for name, value in vars(self).items() if name != "output"},
-            "machine": describe(self.device),
-            "measurements": [asdict(each) for each in done],
+            "machine": _describe_machine(self.device),
+            "measurements": [asdict(measurement) for measurement in measurements],
         }
         write_results(self.output, content, table)
         return table
@@ -54,25 +56,36 @@ class SpeedBench(ABC):
         """Refuse settings out of range.
 
         Args:
-            at_least_one: Names of numbers that are to be at least 1.
+            at_least_one: Names of the settings that must be at least 1.
 
         Raises:
-            UserError: If one is not, or the model cannot be made.
+            UserError: If one of them is not, or the model cannot be made.
         """
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_at_least(1, **{name: getattr(self, name) for name in at_least_one})
         if self.hidden_size % 32:
             raise UserError(f"hidden_size: expected a multiple of 32, got {self.hidden_size}")
 
     def now(self) -> float:
-        """Seconds, once the device has done what it was given."""
+        """Return the time in seconds, once the device has finished its work."""
         if self._on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter()
 
+    def fastest(self, function: Callable[[], object]) -> float:
+        """Return the seconds that a function takes, the fastest of five calls."""
+        seconds = []
+        for _ in range(_REPEATS):
+            begin = self.now()
+            function()
+            seconds.append(self.now() - begin)
+        return min(seconds)
+
     def memory(self, reset: bool = False) -> float:
-        """MiB at the highest so far: of this process on a CPU, of torch on a GPU, there since the last ``reset``."""
+        """Return the peak memory in MiB: of this process on a CPU, of torch on a GPU.
+
+        Args:
+            reset: Count from here on. It has no effect on a CPU.
+        """
         if self._on_gpu:
             if reset:
                 torch.cuda.reset_peak_memory_stats()
@@ -82,3 +95,15 @@ class SpeedBench(ABC):
     @property
     def _on_gpu(self) -> bool:
         return torch.device(self.device).type == "cuda"
+
+
+def in_new_process(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a new process, which no other measurement has warmed up or filled."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _describe_machine(device: str) -> dict[str, object]:
+    is_gpu = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name() if is_gpu else f"cpu, {multiprocessing.cpu_count()} cores"
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,4 +1,4 @@
-"""What a training step costs, against the published procedure in the same run: same model, data and updates."""
+"""Cost of a training step, relative to the published procedure in the same run: same model, data and updates."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.utils.flop_counter import flop_registry
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.bench.machine import random_denoiser
 from dmaxlit.bench.published import published_update
+from dmaxlit.bench.random_model import random_denoiser
 from dmaxlit.bench.speed import SpeedBench
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
@@ -22,9 +22,9 @@ from dmaxlit.noise import OnPolicyNoise
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role
 
-__all__ = ["TrainSpeedBench", "TrainingCost", "format_table"]
+__all__ = ["TrainSpeedBench"]
 
-CONTESTANTS = ("published", "ours", "ours, checkpointed")
+_CONTESTANTS = ("published", "ours", "ours, checkpointed")
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ class TrainingCost:
         vocab_size: Size of the vocabulary.
         length: Tokens of a sequence.
         tokens_per_second: Tokens of the data, prompts included, over the time of whole updates.
-        peak_mib: Memory at the highest beyond what model, gradients and optimiser take, in MiB: the process's on a CPU,
-            torch's on a GPU.
-        matmul_share: Matrix work of an update over its time, as a share of what one large product reaches.
-        loss: Per response token, of the first update.
+        peak_mib: Peak memory beyond model, gradients and optimiser, in MiB: of the process on a CPU, of torch on a GPU.
+        matmul_share: Operations per second of an update's matrix products, as a share of those of one large product.
+        loss: Loss per response token of the first update.
     """
 
     contestant: str
@@ -55,17 +54,17 @@ class TrainingCost:
 class TrainSpeedBench(SpeedBench):
     """Time our OPUT step and the published procedure: rollout, masked copy and predicted copy of the same sequences.
 
-    Ours once more with gradient checkpointing, where layers are computed again in the backward pass.
+    Our step is timed again with gradient checkpointing, where the backward pass recomputes the layers.
 
-    Random weights and tokens; a quarter of each sequence is prompt. Each measurement runs in a process of its own,
-    after an update to warm up. Both take argmax rollouts, so that both compute the same gradients.
+    Weights and tokens are random; a quarter of each sequence is prompt. Each measurement runs in a new process, after
+    one update as a warm-up. Both procedures take argmax rollouts, so that both compute the same gradients.
 
     Args:
         output: Folder for ``results.json`` and ``table.md``.
         vocab_sizes: Vocabularies.
         lengths: Tokens of a sequence, in whole blocks; each is measured with each vocabulary.
         hidden_size: Width of the model, a multiple of 32.
-        layers: Its layers.
+        layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
         updates: Updates that are timed.
@@ -98,12 +97,12 @@ class TrainSpeedBench(SpeedBench):
             )
 
     def jobs(self) -> list[tuple[Any, ...]]:
-        """Contestant, vocabulary and length."""
-        names = [*CONTESTANTS, "ours, compiled"] if self.compile else CONTESTANTS
+        """Return contestant, vocabulary and length of each measurement."""
+        names = [*_CONTESTANTS, "ours, compiled"] if self.compile else _CONTESTANTS
         return [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in names]
 
     def table(self, measurements: Sequence[TrainingCost]) -> str:
-        """Ratios are to the published procedure."""
+        """Format the measurements, with ratios to the published procedure."""
         return format_table(measurements)
 
     def measure(self, contestant: str, vocab_size: int, length: int) -> TrainingCost:
@@ -114,7 +113,7 @@ class TrainSpeedBench(SpeedBench):
         clean = self._batch(denoiser, length)
         update = self._update(contestant, denoiser, clean)
         optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4)
-        for parameter in denoiser.parameters():  # gradients and optimiser state are both contestants' alike
+        for parameter in denoiser.parameters():  # gradients and optimiser state exist from the start
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
 
@@ -125,18 +124,24 @@ class TrainSpeedBench(SpeedBench):
             optimizer.step()
             return loss
 
-        before = self.memory(reset=True)
+        memory_before = self.memory(reset=True)
         loss = step()
         begin = self.now()
         for _ in range(self.updates):
             step()
         seconds = (self.now() - begin) / self.updates
-        peak = self.memory() - before
+        peak = self.memory() - memory_before
         with _MatrixWork() as work:  # type: ignore[no-untyped-call]
             step()
-        share = work.operations / seconds / self._matmul_speed()
-        tokens = clean.ids.numel() / seconds
-        return TrainingCost(contestant, vocab_size, length, tokens, peak, share, loss / int(clean.response.sum()))
+        return TrainingCost(
+            contestant=contestant,
+            vocab_size=vocab_size,
+            length=length,
+            tokens_per_second=clean.ids.numel() / seconds,
+            peak_mib=peak,
+            matmul_share=work.operations / seconds / self._matmul_speed(),
+            loss=loss / int(clean.response.sum()),
+        )
 
     def _update(self, contestant: str, denoiser: Denoiser, clean: CleanBatch) -> Callable[[], float]:
         noise = OnPolicyNoise(rollout="argmax")
@@ -168,18 +173,13 @@ class TrainSpeedBench(SpeedBench):
         return CleanBatch(ids.to(self.device), roles.to(self.device), self.block_length, denoiser.special)
 
     def _matmul_speed(self, size: int = 2048) -> float:
-        """Operations a second of one large product, the best of five."""
-        one = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.dtype))
-        times = []
-        for _ in range(5):
-            begin = self.now()
-            one @ one
-            times.append(self.now() - begin)
-        return 2 * size**3 / min(times)
+        """Measure the operations per second of one large matrix product."""
+        matrix = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.dtype))
+        return 2 * size**3 / self.fastest(lambda: matrix @ matrix)
 
 
 class _MatrixWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations of matrix products; torch's own counter cannot follow a gradient taken in a forward."""
+    """Counts the operations of matrix products, also where a forward computes gradients, unlike torch's own counter."""
 
     operations = 0
 
@@ -192,17 +192,17 @@ class _MatrixWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def format_table(costs: Sequence[TrainingCost]) -> str:
-    """A markdown table; ratios are to the published procedure."""
-    base = {(one.vocab_size, one.length): one for one in costs if one.contestant == "published"}
+    """Format costs as a Markdown table, with ratios to the published procedure."""
+    baselines = {(cost.vocab_size, cost.length): cost for cost in costs if cost.contestant == "published"}
     lines = [
         "| vocabulary | length | step | tokens/s | ratio | memory MiB | ratio | share of matmul speed | loss |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in costs:
-        other = base[one.vocab_size, one.length]
+    for cost in costs:
+        baseline = baselines[cost.vocab_size, cost.length]
         lines.append(
-            f"| {one.vocab_size} | {one.length} | {one.contestant} | {one.tokens_per_second:.0f} "
-            f"| {one.tokens_per_second / other.tokens_per_second:.2f} | {one.peak_mib:.0f} "
-            f"| {one.peak_mib / max(other.peak_mib, 1e-9):.2f} | {one.matmul_share:.2f} | {one.loss:.4f} |"
+            f"| {cost.vocab_size} | {cost.length} | {cost.contestant} | {cost.tokens_per_second:.0f} "
+            f"| {cost.tokens_per_second / baseline.tokens_per_second:.2f} | {cost.peak_mib:.0f} "
+            f"| {cost.peak_mib / max(baseline.peak_mib, 1e-9):.2f} | {cost.matmul_share:.2f} | {cost.loss:.4f} |"
         )
     return "\n".join(lines)

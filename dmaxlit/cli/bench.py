@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
@@ -10,11 +10,11 @@ from dmaxlit.errors import UserError
 
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run a benchmark, or list the benchmarks."""
     name, *rest = args or ["--help"]
     if name in ("-h", "--help"):
         lines = [
-            f"  {known:18}{(function.__doc__ or '').partition(chr(10))[0]}" for known, function in BENCHMARKS.items()
+            f"  {name:18}{(function.__doc__ or '').partition(chr(10))[0]}" for name, function in BENCHMARKS.items()
         ]
         print("\n".join(["usage: dmaxlit bench NAME [options]", "", *lines]))
         return
@@ -36,30 +36,35 @@ def self_correction(
 ) -> None:
     """Train control, uniform and on-policy models on several seeds, decode them all, and print the table.
 
-    Results are kept in the output folder and nothing is computed twice: after an interruption, run it again to resume.
-    With the defaults it takes about two hours on two cores, half an hour of it for the second base.
+    Models and results are kept under the output folder: run it again after an interruption and it resumes. The defaults
+    take about two hours on two CPU cores, half an hour of it for the second base.
 
     Args:
         output: Folder for models and corpora, and in a folder for each study results.json and table.md.
         study: methods; dependence: variants of on-policy training, to see what the effect depends on; strategies: ways
-            of showing a model its own errors; or truth: with and without clean tokens among its guesses.
+            of showing a model its own errors; or truth: the same with and without clean tokens among its guesses.
         configs: Folder of the recipes: pretrain_curriculum.yaml, quickstart.yaml and its siblings.
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base s % num_bases. Default: 0 1 2 3 4.
-        num_prompts: Number of prompts from which a base distils its corpus.
-        num_examples: Number of unseen test prompts on which each row is evaluated.
-        workers: Number of models trained at the same time.
-        threads: CPU threads of each.
+        num_prompts: Prompts a base distils its corpus from.
+        num_examples: Test prompts decoded for each row.
+        workers: Models trained and decoded at the same time.
+        threads: CPU threads of each worker.
     """
     from dmaxlit.bench import SelfCorrectionBench
 
-    numbers = (0, 1, 2, 3, 4) if seeds is None else tuple(seeds)
-    settings: dict[str, Any] = {"num_prompts": num_prompts, "num_examples": num_examples}
-    print(
-        SelfCorrectionBench(
-            Path(output), study, Path(configs), num_bases, numbers, workers=workers, threads=threads, **settings
-        ).run()
+    bench = SelfCorrectionBench(
+        Path(output),
+        study,
+        Path(configs),
+        num_bases,
+        seeds=SelfCorrectionBench.seeds if seeds is None else tuple(seeds),
+        num_prompts=num_prompts,
+        num_examples=num_examples,
+        workers=workers,
+        threads=threads,
     )
+    print(bench.run())
 
 
 def decoders(
@@ -70,14 +75,15 @@ def decoders(
 ) -> None:
     """Decode test prompts with every decoder at several settings, and print the table.
 
-    Finished rows are kept in the output folder: after an interruption, run it again to resume. The figures are
-    accuracy, TPF, AUP over a decoder's settings, AFP, Kendall's tau of the order, tokens per second and cap hits.
+    Finished rows are kept under the output folder: run it again after an interruption and it resumes. The figures are
+    accuracy, TPF, AUP over a decoder's settings, AFP, Kendall's tau of the order, tokens per second, and the share of
+    blocks that hit the step limit.
 
     Args:
-        models: LABEL=MODEL pairs, a model being a folder, .ckpt file, hub id or builtin:NAME; models with one label
+        models: LABEL=MODEL pairs. A model is a folder, .ckpt file, hub id or builtin:NAME; models with the same label
             are averaged. Default: base=builtin:chain-base on_policy=runs/quickstart/model.
         output: Folder for results.json and table.md.
-        num_examples: Number of unseen test prompts of the task the models were trained on.
+        num_examples: Test prompts of the task the models were trained on.
         batch_size: Prompts decoded together.
     """
     from dmaxlit.bench import DecoderBench
@@ -96,22 +102,30 @@ def adaptation(
 ) -> None:
     """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
 
-    On the chain task's easy prompts, with the same budget for all. Finished models and results are kept in the output
-    folder: after an interruption, run it again to resume.
+    All train on easy prompts of the chain task, with the same budget. Models and results are kept under the output
+    folder: run it again after an interruption and it resumes.
 
     Args:
         output: Folder for models, results.json and table.md.
-        configs: Folder of the recipes; pretrain.yaml gives sizes and learning rates.
+        configs: Folder of the recipes; pretrain.yaml sets model sizes and learning rates.
         seeds: Training seeds; each has its own autoregressive model. Default: 0 1 2.
-        autoregressive_steps: Steps of that model.
-        steps: Steps of each adaptation.
-        num_examples: Number of unseen test prompts on which each model is evaluated.
+        autoregressive_steps: Training steps of the autoregressive models.
+        steps: Training steps of each adaptation.
+        num_examples: Test prompts decoded by each model.
         methods: Some of warm-up, no warm-up and from scratch. Default: all.
     """
     from dmaxlit.bench import METHODS, AdaptationBench
 
-    numbers, names = tuple(seeds or (0, 1, 2)), tuple(methods or METHODS)
-    print(AdaptationBench(Path(output), Path(configs), numbers, autoregressive_steps, steps, num_examples, names).run())
+    bench = AdaptationBench(
+        Path(output),
+        Path(configs),
+        seeds=tuple(seeds or (0, 1, 2)),
+        autoregressive_steps=autoregressive_steps,
+        steps=steps,
+        num_examples=num_examples,
+        methods=tuple(methods or METHODS),
+    )
+    print(bench.run())
 
 
 def decode(
@@ -130,29 +144,40 @@ def decode(
 ) -> None:
     """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
 
-    The model has random weights and a fixed number of tokens is committed in each forward, so that all do the same
-    work. Each measurement runs in a separate process.
+    The model has random weights and a fixed number of tokens is committed at each forward, so that all do the same
+    work. Each measurement runs in a new process.
 
     Args:
         output: Folder for results.json and table.md.
         batches: Batch sizes of the engine. Default: 1 4 16 64.
         lengths: Tokens generated for each prompt. Default: 512 128 2048.
-        hidden_size: Hidden size of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of 32.
         layers: Number of layers.
         vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
-        tokens_per_step: Tokens committed in each forward.
+        tokens_per_step: Tokens committed at each forward.
         dtype: Type of weights and activations.
         device: cpu, cuda, ...
         compile: Time the engine with compiled forwards as well.
-        repeats: Number of times each measurement is repeated; the fastest counts.
+        repeats: Runs of each measurement; the fastest counts.
     """
     from dmaxlit.bench import DecodeSpeedBench
 
-    batch_sizes = DecodeSpeedBench.batches if batches is None else batches
-    spans = DecodeSpeedBench.lengths if lengths is None else lengths
-    shape = (hidden_size, layers, vocab_size, block_length, tokens_per_step)
-    print(DecodeSpeedBench(Path(output), batch_sizes, spans, *shape, dtype, device, compile, repeats).run())
+    bench = DecodeSpeedBench(
+        Path(output),
+        batches=DecodeSpeedBench.batches if batches is None else batches,
+        lengths=DecodeSpeedBench.lengths if lengths is None else lengths,
+        hidden_size=hidden_size,
+        layers=layers,
+        vocab_size=vocab_size,
+        block_length=block_length,
+        tokens_per_step=tokens_per_step,
+        dtype=dtype,
+        device=device,
+        compile=compile,
+        repeats=repeats,
+    )
+    print(bench.run())
 
 
 def train(
@@ -171,27 +196,37 @@ def train(
     """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
 
     The published procedure rolls out for every micro-batch, trains on the doubled sequence with all logits, and takes
-    masked and predicted copies in separate passes. Each measurement runs in a separate process.
+    masked and predicted copies in separate passes. Each measurement runs in a new process.
 
     Args:
         output: Folder for results.json and table.md.
-        vocab_sizes: Sizes of the vocabulary. Default: 1000 32000 150000.
+        vocab_sizes: Vocabularies. Default: 1000 32000 150000.
         lengths: Tokens of a sequence, each measured with each vocabulary. Default: 512.
-        hidden_size: Hidden size of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of 32.
         layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
-        updates: Number of updates that are timed.
+        updates: Updates that are timed.
         dtype: float32, or bfloat16 for autocast over float32 weights.
         device: cpu, cuda, ...
         compile: Time our step with compiled forwards as well.
     """
     from dmaxlit.bench import TrainSpeedBench
 
-    vocabularies = TrainSpeedBench.vocab_sizes if vocab_sizes is None else vocab_sizes
-    spans = TrainSpeedBench.lengths if lengths is None else lengths
-    shape = (hidden_size, layers, batch_size, block_length, updates)
-    print(TrainSpeedBench(Path(output), vocabularies, spans, *shape, dtype, device, compile).run())
+    bench = TrainSpeedBench(
+        Path(output),
+        vocab_sizes=TrainSpeedBench.vocab_sizes if vocab_sizes is None else vocab_sizes,
+        lengths=TrainSpeedBench.lengths if lengths is None else lengths,
+        hidden_size=hidden_size,
+        layers=layers,
+        batch_size=batch_size,
+        block_length=block_length,
+        updates=updates,
+        dtype=dtype,
+        device=device,
+        compile=compile,
+    )
+    print(bench.run())
 
 
 BENCHMARKS: dict[str, Callable[..., None]] = {

@@ -13,11 +13,9 @@ from dmaxlit.tasks import task as task_by_name
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
-__all__ = ["distill", "run"]
-
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run the command."""
     call(make_parser(command, distill), distill, args)
 
 
@@ -40,8 +38,8 @@ def distill(
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
-    Killed and started again with the same settings, it goes on where it was. Beside the corpus stands its manifest,
-    <output>.manifest.json: model hash, decoder, seed, counts, time.
+    After an interruption, the same command resumes. Next to the corpus, <output>.manifest.json records model hash,
+    decoder, seed, counts and time.
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
@@ -51,14 +49,14 @@ def distill(
         task_options: Options of the task, also as --task.difficulty hard.
         prompts: Answer the prompts of this file instead: .jsonl rows with prompt or question, or one prompt a line.
         num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
-        decoder: Registered name of the decoder, or import path of one of yours.
+        decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
         keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
             that the task's checker accepts; all also those cut off.
-        max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's own.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together. It changes the speed, not the answers.
         seed: Seed of a decoder that draws random numbers.
-        overwrite: Replace a corpus, whole or begun, made with other settings.
+        overwrite: Replace a corpus, complete or not, that was made with other settings.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
@@ -75,16 +73,16 @@ def distill(
         decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
     num_prompts = defaults.num_prompts if num_prompts is None else num_prompts
     settings = DistillSettings(num_prompts, decoder, decoder_options, max_new_tokens, batch_size, keep, seed)
-    made = write_corpus(module, source, output, settings, overwrite=overwrite)
-    judged = "" if made.correct is None else f", {made.correct} of these correct"
+    manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
+    judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     print(
-        f"{output}: kept {made.kept} of {made.prompts} answers; {made.finished} finished{judged}; "
-        f"TPF {made.tpf:.2f}; {made.seconds:.0f} s"
+        f"{output}: kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}; "
+        f"TPF {manifest.tpf:.2f}; {manifest.seconds:.0f} s"
     )
 
 
 def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str, Any] | None) -> Task:
-    """The task named, or the one the model was trained on; options given on top of its own."""
+    """Return the task of that name, or the one the model was trained on, with options that override its own."""
     if name is not None:
         return task_by_name(name, **(options or {}))
     if module.task_name is None:

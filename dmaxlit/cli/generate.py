@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 
 if TYPE_CHECKING:
-    from dmaxlit.engine import Generation
+    from dmaxlit.engine import DecodeSettings, Generation, Trace
     from dmaxlit.module import DMaxModule
     from dmaxlit.tasks import Example
 
-__all__ = ["generate", "run"]
+_NUM_TASK_PROMPTS = 100
 
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run the command."""
     parser = make_parser(command, generate, skip=["prompt", "stop", "trace"])
     parser.add_argument("--prompt", action="append", help="A prompt; may be given several times.")
     parser.add_argument("--stop", action="append", help="A text that ends an answer; may be given several times.")
-    parser.add_argument("--trace", action="store_true", help="Show each answer in the making, forward by forward.")
+    parser.add_argument("--trace", action="store_true", help="Show each answer forward by forward.")
     call(parser, generate, args)
 
 
@@ -52,7 +52,7 @@ def generate(
     """Answer prompts. Each answer is printed with its tokens, forwards and tokens per forward (TPF).
 
     Prompts come from --prompt, from a file, from the test prompts of a task, or from standard input, one a line. With
-    --output answers are written to a file instead of printed; killed and started again, it goes on where it was.
+    --output answers are written to a file instead of printed; after an interruption, the same command resumes it.
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
@@ -61,98 +61,63 @@ def generate(
         task: Registered name of a task whose test prompts are answered, and the answers judged.
         task_options: Options of the task, also as --task.difficulty hard.
         num_prompts: Prompts to answer. Default: 100 of a task, all others.
-        decoder: Registered name of the decoder, or import path of one of yours.
+        decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
-        max_new_tokens: Budget of tokens for an answer, EOS included. Default: that of the task the model was trained
-            on, or 256.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: that of the task the model was trained on, or
+            256.
         batch_size: Prompts decoded together. It changes the speed, not the answers.
-        temperature: 0 takes the most probable tokens; above 0 tokens are drawn.
-        top_p: Draw from the smallest set of tokens of that probability, above 0 and at most 1.
-        seed: Seed of the draws.
+        temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
+        top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
+        seed: Seed of the samples.
         stop: A text that ends an answer; may be given several times.
-        output: Write the answers to this file, one JSON object a line. Interrupted, the same command goes on after the
-            last group of four batches that was done.
-        overwrite: Start --output over instead of going on with what was begun, and replace a file that is there.
-        trace: Show each answer in the making, forward by forward.
+        output: Write the answers to this file, one JSON object a line. After an interruption, the same command resumes
+            after the last complete group of four batches.
+        overwrite: Start --output over instead of resuming it, and replace an existing file.
+        trace: Show each answer forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
-    from dmaxlit.evaluation.batch_generate import DecodeSettings
+    from dmaxlit.engine import DecodeSettings, Trace
+    from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.evaluate import default_budget
 
-    if output is not None and (trace or trace_file):
-        name = "trace" if trace else "trace_file"
-        raise UserError(f"{name}: expected no --output beside it: a trace is kept in memory, a file of answers is not")
-    if trace_file and (Path(trace_file).is_dir() or not Path(trace_file).absolute().parent.is_dir()):
-        raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
-    given = _prompts(prompt, prompts, task, task_options, num_prompts)
+    _check_trace(trace, trace_file, output)
+    inputs = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device, dtype)
     settings = DecodeSettings(
-        decoder,
-        decoder_options or {},
-        default_budget(module) if max_new_tokens is None else max_new_tokens,
-        batch_size,
-        temperature,
-        top_p,
-        seed,
-        stop or [],
-        compile,
+        decoder=decoder,
+        decoder_options=decoder_options or {},
+        max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
+        batch_size=batch_size,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        stop=stop or [],
+        compile=compile,
     )
     started = time.perf_counter()
     if output is None:
-        _print(module, given, settings, trace, trace_file, started)
+        record = Trace() if trace or trace_file else None
+        _print(module, inputs, settings, record, show_trace=trace)
+        if record is not None and trace_file:
+            record.save(trace_file)
         return
-    from dmaxlit.evaluation.batch_generate import generate_to_file
-
-    done = generate_to_file(module, given, output, settings, overwrite=overwrite)
-    judged = f", {done.correct} correct" if task is not None else ""
+    counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite)
+    judged = f", {counts.correct} correct" if task is not None else ""
     print(
-        f"{output}: {done.prompts} answers, {done.finished} finished{judged}; "
-        f"{_figures(done.tokens, done.forwards)}, {time.perf_counter() - started:.1f} s"
+        f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "
+        f"{_figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
     )
 
 
-def _print(
-    module: "DMaxModule",
-    given: "Sequence[str] | Sequence[Example]",
-    settings: Any,
-    trace: bool,
-    trace_file: str | None,
-    started: float,
-) -> None:
-    from dmaxlit.engine import Trace
-    from dmaxlit.evaluation.batch_generate import answer
-    from dmaxlit.tasks import Example
-
-    record = Trace() if trace or trace_file else None
-    texts = [item.prompt if isinstance(item, Example) else item for item in given]
-    answers = answer(module, texts, settings, trace=record)
-    seconds = time.perf_counter() - started
-    right = 0
-    for number, (item, made) in enumerate(zip(given, answers, strict=True)):
-        verdict = ""
-        if isinstance(item, Example):
-            correct = item.check(made.text)
-            right += correct
-            verdict = ", right" if correct else ", wrong"
-        print(f"> {made.prompt}")
-        if trace and record is not None:
-            from dmaxlit.cli.trace_view import print_trace
-
-            print_trace(record.rows[number], module.tokenizer)
-        told = _figures(made.num_tokens, made.num_forwards)
-        print(f"{made.text}\n{told}{_troubles(made)}{verdict}\n")
-    if record is not None and trace_file:
-        record.save(trace_file)
-    if len(answers) > 1:
-        tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
-        judged = f", {right} right" if isinstance(given[0], Example) else ""
-        print(f"{len(answers)} prompts{judged}: {_figures(tokens, forwards)}, {seconds:.1f} s")
-
-
-_TASK_PROMPTS = 100
+def _check_trace(trace: bool, trace_file: str | None, output: str | None) -> None:
+    if output is not None and (trace or trace_file):
+        name = "trace" if trace else "trace_file"
+        raise UserError(f"{name}: expected no --output with it: a trace is kept in memory, a file of answers is not")
+    if trace_file and (Path(trace_file).is_dir() or not Path(trace_file).absolute().parent.is_dir()):
+        raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
 
 
 def _prompts(
@@ -162,15 +127,14 @@ def _prompts(
     task_options: dict[str, Any] | None,
     number: int | None,
 ) -> "list[str] | list[Example]":
-    named = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
-    if len(named) > 1:
-        raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(named)}")
-    if number is not None and number < 1:
-        raise UserError(f"num_prompts: expected at least 1, got {number}")
+    sources = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
+    if len(sources) > 1:
+        raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(sources)}")
+    check_at_least(1, num_prompts=number)
     if task is not None:
         from dmaxlit.tasks import task as task_by_name
 
-        return task_by_name(task, **(task_options or {})).examples("test", number or _TASK_PROMPTS)
+        return task_by_name(task, **(task_options or {})).examples("test", number or _NUM_TASK_PROMPTS)
     if task_options:
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():
@@ -178,11 +142,40 @@ def _prompts(
     return (prompt or read_prompts(path or "-"))[:number]
 
 
+def _print(
+    module: "DMaxModule",
+    inputs: "Sequence[str] | Sequence[Example]",
+    settings: "DecodeSettings",
+    record: "Trace | None",
+    show_trace: bool,
+) -> None:
+    from dmaxlit.tasks import Example
+
+    examples = [item for item in inputs if isinstance(item, Example)]
+    texts = [item.prompt if isinstance(item, Example) else item for item in inputs]
+    started = time.perf_counter()
+    answers = module.generate_batch(texts, settings, trace=record)
+    seconds = time.perf_counter() - started
+    verdicts = [example.check(answer.text) for example, answer in zip(examples, answers, strict=False)]
+    for index, answer in enumerate(answers):
+        print(f"> {answer.prompt}")
+        if show_trace and record is not None:
+            from dmaxlit.cli.trace_view import print_trace
+
+            print_trace(record.rows[index], module.tokenizer)
+        verdict = (", right" if verdicts[index] else ", wrong") if verdicts else ""
+        print(f"{answer.text}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n")
+    if len(answers) > 1:
+        tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
+        judged = f", {sum(verdicts)} right" if verdicts else ""
+        print(f"{len(answers)} prompts{judged}: {_figures(tokens, forwards)}, {seconds:.1f} s")
+
+
 def _figures(tokens: int, forwards: int) -> str:
     return f"{tokens} tokens, {forwards} forwards, TPF {tokens / max(forwards, 1):.2f}"
 
 
-def _troubles(answer: "Generation") -> str:
+def _remarks(answer: "Generation") -> str:
     extra = f", {answer.num_extra_blocks} more blocks read" if answer.num_extra_blocks else ""
     unfinished = "" if answer.finished else ", cut off by the budget"
     return extra + unfinished + (f", {answer.hit_step_limit} blocks not converged" if answer.hit_step_limit else "")

@@ -1,6 +1,5 @@
 """From an exception of the parser to one line that a user can act on."""
 
-import inspect
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
@@ -66,8 +65,12 @@ def _reason(messages: list[str], known: list[str]) -> str:
 
 def _of_class(path: str, option: str) -> str:
     module, _, name = path.rpartition(".")
-    options = list(inspect.signature(getattr(import_module(module), name)).parameters)
-    known = [key for key in options if key not in _FROM_MODULE]
+    from jsonargparse import ArgumentParser  # here, so that `dmaxlit --help` does not wait for it
+
+    # As the parser sees them: with the options that a constructor passes on to that of its base class.
+    parser = ArgumentParser(exit_on_error=False)
+    options = parser.add_class_arguments(getattr(import_module(module), name), "options", fail_untyped=False)
+    known = [key for key in (argument.partition(".")[2] for argument in options) if key not in _FROM_MODULE]
     new = renamed_option(path, option)
     hint = closest(option, known) if new is None else f" (it is now {new})"
     return f" of {name}{hint}; known: {', '.join(known)}"

@@ -25,7 +25,7 @@ from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError
-from dmaxlit.noise import NoiseStrategy, Prediction
+from dmaxlit.noise import LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
 from dmaxlit.training.memory_plan import MemoryItem, MemoryScenario, plan
@@ -152,16 +152,11 @@ def _count_views(noise: NoiseStrategy) -> int:
     """Views of a strategy, by holding the dialogue on eight tokens."""
     ids = torch.arange(8).unsqueeze(0)
     clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), 8, SpecialTokens(9, 8, 8, 10))
-    dialogue = noise.views(clean, RowGenerator(0, [0]))
-    count, view = 0, next(dialogue, None)
-    while view is not None:
-        count += 1
-        logits = torch.zeros(int(view.supervised.sum()), 10)
-        try:
-            view = dialogue.send(Prediction(logits, view.supervised))
-        except StopIteration:
-            view = None
-    return count
+
+    def answer(view: View) -> LogitsPrediction:
+        return LogitsPrediction(torch.zeros(int(view.supervised.sum()), 10), view.supervised)
+
+    return sum(1 for _ in dialogue(noise.views(clean, RowGenerator(0, [0])), answer))
 
 
 def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:

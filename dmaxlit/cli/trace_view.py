@@ -1,4 +1,4 @@
-"""A trace in the terminal: the answer in the making, forward by forward."""
+"""A trace in the terminal: one line per forward."""
 
 from rich.console import Console
 from rich.text import Text
@@ -6,8 +6,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.engine import RowTrace, TokenState
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
-
-__all__ = ["print_trace"]
 
 _STYLES = {
     TokenState.MASKED: "dim",
@@ -19,7 +17,7 @@ _MASK = "\u2591"
 
 
 def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Console | None = None) -> None:
-    """Print one line a forward: the open block's tokens, with what they are and whether they have just changed.
+    """Print one line per forward: the tokens of the open block, styled by state, with a mark where they changed.
 
     Args:
         trace: The record of one prompt.
@@ -32,35 +30,33 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
         ("token", _STYLES[TokenState.TOKEN]), "  ", ("committed", _STYLES[TokenState.COMMITTED]), "  ^changed",
     )  # fmt: skip
     console.print(legend)
-    before: dict[int, int] = {}
-    for number in range(len(trace.start)):
-        start = int(trace.start[number])
-        line = Text(f"{number + 1:4} ", style="dim")
-        for place, (token, kind) in enumerate(
-            zip(trace.ids[number].tolist(), trace.state[number].tolist(), strict=True)
-        ):
-            state = TokenState(kind)
+    previous: dict[int, int] = {}  # token of each position after the forward before
+    for forward, start in enumerate(trace.start.tolist()):
+        line = Text(f"{forward + 1:4} ", style="dim")
+        cells = zip(trace.ids[forward].tolist(), trace.state[forward].tolist(), strict=True)
+        for position, (token, value) in enumerate(cells, start=start):
+            state = TokenState(value)
             if state == TokenState.PROMPT:
                 continue
             if state == TokenState.MASKED:
                 line.append(_MASK + " ", style=_STYLES[state])
-                before.pop(start + place, None)
+                previous.pop(position, None)
                 continue
-            changed = before.get(start + place, token) != token
+            changed = previous.get(position, token) != token
             mark = ("^" if changed else "") + ("~" if state == TokenState.SOFT else "")
             line.append(mark + repr(str(tokenizer.decode([token])))[1:-1], style=_STYLES[state])
             line.append(" ")
-            before[start + place] = token
+            previous[position] = token
         console.print(line)
     console.print(_summary(trace))
 
 
 def _summary(trace: RowTrace) -> str:
     finalized, (ids, _) = trace.finalized(), trace.timeline()
-    revised = count_revisions(ids, ids[-1])
+    counts = count_revisions(ids, ids[-1])
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())
     return (
         f"{trace.num_tokens} tokens in {len(trace.start)} forwards ({forwards} by block); "
         f"AFP {finalization_parallelism(finalized):.2f}, tau {kendall_tau(finalized):.2f}; "
-        f"{revised['revised']} revisions, {revised['introduced']} tokens first shown wrong"
+        f"{counts['revised']} revisions, {counts['introduced']} tokens first shown wrong"
     )

@@ -1,30 +1,31 @@
-"""Self-distillation: the corpus a model writes for itself."""
+"""Self-distillation: a model writes its own training corpus."""
 
-import hashlib
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from tqdm.auto import tqdm
 
-from dmaxlit.data.resumable_jsonl import PartialCorpus, difference
-from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import place_for_file, read_json, weights_hash, write_json
+from dmaxlit.data.resumable_jsonl import (
+    PartialCorpus,
+    Response,
+    difference,
+    generate_rows,
+    model_identity,
+    prompts_hash,
+)
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
+from dmaxlit.files import place_for_file, read_json, write_json
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
 
-__all__ = ["DistillSettings", "Keep", "Manifest", "distill", "distill_for_training", "manifest_path"]
+__all__ = ["DistillSettings"]
 
 Keep = Literal["finished", "correct", "all"]
-
-_CHUNK = 4  # batches between two records of progress; within a chunk finished rows make room for new ones
 
 
 @dataclass
@@ -35,10 +36,10 @@ class DistillSettings:
         num_prompts: Training prompts to answer.
         decoder: Registered name of the decoder.
         decoder_options: Its options; DMax distils with threshold 0.95.
-        max_new_tokens: Budget of tokens for an answer, EOS included; None for the task's own.
-        batch_size: Prompts decoded together. It changes the speed only, so a run may go on with another.
-        keep: ``finished``: every answer that ended in EOS, right or wrong, as DMax does. ``correct``: of these, the
-            ones the task's checker accepts. ``all``: also answers cut off by the budget.
+        max_new_tokens: Most tokens of a response, EOS included; None for the task's own.
+        batch_size: Prompts decoded together. It changes the speed only, so a run may be resumed with another.
+        keep: ``finished``: every response that ended in EOS, right or wrong, as DMax does. ``correct``: of these, the
+            ones the task's checker accepts. ``all``: also responses cut off by the budget.
         seed: Seed of a decoder that draws random numbers.
     """
 
@@ -54,26 +55,22 @@ class DistillSettings:
         """Refuse settings out of range.
 
         Raises:
-            UserError: If so.
+            UserError: If a setting is out of range.
         """
-        for name in ("num_prompts", "batch_size", "max_new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}: expected at least 1, got {value}")
-        if self.keep not in ("finished", "correct", "all"):
-            raise UserError(f"keep: expected 'finished', 'correct' or 'all', got {self.keep!r}")
+        check_at_least(1, num_prompts=self.num_prompts, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
+        check_choice("keep", self.keep, ("finished", "correct", "all"))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a corpus comes from; stands beside it as ``<corpus>.manifest.json``.
+    """The origin of a corpus; written next to it as ``<corpus>.manifest.json``.
 
     Args:
         settings: Everything the corpus depends on: hash of the model's weights, block length, decoder and options,
             task and options or hash of the prompts, number of prompts, budget, filter, seed.
         prompts: Prompts answered.
-        finished: Answers that ended in EOS.
-        correct: Finished answers that the checker accepts; None without a checker.
+        finished: Responses that ended in EOS.
+        correct: Finished responses that the checker accepts; None without a checker.
         kept: Rows of the corpus.
         tpf: Tokens per forward: tokens generated, EOS included, over the forwards they took part in.
         seconds: Time spent generating.
@@ -98,24 +95,26 @@ def distill(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Manifest:
-    """Let a model answer prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
+    """Let a model answer prompts and keep its responses as a corpus (self-distillation, DMax section 3.1).
 
-    The corpus is written chunk by chunk and appears under its name once it is whole. Interrupted and called again with
-    the same settings, it goes on without losing or doubling a row; once it is whole, a further call changes nothing.
+    The corpus is written chunk by chunk and appears under its name once it is complete. Called again after an
+    interruption with the same settings, it resumes without losing or duplicating a row; once the corpus is complete,
+    another call changes nothing.
 
     Args:
-        module: The model, a :class:`~dmaxlit.module.DMaxModule`; decoded in eval mode, which is restored afterwards.
+        module: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode.
         source: A task, whose training prompts are answered, or prompts.
         output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``.
-        settings: How; default :class:`DistillSettings`.
+        settings: How to distil; default :class:`DistillSettings`.
         progress: Show a progress bar.
-        overwrite: Replace a corpus, whole or begun, made with other settings.
+        overwrite: Replace a corpus, complete or not, that was made with other settings.
 
     Returns:
-        What the corpus was made with and what came of it.
+        The settings and counts of the corpus.
 
     Raises:
-        UserError: If a setting is out of range, no answer is kept, or the corpus was made or begun with other settings.
+        UserError: If a setting is out of range, no response is kept, or the corpus was made or begun with other
+            settings.
     """
     settings, output = settings or DistillSettings(), Path(output)
     settings.check()
@@ -127,29 +126,37 @@ def distill(
         output.unlink(missing_ok=True)
     if output.exists():
         return _existing(output, identity)
-    partial = PartialCorpus(output, identity, overwrite=overwrite)
-    with _evaluating(module), tqdm(total=len(prompts), desc="distil", unit="prompt", disable=not progress) as bar:
-        bar.update(partial.progress.prompts)
-        while (begin := partial.progress.prompts) < len(prompts):
-            end = min(begin + _CHUNK * settings.batch_size, len(prompts))
-            _answer(module, prompts[begin:end], examples and examples[begin:end], partial, settings)
-            bar.update(end - begin)
-    done = partial.progress
-    if not done.kept:
-        partial.discard()
+    file = PartialCorpus(output, identity, overwrite=overwrite)
+    counts = generate_rows(
+        file,
+        prompts,
+        settings.batch_size,
+        _generator(module, settings),
+        _row_filter(prompts, examples, settings.keep),
+        progress,
+        title="distil",
+    )
+    if not counts.kept:
+        file.discard()
         raise UserError(
-            f"distill: expected an answer to keep, got {done.finished} finished of {done.prompts}, none kept"
+            f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept"
         )
-    correct = None if examples is None else done.correct
-    tpf = done.tokens / max(done.forwards, 1)
-    manifest = Manifest(identity, done.prompts, done.finished, correct, done.kept, tpf, done.seconds)
+    manifest = Manifest(
+        settings=identity,
+        prompts=counts.prompts,
+        finished=counts.finished,
+        correct=None if examples is None else counts.correct,
+        kept=counts.kept,
+        tpf=counts.tokens / max(counts.forwards, 1),
+        seconds=counts.seconds,
+    )
     write_json(manifest_path(output), asdict(manifest))
-    partial.finish()
+    file.finish()
     return manifest
 
 
 def manifest_path(corpus: Path) -> Path:
-    """Where the manifest of a corpus stands."""
+    """Return the path of a corpus's manifest."""
     return corpus.with_name(corpus.name + ".manifest.json")
 
 
@@ -175,103 +182,97 @@ def _identity(
     module: Any, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
-    identity = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
+    options = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
     return {
-        "model": weights_hash(module),
-        "block_length": module.backbone.block_length,
+        **model_identity(module),
         "task": TASKS.name_of(type(source)) or type(source).__qualname__ if is_task else None,
         "task_options": source.options() if isinstance(source, Task) else None,
-        **identity,
+        **options,
         "num_prompts": len(prompts),
-        "prompts": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest(),
+        "prompts": prompts_hash(prompts),
     }
 
 
 def _existing(output: Path, identity: dict[str, Any]) -> Manifest:
+    """Return the manifest of a complete corpus, or refuse a corpus that was made with other settings."""
     if not manifest_path(output).exists():
         raise UserError(f"{output}: exists and has no manifest; choose another name, or overwrite (--overwrite true)")
     manifest = read_json(manifest_path(output))
-    if (other := difference(manifest.get("settings", {}), json.loads(json.dumps(identity)))) is not None:
+    if (change := difference(manifest.get("settings", {}), json.loads(json.dumps(identity)))) is not None:
         raise UserError(
-            f"{output}: was made with other settings: {other}; choose another name, or overwrite (--overwrite true)"
+            f"{output}: was made with other settings: {change}; choose another name, or overwrite (--overwrite true)"
         )
     PartialCorpus.record_path(output).unlink(missing_ok=True)
     return Manifest(**manifest)
 
 
-def _answer(
-    module: Any,
-    prompts: list[str],
-    examples: list[Example] | None,
-    partial: PartialCorpus,
-    settings: DistillSettings,
-) -> None:
-    done = replace(partial.progress)
-    started = time.perf_counter()
+def _generator(
+    module: Any, settings: DistillSettings
+) -> Callable[[Sequence[str], int, Callable[[int], object]], Sequence[Response]]:
+    """Return a function that decodes a chunk of prompts, with the random numbers that belong to the chunk."""
     device = next(module.backbone.model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stable_seed("distill", settings.seed, done.prompts))
-        answers = module.generate(
-            prompts,
-            decoder=settings.decoder,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            **settings.decoder_options,
-        )
-    done.seconds += time.perf_counter() - started
-    rows = []
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        correct = answer.finished and examples is not None and examples[number].check(answer.text)
-        wanted = {"finished": answer.finished, "correct": correct, "all": True}[settings.keep]
-        if wanted and answer.text.strip():
-            rows.append({"prompt": prompt, "response": answer.text})
-        done.finished += answer.finished
-        done.correct += correct
-        done.tokens += answer.num_tokens
-        done.forwards += answer.num_forwards
-    done.prompts += len(prompts)
-    done.kept += len(rows)
-    partial.append(rows, done)
+
+    def generate(chunk: Sequence[str], begin: int, advance: Callable[[int], object]) -> Sequence[Response]:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(stable_seed("distill", settings.seed, begin))
+            responses: Sequence[Response] = module.generate(
+                chunk,
+                decoder=settings.decoder,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                progress=advance,
+                **settings.decoder_options,
+            )
+        return responses
+
+    return generate
 
 
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
+def _row_filter(
+    prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
+) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
+    """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
+
+    def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
+        correct = response.finished and examples is not None and examples[index].check(response.text)
+        is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
+        if not is_kept or not response.text.strip():
+            return None, correct
+        return {"prompt": prompts[index], "response": response.text}, correct
+
+    return make_row
 
 
 def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
-    """Distil a corpus from the module a trainer is about to train, unless the corpus is there already.
+    """Distil a corpus from the module a trainer is about to train, unless the corpus exists.
 
-    A corpus that is there is used as it is; if its manifest tells of other settings, a warning names the first.
+    An existing corpus is used unchanged; if its manifest records other settings, a warning names the first.
 
     Args:
         trainer: The Lightning trainer; the model is decoded on its device.
-        task: Whose training prompts are answered.
-        corpus: Where the corpus stands or will stand.
+        task: The task whose training prompts are answered.
+        corpus: Path of the corpus.
         settings: How to distil it.
     """
     if corpus.exists():
-        if manifest_path(corpus).exists():
-            made_with = read_json(manifest_path(corpus)).get("settings", {})
-            asked = {key: value for key, value in asdict(settings).items() if key in made_with}
-            asked["max_new_tokens"] = settings.max_new_tokens or task.max_new_tokens
-            asked |= {"task": TASKS.name_of(type(task)), "task_options": task.options()}
-            used = {key: made_with.get(key) for key in asked}
-            if (other := difference(used, json.loads(json.dumps(asked)))) is not None:
-                rank_zero_warn(
-                    f"{corpus}: used as it is, though made with other settings: {other}", category=DMaxWarning
-                )
+        _warn_of_other_settings(task, corpus, settings)
         return
     module = trainer.lightning_module
-    home = module.device
+    original_device = module.device
     module.to(trainer.strategy.root_device)
     try:
         distill(module, task, corpus, settings)
     finally:
-        module.to(home)
+        module.to(original_device)
+
+
+def _warn_of_other_settings(task: Task, corpus: Path, settings: DistillSettings) -> None:
+    if not manifest_path(corpus).exists():
+        return
+    recorded = read_json(manifest_path(corpus)).get("settings", {})
+    expected = {key: value for key, value in asdict(settings).items() if key in recorded}
+    expected["max_new_tokens"] = settings.max_new_tokens or task.max_new_tokens
+    expected |= {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    used = {key: recorded.get(key) for key in expected}
+    if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
+        rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

@@ -1,4 +1,8 @@
-"""Decoders: how a block's tokens are decided from one forward to the next."""
+"""Decoders: rules that decide a block's tokens from one forward to the next."""
+
+import warnings
+from importlib import import_module
+from typing import Any
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import CommittingDecoder
@@ -12,7 +16,7 @@ from dmaxlit.decoding.hierarchical import HierarchicalDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
 from dmaxlit.decoding.psd import PSDDecoder
-from dmaxlit.decoding.spd import SPDDecoder
+from dmaxlit.decoding.spd import SPDDecoder, promote
 from dmaxlit.decoding.threshold import ThresholdDecoder
 from dmaxlit.decoding.uniform import UniformDecoder
 from dmaxlit.decoding.wino import WinoDecoder
@@ -38,5 +42,29 @@ __all__ = [
     "UniformDecoder",
     "WinoDecoder",
     "make_decoder",
+    "promote",
     "propose",
 ]
+
+# The engine had no package of its own in 0.1; its names stay importable from here for one release.
+_MOVED = {
+    "BlockDecoder": "BlockDecoder",
+    "DecodedRow": "DecodedSequence",
+    "Draft": "Draft",
+    "ForwardEvent": "ForwardEvent",
+    "Generation": "Generation",
+    "RowTrace": "RowTrace",
+    "Sampler": "Sampler",
+    "TokenState": "TokenState",
+    "Trace": "Trace",
+    "drafts": "drafts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"dmaxlit.decoding.{name} is now dmaxlit.engine.{_MOVED[name]}", category=DeprecationWarning, stacklevel=2
+    )
+    return getattr(import_module("dmaxlit.engine"), _MOVED[name])

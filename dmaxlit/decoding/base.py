@@ -1,34 +1,34 @@
-"""The contract of a decoder: a pure step from one forward's logits to the next canvas.
+"""The decoder contract: a pure step from the logits of one forward to the next state of the block.
 
-Shapes: R rows, T tokens of a block, V vocabulary, K entries of a mixture, C copies. Every row shows one block.
+Shapes: R rows, each with one block; T tokens per block; V vocabulary size; K tokens of a mixture; C extra blocks.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import check_at_least
 from dmaxlit.registry import Registry
 from dmaxlit.tokens import SoftTokens, SpecialTokens
 
-__all__ = ["DECODERS", "BlockState", "Decoder", "Sampling", "SoftTokens"]
+__all__ = ["DECODERS", "BlockState", "Decoder"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature and nucleus of each row, and the random numbers of its positions.
+    """Temperature and nucleus of each row, and the random number of each position.
 
-    A position keeps its random number while its block is decoded, so that predictions which settle give a token that
-    settles: decoders that revise converge under sampling too.
+    A position keeps its random number while its block is decoded, so its token settles when its prediction settles:
+    decoders that revise converge under sampling too.
 
     Args:
         draws: ``[R, T]`` uniform numbers in [0, 1).
         temperature: ``[R]`` above 0.
-        top_p: ``[R]`` in (0, 1]; tokens are drawn from the smallest set of that probability.
+        top_p: ``[R]`` in (0, 1]; tokens are drawn from the smallest set with that total probability.
     """
 
     draws: Tensor
@@ -41,17 +41,17 @@ class BlockState:
     """One block per row, between two forwards. Never changed in place.
 
     Args:
-        ids: ``[R, T]`` the canvas; the mask token where nothing is decided.
+        ids: ``[R, T]`` tokens of the block; the mask token at undecided positions.
         editable: ``[R, T]`` bool, positions of the response; all others belong to the prompt and never change.
-        masked: ``[R, T]`` bool, positions not decided yet. Always explicit: a prompt may contain the mask token.
+        masked: ``[R, T]`` bool, undecided positions. Always explicit: a prompt may contain the mask token.
         step: ``[R]`` forwards spent on the block so far.
-        converged: ``[R]`` bool, the block is done and its hard tokens can be committed.
-        soft: Mixtures to feed next, or None for the canvas as it is.
-        extra_blocks: ``[R, C, T]`` ids of further versions of the block that the next forward reads beside the canvas, for
-            a decoder with :attr:`Decoder.extra_blocks`; else None.
-        sampling: How tokens are drawn, or None to take the most probable ones. Set by the engine;
-            :func:`dmaxlit.decoding.proposal.propose` obeys it.
-        memory: What else a decoder keeps, each ``[R, ...]``.
+        converged: ``[R]`` bool, the block is done and its tokens can be committed.
+        soft: Mixtures of tokens to feed next, or None to feed ``ids``.
+        extra_blocks: ``[R, C, T]`` ids of further copies of the block that the next forward processes together with
+            it, for a decoder with :attr:`Decoder.extra_blocks`; else None.
+        sampling: How to draw tokens, or None to take the most probable ones. The engine sets it;
+            :func:`dmaxlit.decoding.propose` applies it.
+        memory: Further tensors that a decoder carries from step to step, each ``[R, ...]``.
     """
 
     ids: Tensor
@@ -73,62 +73,71 @@ class BlockState:
         extra_blocks: Tensor | None = None,
         memory: dict[str, Tensor] | None = None,
     ) -> "BlockState":
-        """The state one forward later; ``extra_blocks`` and ``memory`` stay as they are if not given."""
+        """Return the state one forward later; ``extra_blocks`` and ``memory`` are kept if omitted."""
         extra_blocks = self.extra_blocks if extra_blocks is None else extra_blocks
         memory = self.memory if memory is None else memory
         return BlockState(
             ids, self.editable, masked, self.step + 1, converged, soft, extra_blocks, self.sampling, memory
         )
 
-    def select(self, rows: Tensor) -> "BlockState":
-        """The given rows (``[n]`` indices), in that order."""
-        chosen: BlockState = _combine(lambda mine: mine.index_select(0, rows), self)
-        return chosen
+    def select(self, indices: Tensor) -> "BlockState":
+        """Return the rows at ``indices`` (``[n]``), in that order."""
+        selected: BlockState = _map_tensors(lambda tensor: tensor.index_select(0, indices), self)
+        return selected
 
-    def assign(self, rows: Tensor, other: "BlockState") -> "BlockState":
-        """This state with the given rows (``[n]`` indices, none twice) replaced by the rows of ``other``."""
-        merged: BlockState = _combine(lambda mine, theirs: mine.index_copy(0, rows, theirs.to(mine.dtype)), self, other)
+    def assign(self, indices: Tensor, other: "BlockState") -> "BlockState":
+        """Return this state with the rows at ``indices`` (``[n]``, no repeats) replaced by the rows of ``other``."""
+        merged: BlockState = _map_tensors(
+            lambda tensor, source: tensor.index_copy(0, indices, source.to(tensor.dtype)), self, other
+        )
         return merged
 
 
-def _combine(combine: Callable[..., Tensor], *parts: Any) -> Any:
-    """Apply ``combine`` to corresponding tensors of states of one decoder."""
-    first = parts[0]
+def _map_tensors(function: Callable[..., Tensor], *states: Any) -> Any:
+    """Apply ``function`` to the corresponding tensors of states (or of their fields) of one decoder."""
+    first = states[0]
     if first is None:
         return None
     if isinstance(first, Tensor):
-        return combine(*parts)
+        return function(*states)
     if isinstance(first, dict):
-        return {name: _combine(combine, *(part[name] for part in parts)) for name in first}
-    return replace(
-        first, **{f.name: _combine(combine, *(getattr(part, f.name) for part in parts)) for f in fields(first)}
-    )
+        return {name: _map_tensors(function, *(state[name] for state in states)) for name in first}
+    columns = {f.name: [getattr(state, f.name) for state in states] for f in fields(first)}
+    return replace(first, **{name: _map_tensors(function, *column) for name, column in columns.items()})
 
 
 class Decoder(ABC):
     """Decides a block's tokens from one forward to the next.
 
-    A decoder never calls the model and never waits for the device: everything is a tensor operation over all rows,
-    and a row's outcome does not depend on the other rows. The engine (:class:`dmaxlit.engine.BlockDecoder`) owns the
-    loop, the cache, the end of a response and the budgets.
+    A decoder never calls the model and never waits for the device: every operation is a tensor operation over all
+    rows, and the result of a row does not depend on the other rows. The engine
+    (:class:`dmaxlit.engine.BlockDecoder`) owns the loop, the cache, the end of a response and the budgets.
+
+    Subclasses implement :meth:`step`. Those that never revise a token derive from
+    :class:`~dmaxlit.decoding.CommittingDecoder` instead.
+
+    Attributes:
+        max_steps_per_token: Default of ``max_steps``, per token of a block: 1 suffices where every forward decides at
+            least one token for good; decoders that revise need more.
 
     Args:
-        max_steps: Most forwards spent on one block, at least 1; None for the decoder's own default. The engine closes a
-            block that reaches it, gives masks that are left their current top-1 token, and counts it.
+        max_steps: Most forwards spent on one block, at least 1; None for the decoder's default. The engine closes a
+            block that reaches it, fills the remaining masks with their current top-1 tokens, and counts the block as
+            ``hit_step_limit``.
     """
 
+    max_steps_per_token: ClassVar[int] = 1
     _max_steps: int | None = None
 
     def __init__(self, max_steps: int | None = None) -> None:
-        if max_steps is not None and max_steps < 1:
-            raise UserError(f"max_steps: expected at least 1 or none, got {max_steps}")
+        check_at_least(1, max_steps=max_steps)
         self._max_steps = max_steps
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
-        """Fresh blocks, with every editable position masked.
+        """Return the state of new blocks, with every editable position masked.
 
         Args:
-            ids: ``[R, T]`` prompt tokens; what stands at editable positions does not matter.
+            ids: ``[R, T]`` prompt tokens; values at editable positions are ignored.
             editable: ``[R, T]`` bool.
             special: The special ids.
         """
@@ -142,61 +151,50 @@ class Decoder(ABC):
 
     @abstractmethod
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
-        """The state after a forward. Leaves its arguments as they are.
+        """Return the state after a forward, without changing the arguments.
 
         Args:
-            state: The blocks as they were fed to the model; no row of it has converged.
-            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token; with copies
-                ``[R, 1 + C, T, V]``, the canvas's first.
+            state: The blocks that were fed to the model; no row has converged.
+            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token; with extra blocks
+                ``[R, 1 + C, T, V]``, the block's own first.
             special: The special ids.
         """
 
-    def reads(self, state: BlockState) -> Tensor | None:
-        """Positions whose logits the next step looks at, ``[R, T]`` bool; None for all of them.
-
-        With a large vocabulary the logits of the others are most of what a forward costs. A decoder with copies reads
-        all.
-
-        Args:
-            state: The blocks as they are fed to the model.
-        """
-        return None
-
-    def _step_sparse(self, state: BlockState, logits: Tensor, reads: Tensor, special: SpecialTokens) -> BlockState:
-        """:meth:`step`, given no logits but those it looks at. Here the others are filled up with zeros.
-
-        Args:
-            state: As there.
-            logits: ``[n, V]`` logits of the n positions that are read, row by row.
-            reads: ``[R, T]`` bool, what :meth:`reads` says of the state.
-            special: The special ids.
-        """
-        everywhere = logits.new_zeros(*reads.shape, logits.shape[-1])
-        return self.step(state, everywhere.index_put_((reads,), logits), special)
+    def max_steps(self, block_length: int) -> int:
+        """Return the most forwards spent on one block of ``block_length`` tokens."""
+        return self.max_steps_per_token * block_length if self._max_steps is None else self._max_steps
 
     @property
     def extra_blocks(self) -> int:
-        """Versions of the block that a forward reads beside the canvas (C): drafts to be verified, a shadow, ...
+        """Number of further copies of the block that each forward processes (C): drafts to verify, a shadow, ...
 
-        They stand at the canvas's positions, see the same earlier blocks, and belong to the same forward; the engine
-        counts what they cost as :attr:`dmaxlit.engine.DecodedSequence.num_extra_blocks`.
+        They have the block's positions, attend to the same earlier blocks, and share its forward. The engine reports
+        their cost as :attr:`dmaxlit.engine.DecodedSequence.num_extra_blocks`.
         """
         return 0
 
     def block_attention_mask(self, length: int) -> Tensor:
-        """Who sees whom inside a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key; the canvas is version 0.
+        """Return who attends to whom within a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key.
 
-        By default each version sees itself alone.
+        The block itself comes first, then its extra blocks. By default each attends only to itself.
 
         Args:
             length: Tokens of the block (T).
         """
-        versions = torch.arange(1 + self.extra_blocks).repeat_interleave(length)
-        return versions[:, None] == versions[None, :]
+        copy = torch.arange(1 + self.extra_blocks).repeat_interleave(length)
+        return copy[:, None] == copy[None, :]
 
-    def max_steps(self, block_length: int) -> int:
-        """Most forwards spent on one block of that length. By default its length: one token for each forward."""
-        return block_length if self._max_steps is None else self._max_steps
+    # The two methods below are the engine's fast path on a CPU, where the logits of a large vocabulary are most of a
+    # forward's cost. Only CommittingDecoder uses it.
+
+    def _needed_positions(self, state: BlockState) -> Tensor | None:
+        """Return the positions whose logits :meth:`step` uses, ``[R, T]`` bool; None for all."""
+        return None
+
+    def _step_sparse(self, state: BlockState, logits: Tensor, needed: Tensor, special: SpecialTokens) -> BlockState:
+        """Call :meth:`step` with the logits of the needed positions (``[n, V]``, row by row) and zeros elsewhere."""
+        dense = logits.new_zeros(*needed.shape, logits.shape[-1])
+        return self.step(state, dense.index_put_((needed,), logits), special)
 
 
 DECODERS: Registry[Decoder] = Registry("decoder", "decoders", Decoder)

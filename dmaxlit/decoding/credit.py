@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import argmax_proposal, propose
+from dmaxlit.decoding.proposal import argmax_proposal, confidence_rank, propose
 from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -16,16 +15,16 @@ __all__ = ["CreditDecoder"]
 
 @DECODERS.register("credit")
 class CreditDecoder(Decoder):
-    """Threshold decoding of logits that are raised for tokens proposed again and again.
+    """Threshold decoding of logits that are raised for tokens proposed repeatedly.
 
-    At each forward every masked position's top-1 token v with confidence c earns ``C[v] <- beta C[v] + c ** gamma``,
-    all other credit decays by ``beta``, and positions are committed by the threshold rule on
-    ``softmax(logits + alpha log(1 + C))``. Credit takes ``[rows, block length, vocabulary]`` of float32.
+    At each forward the top-1 token v of every masked position, with confidence c, earns
+    ``C[v] <- beta C[v] + c ** gamma``; all other credit decays by ``beta``. Positions are committed by the threshold
+    rule on ``softmax(logits + alpha log(1 + C))``. Credit takes ``[rows, block length, vocabulary]`` of float32.
 
     Args:
         threshold: In [0, 1].
         alpha: Weight of the credit, at least 0; 0 is plain threshold decoding.
-        beta: Share of the credit kept at each forward, in [0, 1].
+        beta: Fraction of the credit kept at each forward, in [0, 1].
         gamma: Exponent of the confidence earned, at least 0.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
@@ -46,17 +45,17 @@ class CreditDecoder(Decoder):
         self.alpha, self.beta, self.gamma = alpha, check_fraction("beta", beta), gamma
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
-        """Fresh blocks, with every editable position masked and no credit."""
+        """Return the state of new blocks, without credit."""
         credit = torch.zeros(*ids.shape, special.vocab_size, device=ids.device)
         return replace(super().start(ids, editable, special), memory={"credit": credit})
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
-        """Earn credit, then commit by threshold, at least the most confident position."""
+        """Add credit, then commit by threshold, at least the most confident position."""
         best = argmax_proposal(logits)
         earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
-        # Tokens are below the tokenizer's size; a model's table may be longer.
-        known = best.tokens.clamp(max=special.vocab_size - 1)
-        credit = (state.memory["credit"] * self.beta).scatter_add(-1, known.unsqueeze(-1), earned.unsqueeze(-1))
+        # The model's table may be longer than the tokenizer's vocabulary, the tokens' ids are not.
+        index = best.tokens.clamp(max=special.vocab_size - 1)
+        credit = (state.memory["credit"] * self.beta).scatter_add(-1, index.unsqueeze(-1), earned.unsqueeze(-1))
         raised = logits.to(torch.promote_types(logits.dtype, torch.float32)).clone()
         raised[..., : special.vocab_size] += self.alpha * credit.log1p()
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import propose
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.decoding.proposal import confidence_rank, propose
+from dmaxlit.errors import check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["EditDecoder"]
@@ -19,19 +18,18 @@ _PRESETS = {"quality": (0.7, 0.5), "speed": (0.5, 0.0)}
 
 @DECODERS.register("edit")
 class EditDecoder(Decoder):
-    """Commit masks above ``tau_mask``, and replace visible tokens the model now reads otherwise above ``tau_edit``.
+    """Fill masks above ``tau_mask``, and replace visible tokens where the model prefers another above ``tau_edit``.
 
     At each forward masked positions with ``c_i > tau_mask`` are filled, at least the most confident one, and visible
-    tokens with another top-1 token and ``c_i > tau_edit`` are overwritten. When no mask is left editing goes on until
-    a forward changes nothing, or for ``max_post_edit_steps`` forwards.
+    tokens with a different top-1 token and ``c_i > tau_edit`` are overwritten. When no mask is left, editing continues
+    until a forward changes nothing, or for ``max_post_edit_steps`` forwards.
 
     Args:
-        preset: ``quality`` (0.7, 0.5) or ``speed`` (0.5, 0.0): the values of ``tau_mask`` and ``tau_edit`` where these
-            are not given.
+        preset: ``quality`` (0.7, 0.5) or ``speed`` (0.5, 0.0): the defaults of ``tau_mask`` and ``tau_edit``.
         tau_mask: In [0, 1].
         tau_edit: In [0, 1]; 1 never edits.
         max_post_edit_steps: Most forwards after the last mask is gone, at least 0.
-        max_steps: Most forwards for one block, at least 1. Default: the block length and ``max_post_edit_steps``.
+        max_steps: Most forwards for one block, at least 1. Default: the block length plus ``max_post_edit_steps``.
     """
 
     def __init__(
@@ -43,22 +41,20 @@ class EditDecoder(Decoder):
         max_steps: int | None = None,
     ) -> None:
         super().__init__(max_steps)
-        if preset not in _PRESETS:
-            raise UserError(f"preset: expected one of {', '.join(_PRESETS)}, got {preset!r}")
-        if max_post_edit_steps < 0:
-            raise UserError(f"max_post_edit_steps: expected at least 0, got {max_post_edit_steps}")
+        check_choice("preset", preset, _PRESETS)
+        check_at_least(0, max_post_edit_steps=max_post_edit_steps)
         mask, edit = _PRESETS[preset]
         self.tau_mask = check_fraction("tau_mask", mask if tau_mask is None else tau_mask)
         self.tau_edit = check_fraction("tau_edit", edit if tau_edit is None else tau_edit)
         self.max_post_edit_steps = max_post_edit_steps
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
-        """Fresh blocks, with every editable position masked."""
+        """Return the state of new blocks, with a count of the forwards after the last mask."""
         state = super().start(ids, editable, special)
         return replace(state, memory={"post": torch.zeros_like(state.step)})
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
-        """Fill, edit, and stop when nothing changes any more."""
+        """Fill and edit; converged when no mask is left and nothing changes."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         fill = state.masked & ((confidence > self.tau_mask) | (confidence_rank(proposal, state.masked) == 0))
@@ -71,5 +67,5 @@ class EditDecoder(Decoder):
         return state.advance(ids, masked, settled & ~masked.any(1), memory={"post": post})
 
     def max_steps(self, block_length: int) -> int:
-        """Most forwards spent on one block of that length."""
+        """Return the most forwards spent on one block of ``block_length`` tokens."""
         return block_length + self.max_post_edit_steps if self._max_steps is None else self._max_steps

@@ -1,10 +1,10 @@
-"""Factor decoding: how many tokens to commit depends on how sure they all are (Fast-dLLM, arXiv 2505.22618)."""
+"""Factor decoding: the number of tokens to commit depends on their joint confidence (Fast-dLLM, arXiv 2505.22618)."""
 
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
-from dmaxlit.decoding.committing import CommittingDecoder, confidence_rank
-from dmaxlit.decoding.proposal import Proposal
+from dmaxlit.decoding.committing import CommittingDecoder
+from dmaxlit.decoding.proposal import Proposal, confidence_rank
 from dmaxlit.errors import UserError
 
 __all__ = ["FactorDecoder"]
@@ -15,7 +15,7 @@ class FactorDecoder(CommittingDecoder):
     """Commit the n most confident positions, n the largest with ``(n + 1) (1 - c_(n)) < factor``, at least one.
 
     ``c_(n)`` is the n-th largest confidence. With a factor of 1 the tokens committed together are provably the most
-    probable ones jointly, not only one by one.
+    probable ones jointly, not only individually.
 
     Args:
         factor: Above 0; larger commits more at a time.
@@ -28,7 +28,7 @@ class FactorDecoder(CommittingDecoder):
             raise UserError(f"factor: expected a number above 0, got {factor}")
         self.factor = factor
 
-    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
-        """Positions of rank n (from 1) that meet the bound; it only tightens with n, so they are the first ones."""
+    def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
+        """Return the positions of rank n (from 1) within the bound; it tightens with n, so they are the first ones."""
         n = confidence_rank(proposal, state.masked) + 1
         return (n + 1) * (1 - proposal.confidence) < self.factor

@@ -1,7 +1,8 @@
-"""From a decoder's name and options to the decoder."""
+"""Construction of a decoder from its name and options."""
 
 import inspect
 import math
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -12,42 +13,46 @@ __all__ = ["make_decoder"]
 
 
 def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Decoder:
-    """A decoder by its registered name or class, or one that exists already.
+    """Return a decoder by its registered name, import path or class; a ready decoder is returned unchanged.
 
     Args:
-        decoder: Registered name, class, or instance.
+        decoder: Registered name, import path (``my_file.MyDecoder``), class, or instance.
         options: Options of its constructor; an instance takes none.
 
     Raises:
-        UserError: For an unknown name, an unknown option, or an option out of range.
+        UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
     """
     if isinstance(decoder, Decoder):
         if options:
             raise UserError(
-                f"decoder options: expected none beside a ready {type(decoder).__name__}, got {_names(options)}"
+                f"decoder options: expected none for a ready {type(decoder).__name__}, got {_join(options)}"
             )
         return decoder
     cls = DECODERS.get(decoder) if isinstance(decoder, str) else decoder
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise UserError(f"decoder: expected a class with its own {missing}, got {cls.__name__}, which has none")
+        raise UserError(f"decoder: expected a class that implements {missing}, got {cls.__name__}")
     parameters = inspect.signature(cls).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]
     if unknown and len(known) == len(parameters):
         name = DECODERS.name_of(cls) or cls.__name__
-        raise UserError(f"decoder {name!r}: unknown option {_names(unknown)}; known: {_names(known)}")
+        raise UserError(f"decoder {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
     hints = get_type_hints(cls.__init__)
     for name, value in options.items():
-        if not _fits(value, hints.get(name, Any)):
-            raise UserError(f"{name}: expected {_spelled(hints[name])}, got {value!r}")
+        if not _matches(value, hints.get(name, Any)):
+            raise UserError(f"{name}: expected {_describe(hints[name])}, got {value!r}")
     return cls(**options)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a plain type; what is not plain is left to the decoder itself."""
+# Not jsonargparse: as a float it accepts nan, inf, None and the text "0.5", its messages span several lines, and its
+# parser takes 5 ms to build for every call of `generate`.
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Check a value against a plain type, union or literal; other hints are left to the decoder itself."""
     if isinstance(hint, UnionType) or get_origin(hint) is Union:
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(_matches(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if hint is float:
@@ -57,13 +62,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 
-def _spelled(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     if isinstance(hint, UnionType) or get_origin(hint) is Union:
-        return " or ".join(_spelled(one) for one in get_args(hint))
+        return " or ".join(_describe(member) for member in get_args(hint))
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
+        *others, last = map(repr, get_args(hint))
+        return f"{', '.join(others)} or {last}" if others else last
     return "none" if hint is type(None) else str(getattr(hint, "__name__", hint))
 
 
-def _names(names: Any) -> str:
+def _join(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"

@@ -1,15 +1,14 @@
 """Generate-then-Edit: an aggressive draft, then bidirectional rewriting (Zhong et al., arXiv 2601.15593).
 
-The paper describes the paradigm; its thresholds are not published. The rule here is ours.
+The paper describes the paradigm but publishes no thresholds. The rule here is ours.
 """
 
 import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import propose, score_tokens
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.decoding.proposal import confidence_rank, propose, score_tokens
+from dmaxlit.errors import check_at_least, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["GenerateThenEditDecoder"]
@@ -17,11 +16,11 @@ __all__ = ["GenerateThenEditDecoder"]
 
 @DECODERS.register("generate_then_edit")
 class GenerateThenEditDecoder(Decoder):
-    """Draft the whole block fast, then re-read it and rewrite what the model no longer believes, until it believes all.
+    """Draft the whole block quickly, then rewrite the tokens that the model finds improbable until there are none.
 
     Draft: masked positions above ``tau_draft`` are filled, at least the most confident one. Edit, once no mask is
-    left: a token with probability below ``tau_keep`` whose position has a better one is replaced by that, the least
-    believed first. Each edit is made in view of tokens, not of masks, which restores what drafting in parallel lost.
+    left: a token with probability below ``tau_keep`` that is not the top-1 token is replaced by it, the least probable
+    first. Each edit sees tokens instead of masks, which restores the dependences that the parallel draft ignored.
     The block has converged when a forward finds nothing to rewrite.
 
     Args:
@@ -32,6 +31,8 @@ class GenerateThenEditDecoder(Decoder):
         max_steps: Most forwards for one block, at least 1. Default: twice the block length.
     """
 
+    max_steps_per_token = 2
+
     def __init__(
         self,
         tau_draft: float = 0.0,
@@ -40,14 +41,13 @@ class GenerateThenEditDecoder(Decoder):
         max_steps: int | None = None,
     ) -> None:
         super().__init__(max_steps)
-        if max_edits is not None and max_edits < 1:
-            raise UserError(f"max_edits: expected at least 1 or none, got {max_edits}")
+        check_at_least(1, max_edits=max_edits)
         self.tau_draft = check_fraction("tau_draft", tau_draft)
         self.tau_keep = check_fraction("tau_keep", tau_keep)
         self.max_edits = max_edits
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
-        """Draft where there are masks, else rewrite."""
+        """Draft rows that have masks, rewrite the others."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         drafting = state.masked.any(1, keepdim=True)
@@ -56,10 +56,6 @@ class GenerateThenEditDecoder(Decoder):
         belief = score_tokens(logits, state.ids)
         rewrite = state.editable & ~drafting & (tokens != state.ids) & (belief.confidence < self.tau_keep)
         if self.max_edits is not None:
-            rewrite &= confidence_rank(belief, rewrite, most=False) < self.max_edits
+            rewrite &= confidence_rank(belief, rewrite, ascending=True) < self.max_edits
         ids = torch.where(draft | rewrite, tokens, state.ids)
         return state.advance(ids, state.masked & ~draft, ~(draft | rewrite).any(1))
-
-    def max_steps(self, block_length: int) -> int:
-        """Most forwards spent on one block of that length."""
-        return 2 * block_length if self._max_steps is None else self._max_steps

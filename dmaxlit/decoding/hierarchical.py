@@ -1,11 +1,10 @@
-"""Hierarchical decoding: divide the masks by what is decided between them (Hierarchy-dLLM, ICLR 2026)."""
+"""Hierarchical decoding: divide each run of masks by committing a token inside it (Hierarchy-dLLM, ICLR 2026)."""
 
 import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import propose, token_probability
+from dmaxlit.decoding.proposal import confidence_rank, propose, token_probability
 from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -14,7 +13,7 @@ __all__ = ["HierarchicalDecoder"]
 
 @DECODERS.register("hierarchical")
 class HierarchicalDecoder(Decoder):
-    """Commit what is sure, and in each run of masks without anything sure its best token, so that runs are divided.
+    """Commit confident positions, and the best position of each run of masks that has none, to divide the run.
 
     At each forward:
 
@@ -22,7 +21,7 @@ class HierarchicalDecoder(Decoder):
     2. masked positions with confidence above ``tau_high`` are committed;
     3. every maximal run of neighbouring masks without such a position commits its most confident one, if that is
        above ``tau_low``;
-    4. the most confident masks are committed until one more is decided than was taken back, so that a block ends.
+    4. the most confident masks are committed until one more is decided than was re-masked, so that a block ends.
 
     Args:
         tau_high: In [0, 1].
@@ -46,25 +45,26 @@ class HierarchicalDecoder(Decoder):
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         decided = state.editable & ~state.masked
-        taken_back = decided & (token_probability(logits, state.ids) < self.tau_remask)
-        open_ = state.masked | taken_back
+        remasked = decided & (token_probability(logits, state.ids) < self.tau_remask)
+        candidates = state.masked | remasked
 
-        place = confidence_rank(proposal, open_)
-        best_of_run = open_ & (place == _least_of_run(place, open_))
+        rank = confidence_rank(proposal, candidates)
+        best_of_run = candidates & (rank == _lowest_of_run(rank, candidates))
         commit = (confidence > self.tau_high) | (best_of_run & (confidence > self.tau_low))
-        commit |= place <= taken_back.sum(1, keepdim=True)
-        commit &= open_
+        commit |= rank <= remasked.sum(1, keepdim=True)
+        commit &= candidates
 
-        masked = open_ & ~commit
+        masked = candidates & ~commit
         ids = torch.where(masked, special.mask_id, torch.where(commit, tokens, state.ids))
         return state.advance(ids, masked, ~masked.any(1))
 
 
-def _least_of_run(score: Tensor, positions: Tensor) -> Tensor:
-    """The least score in each position's maximal run of neighbouring True positions, ``[R, T]``."""
+def _lowest_of_run(rank: Tensor, positions: Tensor) -> Tensor:
+    """Return the lowest rank in each position's maximal run of neighbouring True positions, ``[R, T]``."""
+    # Number the runs from 1. Positions outside share a run's number, but their results are not used.
     before = torch.cat([torch.zeros_like(positions[:, :1]), positions[:, :-1]], 1)
-    run = (positions & ~before).cumsum(1)  # positions outside share a run's number but are never asked about
-    most = torch.full_like(score, score.shape[1])
-    least = torch.full((score.shape[0], score.shape[1] + 1), score.shape[1], device=score.device, dtype=score.dtype)
-    least = least.scatter_reduce(1, run, torch.where(positions, score, most), "amin")
-    return least.gather(1, run)
+    run = (positions & ~before).cumsum(1)
+    worst = rank.shape[1]
+    lowest = torch.full((rank.shape[0], worst + 1), worst, device=rank.device, dtype=rank.dtype)
+    lowest = lowest.scatter_reduce(1, run, torch.where(positions, rank, worst), "amin")
+    return lowest.gather(1, run)

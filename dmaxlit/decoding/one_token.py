@@ -12,12 +12,12 @@ __all__ = ["OneTokenDecoder"]
 
 @DECODERS.register("one_token")
 class OneTokenDecoder(CommittingDecoder):
-    """Commit the single most confident masked position at each forward: the reference that others are measured by.
+    """Commit the single most confident masked position at each forward: the reference for all others.
 
     Args:
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
-    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
-        """None: the most confident one is then taken."""
+    def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
+        """Return no position, so that the most confident one is committed."""
         return torch.zeros_like(state.masked)

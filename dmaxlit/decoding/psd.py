@@ -8,40 +8,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.committing import confidence_rank
-from dmaxlit.decoding.proposal import Proposal, propose
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.decoding.proposal import Proposal, confidence_rank, propose
+from dmaxlit.errors import check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["PSDDecoder"]
-
-_POLICIES = ("confidence", "local_leap")
 
 
 @DECODERS.register("psd")
 class PSDDecoder(Decoder):
     """Commit by a policy, and verify drafts of the block's next states in the same forward.
 
-    The block is read in 1 + depth versions: the canvas D_0, and nested drafts D_1, ..., D_depth, each with the next
-    most confident masks filled by their proposed tokens. At each forward, the deepest draft whose tokens the verifier
-    agrees with becomes the canvas; the policy commits positions of it by the logits of that very version, so the work
-    is not lost; and new drafts are made from the same confidences.
+    Each forward processes the block D_0 and, as extra blocks, nested drafts D_1, ..., D_depth, each with the next most
+    confident masks filled by their proposed tokens. The deepest draft whose tokens the verifier confirms becomes the
+    block; the policy commits further positions by the logits of that very draft, so no work is lost; and new drafts
+    are made from the same confidences.
 
-    One batched verification counts as one forward; see ``num_extra_blocks`` of the result for what it costs beside.
-    The paper leaves the size of a draft's step and the verifying version open: they are options here.
+    One batched verification counts as one forward; the result counts the drafts as ``num_extra_blocks``. The paper
+    leaves open how many positions a draft adds and which draft verifies it: both are options here.
 
     Args:
         depth: Drafts, at least 1. The paper recommends 3.
         policy: What is committed at a forward: ``confidence``: positions above ``threshold``; ``local_leap``: these,
-            and positions above ``relaxed`` within ``radius`` of one. In either at least the most confident position.
+            and positions above ``relaxed`` within ``radius`` of one. Both commit at least the most confident position.
         threshold: In [0, 1].
         relaxed: In [0, 1].
         radius: At least 1.
-        draft_tokens: Positions each draft adds to the one before, at least 1; None for as many as the policy has just
-            committed.
+        draft_tokens: Positions that each draft adds to the one before, at least 1; None for as many as the policy has
+            just committed.
         verify: ``below``: the tokens that D_j adds are compared with the top-1 tokens of D_(j-1), which has masks
-            there; ``inside``: with those of D_j itself, which sees them: cheaper to please, since a wrong token may
-            vouch for itself.
+            there; ``inside``: with those of D_j itself, which sees them. The latter accepts more, since a wrong token
+            may support itself.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
@@ -57,13 +54,9 @@ class PSDDecoder(Decoder):
         max_steps: int | None = None,
     ) -> None:
         super().__init__(max_steps)
-        for name, value in (("depth", depth), ("radius", radius), ("draft_tokens", draft_tokens)):
-            if value is not None and value < 1:
-                raise UserError(f"{name}: expected at least 1, got {value}")
-        if policy not in _POLICIES:
-            raise UserError(f"policy: expected one of {', '.join(_POLICIES)}, got {policy!r}")
-        if verify not in ("below", "inside"):
-            raise UserError(f"verify: expected 'below' or 'inside', got {verify!r}")
+        check_at_least(1, depth=depth, radius=radius, draft_tokens=draft_tokens)
+        check_choice("policy", policy, ("confidence", "local_leap"))
+        check_choice("verify", verify, ("below", "inside"))
         self.depth, self.policy, self.radius = depth, policy, radius
         self.threshold = check_fraction("threshold", threshold)
         self.relaxed = check_fraction("relaxed", relaxed)
@@ -75,51 +68,55 @@ class PSDDecoder(Decoder):
         return self.depth
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
-        """Fresh blocks, whose drafts have nothing filled in yet."""
+        """Return the state of new blocks, whose drafts fill nothing yet."""
         state = super().start(ids, editable, special)
         extra_blocks = state.ids.unsqueeze(1).expand(-1, self.depth, -1)
         return replace(state, extra_blocks=extra_blocks, memory={"level": torch.full_like(ids, self.depth + 1)})
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
-        """Accept the deepest draft that holds, commit by the policy, draft again."""
-        assert state.extra_blocks is not None, "start gives copies"
+        """Accept the deepest confirmed draft, commit by the policy, draft again."""
+        assert state.extra_blocks is not None, "start sets extra_blocks"
         proposal = propose(state, logits)
-        level = state.memory["level"]  # the first draft that has the position filled; depth + 1 where none has
-        accepted = self._accepted(state.extra_blocks, level, proposal.tokens)
 
+        # Accept a draft, and continue with its proposal.
+        level = state.memory["level"]  # the first draft that fills the position; depth + 1 where none does
+        accepted = self._accepted(state.extra_blocks, level, proposal.tokens)
         filled = state.masked & (level <= accepted.unsqueeze(1))
         ids = torch.where(filled, state.extra_blocks[:, -1], state.ids)
         masked = state.masked & ~filled
-        version = accepted.view(-1, 1, 1).expand(-1, 1, ids.shape[1])
-        proposal = Proposal(*(part.gather(1, version).squeeze(1) for part in proposal))
+        index = accepted.view(-1, 1, 1).expand(-1, 1, ids.shape[1])
+        proposal = Proposal(*(field.gather(1, index).squeeze(1) for field in proposal))
 
-        commit = masked & self._policy(masked, proposal)
+        # Commit.
+        commit = masked & self._policy_positions(masked, proposal)
         ids = torch.where(commit, proposal.tokens, ids)
         masked = masked & ~commit
 
-        each = commit.sum(1, keepdim=True).clamp(min=1) if self.draft_tokens is None else self.draft_tokens
-        level = (confidence_rank(proposal, masked) // each + 1).clamp(max=self.depth + 1)
+        # Draft.
+        size = commit.sum(1, keepdim=True).clamp(min=1) if self.draft_tokens is None else self.draft_tokens
+        level = (confidence_rank(proposal, masked) // size + 1).clamp(max=self.depth + 1)
         level = torch.where(masked, level, self.depth + 1)
         depths = torch.arange(1, self.depth + 1, device=ids.device).view(1, -1, 1)
         extra_blocks = torch.where(level.unsqueeze(1) <= depths, proposal.tokens.unsqueeze(1), ids.unsqueeze(1))
         return state.advance(ids, masked, ~masked.any(1), extra_blocks=extra_blocks, memory={"level": level})
 
     def _accepted(self, extra_blocks: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
-        """Number of the deepest draft that holds, ``[R]``; 0 for none."""
+        """Return the number of the deepest confirmed draft, ``[R]``; 0 for none."""
         depths = torch.arange(1, self.depth + 1, device=level.device).view(1, -1, 1)
-        draft, level = extra_blocks[:, -1:], level.unsqueeze(1)
+        deepest, level = extra_blocks[:, -1:], level.unsqueeze(1)
         if self.verify == "below":
-            agrees = ((draft == tokens[:, :-1]) | (level != depths)).all(-1)
+            agrees = ((deepest == tokens[:, :-1]) | (level != depths)).all(-1)
             return agrees.long().cumprod(1).sum(1)
-        agrees = ((draft == tokens[:, 1:]) | (level > depths)).all(-1)
+        agrees = ((deepest == tokens[:, 1:]) | (level > depths)).all(-1)
         return (agrees * depths.squeeze(-1)).amax(1)
 
-    def _policy(self, masked: Tensor, proposal: Proposal) -> Tensor:
+    def _policy_positions(self, masked: Tensor, proposal: Proposal) -> Tensor:
+        """Return the positions that the policy commits, ``[R, T]`` bool."""
         confidence = proposal.confidence
         best = confidence_rank(proposal, masked) == 0
-        sure = masked & (confidence > self.threshold)
+        anchors = masked & (confidence > self.threshold)
         if self.policy == "confidence":
-            return sure | best
+            return anchors | best
         width = 2 * self.radius + 1
-        near = F.max_pool1d(sure.to(confidence.dtype).unsqueeze(1), width, 1, self.radius).squeeze(1) > 0
-        return sure | best | (near & (confidence > self.relaxed))
+        near = F.max_pool1d(anchors.to(confidence.dtype).unsqueeze(1), width, 1, self.radius).squeeze(1) > 0
+        return anchors | best | (near & (confidence > self.relaxed))

@@ -7,10 +7,28 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.proposal import leftmost, propose
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.tokens import SoftTokens, SpecialTokens
 
-__all__ = ["SPDDecoder"]
+__all__ = ["SPDDecoder", "promote"]
+
+
+def promote(masked: Tensor, confidence: Tensor, tau_dec: float | Tensor, contiguous: bool = True) -> Tensor:
+    """Return the masked positions that SPD turns into tokens, ``[R, T]`` bool (arXiv 2604.08302, Section 3.2).
+
+    These are the longest prefix of the masked positions with ``confidence > tau_dec``, at least the leftmost one. A row
+    without masks promotes nothing.
+
+    Args:
+        masked: ``[R, T]`` bool, the undecided positions of each block.
+        confidence: ``[R, T]`` probability of each position's proposed token.
+        tau_dec: Promotion threshold in [0, 1], or a tensor of thresholds that broadcasts to ``[R, T]``.
+        contiguous: Promote a prefix only. False: every masked position above ``tau_dec``, at least the leftmost one.
+    """
+    confident = masked & (confidence > tau_dec)
+    if contiguous:
+        confident &= (masked & ~confident).cumsum(1) == 0
+    return confident | leftmost(masked)
 
 
 @DECODERS.register("spd")
@@ -22,8 +40,8 @@ class SPDDecoder(Decoder):
     1. the longest contiguous prefix of the masked positions with ``c_i > tau_dec``, at least the leftmost one, turns
        from mask to token;
     2. every token position of the response, old or new, takes ``v_i``;
-    3. the block has converged when it has no mask left and either every token is what the previous step had there
-       (consistency; a position that was promoted just now has changed) or every ``c_i >= tau_acc`` (confidence);
+    3. the block has converged when it has no mask left and either every token equals that of the previous step
+       (consistency; a position promoted at this step has changed) or every ``c_i >= tau_acc`` (confidence);
     4. otherwise token position i enters the next forward as ``c_i E[v_i] + (1 - c_i) E[mask]``, rescaled to the norm
        ``c_i ||E[v_i]|| + (1 - c_i) ||E[mask]||``. Masks stay ``E[mask]``.
 
@@ -32,14 +50,16 @@ class SPDDecoder(Decoder):
         tau_acc: Acceptance threshold in [0, 1].
         contiguous: Promote a prefix only. False: every masked position above ``tau_dec``, at least the leftmost one.
         soft: Feed hybrid embeddings. False: feed the tokens themselves.
-        stop_on_consistency: Let a block end when its predictions repeat.
-        stop_on_confidence: Let a block end when every confidence reaches ``tau_acc``.
-        top_k: Tokens in the hybrid embedding, at least 1, weighted by their probabilities; the mask token takes the
+        stop_on_consistency: End a block when its predictions repeat.
+        stop_on_confidence: End a block when every confidence reaches ``tau_acc``.
+        top_k: Tokens in the hybrid embedding, at least 1, weighted by their probabilities; the mask token gets the
             rest. DMax uses 1.
         max_steps: Most forwards for one block, at least 1. Default: twice the block length: promotion alone may take
-            one forward for each position, and revision must have room after the last one. (The published code stops
-            at the block length.)
+            one forward per position, and revision needs room after the last one. (The published code stops at the
+            block length.)
     """
+
+    max_steps_per_token = 2
 
     def __init__(
         self,
@@ -55,8 +75,7 @@ class SPDDecoder(Decoder):
         super().__init__(max_steps)
         if not (stop_on_consistency or stop_on_confidence):
             raise UserError("stop_on_consistency, stop_on_confidence: expected at least one to be true, got neither")
-        if top_k < 1:
-            raise UserError(f"top_k: expected at least 1, got {top_k}")
+        check_at_least(1, top_k=top_k)
         self.tau_dec = check_fraction("tau_dec", tau_dec)
         self.tau_acc = check_fraction("tau_acc", tau_acc)
         self.contiguous = contiguous
@@ -66,22 +85,22 @@ class SPDDecoder(Decoder):
         self.top_k = top_k
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
-        """Fresh blocks, with every editable position masked and no mixtures yet."""
+        """Return the state of new blocks, without mixtures yet."""
         state = super().start(ids, editable, special)
         if not self.soft:
             return state
         if self.top_k >= special.vocab_size:
             raise UserError(f"top_k: expected less than the vocabulary's {special.vocab_size} tokens, got {self.top_k}")
         mixture = ids.unsqueeze(-1).expand(-1, -1, self.top_k + 1)
-        nowhere = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
-        return replace(state, soft=nowhere)
+        empty = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
+        return replace(state, soft=empty)
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""
         candidates, probabilities = self._candidates(state, logits)
         tokens, confidence = candidates[..., 0], probabilities[..., 0]
 
-        promoted = self._promoted(state.masked, confidence)
+        promoted = promote(state.masked, confidence, self.tau_dec, self.contiguous)
         masked = state.masked & ~promoted
         token_positions = state.editable & ~masked
         ids = torch.where(token_positions, tokens, state.ids)
@@ -100,12 +119,8 @@ class SPDDecoder(Decoder):
             soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions)
         return state.advance(ids, masked, converged, soft)
 
-    def max_steps(self, block_length: int) -> int:
-        """Most forwards spent on one block of that length."""
-        return 2 * block_length if self._max_steps is None else self._max_steps
-
     def _candidates(self, state: BlockState, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The proposed token, then the most probable others, and their probabilities, each ``[R, T, K]``."""
+        """Return the proposed token followed by the most probable others, and their probabilities, ``[R, T, K]``."""
         tokens, confidence, _ = propose(state, logits)
         if self.top_k == 1 or not self.soft:
             return tokens.unsqueeze(-1), confidence.unsqueeze(-1)
@@ -113,11 +128,3 @@ class SPDDecoder(Decoder):
         candidates = first.topk(self.top_k, dim=-1).indices
         logits = logits.to(confidence.dtype)
         return candidates, (logits.gather(-1, candidates) - logits.logsumexp(-1, keepdim=True)).exp()
-
-    def _promoted(self, masked: Tensor, confidence: Tensor) -> Tensor:
-        """Masked positions that become tokens at this step, ``[R, T]`` bool."""
-        sure = masked & (confidence > self.tau_dec)
-        if self.contiguous:
-            too_low = masked & ~sure
-            sure &= too_low.cumsum(1) == 0
-        return sure | leftmost(masked)

@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
-from dmaxlit.decoding.committing import CommittingDecoder, confidence_rank
-from dmaxlit.decoding.proposal import Proposal
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.decoding.committing import CommittingDecoder
+from dmaxlit.decoding.proposal import Proposal, confidence_rank
+from dmaxlit.errors import check_at_least, check_fraction
 
 __all__ = ["ThresholdDecoder"]
 
@@ -18,21 +18,20 @@ class ThresholdDecoder(CommittingDecoder):
     ones (a tie goes left). The test is strict, so 1 commits one token at each forward, and 0 the whole block at once.
 
     Args:
-        threshold: In [0, 1]. 0.95 is what DMax distils its corpora with.
+        threshold: In [0, 1]. DMax distils its corpora with 0.95.
         max_tokens: Most tokens committed at one forward, at least 1, the most confident first; None for no limit.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
     def __init__(self, threshold: float = 0.95, max_tokens: int | None = None, max_steps: int | None = None) -> None:
         super().__init__(max_steps)
-        if max_tokens is not None and max_tokens < 1:
-            raise UserError(f"max_tokens: expected at least 1 or none, got {max_tokens}")
+        check_at_least(1, max_tokens=max_tokens)
         self.threshold = check_fraction("threshold", threshold)
         self.max_tokens = max_tokens
 
-    def commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
-        """Positions above the threshold, at most ``max_tokens`` of them."""
-        sure = proposal.confidence > self.threshold
+    def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
+        """Return the positions above the threshold, at most ``max_tokens`` of them."""
+        confident = proposal.confidence > self.threshold
         if self.max_tokens is not None:
-            sure &= confidence_rank(proposal, state.masked) < self.max_tokens
-        return sure
+            confident &= confidence_rank(proposal, state.masked) < self.max_tokens
+        return confident

@@ -1,4 +1,7 @@
-"""Which rows share a forward, and in which order the rows of a batch stand."""
+"""Which requests share a forward, and in which order they are kept in the batch.
+
+The row of a request is its index in the batch and in the cache.
+"""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -7,48 +10,46 @@ from itertools import groupby
 
 from dmaxlit.engine.request import Request
 
-__all__ = ["arrange", "groups"]
 
-
-def groups(rows: Sequence[Request], twins: bool) -> Iterator[tuple[int, int]]:
-    """First and last place (exclusive) of each run of rows that share a forward, in order.
+def groups(requests: Sequence[Request], commit_rows: bool) -> Iterator[tuple[int, int]]:
+    """Yield the first and last row (exclusive) of each run of requests that share a forward, in order.
 
     Args:
-        rows: All rows.
-        twins: Whether rows with one pending block share the forward of those without.
+        requests: All requests of the batch.
+        commit_rows: Whether requests with one pending block share the forward of those without.
     """
     first = 0
-    for _, members in groupby(rows, partial(_group, twins=twins)):
+    for _, members in groupby(requests, partial(_group, commit_rows=commit_rows)):
         last = first + sum(1 for _ in members)
         yield first, last
         first = last
 
 
-def arrange(rows: Sequence[Request], left: Sequence[int], twins: bool) -> list[int]:
-    """Order in which rows that share a forward are neighbours.
+def group_order(requests: Sequence[Request], remaining: Sequence[int], commit_rows: bool) -> list[int]:
+    """Return an order in which requests that share a forward are neighbours.
 
-    Neighbours are read from the cache where they are; others would have to be copied together at each forward. Rows
-    keep their place where they can.
+    The cache is read in place where rows are neighbours; others would have to be copied at each forward. As few
+    requests as possible change their row.
 
     Args:
-        rows: All rows.
-        left: Places of those that go on.
-        twins: As in :func:`groups`.
+        requests: All requests of the batch.
+        remaining: Rows of those that stay in the batch.
+        commit_rows: As in :func:`groups`.
 
     Returns:
-        Their places in the new order.
+        The remaining rows in their new order.
     """
-    group = {place: _group(rows[place], twins) for place in left}
-    wanted = sorted(group.values())
-    stays = {place for place, name in enumerate(wanted) if group.get(place) == name}
-    movers: dict[int, deque[int]] = defaultdict(deque)
-    for place in left:
-        if place not in stays:
-            movers[group[place]].append(place)
-    return [place if place in stays else movers[name].popleft() for place, name in enumerate(wanted)]
+    group_of = {row: _group(requests[row], commit_rows) for row in remaining}
+    target_groups = sorted(group_of.values())
+    unmoved = {row for row, group in enumerate(target_groups) if group_of.get(row) == group}
+    moved: dict[int, deque[int]] = defaultdict(deque)
+    for row in remaining:
+        if row not in unmoved:
+            moved[group_of[row]].append(row)
+    return [row if row in unmoved else moved[group].popleft() for row, group in enumerate(target_groups)]
 
 
-def _group(row: Request, twins: bool) -> int:
-    """Rows with 0, 1, 2, 3-4, 5-8 ... pending blocks form one group each, or those with 0 and 1 together."""
-    blocks = row.pending // row.block_length
-    return (blocks - 1).bit_length() if blocks > twins else -1
+def _group(request: Request, commit_rows: bool) -> int:
+    """Return a number for 0, 1, 2, 3-4, 5-8 ... pending blocks; with commit rows one number for 0 and 1."""
+    blocks = request.num_pending // request.block_length
+    return (blocks - 1).bit_length() if blocks > commit_rows else -1

@@ -1,4 +1,7 @@
-"""The only loop that calls a model."""
+"""The loop that decodes prompts block by block; nothing else calls a model to decode.
+
+Shapes: R rows of the batch, T tokens of a block, V vocabulary.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +21,7 @@ from dmaxlit.engine.request import DecodedSequence, Request, make_requests
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
-from dmaxlit.errors import UserError
+from dmaxlit.errors import check_at_least
 
 __all__ = ["BlockDecoder"]
 
@@ -26,24 +29,25 @@ __all__ = ["BlockDecoder"]
 class BlockDecoder:
     """Decodes prompts block by block, many at a time.
 
-    Rows of different length and at different blocks share the forwards, exactly: a row's tokens and its number of
-    forwards are those it has alone. A row leaves when it is done, and the next prompt takes its place at once. Each
-    iteration reads from the device once, to learn which blocks are done.
+    Prompts of different lengths and at different blocks share forwards, exactly: the tokens and the number of forwards
+    of each are those it has alone. When a response is done, the next prompt takes over its row at once. Each forward is
+    followed by one transfer from the device, which tells the blocks that are done.
 
-    A block whose number of forwards reaches the decoder's ``max_steps`` is closed as it is; masks that are left take
-    the top-1 token of the canvas's logits, so the mask token is never part of a response.
+    A block whose number of forwards reaches the decoder's ``max_steps`` is closed unconverged; remaining masks take the
+    top-1 token of the block's logits, so the mask token is never part of a response.
 
     Args:
         denoiser: The model.
         decoder: Decides the tokens of a block.
-        batch_size: Most rows that share a forward, at least 1.
-        use_cache: Keep keys and values of what is decided; False recomputes everything at each forward, for reference.
-        max_forwards: Most forwards for one prompt, at least 1; None for no limit. A row that reaches it closes its
-            block as above and leaves.
+        batch_size: Most prompts that share a forward, at least 1.
+        use_cache: Cache the keys and values of decided tokens; False recomputes everything at each forward, for
+            reference.
+        max_forwards: Most forwards for one prompt, at least 1; None for no limit. A prompt that reaches it has its
+            block closed as above, and its response ends there.
         sampler: Temperature, nucleus and seed; default: the most probable tokens.
-        stop: Texts that end a response like EOS does. Its tokens include the one that completes the text.
+        stop: Texts that end a response as EOS does. Its tokens include the one that completes the text.
         compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first
-            forwards of each shape take long; worth it for many prompts.
+            forwards of each shape take long, so this pays for many prompts only.
     """
 
     def __init__(
@@ -57,10 +61,7 @@ class BlockDecoder:
         stop: Sequence[str] = (),
         compile: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size: expected at least 1, got {batch_size}")
-        if max_forwards is not None and max_forwards < 1:
-            raise UserError(f"max_forwards: expected at least 1 or none, got {max_forwards}")
+        check_at_least(1, batch_size=batch_size, max_forwards=max_forwards)
         self.denoiser = denoiser
         self.decoder = decoder
         self.batch_size = batch_size
@@ -70,7 +71,7 @@ class BlockDecoder:
         self.sampler = sampler or Sampler()
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
-    def generate(
+    def decode(
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
@@ -82,145 +83,181 @@ class BlockDecoder:
         Args:
             prompts: Token ids of each prompt. An empty one is allowed: the response then depends on nothing. Mask and
                 EOS tokens in a prompt are ordinary data.
-            max_new_tokens: Budget of tokens for each response, EOS included, at least 1; cut where prompt and response
+            max_new_tokens: Most tokens of each response, EOS included, at least 1; fewer where prompt and response
                 would not fit the context. The last block is decoded whole and then cut off.
             progress: Show a progress bar, or call this with the number of responses finished since the last call.
-            trace: Takes a record of every forward.
+            trace: Records every forward.
 
         Returns:
-            One row a prompt, in order.
+            One sequence per prompt, in order.
 
         Raises:
             UserError: If there are no prompts, or one leaves no room for a response.
         """
-        done: dict[int, DecodedSequence] = {}
+        sequences: dict[int, DecodedSequence] = {}
         with (
             torch.no_grad(),
             _evaluating(self.denoiser),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
-            for event in self._decode(self._rows(prompts, max_new_tokens), watched=trace is not None):
+            for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
                 if trace is not None:
                     trace.record(event)
                 if not event.finished:
                     continue
-                done |= event.finished
+                sequences |= event.finished
                 bar.update(len(event.finished))
                 if callable(progress):
                     progress(len(event.finished))
-        return [done[index] for index in range(len(prompts))]
+        return [sequences[index] for index in range(len(prompts))]
 
     def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
-        """Decode prompts and yield what came of each forward, for those who watch. See :meth:`generate`."""
-        events = self._decode(self._rows(prompts, max_new_tokens), watched=True)
+        """Decode prompts and yield an event after each forward. Arguments as of :meth:`decode`."""
+        events = self._decode(self._requests(prompts, max_new_tokens), watched=True)
         while True:
-            # Grad mode and eval mode are the caller's between two forwards.
+            # Between two forwards, grad mode and eval mode are the caller's.
             with torch.no_grad(), _evaluating(self.denoiser):
                 event = next(events, None)
             if event is None:
                 return
             yield event
 
-    def _rows(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
+    def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
         denoiser = self.denoiser
-        vocab_size = denoiser.vocab_size
-        return make_requests(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, vocab_size)
+        return make_requests(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, denoiser.vocab_size)
 
-    def _decode(self, prompts: list[Request], watched: bool) -> Iterator[ForwardEvent]:
-        """Decode and yield what came of each forward, with the logits that were read if nobody is watching."""
-        queue = deque(prompts)
-        rows = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
-        longest = max(row.length for row in prompts)
-        versions = 1 + self.decoder.extra_blocks
-        block_attention_mask = (
-            self.decoder.block_attention_mask(self.denoiser.block_length).to(self.denoiser.device)
-            if versions > 1
-            else None
-        )
-        forward = BlockForward(self.denoiser, len(rows), longest, self.use_cache, block_attention_mask, self.compile)
-        rows = [rows[place] for place in forward.arranged(rows, range(len(rows)))]
-        state = self._open(rows)
-        while rows:
-            hidden = forward(rows, input_embeddings(self.denoiser.embed, state))
-            # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
-            reads = None if watched or hidden.device.type != "cpu" else self.decoder.reads(state)
-            logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
-            if reads is not None:
-                state = self.decoder._step_sparse(state, logits, reads, self.denoiser.special)
-                canvas = logits
-            else:
-                if versions > 1:
-                    logits = logits.view(len(rows), versions, -1, logits.shape[-1])
-                state = self.decoder.step(state, logits, self.denoiser.special)
-                canvas = logits if versions == 1 else logits[:, 0]
-            closed = self._closed(rows, state, canvas if reads is None else None, hidden)
-            event = ForwardEvent([row.index for row in rows], [row.start for row in rows], state, canvas, closed)
+    def _decode(self, requests: Sequence[Request], watched: bool) -> Iterator[ForwardEvent]:
+        """Yield one event per forward; if watched, with the logits of all positions."""
+        queue = deque(requests)
+        batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
+        forward = self._make_forward(len(batch), max(request.length for request in requests))
+        batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
+        state = self._open(batch)
+        while batch:
+            # One forward of the model and one step of the decoder.
+            hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
+            state, logits = self._advance(state, hidden, watched)
+            for request in batch:
+                request.count_forward(self.decoder.extra_blocks)
 
-            opened: list[int] = []
-            for place, block in closed.items():
-                row = rows[place]
-                last = row.num_forwards == self.max_forwards
-                result = row.commit(block, self.denoiser.special.eos_id, last, self.stop)
-                if result is not None:
-                    event.finished[row.index] = result
-                    if not queue:
-                        continue
-                    rows[place] = queue.popleft()
-                opened.append(place)
+            # Blocks that are done are closed, and with them some responses.
+            prompt_indices = [request.index for request in batch]
+            block_starts = [request.block_start for request in batch]
+            closed, converged = self._closed_blocks(batch, state, logits, hidden)
+            ended = self._close(batch, closed, converged)
+            finished = {prompt_indices[row]: sequence for row, sequence in ended.items()}
+            yield ForwardEvent(prompt_indices, block_starts, state, logits, closed, finished)
+
+            # The next prompts take over the rows of finished ones, and the next blocks begin.
+            vacant = set()
+            for row in ended:
+                if queue:
+                    batch[row] = queue.popleft()
+                else:
+                    vacant.add(row)
+            opened = [row for row in closed if row not in vacant]
             if opened:
-                fresh = self._open([rows[place] for place in opened])
-                state = state.assign(torch.tensor(opened, device=state.ids.device), fresh)
-            order = forward.arranged(rows, sorted(set(range(len(rows))) - (closed.keys() - set(opened))))
-            if order != list(range(len(rows))):
-                rows = [rows[place] for place in order]
-                state = state.select(torch.tensor(order, dtype=torch.long, device=state.ids.device))
-                forward.arrange(order)
-            yield event
+                state = state.assign(_indices(opened, state), self._open([batch[row] for row in opened]))
 
-    def _closed(
-        self, rows: list[Request], state: BlockState, logits: Tensor | None, hidden: Tensor
-    ) -> dict[int, list[int]]:
-        """Count a forward for each row; the tokens of the blocks that are done, by place. Waits for the device."""
-        cap = self.decoder.max_steps(self.denoiser.block_length)
-        due: list[int] = []
-        for place, row in enumerate(rows):
-            row.steps += 1
-            row.num_forwards += 1
-            row.num_extra_blocks += self.decoder.extra_blocks
-            if row.steps >= cap or row.num_forwards == self.max_forwards:
-                due.append(place)
-        ids = state.ids
-        if due:
-            places = torch.tensor(due, device=ids.device)
-            # Where only some positions were read, a decoder may have masked others.
-            top = (self.denoiser.logits(hidden[places]) if logits is None else logits[places]).argmax(-1)
-            filled = torch.where(state.masked[places], top, ids[places])
-            ids = ids.index_copy(0, places, filled)
-        closed = {}
-        for place, (converged, *block) in enumerate(torch.cat([state.converged.unsqueeze(1), ids], 1).tolist()):
-            if converged or place in due:
-                closed[place] = block
-                rows[place].hit_step_limit += not converged
-        return closed
+            # Requests that will share a forward become neighbours.
+            order = forward.group_order(batch, [row for row in range(len(batch)) if row not in vacant])
+            if order != list(range(len(batch))):
+                batch = [batch[row] for row in order]
+                state = state.select(_indices(order, state))
+                forward.reorder(order)
 
-    def _open(self, rows: list[Request]) -> BlockState:
-        """Fresh states of the rows' current blocks."""
-        special, length = self.denoiser.special, self.denoiser.block_length
-        device = self.denoiser.device
-        ids = torch.tensor([row.head + [special.mask_id] * (length - len(row.head)) for row in rows], device=device)
-        head = torch.tensor([len(row.head) for row in rows], device=device)
-        editable = torch.arange(length, device=device) >= head.unsqueeze(1)
-        sampling = self.sampler.of([row.index for row in rows], [row.start for row in rows], length, device)
+    def _make_forward(self, num_rows: int, max_length: int) -> BlockForward:
+        denoiser, mask = self.denoiser, None
+        if self.decoder.extra_blocks:
+            mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
+        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile)
+
+    def _open(self, requests: Sequence[Request]) -> BlockState:
+        """Return fresh states of the requests' current blocks."""
+        special, length, device = self.denoiser.special, self.denoiser.block_length, self.denoiser.device
+        tails = [request.prompt_tail for request in requests]
+        ids = torch.tensor([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device=device)
+        num_prompt_tokens = torch.tensor([len(tail) for tail in tails], device=device)
+        editable = torch.arange(length, device=device) >= num_prompt_tokens.unsqueeze(1)
+        prompt_indices = [request.index for request in requests]
+        block_starts = [request.block_start for request in requests]
+        sampling = self.sampler.sampling(prompt_indices, block_starts, length, device)
         return replace(self.decoder.start(ids, editable, special), sampling=sampling)
+
+    def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
+        """Take a step of the decoder.
+
+        Args:
+            state: The blocks as they were fed to the model.
+            hidden: Their hidden states, ``[R, T, hidden_size]``, those of extra blocks behind.
+            watched: Whether the logits of all positions are wanted.
+
+        Returns:
+            The state after the step, and the logits of the blocks, ``[R, T, V]``, or None if only those were computed
+            that the decoder needs.
+        """
+        # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
+        reads = None if watched or hidden.device.type != "cpu" else self.decoder._needed_positions(state)
+        logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
+        if reads is not None:
+            return self.decoder._step_sparse(state, logits, reads, self.denoiser.special), None
+        if not self.decoder.extra_blocks:
+            return self.decoder.step(state, logits, self.denoiser.special), logits
+        logits = logits.view(len(state.ids), 1 + self.decoder.extra_blocks, -1, logits.shape[-1])
+        return self.decoder.step(state, logits, self.denoiser.special), logits[:, 0]
+
+    def _closed_blocks(
+        self, batch: Sequence[Request], state: BlockState, logits: Tensor | None, hidden: Tensor
+    ) -> tuple[dict[int, list[int]], list[bool]]:
+        """Return the tokens of the blocks that are done, by row, and which rows have converged.
+
+        Waits for the device.
+        """
+        step_limit = self.decoder.max_steps(self.denoiser.block_length)
+        at_limit = [
+            row
+            for row, request in enumerate(batch)
+            if request.num_steps >= step_limit or request.num_forwards == self.max_forwards
+        ]
+        ids = state.ids
+        if at_limit:
+            rows = _indices(at_limit, state)
+            # A decoder may have masked positions again whose logits were not computed.
+            top1 = (self.denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
+            ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
+        converged, blocks = [], []
+        for flag, *block in torch.cat([state.converged.unsqueeze(1), ids], 1).tolist():
+            converged.append(bool(flag))
+            blocks.append(block)
+        due = set(at_limit)
+        return {row: block for row, block in enumerate(blocks) if converged[row] or row in due}, converged
+
+    def _close(
+        self, batch: Sequence[Request], closed: dict[int, list[int]], converged: Sequence[bool]
+    ) -> dict[int, DecodedSequence]:
+        """Close the blocks that are done; return the responses that end with them, by row."""
+        ended = {}
+        for row, block in closed.items():
+            request = batch[row]
+            last = request.num_forwards == self.max_forwards
+            sequence = request.close(block, converged[row], self.denoiser.special.eos_id, last, self.stop)
+            if sequence is not None:
+                ended[row] = sequence
+        return ended
+
+
+def _indices(rows: Sequence[int], state: BlockState) -> Tensor:
+    """Return rows as a tensor on the state's device."""
+    return torch.tensor(rows, dtype=torch.long, device=state.ids.device)
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every submodule's own mode restored after."""
-    training = [part for part in module.modules() if part.training]
+    """Switch to eval mode, and restore every submodule's own mode afterwards."""
+    training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()
     try:
         yield
     finally:
-        for part in training:
-            part.training = True
+        for submodule in training:
+            submodule.training = True

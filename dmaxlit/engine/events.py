@@ -1,6 +1,6 @@
 """What the engine reports of each forward."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -12,20 +12,20 @@ __all__ = ["ForwardEvent"]
 
 @dataclass(frozen=True)
 class ForwardEvent:
-    """What came of one forward.
+    """The outcome of one forward of a batch of R blocks of T tokens.
 
     Args:
-        index: Number of the prompt in each row.
-        start: Position where each row's block begins.
+        prompt_indices: Index of the prompt in each row.
+        block_starts: Position at which each row's block begins.
         state: The blocks after the decoder's step.
-        logits: ``[R, T, V]`` the canvas's logits.
-        closed: Tokens of the blocks that are done, prompt included, by row.
-        finished: Responses that are done, by the prompt's number.
+        logits: ``[R, T, V]`` logits of the blocks; None if only those that the decoder needs were computed.
+        closed: Tokens of each block that is done, prompt tokens included, by row.
+        finished: Responses that are done, by the index of their prompt.
     """
 
-    index: list[int]
-    start: list[int]
+    prompt_indices: list[int]
+    block_starts: list[int]
     state: BlockState
-    logits: Tensor
+    logits: Tensor | None
     closed: dict[int, list[int]]
-    finished: dict[int, DecodedSequence] = field(default_factory=dict)
+    finished: dict[int, DecodedSequence]

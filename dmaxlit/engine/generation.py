@@ -1,4 +1,4 @@
-"""What a user gets for a prompt."""
+"""The response to a prompt, as text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,28 +17,35 @@ class Generation(DecodedSequence):
 
     Args:
         token_ids: Up to and including EOS, or up to the budget.
-        num_forwards: Forwards the prompt took part in. Prefill and commit ride in them and add none.
+        num_forwards: Forwards the prompt took part in. Prefill and commit are part of these and add none.
         finished: The response ends with EOS or a stop string.
         hit_step_limit: Blocks that were closed before they had converged.
         prompt: The prompt's text.
         text: The response's text, without special tokens and up to the stop string.
-        num_extra_blocks: Blocks read beside the prompt's own, all forwards together.
+        num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards.
     """
 
     prompt: str
     text: str
 
     @classmethod
-    def from_row(
-        cls, row: DecodedSequence, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
+    def from_sequence(
+        cls, sequence: DecodedSequence, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
     ) -> "Generation":
-        """Add the texts to a decoded row."""
-        text = str(tokenizer.decode(row.token_ids, skip_special_tokens=True))
-        fields = {name: getattr(row, name) for name in DecodedSequence.__dataclass_fields__}
+        """Add the texts to a decoded sequence.
+
+        Args:
+            sequence: The response's tokens and counts.
+            prompt: The prompt's text.
+            tokenizer: Turns tokens into text.
+            stop: Texts that end a response; the text ends before them.
+        """
+        text = str(tokenizer.decode(sequence.token_ids, skip_special_tokens=True))
+        fields = {name: getattr(sequence, name) for name in DecodedSequence.__dataclass_fields__}
         return cls(**fields, prompt=prompt, text=text if stop is None else stop.cut(text))
 
     def to_dict(self) -> dict[str, Any]:
-        """Prompt, response and counts as plain values for JSON."""
+        """Return prompt, response and counts as plain values for JSON."""
         return {
             "prompt": self.prompt,
             "response": self.text,

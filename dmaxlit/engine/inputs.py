@@ -1,22 +1,24 @@
-"""What the model is fed for a state: tokens, mixtures of tokens (hybrid embeddings), and further versions."""
+"""Input embeddings of the blocks that are decoded."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens, hybrid_embedding
+from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens
 from dmaxlit.decoding.base import BlockState
-
-__all__ = ["hybrid_embedding", "input_embeddings"]
 
 
 def input_embeddings(embed: Callable[[Tensor], Tensor], state: BlockState) -> Tensor:
-    """What the model is fed for the blocks of ``state``, ``[R, (1 + C) T, width]``, the canvas first.
+    """Compute the input embeddings of the next forward, ``[R, (1 + C) T, hidden_size]``.
 
-    Mixtures where the state has them, else tokens.
+    The block comes first: soft tokens where the state has some, else tokens. The state's C extra blocks follow.
+
+    Args:
+        embed: Maps token ids ``[...]`` to their embeddings ``[..., hidden_size]``.
+        state: R blocks of T tokens.
     """
-    canvas = embed_with_soft_tokens(embed, state.ids, state.soft)
+    block = embed_with_soft_tokens(embed, state.ids, state.soft)
     if state.extra_blocks is None:
-        return canvas
-    return torch.cat([canvas, embed(state.extra_blocks.flatten(1))], 1)
+        return block
+    return torch.cat([block, embed(state.extra_blocks.flatten(1))], 1)

@@ -1,4 +1,4 @@
-"""Prompts in, texts out: what a module can do once it is trained."""
+"""Prompts in, responses out: the decoding methods of a module."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import encode_prompt
-from dmaxlit.decoding import Decoder, make_decoder
-from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.decoding import Decoder
 from dmaxlit.engine.generation import Generation
-from dmaxlit.engine.sampler import Sampler
+from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import Draft, drafts
 from dmaxlit.engine.trace import Trace
 
@@ -22,7 +21,7 @@ __all__ = ["GenerationMixin"]
 
 
 class GenerationMixin:
-    """The part of :class:`dmaxlit.DMaxModule` that decodes. Needs its ``backbone`` and ``tokenizer``."""
+    """The part of :class:`dmaxlit.DMaxModule` that decodes. It needs its ``backbone`` and ``tokenizer``."""
 
     if TYPE_CHECKING:
         backbone: Denoiser
@@ -31,7 +30,7 @@ class GenerationMixin:
         def tokenizer(self) -> PreTrainedTokenizerBase: ...  # noqa: D102
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, through the chat template if the tokenizer has one."""
+        """Return the token ids of a prompt, through the chat template if the tokenizer has one."""
         return encode_prompt(self.tokenizer, prompt)
 
     def generate(
@@ -56,32 +55,67 @@ class GenerationMixin:
         Args:
             prompts: The prompts' texts.
             decoder: A decoder, or its registered name.
-            max_new_tokens: Budget of tokens for each prompt, EOS included.
-            batch_size: Rows that share a forward. It changes the speed, not the answers.
-            max_forwards: Budget of forwards for each prompt; None for no limit.
+            max_new_tokens: Most tokens of each response, EOS included.
+            batch_size: Prompts that share a forward. It changes the speed, not the responses.
+            max_forwards: Most forwards for each prompt; None for no limit.
             progress: Show a progress bar, or call this with the number of responses finished since the last call.
             temperature: At least 0; 0 takes the most probable tokens.
-            top_p: In (0, 1]; tokens are drawn from the smallest set of that probability.
-            seed: Seed of the draws. They depend on it and on a prompt's place in the list, not on the batch.
-            stop: Texts that end a response like EOS does; its ``text`` ends before them.
-            trace: Takes a record of every forward.
+            top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
+            seed: Seed of the samples. They depend on it and on a prompt's index in the list, not on the batch.
+            stop: Texts that end a response as EOS does; its ``text`` ends before them.
+            trace: Records every forward.
             compile: Compile the forwards; see :class:`~dmaxlit.engine.BlockDecoder`.
-            decoder_options: Options of the decoder named, for instance ``tau_dec=0.3``.
+            decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.
 
         Returns:
-            One :class:`Generation` a prompt, in order.
+            One :class:`Generation` per prompt, in order.
 
         Raises:
             UserError: For an unknown decoder or option, no prompts, or a prompt longer than the context.
         """
-        sampler, decoder = Sampler(temperature, top_p, seed), make_decoder(decoder, **decoder_options)
-        engine = BlockDecoder(
-            self.backbone, decoder, batch_size, max_forwards=max_forwards, sampler=sampler, stop=stop, compile=compile
+        settings = DecodeSettings(
+            decoder=decoder,
+            decoder_options=decoder_options,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            max_forwards=max_forwards,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            compile=compile,
         )
-        rows = engine.generate([self.encode_prompt(prompt) for prompt in prompts], max_new_tokens, progress, trace)
+        return self.generate_batch(prompts, settings, progress=progress, trace=trace)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        settings: DecodeSettings,
+        first_index: int = 0,
+        progress: bool | Callable[[int], object] = False,
+        trace: Trace | None = None,
+    ) -> list[Generation]:
+        """Decode prompts that may be part of a longer list; what :meth:`generate` and the command line call.
+
+        Args:
+            prompts: The prompts' texts.
+            settings: How to decode them.
+            first_index: Index of the first prompt in the longer list. Samples depend on it.
+            progress: As in :meth:`generate`.
+            trace: Records every forward.
+
+        Returns:
+            One :class:`Generation` per prompt, in order.
+
+        Raises:
+            UserError: As :meth:`generate`.
+        """
+        engine = settings.make_engine(self.backbone, first_index)
+        prompt_ids = [self.encode_prompt(prompt) for prompt in prompts]
+        sequences = engine.decode(prompt_ids, settings.max_new_tokens, progress, trace)
         return [
-            Generation.from_row(row, prompt, self.tokenizer, engine.stop)
-            for row, prompt in zip(rows, prompts, strict=True)
+            Generation.from_sequence(sequence, prompt, self.tokenizer, engine.stop)
+            for sequence, prompt in zip(sequences, prompts, strict=True)
         ]
 
     def stream(
@@ -97,10 +131,21 @@ class GenerationMixin:
         stop: Sequence[str] = (),
         **decoder_options: Any,
     ) -> Iterator[Draft]:
-        """Decode one prompt and yield its response in the making after every forward; arguments of :meth:`generate`.
+        """Decode one prompt and yield a draft of its response after every forward.
 
-        The last draft holds the finished :class:`Generation`, the same that :meth:`generate` returns.
+        The last draft holds the finished :class:`Generation`, the same that :meth:`generate` returns for the same
+        arguments.
         """
-        sampler, decoder = Sampler(temperature, top_p, seed), make_decoder(decoder, **decoder_options)
-        engine = BlockDecoder(self.backbone, decoder, 1, max_forwards=max_forwards, sampler=sampler, stop=stop)
+        settings = DecodeSettings(
+            decoder=decoder,
+            decoder_options=decoder_options,
+            max_new_tokens=max_new_tokens,
+            batch_size=1,
+            max_forwards=max_forwards,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+        )
+        engine = settings.make_engine(self.backbone)
         return drafts(engine, self.encode_prompt(prompt), max_new_tokens, prompt)

@@ -1,14 +1,14 @@
-"""What the engine keeps on the host about each prompt: the block grid, the budgets and the end of the response."""
+"""The engine's record of each prompt, on the host: block grid, budgets and the end of the response."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 
-__all__ = ["DecodedSequence", "Request", "Stop", "make_requests"]
+__all__ = ["DecodedSequence"]
 
-Stop: TypeAlias = Callable[[list[int]], int | None]
+StopRule: TypeAlias = Callable[[list[int]], int | None]
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class DecodedSequence:
 
     Args:
         token_ids: Up to and including EOS, or up to the budget.
-        num_forwards: Forwards the row took part in. Prefill and commit ride in them and add none.
+        num_forwards: Forwards the prompt took part in. Prefill and commit are part of these and add none.
         finished: The response ends with EOS or a stop string.
-        hit_step_limit: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the budget of
-            forwards; what was undecided there took its top-1 token.
-        num_extra_blocks: Blocks read beside the row's own, all forwards together, by decoders that read several
-            versions of a block in one forward. TPF does not see them; time does.
+        hit_step_limit: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the
+            limit of forwards; tokens undecided by then are the most probable ones.
+        num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards, by decoders that read
+            several versions of a block in one forward. TPF does not count them; time does.
     """
 
     token_ids: list[int]
@@ -38,85 +38,119 @@ class DecodedSequence:
 
 
 class Request:
-    """One prompt and its response so far.
+    """One prompt and its response so far. Only the methods below change it.
 
     The block grid starts at position 0, so the first block that is decoded may begin with the end of the prompt.
 
     Args:
-        index: Place among the prompts.
+        index: Index among the prompts.
         prompt: Token ids.
-        budget: Most tokens of the response, EOS included.
+        max_new_tokens: Most tokens of the response, EOS included.
         block_length: Tokens per block.
+
+    Attributes:
+        block_start: Position at which the current block begins.
+        tokens: Tokens before the current block.
+        prompt_tail: Prompt tokens inside the current block.
+        num_cached: Positions whose keys and values are cached.
+        num_steps: Forwards spent on the current block.
+        num_forwards: Forwards spent on all blocks.
     """
 
-    def __init__(self, index: int, prompt: list[int], budget: int, block_length: int) -> None:
+    def __init__(self, index: int, prompt: list[int], max_new_tokens: int, block_length: int) -> None:
         self.index = index
         self.prompt_length = len(prompt)
-        self.budget = budget
+        self.max_new_tokens = max_new_tokens
         self.block_length = block_length
-        self.start = self.prompt_length // block_length * block_length
-        self.tokens = prompt[: self.start]
-        self.head = prompt[self.start :]
-        self.cached = 0
-        self.steps = 0
+        self.block_start = self.prompt_length // block_length * block_length
+        self.tokens = prompt[: self.block_start]
+        self.prompt_tail = prompt[self.block_start :]
+        self.num_cached = 0
+        self.num_steps = 0
         self.num_forwards = 0
-        self.num_extra_blocks = 0
-        self.hit_step_limit = 0
+        self._num_extra_blocks = 0
+        self._hit_step_limit = 0
 
     @property
     def length(self) -> int:
-        """Positions the row needs at most: prompt and budget, rounded up to whole blocks."""
-        return -(-(self.prompt_length + self.budget) // self.block_length) * self.block_length
+        """Most positions of prompt and response, rounded up to whole blocks."""
+        return -(-(self.prompt_length + self.max_new_tokens) // self.block_length) * self.block_length
 
     @property
-    def pending(self) -> int:
-        """Decided tokens before the current block whose keys and values are not cached yet; whole blocks."""
-        return self.start - self.cached
+    def num_pending(self) -> int:
+        """Tokens before the current block whose keys and values are not cached yet; whole blocks."""
+        return self.block_start - self.num_cached
 
-    def commit(
-        self, block: list[int], eos: int, last: bool = False, stop: Stop | None = None
-    ) -> DecodedSequence | None:
-        """Take the current block's tokens; return the response if that ends it, else open the next block.
+    @property
+    def pending_tokens(self) -> list[int]:
+        """The tokens that :attr:`num_pending` counts."""
+        return self.tokens[self.num_cached : self.block_start]
+
+    def mark_cached(self) -> None:
+        """Note that the keys and values of everything before the current block are cached."""
+        self.num_cached = self.block_start
+
+    def count_forward(self, extra_blocks: int = 0) -> None:
+        """Count a forward of the current block.
 
         Args:
-            block: All tokens of the block, the prompt's included.
-            eos: The EOS token.
+            extra_blocks: Further versions of the block in that forward.
+        """
+        self.num_steps += 1
+        self.num_forwards += 1
+        self._num_extra_blocks += extra_blocks
+
+    def close(
+        self, block: list[int], converged: bool, eos_id: int, last: bool = False, stop: StopRule | None = None
+    ) -> DecodedSequence | None:
+        """Append the current block; return the response if that ends it, else begin the next block.
+
+        Args:
+            block: All tokens of the block, those of the prompt included.
+            converged: False if the block ran into a limit of steps or forwards.
+            eos_id: The EOS token.
             last: End the response with this block in any case.
-            stop: Says how many of the response's tokens to keep if it stops there, else None.
+            stop: Returns how many of the response's tokens to keep if it stops there, else None.
         """
         self.tokens += block
-        end = min(self.prompt_length + self.budget, len(self.tokens))
-        first = max(self.start, self.prompt_length)
-        finished = eos in self.tokens[first:end]
+        self._hit_step_limit += not converged
+
+        limit = self.prompt_length + self.max_new_tokens
+        end = min(limit, len(self.tokens))
+        first = max(self.block_start, self.prompt_length)
+        finished = eos_id in self.tokens[first:end]
         if finished:
-            end = self.tokens.index(eos, first) + 1
-        kept = None if stop is None else stop(self.tokens[self.prompt_length : end])
-        if kept is not None:
-            finished, end = True, self.prompt_length + kept
-        if finished or last or end == self.prompt_length + self.budget:
-            response = self.tokens[self.prompt_length : end]
+            end = self.tokens.index(eos_id, first) + 1
+        num_before_stop = None if stop is None else stop(self.tokens[self.prompt_length : end])
+        if num_before_stop is not None:
+            finished, end = True, self.prompt_length + num_before_stop
+
+        if finished or last or end == limit:
             return DecodedSequence(
-                response, self.num_forwards, finished, self.hit_step_limit, num_extra_blocks=self.num_extra_blocks
+                self.tokens[self.prompt_length : end],
+                self.num_forwards,
+                finished,
+                self._hit_step_limit,
+                num_extra_blocks=self._num_extra_blocks,
             )
-        self.start += self.block_length
-        self.head = []
-        self.steps = 0
+        self.block_start += self.block_length
+        self.prompt_tail = []
+        self.num_steps = 0
         return None
 
 
 def make_requests(
     prompts: Sequence[Sequence[int]], max_new_tokens: int, block_length: int, max_length: int, vocab_size: int
 ) -> list[Request]:
-    """One row a prompt; the budget of tokens is cut to what the context has room for.
+    """Make one request per prompt; the budget of tokens is cut to what fits the context.
 
     Raises:
         UserError: If there are no prompts, or one leaves no room for a token or has an id outside the vocabulary.
     """
     if not prompts:
         raise UserError("prompts: expected at least one, got an empty list")
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens: expected at least 1, got {max_new_tokens}")
-    rows = []
+    check_at_least(1, max_new_tokens=max_new_tokens)
+    requests = []
     for index, prompt in enumerate(prompts):
         room = max_length - len(prompt)
         if room < 1:
@@ -128,5 +162,5 @@ def make_requests(
             raise UserError(
                 f"prompts[{index}]: expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}"
             )
-        rows.append(Request(index, list(prompt), min(max_new_tokens, room), block_length))
-    return rows
+        requests.append(Request(index, list(prompt), min(max_new_tokens, room), block_length))
+    return requests

@@ -7,11 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
 
-__all__ = ["StopStrings"]
-
 
 class StopStrings:
-    """Finds the first of some texts in a response, also where it spans tokens or blocks.
+    """Finds the first of several texts in a response, even where it spans tokens or blocks.
 
     Args:
         tokenizer: Turns tokens into text.
@@ -25,28 +23,27 @@ class StopStrings:
         self._strings = tuple(strings)
 
     def __call__(self, token_ids: list[int]) -> int | None:
-        """Tokens up to and including the one that completes the first stop string, or None if there is none."""
-        if self._cut(token_ids) is None:
+        """Return the number of tokens up to and including the one that completes a stop string, or None."""
+        if not self._is_in(token_ids):
             return None
         lengths = range(1, len(token_ids) + 1)
-        return lengths[bisect_left(lengths, True, key=lambda length: self._cut(token_ids[:length]) is not None)]
+        return lengths[bisect_left(lengths, True, key=lambda length: self._is_in(token_ids[:length]))]
 
     def cut(self, text: str) -> str:
-        """The text up to the first stop string, or all of it."""
-        places = [place for place in (text.find(string) for string in self._strings) if place >= 0]
-        return text[: min(places, default=len(text))]
+        """Return the text up to the first stop string, or all of it."""
+        starts = [start for start in (text.find(string) for string in self._strings) if start >= 0]
+        return text[: min(starts, default=len(text))]
 
-    def settled(self, text: str) -> int:
-        """Length of the text without what may be the beginning of a stop string at its end."""
+    def settled_length(self, text: str) -> int:
+        """Return the length of the text without what may be the beginning of a stop string at its end."""
         starts = (
-            place
+            start
             for string in self._strings
-            for place in range(max(len(text) - len(string) + 1, 0), len(text))
-            if string.startswith(text[place:])
+            for start in range(max(len(text) - len(string) + 1, 0), len(text))
+            if string.startswith(text[start:])
         )
         return min(starts, default=len(text))
 
-    def _cut(self, token_ids: list[int]) -> str | None:
+    def _is_in(self, token_ids: list[int]) -> bool:
         text = str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
-        cut = self.cut(text)
-        return None if cut == text else cut
+        return self.cut(text) != text

@@ -1,10 +1,13 @@
-"""A response in the making: what is committed and what may still change, after every forward."""
+"""Streaming: the response after every forward, as committed text and text that may still change."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from transformers import PreTrainedTokenizerBase
+
 from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.stop_strings import StopStrings
 
@@ -18,8 +21,8 @@ class Draft:
     """A response after a forward.
 
     Args:
-        committed: Text of the finished blocks; it only grows. What may still turn out otherwise at its end, part of a
-            character or the beginning of a stop text, waits in ``provisional``.
+        committed: Text of the finished blocks; it only grows. Text at its end that later tokens may change, such as
+            part of a character or the beginning of a stop text, is kept in ``provisional``.
         provisional: Text of the open block; undecided tokens are shown as light shades. Any of it may change.
         num_forwards: Forwards so far.
         generation: The finished response, with the last draft; else None.
@@ -37,38 +40,43 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
     Args:
         engine: The engine.
         prompt_ids: The prompt's token ids.
-        max_new_tokens: Budget of tokens, EOS included.
+        max_new_tokens: Most tokens of the response, EOS included.
         prompt: The prompt's text.
     """
-    tokenizer, eos = engine.denoiser.tokenizer, engine.denoiser.special.eos_id
-
-    def text(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    committed: list[int] = []
+    tokenizer = engine.denoiser.tokenizer
+    committed_ids: list[int] = []
     for number, event in enumerate(engine.forwards([prompt_ids], max_new_tokens), start=1):
-        for row in event.finished.values():
-            generation = Generation.from_row(row, prompt, tokenizer, engine.stop)
+        for sequence in event.finished.values():
+            generation = Generation.from_sequence(sequence, prompt, tokenizer, engine.stop)
             yield Draft(generation.text, "", number, generation)
             return
-        editable = event.state.editable[0].tolist()
+        open_block = ""
         if event.closed:
-            committed += [token for token, mine in zip(event.closed[0], editable, strict=True) if mine]
-            settled, waiting = _settled(text(committed), engine.stop)
-            yield Draft(settled, waiting, number)
-            continue
-        ids, masked = event.state.ids[0].tolist(), event.state.masked[0].tolist()
-        canvas = [(mask, token) for token, mask, mine in zip(ids, masked, editable, strict=True) if mine]
-        ended = next((place for place, (mask, token) in enumerate(canvas) if token == eos and not mask), len(canvas))
-        runs = [(mask, [token for _, token in run]) for mask, run in groupby(canvas[:ended], key=lambda cell: cell[0])]
-        settled, waiting = _settled(text(committed), engine.stop)
-        shown = " ".join(_MASK * len(run) if mask else text(run) for mask, run in runs)
-        yield Draft(settled, f"{waiting} {shown}" if waiting else shown, number)
+            editable = event.state.editable[0].tolist()
+            committed_ids += [token for token, is_ours in zip(event.closed[0], editable, strict=True) if is_ours]
+        else:
+            open_block = _block_text(event, tokenizer, engine.denoiser.special.eos_id)
+        committed, unsettled = _split_settled(_text(committed_ids, tokenizer), engine.stop)
+        yield Draft(committed, " ".join(filter(None, [unsettled, open_block])), number)
 
 
-def _settled(text: str, stop: StopStrings | None) -> tuple[str, str]:
-    """The part of a text that nothing to come can change, and the rest."""
+def _block_text(event: ForwardEvent, tokenizer: PreTrainedTokenizerBase, eos_id: int) -> str:
+    """Return the text of the open block up to EOS, with shades for its masks."""
+    state = event.state
+    columns = zip(state.ids[0].tolist(), state.masked[0].tolist(), state.editable[0].tolist(), strict=True)
+    block = [(masked, token) for token, masked, editable in columns if editable]
+    end = next((index for index, cell in enumerate(block) if cell == (False, eos_id)), len(block))
+    runs = [(masked, [token for _, token in run]) for masked, run in groupby(block[:end], key=lambda cell: cell[0])]
+    return " ".join(_MASK * len(tokens) if masked else _text(tokens, tokenizer) for masked, tokens in runs)
+
+
+def _text(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _split_settled(text: str, stop: StopStrings | None) -> tuple[str, str]:
+    """Split a text into what no further token can change, and the rest."""
     end = len(text.rstrip("\ufffd"))
     if stop is not None:
-        end = min(end, stop.settled(text))
+        end = min(end, stop.settled_length(text))
     return text[:end], text[end:]

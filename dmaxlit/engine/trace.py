@@ -1,4 +1,4 @@
-"""What happened at every forward: a record each decoder can leave, written and read as one file."""
+"""A record of every forward of every prompt, in memory or in one file."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _DTYPES = {"ids": torch.int32, "confidence": torch.float16, "state": torch.uint8
 
 
 class TokenState(IntEnum):
-    """What a position of a block holds after a forward."""
+    """State of a position of a block after a forward."""
 
     PROMPT = 0
     MASKED = 1
@@ -34,13 +34,13 @@ class TokenState(IntEnum):
 
 @dataclass(frozen=True)
 class RowTrace:
-    """The record of one prompt.
+    """The record of one prompt over its F forwards, with blocks of T tokens.
 
     Args:
-        start: ``[F]`` first position of the block of each of the row's forwards.
-        ids: ``[F, T]`` int32, the canvas after the forward.
-        confidence: ``[F, T]`` float16, probability of the token proposed at each position by the canvas's logits (a
-            decoder may have acted on others: ``credit`` raises them, ``psd`` may take those of a draft).
+        start: ``[F]`` first position of the block of each forward.
+        ids: ``[F, T]`` int32, the block after the forward.
+        confidence: ``[F, T]`` float16, probability of the token proposed at each position by the block's logits (a
+            decoder may have used others: ``credit`` raises them, ``psd`` may take those of a draft).
         state: ``[F, T]`` uint8, values of :class:`TokenState`.
         num_tokens: Length of the response.
     """
@@ -52,77 +52,81 @@ class RowTrace:
     num_tokens: int
 
     def timeline(self) -> tuple[Tensor, Tensor]:
-        """Every position of the response along its block's forwards.
+        """Return the whole response after each forward.
 
         Returns:
             ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open yet; a committed
-            block keeps its tokens), and ``[F, num_tokens]`` confidences, nan where the block is not the open one.
+            block keeps its tokens), and ``[F, num_tokens]`` confidences, nan outside the block that is open.
         """
-        forwards, length = self.ids.shape
-        first = int(self.start[0]) + int((self.state[0] == TokenState.PROMPT).sum())
-        ids = torch.full((forwards, self.num_tokens), -1, dtype=torch.long)
-        confidence = torch.full((forwards, self.num_tokens), torch.nan)
-        for at in range(forwards):
-            places = torch.arange(length) + int(self.start[at]) - first
-            shown = (places >= 0) & (places < self.num_tokens)
-            visible = shown & (self.state[at] != TokenState.MASKED)
-            ids[at:, places[visible]] = self.ids[at, visible].long()
-            ids[at, places[shown & ~visible]] = -1
-            confidence[at, places[shown]] = self.confidence[at, shown].float()
+        num_forwards, block_length = self.ids.shape
+        prompt_length = int(self.start[0]) + self._num_prompt_tokens()
+        ids = torch.full((num_forwards, self.num_tokens), -1, dtype=torch.long)
+        confidence = torch.full((num_forwards, self.num_tokens), torch.nan)
+        for forward in range(num_forwards):
+            tokens = torch.arange(block_length) + int(self.start[forward]) - prompt_length
+            in_response = (tokens >= 0) & (tokens < self.num_tokens)
+            decided = in_response & (self.state[forward] != TokenState.MASKED)
+            ids[forward:, tokens[decided]] = self.ids[forward, decided].long()
+            ids[forward, tokens[in_response & ~decided]] = -1
+            confidence[forward, tokens[in_response]] = self.confidence[forward, in_response].float()
         return ids, confidence
 
     def finalized(self) -> Tensor:
-        """Number of the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``."""
+        """Return the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``."""
         ids, _ = self.timeline()
         differs = ids != ids[-1]
         forward = torch.arange(1, ids.shape[0] + 1).unsqueeze(1)
         return (forward * differs).amax(0) + 1 if self.num_tokens else torch.zeros(0, dtype=torch.long)
 
     def block_of(self) -> Tensor:
-        """Number of the block each token of the response belongs to, from 0, ``[num_tokens]``."""
-        length = self.ids.shape[1]
-        first = int((self.state[0] == TokenState.PROMPT).sum())
-        return (torch.arange(self.num_tokens) + first) // length
+        """Return the number of the block of each token of the response, from 0, ``[num_tokens]``."""
+        return (torch.arange(self.num_tokens) + self._num_prompt_tokens()) // self.ids.shape[1]
 
     def forwards_per_block(self) -> Tensor:
-        """Forwards spent on each block, in order."""
+        """Return the number of forwards of each block, in order."""
         counts: Tensor = torch.unique_consecutive(self.start, return_counts=True)[1]
         return counts
 
+    def _num_prompt_tokens(self) -> int:
+        """Return the number of prompt tokens in the first block."""
+        return int((self.state[0] == TokenState.PROMPT).sum())
+
 
 class Trace:
-    """Records of the prompts of one call of ``generate``.
+    """Records of the prompts of one call of ``generate``, by the prompts' indices.
 
-    Pass an empty one to ``generate``; off by default, because each forward then waits for the device.
+    Pass an empty one to ``generate``. Off by default, because tracing computes all logits and makes each forward wait
+    for the device.
     """
 
     def __init__(self, rows: Mapping[int, RowTrace] | None = None) -> None:
         self.rows: dict[int, RowTrace] = dict(rows or {})
-        self._open: dict[int, list[tuple[int, Tensor, Tensor, Tensor]]] = {}
+        self._unfinished: dict[int, list[tuple[int, Tensor, Tensor, Tensor]]] = {}
 
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""
-        state = event.state
-        condition = torch.full_like(state.ids, TokenState.TOKEN)
-        if state.soft is not None:
-            condition[state.soft.where] = TokenState.SOFT
-        condition[state.masked] = TokenState.MASKED
-        ids = state.ids.clone()
-        for place, block in event.closed.items():
-            ids[place] = torch.tensor(block, device=ids.device)
-            condition[place] = TokenState.COMMITTED
-        condition[~state.editable] = TokenState.PROMPT
-        parts = {"ids": ids, "confidence": propose(state, event.logits).confidence, "state": condition}
-        ids, confidence, condition = (part.to("cpu", _DTYPES[name]) for name, part in parts.items())
-        for place, (index, start) in enumerate(zip(event.index, event.start, strict=True)):
-            self._open.setdefault(index, []).append((start, ids[place], confidence[place], condition[place]))
-        for index, row in event.finished.items():
-            starts, *tensors = zip(*self._open.pop(index), strict=True)
-            parts = dict(zip(_DTYPES, map(torch.stack, tensors), strict=True))
-            self.rows[index] = RowTrace(torch.tensor(starts), **parts, num_tokens=row.num_tokens)
+        assert event.logits is not None, "a trace needs the logits of all positions"
+        block = event.state
+        state = torch.full_like(block.ids, TokenState.TOKEN)
+        if block.soft is not None:
+            state[block.soft.where] = TokenState.SOFT
+        state[block.masked] = TokenState.MASKED
+        ids = block.ids.clone()
+        for row, tokens in event.closed.items():
+            ids[row] = torch.tensor(tokens, device=ids.device)
+            state[row] = TokenState.COMMITTED
+        state[~block.editable] = TokenState.PROMPT
+        fields = {"ids": ids, "confidence": propose(block, event.logits).confidence, "state": state}
+        ids, confidence, state = (tensor.to("cpu", _DTYPES[name]) for name, tensor in fields.items())
+        for row, (index, start) in enumerate(zip(event.prompt_indices, event.block_starts, strict=True)):
+            self._unfinished.setdefault(index, []).append((start, ids[row], confidence[row], state[row]))
+        for index, sequence in event.finished.items():
+            starts, *columns = zip(*self._unfinished.pop(index), strict=True)
+            tensors = dict(zip(_DTYPES, map(torch.stack, columns), strict=True))
+            self.rows[index] = RowTrace(torch.tensor(starts), **tensors, num_tokens=sequence.num_tokens)
 
     def save(self, path: str | Path) -> None:
-        """Write all rows to one safetensors file, whole or not at all.
+        """Write all records to one safetensors file, complete or not at all.
 
         Raises:
             UserError: If it cannot be written.
@@ -148,10 +152,10 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
-        """Read what :meth:`save` wrote.
+        """Read a file written by :meth:`save`.
 
         Raises:
-            UserError: If there is no such file, or it holds no trace.
+            UserError: If there is no such file, or it is not a trace.
         """
         try:
             with safe_open(str(path), framework="pt") as file:
@@ -162,9 +166,9 @@ class Trace:
         if metadata.get("format") != _FORMAT:
             raise UserError(f"trace: expected a file that dmaxlit's Trace has written, got {str(path)!r}")
         header = json.loads(metadata["rows"])
-        parts = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
+        split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
         rows = {
-            index: RowTrace(**{name: split[at] for name, split in parts.items()}, num_tokens=header["tokens"][at])
-            for at, index in enumerate(header["index"])
+            index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=header["tokens"][i])
+            for i, index in enumerate(header["index"])
         }
         return cls(rows)

@@ -1,1 +1,1 @@
-"""Decoding examples and judging the answers."""
+"""Evaluation: decode examples, check the answers, and write, draw or tabulate the results."""

@@ -1,4 +1,4 @@
-"""The accuracy-TPF curve: what parallelism costs, decoder by decoder."""
+"""The accuracy-TPF curve: the cost of parallelism, decoder by decoder."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from dmaxlit.evaluation.evaluate import DecodeResult
+from dmaxlit.evaluation.results import DecodeResult
 
-__all__ = ["CurvePoint", "curve_figure", "curve_table"]
-
-_LABEL_WIDTH, _LABEL_STEP = 26.0, 14.0  # room a threshold takes on the page, in pixels
+_LABEL_WIDTH, _LABEL_STEP = 26.0, 14.0  # width and height reserved for a label, in pixels
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,8 @@ class CurvePoint:
     """One decoder at one threshold.
 
     Args:
-        threshold: Value of the option that is varied; None for a decoder without one.
-        result: What it did.
+        threshold: Value of the swept option; None for a decoder without one.
+        result: The result of decoding with it.
     """
 
     threshold: float | None
@@ -30,25 +28,25 @@ class CurvePoint:
 
 
 def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> Figure:
-    """Accuracy against TPF, one line a decoder, each point named by its threshold.
+    """Draw accuracy against TPF, one line for each decoder, each point labelled with its threshold.
 
     TPF is on a logarithmic axis: equal steps are equal speed-ups. Bars are 95% intervals. The vertical lines are the
-    ceilings at one and at two forwards a block, for the answers of the most accurate point.
+    ceilings at one and at two forwards per block, for the answers of the most accurate point.
 
     Args:
         curves: Points of each decoder, by its label.
-        title: Stands above the figure.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for place, (label, points) in enumerate(curves.items()):
-        _draw_line(axes, label, points, f"C{place}")
+    for index, (label, points) in enumerate(curves.items()):
+        _draw_line(axes, label, points, f"C{index}")
     results = [point.result for points in curves.values() for point in points]
     if results:
         ceiling = max(results, key=lambda result: result.accuracy).tpf_ceiling
-        axes.axvline(ceiling, color="black", lw=1, ls="--", label=f"ceiling, 1 forward a block ({ceiling:.1f})")
-        axes.axvline(ceiling / 2, color="black", lw=1, ls=":", label=f"2 forwards a block ({ceiling / 2:.1f})")
+        axes.axvline(ceiling, color="black", lw=1, ls="--", label=f"ceiling, 1 forward per block ({ceiling:.1f})")
+        axes.axvline(ceiling / 2, color="black", lw=1, ls=":", label=f"2 forwards per block ({ceiling / 2:.1f})")
         tpfs = [result.tpf for result in results] + [1.0, ceiling]
         axes.set_xlim(min(tpfs) / 1.15, max(tpfs) * 1.15)
     axes.set_xscale("log", base=2)
@@ -60,7 +58,7 @@ def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") ->
     axes.grid(alpha=0.3)
     if results:
         axes.legend(loc="best", fontsize="small", framealpha=0.9)
-    _name_points(axes, curves)
+    _label_points(axes, curves)
     return figure
 
 
@@ -75,31 +73,29 @@ def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], color: str)
     )
 
 
-def _name_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
-    """Write its threshold over or under each point, at the nearest height where it covers no other."""
-    axes.figure.canvas.draw()  # settles where points lie on the page
-    frame, points_per_pixel = axes.get_window_extent(), 72 / axes.figure.dpi
-    spots = [(point.result.tpf, 100 * point.result.accuracy) for points in curves.values() for point in points]
-    taken = [tuple(axes.transData.transform(spot)) for spot in spots]
-    for place, points in enumerate(curves.values()):
+def _label_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
+    """Label each point with its threshold, at the nearest height above or below where it covers no other label."""
+    axes.figure.canvas.draw()  # fixes the positions of the points on the page
+    axes_box, points_per_pixel = axes.get_window_extent(), 72 / axes.figure.dpi
+    positions = [(point.result.tpf, 100 * point.result.accuracy) for points in curves.values() for point in points]
+    occupied = [tuple(axes.transData.transform(position)) for position in positions]
+    for index, points in enumerate(curves.values()):
         for point in points:
-            spot = (point.result.tpf, 100 * point.result.accuracy)
-            if point.threshold is None or not math.isfinite(spot[0]):
+            position = (point.result.tpf, 100 * point.result.accuracy)
+            if point.threshold is None or not math.isfinite(position[0]):
                 continue
-            x, y = axes.transData.transform(spot)
-            sides = (1, -1) if place % 2 == 0 else (-1, 1)
-            heights = [side * (1 + nth) * _LABEL_STEP for nth in range(len(taken) + 1) for side in sides]
-            heights.sort(key=lambda h: not frame.y0 < y + h < frame.y1)  # within the frame if possible
-            height = next(
-                h for h in heights if all(abs(x - u) > _LABEL_WIDTH or abs(y + h - v) >= _LABEL_STEP for u, v in taken)
-            )
-            taken.append((x, y + height))
+            x, y = axes.transData.transform(position)
+            sides = (1, -1) if index % 2 == 0 else (-1, 1)
+            heights = [side * (1 + step) * _LABEL_STEP for step in range(len(occupied) + 1) for side in sides]
+            heights.sort(key=lambda h: not axes_box.y0 < y + h < axes_box.y1)  # inside the axes if possible
+            height = next(h for h in heights if _is_free(x, y + h, occupied))
+            occupied.append((x, y + height))
             axes.annotate(
                 f"{point.threshold:g}",
-                spot,
+                position,
                 (0, height * points_per_pixel),
                 textcoords="offset points",
-                color=f"C{place}",
+                color=f"C{index}",
                 fontsize=8,
                 ha="center",
                 va="center",
@@ -108,8 +104,12 @@ def _name_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> None
             )
 
 
+def _is_free(x: float, y: float, occupied: Sequence[Sequence[float]]) -> bool:
+    return all(abs(x - u) > _LABEL_WIDTH or abs(y - v) >= _LABEL_STEP for u, v in occupied)
+
+
 def curve_table(curves: Mapping[str, Sequence[CurvePoint]]) -> list[dict[str, object]]:
-    """The points of all curves as plain values for JSON: ``label``, ``threshold`` and all of the result."""
+    """Return the points of all curves as plain values: ``label``, ``threshold`` and the fields of the result."""
     return [
         {"label": label, "threshold": point.threshold, **point.result.to_dict()}
         for label, points in curves.items()

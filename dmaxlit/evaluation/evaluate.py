@@ -1,4 +1,4 @@
-"""Judging a model: one decoder on one set of examples, in one row of a table."""
+"""Evaluate a model: decode examples with one decoder and check the answers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,14 @@ from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import Generation
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.results import DecodeResult, format_table
+from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
-__all__ = [
-    "DecodeResult",
-    "DecoderSpec",
-    "count_answers",
-    "default_budget",
-    "evaluate",
-    "format_table",
-    "summarize",
-    "warm_up",
-]
-
-_SWEPT = ("tau_dec", "threshold")
+_SWEPT_BY_DEFAULT = ("tau_dec", "threshold")
 _WARM_UP_FORWARDS = 4
 _DEFAULT_BUDGET = 256
 
@@ -45,8 +34,8 @@ class DecoderSpec:
     Args:
         name: Registered name, for instance ``spd``.
         options: Options of its constructor.
-        label: What it is called in tags and tables; default the name.
-        sweep: Its option that an accuracy-TPF curve varies; default ``tau_dec`` or ``threshold`` if it has one.
+        label: Name of the decoder in tags and tables. Default: the registered name.
+        sweep: The option that an accuracy-TPF curve varies. Default: ``tau_dec`` or ``threshold``, if it has one.
 
     Raises:
         UserError: For an unknown name or option, or an option out of range.
@@ -61,8 +50,8 @@ class DecoderSpec:
         make_decoder(self.name, **self.options)
         if self.label is not None and not self.label.strip():
             raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
-        if self.sweep is not None and self.sweep not in self._known():
-            known = ", ".join(self._known())
+        if self.sweep is not None and self.sweep not in self._option_names():
+            known = ", ".join(self._option_names())
             raise UserError(f"sweep: decoder {self.name!r} has no option {self.sweep!r}; known: {known}")
 
     @property
@@ -77,20 +66,20 @@ class DecoderSpec:
 
     @property
     def swept(self) -> str | None:
-        """The option a curve varies, or None if there is none."""
-        return self.sweep or next((name for name in _SWEPT if name in self._known()), None)
+        """The option that a curve varies, or None if there is none."""
+        return self.sweep or next((name for name in _SWEPT_BY_DEFAULT if name in self._option_names()), None)
 
     def at(self, threshold: float) -> DecoderSpec:
-        """This decoder with its swept option at ``threshold``.
+        """Return this decoder with its swept option at ``threshold``.
 
         Raises:
-            UserError: If it has none, or the value is out of range.
+            UserError: If it has no such option, or the value is out of range.
         """
         if self.swept is None:
             raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
         return DecoderSpec(self.name, {**self.options, self.swept: threshold}, self.label, self.sweep)
 
-    def _known(self) -> list[str]:
+    def _option_names(self) -> list[str]:
         return list(inspect.signature(DECODERS.get(self.name)).parameters)
 
 
@@ -103,17 +92,17 @@ def evaluate(
     batch_size: int = 64,
     progress: bool = False,
 ) -> DecodeResult:
-    """Decode examples and judge the answers, in this process alone.
+    """Decode examples and check the answers, in this process alone.
 
-    Time is taken around the whole call of ``generate``; a short warm-up on the first batch comes before it.
+    The time is that of the whole call of ``generate``, after a short warm-up on the first batch.
 
     Args:
         module: The model.
         examples: Prompts with their checkers.
         decoder: Registered name of the decoder.
-        options: Its options.
+        options: The decoder's options.
         max_new_tokens: Budget of tokens for each answer. Default: the budget of the task the model was trained on.
-        batch_size: Rows that share a forward.
+        batch_size: Prompts decoded together.
         progress: Show a progress bar.
 
     Raises:
@@ -130,13 +119,13 @@ def evaluate(
 
 
 def default_budget(module: DMaxModule) -> int:
-    """Budget of tokens for an answer: that of the task the model was trained on, or 256."""
+    """Return the token budget for an answer: that of the task the model was trained on, or 256."""
     task = module.task()
     return _DEFAULT_BUDGET if task is None else task.max_new_tokens
 
 
 def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, max_new_tokens: int) -> None:
-    """Run a few forwards of one batch, so that what happens only once is not timed."""
+    """Run a few forwards of one batch, so that one-off costs are not timed."""
     prompts = [example.prompt for example in examples]
     if prompts:
         module.generate(
@@ -161,16 +150,16 @@ def count_answers(
     """Decode examples, timed, and add them to a meter.
 
     Args:
-        meter: What counts them.
+        meter: The meter.
         module: The model.
-        examples: Prompts with their checkers; none do nothing.
+        examples: Prompts with their checkers; may be empty.
         spec: The decoder.
         max_new_tokens: Budget of tokens for each answer.
-        batch_size: Rows that share a forward.
+        batch_size: Prompts decoded together.
         progress: Show a progress bar, or call this with the number of answers finished since the last call.
 
     Returns:
-        Each answer, with whether it is right.
+        Each answer and whether it is right.
     """
     if not examples:
         return []
@@ -187,7 +176,7 @@ def count_answers(
 
 
 def summarize(meter: DecodeMeter, spec: DecoderSpec) -> DecodeResult:
-    """What a meter has counted, over all ranks. Every rank must call it."""
+    """Return the result of all ranks from a meter. Every rank must call it."""
     right, answers = meter.accuracy.counts()
     tokens, forwards = meter.tpf.counts()
     per_answer, _ = meter.published.counts()
@@ -197,20 +186,20 @@ def summarize(meter: DecodeMeter, spec: DecoderSpec) -> DecodeResult:
         decoder=spec.name,
         options=dict(spec.options),
         num_examples=int(answers),
-        accuracy=_over(right, answers),
-        tpf=_over(tokens, forwards),
-        tpf_published=_over(per_answer, answers),
-        tpf_ceiling=_over(tokens, blocks),
-        forwards_per_answer=_over(forwards, answers),
-        tokens_per_second=_over(tokens, seconds),
-        finished=_over(*meter.finished.counts()),
+        accuracy=_ratio(right, answers),
+        tpf=_ratio(tokens, forwards),
+        tpf_published=_ratio(per_answer, answers),
+        tpf_ceiling=_ratio(tokens, blocks),
+        forwards_per_answer=_ratio(forwards, answers),
+        tokens_per_second=_ratio(tokens, seconds),
+        finished=_ratio(*meter.finished.counts()),
         blocks_at_step_limit=int(meter.hit_step_limit.counts()[0]),
         blocks=int(blocks),
         seconds=seconds,
     )
 
 
-def _over(numerator: float, denominator: float) -> float:
+def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 

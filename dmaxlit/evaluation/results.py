@@ -1,4 +1,4 @@
-"""What a decoder did on a set of examples, as a value and as a row of a table."""
+"""The result of decoding a set of examples, as a value and as a row of a table."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Any
 
 from dmaxlit.metrics import wilson_interval
 
-__all__ = ["DecodeResult", "format_table"]
+# Names in results that release 0.1 wrote, as in checkpoints of ``ComparisonReport``.
+_NAMES_SINCE_0_1 = {"capped": "hit_step_limit", "capped_blocks": "blocks_at_step_limit"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeResult:
-    """What one decoder did on one set of examples.
+    """The result of one decoder on one set of examples.
 
     Args:
         decoder: Registered name.
-        options: Options it ran with.
-        num_examples: Prompts answered.
+        options: The decoder's options.
+        num_examples: Decoded prompts.
         accuracy: Share of answers that the checker accepts.
         tpf: Tokens per forward, see :class:`~dmaxlit.metrics.TokensPerForward`.
-        tpf_published: The same by DMax's convention.
-        tpf_ceiling: TPF of these answers at one forward a block.
+        tpf_published: Tokens per forward by DMax's convention.
+        tpf_ceiling: TPF of these answers at one forward per block.
         forwards_per_answer: Mean over the answers.
         tokens_per_second: Per device, see :class:`~dmaxlit.metrics.TokensPerSecond`.
         finished: Share of answers that end in EOS.
-        blocks_at_step_limit: Blocks that were closed before they had converged.
+        blocks_at_step_limit: Blocks closed at the step limit, before they had converged.
         blocks: Blocks of all answers.
         seconds: Time spent decoding, summed over devices.
     """
@@ -48,40 +49,46 @@ class DecodeResult:
 
     @property
     def tpf_ceiling_two(self) -> float:
-        """TPF of these answers at two forwards a block."""
+        """TPF of these answers at two forwards per block."""
         return self.tpf_ceiling / 2
 
     @property
     def hit_step_limit(self) -> float:
-        """Share of blocks that were closed before they had converged."""
+        """Share of blocks closed at the step limit, before they had converged."""
         return self.blocks_at_step_limit / self.blocks if self.blocks else math.nan
 
     def accuracy_interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of the accuracy, (low, high); (0, 1) without examples."""
+        """Return the Wilson interval (low, high) of the accuracy; (0, 1) without examples."""
         right = round(self.accuracy * self.num_examples) if self.num_examples else 0
         return wilson_interval(right, self.num_examples, confidence)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, nan as None; with the 95% interval and the ceiling at two forwards a block."""
+        """Return plain values for JSON, nan as None, with the 95% interval and the ceiling at two forwards a block."""
         low, high = self.accuracy_interval()
-        told = {**asdict(self), "accuracy_low": low, "accuracy_high": high, "tpf_ceiling_two": self.tpf_ceiling_two}
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in told.items()}
+        values = {**asdict(self), "accuracy_low": low, "accuracy_high": high, "tpf_ceiling_two": self.tpf_ceiling_two}
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
     @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> DecodeResult:
-        """The result that :meth:`to_dict` described."""
-        values: dict[str, Any] = {each.name: told[each.name] for each in fields(cls)}
+    def from_dict(cls, payload: dict[str, Any]) -> DecodeResult:
+        """Make the result from the plain values of :meth:`to_dict`, also those written by release 0.1."""
+        payload = with_current_names(payload)
+        values: dict[str, Any] = {field.name: payload[field.name] for field in fields(cls)}
         values.update({key: math.nan for key, value in values.items() if value is None})
         return cls(**values)
 
 
+def with_current_names(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a result under their current names, which differ from those of release 0.1."""
+    return {_NAMES_SINCE_0_1.get(name, name): value for name, value in payload.items()}
+
+
 def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
-    """A Markdown table, aligned to be read as plain text too.
+    """Format results as a Markdown table, aligned to be legible as plain text too.
 
     Args:
         rows: Name and result of each row.
     """
-    header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit_step_limit"]
+    header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit step limit"]
     table = [header] + [[name, *_cells(result)] for name, result in rows]
     widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

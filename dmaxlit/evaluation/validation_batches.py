@@ -1,4 +1,4 @@
-"""What decoding callbacks share: which examples a rank works on, with which decoders, and how long an answer may be."""
+"""Helpers of the callbacks that decode: a rank's examples, the list of decoders, meters and token budgets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,40 +10,38 @@ from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
 
-__all__ = ["answer_budget", "check_decoders", "examples_of", "is_dry_run", "make_meter", "rank_subset"]
-
 
 def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
-    """The decoders, refused where there are none or two share a label.
+    """Return the decoders as a list.
 
     Raises:
-        UserError: If so.
+        UserError: If there are none, or two share a label.
     """
     if not decoders:
         raise UserError("decoders: expected at least one, got an empty list")
     tags = [spec.tag for spec in decoders]
-    twice = sorted({tag for tag in tags if tags.count(tag) > 1})
-    if twice:
-        raise UserError(f"decoders: expected a label of its own for each, got {twice[0]!r} twice")
+    repeated = sorted({tag for tag in tags if tags.count(tag) > 1})
+    if repeated:
+        raise UserError(f"decoders: expected a different label for each, got {repeated[0]!r} twice")
     return list(decoders)
 
 
 def is_dry_run(trainer: L.Trainer) -> bool:
-    """Whether the trainer runs with ``fast_dev_run``."""
+    """Return whether the trainer runs with ``fast_dev_run``."""
     return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def make_meter(module: Any) -> DecodeMeter:
-    """A meter where the ranks' collectives can reach it."""
+    """Return a new meter, on a device where collectives between ranks are possible."""
     meter = DecodeMeter(module.backbone.block_length)
     return meter.to(module.device) if module.device.type == "cuda" else meter
 
 
 def examples_of(batch: Any) -> list[Example]:
-    """The examples of a validation or test batch.
+    """Return the examples of a validation or test batch.
 
     Raises:
-        UserError: If it has none.
+        UserError: If the batch has no examples.
     """
     if not isinstance(batch, Mapping) or "examples" not in batch:
         got = f"a batch of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
@@ -52,16 +50,22 @@ def examples_of(batch: Any) -> list[Example]:
 
 
 def rank_subset(examples: Sequence[Example], total: int, trainer: L.Trainer) -> list[Example]:
-    """The part of this rank's examples that belongs to the first ``total`` of all ranks.
+    """Return those of this rank's examples that are among the first ``total`` of all ranks.
 
     Rank r of w holds the examples r, r + w, r + 2w and so on of the data set.
     """
     return list(examples[: len(range(trainer.global_rank, total, trainer.world_size))])
 
 
-def answer_budget(given: int | None, trainer: L.Trainer, module: Any) -> int:
-    """Budget of tokens for an answer: what was given, else the data's task's, else the model's task's."""
-    if given is not None:
-        return given
+def answer_budget(max_new_tokens: int | None, trainer: L.Trainer, module: Any) -> int:
+    """Return the token budget for an answer.
+
+    Args:
+        max_new_tokens: The budget; None for that of the data module's task, or else of the model's task.
+        trainer: The trainer.
+        module: The model.
+    """
+    if max_new_tokens is not None:
+        return max_new_tokens
     task = getattr(getattr(trainer, "datamodule", None), "task", None)
     return int(task.max_new_tokens) if task is not None else default_budget(module)

@@ -1,13 +1,13 @@
-"""Metrics of decoding, each a ``torchmetrics.Metric`` whose states are summed over ranks."""
+"""Metrics of decoding: pure functions, each with a ``torchmetrics.Metric`` that accumulates over batches and ranks."""
 
-from dmaxlit.metrics.accuracy import AnswerAccuracy, wilson_interval
+from dmaxlit.metrics.accuracy import AnswerAccuracy, answer_accuracy, wilson_interval
 from dmaxlit.metrics.aup import AccuracyUnderParallelism, accuracy_under_parallelism
 from dmaxlit.metrics.base import RatioMetric
-from dmaxlit.metrics.calibration import AcceptedPrecision
-from dmaxlit.metrics.ceiling import TokensPerBlock, answer_blocks
+from dmaxlit.metrics.calibration import AcceptedPrecision, accepted_precision
+from dmaxlit.metrics.ceiling import TokensPerBlock, answer_blocks, tokens_per_block
 from dmaxlit.metrics.meter import Answer, DecodeMeter
 from dmaxlit.metrics.order import DecodingOrder, FinalizationParallelism, finalization_parallelism, kendall_tau
-from dmaxlit.metrics.rate import CappedRate, FinishedRate
+from dmaxlit.metrics.rate import CappedRate, FinishedRate, capped_rate, finished_rate
 from dmaxlit.metrics.revision import Revisions, count_revisions
 from dmaxlit.metrics.tpf import CONVENTIONS, Convention, TokensPerForward, tokens_per_forward
 from dmaxlit.metrics.tps import TokensPerSecond, tokens_per_second
@@ -29,11 +29,16 @@ __all__ = [
     "TokensPerBlock",
     "TokensPerForward",
     "TokensPerSecond",
+    "accepted_precision",
     "accuracy_under_parallelism",
+    "answer_accuracy",
     "answer_blocks",
+    "capped_rate",
     "count_revisions",
     "finalization_parallelism",
+    "finished_rate",
     "kendall_tau",
+    "tokens_per_block",
     "tokens_per_forward",
     "tokens_per_second",
     "wilson_interval",

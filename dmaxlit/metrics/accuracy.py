@@ -1,4 +1,4 @@
-"""Accuracy of answers, with its interval."""
+"""Accuracy of answers and its confidence interval."""
 
 import math
 from statistics import NormalDist
@@ -6,13 +6,39 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from dmaxlit.metrics.base import RatioMetric
+from dmaxlit.metrics.base import RatioMetric, quotient
 
-__all__ = ["AnswerAccuracy", "wilson_interval"]
+__all__ = ["AnswerAccuracy", "answer_accuracy", "wilson_interval"]
+
+
+def answer_accuracy(right: Tensor) -> Tensor:
+    """Compute the fraction of answers that their checker accepts, ``right / N``.
+
+    Args:
+        right: ``[N]`` bool, one verdict per answer.
+
+    Returns:
+        A float64 scalar; nan for no answers.
+
+    Raises:
+        ValueError: For anything but a vector.
+
+    Example:
+        >>> import torch
+        >>> float(answer_accuracy(torch.tensor([True, True, False, True])))
+        0.75
+    """
+    return quotient(*_sums(right))
+
+
+def _sums(right: Tensor) -> tuple[Tensor, Tensor]:
+    if right.ndim != 1:
+        raise ValueError(f"right: expected a vector, got shape {tuple(right.shape)}")
+    return right.sum(), torch.tensor(len(right))
 
 
 def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion ``p = right / total``.
+    """Compute the Wilson score interval of a proportion ``p = right / total``.
 
     With z the normal quantile, ``(p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)``. Unlike ``p ± z sigma`` it
     stays in [0, 1] and is not empty at 0% and 100%.
@@ -47,11 +73,11 @@ def wilson_interval(right: int, total: int, confidence: float = 0.95) -> tuple[f
 
 
 class AnswerAccuracy(RatioMetric):
-    """Share of answers that their checker accepts, ``right / N``.
+    """Fraction of answers that their checker accepts, ``right / N``; see :func:`answer_accuracy`.
 
-    An answer that ran out of budget is judged by the text there is; nothing is left out of N.
+    An answer that ran out of budget is judged by its text so far; no answer is left out of N.
 
-    - Input ``right``: ``[N]`` bool, one verdict an answer.
+    - Input ``right``: ``[N]`` bool, one verdict per answer.
     - Output: a scalar in [0, 1].
 
     Raises:
@@ -66,7 +92,7 @@ class AnswerAccuracy(RatioMetric):
     """
 
     def update(self, right: Tensor) -> None:
-        """Count some verdicts.
+        """Count verdicts.
 
         Args:
             right: ``[N]`` bool.
@@ -74,11 +100,9 @@ class AnswerAccuracy(RatioMetric):
         Raises:
             ValueError: For anything but a vector.
         """
-        if right.ndim != 1:
-            raise ValueError(f"right: expected a vector, got shape {tuple(right.shape)}")
-        self._add(right.sum(), torch.tensor(len(right)))
+        self._add(*_sums(right))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Wilson interval of the accuracy over all ranks; see :func:`wilson_interval`."""
+        """Compute the Wilson interval of the accuracy over all ranks; see :func:`wilson_interval`."""
         right, total = self.counts()
         return wilson_interval(int(right), int(total), confidence)

@@ -13,26 +13,26 @@ from dmaxlit.errors import UserError
 
 __all__ = ["AccuracyUnderParallelism", "accuracy_under_parallelism"]
 
-_ROUNDING = 1e-6  # of accuracies that come as shares
+_ROUNDING = 1e-6  # of accuracies that were converted from fractions
 
 
 def accuracy_under_parallelism(
     points: Iterable[tuple[float, float]], y_max: float | None = None, alpha: float = 3.0, floor: float = 5.0
 ) -> float:
-    """AUP of one method's accuracy-TPF curve (d3LLM, arXiv 2601.07568).
+    """Compute the AUP of one method's accuracy-TPF curve (d3LLM, arXiv 2601.07568).
 
-    With the points sorted by TPF (of equal ones the best first), ``W(y) = min(exp(-alpha (1 - y / y_max)), 1)`` and
-    ``y_1`` the accuracy at the least TPF::
+    With the points sorted by TPF (for equal TPF the best first), ``W(y) = min(exp(-alpha (1 - y / y_max)), 1)`` and
+    ``y_1`` the accuracy at the lowest TPF::
 
         AUP = rho_1 y_1 + 1/2 sum_{k >= 2} (rho_k - rho_{k-1}) (y_k W(y_k) + y_{k-1} W(y_{k-1}))
 
-    Points with ``y < y_1 - floor`` are dropped, also where others follow them (the published script refuses a curve
-    that ends below the floor; a falling curve is what one draws to see where a method breaks). No points: nan.
+    Points with ``y < y_1 - floor`` are dropped, even if others follow them. (The published script refuses a curve that
+    ends below the floor, but such a curve shows where a method breaks down.) Without points the result is nan.
 
     Args:
         points: (TPF, accuracy in percent).
         y_max: Best accuracy of any method on the task, in percent. Default: the best of these points.
-        alpha: How steeply accuracy below ``y_max`` is discounted, at least 0.
+        alpha: Steepness of the discount for accuracy below ``y_max``, at least 0.
         floor: Percentage points below ``y_1`` at which a point no longer counts, at least 0.
 
     Raises:
@@ -57,7 +57,7 @@ def accuracy_under_parallelism(
     best = max(y for _, y in curve) if y_max is None else y_max
     if best <= 0:
         if y_max is None:
-            return 0.0  # nothing is ever right
+            return 0.0  # no answer is right at any point
         raise UserError(f"y_max: expected a number above 0, got {y_max}")
 
     def discounted(y: float) -> float:
@@ -71,13 +71,13 @@ def accuracy_under_parallelism(
 
 
 class AccuracyUnderParallelism(Metric):
-    """AUP of the points given so far; see :func:`accuracy_under_parallelism`.
+    """AUP of all points added so far; see :func:`accuracy_under_parallelism`.
 
-    - Input ``tpf``: ``[N]``; ``accuracy``: ``[N]`` shares in [0, 1].
+    - Input ``tpf``: ``[N]``; ``accuracy``: ``[N]`` fractions in [0, 1].
     - Output: a scalar, in percent times TPF.
 
     Args:
-        y_max: Best accuracy of any method on the task, as a share. Default: the best of these points.
+        y_max: Best accuracy of any method on the task, as a fraction. Default: the best of these points.
         alpha: As in the function.
         floor: As in the function, in percentage points.
         **kwargs: Options of :class:`torchmetrics.Metric`.
@@ -108,13 +108,13 @@ class AccuracyUnderParallelism(Metric):
 
         Args:
             tpf: ``[N]``.
-            accuracy: ``[N]`` shares in [0, 1].
+            accuracy: ``[N]`` fractions in [0, 1].
         """
         self.tpf.append(tpf.double().flatten())
         self.accuracy.append(accuracy.double().flatten())
 
     def compute(self) -> Tensor:
-        """The area, a float64 scalar."""
+        """Return the area, a float64 scalar."""
         columns = [torch.cat(list(state)) if len(state) else torch.zeros(0) for state in (self.tpf, self.accuracy)]
         points = zip(columns[0].tolist(), (100 * columns[1]).tolist(), strict=True)
         y_max = None if self.y_max is None else 100 * self.y_max

@@ -1,4 +1,4 @@
-"""What the metrics share: two sums, and their quotient."""
+"""The quotient of two sums that most metrics are, and a check of their arguments."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["RatioMetric", "same_length"]
+__all__ = ["RatioMetric"]
 
 
 class RatioMetric(Metric):
     """A quotient of two sums, ``numerator / denominator``; nan before anything was counted.
 
-    The sums are kept in float64 (exact for counts up to 2^53) and added over ranks, so that the result does not depend
-    on how the answers were shared out. Subclasses say in ``update`` what is added to either.
+    The sums are kept in float64 (exact for counts up to 2^53) and added over ranks, so the result does not depend on
+    how the answers were distributed. Subclasses add to both in ``update``.
 
     Args:
         **kwargs: Options of :class:`torchmetrics.Metric`.
@@ -36,20 +36,25 @@ class RatioMetric(Metric):
         self.denominator += denominator.to(self.denominator)
 
     def compute(self) -> Tensor:
-        """The quotient, a float64 scalar."""
+        """Return the quotient, a float64 scalar."""
         return self.numerator / self.denominator
 
     def counts(self) -> tuple[float, float]:
-        """The two sums over all ranks: (numerator, denominator)."""
+        """Return the two sums over all ranks: (numerator, denominator)."""
         with self.sync_context():
             return float(self.numerator), float(self.denominator)
 
 
-def same_length(**columns: Tensor) -> None:
-    """Refuse columns, one value an answer, that are not vectors of one length.
+def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide two sums in float64; nan for 0 / 0."""
+    return numerator.double() / denominator.double()
+
+
+def check_same_length(**columns: Tensor) -> None:
+    """Refuse columns, with one value per answer, that are not vectors of the same length.
 
     Raises:
-        ValueError: If so.
+        ValueError: If they are not.
     """
     shapes = {name: tuple(column.shape) for name, column in columns.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:

@@ -1,25 +1,53 @@
-"""Are confidences what they claim where a decoder relies on them?
+"""Calibration of the confidences that a decoder relies on.
 
-For their calibration as a whole see ``torchmetrics.classification.BinaryCalibrationError``.
+For calibration over the whole range see ``torchmetrics.classification.BinaryCalibrationError``.
 """
 
 from typing import Any
 
 from torch import Tensor
 
-from dmaxlit.errors import UserError
-from dmaxlit.metrics.base import RatioMetric
+from dmaxlit.errors import check_fraction
+from dmaxlit.metrics.base import RatioMetric, quotient
 
-__all__ = ["AcceptedPrecision"]
+__all__ = ["AcceptedPrecision", "accepted_precision"]
+
+
+def accepted_precision(confidence: Tensor, right: Tensor, tau_acc: float = 0.9) -> Tensor:
+    """Compute the fraction of right tokens among those with confidence of at least ``tau_acc``.
+
+    Args:
+        confidence: ``[N]`` probability of each token.
+        right: ``[N]`` bool.
+        tau_acc: Acceptance threshold in [0, 1].
+
+    Returns:
+        A float64 scalar; nan where no token is accepted.
+
+    Raises:
+        UserError: For a threshold outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> float(accepted_precision(torch.tensor([0.95, 0.9, 0.5]), torch.tensor([True, False, False])))
+        0.5
+    """
+    return quotient(*_sums(confidence, right, check_fraction("tau_acc", tau_acc)))
+
+
+def _sums(confidence: Tensor, right: Tensor, tau_acc: float) -> tuple[Tensor, Tensor]:
+    accepted = confidence >= tau_acc
+    return (accepted & right).sum(), accepted.sum()
 
 
 class AcceptedPrecision(RatioMetric):
-    """Share of right tokens among those a decoder accepts: with confidence of at least ``tau_acc``.
+    """Fraction of right tokens among those a decoder accepts: with confidence of at least ``tau_acc``.
 
-    If confidences are calibrated it is at least ``tau_acc``; where it is less, blocks end with errors left in them.
+    With calibrated confidences it is at least ``tau_acc``; if it is lower, blocks end with errors left in them. See
+    :func:`accepted_precision`.
 
     - Input ``confidence``: ``[N]`` in [0, 1]; ``right``: ``[N]`` bool.
-    - Output: a scalar; nan where nothing is accepted.
+    - Output: a scalar; nan where no token is accepted.
 
     Args:
         tau_acc: Acceptance threshold in [0, 1].
@@ -35,16 +63,13 @@ class AcceptedPrecision(RatioMetric):
 
     def __init__(self, tau_acc: float = 0.9, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= tau_acc <= 1:
-            raise UserError(f"tau_acc: expected a number in [0, 1], got {tau_acc}")
-        self.tau_acc = tau_acc
+        self.tau_acc = check_fraction("tau_acc", tau_acc)
 
     def update(self, confidence: Tensor, right: Tensor) -> None:
-        """Count some tokens.
+        """Count tokens.
 
         Args:
             confidence: ``[N]`` probability of each token.
             right: ``[N]`` bool.
         """
-        accepted = confidence >= self.tau_acc
-        self._add((accepted & right).sum(), accepted.sum())
+        self._add(*_sums(confidence, right, self.tau_acc))

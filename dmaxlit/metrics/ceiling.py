@@ -1,25 +1,25 @@
-"""The ceiling of TPF: what one forward a block would give."""
+"""The upper bound of TPF: one forward per block."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
-from dmaxlit.metrics.base import RatioMetric, same_length
+from dmaxlit.errors import check_at_least
+from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
-__all__ = ["TokensPerBlock", "answer_blocks"]
+__all__ = ["TokensPerBlock", "answer_blocks", "tokens_per_block"]
 
 
 def answer_blocks(prompt_lengths: Tensor, tokens: Tensor, block_length: int) -> Tensor:
-    """How many blocks of the grid each answer has tokens in.
+    """Count the blocks of the grid in which each answer has tokens.
 
     The grid starts at position 0 of the sequence, so the first block may be mostly prompt: an answer at positions
     ``p .. p+n-1`` spans ``floor((p+n-1)/T) - floor(p/T) + 1`` blocks.
 
     Args:
         prompt_lengths: ``[N]`` tokens of each prompt, p.
-        tokens: ``[N]`` tokens of each answer, n; none span no block.
+        tokens: ``[N]`` tokens of each answer, n; an empty answer spans no block.
         block_length: T.
 
     Returns:
@@ -33,17 +33,41 @@ def answer_blocks(prompt_lengths: Tensor, tokens: Tensor, block_length: int) -> 
         >>> answer_blocks(torch.tensor([12, 12, 16]), torch.tensor([4, 5, 17]), block_length=16)
         tensor([1, 2, 2])
     """
-    same_length(prompt_lengths=prompt_lengths, tokens=tokens)
+    check_same_length(prompt_lengths=prompt_lengths, tokens=tokens)
     first = prompt_lengths // block_length
     last = (prompt_lengths + tokens - 1) // block_length
     return torch.where(tokens > 0, last - first + 1, 0)
 
 
-class TokensPerBlock(RatioMetric):
-    """Tokens of the answers over the blocks they span, ``sum n / sum b``: TPF at one forward a block.
+def tokens_per_block(prompt_lengths: Tensor, tokens: Tensor, block_length: int) -> Tensor:
+    """Compute the tokens of all answers over the blocks they span, ``sum n / sum b``; see :class:`TokensPerBlock`.
 
-    No block decoder can have a higher TPF (by the convention ``dmaxlit``) on the same answers. At two forwards a block,
-    the least that a decoder needs which looks again at what it wrote, it is half of this.
+    Args:
+        prompt_lengths: ``[N]`` tokens of each prompt.
+        tokens: ``[N]`` tokens of each answer.
+        block_length: Tokens per block of the grid, at least 1.
+
+    Returns:
+        A float64 scalar; nan if no answer has tokens.
+
+    Raises:
+        UserError: For a block length below 1.
+        ValueError: For vectors of different length.
+
+    Example:
+        >>> import torch
+        >>> float(tokens_per_block(torch.tensor([12, 12]), torch.tensor([20, 22]), block_length=16))
+        8.4
+    """
+    check_at_least(1, block_length=block_length)
+    return quotient(tokens.sum(), answer_blocks(prompt_lengths, tokens, block_length).sum())
+
+
+class TokensPerBlock(RatioMetric):
+    """Tokens of the answers over the blocks they span, ``sum n / sum b``: TPF at one forward per block.
+
+    No block decoder can have a higher TPF (by the convention ``dmaxlit``) on the same answers. A decoder that re-reads
+    what it wrote needs at least two forwards per block, so its bound is half of this.
 
     - Input ``prompt_lengths``, ``tokens``: ``[N]`` counts.
     - Output: a scalar.
@@ -65,12 +89,11 @@ class TokensPerBlock(RatioMetric):
 
     def __init__(self, block_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if block_length < 1:
-            raise UserError(f"block_length: expected at least 1, got {block_length}")
+        check_at_least(1, block_length=block_length)
         self.block_length = block_length
 
     def update(self, prompt_lengths: Tensor, tokens: Tensor) -> None:
-        """Count some answers.
+        """Count answers.
 
         Args:
             prompt_lengths: ``[N]`` tokens of each prompt.

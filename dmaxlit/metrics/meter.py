@@ -1,4 +1,4 @@
-"""All metrics of one decoder on one set of prompts, counted together."""
+"""All metrics of one decoder on one set of prompts, updated together."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,7 +16,7 @@ __all__ = ["Answer", "DecodeMeter"]
 
 
 class Answer(Protocol):
-    """What is counted of a decoded answer; see :class:`dmaxlit.engine.Generation`."""
+    """The fields of a decoded answer that are counted; see :class:`dmaxlit.engine.Generation`."""
 
     @property
     def num_tokens(self) -> int:
@@ -32,11 +32,11 @@ class Answer(Protocol):
 
     @property
     def hit_step_limit(self) -> int:
-        """Blocks that were closed before they had converged."""
+        """Blocks that reached the step limit before they had converged."""
 
 
 class DecodeMeter(nn.Module):
-    """Accuracy, TPF, its ceiling, TPS and rates of one decoder.
+    """Accuracy, TPF, its upper bound, TPS and rates of one decoder.
 
     Args:
         block_length: Tokens per block of the model's grid.
@@ -64,8 +64,8 @@ class DecodeMeter(nn.Module):
         Args:
             answers: The answers.
             right: The checker's verdict on each.
-            prompt_lengths: Tokens of each one's prompt.
-            seconds: How long the call took.
+            prompt_lengths: Tokens of each prompt.
+            seconds: Duration of the call.
 
         Raises:
             ValueError: For sequences of different length.

@@ -1,4 +1,4 @@
-"""In what order, and how many at a time, tokens took their final values (Zhong et al., arXiv 2601.15593)."""
+"""The order in which tokens took their final values, and how many at a time (Zhong et al., arXiv 2601.15593)."""
 
 import math
 from typing import Literal
@@ -12,9 +12,9 @@ __all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism
 
 
 def finalization_parallelism(finalized: Tensor) -> float:
-    """AFP: tokens over the number of different forwards at which at least one of them became final.
+    """Compute AFP: tokens over the number of distinct forwards at which at least one of them became final.
 
-    Forwards that finalise nothing do not count, so AFP is at least TPF. No tokens: nan.
+    Forwards that finalise nothing do not count, so AFP is at least TPF. Without tokens it is nan.
 
     Args:
         finalized: ``[n]`` forward at which each token took its final value.
@@ -28,11 +28,11 @@ def finalization_parallelism(finalized: Tensor) -> float:
 
 
 def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b") -> float:
-    """Kendall's tau between the position of tokens and the forward that finalised them.
+    """Compute Kendall's tau between the position of tokens and the forward that finalised them.
 
     1: strictly from left to right; 0: order and position unrelated; -1: from right to left. Tokens that became final
     together are ties: ``b`` corrects for them, ``(C - D) / sqrt((P - T_x)(P - T_f))``; ``a`` counts them as neither,
-    ``(C - D) / P``. Undefined, nan, for fewer than two tokens, and for ``b`` where all became final together.
+    ``(C - D) / P``. It is undefined (nan) for fewer than two tokens, and for ``b`` if all became final together.
 
     Args:
         finalized: ``[n]`` forward at which each token, in order of position, took its final value.
@@ -88,8 +88,8 @@ class DecodingOrder(RatioMetric):
 
     Args:
         variant: ``b`` or ``a``.
-        within_block: The mean over an answer's blocks of their own taus. Over a whole answer tau is near 1 for any
-            decoder that works block by block.
+        within_block: Average tau over an answer's blocks. Over a whole answer tau is near 1 for any decoder that works
+            block by block.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
     Example:

@@ -1,15 +1,66 @@
-"""How often decoding ends as it should: rates of finished answers and of blocks cut short."""
+"""Rates of finished answers and of blocks that reached the step limit."""
 
 import torch
 from torch import Tensor
 
-from dmaxlit.metrics.base import RatioMetric, same_length
+from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
-__all__ = ["CappedRate", "FinishedRate"]
+__all__ = ["CappedRate", "FinishedRate", "capped_rate", "finished_rate"]
+
+
+def finished_rate(finished: Tensor) -> Tensor:
+    """Compute the fraction of answers that end in EOS, ``finished / N``.
+
+    Args:
+        finished: ``[N]`` bool, whether EOS was generated.
+
+    Returns:
+        A float64 scalar; nan for no answers.
+
+    Raises:
+        ValueError: For anything but a vector.
+
+    Example:
+        >>> import torch
+        >>> float(finished_rate(torch.tensor([True, False])))
+        0.5
+    """
+    return quotient(*_finished_sums(finished))
+
+
+def _finished_sums(finished: Tensor) -> tuple[Tensor, Tensor]:
+    check_same_length(finished=finished)
+    return finished.sum(), torch.tensor(len(finished))
+
+
+def capped_rate(hit_step_limit: Tensor, blocks: Tensor) -> Tensor:
+    """Compute the fraction of blocks that reached the step limit, ``sum hit_step_limit / sum blocks``.
+
+    Args:
+        hit_step_limit: ``[N]`` blocks of each answer that reached the limit.
+        blocks: ``[N]`` blocks of each answer.
+
+    Returns:
+        A float64 scalar; nan for no blocks.
+
+    Raises:
+        ValueError: For vectors of different length.
+
+    Example:
+        >>> import torch
+        >>> float(capped_rate(hit_step_limit=torch.tensor([1, 0]), blocks=torch.tensor([3, 2])))
+        0.2
+    """
+    return quotient(*_capped_sums(hit_step_limit, blocks))
+
+
+def _capped_sums(hit_step_limit: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    check_same_length(hit_step_limit=hit_step_limit, blocks=blocks)
+    return hit_step_limit.sum(), blocks.sum()
 
 
 class FinishedRate(RatioMetric):
-    """Share of answers that end in EOS rather than at the end of their budget, ``finished / N``.
+    """Fraction of answers that end in EOS rather than at the end of their budget; see :func:`finished_rate`.
 
     - Input ``finished``: ``[N]`` bool.
     - Output: a scalar in [0, 1].
@@ -26,7 +77,7 @@ class FinishedRate(RatioMetric):
     """
 
     def update(self, finished: Tensor) -> None:
-        """Count some answers.
+        """Count answers.
 
         Args:
             finished: ``[N]`` bool, whether EOS was generated.
@@ -34,12 +85,11 @@ class FinishedRate(RatioMetric):
         Raises:
             ValueError: For anything but a vector.
         """
-        same_length(finished=finished)
-        self._add(finished.sum(), torch.tensor(len(finished)))
+        self._add(*_finished_sums(finished))
 
 
 class CappedRate(RatioMetric):
-    """Share of blocks that hit their decoder's step cap before they converged, ``hit_step_limit / blocks``.
+    """Fraction of blocks that reached their decoder's step limit before they converged; see :func:`capped_rate`.
 
     Only blocks of the answers count, see :func:`~dmaxlit.metrics.ceiling.answer_blocks`.
 
@@ -60,14 +110,13 @@ class CappedRate(RatioMetric):
     higher_is_better = False
 
     def update(self, hit_step_limit: Tensor, blocks: Tensor) -> None:
-        """Count some answers.
+        """Count answers.
 
         Args:
-            hit_step_limit: ``[N]`` blocks of each answer that hit the cap.
+            hit_step_limit: ``[N]`` blocks of each answer that reached the limit.
             blocks: ``[N]`` blocks of each answer.
 
         Raises:
             ValueError: For vectors of different length.
         """
-        same_length(hit_step_limit=hit_step_limit, blocks=blocks)
-        self._add(hit_step_limit.sum(), blocks.sum())
+        self._add(*_capped_sums(hit_step_limit, blocks))

@@ -1,4 +1,4 @@
-"""What becomes of tokens between the first time they are shown and the end: errors introduced, corrected and made."""
+"""Changes of tokens during decoding: errors introduced, corrected and corrupted."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ _NAMES = ("shown", "introduced", "corrected", "corrupted", "revised")
 
 
 def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
-    """Count what happened to the tokens of an answer, measured by a reference.
+    """Count the changes of an answer's tokens, compared with a reference.
 
-    - ``shown``: tokens that appeared where there was none, also again after they had been masked;
-    - ``introduced``: of these, the wrong ones: an error is introduced;
+    - ``shown``: tokens that appeared at a mask, including a position that was masked again;
+    - ``introduced``: the wrong ones of these;
     - ``corrected``: changes, from one forward to the next, of a wrong token to the right one;
     - ``corrupted``: changes of the right token to a wrong one;
     - ``revised``: all changes of one token to another.
 
     Args:
-        timeline: ``[F, n]`` token at each position after each forward, -1 for none.
+        timeline: ``[F, n]`` token at each position after each forward, -1 for a mask.
         reference: ``[n]`` the right tokens.
 
     Example:
@@ -38,10 +38,10 @@ def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
 
 
 class Revisions(Metric):
-    """Rates of errors introduced, corrected and corrupted while answers are decoded; see :func:`count_revisions`.
+    """Rates of errors introduced, corrected and corrupted during decoding; see :func:`count_revisions`.
 
-    - Input: ``[F, n]`` timeline of one answer, and ``[n]`` reference: the right answer where there is exactly one, or
-      the final tokens, against which every error is corrected in the end.
+    - Input: ``[F, n]`` timeline of one answer, and ``[n]`` reference: the right answer if it is unique, or the final
+      tokens, by which every error is corrected in the end.
     - Output: ``introduced``, ``corrected``, ``corrupted`` and ``revised``, each per token shown.
 
     Args:
@@ -74,6 +74,6 @@ class Revisions(Metric):
         self.counts += torch.tensor([counts[name] for name in _NAMES]).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """The rates, float64 scalars; nan before anything was counted."""
+        """Return the rates, float64 scalars; nan before anything was counted."""
         shown, *others = self.counts
         return {name: count / shown for name, count in zip(_NAMES[1:], others, strict=True)}

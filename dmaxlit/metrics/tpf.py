@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
-from dmaxlit.metrics.base import RatioMetric, same_length
+from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
 __all__ = ["CONVENTIONS", "Convention", "TokensPerForward", "tokens_per_forward"]
 
@@ -19,7 +19,7 @@ class Convention:
     Args:
         count_eos: Whether the EOS token of a finished answer counts.
         prefill: Forwards charged for the prompt.
-        pooled: True: all tokens over all forwards. False: the mean of the answers' own quotients.
+        pooled: True: all tokens over all forwards. False: the mean of the quotients of the answers.
     """
 
     count_eos: bool
@@ -39,8 +39,8 @@ def _convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def _terms(tokens: Tensor, forwards: Tensor, finished: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
-    same_length(tokens=tokens, forwards=forwards, finished=finished)
+def _sums(tokens: Tensor, forwards: Tensor, finished: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
+    check_same_length(tokens=tokens, forwards=forwards, finished=finished)
     if bool((forwards < 1).any()):
         raise ValueError("forwards: expected at least 1 for every answer")
     counted = tokens if rule.count_eos else tokens - finished.to(tokens.dtype)
@@ -51,7 +51,7 @@ def _terms(tokens: Tensor, forwards: Tensor, finished: Tensor, rule: Convention)
 
 
 def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, convention: str = "dmaxlit") -> Tensor:
-    """TPF of some answers; see :class:`TokensPerForward`.
+    """Compute the TPF of some answers; see :class:`TokensPerForward`.
 
     Args:
         tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
@@ -66,28 +66,27 @@ def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, conve
         UserError: For an unknown convention.
         ValueError: For vectors of different length, or an answer without a forward.
     """
-    numerator, denominator = _terms(tokens, forwards, finished, _convention(convention))
-    return numerator.double() / denominator.double()
+    return quotient(*_sums(tokens, forwards, finished, _convention(convention)))
 
 
 class TokensPerForward(RatioMetric):
     """Generated tokens per forward of the model.
 
     - ``dmaxlit``: ``sum_i n_i / sum_i f_i`` with ``n_i`` the tokens of answer i up to and including EOS and ``f_i`` the
-      forwards in which its row took part, whatever else shared them.
+      forwards in which its row took part, whatever other rows shared them.
     - ``published``: ``mean_i (n_i - [finished_i]) / (f_i + 1)``, as in DMax's evaluation: EOS does not count, the
       prompt is charged one forward, and short answers weigh as much as long ones.
 
-    Prefill and cache commits: in our engine neither costs a forward of its own. The prompt's blocks, and later every
-    finished block, ride along in the row's next denoising forward, which writes their keys and values. So ``f_i``
-    counts every forward there is; ``published`` adds the one that its engine spends on the prompt. It fuses the commit
-    of a block into the next forward as we do, so it adds nothing for that.
+    In our engine neither prefill nor cache commits take a separate forward. The prompt's blocks, and later every
+    finished block, are processed in the row's next denoising forward, which writes their keys and values. So ``f_i``
+    counts every forward; ``published`` adds the one that its engine spends on the prompt. That engine also fuses the
+    commit of a block into the next forward, so nothing is added for commits.
 
     - Input ``tokens``, ``forwards``: ``[N]`` counts; ``finished``: ``[N]`` bool.
     - Output: a scalar.
 
     Args:
-        convention: How to count, by name.
+        convention: ``dmaxlit`` or ``published``.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -113,7 +112,7 @@ class TokensPerForward(RatioMetric):
         self.convention = convention
 
     def update(self, tokens: Tensor, forwards: Tensor, finished: Tensor) -> None:
-        """Count some answers.
+        """Count answers.
 
         Args:
             tokens: ``[N]`` generated tokens, up to and including EOS.
@@ -123,4 +122,4 @@ class TokensPerForward(RatioMetric):
         Raises:
             ValueError: For vectors of different length, or an answer without a forward.
         """
-        self._add(*_terms(tokens, forwards, finished, self.rule))
+        self._add(*_sums(tokens, forwards, finished, self.rule))

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from dmaxlit.metrics.base import RatioMetric
+from dmaxlit.metrics.base import RatioMetric, quotient
 
 __all__ = ["TokensPerSecond", "tokens_per_second"]
 
 
 def tokens_per_second(tokens: Tensor, seconds: float) -> Tensor:
-    """TPS of answers decoded together: ``sum_i n_i / seconds``.
+    """Compute the TPS of answers decoded together, ``sum_i n_i / seconds``.
 
     Args:
         tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
@@ -18,17 +18,21 @@ def tokens_per_second(tokens: Tensor, seconds: float) -> Tensor:
     Raises:
         ValueError: For a negative time.
     """
+    return quotient(*_sums(tokens, seconds))
+
+
+def _sums(tokens: Tensor, seconds: float) -> tuple[Tensor, Tensor]:
     if seconds < 0:
         raise ValueError(f"seconds: expected at least 0, got {seconds}")
-    return tokens.sum().double() / torch.tensor(seconds, dtype=torch.float64)
+    return tokens.sum(), torch.tensor(seconds, dtype=torch.float64)
 
 
 class TokensPerSecond(RatioMetric):
     """Generated tokens per second of wall-clock time, ``sum n / sum s``.
 
     Tokens are counted up to and including EOS, whatever the convention of TPF; the time is that of whole calls of
-    ``generate``, prompts' prefill and cache commits included. Ranks work at the same time and their seconds add up, so
-    the figure is that of one device and does not grow with their number.
+    ``generate``, including prefill and cache commits. Ranks work in parallel but their seconds are added, so the
+    result is per device and does not grow with the number of devices.
 
     - Input ``tokens``: ``[N]`` counts; ``seconds``: a number.
     - Output: a scalar.
@@ -50,11 +54,9 @@ class TokensPerSecond(RatioMetric):
 
         Args:
             tokens: ``[N]`` generated tokens of its answers.
-            seconds: How long it took.
+            seconds: Wall-clock time of the call.
 
         Raises:
             ValueError: For a negative time.
         """
-        if seconds < 0:
-            raise ValueError(f"seconds: expected at least 0, got {seconds}")
-        self._add(tokens.sum(), torch.tensor(seconds, dtype=torch.float64))
+        self._add(*_sums(tokens, seconds))

@@ -1,6 +1,16 @@
 """Noise strategies: how a clean response becomes the views a denoiser is trained on."""
 
-from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
+from dmaxlit.noise.base import (
+    NOISE,
+    Corruption,
+    Level,
+    LogitsPrediction,
+    NoiseStrategy,
+    Prediction,
+    View,
+    Views,
+    dialogue,
+)
 from dmaxlit.noise.complementary import ComplementaryNoise
 from dmaxlit.noise.confidence import ConfidenceNoise
 from dmaxlit.noise.editing import EditingNoise
@@ -15,6 +25,7 @@ __all__ = [
     "Corruption",
     "EditingNoise",
     "Level",
+    "LogitsPrediction",
     "MaskedNoise",
     "NoiseStrategy",
     "OnPolicyNoise",
@@ -22,6 +33,7 @@ __all__ = [
     "UniformNoise",
     "View",
     "Views",
+    "dialogue",
 ]
 
 

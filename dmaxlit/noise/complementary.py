@@ -14,21 +14,17 @@ class ComplementaryNoise(NoiseStrategy):
     ``m ~ Bernoulli(1 - alpha_t)`` and ``m' = not m`` are two views of the same sample, each with the cross-entropy to
     ``x_0`` at its masked positions: ``loss = sum over i of -log p(x_0[i] | the view in which i is masked)``. No token
     of a batch goes unused, and the loss has the same number of terms whatever t. LLaDA2.0 draws t from a band in the
-    middle: nearly empty masks teach little, and their inverse leaves nothing to see.
+    middle: nearly empty masks teach little, and their inverses leave almost nothing visible.
     """
+
+    exact_level = False  # the inverse of an empty mask is full
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the view of the mask, then that of its inverse."""
         corruption = self.corrupt(clean, generator)
-        inverse = clean.response & ~corruption.positions
-        level = corruption.level
-        yield View(
-            self.masked_ids(clean, corruption),
-            corruption.positions,
-            "masked",
-            is_masked=corruption.positions,
-            level=level,
-        )
+        masked, level = corruption.positions, corruption.level
+        yield View(clean.with_masks(masked), masked, "masked", is_masked=masked, level=level)
+        inverse = clean.response & ~masked
         # For linear alpha_t the inverse is a mask at level 1 - t; for others t is replaced by its masking probability.
         opposite = 1 - self.schedule.noise_rate(level)
         yield View(clean.with_masks(inverse), inverse, "complement", is_masked=inverse, level=opposite)

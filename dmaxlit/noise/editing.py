@@ -1,14 +1,13 @@
 """Token editing: masks and wrong tokens in one view (LLaDA2.1, arXiv 2602.08676)."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.errors import UserError, check_choice, check_fraction
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
 from dmaxlit.noise.rollout import check_weights, draw
-from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 
@@ -21,47 +20,43 @@ class EditingNoise(NoiseStrategy):
 
     Mask-to-token and token-to-token in one view: ``m ~ Bernoulli(1 - alpha_t)`` is masked, of the positions still
     visible ``e ~ Bernoulli(edit_rate)`` hold a wrong token, and ``loss = sum over i of w_i * -log p(x_0[i] | x_t)``
-    with ``mask_weight``, ``edit_weight`` or ``keep_weight`` for w. With ``second_turn_weight`` the multi-turn forward
-    is added: a view with the model's own first answer at every position that was masked or edited. The paper does not
-    publish its mixing ratios. What it trains for is the decoder ``edit``.
+    with ``mask_weight``, ``edit_weight`` or ``keep_weight`` for w. ``second_turn_weight`` adds the multi-turn forward:
+    a view with the model's first prediction at every position that was masked or edited. The paper does not publish
+    its mixing ratios. Train with this strategy for the decoder ``edit``.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
-        per: Draw one level for each sequence or for each block.
-        stratified: Spread the levels evenly over the global batch, for a lower variance of the loss.
-        schedule: Turns a level into a masking probability ``1 - alpha_t``; linear by default.
         edit_rate: Share of the visible response tokens that are replaced, in [0, 1].
-        wrong: What replaces them. ``random``: a token of the vocabulary that is neither the clean one nor the mask.
-            ``own``: one drawn from the model's answer to the view in which they are masked too, which may be the clean
-            one; that answer costs a forward without gradients.
+        wrong: The tokens that replace them. ``random``: drawn from the vocabulary without the clean token and the mask.
+            ``own``: drawn from the model's prediction for the view in which these positions are masked too, so they
+            may be the clean tokens; this costs one more forward, without gradients.
         mask_weight: Weight of each masked position, at least 0.
         edit_weight: Weight of each edited position, at least 0.
-        keep_weight: Weight of each position that shows its clean token, at least 0. With 0 nothing teaches the model
-            to leave a right token alone.
+        keep_weight: Weight of each position that holds its clean token, at least 0. With 0 nothing teaches the model
+            to leave a correct token unchanged.
         second_turn_weight: Weight of each response position of the second turn, at least 0; 0 for no such view.
     """
+
+    level_only: ClassVar = {"edit_rate": 0.0}
 
     def __init__(
         self,
         level: Level = (0.0, 1.0),
-        per: Literal["sequence", "block"] = "sequence",
-        stratified: bool = False,
-        schedule: AlphaSchedule | None = None,
+        *,
         edit_rate: float = 0.2,
         wrong: Literal["random", "own"] = "random",
         mask_weight: float = 1.0,
         edit_weight: float = 1.0,
         keep_weight: float = 1.0,
         second_turn_weight: float = 0.0,
+        **corruption: Any,
     ) -> None:
-        super().__init__(level, per, stratified, schedule)
-        if wrong not in ("random", "own"):
-            raise UserError(f"wrong: expected 'random' or 'own', got {wrong!r}")
+        super().__init__(level, **corruption)
         check_weights(mask_weight=mask_weight, edit_weight=edit_weight, keep_weight=keep_weight)
         if second_turn_weight < 0:
             raise UserError(f"second_turn_weight: expected a number >= 0, got {second_turn_weight}")
         self.edit_rate = check_fraction("edit_rate", edit_rate)
-        self.wrong = wrong
+        self.wrong = check_choice("wrong", wrong, ("random", "own"))
         self.mask_weight = mask_weight
         self.edit_weight = edit_weight
         self.keep_weight = keep_weight
@@ -71,37 +66,36 @@ class EditingNoise(NoiseStrategy):
         """Yield the mixed view, after a rollout if the wrong tokens are the model's own, and the second turn."""
         corruption = self.corrupt(clean, generator)
         masked, level = corruption.positions, corruption.level
-        visible = clean.response & ~masked
-        edited = visible & (generator.rand(clean.ids.shape[1]) < self.edit_rate)
-        hidden = masked | edited
+        edited = clean.response & ~masked & (generator.rand(clean.ids.shape[1]) < self.edit_rate)
+        corrupted = masked | edited
         if self.wrong == "random":
-            guess = _wrong_tokens(clean, generator)
+            tokens = _wrong_tokens(clean, generator)
         else:
-            ids = clean.with_masks(hidden)
-            answer = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=hidden, level=level)
-            guess = answer.scatter(draw(answer, generator, "sample"), into=clean.ids)
-        rest = torch.full_like(level, self.keep_weight)
+            ids = clean.with_masks(corrupted)
+            rollout = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=corrupted, level=level)
+            tokens = rollout.scatter(draw(rollout, generator, "sample"), into=clean.ids)
+        weight = torch.full_like(level, self.keep_weight)
         prediction = yield View(
-            torch.where(edited, guess, clean.with_masks(masked)),
-            clean.response if self.keep_weight > 0 else hidden,
+            torch.where(edited, tokens, clean.with_masks(masked)),
+            clean.response if self.keep_weight > 0 else corrupted,
             "mixed",
-            rest.masked_fill(masked, self.mask_weight).masked_fill(edited, self.edit_weight),
+            weight.masked_fill(masked, self.mask_weight).masked_fill(edited, self.edit_weight),
             is_masked=masked,
             model_filled=edited if self.wrong == "own" else None,
             level=level,
         )
         if self.second_turn_weight == 0:
             return
-        guess = prediction.scatter(draw(prediction, generator, "sample"), into=clean.ids)
-        second = torch.where(hidden, guess, clean.ids)
-        yield View(second, clean.response, "second_turn", self.second_turn_weight, model_filled=hidden, level=level)
+        tokens = prediction.scatter(draw(prediction, generator, "sample"), into=clean.ids)
+        ids = torch.where(corrupted, tokens, clean.ids)
+        yield View(ids, clean.response, "second_turn", self.second_turn_weight, model_filled=corrupted, level=level)
 
 
 def _wrong_tokens(clean: CleanBatch, generator: RowGenerator) -> Tensor:
-    """For each position a uniform draw from the vocabulary without the mask and the clean token."""
+    """Draw a token uniformly from the vocabulary without the mask and the clean token, ``[batch, length]``."""
     u = generator.rand(clean.ids.shape[1])
     tokens = (u * (clean.special.vocab_size - 2)).long()
     mask = torch.full_like(clean.ids, clean.special.mask_id)
-    # Two ids fewer than the vocabulary, then step over the smaller and the larger of the two.
+    # Draw from two ids fewer than the vocabulary holds, then step over the smaller and the larger of the two.
     tokens = tokens + (tokens >= torch.minimum(clean.ids, mask)).long()
     return tokens + (tokens >= torch.maximum(clean.ids, mask)).long()

@@ -1,13 +1,12 @@
 """Masked diffusion (MDLM, arXiv 2406.07524; block form BD3-LM, arXiv 2503.09573)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import check_choice
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, View, Views
-from dmaxlit.noise.schedules import AlphaSchedule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 
@@ -22,11 +21,8 @@ class MaskedNoise(NoiseStrategy):
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
-        per: Draw one level for each sequence or for each block.
-        stratified: Spread the levels evenly over the global batch, for a lower variance of the loss.
-        schedule: Turns a level into a masking probability ``1 - alpha_t``; linear by default.
-        weighting: ``none``: every masked token counts alike. ``elbo``: ``-alpha'_t / (1 - alpha_t)`` (1/t), the
-            likelihood bound. ``realized``: 1 / the masked fraction that came out in the sequence or block; the same
+        weighting: ``none``: every masked token has weight 1. ``elbo``: ``-alpha'_t / (1 - alpha_t)`` (1/t), the
+            likelihood bound. ``realized``: 1 / the realized masked fraction of the sequence or block; the same
             objective with less variance.
         supervise: ``masked``: loss on masked positions only; ``all``: on every response position.
     """
@@ -34,25 +30,20 @@ class MaskedNoise(NoiseStrategy):
     def __init__(
         self,
         level: Level = (0.0, 1.0),
-        per: Literal["sequence", "block"] = "sequence",
-        stratified: bool = False,
-        schedule: AlphaSchedule | None = None,
+        *,
         weighting: Literal["none", "elbo", "realized"] = "none",
         supervise: Literal["masked", "all"] = "masked",
+        **corruption: Any,
     ) -> None:
-        super().__init__(level, per, stratified, schedule)
-        if weighting not in ("none", "elbo", "realized"):
-            raise UserError(f"weighting: expected 'none', 'elbo' or 'realized', got {weighting!r}")
-        if supervise not in ("masked", "all"):
-            raise UserError(f"supervise: expected 'masked' or 'all', got {supervise!r}")
-        self.weighting = weighting
-        self.supervise = supervise
+        super().__init__(level, **corruption)
+        self.weighting = check_choice("weighting", weighting, ("none", "elbo", "realized"))
+        self.supervise = check_choice("supervise", supervise, ("masked", "all"))
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the masked view."""
         corruption = self.corrupt(clean, generator)
         yield View(
-            self.masked_ids(clean, corruption),
+            clean.with_masks(corruption.positions),
             supervised=corruption.positions if self.supervise == "masked" else clean.response,
             name="masked",
             weight=self._weight(clean, corruption),
@@ -61,6 +52,7 @@ class MaskedNoise(NoiseStrategy):
         )
 
     def _weight(self, clean: CleanBatch, corruption: Corruption) -> Tensor | float:
+        """Return the weight of each position's loss, a number or ``[batch, length]``."""
         if self.weighting == "none":
             return 1.0
         if self.weighting == "elbo":

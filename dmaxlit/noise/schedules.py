@@ -1,4 +1,4 @@
-"""How much noise: distributions of the level t, and the schedule alpha_t that turns t into a corruption rate.
+"""Noise schedules: distributions of the level t, and the schedule alpha_t that turns t into a corruption rate.
 
 Time runs from t = 0 (clean) to t = 1 (all noise). ``alpha_t`` is the probability that a token is still clean.
 """
@@ -11,28 +11,16 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError
 
-__all__ = [
-    "AlphaSchedule",
-    "CosineSchedule",
-    "FixedLevel",
-    "LevelCurriculum",
-    "LevelDistribution",
-    "LinearSchedule",
-    "PolynomialSchedule",
-    "UniformLevel",
-    "as_level",
-]
-
 
 class LevelDistribution(ABC):
     """Distribution of the noise level t on [0, 1], given by its inverse distribution function."""
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
-        """Level at the quantile ``u`` in [0, 1), same shape. Stratified draws come from stratified ``u``."""
+        """Return the level at the quantile ``u`` in [0, 1), same shape; stratified ``u`` gives stratified levels."""
 
     def at(self, step: int) -> "LevelDistribution":
-        """The distribution at an optimiser step; the same at every step unless a subclass says otherwise."""
+        """Return the distribution at an optimiser step; the same at every step unless a subclass overrides this."""
         return self
 
 
@@ -49,7 +37,7 @@ class FixedLevel(LevelDistribution):
         self.t = t
 
     def quantile(self, u: Tensor) -> Tensor:
-        """The fixed level, whatever ``u``."""
+        """Return the fixed level, whatever ``u``."""
         return torch.full_like(u, self.t)
 
 
@@ -67,14 +55,14 @@ class UniformLevel(LevelDistribution):
         self.low, self.high = low, high
 
     def quantile(self, u: Tensor) -> Tensor:
-        """``low + (high - low) u``."""
+        """Return ``low + (high - low) u``."""
         return self.low + (self.high - self.low) * u
 
 
 class LevelCurriculum(LevelDistribution):
-    """Levels that change as training goes on: from each step named, the level given with it.
+    """Levels that change during training: each stage has a first step and a level.
 
-    A function of the step alone, so a resumed run goes on where it was.
+    A function of the step alone, so a resumed run continues with the same levels.
 
     Args:
         stages: First step of each stage and its level, a number or a [low, high] range; the first stage begins at 0.
@@ -87,16 +75,16 @@ class LevelCurriculum(LevelDistribution):
         self.stages = {step: as_level(stages[step]) for step in sorted(stages)}
 
     def at(self, step: int) -> LevelDistribution:
-        """The distribution of the last stage that began at or before ``step``."""
+        """Return the distribution of the last stage that began at or before ``step``."""
         return self.stages[max(start for start in self.stages if start <= step)]
 
     def quantile(self, u: Tensor) -> Tensor:
-        """That of the first stage."""
+        """Return the quantile of the first stage."""
         return self.at(0).quantile(u)
 
 
 def as_level(level: "float | tuple[float, float] | LevelDistribution") -> LevelDistribution:
-    """A distribution from what a user may write: a number, a pair, or a distribution.
+    """Return the distribution for what a user may write: a number, a pair, or a distribution.
 
     Raises:
         UserError: If a number lies outside [0, 1] or a pair is not ordered.
@@ -115,14 +103,14 @@ class AlphaSchedule(ABC):
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """``(alpha_t, d alpha_t / dt)``, each of the shape of ``t``; alpha falls from 1 at t = 0 to 0 at t = 1."""
+        """Return ``(alpha_t, d alpha_t / dt)``, each shaped like ``t``; alpha falls from 1 at t = 0 to 0 at t = 1."""
 
     def noise_rate(self, t: Tensor) -> Tensor:
-        """Probability of corruption, ``1 - alpha_t``."""
+        """Return the probability of corruption, ``1 - alpha_t``."""
         return 1 - self(t)[0]
 
     def elbo_weight(self, t: Tensor) -> Tensor:
-        """MDLM's weight ``-alpha'_t / (1 - alpha_t)`` of the masked cross-entropy (1/t for the linear schedule)."""
+        """Return MDLM's weight ``-alpha'_t / (1 - alpha_t)`` of the masked cross-entropy (1/t if linear)."""
         alpha, slope = self(t)
         return -slope / (1 - alpha).clamp(min=1e-3)
 
@@ -131,7 +119,7 @@ class LinearSchedule(AlphaSchedule):
     """``alpha_t = 1 - t``."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and derivative."""
+        """Return value and derivative."""
         return 1 - t, -torch.ones_like(t)
 
 
@@ -139,7 +127,7 @@ class CosineSchedule(AlphaSchedule):
     """``alpha_t = cos(pi t / 2)``: less noise at small t."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and derivative."""
+        """Return value and derivative."""
         angle = t * (math.pi / 2)
         return angle.cos(), -(math.pi / 2) * angle.sin()
 
@@ -157,5 +145,5 @@ class PolynomialSchedule(AlphaSchedule):
         self.power = power
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and derivative."""
+        """Return value and derivative."""
         return 1 - t**self.power, -self.power * t ** (self.power - 1)

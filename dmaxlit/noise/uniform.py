@@ -14,19 +14,17 @@ class UniformNoise(NoiseStrategy):
     """Uniform diffusion: a masked view, and a view with random vocabulary tokens at the same positions.
 
     ``x_t[i] ~ U(vocabulary without the mask token)`` where corrupted; cross-entropy to ``x_0`` over all response
-    positions of both views. The wrong tokens look nothing like the model's own errors, which is why DMax replaces
-    this strategy by ``on_policy``.
+    positions of both views. The random tokens look nothing like the model's own errors, which is why DMax
+    replaces this strategy by ``on_policy``.
     """
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the masked view, then the random-token view."""
         corruption = self.corrupt(clean, generator)
-        level = corruption.level
-        yield View(
-            self.masked_ids(clean, corruption), clean.response, "masked", is_masked=corruption.positions, level=level
-        )
+        masked, level = corruption.positions, corruption.level
+        yield View(clean.with_masks(masked), clean.response, "masked", is_masked=masked, level=level)
         u = generator.rand(clean.ids.shape[1])
-        # One id fewer than the vocabulary, then step over the mask token.
+        # Draw from one id fewer than the vocabulary holds, then step over the mask token.
         random = (u * (clean.special.vocab_size - 1)).long()
         random = random + (random >= clean.special.mask_id).long()
-        yield View(torch.where(corruption.positions, random, clean.ids), clean.response, "random", level=level)
+        yield View(torch.where(masked, random, clean.ids), clean.response, "random", level=level)

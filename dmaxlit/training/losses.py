@@ -1,4 +1,4 @@
-"""Cross-entropy of a view to the clean tokens, and what it tells about the view."""
+"""Cross-entropy of a view to the clean tokens, and the counts behind its diagnostics."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,6 @@ from torch import Tensor
 from dmaxlit.noise.base import Prediction, View
 from dmaxlit.tokens import CleanBatch
 
-__all__ = ["ViewLoss", "entropies", "view_loss"]
-
 
 @dataclass(frozen=True)
 class ViewLoss:
@@ -18,12 +16,12 @@ class ViewLoss:
 
     Args:
         name: The view's name.
-        total: Weighted cross-entropy, summed over the supervised positions, and the entropies ``view.entropy_weight`` weighs.
+        total: Sum over the supervised positions of the weighted cross-entropy, plus the entropy penalty.
         cross_entropy: Unweighted cross-entropy, summed.
         supervised: Number of supervised positions.
-        model_filled: Supervised positions that hold the model's own guess.
-        model_filled_wrong: Of these, those whose guess is not the clean token.
-        wrong: Supervised positions that hold a token, and a wrong one.
+        model_filled: Supervised positions that hold a token the model predicted.
+        model_filled_wrong: Of these, those that do not hold the clean token.
+        wrong: Supervised positions that hold a token other than the mask and the clean one.
         corrected: Of these, those whose top-1 prediction is the clean token.
         right: Supervised positions that hold the clean token.
         corrupted: Of these, those whose top-1 prediction is another token.
@@ -41,7 +39,7 @@ class ViewLoss:
     corrupted: Tensor
 
     def diagnostics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Logged rates, each with the number of positions it is a mean over; rates of nothing are left out."""
+        """Return the logged rates, each with the number of positions it is a mean over; empty means are left out."""
         rates = {
             f"loss_{self.name}": (self.cross_entropy, self.supervised),
             "rollout_error": (self.model_filled_wrong, self.model_filled),
@@ -53,44 +51,42 @@ class ViewLoss:
 
 
 def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss:
-    """Cross-entropy of the predictions to ``x_0`` and the counts behind the diagnostics.
+    """Compute the cross-entropy of the predictions to ``x_0`` and the counts behind the diagnostics.
 
     Args:
         view: The corrupted view.
-        prediction: The denoiser's answer to it.
+        prediction: The denoiser's prediction for it.
         clean: The clean batch.
     """
-    at = prediction.positions
-    target, shown = clean.ids[at], view.ids[at]
+    positions = prediction.positions
+    target, inputs = clean.ids[positions], view.ids[positions]
     if isinstance(view.weight, Tensor):
-        weight = view.weight[at]
+        weight = view.weight[positions]
     else:
         weight = torch.full_like(target, view.weight, dtype=torch.float32)
     nowhere = torch.zeros_like(target, dtype=torch.bool)
-    is_masked = nowhere if view.is_masked is None else view.is_masked[at]
-    noted: list[tuple[Tensor, Tensor]] = []
+    is_masked = nowhere if view.is_masked is None else view.is_masked[positions]
+    scored: list[tuple[Tensor, Tensor]] = []  # cross-entropies and hits of each chunk
 
-    def score(logits: Tensor, part: slice) -> Tensor:
+    def score(logits: Tensor, chunk: slice) -> Tensor:
         logits = logits.float()
-        loss = F.cross_entropy(logits, target[part], reduction="none")
-        hit = logits.detach().argmax(-1) == target[part]
-        noted.append((loss.detach(), hit))
-        total = (loss * weight[part]).sum()
-        return (
-            total + view.entropy_weight * entropies(logits[is_masked[part] & hit]).sum()
-            if view.entropy_weight
-            else total
-        )
+        loss = F.cross_entropy(logits, target[chunk], reduction="none")
+        hit = logits.detach().argmax(-1) == target[chunk]
+        scored.append((loss.detach(), hit))
+        total = (loss * weight[chunk]).sum()
+        if view.entropy_weight:
+            total = total + view.entropy_weight * _entropies(logits[is_masked[chunk] & hit]).sum()
+        return total
 
     total = prediction.sum(score)
-    cross_entropy, hit = (torch.cat(parts) for parts in zip(*noted, strict=True))
-    model_filled = nowhere if view.model_filled is None else view.model_filled[at]
-    wrong, right = ~is_masked & (shown != target), ~is_masked & (shown == target)
+    cross_entropy, hit = (torch.cat(tensors) for tensors in zip(*scored, strict=True))
+    model_filled = nowhere if view.model_filled is None else view.model_filled[positions]
+    wrong, right = ~is_masked & (inputs != target), ~is_masked & (inputs == target)
     return ViewLoss(
         name=view.name,
         total=total,
         cross_entropy=cross_entropy.sum(),
-        supervised=at.sum(),
+        supervised=positions.sum(),
         model_filled=model_filled.sum(),
         model_filled_wrong=(model_filled & wrong).sum(),
         wrong=wrong.sum(),
@@ -100,8 +96,10 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
     )
 
 
-def entropies(logits: Tensor) -> Tensor:
-    """Entropy of each distribution in nats, ``[n]``, with gradients.
+def _entropies(logits: Tensor) -> Tensor:
+    """Compute the entropy of each distribution in nats, ``[n]``, with gradients.
+
+    ``entropy`` of :mod:`dmaxlit.decoding.proposal` rounds differently, and would change the trained weights.
 
     Args:
         logits: ``[n, V]``; ``-inf`` where a token is impossible.

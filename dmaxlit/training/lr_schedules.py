@@ -1,4 +1,4 @@
-"""Learning-rate schedules that know how long the run is."""
+"""Learning-rate schedules that depend on the length of the run."""
 
 import math
 
@@ -7,18 +7,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dmaxlit.errors import UserError
 
-__all__ = ["WarmupCosine"]
-
 
 class WarmupCosine(LambdaLR):
     """Linear from 0 to the learning rate, then half a cosine down to 0, over all optimiser steps of the run.
 
-    The same factors as transformers' ``get_cosine_schedule_with_warmup``, which has to be told the number of steps.
+    The same factors as transformers' ``get_cosine_schedule_with_warmup``, which needs the number of steps up front.
 
     Args:
         optimizer: The optimiser.
-        warmup: Share of the steps spent warming up, in [0, 1). DMax uses 0.03.
-        total_steps: Optimiser steps in all. Default: those of the run, from its epochs, batches, devices and
+        warmup: Share of the steps used for warm-up, in [0, 1). DMax uses 0.03.
+        total_steps: Number of optimiser steps. Default: that of the run, from its epochs, batches, devices and
             accumulation.
 
     Raises:
@@ -34,7 +32,7 @@ class WarmupCosine(LambdaLR):
         super().__init__(optimizer, self.factor)
 
     def set_total_steps(self, steps: int | float) -> None:
-        """Hear how many optimiser steps the run has; of no effect if ``total_steps`` was given.
+        """Set the number of optimiser steps, unless ``total_steps`` was given.
 
         Raises:
             UserError: If the run has no end.
@@ -46,8 +44,8 @@ class WarmupCosine(LambdaLR):
         self.total_steps = max(int(steps), 1)
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at an optimiser step, counted from 0."""
-        if self.total_steps is None:  # asked once at construction, before the run is known
+        """Return the factor of the learning rate at an optimiser step, counted from 0."""
+        if self.total_steps is None:  # called once at construction, before the run is known
             return 0.0 if self.warmup else 1.0
         rising = math.ceil(self.warmup * self.total_steps)
         if step < rising:

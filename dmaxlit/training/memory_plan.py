@@ -213,7 +213,7 @@ def _pass(setup: MemoryScenario, queries: int, keys: int) -> int:
     if keys != queries:
         cache = clean = CleanCache()
         run(queries)()
-        cache = clean.shown()
+        cache = clean.view_cache()
     return saved_bytes(run(keys), model.parameters())
 
 

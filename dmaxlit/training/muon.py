@@ -1,4 +1,4 @@
-"""Optimisers: Muon for the matrices and AdamW for the rest as one class, and how a module is given any of them."""
+"""Muon for hidden matrices and AdamW for all other parameters, as one optimiser."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -12,8 +12,6 @@ from torch.optim.adamw import adamw
 
 from dmaxlit.errors import UserError
 
-__all__ = ["MuonAdamW", "optimizers", "orthogonalize"]
-
 # Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end up in about [0.7, 1.2].
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -22,15 +20,15 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Approximately replace each matrix U S V' by U V', by Newton-Schulz iteration.
 
     ``torch.optim.Muon`` does the same one matrix at a time and in bfloat16, which most CPUs only emulate: at 0.45M
-    parameters it takes as long as forward and backward together. This one works on a stack of matrices, in the type it
-    is given.
+    parameters it takes as long as forward and backward pass together. This function works on a stack of matrices, in
+    their own dtype.
 
     Args:
         matrices: ``[n, rows, columns]``.
-        steps: Iterations.
+        steps: Number of iterations.
 
     Returns:
-        Same shape.
+        The orthogonalised matrices, ``[n, rows, columns]``.
     """
     a, b, c = _COEFFICIENTS
     transpose = matrices.shape[-2] > matrices.shape[-1]
@@ -47,15 +45,15 @@ class MuonAdamW(Optimizer):
     """Muon on hidden weight matrices, AdamW on embeddings, norms and biases.
 
     Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): ``W -= lr sqrt(max(1, rows/columns)) U V'``
-    of the Nesterov momentum. Both groups belong to one optimiser, so schedulers, clipping and checkpoints see one.
+    of the Nesterov momentum. Both groups belong to one optimiser, so schedulers, clipping and checkpoints handle one.
 
     Args:
         params: (name, parameter) pairs, as ``module.named_parameters()`` gives them.
         lr: Learning rate of Muon.
         adamw_lr: Learning rate of AdamW.
-        momentum: Of Muon, in [0, 1).
+        momentum: Momentum of Muon, in [0, 1).
         weight_decay: Decoupled weight decay of both.
-        betas: Of AdamW.
+        betas: Betas of AdamW.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter; returns the closure's value, if one is given."""
+        """Update every parameter; return the closure's value, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -110,14 +108,14 @@ class MuonAdamW(Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         momentum = group["momentum"]
-        for shape, same in by_shape.items():
-            gradients = [p.grad for p in same if p.grad is not None]
-            buffers = [self.state[p]["momentum_buffer"] for p in same]
+        for shape, matrices in by_shape.items():
+            gradients = [p.grad for p in matrices if p.grad is not None]
+            buffers = [self.state[p]["momentum_buffer"] for p in matrices]
             torch._foreach_lerp_(buffers, gradients, 1 - momentum)
             nesterov = torch._foreach_lerp(gradients, buffers, momentum)
-            updates = list(orthogonalize(torch.stack(list(nesterov))).to(same[0].dtype))
-            torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(same, updates, alpha=-group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5)
+            updates = list(orthogonalize(torch.stack(list(nesterov))).to(matrices[0].dtype))
+            torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(matrices, updates, alpha=-group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -143,31 +141,3 @@ class MuonAdamW(Optimizer):
             eps=1e-8,
             maximize=False,
         )
-
-
-def optimizers(
-    parameters: Iterable[tuple[str, Tensor]],
-    optimizer: Callable[[Any], Optimizer],
-    lr_scheduler: Callable[[Optimizer], Any] | None,
-) -> Any:
-    """What ``configure_optimizers`` returns.
-
-    Args:
-        parameters: ``module.named_parameters()``.
-        optimizer: Makes the optimiser from them.
-        lr_scheduler: Makes the schedule from the optimiser, if there is to be one. It is advanced each optimiser step,
-            or each epoch if it has a ``monitor``, as Lightning's ``ReduceLROnPlateau``.
-
-    Raises:
-        UserError: If either refuses a setting.
-    """
-    try:
-        made = optimizer(parameters)
-        schedule = None if lr_scheduler is None else lr_scheduler(made)
-    except ValueError as error:
-        raise UserError(f"optimizer: {error}") from error
-    if schedule is None:
-        return made
-    monitor = getattr(schedule, "monitor", None)
-    when = {"interval": "step"} if monitor is None else {"interval": "epoch", "monitor": monitor}
-    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, **when}}

@@ -1,4 +1,4 @@
-"""Gradient checkpointing beside the clean half's cache: the same to the last bit, and far less kept."""
+"""Gradient checkpointing with the cache of the clean copy: equal to the last bit, with far less memory."""
 
 import logging
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone import Denoiser, TrainingForward
 from dmaxlit.backbone.activation_checkpointing import (
     can_checkpoint_with_cache,
     enable_activation_checkpointing,
@@ -42,7 +42,7 @@ def assert_same(one, two):
 def test_loss_and_gradients_of_every_strategy_are_the_same_to_the_bit(noise, clean):
     plain, again = (DMaxModule(make_denoiser(sharpen=3.0, recompute=flag), noise) for flag in (False, True))
     assert can_checkpoint_with_cache(again.backbone.model)
-    assert again.backbone.clean_context(clean).cache is not None
+    assert TrainingForward(again.backbone, clean).is_cached
     assert_same(step(plain, clean), step(again, clean))
 
 
@@ -67,12 +67,12 @@ def test_every_family_can(family, tmp_path, caplog):
 
 
 def test_less_is_kept(clean):
-    def kept(**how):
+    def memory(**how):
         module = DMaxModule(make_denoiser(num_hidden_layers=4, **how))
         losses = lambda: module.view_losses(clean, RowGenerator(0, list(range(len(clean.ids)))))  # noqa: E731
         return saved_bytes(lambda: torch.stack([loss.total for loss in losses()]).sum(), module.parameters())
 
-    assert kept(recompute=True) < 0.5 * kept()
+    assert memory(recompute=True) < 0.5 * memory()
 
 
 def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
@@ -90,11 +90,11 @@ def test_a_model_that_withholds_the_cache_itself_takes_the_doubled_path(clean):
     for one, two in zip(step(plain, clean), step(again, clean), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
     assert not can_checkpoint_with_cache(again.backbone.model), "it is remembered"
-    assert again.backbone.clean_context(clean).cache is None
+    assert not TrainingForward(again.backbone, clean).is_cached
 
 
 def test_layers_without_the_mark_are_left_to_transformers(monkeypatch):
-    monkeypatch.setattr("dmaxlit.backbone.activation_checkpointing._MARK", "_mark_of_another_version")
+    monkeypatch.setattr("dmaxlit.backbone.activation_checkpointing._FLAG", "_mark_of_another_version")
     denoiser = make_denoiser()
     enable_activation_checkpointing(denoiser.model)
     assert denoiser.model.is_gradient_checkpointing

@@ -3,6 +3,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.backbone import block_diffusion_mask, to_model_mask
+from dmaxlit.backbone.attention import may_attend
 from tests.conftest import make_denoiser
 
 
@@ -24,6 +25,12 @@ def test_every_pair_follows_the_rule():
     for q in range(10):
         for k in range(10):
             assert bool(allowed[q, k]) == slow_rule(blocks[q], blocks[k], noisy[q], noisy[k])
+
+
+def test_the_rule_holds_elementwise():
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3), torch.arange(2), torch.arange(2))
+    allowed = may_attend(pairs[:, 0], pairs[:, 1], pairs[:, 2].bool(), pairs[:, 3].bool())
+    assert allowed.tolist() == [bool(slow_rule(*pair)) for pair in pairs.tolist()]
 
 
 def test_block_length_one_without_noise_is_causal():

@@ -11,17 +11,17 @@ def test_the_clean_half_is_stored_once_and_shown_to_every_view():
         keys, values = cache.update(clean + again, clean + 1 + again, 0)
         assert torch.equal(keys, clean + again)
         assert torch.equal(values, clean + 1 + again)
-    shown = cache.shown()
+    views = cache.view_cache()
     for _ in range(2):
         view = torch.randn(2, 1, 3, 4)
-        keys, values = shown.update(view, view + 1, 0)
+        keys, values = views.update(view, view + 1, 0)
         assert torch.equal(keys, torch.cat([clean, view], 2))
         assert torch.equal(values, torch.cat([clean, view], 2) + 1)
 
 
 def test_row_cache_writes_each_row_at_its_own_slots():
-    cache = RowCache(rows=3, length=6, num_layers=1)
-    cache.select(slice(1, 3), torch.tensor([[0, 1], [3, 4]]), width=5)
+    cache = RowCache(num_rows=3, length=6, num_layers=1)
+    cache.prepare(slice(1, 3), torch.tensor([[0, 1], [3, 4]]), num_keys=5)
     new = torch.randn(2, 1, 2, 4)
     keys, values = cache.update(new, -new, 0)
     assert keys.shape == (2, 1, 5, 4)
@@ -29,26 +29,26 @@ def test_row_cache_writes_each_row_at_its_own_slots():
     assert torch.equal(keys[1, :, 3:5], new[1])
     assert torch.equal(values, -keys)
     assert (keys[1, :, :3] == 0).all()
-    cache.select(slice(0, 3), torch.tensor([[0], [2], [0]]), width=5)
+    cache.prepare(slice(0, 3), torch.tensor([[0], [2], [0]]), num_keys=5)
     keys, _ = cache.update(torch.zeros(3, 1, 1, 4), torch.zeros(3, 1, 1, 4), 0)
     assert torch.equal(keys[1, :, :2], new[0])
     assert torch.equal(keys[2, :, 3:5], new[1])
     assert (keys[0] == 0).all()
 
 
-def test_rows_of_the_cache_change_places_and_leave():
-    cache = RowCache(rows=4, length=3, num_layers=2)
-    cache.arrange([1, 0, 2, 3])  # nothing is stored yet
+def test_rows_of_the_cache_change_their_index_and_leave():
+    cache = RowCache(num_rows=4, length=3, num_layers=2)
+    cache.reorder([1, 0, 2, 3])  # nothing is stored yet
     first = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 4)
-    cache.select(slice(0, 4), torch.tensor([[0, 1]]).expand(4, -1), width=2)
+    cache.prepare(slice(0, 4), torch.tensor([[0, 1]]).expand(4, -1), num_keys=2)
     for layer in range(2):
         cache.update(first + 10 * layer, -first - 10 * layer, layer)
-    cache.select(slice(0, 1), torch.tensor([[0]]), width=1)  # a shorter row comes last
+    cache.prepare(slice(0, 1), torch.tensor([[0]]), num_keys=1)  # a shorter row comes last
     for layer in range(2):
         cache.update(first[:1, :, :1] + 10 * layer, -first[:1, :, :1] - 10 * layer, layer)
-    cache.arrange([3, 0, 2])
+    cache.reorder([3, 0, 2])
     for layer in range(2):
-        cache.select(slice(0, 3), torch.full((3, 1), 2), width=2)
+        cache.prepare(slice(0, 3), torch.full((3, 1), 2), num_keys=2)
         keys, values = cache.update(first[:3, :, :1], first[:3, :, :1], layer)
         assert keys[:, 0, :, 0].tolist() == [[row + 10 * layer] * 2 for row in (3.0, 0.0, 2.0)]
         assert torch.equal(values, -keys)

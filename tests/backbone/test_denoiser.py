@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from dmaxlit import UserError
-from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone import Denoiser, TrainingForward
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
 from dmaxlit.tokens import Role, SoftTokens
 from tests.conftest import TINY, make_batch, make_denoiser
@@ -20,8 +20,8 @@ def view_of(clean, level=0.6):
 def test_the_cached_clean_half_equals_the_doubled_sequence(attention, clean):
     denoiser = make_denoiser(attn_implementation=attention)
     view = view_of(clean)
-    cached = denoiser.denoise(view, denoiser.clean_context(clean))
-    doubled = denoiser.denoise(view, denoiser.clean_context(clean, doubled=True))
+    cached = TrainingForward(denoiser, clean)(view)
+    doubled = TrainingForward(denoiser, clean, doubled=True)(view)
     torch.testing.assert_close(cached[clean.response], doubled[clean.response], atol=2e-6, rtol=1e-5)
 
 
@@ -29,28 +29,28 @@ def test_mixtures_are_fed_in_both_forms_and_a_mixture_of_one_token_is_that_token
     view = view_of(clean)
     other = torch.stack([view, torch.full_like(view, clean.special.mask_id)], -1)
     half, one = torch.full(other.shape, 0.5), torch.tensor([1.0, 0.0]).expand(other.shape)
-    context, doubled = denoiser.clean_context(clean), denoiser.clean_context(clean, doubled=True)
+    forward, doubled = TrainingForward(denoiser, clean), TrainingForward(denoiser, clean, doubled=True)
     at = clean.response
-    mixed = denoiser.denoise(view, context, SoftTokens(other, half, at))
-    same = denoiser.denoise(view, context, SoftTokens(other, one, at))
-    plain = denoiser.denoise(view, context)
+    mixed = forward(view, SoftTokens(other, half, at))
+    same = forward(view, SoftTokens(other, one, at))
+    plain = forward(view)
     torch.testing.assert_close(same, plain, atol=2e-6, rtol=1e-5)
     assert (mixed - plain)[at].abs().max() > 1e-2
-    again = denoiser.denoise(view, doubled, SoftTokens(other, half, at))
+    again = doubled(view, SoftTokens(other, half, at))
     torch.testing.assert_close(again[at], mixed[at], atol=2e-6, rtol=1e-5)
 
 
 def test_a_view_does_not_disturb_the_clean_half(denoiser, clean):
-    context = denoiser.clean_context(clean)
-    first = denoiser.denoise(view_of(clean), context)
-    denoiser.denoise(view_of(clean, 1.0), context)
-    assert torch.equal(first, denoiser.denoise(view_of(clean), context))
+    forward = TrainingForward(denoiser, clean)
+    first = forward(view_of(clean))
+    forward(view_of(clean, 1.0))
+    assert torch.equal(first, forward(view_of(clean)))
 
 
 def test_sdpa_equals_eager(clean):
     view = view_of(clean)
     one, two = (make_denoiser(attn_implementation=name) for name in ("sdpa", "eager"))
-    a, b = (d.denoise(view, d.clean_context(clean)) for d in (one, two))
+    a, b = (TrainingForward(d, clean)(view) for d in (one, two))
     torch.testing.assert_close(a[clean.response], b[clean.response], atol=2e-6, rtol=1e-5)
 
 
@@ -64,9 +64,9 @@ def test_padding_changes_nothing(denoiser, clean):
     view = view_of(clean)
     wide_view = ids.clone()
     wide_view[:, : view.shape[1]] = view
-    narrow = denoiser.denoise(view, denoiser.clean_context(clean))[clean.response]
+    narrow = TrainingForward(denoiser, clean)(view)[clean.response]
     torch.testing.assert_close(
-        denoiser.denoise(wide_view, denoiser.clean_context(padded))[padded.response], narrow, atol=2e-6, rtol=1e-5
+        TrainingForward(denoiser, padded)(wide_view)[padded.response], narrow, atol=2e-6, rtol=1e-5
     )
 
 
@@ -74,8 +74,8 @@ def test_later_blocks_never_reach_earlier_ones(denoiser, clean):
     changed = type(clean)(clean.ids.clone(), clean.roles, 8, clean.special)
     changed.ids[:, 16:] = (changed.ids[:, 16:] + 1) % 30
     view = view_of(clean)
-    a = denoiser.denoise(view, denoiser.clean_context(clean))
-    b = denoiser.denoise(view, denoiser.clean_context(changed))
+    a = TrainingForward(denoiser, clean)(view)
+    b = TrainingForward(denoiser, changed)(view)
     assert torch.equal(a[:, :16], b[:, :16])
     assert torch.equal(a[:, 16:24], b[:, 16:24])  # the noisy half sees only its own noisy block and earlier clean ones
 
@@ -84,8 +84,8 @@ def test_the_clean_tokens_of_a_block_are_hidden_from_its_own_noisy_half(denoiser
     changed = type(clean)(clean.ids.clone(), clean.roles, 8, clean.special)
     changed.ids[:, 8:16] = (changed.ids[:, 8:16] + 1) % 30
     view = view_of(clean, 1.0)
-    a = denoiser.denoise(view, denoiser.clean_context(clean))
-    b = denoiser.denoise(view, denoiser.clean_context(changed))
+    a = TrainingForward(denoiser, clean)(view)
+    b = TrainingForward(denoiser, changed)(view)
     assert torch.equal(a[:, :16], b[:, :16])
     assert not torch.equal(a[:, 16:], b[:, 16:])
 
@@ -109,12 +109,12 @@ def test_gradients_of_the_two_forms_agree(clean):
 
 def test_layers_that_cannot_be_computed_again_with_a_cache_take_the_doubled_path_and_agree(denoiser, clean):
     view = view_of(clean)
-    expected = denoiser.denoise(view, denoiser.clean_context(clean))[clean.response]
+    expected = TrainingForward(denoiser, clean)(view)[clean.response]
     denoiser.train()
     denoiser.model.gradient_checkpointing_enable()  # not ours: nobody has said that the cache bears it
-    context = denoiser.clean_context(clean)
-    assert context.cache is None
-    torch.testing.assert_close(denoiser.denoise(view, context)[clean.response], expected, atol=2e-6, rtol=1e-5)
+    forward = TrainingForward(denoiser, clean)
+    assert not forward.is_cached
+    torch.testing.assert_close(forward(view)[clean.response], expected, atol=2e-6, rtol=1e-5)
 
 
 def test_the_mask_token_is_never_predicted(denoiser):

@@ -134,7 +134,7 @@ def test_cached_decoding_is_uncached_decoding(family, name):
     _, denoiser = family
     prompts = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3, 5, 8, 9], list(range(17))]
     answers = [
-        [row.token_ids for row in BlockDecoder(denoiser, make_decoder(name), 3, use_cache=cache).generate(prompts, 20)]
+        [row.token_ids for row in BlockDecoder(denoiser, make_decoder(name), 3, use_cache=cache).decode(prompts, 20)]
         for cache in (True, False)
     ]
     assert answers[0] == answers[1]

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoModelForCausalLM
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.data import SelfDistilledDataModule
 from tests.conftest import make_batch, make_denoiser
@@ -36,7 +37,7 @@ def logits_of(module):
     view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     with torch.no_grad():
         backbone = module.eval().backbone
-        return backbone.logits(backbone.denoise(view, backbone.clean_context(clean)))
+        return backbone.logits(TrainingForward(backbone, clean)(view))
 
 
 def test_before_training_nothing_has_changed():

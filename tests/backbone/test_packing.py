@@ -1,4 +1,4 @@
-"""Blocks laid out in few rows: nothing that is needed is lost, and nothing changes."""
+"""Packing blocks into few rows loses nothing that is needed and changes no result."""
 
 from itertools import chain
 
@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.backbone.attention import sparse_mask, to_model_mask
-from dmaxlit.backbone.packing import Layout, _bins
+from dmaxlit.backbone.packing import Layout, _first_fit
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role
@@ -86,13 +87,13 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
 @pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_is_told_the_same(which):
     layout = Layout.of(ragged())
-    sight = getattr(layout, which)
-    dense, rule = sight.dense(), sight.sparse().mask_mod
+    attention = getattr(layout, which)
+    dense, rule = attention.dense(), attention.sparse().mask_mod
     rows, queries, keys = (torch.arange(size) for size in dense.shape)
-    told = rule(rows[:, None, None], torch.tensor(0), queries[None, :, None], keys[None, None])
-    assert torch.equal(told, dense)
-    assert sight.sparse() is sight.sparse()
-    assert sight.dense() is sight.dense()
+    elementwise = rule(rows[:, None, None], torch.tensor(0), queries[None, :, None], keys[None, None])
+    assert torch.equal(elementwise, dense)
+    assert attention.sparse() is attention.sparse()
+    assert attention.dense() is attention.dense()
 
 
 def alone(clean, row):
@@ -138,9 +139,9 @@ def test_the_model_is_fed_fewer_tokens(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bins_hold_everything_once_and_overflow_never(seed):
+def test_first_fit_hold_everything_once_and_overflow_never(seed):
     sizes = torch.randint(0, 9, (20,), generator=torch.Generator().manual_seed(seed)).tolist()
-    bins = _bins(sizes)
+    bins = _first_fit(sizes)
     assert sorted(chain(*bins)) == list(range(20))
     assert max(sum(sizes[item] for item in items) for items in bins) == max(sizes)
     assert len(bins) <= 2 * -(-sum(sizes) // max(sizes))
@@ -149,16 +150,16 @@ def test_bins_hold_everything_once_and_overflow_never(seed):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("which", ["clean_mask", "view_mask", "doubled_mask"])
 def test_flex_attention_sees_what_sdpa_sees(which):
-    sight = getattr(Layout.of(ragged()), which)
-    rows, queries, keys = sight.dense().shape
+    attention = getattr(Layout.of(ragged()), which)
+    rows, queries, keys = attention.dense().shape
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(rows, 2, size, 16, generator=generator) for size in (queries, keys, keys))
-    expected = F.scaled_dot_product_attention(q, k, v, to_model_mask(sight, "sdpa", q.dtype))
-    for mask in (to_model_mask(sight, "flex_attention", q.dtype), sparse_mask(sight.dense())):
+    expected = F.scaled_dot_product_attention(q, k, v, to_model_mask(attention, "sdpa", q.dtype))
+    for mask in (to_model_mask(attention, "flex_attention", q.dtype), sparse_mask(attention.dense())):
         torch.testing.assert_close(flex_attention(q, k, v, block_mask=mask), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_flex_attention_on_a_cpu_is_refused():
     denoiser = make_denoiser(attn_implementation="flex_attention")
     with pytest.raises(UserError, match="attn_implementation: expected sdpa or eager on a CPU, got 'flex_attention'"):
-        denoiser.clean_context(ragged())
+        TrainingForward(denoiser, ragged())

@@ -1,14 +1,16 @@
 import json
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
-from dmaxlit import UserError
+from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.bench import AdaptationBench
-from dmaxlit.bench.autoregressive import AutoregressiveModule
+from dmaxlit.bench.autoregressive import NextTokenTraining, forget_mask, next_token_losses
 from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch, make_denoiser
+from tests.test_module import QUIET, loader, sgd
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -19,12 +21,12 @@ def bench(output, **settings):
 
 
 def test_the_autoregressive_loss_is_the_model_s_own():
-    module = AutoregressiveModule(make_denoiser(sharpen=3.0))
+    module = DMaxModule(make_denoiser(sharpen=3.0))
     clean = make_batch(special=module.special)
     clean.roles[:] = 2  # no padding, all response
     ids = clean.ids.clamp(max=34)
     clean = type(clean)(ids, clean.roles, clean.block_length, clean.special)
-    (loss,) = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
+    (loss,) = next_token_losses(module, clean, RowGenerator(0, [0, 1, 2]))
     logits = module.backbone.model(ids).logits[:, :-1].clone()
     logits[..., module.special.mask_id] = -torch.inf
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
@@ -50,3 +52,38 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"autoregressive_steps": 1, "steps": 7, "num_examples": 1}))
     with pytest.raises(UserError, match="steps: expected 7"):
         bench(tmp_path).run()
+
+
+def test_next_token_training_replaces_the_losses_while_it_trains():
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = L.Trainer(**QUIET, max_steps=2, callbacks=[NextTokenTraining()])
+    trainer.fit(module, loader())
+    losses = {name for name in trainer.callback_metrics if name.startswith("train/loss_")}
+    assert losses == {"train/loss_next"}
+    assert module.view_losses.__func__ is DMaxModule.view_losses
+
+
+def test_a_forgotten_mask_has_the_direction_of_the_mean_embedding():
+    module = DMaxModule(make_denoiser())
+    table, mask = module.backbone.embedding, module.special.mask_id
+    with torch.no_grad():
+        table[mask] = 0.0
+    forget_mask(module)
+    others = torch.cat([table[:mask], table[mask + 1 :]])
+    cosine = torch.nn.functional.cosine_similarity(table[mask], others.mean(0), dim=0)
+    assert cosine.item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_models_are_trained_by_the_command_and_decoded(tmp_path):
+    adaptation = bench(tmp_path, num_examples=2)
+    table = adaptation.run()
+    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        "warm-up / one token per forward",
+        "warm-up / threshold 0.95",
+        "warm-up / threshold 0.5",
+    ]
+    for name in ("autoregressive-0", "warm-up-0"):
+        assert load(tmp_path / name / "model").task().options()["difficulty"] == "easy"
+    assert adaptation.run() == table

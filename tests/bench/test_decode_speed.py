@@ -15,7 +15,7 @@ from tests.engine.models import lively_denoiser, make_prompts
 def test_the_loops_and_the_engine_write_the_same_tokens(count):
     denoiser = lively_denoiser()
     prompts = [p for p in make_prompts((3, 8, 25, 17, 7)) if denoiser.special.mask_id not in p]
-    engine = BlockDecoder(denoiser, ThresholdDecoder(0.0, max_tokens=count)).generate(prompts, 20)
+    engine = BlockDecoder(denoiser, ThresholdDecoder(0.0, max_tokens=count)).decode(prompts, 20)
     for prompt, row in zip(prompts, engine, strict=True):
         cached = cached_loop(denoiser, prompt, 20, count)
         assert cached == naive_loop(denoiser, prompt, 20, count)
@@ -44,7 +44,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
         seen.append(job)
         return function(*job)
 
-    monkeypatch.setattr("dmaxlit.bench.speed.alone", here)
+    monkeypatch.setattr("dmaxlit.bench.speed.in_new_process", here)
     bench = DecodeSpeedBench(tmp_path, (1, 2), (8, 16), hidden_size=32, layers=1, vocab_size=50, block_length=8)
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"

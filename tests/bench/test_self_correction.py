@@ -4,7 +4,7 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.bench import SelfCorrectionBench
-from dmaxlit.bench.rows import STUDIES
+from dmaxlit.bench.studies import STUDIES
 from dmaxlit.files import write_json
 
 
@@ -30,8 +30,8 @@ def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
     (folder / "runs").mkdir(parents=True)
     figures = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second")
     for method in ("base", *study.methods):
-        told = {"finished": 1.0, "num_examples": 1000, **dict.fromkeys(figures, 0.5)}
-        rows = [{"row": row.key, **told} for row in study.rows if row.method == method]
+        result = {"finished": 1.0, "num_examples": 1000, **dict.fromkeys(figures, 0.5)}
+        rows = [{"row": row.key, **result} for row in study.rows if row.method == method]
         write_json(folder / "runs" / f"{method}-0.json", rows)
     bench.job("on_policy", 0)  # finished already: returns at once
     table = bench.run()

@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from dmaxlit.bench.rows import STUDIES
+from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import Spread, format_summary, summarize
 from dmaxlit.decoding import make_decoder
 from dmaxlit.metrics import wilson_interval

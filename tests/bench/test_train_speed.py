@@ -8,7 +8,7 @@ from dmaxlit.bench import TrainSpeedBench
 from dmaxlit.bench.published import published_update
 from dmaxlit.noise import OnPolicyNoise
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training import chunked_logits
 from tests.conftest import make_batch, make_denoiser
 
 
@@ -28,7 +28,7 @@ def test_the_published_procedure_and_our_step_have_the_same_loss_and_gradients()
 
 
 def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
-    monkeypatch.setattr("dmaxlit.bench.speed.alone", lambda function, *job: function(*job))
+    monkeypatch.setattr("dmaxlit.bench.speed.in_new_process", lambda function, *job: function(*job))
     bench = TrainSpeedBench(tmp_path, (50,), (16, 32), hidden_size=32, layers=1, block_length=8, updates=1)
     monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1e12)
     table = bench.run()
@@ -61,8 +61,8 @@ def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monke
         return cost.matmul_share / cost.tokens_per_second
 
     whole = work()
-    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 50)
-    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 50)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
     assert work() >= whole  # logits are made once more for the rollout
 
 

@@ -1,4 +1,4 @@
-"""A real tiny model whose answers are made up, so that every figure is known beforehand."""
+"""A real tiny model with fake answers, so that every figure is known in advance."""
 
 import lightning as L
 import pytest
@@ -12,7 +12,7 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import task
 from tests.conftest import make_denoiser
 
-# What Lightning itself says on every run.
+# Lightning's own warnings in every run.
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training"
 )
@@ -21,7 +21,7 @@ NUM_VAL, NUM_TEST = 11, 13
 
 
 def record(prompt, decoder, options):
-    """(tokens, forwards, finished, capped, right) of a made-up answer."""
+    """(tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
     threshold = options.get("tau_dec", options.get("threshold", 0.5))
     draw = stable_seed(prompt, decoder)
     tokens = 20 + draw % 7
@@ -35,7 +35,7 @@ def generation(prompt, decoder, options, response):
 
 
 class FakeModule(DMaxModule):
-    """Answers as ``record`` says; notes every call of ``generate``."""
+    """Answers as ``record`` determines; records every call of ``generate``."""
 
     def __init__(self, **options):
         super().__init__(make_denoiser(max_position_embeddings=64), **options)
@@ -84,17 +84,15 @@ def expected(module, split, decoder, options):
     """What should be logged, by plain sums over the records."""
     right = tokens = forwards = finished = hit_step_limit = blocks = count = 0
     for example in examples(split):
-        n, f, done, cap, ok = record(example.prompt, decoder, options)
+        figures = record(example.prompt, decoder, options)
         start = prompt_length(module, example.prompt)
         count += 1
-        tokens, forwards, finished, hit_step_limit, right = (
-            tokens + n,
-            forwards + f,
-            finished + done,
-            hit_step_limit + cap,
-            right + ok,
-        )
-        blocks += len({position // 8 for position in range(start, start + n)})
+        tokens += figures[0]
+        forwards += figures[1]
+        finished += figures[2]
+        hit_step_limit += figures[3]
+        right += figures[4]
+        blocks += len({position // 8 for position in range(start, start + figures[0])})
     return {
         "accuracy": right / count,
         "tpf": tokens / forwards,

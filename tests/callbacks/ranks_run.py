@@ -1,4 +1,4 @@
-"""Fits the made-up model on some number of CPU processes and writes what rank zero counted: run by the tests."""
+"""Fits the fake model on some number of CPU processes and writes the counts of rank zero; run by the tests."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ NAMES = ("accuracy", "tpf", "finished", "hit_step_limit")
 
 
 def run(devices, folder):
-    """Fit; what rank zero counted and logged, None on other ranks."""
+    """Fit; return the counts and metrics of rank zero, None on other ranks."""
     validation = SPDValidation(curve=[0.0, 0.5], curve_examples=7)
     report = ComparisonReport(str(folder / "out"), num_examples=9)
     module = FakeModule()

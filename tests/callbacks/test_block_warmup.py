@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.callbacks import BlockWarmup
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import MaskedNoise
@@ -14,7 +15,7 @@ STAGES = {0: 1, 2: 4, 3: 8}
 
 
 class Spy(MaskedNoise):
-    """Notes the block length of every batch, and how wide it is."""
+    """Records block length and width of every batch."""
 
     def __init__(self):
         super().__init__(level=0.5)
@@ -59,13 +60,13 @@ def test_blocks_of_one_see_all_the_text_before_and_nothing_after():
     module.training_block_length = 1
     clean = module.clean_batch(batch)
     view = torch.where(clean.response, clean.special.mask_id, clean.ids)
-    hidden = module.backbone.denoise(view, module.backbone.clean_context(clean))
+    hidden = TrainingForward(module.backbone, clean)(view)
     row, place = 0, int(clean.response[0].nonzero()[3])
     for changed, moves in ((place - 1, True), (place + 1, False), (place, False)):
         batch_two = {**batch, "ids": batch["ids"].clone()}
         batch_two["ids"][row, changed] = (batch["ids"][row, changed] + 1) % 30
         two = module.clean_batch(batch_two)
-        after = module.backbone.denoise(view, module.backbone.clean_context(two))
+        after = TrainingForward(module.backbone, two)(view)
         assert ((hidden - after)[row, place].abs().max() > 1e-6) == moves
 
 

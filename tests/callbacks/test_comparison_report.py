@@ -51,17 +51,17 @@ def compared(tmp_path_factory):
 
 def test_results_hold_both_models_on_the_test_prompts(compared):
     module, _, folder, _ = compared
-    told = json.loads((folder / "out" / "results.json").read_text())
-    assert [(row["model"], row["label"]) for row in told["rows"]] == [
+    report = json.loads((folder / "out" / "results.json").read_text())
+    assert [(row["model"], row["label"]) for row in report["rows"]] == [
         ("base", "spd 0"),
         ("base", "threshold threshold=1.0"),
         ("trained", "spd 0"),
         ("trained", "threshold threshold=1.0"),
     ]
-    assert (told["noise"], told["steps"], told["block_length"]) == ("on_policy", 4, 8)
-    assert told["task"]["name"] == "chain"
+    assert (report["noise"], report["steps"], report["block_length"]) == ("on_policy", 4, 8)
+    assert report["task"]["name"] == "chain"
     options = [{"tau_dec": 0.0}, {"threshold": 1.0}, {"tau_dec": 1.0}, {"threshold": 1.0}]
-    for row, ran in zip(told["rows"], options, strict=True):
+    for row, ran in zip(report["rows"], options, strict=True):
         wanted = expected(module, "test", row["decoder"], ran)
         assert row["num_examples"] == NUM_TEST
         assert row["accuracy"] == pytest.approx(wanted["accuracy"])
@@ -107,6 +107,16 @@ def test_a_resumed_run_compares_with_where_the_first_started(tmp_path):
     assert len(module.calls) == len(SPECS)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
+
+
+def test_the_state_of_a_checkpoint_of_release_0_1_is_read(compared):
+    _, callback, _, _ = compared
+    state = callback.state_dict()
+    for result in state["base"].values():
+        result["capped_blocks"] = result.pop("blocks_at_step_limit")
+    resumed = ComparisonReport(decoders=SPECS)
+    resumed.load_state_dict(state)
+    assert resumed.base == callback.base
 
 
 def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):
@@ -164,7 +174,7 @@ def test_what_would_fail_at_the_end_is_refused_before_training(tmp_path):
     assert "output: expected a folder to write to" in start(tmp_path / "file" / "out", make_data())
     (tmp_path / "taken" / "model").mkdir(parents=True)
     (tmp_path / "taken" / "model" / "thesis.txt").write_text("")
-    assert "something else than an exported model" in start(tmp_path / "taken", make_data())
+    assert "is not an exported model" in start(tmp_path / "taken", make_data())
     assert "expected test prompts" in start(tmp_path / "out", make_data(num_test=0))
 
 

@@ -26,14 +26,14 @@ def test_no_bar_on_other_ranks_or_when_told_so(trainer, capsys):
 
 
 def test_one_of_the_trainers_bars_while_they_are_on_the_screen(capsys):
-    own = RichProgressBar()
-    with Progress() as own.progress:
-        with progress_bar(fake_trainer(own), 4, "doing things") as advance:
+    trainer_bar = RichProgressBar()
+    with Progress() as trainer_bar.progress:
+        with progress_bar(fake_trainer(trainer_bar), 4, "doing things") as advance:
             advance(3)
-            (task,) = own.progress.tasks
+            (task,) = trainer_bar.progress.tasks
             assert (task.description, task.total, task.completed, task.visible) == ("doing things", 4, 3, True)
         assert not task.visible
-    with progress_bar(fake_trainer(own), 4, "after it") as advance:
+    with progress_bar(fake_trainer(trainer_bar), 4, "after it") as advance:
         advance(1)
     assert "after it" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
 class BreakingNoise(OnPolicyNoise):
-    """OPUT whose second view has a weight that is not finite wherever a row's prompt begins with some token."""
+    """OPUT whose second view has a weight that is not finite in rows whose prompt begins with a certain token."""
 
     def __init__(self, token, weight=float("nan")):
         super().__init__(level=0.5)
@@ -66,8 +66,8 @@ def test_it_stops_before_the_update_and_names_rows_step_and_view(data, tmp_path,
 
     with pytest.raises(UserError) as refusal:
         fit(module, data, callbacks=[FiniteGuard(), Watch()], accumulate_grad_batches=accumulate)
-    at = next(number for number, (rows, _) in enumerate(seen) if 5 in rows)
-    step = at // accumulate
+    index = next(index for index, (rows, _) in enumerate(seen) if 5 in rows)
+    step = index // accumulate
     # Row 5 is the sixth that can be used: line 8 of the file, behind the bad one and the empty one.
     assert str(refusal.value) == (
         f"training: expected finite losses and gradients, got at step {step + 1} a loss of {weight} in view predicted "

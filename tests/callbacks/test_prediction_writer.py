@@ -22,9 +22,9 @@ def rows(path):
 
 def test_every_test_prompt_has_a_row_with_its_answer_counts_and_verdict_in_order(tmp_path, capsys):
     predict(tmp_path, PredictionWriter(str(tmp_path / "new" / "out.jsonl"), SPEC))
-    found = rows(tmp_path / "new" / "out.jsonl")
-    assert [row["index"] for row in found] == list(range(NUM_TEST))
-    for row, example in zip(found, examples("test"), strict=True):
+    answers = rows(tmp_path / "new" / "out.jsonl")
+    assert [row["index"] for row in answers] == list(range(NUM_TEST))
+    for row, example in zip(answers, examples("test"), strict=True):
         tokens, forwards, finished, hit_step_limit, right = record(example.prompt, SPEC.name, SPEC.options)
         assert row["prompt"] == example.prompt
         assert (row["num_tokens"], row["num_forwards"], row["finished"]) == (tokens, forwards, finished)
@@ -51,7 +51,7 @@ class Interrupted(BaseException):
 def test_an_interrupted_run_goes_on_and_answers_nothing_twice(tmp_path, capsys):
     def without_times(text):
         cells = [line.split("|") for line in text.splitlines() if line.startswith("|")]
-        speed = next(place for place, cell in enumerate(cells[0]) if "tokens/s" in cell)
+        speed = next(index for index, cell in enumerate(cells[0]) if "tokens/s" in cell)
         return [row[:speed] + row[speed + 1 :] for row in cells]
 
     predict(tmp_path, PredictionWriter(str(tmp_path / "whole.jsonl"), SPEC))

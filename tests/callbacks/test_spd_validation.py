@@ -131,7 +131,7 @@ def test_training_goes_on_in_train_mode_and_as_if_nothing_had_been_decoded(tmp_p
         module = FakeModule()
         module.train()
         make_trainer(tmp_path, callbacks).fit(module, datamodule=make_data())
-        assert all(part.training for part in module.modules())
+        assert all(submodule.training for submodule in module.modules())
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
     assert torch.equal(weights([SPDValidation(curve=[0.5])]), weights([]))
@@ -162,11 +162,11 @@ def test_the_curve_takes_no_more_prompts_than_told(tmp_path):
 
 
 def test_the_budget_is_the_tasks_unless_given(tmp_path):
-    for given, used in ((None, make_data().task.max_new_tokens), (7, 7)):
+    for max_new_tokens, budget in ((None, make_data().task.max_new_tokens), (7, 7)):
         module = FakeModule()
-        callback = SPDValidation(curve=None, max_new_tokens=given, batch_size=3)
+        callback = SPDValidation(curve=None, max_new_tokens=max_new_tokens, batch_size=3)
         make_trainer(tmp_path, [callback]).validate(module, make_data(), verbose=False)
-        assert {call[3:] for call in module.calls} == {(used, 3)}
+        assert {call[3:] for call in module.calls} == {(budget, 3)}
 
 
 def test_a_decoder_without_a_threshold_is_one_point(tmp_path):
@@ -209,5 +209,5 @@ def test_two_ranks_together_log_what_one_does(tmp_path):
     one, two = ranks_run.run(1, tmp_path / "one"), json.loads(output.read_text())
     assert (one["ranks"], two["ranks"]) == (1, 2)
     assert (one["decoded"], two["decoded"]) == (NUM_VAL, (NUM_VAL + 1) // 2)
-    for part in ("metrics", "curve", "base", "trained"):
-        assert two[part] == pytest.approx(one[part]), part
+    for key in ("metrics", "curve", "base", "trained"):
+        assert two[key] == pytest.approx(one[key]), key

@@ -12,7 +12,7 @@ pytestmark = LIGHTNING_WARNINGS
 
 
 class Clock:
-    """A clock that only moves when told to."""
+    """A clock that moves only when it is set."""
 
     def __init__(self):
         self.now = 100.0
@@ -51,9 +51,9 @@ def test_tokens_without_padding_over_seconds_without_validation(tmp_path, monkey
         logger=TensorBoardLogger(tmp_path, None, ""),
     ).fit(module, datamodule=data)
     tokens = [int((batch["roles"] != Role.PAD).sum()) for batch in data.train_dataloader()]
-    found = events(tmp_path).Scalars("throughput/tokens_per_second")
-    assert [point.value for point in found] == pytest.approx([sum(tokens[:4]) / 8, sum(tokens[4:]) / 8])
-    assert [point.step for point in found] == [1, 3]
+    points = events(tmp_path).Scalars("throughput/tokens_per_second")
+    assert [point.value for point in points] == pytest.approx([sum(tokens[:4]) / 8, sum(tokens[4:]) / 8])
+    assert [point.step for point in points] == [1, 3]
 
 
 def test_nothing_is_logged_between_the_logging_steps(tmp_path):

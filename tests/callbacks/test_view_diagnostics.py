@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.callbacks import ViewDiagnostics
 from dmaxlit.noise import MaskedNoise, OnPolicyNoise
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, events
@@ -17,7 +18,7 @@ pytestmark = LIGHTNING_WARNINGS
 
 
 class Recorder(DMaxModule):
-    """Keeps every view of every step with its answer."""
+    """Records every view of every step with its prediction."""
 
     def __init__(self, noise, recompute=False):
         super().__init__(make_denoiser(sharpen=3.0, recompute=recompute), noise, optimizer=sgd)
@@ -45,8 +46,8 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
             continue
         for n, (row, column) in enumerate(view.supervised.nonzero().tolist()):
             target = int(clean.ids[row, column])
-            number = min(int(float(view.level[row, column]) * 3), 2)
-            name = f"loss_{view.name}/level_{number / 3:.2f}-{(number + 1) / 3:.2f}"
+            index = min(int(float(view.level[row, column]) * 3), 2)
+            name = f"loss_{view.name}/level_{index / 3:.2f}-{(index + 1) / 3:.2f}"
             expected.setdefault((name, step), []).append(slow_cross_entropy(logits[n], target))
             if view.name == "predicted":
                 values = [float(x) for x in logits[n]]
@@ -58,8 +59,8 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
     assert {step for _, step in expected} == {1, 3}
     assert len({name for name, _ in expected}) == 8
     for (name, step), values in expected.items():
-        found = {point.step: point.value for point in log.Scalars(f"train/{name}")}
-        assert found[step] == pytest.approx(sum(values) / len(values), rel=1e-4, abs=1e-6), name
+        logged = {point.step: point.value for point in log.Scalars(f"train/{name}")}
+        assert logged[step] == pytest.approx(sum(values) / len(values), rel=1e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -70,8 +71,7 @@ def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path, recompute):
     (_, masked, _, clean), (_, predicted, _, _) = module.seen
     for view in (masked, predicted):
         fresh.zero_grad()
-        context = fresh.backbone.clean_context(clean, doubled=True)
-        logits = fresh.predict_view(view, context).logits
+        logits = fresh.predict_view(view, TrainingForward(fresh.backbone, clean, doubled=True)).logits
         mean = torch.nn.functional.cross_entropy(logits, clean.ids[clean.response])
         mean.backward()
         squares = sum(float((p.grad.double() ** 2).sum()) for p in fresh.parameters() if p.grad is not None)

@@ -85,7 +85,7 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
         ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: credit, edit,"),
         ("--model {tiny} --prompt 3 --decoder.tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
         ("--model {tiny} --prompt 3 --temperature=-1", "temperature: expected a number from 0 to 10000, got -1.0"),
-        ("--model {tiny} --prompt 3 --trace --output a", "trace: expected no --output beside it"),
+        ("--model {tiny} --prompt 3 --trace --output a", "trace: expected no --output with it"),
         ("--model {tiny} --prompt 3 --trace_file no/t", "trace_file: expected a file in a folder that exists"),
         ("--model {tiny} --prompt 3 --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
         (

@@ -35,6 +35,14 @@ def test_an_unknown_option_of_a_class_is_answered_with_the_closest_and_all_known
     )
 
 
+def test_known_options_include_those_passed_on_to_the_base_class():
+    args = ["--noise", "dmaxlit.noise.ConfidenceNoise", "--noise.stratify", "true"]
+    assert refusal(args, noise=NoiseStrategy) == (
+        "noise: unknown option 'stratify' of ConfidenceNoise (did you mean stratified?); "
+        "known: level, entropy_weight, per, stratified, schedule"
+    )
+
+
 def test_an_unknown_class_is_called_that():
     assert refusal(["--noise", "Nope"], noise=NoiseStrategy) == (
         "noise: expected the name or import path of a class, got 'Nope'"

@@ -77,7 +77,10 @@ def test_a_level_may_be_a_range_or_a_distribution(dmax, base):
 
 
 def test_help_on_a_strategy_goes_by_registered_name(dmax):
-    assert "Of the rollout, above 0." in " ".join(dmax("fit --model.noise.help on_policy").out.split())
+    text = " ".join(dmax("fit --model.noise.help on_policy").out.split())
+    assert "Temperature of the rollout, above 0. 1 samples from the model, as in the paper. (type: float" in text
+    # An option of the base class, with its default.
+    assert "Draw one level for each sequence or for each block. (type: Literal['sequence', 'block'], default: " in text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import lightning as L
 import torch
 
+from dmaxlit.engine.block_decoder import _evaluating
 from dmaxlit.tasks import ChainTask
 
 
@@ -38,11 +39,14 @@ class FakeModule(L.LightningModule):
         self.backbone, self.tokenizer = Backbone(), ChainTask.tokenizer()
         self.fail_at, self.random, self.calls, self.modes, self.seen = fail_at, random, [], [], []
 
-    def generate(self, prompts, decoder, max_new_tokens, batch_size, **options):
+    def generate(self, prompts, decoder, max_new_tokens, batch_size, progress=False, **options):
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
         self.calls.append((list(prompts), decoder, max_new_tokens, batch_size, options))
-        self.modes.append((self.training, self.backbone.model.training))
+        with _evaluating(self):  # as the engine does
+            self.modes.append((self.training, self.backbone.model.training))
+        if callable(progress):
+            progress(len(prompts))
         return [self.answer(prompt) for prompt in prompts]
 
     def answer(self, prompt):

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import signal
@@ -6,11 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from dmaxlit import DMaxModule
 from dmaxlit.data.distill import DistillSettings, Manifest, distill, manifest_path
 from dmaxlit.errors import UserError
 from dmaxlit.files import weights_hash
 from dmaxlit.tasks import ChainTask
 from dmaxlit.version import __version__
+from tests.conftest import make_denoiser
 
 SETTINGS = DistillSettings(num_prompts=40, batch_size=2)
 TASK = ChainTask("easy")
@@ -63,7 +66,7 @@ def test_the_decoder_gets_its_options_and_the_tasks_budget(fake_module, tmp_path
     assert {(d, n, *o.items()) for _, d, n, _, o in module.calls} == {("spd", 7, ("tau_dec", 0.3))}
 
 
-def test_the_manifest_tells_where_the_corpus_comes_from(fake_module, tmp_path):
+def test_the_manifest_records_the_origin_of_the_corpus(fake_module, tmp_path):
     output = tmp_path / "c.jsonl"
     manifest = run(fake_module(), output)
     written = json.loads(manifest_path(output).read_text())
@@ -97,21 +100,31 @@ def test_the_weights_hash_knows_every_weight_type_and_shape(fake_module):
     assert weights_hash(fake_module()) in hashes
 
 
-def test_decoding_is_in_eval_mode_and_every_mode_is_restored(fake_module, tmp_path):
-    module = fake_module(fail_at=1)
-    module.train()
-    module.backbone.model[1].eval()
-    with pytest.raises(KeyboardInterrupt):
-        run(module, tmp_path / "c.jsonl")
-    assert module.modes == [(False, False)]
+@pytest.mark.parametrize("fails", [False, True])
+def test_decoding_is_in_eval_mode_and_every_mode_is_restored(tmp_path, fails):
+    module = DMaxModule(make_denoiser()).train()
+    layers = module.backbone.model.model.layers
+    layers[1].eval()
+    modes = set()
+
+    def note(*_):
+        modes.add((layers[0].training, layers[1].training, module.backbone.training))
+        if fails:
+            raise KeyboardInterrupt
+
+    layers[0].register_forward_hook(note)
+    settings = replace(SETTINGS, num_prompts=3, keep="all", max_new_tokens=8)
+    with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+        run(module, tmp_path / "c.jsonl", settings)
+    assert modes == {(False, False, False)}
     assert module.training
-    assert module.backbone.model.training
-    assert not module.backbone.model[1].training
+    assert module.backbone.training
+    assert (layers[0].training, layers[1].training) == (True, False)
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 4])
 @pytest.mark.parametrize("torn", [b"", b'{"prompt": "torn'])
-def test_an_interrupted_run_goes_on_without_losing_or_doubling_a_row(fake_module, tmp_path, fail_at, torn):
+def test_an_interrupted_run_is_resumed_without_losing_or_duplicating_a_row(fake_module, tmp_path, fail_at, torn):
     whole = run(fake_module(random=True), tmp_path / "whole.jsonl")
     output = tmp_path / "c.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -129,7 +142,9 @@ def test_an_interrupted_run_goes_on_without_losing_or_doubling_a_row(fake_module
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_without_losing_or_doubling_a_row(fake_module, fake_script, run_script, tmp_path):
+def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(
+    fake_module, fake_script, run_script, tmp_path
+):
     output = tmp_path / "c.jsonl"
     killed = run_script(fake_script, output)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -144,7 +159,7 @@ def test_a_killed_process_goes_on_without_losing_or_doubling_a_row(fake_module, 
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_going_on_with_another_batch_size_is_allowed(fake_module, tmp_path):
+def test_resuming_with_another_batch_size_is_allowed(fake_module, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(fake_module(2), tmp_path / "c.jsonl")
     run(fake_module(), tmp_path / "c.jsonl", replace(SETTINGS, batch_size=3))

@@ -1,9 +1,10 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, difference
+from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, difference, generate_rows
 from dmaxlit.errors import UserError
 from dmaxlit.files import read_json, write_json
 
@@ -45,7 +46,7 @@ def test_what_was_not_recorded_is_cut_off(tmp_path, torn):
     assert rows_of(output) == ROWS
 
 
-def test_rows_without_a_record_are_begun_anew(tmp_path):
+def test_rows_without_a_record_are_discarded(tmp_path):
     output = begun(tmp_path)
     PartialCorpus.record_path(output).unlink()
     partial = PartialCorpus(output, SETTINGS)
@@ -97,6 +98,34 @@ def test_settings_are_compared_as_json(tmp_path):
     output = tmp_path / "c.jsonl"
     PartialCorpus(output, {"a": (1, 2)}).append(ROWS, Progress())
     assert PartialCorpus(output, {"a": [1, 2]}).progress.offset > 0
+
+
+def test_prompts_are_answered_in_chunks_of_four_batches_from_where_the_file_ends(tmp_path, capsys):
+    prompts, calls = [str(number) for number in range(20)], []
+
+    def generate(chunk, begin, advance):
+        calls.append((begin, len(chunk)))
+        advance(len(chunk))
+        return [
+            SimpleNamespace(text=prompt, finished=int(prompt) % 2 == 0, num_tokens=6, num_forwards=2)
+            for prompt in chunk
+        ]
+
+    def make_row(index, response):
+        assert response.text == prompts[index]
+        return (None if index % 5 == 0 else {"response": response.text}), index < 3
+
+    output = tmp_path / "c.jsonl"
+    file = PartialCorpus(output, SETTINGS)
+    file.append([{"response": "before"}], Progress(prompts=1, kept=1))
+    counts = generate_rows(file, prompts, 2, generate, make_row, title="here")
+    file.finish()
+    assert calls == [(1, 8), (9, 8), (17, 3)]
+    assert [row["response"] for row in rows_of(output)] == ["before", *(p for p in prompts if int(p) % 5)]
+    assert (counts.prompts, counts.kept, counts.finished, counts.correct) == (20, 17, 9, 2)
+    assert (counts.tokens, counts.forwards) == (19 * 6, 19 * 2)
+    assert counts.seconds > 0
+    assert "here: 100%" in capsys.readouterr().err
 
 
 def test_difference_names_the_first():

@@ -1,4 +1,4 @@
-"""Logits made by hand."""
+"""Logits with known probabilities."""
 
 import math
 

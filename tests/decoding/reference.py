@@ -38,9 +38,9 @@ def block_logits(model, embeddings, block_length):
 def mixture(table, candidates, mask_id):
     """Eqs. 8-10: sum_k p_k E[v_k] + (1 - sum_k p_k) E[mask], at the norm that is mixed the same way."""
     rest = 1 - sum(p for _, p in candidates)
-    parts = [*candidates, (mask_id, rest)]
-    vector = sum(p * table[token] for token, p in parts)
-    norm = sum(p * math.sqrt(float((table[token] ** 2).sum())) for token, p in parts)
+    components = [*candidates, (mask_id, rest)]
+    vector = sum(p * table[token] for token, p in components)
+    norm = sum(p * math.sqrt(float((table[token] ** 2).sum())) for token, p in components)
     return vector * norm / math.sqrt(float((vector**2).sum()))
 
 
@@ -64,28 +64,28 @@ def reference_spd(
     out = Outcome(list(prompt), 0, False, 0)
     prefix = list(prompt[: len(prompt) // block_length * block_length])
     while True:
-        given = list(prompt[len(prefix) : len(prefix) + block_length])
-        canvas = given + [None] * (block_length - len(given))
-        inputs = [table[special.mask_id if token is None else token] for token in canvas]
-        own = range(len(given), block_length)
+        prompt_tail = list(prompt[len(prefix) : len(prefix) + block_length])
+        block = prompt_tail + [None] * (block_length - len(prompt_tail))
+        inputs = [table[special.mask_id if token is None else token] for token in block]
+        positions = range(len(prompt_tail), block_length)
         steps = 0
         while True:
             logits = block_logits(model, [table[token] for token in prefix] + inputs, block_length)
             steps += 1
             out.num_forwards += 1
-            confidence_rank = []
+            candidates = []
             for row in logits:
                 row = row.clone()
                 row[special.mask_id] = -math.inf
                 probability = torch.softmax(row.float(), 0) if row.dtype == torch.bfloat16 else torch.softmax(row, 0)
                 best = sorted(range(len(row)), key=lambda token: -float(probability[token]))
-                confidence_rank.append([(token, float(probability[token])) for token in best[:top_k]])
-            before = list(canvas)
+                candidates.append([(token, float(probability[token])) for token in best[:top_k]])
+            before = list(block)
 
-            masks = [i for i in own if canvas[i] is None]
+            masks = [i for i in positions if block[i] is None]
             promoted = []
             for i in masks:
-                if confidence_rank[i][0][1] > tau_dec:
+                if candidates[i][0][1] > tau_dec:
                     promoted.append(i)
                 elif contiguous:
                     break
@@ -96,14 +96,14 @@ def reference_spd(
                 out.events["several promoted"] += 1
             if promoted and [i for i in masks if i <= max(promoted)] != sorted(promoted):
                 out.events["promoted out of order"] += 1
-            for i in own:
+            for i in positions:
                 if before[i] is not None or i in promoted:
-                    canvas[i] = confidence_rank[i][0][0]
-                    out.events["revised"] += before[i] is not None and before[i] != canvas[i]
+                    block[i] = candidates[i][0][0]
+                    out.events["revised"] += before[i] is not None and before[i] != block[i]
 
-            complete = all(canvas[i] is not None for i in own)
-            consistent = stop_on_consistency and complete and all(canvas[i] == before[i] for i in own)
-            confident = stop_on_confidence and complete and all(confidence_rank[i][0][1] >= tau_acc for i in own)
+            complete = all(block[i] is not None for i in positions)
+            consistent = stop_on_consistency and complete and all(block[i] == before[i] for i in positions)
+            confident = stop_on_confidence and complete and all(candidates[i][0][1] >= tau_acc for i in positions)
             if consistent or confident:
                 out.events["ended consistent only"] += consistent and not confident
                 out.events["ended confident only"] += confident and not consistent
@@ -111,14 +111,14 @@ def reference_spd(
             if steps == cap:
                 out.hit_step_limit += 1
                 out.events["masks at the cap"] += not complete
-                canvas = [confidence_rank[i][0][0] if token is None else token for i, token in enumerate(canvas)]
+                block = [candidates[i][0][0] if token is None else token for i, token in enumerate(block)]
                 break
-            for i in own:
-                if canvas[i] is not None:
-                    inputs[i] = mixture(table, confidence_rank[i], special.mask_id) if soft else table[canvas[i]]
+            for i in positions:
+                if block[i] is not None:
+                    inputs[i] = mixture(table, candidates[i], special.mask_id) if soft else table[block[i]]
 
-        first = len(prefix) + len(given)
-        prefix += canvas
+        first = len(prefix) + len(prompt_tail)
+        prefix += block
         for position in range(first, len(prefix)):
             if prefix[position] == special.eos_id or position + 1 - len(prompt) == max_new_tokens:
                 out.finished = prefix[position] == special.eos_id

@@ -20,14 +20,14 @@ def make_state(rows, offset=0, soft=True):
     return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, extra_blocks, sampling, memory={"seen": ids * 3})
 
 
-def tensors(part):
+def tensors(state):
     """All tensors of a state, whatever they are nested in."""
-    if isinstance(part, torch.Tensor):
-        return [part]
-    if part is None:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    if state is None:
         return []
-    parts = part.values() if isinstance(part, dict) else [getattr(part, f.name) for f in fields(part)]
-    return [tensor for inner in parts for tensor in tensors(inner)]
+    values = state.values() if isinstance(state, dict) else [getattr(state, f.name) for f in fields(state)]
+    return [tensor for value in values for tensor in tensors(value)]
 
 
 def test_states_under_test_have_every_field():
@@ -38,18 +38,18 @@ def test_states_under_test_have_every_field():
 @pytest.mark.parametrize("soft", [True, False])
 def test_select_takes_rows_of_every_field(soft):
     state = make_state(4, soft=soft)
-    chosen = state.select(torch.tensor([3, 1]))
-    for part, whole in zip(tensors(chosen), tensors(state), strict=True):
-        assert torch.equal(part, whole[[3, 1]])
+    selected = state.select(torch.tensor([3, 1]))
+    for tensor, whole in zip(tensors(selected), tensors(state), strict=True):
+        assert torch.equal(tensor, whole[[3, 1]])
 
 
 @pytest.mark.parametrize("soft", [True, False])
-def test_assign_replaces_rows_of_every_field_and_leaves_the_state_as_it_was(soft):
+def test_assign_replaces_rows_of_every_field_and_leaves_the_state_unchanged(soft):
     state, other = make_state(4, soft=soft), make_state(2, offset=101, soft=soft)
     merged = state.assign(torch.tensor([2, 0]), other)
-    for new, old, given in zip(tensors(merged), tensors(state), tensors(other), strict=True):
+    for new, old, source in zip(tensors(merged), tensors(state), tensors(other), strict=True):
         expected = old.clone()
-        expected[2], expected[0] = given[0], given[1]
+        expected[2], expected[0] = source[0], source[1]
         assert torch.equal(new, expected)
     for now, before in zip(tensors(state), tensors(make_state(4, soft=soft)), strict=True):
         assert torch.equal(now, before)
@@ -66,7 +66,7 @@ def test_advance_counts_the_step_and_keeps_the_memory():
     assert after.editable is state.editable
 
 
-def test_top1_is_the_softmax_maximum():
+def test_the_argmax_proposal_is_the_softmax_maximum():
     logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0)) * 5
     probability, tokens = logits.double().softmax(-1).max(-1)
     best = argmax_proposal(logits)
@@ -74,22 +74,22 @@ def test_top1_is_the_softmax_maximum():
     torch.testing.assert_close(best.confidence, probability.float())
 
 
-def test_top1_of_half_precision_logits_is_worked_out_in_float32():
+def test_confidence_of_half_precision_logits_is_computed_in_float32():
     logits = torch.randn(1, 4, 2000, generator=torch.Generator().manual_seed(0)).bfloat16()
     confidence = argmax_proposal(logits).confidence
     assert confidence.dtype == torch.float32
     torch.testing.assert_close(confidence, logits.double().softmax(-1).amax(-1).float())
 
 
-def test_top1_stays_within_bounds_and_a_tie_goes_to_the_smallest_id():
-    sure = torch.tensor([200.0, -200.0, -torch.inf])
+def test_confidence_stays_within_bounds_and_a_tie_goes_to_the_smallest_id():
+    certain = torch.tensor([200.0, -200.0, -torch.inf])
     tie = torch.tensor([-torch.inf, 3.0, 3.0])
-    best = argmax_proposal(torch.stack([sure, tie])[None])
+    best = argmax_proposal(torch.stack([certain, tie])[None])
     assert best.tokens.tolist() == [[0, 1]]
     assert best.confidence.tolist() == [[1.0, 0.5]]
 
 
-def test_first_of_keeps_the_leftmost_only():
+def test_leftmost_keeps_the_first_of_each_row():
     positions = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
     assert leftmost(positions).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 

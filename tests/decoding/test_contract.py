@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding import DECODERS, make_decoder, propose
+from dmaxlit.decoding import DECODERS, CommittingDecoder, ThresholdDecoder, make_decoder, propose
 from dmaxlit.decoding.base import Decoder, Sampling
-from tests.engine.scripted import SPECIAL
+from dmaxlit.engine import BlockDecoder
+from tests.engine.scripted import SPECIAL, ScriptedDenoiser
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
     "threshold at 0": ("threshold", {"threshold": 0.0}),
@@ -46,7 +47,7 @@ def decoder(request):
 
 
 def make_blocks(rows=5, seed=0):
-    """Blocks whose prompt part is of length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
+    """Blocks whose prompt has length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, SPECIAL.vocab_size, (rows, LENGTH), generator=generator)
     ids[:, 0] = SPECIAL.mask_id
@@ -55,8 +56,8 @@ def make_blocks(rows=5, seed=0):
 
 
 def random_logits(decoder, rows, seed, sharpness=3.0):
-    versions = (1 + decoder.extra_blocks,) if decoder.extra_blocks else ()
-    shape = (rows, *versions, LENGTH, SPECIAL.vocab_size)
+    blocks = (1 + decoder.extra_blocks,) if decoder.extra_blocks else ()
+    shape = (rows, *blocks, LENGTH, SPECIAL.vocab_size)
     logits = sharpness * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     logits[..., SPECIAL.mask_id] = -torch.inf
     return logits
@@ -111,14 +112,14 @@ def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
             assert torch.equal(state.extra_blocks[prompt], ids[:, None].expand_as(state.extra_blocks)[prompt])
 
 
-def test_the_canvas_holds_the_mask_token_exactly_where_nothing_is_decided(decoder):
+def test_the_block_holds_the_mask_token_exactly_where_nothing_is_decided(decoder):
     _, editable = make_blocks()
     for state, _ in walk(decoder):
         assert torch.equal((state.ids == SPECIAL.mask_id) & editable, state.masked)
         assert not (state.converged & state.masked.any(1)).any()
 
 
-def test_a_step_counts_and_leaves_its_arguments_as_they_are(decoder):
+def test_a_step_counts_and_leaves_its_arguments_unchanged(decoder):
     for state, logits in walk(decoder):
         before, logits_before = copy.deepcopy(state), logits.clone()
         after = decoder.step(state, logits, SPECIAL)
@@ -128,53 +129,84 @@ def test_a_step_counts_and_leaves_its_arguments_as_they_are(decoder):
         for name in ("ids", "editable", "masked", "step", "converged"):
             assert torch.equal(getattr(state, name), getattr(before, name)), name
         if state.soft is not None:
-            chosen = state.select(everything).soft
+            selected = state.select(everything).soft
             for name in ("ids", "weights", "where"):
-                assert torch.equal(getattr(chosen, name), getattr(before.soft, name)), name
+                assert torch.equal(getattr(selected, name), getattr(before.soft, name)), name
         assert all(torch.equal(state.memory[name], before.memory[name]) for name in before.memory)
         assert state.extra_blocks is None or torch.equal(state.extra_blocks, before.extra_blocks)
 
 
-def test_logits_that_are_not_read_do_not_matter(decoder):
+def test_logits_that_are_not_needed_do_not_matter(decoder):
     for state, logits in walk(decoder):
-        reads = decoder.reads(state)
-        if reads is None:
+        needed = decoder._needed_positions(state)
+        assert (needed is not None) == isinstance(decoder, CommittingDecoder)
+        if needed is None:
             continue
-        assert reads.shape == state.ids.shape
-        blanked = torch.where(reads.unsqueeze(-1), logits, 0.0)
+        assert needed.shape == state.ids.shape
+        sparse, blanked = logits[needed], torch.where(needed.unsqueeze(-1), logits, 0.0)
         expected = decoder.step(state, logits, SPECIAL)
-        others = [decoder.step(state, blanked, SPECIAL), decoder._step_sparse(state, logits[reads], reads, SPECIAL)]
-        others.append(Decoder._step_sparse(decoder, state, logits[reads], reads, SPECIAL))
+        others = [decoder.step(state, blanked, SPECIAL), decoder._step_sparse(state, sparse, needed, SPECIAL)]
+        others.append(Decoder._step_sparse(decoder, state, sparse, needed, SPECIAL))
         for after in others:
             for name in ("ids", "masked", "step", "converged"):
                 assert torch.equal(getattr(after, name), getattr(expected, name)), name
 
 
-def test_a_step_of_ones_own_is_taken_whatever_logits_come():
-    class Stubborn(DECODERS.get("threshold")):
-        def step(self, state, logits, special):
-            return replace(super().step(state, logits, special), ids=torch.zeros_like(state.ids))
+class Rewriting(ThresholdDecoder):
+    """Commits by threshold, and writes the top-1 token at every position that is not masked."""
 
-    decoder = Stubborn()
+    def step(self, state, logits, special):
+        after = super().step(state, logits, special)
+        return replace(after, ids=torch.where(state.masked, after.ids, logits.argmax(-1)))
+
+
+class Inheriting(Rewriting):
+    """Inherits its own step."""
+
+
+@pytest.mark.parametrize("cls", [Rewriting, Inheriting])
+def test_a_subclass_with_its_own_step_gets_all_logits(cls):
+    decoder = cls()
+    for state, _ in walk(decoder):
+        assert decoder._needed_positions(state) is None
+
+
+def test_the_engine_gives_all_logits_to_a_subclass_with_its_own_step():
+    def parity(position, fed):  # predicts another token at masks than at tokens
+        return 3 if fed == SPECIAL.mask_id else 4
+
+    engine = BlockDecoder(ScriptedDenoiser(parity), Rewriting(threshold=1.0))
+    plain = BlockDecoder(ScriptedDenoiser(parity), ThresholdDecoder(1.0))
+    assert engine.generate([[]], 4)[0].token_ids == [4, 4, 4, 3]
+    assert plain.generate([[]], 4)[0].token_ids == [3, 3, 3, 3]
+
+
+def test_tokens_are_drawn_from_the_needed_logits_alone():
+    decoder = make_decoder("threshold", threshold=0.4)
+    draws = torch.rand(5, LENGTH, generator=torch.Generator().manual_seed(2))
     for state, logits in walk(decoder):
-        reads = decoder.reads(state)
-        assert (decoder._step_sparse(state, logits[reads], reads, SPECIAL).ids == 0).all()
+        hot = replace(state, sampling=Sampling(draws, torch.full((5,), 2.0), torch.ones(5)))
+        needed = decoder._needed_positions(hot)
+        after = decoder._step_sparse(hot, logits[needed], needed, SPECIAL)
+        expected = decoder.step(hot, logits, SPECIAL)
+        assert torch.equal(after.ids, expected.ids)
+        assert torch.equal(after.masked, expected.masked)
 
 
-def test_figures_are_those_of_masked_positions_alone():
+def test_features_are_those_of_masked_positions_alone():
     class Greedy(DECODERS.get("entropy_bounded")):
-        def commit(self, state, proposal, figures):
-            seen.append(figures)
-            return super().commit(state, proposal, figures)
+        def select(self, state, proposal, features):
+            calls.append(features)
+            return super().select(state, proposal, features)
 
-    seen, decoder = [], Greedy()
+    calls, decoder = [], Greedy()
     for state, logits in walk(decoder):
-        seen.clear()
-        reads = decoder.reads(state)
+        calls.clear()
+        needed = decoder._needed_positions(state)
         decoder.step(state, logits, SPECIAL)
-        decoder._step_sparse(state, logits[reads], reads, SPECIAL)
-        torch.testing.assert_close(seen[0], seen[1])
-        assert (seen[0][~state.masked] == 0).all()
+        decoder._step_sparse(state, logits[needed], needed, SPECIAL)
+        torch.testing.assert_close(calls[0], calls[1])
+        assert (calls[0][~state.masked] == 0).all()
 
 
 def test_every_step_decides_or_revises_something_or_converges(decoder):
@@ -202,7 +234,7 @@ def test_a_row_does_not_depend_on_the_others(decoder):
                 assert torch.equal(alone.extra_blocks, same.extra_blocks)
 
 
-def test_versions_see_themselves_and_the_canvas_sees_no_other(decoder):
+def test_blocks_attend_to_themselves_and_the_first_to_no_other(decoder):
     block_attention_mask = decoder.block_attention_mask(LENGTH)
     width = (1 + decoder.extra_blocks) * LENGTH
     assert (block_attention_mask.dtype, tuple(block_attention_mask.shape)) == (torch.bool, (width, width))
@@ -211,7 +243,7 @@ def test_versions_see_themselves_and_the_canvas_sees_no_other(decoder):
     assert block_attention_mask.any(1).all()
 
 
-def test_sampled_tokens_are_obeyed_and_settle(decoder):
+def test_sampled_tokens_are_used_and_settle(decoder):
     """At a high temperature with equal draws, all of it still ends, and a position's token is the one drawn."""
     ids, editable = make_blocks()
     draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(2))
@@ -239,7 +271,7 @@ def test_mixtures_are_shares_of_tokens_and_cover_no_mask(decoder):
             torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
 
 
-def test_a_step_never_asks_the_device_for_a_value(decoder):
+def test_a_step_never_reads_a_value_from_the_device(decoder):
     ids, editable = make_blocks()
     state = decoder.start(ids.to("meta"), editable.to("meta"), SPECIAL)
     for step in range(3):
@@ -254,7 +286,7 @@ def test_the_bound_is_the_option_if_given(decoder):
 
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_a_bound_below_one_is_refused(name):
-    with pytest.raises(UserError, match="max_steps: expected at least 1 or none, got 0"):
+    with pytest.raises(UserError, match="max_steps: expected at least 1, got 0"):
         make_decoder(name, max_steps=0)
 
 

@@ -13,7 +13,7 @@ def reference(steps, threshold, alpha, beta, gamma):
     """What is committed along a few one-row steps, position by position."""
     length, vocab = len(steps[0]), SPECIAL.vocab_size
     credit = [[0.0] * vocab for _ in range(length)]
-    canvas = [SPECIAL.mask_id] * length
+    block = [SPECIAL.mask_id] * length
     for step in steps:
         raw = logits_of(step)[0].tolist()
         fused = {}
@@ -21,7 +21,7 @@ def reference(steps, threshold, alpha, beta, gamma):
             total = sum(math.exp(x) for x in raw[i])
             best = max(range(vocab), key=lambda v, i=i: raw[i][v])
             credit[i] = [beta * c for c in credit[i]]
-            if canvas[i] == SPECIAL.mask_id:
+            if block[i] == SPECIAL.mask_id:
                 credit[i][best] += (math.exp(raw[i][best]) / total) ** gamma
                 weights = [math.exp(x) * (1 + c) ** alpha for x, c in zip(raw[i], credit[i], strict=True)]
                 token = max(range(vocab), key=lambda v, weights=weights: weights[v])
@@ -29,8 +29,8 @@ def reference(steps, threshold, alpha, beta, gamma):
         top = max(confidence for confidence, _ in fused.values())
         for i, (confidence, token) in fused.items():
             if confidence > threshold or confidence == top:
-                canvas[i] = token
-        yield list(canvas)
+                block[i] = token
+        yield list(block)
 
 
 STEPS = [
@@ -45,7 +45,7 @@ STEPS = [
 def test_credit_is_the_rule_written_out(options):
     decoder = CreditDecoder(*options)
     states = run(decoder, fresh(decoder), *STEPS)
-    done = next(place for place, state in enumerate(states) if state.converged.all()) + 1
+    done = next(index for index, state in enumerate(states) if state.converged.all()) + 1
     assert done > 1
     expected = list(reference(STEPS[:done], *options))
     assert [state.ids.tolist()[0] for state in states[:done]] == expected

@@ -11,19 +11,19 @@ M = SPECIAL.mask_id
 
 
 def reference(steps, mask, edit, post_steps):
-    canvas, post = [M] * len(steps[0]), 0
+    block, post = [M] * len(steps[0]), 0
     for step in steps:
-        had_masks = M in canvas
+        had_masks = M in block
         post += not had_masks
-        best = max((i for i in range(len(canvas)) if canvas[i] == M), key=lambda i: (step[i][1], -i), default=None)
-        after = list(canvas)
+        best = max((i for i in range(len(block)) if block[i] == M), key=lambda i: (step[i][1], -i), default=None)
+        after = list(block)
         for i, (token, confidence) in enumerate(step):
-            fill = canvas[i] == M and (confidence > mask or i == best)
-            rewrite = canvas[i] not in (M, token) and confidence > edit
-            after[i] = token if fill or rewrite else canvas[i]
-        done = M not in after and (after == canvas or post >= post_steps)
-        canvas = after
-        yield canvas, done
+            fill = block[i] == M and (confidence > mask or i == best)
+            rewrite = block[i] not in (M, token) and confidence > edit
+            after[i] = token if fill or rewrite else block[i]
+        done = M not in after and (after == block or post >= post_steps)
+        block = after
+        yield block, done
         if done:
             return
 
@@ -35,9 +35,9 @@ def test_steps_are_those_of_the_rule_on_lists(options):
         steps = [[(rng.randint(0, 3), round(rng.uniform(0.2, 0.99), 3)) for _ in range(5)] for _ in range(12)]
         decoder = EditDecoder("quality", *options)
         state = fresh(decoder, 5)
-        for step, (canvas, done) in zip(steps, reference(steps, *options), strict=False):
+        for step, (block, done) in zip(steps, reference(steps, *options), strict=False):
             state = decoder.step(state, logits_of(step), SPECIAL)
-            assert state.ids.tolist()[0] == canvas
+            assert state.ids.tolist()[0] == block
             assert bool(state.converged) == done
 
 
@@ -58,7 +58,7 @@ def test_presets_are_the_published_ones_and_thresholds_win_over_them():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "fast"}, "preset: expected one of quality, speed, got 'fast'"),
+        ({"preset": "fast"}, "preset: expected 'quality' or 'speed', got 'fast'"),
         ({"tau_edit": 1.5}, r"tau_edit: expected a number in \[0, 1\], got 1.5"),
         ({"max_post_edit_steps": -1}, "max_post_edit_steps: expected at least 0, got -1"),
     ],

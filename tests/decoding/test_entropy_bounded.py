@@ -61,7 +61,7 @@ def test_entropy_of_impossible_tokens_is_none():
     ("options", "message"),
     [
         ({"gamma": -1.0}, "gamma: expected a number of at least 0, got -1.0"),
-        ({"proxy": "hope"}, "proxy: expected one of entropy, confidence, margin, got 'hope'"),
+        ({"proxy": "hope"}, "proxy: expected 'entropy', 'confidence' or 'margin', got 'hope'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

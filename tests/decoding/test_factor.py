@@ -28,12 +28,12 @@ def test_it_is_the_published_loop():
     for _ in range(40):
         confidences, factor = [round(rng.uniform(0.2, 0.999), 3) for _ in range(6)], rng.choice([0.5, 1.0, 2.0])
         (state,) = run(FactorDecoder(factor), fresh(FactorDecoder(), 6), [(1, c) for c in confidences])
-        taken = 1
+        count = 1
         for n, c in enumerate(sorted(confidences, reverse=True), start=1):
             if n > 1 and not (n + 1) * (1 - c) < factor:
                 break
-            taken = n
-        assert int((~state.masked).sum()) == taken
+            count = n
+        assert int((~state.masked).sum()) == count
 
 
 def test_factors_out_of_range_are_refused():

@@ -4,8 +4,8 @@ from dmaxlit import UserError
 from dmaxlit.decoding import Decoder, SPDDecoder, ThresholdDecoder, make_decoder
 
 
-class Mine(Decoder):
-    """A decoder of the user's own."""
+class Custom(Decoder):
+    """A user's decoder."""
 
     def __init__(self, pace=1, **rest):
         super().__init__(**rest)
@@ -22,7 +22,7 @@ def test_a_decoder_by_name_takes_its_options():
 
 
 def test_a_decoder_by_class_and_a_ready_one():
-    decoder = make_decoder(Mine, pace=3, max_steps=7)
+    decoder = make_decoder(Custom, pace=3, max_steps=7)
     assert (decoder.pace, decoder.max_steps(4)) == (3, 7)
     assert make_decoder(decoder) is decoder
 
@@ -32,7 +32,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         make_decoder("spdd")
 
 
-def test_an_unknown_option_is_refused_with_the_decoder_s_own():
+def test_an_unknown_option_is_refused_with_the_known_ones():
     with pytest.raises(
         UserError, match="decoder 'threshold': unknown option tau; known: threshold, max_tokens, max_steps"
     ):
@@ -40,7 +40,7 @@ def test_an_unknown_option_is_refused_with_the_decoder_s_own():
 
 
 def test_a_ready_decoder_takes_no_options():
-    with pytest.raises(UserError, match="expected none beside a ready SPDDecoder, got tau_dec"):
+    with pytest.raises(UserError, match="expected none for a ready SPDDecoder, got tau_dec"):
         make_decoder(SPDDecoder(), tau_dec=0.1)
 
 
@@ -53,7 +53,9 @@ def test_a_ready_decoder_takes_no_options():
         ("spd", {"contiguous": "maybe"}, "contiguous: expected bool, got 'maybe'"),
         ("spd", {"top_k": True}, "top_k: expected int, got True"),
         ("factor", {"factor": float("inf")}, "factor: expected float, got inf"),
-        ("psd", {"policy": 3}, "policy: expected one of confidence, local_leap, got 3"),
+        ("factor", {"factor": float("nan")}, "factor: expected float, got nan"),
+        ("factor", {"factor": "0.5"}, "factor: expected float, got '0.5'"),
+        ("psd", {"policy": 3}, "policy: expected 'confidence' or 'local_leap', got 3"),
     ],
 )
 def test_options_of_another_type_are_refused(decoder, options, message):
@@ -61,7 +63,7 @@ def test_options_of_another_type_are_refused(decoder, options, message):
         make_decoder(decoder, **options)
 
 
-def test_whole_numbers_and_none_are_taken_where_they_fit():
+def test_integers_and_none_are_accepted_where_they_fit():
     assert make_decoder("threshold", threshold=1, max_tokens=None).threshold == 1
 
 
@@ -69,13 +71,13 @@ def test_a_class_without_a_step_is_refused():
     class Idle(Decoder):
         pass
 
-    with pytest.raises(UserError, match="decoder: expected a class with its own step, got Idle, which has none"):
+    with pytest.raises(UserError, match="decoder: expected a class that implements step, got Idle"):
         make_decoder(Idle)
 
 
-def test_a_constructor_of_one_s_own_need_not_know_of_max_steps():
-    class Own(ThresholdDecoder):
+def test_a_custom_constructor_need_not_set_max_steps():
+    class Fixed(ThresholdDecoder):
         def __init__(self):
             self.threshold, self.max_tokens = 0.5, None
 
-    assert make_decoder(Own).max_steps(8) == 8
+    assert make_decoder(Fixed).max_steps(8) == 8

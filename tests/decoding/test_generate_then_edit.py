@@ -50,5 +50,5 @@ def test_at_0_nothing_is_ever_rewritten():
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(UserError, match="max_edits: expected at least 1 or none, got 0"):
+    with pytest.raises(UserError, match="max_edits: expected at least 1, got 0"):
         GenerateThenEditDecoder(max_edits=0)

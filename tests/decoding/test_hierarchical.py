@@ -10,23 +10,23 @@ from tests.engine.scripted import SPECIAL
 M = SPECIAL.mask_id
 
 
-def reference_step(canvas, predicted, belief, high, low, remask):
-    """One step on lists: canvas, (token, confidence) and the probability of each canvas token."""
-    taken = [i for i, t in enumerate(canvas) if t != M and belief[i] < remask]
-    open_ = {i for i, t in enumerate(canvas) if t == M} | set(taken)
-    order = sorted(open_, key=lambda i: (-predicted[i][1], i))
-    commit = {i for i in open_ if predicted[i][1] > high}
-    run_ = []
-    for i in range(len(canvas) + 1):
-        if i in open_:
-            run_.append(i)
-        elif run_:
-            best = min(run_, key=order.index)
+def reference_step(block, predicted, belief, high, low, remask):
+    """One step on lists: block, (token, confidence) and the probability of each block token."""
+    remasked = [i for i, t in enumerate(block) if t != M and belief[i] < remask]
+    open_positions = {i for i, t in enumerate(block) if t == M} | set(remasked)
+    order = sorted(open_positions, key=lambda i: (-predicted[i][1], i))
+    commit = {i for i in open_positions if predicted[i][1] > high}
+    run_positions = []
+    for i in range(len(block) + 1):
+        if i in open_positions:
+            run_positions.append(i)
+        elif run_positions:
+            best = min(run_positions, key=order.index)
             if predicted[best][1] > low:
                 commit.add(best)
-            run_ = []
-    commit |= set(order[: len(taken) + 1])
-    return [predicted[i][0] if i in commit else M if i in open_ else t for i, t in enumerate(canvas)]
+            run_positions = []
+    commit |= set(order[: len(remasked) + 1])
+    return [predicted[i][0] if i in commit else M if i in open_positions else t for i, t in enumerate(block)]
 
 
 def test_every_run_of_masks_commits_its_best():
@@ -54,16 +54,16 @@ def test_steps_are_those_of_the_rule_on_lists(remask):
     rng = random.Random(0)
     for _ in range(25):
         decoder = HierarchicalDecoder(0.8, 0.35, remask)
-        state, canvas = fresh(decoder, 8), [M] * 8
+        state, block = fresh(decoder, 8), [M] * 8
         for _ in range(8):
             predicted = [(rng.randint(0, 6), round(rng.uniform(0.2, 0.99), 3)) for _ in range(8)]
             logits = logits_of(predicted)
             probability = logits[0].softmax(-1)
-            belief = [1.0 if t == M else float(probability[i, t]) for i, t in enumerate(canvas)]
-            canvas = reference_step(canvas, predicted, belief, 0.8, 0.35, remask)
+            belief = [1.0 if t == M else float(probability[i, t]) for i, t in enumerate(block)]
+            block = reference_step(block, predicted, belief, 0.8, 0.35, remask)
             before = int(state.masked.sum())
             state = decoder.step(state, logits, SPECIAL)
-            assert state.ids.tolist()[0] == canvas
+            assert state.ids.tolist()[0] == block
             assert int(state.masked.sum()) < before
             if state.converged.all():
                 break

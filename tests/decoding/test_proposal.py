@@ -1,12 +1,19 @@
-"""The quick way to the most probable token is the plain one, and masks and numbers that are none are no trouble."""
+"""The fast argmax agrees with a plain loop, also for impossible tokens and nan; ranks and entropy are as defined."""
 
 import math
 
 import pytest
 import torch
 
-from dmaxlit.decoding import proposal as code
-from dmaxlit.decoding.proposal import argmax_proposal, scatter_proposal, score_tokens
+from dmaxlit.decoding import proposal as module
+from dmaxlit.decoding.proposal import (
+    Proposal,
+    argmax_proposal,
+    confidence_rank,
+    entropy,
+    scatter_proposal,
+    score_tokens,
+)
 
 INF, NAN = math.inf, math.nan
 
@@ -21,22 +28,22 @@ def slow(logits):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 30.0, 300.0])
-@pytest.mark.parametrize("piece", [2**20, 12])
-def test_tokens_and_log_odds_are_those_of_a_plain_loop(monkeypatch, dtype, scale, piece):
-    monkeypatch.setattr(code, "_PIECE", piece)
+@pytest.mark.parametrize("chunk", [2**20, 12])
+def test_tokens_and_log_odds_are_those_of_a_plain_loop(monkeypatch, dtype, scale, chunk):
+    monkeypatch.setattr(module, "_CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     logits = (torch.randn(3, 4, 6, generator=generator) * scale).to(dtype)
     logits[0, 0, 2] = -INF
     logits[2, 2] = torch.tensor([5.0, 9, 9, 1, 0, 9])
-    found = argmax_proposal(logits)
+    proposal = argmax_proposal(logits)
     for row in range(3):
         for position in range(4):
             token, log_odds = slow(logits[row, position].double().tolist())
-            assert int(found.tokens[row, position]) == token
-            assert float(found.log_odds[row, position]) == pytest.approx(log_odds, rel=1e-4, abs=1e-4)
+            assert int(proposal.tokens[row, position]) == token
+            assert float(proposal.log_odds[row, position]) == pytest.approx(log_odds, rel=1e-4, abs=1e-4)
 
 
-def test_very_sure_positions_keep_their_order():
+def test_very_confident_positions_keep_their_order():
     logits = torch.zeros(4, 5)
     logits[:, 1] = torch.tensor([119.0, 120.0, 300.0, 50.0])
     assert argmax_proposal(logits).log_odds.argsort().tolist() == [3, 0, 1, 2]
@@ -44,21 +51,70 @@ def test_very_sure_positions_keep_their_order():
 
 
 @pytest.mark.parametrize("row", [[-INF] * 4, [NAN] * 4, [NAN, 1.0, 2.0, 0.0], [1.0, -INF, -INF, -INF]])
-def test_impossible_tokens_and_what_is_no_number(row):
+def test_impossible_tokens_and_nan(row):
     logits = torch.tensor([row, [0.0, 3.0, 1.0, 2.0]])
-    quick, plain = argmax_proposal(logits), score_tokens(logits, logits.argmax(-1))
-    assert not quick.confidence.isnan().any()
-    torch.testing.assert_close(quick.confidence, plain.confidence)
-    torch.testing.assert_close(quick.log_odds, plain.log_odds)
-    assert torch.equal(quick.tokens, plain.tokens)
+    fast, plain = argmax_proposal(logits), score_tokens(logits, logits.argmax(-1))
+    assert not fast.confidence.isnan().any()
+    torch.testing.assert_close(fast.confidence, plain.confidence)
+    torch.testing.assert_close(fast.log_odds, plain.log_odds)
+    assert torch.equal(fast.tokens, plain.tokens)
 
 
-def test_proposals_are_put_where_they_are():
+def test_scattered_proposals_are_at_their_positions():
     where = torch.tensor([[True, False, True], [False, False, True]])
     logits = torch.randn(3, 7)
-    put, some = scatter_proposal(argmax_proposal(logits), where), argmax_proposal(logits)
+    scattered, flat = scatter_proposal(argmax_proposal(logits), where), argmax_proposal(logits)
     for field in range(3):
-        assert torch.equal(put[field][where], some[field])
-    assert (put.tokens[~where] == 0).all()
-    assert (put.confidence[~where] == 0).all()
-    assert (put.log_odds[~where] == -INF).all()
+        assert torch.equal(scattered[field][where], flat[field])
+    assert (scattered.tokens[~where] == 0).all()
+    assert (scattered.confidence[~where] == 0).all()
+    assert (scattered.log_odds[~where] == -INF).all()
+
+
+def entropy_in_float64(logits):
+    """By definition, over the possible tokens only."""
+    possible = [x for x in logits if x != -INF]
+    peak = max(possible)
+    total = math.fsum(math.exp(x - peak) for x in possible)
+    return -math.fsum(math.exp(x - peak) / total * (x - peak - math.log(total)) for x in possible)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 300.0, 1e4])
+@pytest.mark.parametrize("impossible", [0, 1, 5])
+def test_entropy_is_the_definition_and_impossible_tokens_add_nothing(scale, impossible):
+    generator = torch.Generator().manual_seed(0)
+    logits = 50 + scale * torch.randn(20, 7, generator=generator)
+    logits[:, :impossible] = -INF
+    expected = [entropy_in_float64(row) for row in logits.double().tolist()]
+    assert entropy(logits).tolist() == pytest.approx(expected, rel=1e-4, abs=2e-6)
+    assert entropy(logits.double()).tolist() == pytest.approx(expected, rel=1e-12, abs=1e-14)
+
+
+def test_entropy_of_a_certain_position_is_exactly_0():
+    assert entropy(torch.tensor([[3.0, -INF, -INF], [-INF, -INF, 0.0]])).tolist() == [0.0, 0.0]
+    assert entropy(torch.zeros(1, 8).bfloat16()).dtype == torch.float32
+
+
+def test_entropy_has_finite_gradients_at_impossible_tokens():
+    logits = torch.tensor([[0.0, 1.0, -INF], [2.0, -INF, -INF]], requires_grad=True)
+    entropy(logits).sum().backward()
+    p = torch.tensor([0.0, 1.0]).softmax(0)
+    h = -(p * p.log()).sum()
+    torch.testing.assert_close(logits.grad[0], torch.cat([-p * (p.log() + h), torch.zeros(1)]))
+    assert logits.grad[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_ranks_are_by_confidence_among_the_given_positions():
+    logits = torch.tensor([0.5, 0.9, 0.9, 0.7, 0.2]).logit()
+    proposal = Proposal(torch.zeros(1, 5, dtype=torch.long), logits.sigmoid()[None], logits[None])
+    positions = torch.tensor([[True, True, True, False, True]])
+    assert confidence_rank(proposal, positions).tolist() == [[2, 0, 1, 4, 3]]
+    assert confidence_rank(proposal, positions, ascending=True).tolist() == [[1, 2, 3, 4, 0]]
+
+
+def test_excluded_positions_rank_after_certain_and_impossible_ones():
+    log_odds = torch.tensor([[INF, 5.0, -INF]])
+    proposal = Proposal(torch.zeros(1, 3, dtype=torch.long), log_odds.sigmoid(), log_odds)
+    positions = torch.tensor([[True, False, True]])
+    assert confidence_rank(proposal, positions).tolist() == [[0, 2, 1]]
+    assert confidence_rank(proposal, positions, ascending=True).tolist() == [[1, 2, 0]]

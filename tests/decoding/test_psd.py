@@ -16,8 +16,8 @@ def start(decoder, length):
     return decoder.start(ids, torch.ones(1, length, dtype=torch.bool), SPECIAL)
 
 
-def step(decoder, state, *versions):
-    return decoder.step(state, torch.stack([logits_of(version) for version in versions], 1), SPECIAL)
+def step(decoder, state, *blocks):
+    return decoder.step(state, torch.stack([logits_of(block) for block in blocks], 1), SPECIAL)
 
 
 def test_drafts_are_nested_and_follow_the_ranking():
@@ -36,7 +36,7 @@ def test_the_deepest_draft_that_holds_is_accepted_and_its_own_logits_seed_the_ne
     sees_3 = [(1, 0.5), (2, 0.9), (3, 0.9), (4, 0.8), (5, 0.4)]  # agrees with token 4
     sees_4 = [(7, 0.99), (2, 0.9), (3, 0.9), (4, 0.9), (5, 0.4)]
     after = step(decoder, state, sees_2, sees_3, sees_4)
-    assert after.ids.tolist() == [[7, 2, 3, 4, M]]  # both drafts, then the policy on the last version
+    assert after.ids.tolist() == [[7, 2, 3, 4, M]]  # both drafts, then the policy on the last block
 
 
 def test_a_draft_above_one_that_fails_is_not_accepted():
@@ -62,12 +62,12 @@ def test_inside_a_wrong_token_may_vouch_for_itself():
     assert step(below, state, denies_3, vouches).ids.tolist() == [[M, 2, 6]]
 
 
-def reference(length, versions_of, depth, threshold, draft_tokens, verify):
-    """The paper's loop on lists; ``versions_of(versions)`` answers each with ``(token, confidence)`` a position."""
-    canvas, drafts = [M] * length, [[M] * length for _ in range(depth)]
+def reference(length, model, depth, threshold, draft_tokens, verify):
+    """The paper's loop on lists; ``model(blocks)`` answers each with ``(token, confidence)`` a position."""
+    ids, drafts = [M] * length, [[M] * length for _ in range(depth)]
     added = [set() for _ in range(depth)]
-    while M in canvas:
-        answers = versions_of([canvas, *drafts])
+    while M in ids:
+        answers = model([ids, *drafts])
         accepted = 0
         for j in range(depth, 0, -1):
             if verify == "below":
@@ -77,31 +77,31 @@ def reference(length, versions_of, depth, threshold, draft_tokens, verify):
             if holds:
                 accepted = j
                 break
-        canvas, answer = list(drafts[accepted - 1] if accepted else canvas), answers[accepted]
-        ranking = sorted((i for i in range(length) if canvas[i] == M), key=lambda i: (-answer[i][1], i))
-        chosen = [i for i in ranking if answer[i][1] > threshold] or ranking[:1]
-        for i in chosen:
-            canvas[i] = answer[i][0]
-        rest = [i for i in ranking if i not in chosen]
-        chunk = draft_tokens or max(1, len(chosen))
+        ids, answer = list(drafts[accepted - 1] if accepted else ids), answers[accepted]
+        ranking = sorted((i for i in range(length) if ids[i] == M), key=lambda i: (-answer[i][1], i))
+        committed = [i for i in ranking if answer[i][1] > threshold] or ranking[:1]
+        for i in committed:
+            ids[i] = answer[i][0]
+        rest = [i for i in ranking if i not in committed]
+        chunk = draft_tokens or max(1, len(committed))
         added = [set(rest[j * chunk : (j + 1) * chunk]) for j in range(depth)]
-        drafts, draft = [], list(canvas)
+        drafts, draft = [], list(ids)
         for positions in added:
             draft = [answer[i][0] if i in positions else token for i, token in enumerate(draft)]
             drafts.append(draft)
-        yield canvas
+        yield ids
 
 
 @pytest.mark.parametrize("verify", ["below", "inside"])
 @pytest.mark.parametrize("draft_tokens", [None, 1, 2])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_it_is_the_paper_s_loop(depth, draft_tokens, verify):
-    def answer(version):
-        """A model that looks at the whole version: a few tokens, and confidences, of a hash of it."""
-        rng = random.Random(str(version))
+    def answer(block):
+        """A model that looks at the whole block: a few tokens, and confidences, of a hash of it."""
+        rng = random.Random(str(block))
         return [
             (token, 0.9) if token != M and rng.random() < 0.8 else (rng.randint(0, 1), round(rng.uniform(0.3, 0.99), 3))
-            for token in version
+            for token in block
         ]
 
     for seed in range(10):
@@ -109,12 +109,12 @@ def test_it_is_the_paper_s_loop(depth, draft_tokens, verify):
         decoder = PSDDecoder(depth, threshold=0.85, draft_tokens=draft_tokens, verify=verify)
         state = start(decoder, length)
         expected = reference(
-            length, lambda versions: [answer(version) for version in versions], depth, 0.85, draft_tokens, verify
+            length, lambda blocks: [answer(block) for block in blocks], depth, 0.85, draft_tokens, verify
         )
-        for canvas in expected:
-            versions = [state.ids[0].tolist(), *state.extra_blocks[0].tolist()]
-            state = step(decoder, state, *[answer(version) for version in versions])
-            assert state.ids.tolist()[0] == canvas
+        for ids in expected:
+            blocks = [state.ids[0].tolist(), *state.extra_blocks[0].tolist()]
+            state = step(decoder, state, *[answer(block) for block in blocks])
+            assert state.ids.tolist()[0] == ids
         assert state.converged.all()
 
 
@@ -146,7 +146,7 @@ def test_its_policy_alone_is_threshold_decoding():
     ("options", "message"),
     [
         ({"depth": 0}, "depth: expected at least 1, got 0"),
-        ({"policy": "luck"}, "policy: expected one of confidence, local_leap, got 'luck'"),
+        ({"policy": "luck"}, "policy: expected 'confidence' or 'local_leap', got 'luck'"),
         ({"verify": "never"}, "verify: expected 'below' or 'inside', got 'never'"),
         ({"threshold": 2.0}, r"threshold: expected a number in \[0, 1\], got 2.0"),
         ({"draft_tokens": 0}, "draft_tokens: expected at least 1, got 0"),

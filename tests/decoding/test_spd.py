@@ -1,17 +1,17 @@
-"""Every rule of SPD on logits made by hand."""
+"""Every rule of SPD, on logits with known probabilities."""
 
 import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding import SPDDecoder
+from dmaxlit.decoding import SPDDecoder, promote
 from tests.decoding.logits import fresh, logits_of, run
 from tests.engine.scripted import SPECIAL
 
 M = SPECIAL.mask_id
 
 
-def first_canvas(step, **options):
+def first_block(step, **options):
     decoder = SPDDecoder(**options)
     return run(decoder, fresh(decoder, len(step)), step)[0].ids.tolist()[0]
 
@@ -21,26 +21,26 @@ def first_canvas(step, **options):
 
 def test_the_confident_prefix_is_promoted_and_not_what_comes_after_a_gap():
     step = [(1, 0.9), (2, 0.6), (3, 0.4), (4, 0.95)]
-    assert first_canvas(step, tau_dec=0.5) == [1, 2, M, M]
+    assert first_block(step, tau_dec=0.5) == [1, 2, M, M]
 
 
 def test_without_contiguous_every_confident_mask_is_promoted():
     step = [(1, 0.9), (2, 0.4), (3, 0.6), (4, 0.95)]
-    assert first_canvas(step, tau_dec=0.5, contiguous=False) == [1, M, 3, 4]
+    assert first_block(step, tau_dec=0.5, contiguous=False) == [1, M, 3, 4]
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_the_leftmost_mask_is_promoted_if_none_is_confident(contiguous):
     step = [(1, 0.2), (2, 0.3), (3, 0.4), (4, 0.4)]
-    assert first_canvas(step, tau_dec=0.5, contiguous=contiguous) == [1, M, M, M]
+    assert first_block(step, tau_dec=0.5, contiguous=contiguous) == [1, M, M, M]
 
 
 def test_an_unsure_leftmost_mask_is_promoted_alone():
-    assert first_canvas([(1, 0.2), (2, 0.9), (3, 0.9)], tau_dec=0.5) == [1, M, M]
+    assert first_block([(1, 0.2), (2, 0.9), (3, 0.9)], tau_dec=0.5) == [1, M, M]
 
 
 def test_without_contiguous_an_unsure_leftmost_mask_is_promoted_too():
-    assert first_canvas([(1, 0.2), (2, 0.3), (3, 0.9)], tau_dec=0.5, contiguous=False) == [1, M, 3]
+    assert first_block([(1, 0.2), (2, 0.3), (3, 0.9)], tau_dec=0.5, contiguous=False) == [1, M, 3]
 
 
 def test_the_prefix_begins_at_the_first_mask_whatever_the_tokens_before_it():
@@ -60,9 +60,9 @@ def test_unsure_prompt_positions_do_not_cut_the_prefix():
 
 def test_zero_promotes_the_whole_block_and_one_a_single_position():
     unsure, certain = [(1, 0.2), (2, 0.15), (3, 0.3)], [(1, 1.0), (2, 1.0), (3, 1.0)]
-    assert first_canvas(unsure, tau_dec=0.0) == [1, 2, 3]
-    assert first_canvas(certain, tau_dec=1.0) == [1, M, M]
-    assert first_canvas(certain, tau_dec=1.0, contiguous=False) == [1, M, M]
+    assert first_block(unsure, tau_dec=0.0) == [1, 2, 3]
+    assert first_block(certain, tau_dec=1.0) == [1, M, M]
+    assert first_block(certain, tau_dec=1.0, contiguous=False) == [1, M, M]
 
 
 def test_a_confidence_equal_to_tau_dec_is_not_above_it():
@@ -72,6 +72,34 @@ def test_a_confidence_equal_to_tau_dec_is_not_above_it():
         decoder = SPDDecoder(tau_dec=tau_dec)
         state = decoder.step(fresh(decoder, 3), two_way, SPECIAL)
         assert int((~state.masked).sum()) == promoted
+
+
+def promoted_positions(masked, confidence, tau_dec, contiguous):
+    """The rule on lists: walk along the masks, stop at the first below the threshold if only a prefix counts."""
+    masks = [i for i, is_mask in enumerate(masked) if is_mask]
+    positions = set(masks[:1])
+    for i in masks:
+        if confidence[i] > tau_dec[i]:
+            positions.add(i)
+        elif contiguous:
+            break
+    return positions
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("per_row", [True, False])
+def test_promote_is_the_rule_on_lists(contiguous, per_row):
+    generator = torch.Generator().manual_seed(0)
+    masked = torch.rand(200, 6, generator=generator) < 0.6
+    confidence = torch.rand(200, 6, generator=generator)
+    tau_dec = torch.rand(200, 1, generator=generator) if per_row else torch.full((200, 1), 0.4)
+    arguments = masked.clone(), confidence.clone()
+    promoted = promote(masked, confidence, tau_dec if per_row else 0.4, contiguous)
+    for row in range(200):
+        expected = promoted_positions(masked[row], confidence[row], tau_dec[row].expand(6), contiguous)
+        assert set(promoted[row].nonzero().flatten().tolist()) == expected
+    assert torch.equal(masked, arguments[0])
+    assert torch.equal(confidence, arguments[1])
 
 
 # ---- revision -------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_committed_confidence_does_not_block_the_next_forced_token():
     [
         ({"threshold": 1.5}, r"threshold: expected a number in \[0, 1\], got 1.5"),
         ({"threshold": -0.1}, r"threshold: expected a number in \[0, 1\], got -0.1"),
-        ({"max_tokens": 0}, "max_tokens: expected at least 1 or none, got 0"),
+        ({"max_tokens": 0}, "max_tokens: expected at least 1, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

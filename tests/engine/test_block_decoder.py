@@ -26,7 +26,7 @@ def ending_at(*positions):
 def decode(script, prompts, max_new_tokens=12, decoder=None, **options):
     denoiser = ScriptedDenoiser(script)
     engine = BlockDecoder(denoiser, decoder or ThresholdDecoder(0.0), **options)
-    return engine.generate(prompts, max_new_tokens), denoiser
+    return engine.decode(prompts, max_new_tokens), denoiser
 
 
 def response(start, length):
@@ -89,11 +89,11 @@ def test_one_token_per_forward_takes_as_many_forwards_as_positions():
     assert row.num_forwards == 1 + 4 + 4
 
 
-def test_pending_tokens_ride_in_front_of_their_row_only():
+def test_pending_tokens_are_processed_in_front_of_their_row_only():
     _, denoiser = decode(digits, [[0] * 9, [0] * 2], max_new_tokens=8, decoder=ThresholdDecoder(1.0))
     # First two prompt blocks of the long prompt wait; the short one has none. Then nothing does.
     assert denoiser.calls[:3] == [(1, 4), (1, 12), (2, 4)]
-    # The short prompt's first block is done after two forwards and rides along as a row more.
+    # The short prompt's first block is done after two forwards and is processed as an extra row.
     assert denoiser.calls[3] == (3, 4)
 
 
@@ -160,7 +160,7 @@ class Forgetful(ThresholdDecoder):
 @pytest.mark.parametrize("watched", [False, True])
 def test_masks_that_were_not_read_are_filled_with_predictions_too(watched):
     engine = BlockDecoder(ScriptedDenoiser(digits), Forgetful(1.0, max_steps=3))
-    (row,) = engine.generate([[]], 8, trace=Trace() if watched else None)
+    (row,) = engine.decode([[]], 8, trace=Trace() if watched else None)
     assert row.token_ids == response(0, 8)
     assert row.hit_step_limit == 2
 
@@ -170,7 +170,7 @@ def test_a_block_that_converges_at_its_last_step_is_not_capped():
     assert (row.num_forwards, row.hit_step_limit) == (8, 0)
 
 
-def test_the_cap_is_each_row_s_own():
+def test_each_row_has_its_own_step_limit():
     rows, _ = decode(alternating, [[], [0] * 2], max_new_tokens=8, decoder=UniformDecoder(max_steps=5))
     # The second prompt covers the restless position of its first block, which therefore converges.
     assert [(row.hit_step_limit, row.num_forwards) for row in rows] == [(2, 10), (2, 2 + 5 + 5)]
@@ -204,16 +204,16 @@ def test_the_mask_token_is_never_part_of_a_response(name, max_steps):
 def test_progress_counts_finished_prompts():
     seen = []
     engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0), batch_size=2)
-    engine.generate([[0] * n for n in range(5)], 4, progress=seen.append)
+    engine.decode([[0] * n for n in range(5)], 4, progress=seen.append)
     assert sum(seen) == 5
     assert len(seen) > 1
 
 
 def test_a_progress_bar_is_shown_only_if_asked_for(capsys):
     engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0))
-    engine.generate([[0]], 4)
+    engine.decode([[0]], 4)
     assert capsys.readouterr().err == ""
-    engine.generate([[0]], 4, progress=True)
+    engine.decode([[0]], 4, progress=True)
     assert "1/1" in capsys.readouterr().err
 
 
@@ -221,7 +221,7 @@ def test_decoding_runs_in_eval_mode_and_restores_every_submodule():
     denoiser = ScriptedDenoiser(digits)
     denoiser.train()
     denoiser.layer.eval()
-    BlockDecoder(denoiser, ThresholdDecoder(0.0)).generate([[0]], 4)
+    BlockDecoder(denoiser, ThresholdDecoder(0.0)).decode([[0]], 4)
     assert denoiser.modes == {False}
     assert (denoiser.training, denoiser.layer.training) == (True, False)
 
@@ -229,7 +229,7 @@ def test_decoding_runs_in_eval_mode_and_restores_every_submodule():
 def test_the_mode_is_restored_after_an_error():
     denoiser = ScriptedDenoiser(lambda position, fed: 1 // 0).train()
     with pytest.raises(ZeroDivisionError):
-        BlockDecoder(denoiser, ThresholdDecoder(0.0)).generate([[0]], 4)
+        BlockDecoder(denoiser, ThresholdDecoder(0.0)).decode([[0]], 4)
     assert denoiser.training
 
 

@@ -1,4 +1,4 @@
-"""Hidden states of rows that share a forward are those of each row's whole sequence alone."""
+"""Hidden states of requests that share a forward are those of each request's whole sequence alone."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.request import make_requests
 from tests.engine.models import lively_denoiser, make_prompts
 
-# Pending blocks: 0, 3, 1, 4, 2, 5. The rows with 3 and 4 form one group, padded to 4, if they are neighbours.
+# Pending blocks: 0, 3, 1, 4, 2, 5. The requests with 3 and 4 form one group, padded to 4, if they are neighbours.
 LENGTHS = (3, 25, 8, 39, 17, 40)
 
 
@@ -16,27 +16,27 @@ def denoiser():
     return lively_denoiser()
 
 
-def alone(denoiser, row, block):
-    """Last hidden states of the row's prefix and block, in one pass under a block-causal mask."""
-    length = row.start + row.block_length
-    blocks = torch.arange(length) // row.block_length
-    prefix = denoiser.embedding[torch.tensor(row.tokens[: row.start], dtype=torch.long)]
+def alone(denoiser, request, block):
+    """Last hidden states of the request's prefix and block, in one pass under a block-causal mask."""
+    length = request.block_start + request.block_length
+    blocks = torch.arange(length) // request.block_length
+    prefix = denoiser.embedding[torch.tensor(request.tokens[: request.block_start], dtype=torch.long)]
     inputs = torch.cat([prefix, block])[None]
     hidden = denoiser.hidden((blocks[None] <= blocks[:, None])[None], torch.arange(length)[None], inputs_embeds=inputs)
-    return hidden[0, row.start :]
+    return hidden[0, request.block_start :]
 
 
-def regroup(forward, rows, left=None):
-    order = forward.arranged(rows, range(len(rows)) if left is None else left)
-    forward.arrange(order)
-    return [rows[place] for place in order]
+def regroup(forward, requests, remaining=None):
+    order = forward.group_order(requests, range(len(requests)) if remaining is None else remaining)
+    forward.reorder(order)
+    return [requests[row] for row in order]
 
 
-def check(denoiser, forward, rows, generator):
-    block = torch.randn(len(rows), 8, 32, generator=generator, dtype=torch.float64)
-    got = forward(rows, block)
-    for place, row in enumerate(rows):
-        torch.testing.assert_close(got[place], alone(denoiser, row, block[place]), rtol=1e-4, atol=1e-5)
+def check(denoiser, forward, requests, generator):
+    block = torch.randn(len(requests), 8, 32, generator=generator, dtype=torch.float64)
+    got = forward(requests, block)
+    for row, request in enumerate(requests):
+        torch.testing.assert_close(got[row], alone(denoiser, request, block[row]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -46,65 +46,67 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     denoiser = lively_denoiser(attn_implementation=attention)
     generator = torch.Generator().manual_seed(0)
     prompts = make_prompts(LENGTHS)
-    rows = make_requests(prompts, 24, 8, denoiser.max_length, 38)
-    forward = BlockForward(denoiser, len(rows), max(row.length for row in rows), use_cache)
-    check(denoiser, forward, rows, generator)
-    check(denoiser, forward, rows, generator)
+    requests = make_requests(prompts, 24, 8, denoiser.max_length, 38)
+    forward = BlockForward(denoiser, len(requests), max(request.length for request in requests), use_cache)
+    check(denoiser, forward, requests, generator)
+    check(denoiser, forward, requests, generator)
 
-    for place in (0, 3):
-        rows[place].commit([place + 1] * 8, eos=36)
-    check(denoiser, forward, rows, generator)
+    for row in (0, 3):
+        requests[row].close([row + 1] * 8, converged=True, eos_id=36)
+    check(denoiser, forward, requests, generator)
 
-    # A shorter prompt takes the place of a longer one, whose keys are still in the buffer.
-    rows[3] = make_requests([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
-    check(denoiser, forward, rows, generator)
+    # A shorter prompt takes the row of a longer one, whose keys are still in the buffer.
+    requests[3] = make_requests([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
+    check(denoiser, forward, requests, generator)
 
-    rows[0].commit([6] * 8, eos=36)
-    rows[4].commit([7] * 8, eos=36)
-    rows = regroup(forward, rows)
-    assert [row.pending for row in rows] == ([8, 0, 0, 0, 8, 0] if use_cache else [row.start for row in rows])
-    check(denoiser, forward, rows, generator)
+    requests[0].close([6] * 8, converged=True, eos_id=36)
+    requests[4].close([7] * 8, converged=True, eos_id=36)
+    requests = regroup(forward, requests)
+    assert [request.num_pending for request in requests] == (
+        [8, 0, 0, 0, 8, 0] if use_cache else [request.block_start for request in requests]
+    )
+    check(denoiser, forward, requests, generator)
 
-    rows = regroup(forward, rows, [1, 3, 5])
-    check(denoiser, forward, rows, generator)
-    rows[0].commit([5] * 8, eos=36)
-    rows = regroup(forward, rows)
-    check(denoiser, forward, rows, generator)
+    requests = regroup(forward, requests, [1, 3, 5])
+    check(denoiser, forward, requests, generator)
+    requests[0].close([5] * 8, converged=True, eos_id=36)
+    requests = regroup(forward, requests)
+    check(denoiser, forward, requests, generator)
 
 
 @pytest.mark.parametrize("pending", [(1,), (5,), (0, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3, 4, 5), ()])
 @torch.no_grad()
-def test_blocks_committed_last_ride_beside_their_rows(pending):
+def test_last_committed_blocks_are_processed_as_commit_rows(pending):
     denoiser = lively_denoiser()
     generator = torch.Generator().manual_seed(1)
-    rows = make_requests(make_prompts(LENGTHS), 24, 8, denoiser.max_length, 38)
-    forward = BlockForward(denoiser, len(rows), max(row.length for row in rows))
+    requests = make_requests(make_prompts(LENGTHS), 24, 8, denoiser.max_length, 38)
+    forward = BlockForward(denoiser, len(requests), max(request.length for request in requests))
     calls = []
     inner = denoiser.hidden
     denoiser.hidden = lambda *args, **named: calls.append(named["inputs_embeds"].shape[:2]) or inner(*args, **named)
-    rows = regroup(forward, rows)
-    check(denoiser, forward, rows, generator)
+    requests = regroup(forward, requests)
+    check(denoiser, forward, requests, generator)
     for _ in range(2):
-        for place in pending:
-            rows[place].commit([place + 1] * 8, eos=36)
+        for row in pending:
+            requests[row].close([row + 1] * 8, converged=True, eos_id=36)
         calls.clear()
-        check(denoiser, forward, rows, generator)
+        check(denoiser, forward, requests, generator)
         # The first call is the one that is looked at, the others compute what is expected of it.
         assert calls[0] == ((6 + len(pending), 8) if len(pending) <= 3 else (6, 16))
 
 
 @torch.no_grad()
 def test_only_decided_blocks_count_as_cached(denoiser):
-    rows = make_requests(make_prompts((25, 3)), 16, 8, denoiser.max_length, 38)
-    assert [row.pending for row in rows] == [24, 0]
-    BlockForward(denoiser, 2, 48)(rows, torch.zeros(2, 8, 32, dtype=torch.float64))
-    assert [row.pending for row in rows] == [0, 0]
-    assert rows[1].commit([1] * 8, eos=36) is None
-    assert [row.pending for row in rows] == [0, 8]
+    requests = make_requests(make_prompts((25, 3)), 16, 8, denoiser.max_length, 38)
+    assert [request.num_pending for request in requests] == [24, 0]
+    BlockForward(denoiser, 2, 48)(requests, torch.zeros(2, 8, 32, dtype=torch.float64))
+    assert [request.num_pending for request in requests] == [0, 0]
+    assert requests[1].close([1] * 8, converged=True, eos_id=36) is None
+    assert [request.num_pending for request in requests] == [0, 8]
 
 
 @torch.no_grad()
 def test_without_cache_everything_before_the_block_stays_pending(denoiser):
-    rows = make_requests(make_prompts((25,)), 16, 8, denoiser.max_length, 38)
-    BlockForward(denoiser, 1, 48, use_cache=False)(rows, torch.zeros(1, 8, 32, dtype=torch.float64))
-    assert rows[0].pending == 24
+    requests = make_requests(make_prompts((25,)), 16, 8, denoiser.max_length, 38)
+    BlockForward(denoiser, 1, 48, use_cache=False)(requests, torch.zeros(1, 8, 32, dtype=torch.float64))
+    assert requests[0].num_pending == 24

@@ -29,7 +29,7 @@ def test_the_tokens_are_the_same_and_the_shapes_are_few(name):
     plain, static = (
         BlockDecoder(denoiser, make_decoder(name), batch_size=5, compile=compile) for compile in (False, True)
     )
-    assert static.generate(PROMPTS, 40) == plain.generate(PROMPTS, 40)
+    assert static.decode(PROMPTS, 40) == plain.decode(PROMPTS, 40)
     assert len(shapes.seen) > 10
     # Rows: 1, 2, 4, 8. Keys: all there are, for 128 are more than that.
     assert len(set(shapes.seen)) <= 4
@@ -44,10 +44,10 @@ def test_dynamo_follows_the_forward_and_its_cache():
     plain, static = (
         BlockDecoder(denoiser, make_decoder("spd"), batch_size=4, compile=compile) for compile in (False, True)
     )
-    assert static.generate(PROMPTS[:4], 16) == plain.generate(PROMPTS[:4], 16)
+    assert static.decode(PROMPTS[:4], 16) == plain.decode(PROMPTS[:4], 16)
 
 
 def test_without_cache_nothing_is_compiled():
     denoiser = lively_denoiser()
     denoiser.__dict__["compiled_hidden"] = None
-    BlockDecoder(denoiser, make_decoder("spd"), use_cache=False, compile=True).generate(PROMPTS[:1], 8)
+    BlockDecoder(denoiser, make_decoder("spd"), use_cache=False, compile=True).decode(PROMPTS[:1], 8)

@@ -38,7 +38,7 @@ def denoiser():
 
 
 def decode(denoiser, decoder, prompts=PROMPTS, **options):
-    return BlockDecoder(denoiser, decoder, **options).generate(prompts, BUDGET)
+    return BlockDecoder(denoiser, decoder, **options).decode(prompts, BUDGET)
 
 
 @pytest.fixture(scope="module", params=DECODER_OPTIONS, ids=str)

@@ -7,7 +7,7 @@ def test_a_generation_has_the_text_without_special_tokens_and_the_row_s_counts()
     ids = tokenizer("so 3 +1 gives 4")["input_ids"]
     ids = [token for token in ids if token != tokenizer.eos_token_id] + [tokenizer.eos_token_id]
     row = DecodedSequence(token_ids=ids, num_forwards=5, finished=True, hit_step_limit=1)
-    generation = Generation.from_row(row, "3 +1 ?", tokenizer)
+    generation = Generation.from_sequence(row, "3 +1 ?", tokenizer)
     assert generation.prompt == "3 +1 ?"
     assert generation.text.split() == ["so", "3", "+1", "gives", "4"]
     assert generation.token_ids == ids

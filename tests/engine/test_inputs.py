@@ -2,8 +2,9 @@ import math
 
 import torch
 
+from dmaxlit.backbone.soft_embedding import hybrid_embedding
 from dmaxlit.decoding.base import BlockState
-from dmaxlit.engine.inputs import hybrid_embedding, input_embeddings
+from dmaxlit.engine.inputs import input_embeddings
 from dmaxlit.tokens import SoftTokens
 
 

@@ -26,7 +26,7 @@ def splitmix(state):
 def test_draws_are_splitmix64_of_seed_prompt_and_position():
     from dmaxlit.randomness import stable_seed
 
-    sampling = Sampler(1.0, seed=5).of([3, 8], [0, 32], 4, torch.device("cpu"))
+    sampling = Sampler(1.0, seed=5).sampling([3, 8], [0, 32], 4, torch.device("cpu"))
     for row, (index, start) in enumerate([(3, 0), (8, 32)]):
         for t in range(4):
             key = stable_seed(5, "sample", index)
@@ -35,7 +35,7 @@ def test_draws_are_splitmix64_of_seed_prompt_and_position():
 
 
 def test_draws_are_uniform():
-    draws = Sampler(1.0).of(list(range(200)), [0] * 200, 500, torch.device("cpu")).draws
+    draws = Sampler(1.0).sampling(list(range(200)), [0] * 200, 500, torch.device("cpu")).draws
     assert ((draws >= 0) & (draws < 1)).all()
     counts = torch.histc(draws, 50, 0, 1) / draws.numel()
     assert (counts - 0.02).abs().max() < 0.002  # 4.5 standard deviations
@@ -87,24 +87,24 @@ def test_samples_do_not_depend_on_the_batch_but_on_the_seed(decoder):
 
     def decode(seed, **options):
         sampler = Sampler(1.5, 0.95, seed)
-        return BlockDecoder(denoiser, decoder, sampler=sampler, **options).generate(PROMPTS, 20)
+        return BlockDecoder(denoiser, decoder, sampler=sampler, **options).decode(PROMPTS, 20)
 
     first = decode(0)
     assert first == decode(0, batch_size=2) == decode(0, batch_size=1, use_cache=False)
     assert first != decode(1)
-    assert first != BlockDecoder(denoiser, decoder).generate(PROMPTS, 20)
+    assert first != BlockDecoder(denoiser, decoder).decode(PROMPTS, 20)
 
 
 def test_equal_prompts_get_samples_of_their_own():
-    rows = BlockDecoder(lively_denoiser(), ThresholdDecoder(0.5), sampler=Sampler(2.0)).generate([PROMPTS[0]] * 4, 20)
+    rows = BlockDecoder(lively_denoiser(), ThresholdDecoder(0.5), sampler=Sampler(2.0)).decode([PROMPTS[0]] * 4, 20)
     assert len({tuple(row.token_ids) for row in rows}) == 4
 
 
 def test_nearly_no_temperature_is_greedy():
     denoiser = lively_denoiser()
-    greedy = BlockDecoder(denoiser, SPDDecoder()).generate(PROMPTS, 20)
+    greedy = BlockDecoder(denoiser, SPDDecoder()).decode(PROMPTS, 20)
     for sampler in (Sampler(1e-4), Sampler(1.0, top_p=1e-6), Sampler(0.0, seed=9)):
-        assert BlockDecoder(denoiser, SPDDecoder(), sampler=sampler).generate(PROMPTS, 20) == greedy
+        assert BlockDecoder(denoiser, SPDDecoder(), sampler=sampler).decode(PROMPTS, 20) == greedy
 
 
 @pytest.mark.parametrize(

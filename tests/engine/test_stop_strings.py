@@ -24,8 +24,8 @@ def decode(tokenizer, stop, eos_at=None, budget=20, prompt=(0, 1)):
     denoiser = ScriptedDenoiser(script)
     denoiser.tokenizer = tokenizer
     engine = BlockDecoder(denoiser, ThresholdDecoder(0.0), stop=stop)
-    (row,) = engine.generate([list(prompt)], budget)
-    return row, Generation.from_row(row, "ab", tokenizer, engine.stop)
+    (row,) = engine.decode([list(prompt)], budget)
+    return row, Generation.from_sequence(row, "ab", tokenizer, engine.stop)
 
 
 def test_a_response_ends_with_the_token_that_completes_the_text(tokenizer):

@@ -18,7 +18,7 @@ def denoiser():
 
 def traced(denoiser, decoder, **options):
     trace = Trace()
-    rows = BlockDecoder(denoiser, decoder, **options).generate(PROMPTS, BUDGET, trace=trace)
+    rows = BlockDecoder(denoiser, decoder, **options).decode(PROMPTS, BUDGET, trace=trace)
     return rows, trace
 
 
@@ -64,7 +64,7 @@ def test_timeline_and_finalization_by_hand():
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_tracing_changes_nothing_and_the_trace_tells_the_same_story(denoiser, name):
     decoder = make_decoder(name)
-    plain = BlockDecoder(denoiser, decoder).generate(PROMPTS, BUDGET)
+    plain = BlockDecoder(denoiser, decoder).decode(PROMPTS, BUDGET)
     rows, trace = traced(denoiser, decoder, batch_size=2)
     assert rows == plain
     assert sorted(trace.rows) == list(range(len(PROMPTS)))

@@ -5,8 +5,9 @@ import pytest
 
 import dmaxlit
 from dmaxlit import UserError
-from dmaxlit.evaluation import batch_generate as answers
-from dmaxlit.evaluation.batch_generate import DecodeSettings, generate_to_file
+from dmaxlit.engine import DecodeSettings
+from dmaxlit.evaluation import batch_generate
+from dmaxlit.evaluation.batch_generate import generate_to_file
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_an_interrupted_file_is_gone_on_with_whatever_the_batch(module, examples, tmp_path, monkeypatch):
+def test_an_interrupted_file_is_resumed_whatever_the_batch(module, examples, tmp_path, monkeypatch):
     whole = tmp_path / "whole.jsonl"
     done = generate_to_file(module, examples, whole, SETTINGS, progress=False)
     rows = rows_of(whole)
@@ -39,17 +40,17 @@ def test_an_interrupted_file_is_gone_on_with_whatever_the_batch(module, examples
     assert [row["correct"] for row in rows] == [e.check(r["response"]) for e, r in zip(examples, rows, strict=True)]
     assert (done.prompts, done.tokens) == (11, sum(row["num_tokens"] for row in rows))
 
-    calls, genuine = [], answers.answer
+    calls, genuine = [], module.generate_batch
 
     def interrupted(*args, **kwargs):
-        calls.append(len(args[1]))
+        calls.append(len(args[0]))
         if len(calls) == 2:
             raise Interrupted
         return genuine(*args, **kwargs)
 
     path = tmp_path / "part.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(answers, "answer", interrupted)
+        patch.setattr(module, "generate_batch", interrupted)
         with pytest.raises(Interrupted):
             generate_to_file(module, examples, path, SETTINGS, progress=False)
     assert not path.exists()
@@ -68,7 +69,7 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(answers.PartialCorpus, "finish", stop)
+        patch.setattr(batch_generate.PartialCorpus, "finish", stop)
         with pytest.raises(Interrupted):
             generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
     other = DecodeSettings("threshold", {"threshold": 0.0}, 96)
@@ -91,7 +92,7 @@ def test_what_cannot_be_done_is_refused(module, tmp_path):
         generate_to_file(module, ["3 ?"], tmp_path / "file" / "below", SETTINGS, progress=False)
 
 
-def test_a_file_that_is_there_is_replaced_only_if_that_is_asked_for(module, tmp_path):
+def test_an_existing_file_is_replaced_only_on_request(module, tmp_path):
     path, target = tmp_path / "answers.jsonl", tmp_path / "target.jsonl"
     path.symlink_to(target)
     generate_to_file(module, ["3 ?"], path, SETTINGS, progress=False)

@@ -53,7 +53,7 @@ def test_ceilings_are_those_of_the_most_accurate_answers(curves):
     curves["threshold"][0] = CurvePoint(0.0, result(0.1, 7.0, ceiling=30.0))
     axes = curve_figure(curves).axes[0]
     vertical = {line.get_label(): line.get_xdata()[0] for line in axes.lines if "forward" in str(line.get_label())}
-    assert vertical == {"ceiling, 1 forward a block (20.0)": 20.0, "2 forwards a block (10.0)": 10.0}
+    assert vertical == {"ceiling, 1 forward per block (20.0)": 20.0, "2 forwards per block (10.0)": 10.0}
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert set(legend) == {*curves, *vertical}
 
@@ -64,7 +64,7 @@ def test_every_threshold_is_written_and_none_over_another(curves):
     assert sorted(text.get_text() for text in names) == sorted(["0", "0.5", "0.9", "0", "0.95"])
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in names]
-    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+    assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
 
 
 def test_crowded_points_still_get_their_names():

@@ -46,8 +46,8 @@ def test_figures_are_those_of_the_answers(module, examples, decoder, options):
 def test_accuracy_is_what_the_checkers_say(module, examples):
     wanted = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
     odd = [
-        type(example)(example.prompt, "", lambda text, place=place: text == wanted[place] and place % 3 == 0)
-        for place, example in enumerate(examples)
+        type(example)(example.prompt, "", lambda text, index=index: text == wanted[index] and index % 3 == 0)
+        for index, example in enumerate(examples)
     ]
     assert evaluate(module, odd, "threshold", max_new_tokens=9).accuracy == pytest.approx(3 / 9)
 

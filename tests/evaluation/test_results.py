@@ -35,12 +35,18 @@ def test_interval_and_rates():
 
 def test_json_round_trip():
     result = make(tokens_per_second=math.nan)
-    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert told["tokens_per_second"] is None
-    assert (told["accuracy_low"], told["accuracy_high"]) == wilson_interval(197, 200)
-    again = DecodeResult.from_dict(told)
+    payload = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert payload["tokens_per_second"] is None
+    assert (payload["accuracy_low"], payload["accuracy_high"]) == wilson_interval(197, 200)
+    again = DecodeResult.from_dict(payload)
     assert math.isnan(again.tokens_per_second)
     assert again.to_dict() == result.to_dict()
+
+
+def test_a_dictionary_of_release_0_1_is_read():
+    payload = make().to_dict()
+    payload["capped_blocks"] = payload.pop("blocks_at_step_limit")
+    assert DecodeResult.from_dict(payload) == make()
 
 
 def test_nothing_judged_is_no_error():
@@ -55,7 +61,7 @@ def test_table_is_aligned_markdown():
     lines = table.splitlines()
     assert len(lines) == 4
     assert len({len(line) for line in lines}) == 1
-    assert len({tuple(place for place, sign in enumerate(line) if sign == "|") for line in lines}) == 1
+    assert len({tuple(index for index, sign in enumerate(line) if sign == "|") for line in lines}) == 1
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert cells == ["base, threshold 0.95", "98.5 [95.7, 99.5]", "4.62", "22.3 / 11.2", "14.5", "1234", "100.0", "3"]
     assert set(lines[1]) == set("|-: ")

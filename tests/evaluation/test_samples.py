@@ -20,8 +20,8 @@ def test_wrong_answer_shows_what_was_expected_if_that_is_known():
 
 
 def test_what_went_wrong_is_said():
-    shown = samples_text([sample("", right=False, finished=False, hit_step_limit=2)])
-    assert shown.startswith("**wrong** · 12 tokens in 3 forwards · TPF 4.00 · not finished · 2 capped blocks")
+    first_line = samples_text([sample("", right=False, finished=False, hit_step_limit=2)]).splitlines()[0]
+    assert first_line == "**wrong** · 12 tokens in 3 forwards · TPF 4.00 · not finished · 2 blocks hit the step limit"
 
 
 def test_markdown_in_an_answer_is_left_alone():

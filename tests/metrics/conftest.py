@@ -1,4 +1,4 @@
-"""Random answers, and what every metric must do with them: whole = in parts = on two ranks."""
+"""Random answers, and what every metric must do with them: whole = in chunks = on two ranks."""
 
 import math
 import random
@@ -24,20 +24,20 @@ def answers():
     ]
 
 
-def column(answers, place):
-    return torch.tensor([answer[place] for answer in answers])
+def column(answers, index):
+    return torch.tensor([answer[index] for answer in answers])
 
 
 def check_sharing(make, update, answers, expected):
-    """The metric is ``expected`` in one go, in three parts, and merged from two ranks; nan without answers."""
+    """The metric is ``expected`` in one go, in three chunks, and merged from two ranks; nan without answers."""
     whole = make()
     update(whole, answers)
     assert float(whole.compute()) == pytest.approx(expected, rel=1e-12)
 
-    parts = make()
+    chunked = make()
     for begin, end in [(0, 7), (7, 7), (7, 41)]:
-        update(parts, answers[begin:end])
-    assert float(parts.compute()) == pytest.approx(expected, rel=1e-12)
+        update(chunked, answers[begin:end])
+    assert float(chunked.compute()) == pytest.approx(expected, rel=1e-12)
 
     ranks = [make(), make()]
     for rank, metric in enumerate(ranks):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dmaxlit.metrics import AnswerAccuracy, wilson_interval
+from dmaxlit.metrics import AnswerAccuracy, answer_accuracy, wilson_interval
 from tests.metrics.conftest import check_sharing, column
 
 
@@ -15,9 +15,17 @@ def test_share_of_right_answers(answers):
     check_sharing(AnswerAccuracy, update, answers, len([a for a in answers if a[5]]) / len(answers))
 
 
-def test_a_table_of_verdicts_is_refused():
+def test_functional_form_is_the_share_too(answers):
+    share = answer_accuracy(column(answers, 5).bool())
+    assert share.dtype == torch.float64
+    assert float(share) == len([a for a in answers if a[5]]) / len(answers)
+    assert math.isnan(answer_accuracy(torch.tensor([], dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("measure", [AnswerAccuracy().update, answer_accuracy])
+def test_a_table_of_verdicts_is_refused(measure):
     with pytest.raises(ValueError, match="vector"):
-        AnswerAccuracy().update(torch.ones(2, 2))
+        measure(torch.ones(2, 2))
 
 
 def by_bisection(right, total, z=1.959963984540054):

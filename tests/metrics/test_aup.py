@@ -43,13 +43,13 @@ def test_a_longer_curve_is_the_area_under_it():
 
 
 def test_points_below_the_floor_are_dropped_also_at_the_end_and_in_between():
-    kept = [(1.0, 90.0), (3.0, 88.0)]
+    curve = [(1.0, 90.0), (3.0, 88.0)]
     for broken in ([(4.0, 20.0)], [(2.0, 84.9)], [(2.0, 10.0), (9.0, 0.0)]):
-        assert accuracy_under_parallelism(kept + broken) == accuracy_under_parallelism(kept)
+        assert accuracy_under_parallelism(curve + broken) == accuracy_under_parallelism(curve)
     assert accuracy_under_parallelism([(1.0, 90.0), (2.0, 85.0)]) > 90  # exactly at the floor counts
     assert accuracy_under_parallelism([(1.0, 100 * 0.62), (2.0, 100 * 0.57)]) > 62
     assert accuracy_under_parallelism([(1.0, 80.0), (1.0, 90.0)]) == 90  # the best of equal TPF leads
-    assert accuracy_under_parallelism([(1.0, 90.0), (2.0, 82.0)], floor=10) > accuracy_under_parallelism(kept[:1])
+    assert accuracy_under_parallelism([(1.0, 90.0), (2.0, 82.0)], floor=10) > accuracy_under_parallelism(curve[:1])
 
 
 def test_the_metric_takes_shares_and_adds_up_points_of_two_ranks():

@@ -6,7 +6,7 @@ import pytest
 
 import dmaxlit.metrics
 
-MODULES = [f"dmaxlit.metrics.{found.name}" for found in pkgutil.iter_modules(dmaxlit.metrics.__path__)]
+MODULES = [f"dmaxlit.metrics.{module.name}" for module in pkgutil.iter_modules(dmaxlit.metrics.__path__)]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -42,10 +42,10 @@ def test_tau_b_is_torchmetrics_where_that_has_it():
             assert kendall_tau(torch.tensor(order)) == pytest.approx(float(theirs), abs=1e-5)
 
 
-def test_undefined_taus_are_nan_and_the_variants_part_where_there_are_ties():
-    for one in ([], [3]):
-        assert math.isnan(kendall_tau(torch.tensor(one)))
-        assert math.isnan(kendall_tau(torch.tensor(one), "a"))
+def test_undefined_taus_are_nan_and_the_variants_differ_where_there_are_ties():
+    for short in ([], [3]):
+        assert math.isnan(kendall_tau(torch.tensor(short)))
+        assert math.isnan(kendall_tau(torch.tensor(short), "a"))
     together = torch.tensor([2, 2, 2])
     assert math.isnan(kendall_tau(together))
     assert kendall_tau(together, "a") == 0
@@ -61,9 +61,9 @@ def test_afp_counts_only_forwards_that_finalise_something():
 def test_metrics_are_means_over_answers_whatever_the_sharing():
     orders = [*random_orders(11), [], [4, 4]]
     afp, order = [FinalizationParallelism(), FinalizationParallelism()], [DecodingOrder(), DecodingOrder()]
-    for at, finalized in enumerate(orders):
-        afp[at % 2].update(torch.tensor(finalized))
-        order[at % 2].update(torch.tensor(finalized), torch.zeros(len(finalized), dtype=torch.long))
+    for index, finalized in enumerate(orders):
+        afp[index % 2].update(torch.tensor(finalized))
+        order[index % 2].update(torch.tensor(finalized), torch.zeros(len(finalized), dtype=torch.long))
     afp[0].merge_state(afp[1])
     order[0].merge_state(order[1])
     expected = [len(o) / len(set(o)) for o in orders if o]

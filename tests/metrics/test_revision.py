@@ -38,8 +38,8 @@ def test_counts_are_those_of_a_walk_along_each_position():
 
 def test_rates_are_per_token_shown_over_all_answers_and_ranks():
     ranks, totals = [Revisions(), Revisions()], Counter()
-    for at, (timeline, right) in enumerate(random_timelines()):
-        ranks[at % 2].update(torch.tensor(timeline), torch.tensor(right))
+    for index, (timeline, right) in enumerate(random_timelines()):
+        ranks[index % 2].update(torch.tensor(timeline), torch.tensor(right))
         totals.update(reference(timeline, right))
     ranks[0].merge_state(ranks[1])
     rates = ranks[0].compute()

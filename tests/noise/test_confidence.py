@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.noise import ConfidenceNoise, MaskedNoise, Prediction
+from dmaxlit.noise import ConfidenceNoise, LogitsPrediction, MaskedNoise
 from dmaxlit.training.losses import view_loss
 from tests.noise.test_contract import converse
 
@@ -30,7 +30,7 @@ def test_the_loss_is_cross_entropy_and_the_entropies_of_right_masked_positions(e
     logits[half] = logits[half].scatter(-1, clean.ids[half][:, None], 6.0)  # half of the predictions are right
     logits[..., clean.special.mask_id] = -torch.inf
     (view,) = converse(ConfidenceNoise(level=0.7, entropy_weight=entropy_weight), clean, logits=logits)
-    answer = Prediction(logits[view.supervised], view.supervised)
+    answer = LogitsPrediction(logits[view.supervised], view.supervised)
     expected = slow_loss(view, logits, clean, entropy_weight)
     assert float(view_loss(view, answer, clean).total) == pytest.approx(expected, rel=1e-5)
 
@@ -45,7 +45,7 @@ def test_the_entropy_term_has_the_gradient_of_the_formula_and_none_at_wrong_posi
     plain = converse(MaskedNoise(level=1.0), clean)[0]
     grads = []
     for one in (view, plain):
-        total = view_loss(one, Prediction(logits, one.supervised), clean).total
+        total = view_loss(one, LogitsPrediction(logits, one.supervised), clean).total
         grads.append(torch.autograd.grad(total, logits)[0])
     extra = grads[0] - grads[1]
     assert extra.isfinite().all()

@@ -5,32 +5,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dmaxlit.noise import NOISE, Prediction
+from dmaxlit.noise import NOISE, LogitsPrediction, dialogue
 from dmaxlit.noise.schedules import LevelCurriculum
 from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch
 
 NAMES = list(NOISE)
-# Strategies whose later views differ from the clean text even where nothing was masked.
-BEYOND_MASKS = {"complementary", "rollout_k"}
-# Options that take away corruption which is not the level's.
-NOT_THE_LEVEL_S = {"editing": {"edit_rate": 0.0}}
 
 
 def converse(strategy, clean, generator=None, logits=None):
-    """All views, answered with random logits (or the given ones, ``[batch, length, vocab]``)."""
+    """Return all views; their predictions are random logits, or ``logits`` (``[batch, length, vocab]``)."""
     generator = generator or RowGenerator(0, list(range(clean.ids.shape[0])))
     if logits is None:
         logits = torch.randn(*clean.ids.shape, clean.special.vocab_size, generator=torch.Generator().manual_seed(1))
         logits[..., clean.special.mask_id] = -torch.inf
-    dialogue, views = strategy.views(clean, generator), []
-    view = next(dialogue)
-    while True:
-        views.append(view)
-        try:
-            view = dialogue.send(Prediction(logits[view.supervised], view.supervised))
-        except StopIteration:
-            return views
+    answered = dialogue(
+        strategy.views(clean, generator), lambda view: LogitsPrediction(logits[view.supervised], view.supervised)
+    )
+    return [view for view, _ in answered]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,8 +35,9 @@ def test_prompt_and_pads_stay_and_are_not_supervised(name, clean):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_level_zero_is_the_identity(name, clean):
-    first, *others = converse(NOISE.get(name)(level=0.0, **NOT_THE_LEVEL_S.get(name, {})), clean)
-    for view in [first] if name in BEYOND_MASKS else [first, *others]:
+    strategy = NOISE.get(name)
+    first, *others = converse(strategy(level=0.0, **strategy.level_only), clean)
+    for view in [first, *others] if strategy.exact_level else [first]:
         assert torch.equal(view.ids, clean.ids)
         assert view.soft is None or not view.soft.where.any()
 

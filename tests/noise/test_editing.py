@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.noise import EditingNoise, Prediction
+from dmaxlit.noise import EditingNoise, LogitsPrediction
 from dmaxlit.training.losses import view_loss
 from tests.conftest import make_batch
 from tests.noise.experimental.test_soft_on_policy import sharp_logits
@@ -42,7 +42,7 @@ def test_the_loss_weighs_masks_edits_and_the_rest(clean):
         shown, target = int(view.ids[row, column]), int(clean.ids[row, column])
         weight = 1.0 if shown == clean.special.mask_id else 0.25 if shown == target else 0.5
         expected += weight * slow_cross_entropy(logits[row, column], target)
-    loss = view_loss(view, Prediction(logits[view.supervised], view.supervised), clean)
+    loss = view_loss(view, LogitsPrediction(logits[view.supervised], view.supervised), clean)
     assert float(loss.total) == pytest.approx(expected, rel=1e-5)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.noise import OnPolicyNoise, Prediction
+from dmaxlit.noise import LogitsPrediction, OnPolicyNoise
 from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch
 from tests.noise.test_contract import converse
@@ -45,7 +45,7 @@ def test_a_token_of_probability_zero_is_never_drawn(clean):
 
 def test_the_rollout_carries_no_gradient(clean):
     logits = torch.randn(int(clean.response.sum()), 38, requires_grad=True)
-    tokens = OnPolicyNoise().draw(Prediction(logits, clean.response), RowGenerator(0, [0, 1, 2]))
+    tokens = OnPolicyNoise().draw(LogitsPrediction(logits, clean.response), RowGenerator(0, [0, 1, 2]))
     assert not tokens.requires_grad
 
 

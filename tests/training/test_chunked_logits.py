@@ -1,4 +1,4 @@
-"""What is worked out piece by piece is what is worked out at once."""
+"""Chunked computation gives the result of computing everything at once."""
 
 import pytest
 import torch
@@ -6,10 +6,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmaxlit import DMaxModule
-from dmaxlit.noise import NOISE, Prediction
+from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training import chunked_logits
 from dmaxlit.training.chunked_logits import chunked_sum, chunks
+from dmaxlit.training.prediction import ChunkedPrediction
 from tests.conftest import make_denoiser
 
 
@@ -20,12 +21,12 @@ class LinearHead(torch.nn.Linear):
 
 
 @pytest.fixture
-def small_pieces(monkeypatch):
-    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 100)
-    monkeypatch.setattr(piecewise, "_FEWEST", 3)
+def small_chunks(monkeypatch):
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 100)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 3)
 
 
-def test_pieces_are_one_unless_there_is_much(small_pieces):
+def test_pieces_are_one_unless_there_is_much(small_chunks):
     assert chunks(torch.zeros(5, 2), 20) == [slice(0, 5)]
     assert chunks(torch.zeros(0, 2), 20) == [slice(0, 0)]
     assert chunks(torch.zeros(6, 2), 20) == [slice(0, 5), slice(5, 6)]
@@ -42,7 +43,7 @@ def inputs():
 
 
 @pytest.mark.parametrize("frozen", [(), ("hidden",), ("weight",), ("bias",), ("weight", "bias")], ids=str)
-def test_sum_and_gradients_are_those_of_the_whole(frozen, small_pieces):
+def test_sum_and_gradients_are_those_of_the_whole(frozen, small_chunks):
     hidden, target, weight, head = inputs()
     hidden.requires_grad_("hidden" not in frozen)
     for name in set(frozen) - {"hidden"}:
@@ -59,7 +60,7 @@ def test_sum_and_gradients_are_those_of_the_whole(frozen, small_pieces):
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_without_gradients_nothing_is_recorded(small_pieces):
+def test_without_gradients_nothing_is_recorded(small_chunks):
     hidden, _, _, head = inputs()
     with torch.no_grad():
         total = chunked_sum(lambda logits, part: logits.sum(), hidden.requires_grad_(), head)
@@ -67,7 +68,7 @@ def test_without_gradients_nothing_is_recorded(small_pieces):
     torch.testing.assert_close(total, head(hidden).sum().detach())
 
 
-def test_a_second_backward_pass_finds_the_same_gradients(small_pieces):
+def test_a_second_backward_pass_finds_the_same_gradients(small_chunks):
     hidden, _, _, head = inputs()
     total = chunked_sum(lambda logits, part: logits.square().sum(), hidden.requires_grad_(), head)
     first = torch.autograd.grad(total, [hidden, head.weight], retain_graph=True)
@@ -75,16 +76,16 @@ def test_a_second_backward_pass_finds_the_same_gradients(small_pieces):
     assert all(torch.equal(2 * one, two) for one, two in zip(first, second, strict=True))
 
 
-def test_a_prediction_is_mapped_in_order_and_without_gradients(small_pieces):
+def test_a_prediction_is_mapped_in_order_and_without_gradients(small_chunks):
     hidden, target, _, head = inputs()
-    answer = Prediction(hidden.requires_grad_(), torch.ones(1, 11, dtype=torch.bool), head)
+    answer = ChunkedPrediction(hidden.requires_grad_(), torch.ones(1, 11, dtype=torch.bool), head)
     got = answer.map(lambda logits, target: logits.gather(-1, target[:, None]).squeeze(-1), target)
     assert not got.requires_grad
     torch.testing.assert_close(got, head(hidden).gather(-1, target[:, None]).squeeze(-1).detach())
 
 
 class Logits(TorchDispatchMode):
-    """Notes of how many positions there are logits, or what is made of them, in one tensor."""
+    """Records the largest number of positions whose logits, or a tensor shaped like them, exist at once."""
 
     def __init__(self, vocab_size, width):
         super().__init__()
@@ -114,8 +115,8 @@ def test_a_training_step_of_every_strategy_is_the_same_and_never_holds_all_logit
         return total.detach(), {n: p.grad.clone() for n, p in module.named_parameters()}, logits.most
 
     whole, expected, most = step()
-    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 38 * 5)
-    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 38 * 5)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
     parts, got, fewer = step()
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
     for parameter, gradient in got.items():

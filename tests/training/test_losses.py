@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dmaxlit.noise import Prediction, View
+from dmaxlit.noise import LogitsPrediction, View
 from dmaxlit.training.losses import view_loss
 from tests.conftest import make_batch
 
@@ -18,7 +18,7 @@ def test_the_loss_is_the_weighted_sum_of_cross_entropies(clean):
     torch.manual_seed(0)
     logits = torch.randn(int(clean.response.sum()), 38)
     weight = torch.rand(clean.ids.shape)
-    loss = view_loss(View(clean.ids, clean.response, "v", weight), Prediction(logits, clean.response), clean)
+    loss = view_loss(View(clean.ids, clean.response, "v", weight), LogitsPrediction(logits, clean.response), clean)
     expected = plain = 0.0
     for n, (row, column) in enumerate(clean.response.nonzero().tolist()):
         value = slow_cross_entropy(logits[n], int(clean.ids[row, column]))
@@ -39,7 +39,8 @@ def test_rates_of_a_hand_made_view():
     logits = torch.nn.functional.one_hot(predicted, 38).float() * 9
     view = View(shown, clean.response, "predicted", model_filled=model_filled)
     rates = {
-        k: float(v) for k, (v, _) in view_loss(view, Prediction(logits, clean.response), clean).diagnostics().items()
+        k: float(v)
+        for k, (v, _) in view_loss(view, LogitsPrediction(logits, clean.response), clean).diagnostics().items()
     }
     assert rates["rollout_error"] == pytest.approx(0.5)
     assert rates["corrected_predicted"] == pytest.approx(0.5)
@@ -48,12 +49,12 @@ def test_rates_of_a_hand_made_view():
 
 def test_a_view_without_wrong_tokens_reports_only_its_loss(clean):
     logits = torch.randn(int(clean.response.sum()), 38)
-    loss = view_loss(View(clean.ids, clean.response, "masked"), Prediction(logits, clean.response), clean)
+    loss = view_loss(View(clean.ids, clean.response, "masked"), LogitsPrediction(logits, clean.response), clean)
     assert set(loss.diagnostics()) == {"loss_masked"}
 
 
 def test_nothing_supervised_is_zero_not_nan(clean):
     nowhere = torch.zeros_like(clean.response)
-    loss = view_loss(View(clean.ids, nowhere, "v"), Prediction(torch.randn(0, 38), nowhere), clean)
+    loss = view_loss(View(clean.ids, nowhere, "v"), LogitsPrediction(torch.randn(0, 38), nowhere), clean)
     assert float(loss.total) == 0
     assert loss.diagnostics() == {}

@@ -1,10 +1,8 @@
 import pytest
 import torch
-from lightning.pytorch.cli import ReduceLROnPlateau
-from torch.optim.lr_scheduler import LinearLR
 
 from dmaxlit import UserError
-from dmaxlit.training.muon import MuonAdamW, optimizers, orthogonalize
+from dmaxlit.training.muon import MuonAdamW, orthogonalize
 
 
 def tiny(seed=0):
@@ -86,18 +84,3 @@ def test_bad_options_are_refused():
         MuonAdamW(model.parameters())
     with pytest.raises(UserError, match="momentum"):
         MuonAdamW(model.named_parameters(), momentum=1.0)
-
-
-def test_a_schedule_is_advanced_each_step_unless_it_monitors_a_metric():
-    named = [("w", torch.nn.Parameter(torch.ones(2)))]
-    assert isinstance(optimizers(named, torch.optim.SGD, None), torch.optim.SGD)
-    made = optimizers(named, torch.optim.SGD, lambda optimizer: LinearLR(optimizer))
-    assert made["lr_scheduler"]["interval"] == "step"
-    made = optimizers(named, torch.optim.SGD, lambda optimizer: ReduceLROnPlateau(optimizer, monitor="train/loss"))
-    assert made["lr_scheduler"]["interval"] == "epoch"
-    assert made["lr_scheduler"]["monitor"] == "train/loss"
-
-
-def test_a_setting_that_an_optimiser_refuses_is_the_user_s_error():
-    with pytest.raises(UserError, match="optimizer: Invalid learning rate: -1"):
-        optimizers([("w", torch.nn.Parameter(torch.ones(2)))], lambda params: torch.optim.AdamW(params, lr=-1.0), None)

@@ -1,4 +1,4 @@
-"""Strategies that have not (yet) paid: imported when asked for by name."""
+"""Strategies without a measured benefit so far; imported when their name is looked up."""
 
 from dmaxlit.noise.experimental.rollout_k import RolloutKNoise
 from dmaxlit.noise.experimental.soft_on_policy import SoftOnPolicyNoise

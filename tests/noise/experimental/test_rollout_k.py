@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import BlockDecoder
-from dmaxlit.noise import Prediction
+from dmaxlit.noise import LogitsPrediction, dialogue
 from dmaxlit.noise.experimental import RolloutKNoise, SoftOnPolicyNoise
 from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch, make_denoiser
@@ -27,18 +28,15 @@ def steps_of(clean, k):
 
 
 def on_a_model(strategy, clean, denoiser):
-    """The views of a strategy answered by a real model."""
-    context = denoiser.clean_context(clean)
-    dialogue, views = strategy.views(clean, generator_of(clean)), []
-    view = next(dialogue)
+    """Return the views of a strategy, predicted by a real model."""
+
+    def answer(view):
+        hidden = forward(view.ids, view.soft)
+        return LogitsPrediction(denoiser.logits(hidden[view.supervised]), view.supervised)
+
     with torch.no_grad():
-        while True:
-            views.append(view)
-            hidden = denoiser.denoise(view.ids, context, view.soft)
-            try:
-                view = dialogue.send(Prediction(denoiser.logits(hidden[view.supervised]), view.supervised))
-            except StopIteration:
-                return views
+        forward = TrainingForward(denoiser, clean)
+        return [view for view, _ in dialogue(strategy.views(clean, generator_of(clean)), answer)]
 
 
 def same_mixtures(one, two):
@@ -142,7 +140,7 @@ def test_only_two_passes_have_gradients(clean):
     module = DMaxModule(make_denoiser(), RolloutKNoise(steps=4))
     answers = []
     predict = module.predict_view
-    module.predict_view = lambda view, context: answers.append(predict(view, context)) or answers[-1]
+    module.predict_view = lambda view, forward: answers.append(predict(view, forward)) or answers[-1]
     losses = module.view_losses(clean, generator_of(clean))
     assert [answer.logits.requires_grad for answer in answers] == [True, False, False, False, True]
     assert [loss.total.requires_grad for loss in losses] == [True, False, False, False, True]

@@ -1,0 +1,60 @@
+"""The command line, run by benchmarks in a separate process as a user would run it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from dmaxlit.errors import UserError
+
+
+def run_dmaxlit(*arguments: str) -> None:
+    """Run ``python -m dmaxlit ARGUMENTS`` in a new process.
+
+    The process inherits the environment, ``OMP_NUM_THREADS`` included, and its output is passed through.
+
+    Args:
+        arguments: Command and options.
+
+    Raises:
+        UserError: If the command fails, with the last line that it wrote to stderr.
+    """
+    last_line = ""
+    command = [sys.executable, "-m", "dmaxlit", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        assert process.stderr is not None, "a pipe was requested"
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last_line = line.strip() or last_line
+    if process.returncode != 0:
+        reason = last_line.removeprefix("error: ") or "no message"
+        raise UserError(f"{arguments[0]} failed with exit status {process.returncode}: {reason}")
+
+
+def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
+    """Train a model with a recipe, without its callbacks, logs and validation.
+
+    Args:
+        recipe: Configuration file.
+        folder: Folder of the run. An interrupted run is resumed there.
+        seed: Training seed.
+        options: Further options of ``dmaxlit fit``; they override the recipe.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        UserError: If training fails.
+    """
+    run_dmaxlit(
+        "fit",
+        f"--config={recipe}",
+        f"--seed_everything={seed}",
+        f"--trainer.default_root_dir={folder}",
+        "--trainer.callbacks=null",
+        "--trainer.logger=false",
+        "--trainer.limit_val_batches=0",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        *options,
+    )
+    return folder / "checkpoints" / "last.ckpt"

@@ -1,0 +1,39 @@
+"""The output folder of a benchmark: the settings that its results depend on, and the files that hold the results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.errors import UserError
+from dmaxlit.files import write_json
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
+
+    Args:
+        folder: The output folder, created if it does not exist.
+        settings: The settings that all results of the folder share.
+
+    Raises:
+        UserError: If the folder holds results of other settings.
+    """
+    path = folder / "settings.json"
+    recorded = json.loads(path.read_text()) if path.is_file() else settings
+    for name, value in settings.items():
+        if recorded.get(name) != value:
+            raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def write_results(folder: Path, content: Any, table: str) -> None:
+    """Write the results of a benchmark.
+
+    Args:
+        folder: The output folder.
+        content: Plain values for ``results.json``.
+        table: Markdown for ``table.md``.
+    """
+    write_json(folder / "results.json", content)
+    (folder / "table.md").write_text(table + "\n")

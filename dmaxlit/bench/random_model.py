@@ -1,0 +1,47 @@
+"""Models without training, for the benchmarks of speed."""
+
+import tempfile
+
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from dmaxlit.backbone.denoiser import Denoiser
+
+
+def random_denoiser(
+    vocab_size: int, hidden_size: int, layers: int, block_length: int, positions: int, tied: bool
+) -> Denoiser:
+    """Make a model with random weights and attention heads of width 32, always the same one.
+
+    Args:
+        vocab_size: Size of the vocabulary: ``w0``, ``w1``, ..., and the special tokens.
+        hidden_size: Width, a multiple of 32.
+        layers: Number of layers.
+        block_length: Tokens per block.
+        positions: Longest sequence, in tokens.
+        tied: Whether input and output embeddings share their weights.
+    """
+    torch.manual_seed(0)
+    words = {f"w{index}": index for index in range(vocab_size - 3)}
+    words |= {"<pad>": len(words), "<eos>": len(words) + 1, "<mask>": len(words) + 2}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")),
+        pad_token="<pad>",
+        eos_token="<eos>",
+        mask_token="<mask>",
+    )
+    config = {
+        "model_type": "qwen3",
+        "hidden_size": hidden_size,
+        "intermediate_size": 3 * hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden_size // 32,
+        "num_key_value_heads": hidden_size // 32,
+        "head_dim": 32,
+        "max_position_embeddings": positions,
+        "tie_word_embeddings": tied,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return Denoiser(config=config, tokenizer=folder, block_length=block_length)

@@ -1,0 +1,79 @@
+"""How prompts are decoded: one set of settings for Python, the command line and files of responses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding import Decoder, make_decoder
+from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.engine.sampler import Sampler
+from dmaxlit.errors import UserError
+
+__all__ = ["DecodeSettings"]
+
+_SPEED_ONLY = ("batch_size", "compile")
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How prompts are decoded.
+
+    Args:
+        decoder: Registered name or import path of the decoder, or a decoder.
+        decoder_options: Options of a decoder given by name.
+        max_new_tokens: Most tokens of a response, EOS included, at least 1.
+        batch_size: Prompts that share a forward, at least 1. Changes the speed only.
+        max_forwards: Most forwards for one prompt, at least 1; None for no limit.
+        temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
+        top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
+        seed: Seed of the samples.
+        stop: Texts that end a response as EOS does; the response's text ends before them.
+        compile: Compile the forwards (``torch.compile``). Changes the speed only.
+    """
+
+    decoder: str | Decoder = "spd"
+    decoder_options: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int = 256
+    batch_size: int = 64
+    max_forwards: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: Sequence[str] = ()
+    compile: bool = False
+
+    def make_engine(self, denoiser: Denoiser, first_index: int = 0) -> BlockDecoder:
+        """Build the engine that decodes with these settings.
+
+        Args:
+            denoiser: The model.
+            first_index: Index of the first prompt, if a list is decoded in several parts. Samples depend on it.
+
+        Raises:
+            UserError: For an unknown decoder or option, or a setting out of range.
+        """
+        sampler = Sampler(self.temperature, self.top_p, self.seed, first_index)
+        decoder = make_decoder(self.decoder, **self.decoder_options)
+        return BlockDecoder(
+            denoiser,
+            decoder,
+            self.batch_size,
+            max_forwards=self.max_forwards,
+            sampler=sampler,
+            stop=self.stop,
+            compile=self.compile,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that responses depend on, as JSON values: all but those that change the speed only.
+
+        Raises:
+            UserError: If the decoder is not given by name.
+        """
+        if not isinstance(self.decoder, str):
+            raise UserError(f"decoder: expected a name, which a file can hold, got a {type(self.decoder).__name__}")
+        identity = {name: value for name, value in vars(self).items() if name not in _SPEED_ONLY}
+        if self.max_forwards is None:  # absent from the records of files begun before there was such a limit
+            del identity["max_forwards"]
+        return identity | {"stop": list(self.stop)}

@@ -1,0 +1,46 @@
+"""The optimiser and learning-rate schedule of a run, as Lightning's ``configure_optimizers`` returns them."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dmaxlit.errors import UserError
+
+
+def configure_optimizers(
+    parameters: Iterable[tuple[str, Tensor]],
+    optimizer: Callable[[Any], Optimizer],
+    lr_scheduler: Callable[[Optimizer], Any] | None,
+    total_steps: Callable[[], int | float],
+) -> Any:
+    """Create the optimiser and the schedule.
+
+    The schedule is advanced each optimiser step, or each epoch if it has a ``monitor``, like Lightning's
+    ``ReduceLROnPlateau``.
+
+    Args:
+        parameters: ``module.named_parameters()``.
+        optimizer: Creates the optimiser from the parameters.
+        lr_scheduler: Creates the schedule from the optimiser; None for a constant learning rate.
+        total_steps: Returns the number of optimiser steps of the run; called for schedules that need it.
+
+    Returns:
+        The optimiser, or Lightning's dictionary of optimiser and schedule.
+
+    Raises:
+        UserError: If either refuses a setting.
+    """
+    try:
+        instance = optimizer(parameters)
+        schedule = None if lr_scheduler is None else lr_scheduler(instance)
+    except ValueError as error:
+        raise UserError(f"optimizer: {error}") from error
+    if schedule is None:
+        return instance
+    if hasattr(schedule, "set_total_steps"):
+        schedule.set_total_steps(total_steps())
+    monitor = getattr(schedule, "monitor", None)
+    timing = {"interval": "step"} if monitor is None else {"interval": "epoch", "monitor": monitor}
+    return {"optimizer": instance, "lr_scheduler": {"scheduler": schedule, **timing}}

@@ -1,0 +1,75 @@
+"""Predictions of a denoiser whose logits are computed when needed, a chunk of positions at a time."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.noise.base import Prediction
+from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks
+
+
+class OutputHead:
+    """A denoiser's output layer, as a :class:`~dmaxlit.training.chunked_logits.Head`.
+
+    Args:
+        denoiser: The denoiser.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self.vocab_size = denoiser.vocab_size
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
+        return self._denoiser.logits(hidden)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return the parameters of the output layer."""
+        layer: nn.Module = self._denoiser.model.get_output_embeddings()
+        return layer.parameters()
+
+
+class ChunkedPrediction(Prediction):
+    """A prediction that holds hidden states and computes logits in chunks.
+
+    Args:
+        hidden: ``[n, width]`` hidden states.
+        positions: ``[batch, length]`` bool with ``n`` True values.
+        head: Turns hidden states into logits.
+    """
+
+    def __init__(self, hidden: Tensor, positions: Tensor, head: Head) -> None:
+        super().__init__(positions)
+        self._hidden = hidden
+        self._head = head
+        # A view that is predicted without gradients has none later either.
+        self._requires_grad = torch.is_grad_enabled()
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """``[n, vocab]``, with gradients if the view requires them."""
+        with torch.set_grad_enabled(self._requires_grad):
+            return self._head(self._hidden)
+
+    def map(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """Return ``function(logits, *values)``, computed chunk by chunk without gradients."""
+        with torch.no_grad():
+            slices = self._chunks()
+            if len(slices) == 1:
+                return function(self.logits.detach(), *values)
+            return torch.cat(
+                [function(self._head(self._hidden[chunk]), *(value[chunk] for value in values)) for chunk in slices]
+            )
+
+    def sum(self, score: Score) -> Tensor:
+        """Return the sum of a score over all positions, chunk by chunk if their logits are many."""
+        with torch.set_grad_enabled(self._requires_grad and torch.is_grad_enabled()):
+            if len(self._chunks()) == 1:
+                return score(self.logits, slice(0, self._hidden.shape[0]))
+            return chunked_sum(score, self._hidden, self._head)
+
+    def _chunks(self) -> list[slice]:
+        return chunks(self._hidden, self._head.vocab_size)

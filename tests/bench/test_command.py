@@ -1,0 +1,57 @@
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import dmaxlit.bench
+from dmaxlit import UserError
+from dmaxlit.bench.command import fit, run_dmaxlit
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Replace Python by a script that reports its arguments and environment, and fails when asked to."""
+    script = tmp_path / "python"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'printf "%s\\n" "$@" "$OMP_NUM_THREADS" > {tmp_path}/arguments\n'
+        'for last; do :; done\n[ "$last" = fail ] || exit 0\necho "a warning" >&2\necho "error: bad luck" >&2\nexit 2\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    return lambda: (tmp_path / "arguments").read_text().split()
+
+
+def test_the_process_gets_arguments_and_environment(interpreter, monkeypatch):
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "7")
+    run_dmaxlit("list", "--kind", "noise")
+    assert interpreter() == ["-m", "dmaxlit", "list", "--kind", "noise", "7"]
+
+
+def test_an_error_surfaces_as_one_line_and_output_is_passed_through(interpreter, capsys):
+    with pytest.raises(UserError) as refusal:
+        run_dmaxlit("fit", "fail")
+    assert str(refusal.value) == "fit failed with exit status 2: bad luck"
+    assert capsys.readouterr().err == "a warning\nerror: bad luck\n"
+
+
+def test_options_of_a_fit_override_those_that_all_fits_have(interpreter, tmp_path):
+    checkpoint = fit(tmp_path / "recipe.yaml", tmp_path / "run", 3, "--trainer.callbacks=[]")
+    arguments = interpreter()
+    assert checkpoint == tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert arguments[:3] == ["-m", "dmaxlit", "fit"]
+    assert {"--seed_everything=3", f"--config={tmp_path}/recipe.yaml"} <= set(arguments)
+    assert arguments.index("--trainer.callbacks=null") < arguments.index("--trainer.callbacks=[]")
+
+
+@pytest.mark.slow
+def test_the_real_command_refuses_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^fit failed with exit status 2: .*recipe\.yaml"):
+        fit(tmp_path / "recipe.yaml", tmp_path / "run", 0)
+
+
+@pytest.mark.parametrize("path", sorted(Path(dmaxlit.bench.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_no_benchmark_imports_the_command_line(path):
+    assert not re.search(r"(from|import) dmaxlit\.cli", path.read_text())

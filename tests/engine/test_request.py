@@ -1,0 +1,71 @@
+"""A request keeps the books of its prompt: blocks, cached positions, counts and the end of the response."""
+
+import pytest
+
+from dmaxlit import UserError
+from dmaxlit.engine.request import Request, make_requests
+
+EOS = 9
+
+
+def close(request, block, converged=True, **options):
+    return request.close(block, converged, EOS, **options)
+
+
+def test_the_first_block_begins_with_the_end_of_the_prompt():
+    request = Request(0, [1, 2, 3, 4, 5, 6], max_new_tokens=5, block_length=4)
+    assert (request.block_start, request.tokens, request.prompt_tail) == (4, [1, 2, 3, 4], [5, 6])
+    assert request.length == 12
+    assert (request.num_pending, request.pending_tokens) == (4, [1, 2, 3, 4])
+
+
+def test_what_is_pending_is_cached_with_the_next_forward():
+    request = Request(0, [1, 2, 3, 4, 5], max_new_tokens=8, block_length=4)
+    request.mark_cached()
+    assert (request.num_pending, request.pending_tokens) == (0, [])
+    assert close(request, [5, 6, 7, 8]) is None
+    assert (request.num_pending, request.pending_tokens) == (4, [5, 6, 7, 8])
+    assert (request.block_start, request.prompt_tail) == (8, [])
+
+
+def test_forwards_are_counted_for_the_block_and_for_the_response():
+    request = Request(0, [], max_new_tokens=8, block_length=4)
+    for _ in range(3):
+        request.count_forward(extra_blocks=2)
+    assert close(request, [1, 2, 3, 4], converged=False) is None
+    assert (request.num_steps, request.num_forwards) == (0, 3)
+    request.count_forward(extra_blocks=2)
+    assert (request.num_steps, request.num_forwards) == (1, 4)
+    sequence = close(request, [5, 6, 7, 8])
+    assert sequence.token_ids == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (sequence.num_forwards, sequence.num_extra_blocks, sequence.hit_step_limit) == (4, 8, 1)
+    assert not sequence.finished
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "token_ids", "finished"),
+    [
+        ([1, EOS, 3, EOS], {}, [EOS], True),
+        ([1, 2, 3, 4], {"last": True}, [2, 3, 4], False),
+        ([1, 2, 3, 4], {"stop": lambda ids: ids.index(3) + 1}, [2, 3], True),
+        ([1, 2, EOS, 4], {"stop": lambda ids: 1}, [2], True),
+    ],
+)
+def test_a_response_ends_with_eos_a_stop_text_or_the_last_block(block, options, token_ids, finished):
+    sequence = close(Request(0, [1], max_new_tokens=12, block_length=4), block, **options)
+    assert (sequence.token_ids, sequence.finished) == (token_ids, finished)
+
+
+def test_a_response_ends_at_its_budget():
+    sequence = close(Request(0, [EOS, 1], max_new_tokens=1, block_length=4), [EOS, 1, 2, EOS])
+    assert (sequence.token_ids, sequence.finished) == ([2], False)
+
+
+def test_requests_copy_their_prompts_and_fit_the_context():
+    prompts = [[1] * 6, [2]]
+    requests = make_requests(prompts, 5, 4, max_length=8, vocab_size=10)
+    assert [request.max_new_tokens for request in requests] == [2, 5]
+    close(requests[1], [2, 3, 4, 5])
+    assert prompts == [[1] * 6, [2]]
+    with pytest.raises(UserError, match=r"prompts\[1\]: expected at most 7 tokens"):
+        make_requests([[1], [1] * 8], 5, 4, max_length=8, vocab_size=10)

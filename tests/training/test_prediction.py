@@ -1,0 +1,51 @@
+"""A chunked prediction is the same as one whose logits are in memory."""
+
+import pytest
+import torch
+
+from dmaxlit.noise import LogitsPrediction
+from dmaxlit.training import chunked_logits
+from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
+from tests.conftest import make_denoiser
+
+
+@pytest.fixture(params=["one chunk", "several"])
+def predictions(request, monkeypatch, clean):
+    if request.param == "several":
+        monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 38 * 5)
+        monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
+    denoiser = make_denoiser(sharpen=3.0)
+    hidden = torch.randn(int(clean.response.sum()), 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    chunked = ChunkedPrediction(hidden, clean.response, OutputHead(denoiser))
+    return chunked, LogitsPrediction(denoiser.logits(hidden), clean.response), hidden
+
+
+def test_map_sum_and_scatter_agree(predictions, clean):
+    chunked, in_memory, hidden = predictions
+    target = clean.ids[clean.response]
+
+    def probability(logits, tokens):
+        return logits.softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+    one, two = (prediction.map(probability, target) for prediction in (chunked, in_memory))
+    torch.testing.assert_close(one, two)
+    assert not one.requires_grad
+    assert not two.requires_grad
+    sums = [
+        prediction.sum(lambda logits, chunk: probability(logits, target[chunk]).sum())
+        for prediction in (chunked, in_memory)
+    ]
+    torch.testing.assert_close(*sums)
+    gradients = [torch.autograd.grad(total, hidden)[0] for total in sums]
+    torch.testing.assert_close(*gradients)
+    assert torch.equal(chunked.scatter(target + 1, into=clean.ids), in_memory.scatter(target + 1, into=clean.ids))
+    assert torch.equal(chunked.logits, in_memory.logits)
+
+
+def test_a_prediction_without_gradients_has_none_later(clean):
+    denoiser = make_denoiser()
+    with torch.no_grad():
+        hidden = torch.zeros(int(clean.response.sum()), 32)
+        prediction = ChunkedPrediction(hidden, clean.response, OutputHead(denoiser))
+    assert not prediction.logits.requires_grad
+    assert not prediction.sum(lambda logits, chunk: logits[:, :5].sum()).requires_grad
