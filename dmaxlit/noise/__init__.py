@@ -39,9 +39,13 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Return a strategy that moved to ``dmaxlit.noise.experimental``, with a warning, for one release."""
-    if name not in ("RolloutKNoise", "SoftOnPolicyNoise"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import sys
     import warnings
+
+    # jsonargparse looks for the shortest path of a class, to show it: that shall not be the old one.
+    by_parser = sys._getframe(1).f_globals.get("__name__", "").startswith("jsonargparse.")
+    if by_parser or name not in ("RolloutKNoise", "SoftOnPolicyNoise"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     from dmaxlit.noise import experimental
 
