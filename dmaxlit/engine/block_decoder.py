@@ -197,10 +197,10 @@ class BlockDecoder:
             that the decoder needs.
         """
         # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
-        reads = None if watched or hidden.device.type != "cpu" else self.decoder._needed_positions(state)
-        logits = self.denoiser.logits(hidden if reads is None else hidden[reads])
-        if reads is not None:
-            return self.decoder._step_sparse(state, logits, reads, self.denoiser.special), None
+        needed = None if watched or hidden.device.type != "cpu" else self.decoder._needed_positions(state)
+        logits = self.denoiser.logits(hidden if needed is None else hidden[needed])
+        if needed is not None:
+            return self.decoder._step_sparse(state, logits, needed, self.denoiser.special), None
         if not self.decoder.extra_blocks:
             return self.decoder.step(state, logits, self.denoiser.special), logits
         logits = logits.view(len(state.ids), 1 + self.decoder.extra_blocks, -1, logits.shape[-1])

@@ -7,7 +7,7 @@ from dmaxlit.metrics.calibration import AcceptedPrecision, accepted_precision
 from dmaxlit.metrics.ceiling import TokensPerBlock, answer_blocks, tokens_per_block
 from dmaxlit.metrics.meter import Answer, DecodeMeter
 from dmaxlit.metrics.order import DecodingOrder, FinalizationParallelism, finalization_parallelism, kendall_tau
-from dmaxlit.metrics.rate import CappedRate, FinishedRate, capped_rate, finished_rate
+from dmaxlit.metrics.rate import FinishedRate, StepLimitRate, finished_rate, step_limit_rate
 from dmaxlit.metrics.revision import Revisions, count_revisions
 from dmaxlit.metrics.tpf import CONVENTIONS, Convention, TokensPerForward, tokens_per_forward
 from dmaxlit.metrics.tps import TokensPerSecond, tokens_per_second
@@ -18,7 +18,6 @@ __all__ = [
     "AccuracyUnderParallelism",
     "Answer",
     "AnswerAccuracy",
-    "CappedRate",
     "Convention",
     "DecodeMeter",
     "DecodingOrder",
@@ -26,6 +25,7 @@ __all__ = [
     "FinishedRate",
     "RatioMetric",
     "Revisions",
+    "StepLimitRate",
     "TokensPerBlock",
     "TokensPerForward",
     "TokensPerSecond",
@@ -33,11 +33,11 @@ __all__ = [
     "accuracy_under_parallelism",
     "answer_accuracy",
     "answer_blocks",
-    "capped_rate",
     "count_revisions",
     "finalization_parallelism",
     "finished_rate",
     "kendall_tau",
+    "step_limit_rate",
     "tokens_per_block",
     "tokens_per_forward",
     "tokens_per_second",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dmaxlit.metrics.accuracy import AnswerAccuracy
 from dmaxlit.metrics.ceiling import TokensPerBlock, answer_blocks
-from dmaxlit.metrics.rate import CappedRate, FinishedRate
+from dmaxlit.metrics.rate import FinishedRate, StepLimitRate
 from dmaxlit.metrics.tpf import TokensPerForward
 from dmaxlit.metrics.tps import TokensPerSecond
 
@@ -53,7 +53,7 @@ class DecodeMeter(nn.Module):
         self.ceiling = TokensPerBlock(block_length)
         self.tps = TokensPerSecond()
         self.finished = FinishedRate()
-        self.hit_step_limit = CappedRate()
+        self.hit_step_limit = StepLimitRate()
         self.block_length = block_length
 
     def update(

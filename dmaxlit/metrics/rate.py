@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
-__all__ = ["CappedRate", "FinishedRate", "capped_rate", "finished_rate"]
+__all__ = ["FinishedRate", "StepLimitRate", "finished_rate", "step_limit_rate"]
 
 
 def finished_rate(finished: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def _finished_sums(finished: Tensor) -> tuple[Tensor, Tensor]:
     return finished.sum(), torch.tensor(len(finished))
 
 
-def capped_rate(hit_step_limit: Tensor, blocks: Tensor) -> Tensor:
+def step_limit_rate(hit_step_limit: Tensor, blocks: Tensor) -> Tensor:
     """Compute the fraction of blocks that reached the step limit, ``sum hit_step_limit / sum blocks``.
 
     Args:
@@ -48,7 +48,7 @@ def capped_rate(hit_step_limit: Tensor, blocks: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> float(capped_rate(hit_step_limit=torch.tensor([1, 0]), blocks=torch.tensor([3, 2])))
+        >>> float(step_limit_rate(hit_step_limit=torch.tensor([1, 0]), blocks=torch.tensor([3, 2])))
         0.2
     """
     return quotient(*_capped_sums(hit_step_limit, blocks))
@@ -88,8 +88,8 @@ class FinishedRate(RatioMetric):
         self._add(*_finished_sums(finished))
 
 
-class CappedRate(RatioMetric):
-    """Fraction of blocks that reached their decoder's step limit before they converged; see :func:`capped_rate`.
+class StepLimitRate(RatioMetric):
+    """Fraction of blocks that reached their decoder's step limit before they converged; see :func:`step_limit_rate`.
 
     Only blocks of the answers count, see :func:`~dmaxlit.metrics.ceiling.answer_blocks`.
 
@@ -101,7 +101,7 @@ class CappedRate(RatioMetric):
 
     Example:
         >>> import torch
-        >>> rate = CappedRate()
+        >>> rate = StepLimitRate()
         >>> rate.update(hit_step_limit=torch.tensor([1, 0]), blocks=torch.tensor([3, 2]))
         >>> float(rate.compute())
         0.2

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dmaxlit.metrics import CappedRate, FinishedRate, capped_rate, finished_rate
+from dmaxlit.metrics import FinishedRate, StepLimitRate, finished_rate, step_limit_rate
 from tests.metrics.conftest import check_sharing, column
 
 
@@ -23,16 +23,16 @@ def test_capped_is_a_share_of_blocks(answers):
         hit_step_limit = torch.tensor([answer[4] for _, answer in chunk], dtype=torch.long)
         metric.update(hit_step_limit, torch.tensor([blocks[index] for index, _ in chunk], dtype=torch.long))
 
-    check_sharing(CappedRate, update, indexed, expected)
+    check_sharing(StepLimitRate, update, indexed, expected)
     counts = torch.tensor(list(blocks.values()))
-    assert float(capped_rate(column(answers, 4), counts)) == pytest.approx(expected, rel=1e-12)
+    assert float(step_limit_rate(column(answers, 4), counts)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_columns_of_wrong_shape_are_refused():
     with pytest.raises(ValueError, match="one length"):
-        CappedRate().update(torch.tensor([1]), torch.tensor([1, 2]))
+        StepLimitRate().update(torch.tensor([1]), torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="one length"):
-        capped_rate(torch.tensor([1]), torch.tensor([1, 2]))
+        step_limit_rate(torch.tensor([1]), torch.tensor([1, 2]))
     with pytest.raises(ValueError, match="one length"):
         FinishedRate().update(torch.ones(2, 2))
     with pytest.raises(ValueError, match="one length"):

@@ -1,0 +1,63 @@
+"""Run some of the tests with every warning an error, and print the distinct ones: what the next releases will bring.
+
+    python .ci/notices.py
+
+Warnings that pyproject.toml names to ignore are known and stay ignored. Fails where there are others; .ci/run goes on.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parent.parent
+# Where most of our dependencies are used: models, training, the command line.
+TESTS = ["tests/backbone", "tests/callbacks", "tests/cli", "tests/metrics"]
+WARNING = re.compile(r"^(?:E +)?((?:\w+\.)*\w*Warning: .*)$", re.MULTILINE)
+
+
+def filters() -> str:
+    """The tests' own filters, with an error where they show what is not named."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    own = pyproject["tool"]["pytest"]["ini_options"]["filterwarnings"]
+    return "\n".join("error" if line == "default" else line for line in own)
+
+
+def reasons(report: Path) -> Counter[str]:
+    """Why tests failed, and how many for each reason: the warning, or else the first line of the error."""
+    found: Counter[str] = Counter()
+    for problem in ElementTree.parse(report).iterfind(".//testcase/*"):
+        if problem.tag in ("failure", "error"):
+            told = f"{problem.get('message')}\n{problem.text}"
+            warning = WARNING.search(told)
+            found[warning[1] if warning else f"no warning, but: {told.splitlines()[0]}"] += 1
+    return found
+
+
+def main() -> None:
+    """Run the tests and print the verdict; pytest's own output is shown only where it made no report."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+        command += ["-o", f"filterwarnings={filters()}", "--junitxml", str(report), *TESTS]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not report.exists():  # what every test imports raised it
+            told = done.stdout + done.stderr
+            warning = WARNING.search(told)
+            sys.exit(f"notices: no test could start\n  {warning[1] if warning else told[-2000:]}")
+        found = reasons(report)
+    if found:
+        print(f"notices: {len(found)} distinct, in {found.total()} tests")
+        for reason, count in found.most_common():
+            print(f"  {count:4d} x {reason[:300]}")
+    else:
+        print("notices: none" if done.returncode == 0 else f"notices: pytest ended with {done.returncode}")
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
