@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DMaxModule", "UserError", "__version__", "load", "task"]
 
-# Imported when first asked for: `dmaxlit --help` need not wait the seconds that torch and transformers take.
-_LATER = {"DMaxModule": "dmaxlit.module", "load": "dmaxlit.loading", "task": "dmaxlit.tasks"}
+# Imported on first use, so that `dmaxlit --help` does not wait seconds for torch and transformers.
+_LAZY = {"DMaxModule": "dmaxlit.module", "load": "dmaxlit.loading", "task": "dmaxlit.tasks"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LAZY})

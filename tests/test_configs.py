@@ -1,6 +1,7 @@
 """Every shipped recipe, through the real command line, with a model and data small enough for a test."""
 
 import io
+import re
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -41,13 +42,29 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @cache
 def settings_of(*names):
-    """What comes of recipes, one after the other, as ``--print_config`` shows it."""
-    given = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
-    shown = io.StringIO()
-    with pytest.raises(SystemExit) as end, redirect_stdout(shown):
-        main(["fit", *given, "--print_config"])
+    """Settings of recipes, one after the other, as ``--print_config`` shows them."""
+    args = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
+    output = io.StringIO()
+    with pytest.raises(SystemExit) as end, redirect_stdout(output):
+        main(["fit", *args, "--print_config"])
     assert not end.value.code
-    return yaml.safe_load(shown.getvalue())
+    return yaml.safe_load(output.getvalue())
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_has_a_line_in_the_readme(path):
+    line = f"| [`{path.stem}`]({path.name}) | "
+    assert (FOLDER / "README.md").read_text().count(line) == 1
+
+
+def test_the_readme_s_own_recipe_parses(tmp_path):
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "configs").symlink_to(FOLDER)
+    (tmp_path / "my_recipe.yaml").write_text(recipe)
+    settings = settings_of(tmp_path / "my_recipe")
+    assert settings["model"]["noise"]["init_args"]["level"] == 0.5
+    assert settings["data"]["init_args"]["distill"] is None
+    assert settings["model"]["optimizer"] == settings_of("quickstart")["model"]["optimizer"]
 
 
 def test_there_are_recipes_for_what_is_compared():
@@ -106,7 +123,7 @@ def test_the_fragment_for_many_gpus_goes_with_any_recipe():
         ("alternating", ("noise", "alternate", True)),
     ],
 )
-def test_a_variant_is_the_quickstart_but_for_what_it_says(name, differs):
+def test_a_variant_is_the_quickstart_except_for_its_own_settings(name, differs):
     quickstart, variant = settings_of("quickstart"), settings_of(name)
     key, option, value = differs
     noise = variant["model"][key]

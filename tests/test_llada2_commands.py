@@ -26,20 +26,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not 
 def commands():
     """The commands in the recipe's head, each as its arguments."""
     head = "\n".join(line[1:] for line in RECIPE.read_text().splitlines() if line.startswith("#"))
-    found = re.findall(r"python -m dmaxlit ((?:[^\n\\]|\\\n)+)", head)
-    return {args[0]: args for args in (shlex.split(each.replace("\\\n", " ")) for each in found)}
+    lines = re.findall(r"python -m dmaxlit ((?:[^\n\\]|\\\n)+)", head)
+    return {args[0]: args for args in (shlex.split(line.replace("\\\n", " ")) for line in lines)}
 
 
 @pytest.fixture
 def hub(tmp_path_factory, monkeypatch):
     """A hub with one model, which gives only files that match the patterns asked for."""
     source = write_published(tmp_path_factory.mktemp("hub") / "LLaDA2.0-mini")
-    asked = []
+    folders = []
 
     def snapshot_download(name, allow_patterns, ignore_patterns):
         assert name == "inclusionAI/LLaDA2.0-mini"
         folder = tmp_path_factory.mktemp("cache")
-        asked.append(folder)
+        folders.append(folder)
         for path in source.iterdir():
             if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
                 shutil.copy(path, folder)
@@ -47,7 +47,7 @@ def hub(tmp_path_factory, monkeypatch):
 
     monkeypatch.setattr("dmaxlit.backbone.formats.hub.snapshot_download", snapshot_download)
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    return asked
+    return folders
 
 
 @pytest.fixture
@@ -85,11 +85,11 @@ def test_the_four_commands_from_llada_to_dmax(hub, questions, capsys):
     assert "3 prompts, " in capsys.readouterr().out
 
     main(said["convert"])
-    found, _ = read_published(Path("models/DMax-Mini"))
+    tensors, _ = read_published(Path("models/DMax-Mini"))
     before = make_tensors()
-    assert {name: tensor.dtype for name, tensor in found.items()} == {name: t.dtype for name, t in before.items()}
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {name: t.dtype for name, t in before.items()}
     assert json.loads(Path("models/DMax-Mini/config.json").read_text()) == CONFIG
-    changed = {name for name, tensor in before.items() if not torch.equal(found[name], tensor)}
+    changed = {name for name, tensor in before.items() if not torch.equal(tensors[name], tensor)}
     assert {"model.layers.1.attention.query_key_value.weight", "model.layers.2.mlp.gate.weight"} <= changed
     assert {path.name for path in Path("models/DMax-Mini").glob("*.py")} == {
         "modeling_llada2_moe.py",

@@ -16,18 +16,18 @@ from dmaxlit.version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-# Of each command: the module whose ``run(command, args)`` carries it out, and a line for the overview.
+# For each command, the module whose ``run(command, args)`` carries it out, and a line for the overview.
 COMMANDS: dict[str, tuple[str, str]] = {
     "fit": ("training", "Train a model on a corpus, or on a task's own worked responses."),
     "validate": ("training", "Decode the validation prompts with a trained model and print its figures."),
     "test": ("training", "Decode the test prompts with a trained model and print its figures."),
     "predict": ("training", "Decode the test prompts and write each answer to a file."),
-    "plan": ("plan", "Say what a configuration of fit needs of each GPU's memory, before anything is loaded."),
+    "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
-    "generate": ("generate", "Answer prompts, and say how many tokens each forward gave."),
+    "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
-    "bench": ("bench", "Make the figures of the README."),
-    "convert": ("convert", "Rewrite a LLaDA2-MoE checkpoint in the form of transformers, or back."),
+    "bench": ("bench", "Reproduce the figures of the documentation."),
+    "convert": ("convert", "Convert a LLaDA2-MoE checkpoint to the format of transformers, or back."),
     "export": ("export", "Turn a checkpoint into a folder that dmaxlit.load and transformers read."),
 }
 
@@ -36,23 +36,22 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run one command.
 
     Args:
-        args: What follows ``dmaxlit``; None for the process's own arguments.
+        args: Arguments after ``dmaxlit``; None for those of the process.
 
     Raises:
         SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
             and 143 if training was stopped by SIGTERM, after saving.
     """
-    given = list(sys.argv[1:] if args is None else args)
-    _see_current_folder()
+    _add_current_folder_to_path()
     try:
-        _run(given)
+        _run(list(sys.argv[1:] if args is None else args))
     except (UserError, ArgumentError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:  # whoever read the output, such as head, has enough
+    except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
@@ -85,7 +84,7 @@ def _overview() -> str:
     )
 
 
-def _see_current_folder() -> None:
-    """Let ``my_file.MyNoise`` be found here also by a console script, as ``python -m`` does."""
+def _add_current_folder_to_path() -> None:
+    """Make ``my_file.MyNoise`` importable from the current folder for a console script too, as ``python -m`` does."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

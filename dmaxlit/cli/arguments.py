@@ -1,4 +1,4 @@
-"""What the commands that are no part of LightningCLI share: their parser, and the arguments they have in common."""
+"""The parser of commands that are not part of LightningCLI, and the arguments they have in common."""
 
 import inspect
 import json
@@ -16,25 +16,23 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
-__all__ = ["Dtype", "call", "load_model", "make_parser", "read_prompts", "with_options"]
-
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _WITH_OPTIONS = ("--decoder", "--task", "--data.task")
 
 
 def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] = ()) -> ArgumentParser:
-    """A parser of a function's arguments, explained by its docstring.
+    """Return a parser of a function's arguments, explained by its docstring.
 
     Args:
         command: Name of the command.
-        function: What carries it out.
+        function: Function that carries out the command.
         skip: Arguments that are added by hand.
     """
     description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(prog=f"dmaxlit {command}", description=description, exit_on_error=False)
     parser.add_argument(
-        "--config", action="config", help="YAML file with any of the arguments below; flags win over it."
+        "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
     )
     parser.add_function_arguments(function, skip=set(skip))
     return parser
@@ -44,37 +42,45 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     """Parse the arguments and call the function with them.
 
     Raises:
-        UserError: If there is something wrong with them.
+        UserError: If an argument is unknown, missing or of the wrong type.
     """
     try:
-        settings = parser.parse_args(with_options(args))
+        settings = parser.parse_args(expand_option_flags(args))
     except ArgumentError as error:
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
-    given = settings.as_dict()
-    given.pop("config", None)
-    function(**given)
+    arguments = settings.as_dict()
+    arguments.pop("config", None)
+    function(**arguments)
 
 
-def with_options(args: Sequence[str]) -> list[str]:
-    """The arguments with ``--decoder.threshold 0.5`` for ``--decoder_options.threshold 0.5``, and so for ``--task``.
+def expand_option_flags(args: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--decoder_options.tau_dec 0.5`` for ``--decoder.tau_dec 0.5``; likewise for tasks.
 
-    Both are chosen by name, with their options beside them as a mapping; on the command line flags are easier.
+    Decoder and task are given by name, with their options as a separate mapping; on the command line flags are easier.
     """
     return [
-        next((f"{flag}_options{arg.removeprefix(flag)}" for flag in _WITH_OPTIONS if arg.startswith(f"{flag}.")), arg)
+        next(
+            (f"{flag}_options{arg.removeprefix(flag)}" for flag in _WITH_OPTIONS if arg.startswith(f"{flag}.")),
+            arg,
+        )
         for arg in args
     ]
 
 
 def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule":
-    """A model in eval mode on a device, ``auto`` for an accelerator if there is one, with weights of a type.
+    """Load a model in eval mode.
+
+    Args:
+        path: Folder, ``.ckpt`` file, hub id or ``builtin:NAME``.
+        device: Device of the model; ``auto`` for an accelerator if there is one.
+        dtype: Type of the weights.
 
     Raises:
         UserError: If there is no such model or device.
     """
     import torch
 
-    from dmaxlit.cli.quiet import silence_known_warnings
+    from dmaxlit.cli.known_warnings import silence_known_warnings
     from dmaxlit.loading import load
 
     silence_known_warnings()
@@ -85,18 +91,18 @@ def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule"
         return load(path, device=device, dtype=dtype)
     except UserError:
         raise
-    except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is not there
+    except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
         raise UserError(f"device: {' '.join(str(error).split())}") from error
 
 
 def read_prompts(path: str) -> list[str]:
-    """Prompts from a file or, for ``-``, from standard input.
+    """Read prompts from a file or, for ``-``, from standard input.
 
     Args:
-        path: ``.jsonl`` with objects that hold ``prompt`` or ``question``, or with texts; else one prompt a line.
+        path: ``.jsonl`` with objects that have ``prompt`` or ``question``, or with texts; otherwise one prompt a line.
 
     Raises:
-        UserError: If there is no such file, it holds no prompt, or a row is not one; the message names the row.
+        UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
     """
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
@@ -110,12 +116,12 @@ def read_prompts(path: str) -> list[str]:
     return prompts
 
 
-def _prompt(line: str, place: str) -> str:
+def _prompt(line: str, location: str) -> str:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{place}: is not valid JSON ({error})") from error
+        raise UserError(f"{location}: is not valid JSON ({error})") from error
     prompt = row.get("prompt", row.get("question")) if isinstance(row, dict) else row
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"{place}: expected a text, or an object with a prompt or question, got {line.strip()[:80]}")
+        raise UserError(f"{location}: expected a text, or an object with a prompt or question, got {line.strip()[:80]}")
     return prompt

@@ -40,7 +40,7 @@ def convert(
     """
     from dmaxlit.backbone.formats.convert import convert as convert_checkpoint
     from dmaxlit.backbone.formats.convert import refuse_existing
-    from dmaxlit.cli.quiet import silence_known_warnings
+    from dmaxlit.cli.known_warnings import silence_known_warnings
 
     silence_known_warnings()
     if Path(source).suffix != ".ckpt":

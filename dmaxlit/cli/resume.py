@@ -1,4 +1,4 @@
-"""``fit`` goes on where the same run was interrupted, and refuses to continue another one."""
+"""Resuming ``fit`` where the same run was interrupted, and refusing to continue another run."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,12 @@ from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
+from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
 
-__all__ = ["find_checkpoint", "refuse_parts", "run_settings"]
-
-# What a run may be gone on with changed: what it costs or shows, not what it learns.
-_FREE_DATA = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
-_TRAINER = (
+# A resumed run may change what affects its cost or its output, but not what affects the weights.
+_FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
+_FIXED_TRAINER_OPTIONS = (
     "accumulate_grad_batches",
     "gradient_clip_val",
     "gradient_clip_algorithm",
@@ -32,32 +31,34 @@ _TRAINER = (
 
 
 def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) -> dict[str, Any]:
-    """The settings that decide what a run learns, as plain values under dotted names.
+    """Return the settings that decide what a run learns, as plain values under dotted names.
 
-    Not among them: how long it trains, what it validates, shows and saves. Batches count by their size over all ranks,
-    so a run may go on with another number of processes.
+    They do not include how long it trains, or what it validates, logs and saves. The batch size counts rows over all
+    ranks, so that a run may be resumed with another number of processes.
     """
-    told = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
-    data = told.get("data") or {}
-    own = data.get("init_args", data)
-    kept: dict[str, Any] = {
-        "seed_everything": told.get("seed_everything"),
-        "model": told.get("model"),
-        "data": {**data, "init_args": {name: value for name, value in own.items() if name not in _FREE_DATA}},
-        "trainer": {name: told["trainer"].get(name) for name in _TRAINER},
+    settings = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
+    data = settings.get("data") or {}
+    data_options = data.get("init_args", data)
+    fixed_options = {name: value for name, value in data_options.items() if name not in _FREE_DATA_OPTIONS}
+    fixed: dict[str, Any] = {
+        "seed_everything": settings.get("seed_everything"),
+        "model": settings.get("model"),
+        "data": {**data, "init_args": fixed_options},
+        "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
-    if own.get("batch_size") is not None:
-        kept["batch_size over all ranks"] = own["batch_size"] * trainer.world_size
-    return _flat(kept)
+    if data_options.get("batch_size") is not None:
+        fixed["batch_size over all ranks"] = data_options["batch_size"] * trainer.world_size
+    return _flat(fixed)
 
 
 def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
-    """The checkpoint to go on from, having said so; None for a new run.
+    """Return the checkpoint to resume from, after reporting it; None for a new run.
 
-    A damaged one is reported, and the one before it taken. ``callback.finished`` says whether the run is over already.
+    A damaged checkpoint is reported, and the one before it is used. Sets ``callback.finished`` if the run has already
+    reached its end.
 
     Raises:
-        UserError: If there are only damaged ones, or they are of a run with other settings.
+        UserError: If all checkpoints are damaged, or belong to a run with other settings.
     """
     files = callback.files(trainer)
     candidates = files.candidates()
@@ -67,51 +68,57 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     if not callback.resume:
         rank_zero_info(f"starting over: the checkpoints in {files.path} are replaced")
         return None
-    found: dict[Path, dict[str, Any]] = {}
-    refused: list[str] = []
-    for path in candidates:
-        try:
-            found[path] = read_checkpoint(path)
-        except UserError as error:
-            refused.append(str(error))
-    if not found:
-        raise UserError(f"{refused[0]}, and there is none before it; --checkpoint.resume false starts over")
-    for line in refused:
-        rank_zero_info(line)
-    path = max(found, key=lambda path: int(found[path]["global_step"]))
-    refuse_parts(path, trainer)
-    told = found[path].get("dmaxlit_run", {})
-    _refuse_other(path, json.loads(told.get("settings", "{}")), callback.settings)
-    step = found[path]["global_step"]
-    resume_logs(trainer, told)
+    path, checkpoint = _newest_readable(candidates)
+    refuse_sharded(path, trainer)
+    state = checkpoint.get("dmaxlit_run", {})
+    _refuse_other_run(path, current_settings(json.loads(state.get("settings", "{}"))), callback.settings)
+    step = checkpoint["global_step"]
+    resume_logs(trainer, state)
     callback.automatic = True
     if files.finished() == {"step": step, **callback.limits(trainer)}:
         rank_zero_info(f"{path}: the run is finished, at step {step}; --checkpoint.resume false starts over")
         callback.finished = True
         return path
-    rank_zero_info(f"going on from {path}, after step {step}")
+    rank_zero_info(f"resuming from {path}, after step {step}")
     return path
 
 
-def refuse_parts(path: Path | str, trainer: Trainer) -> None:
-    """Refuse a checkpoint of parts where the trainer's strategy cannot read one.
+def _newest_readable(candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint with the most steps of those that are not damaged; report the others."""
+    checkpoints: dict[Path, dict[str, Any]] = {}
+    errors: list[str] = []
+    for path in candidates:
+        try:
+            checkpoints[path] = read_checkpoint(path)
+        except UserError as error:
+            errors.append(str(error))
+    if not checkpoints:
+        raise UserError(f"{errors[0]}, and there is none before it; --checkpoint.resume false starts over")
+    for error_line in errors:
+        rank_zero_info(error_line)
+    path = max(checkpoints, key=lambda path: int(checkpoints[path]["global_step"]))
+    return path, checkpoints[path]
+
+
+def refuse_sharded(path: Path | str, trainer: Trainer) -> None:
+    """Refuse a sharded checkpoint if the trainer's strategy cannot read one.
 
     Raises:
         UserError: If so.
     """
     if is_sharded_checkpoint(path) and not isinstance(trainer.strategy, ModelParallelStrategy):
         raise UserError(
-            f"{path}: was written by processes that share the model, and is gone on from by such alone (--config "
+            f"{path}: was written by processes that share the model, and can be resumed only by such (--config "
             "configs/fsdp.yaml); `dmaxlit export` makes a model of it, to start from"
         )
 
 
-def _refuse_other(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    for name in (*here, *there):
-        if there.get(name) != here.get(name):
+def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    for name in (*current, *stored):
+        if stored.get(name) != current.get(name):
             raise UserError(
-                f"{path}: belongs to another run: {name} is {there.get(name)!r} there, {here.get(name)!r} here; give "
-                "another --trainer.default_root_dir, or --checkpoint.resume false to start over"
+                f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "
+                "give another --trainer.default_root_dir, or --checkpoint.resume false to start over"
             )
 
 

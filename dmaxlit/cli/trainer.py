@@ -1,4 +1,4 @@
-"""Lightning's trainer with a ``predict`` that writes what it decodes."""
+"""Lightning's trainer with a ``predict`` that writes the answers to a file."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,8 +6,6 @@ from typing import Any, cast
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
-
-__all__ = ["DMaxTrainer"]
 
 
 class DMaxTrainer(Trainer):
@@ -36,7 +34,7 @@ class DMaxTrainer(Trainer):
             ckpt_path: Checkpoint to take the weights from; default: the model as configured.
             weights_only: Whether to refuse checkpoints that hold more than plain data.
             output: File to write, one JSON object a line, replaced if it exists.
-            decoder: Registered name of the decoder, or import path of one of yours.
+            decoder: Registered name of the decoder, or import path of your own.
             decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
             max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's.
         """

@@ -13,26 +13,24 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
-from dmaxlit.cli.arguments import with_options
-from dmaxlit.cli.bases import expand_bases
+from dmaxlit.cli.arguments import expand_option_flags
+from dmaxlit.cli.base_configs import expand_bases
+from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
+from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
-from dmaxlit.cli.names import CLASS_OPTIONS, PARSER_MODE, with_class_paths
-from dmaxlit.cli.quiet import silence_known_warnings
-from dmaxlit.cli.resume import find_checkpoint, refuse_parts, run_settings
+from dmaxlit.cli.resume import find_checkpoint, refuse_sharded, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 
-__all__ = ["DMaxCLI", "Parser", "run", "run_cli"]
-
 _DESCRIPTION = """{summary}
 
 Settings come from --config files and from flags; later ones win. Several files may be given, and a file may name
-another one to start from, relative to itself (config: quickstart.yaml). --print_config shows what comes of it all.
+another one to start from, relative to itself (config: quickstart.yaml). --print_config shows the result.
 
 A noise strategy is given by registered name (--model.noise on_policy), class name (OnPolicyNoise) or import path
-(my_file.MyNoise, also from the current folder). Naming one starts from its own defaults; options follow, as
+(my_file.MyNoise, also from the current folder). Naming one starts from its own defaults; options follow, as in
 --model.noise.level 0.5, and --model.noise.help on_policy explains them. Optimiser (--model.optimizer AdamW
 --model.optimizer.lr 1e-3), schedule (--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 400) and
 callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard.
@@ -45,7 +43,7 @@ _SUMMARIES = {
     "predict": "Decode the test prompts and write each answer to a file, one JSON object a line.",
 }
 
-_NOT_CHECKED = ("best", "last", "hpc", "registry", "s3", "gs", "http", "https")  # what Lightning looks up itself
+_RESOLVED_BY_LIGHTNING = ("best", "last", "hpc", "registry", "s3", "gs", "http", "https")  # values of ckpt_path
 
 
 def run(command: str, args: list[str]) -> None:
@@ -56,9 +54,16 @@ def run(command: str, args: list[str]) -> None:
 def run_cli(
     command: str, args: list[str], module: type[DMaxModule] = DMaxModule, cli: type[LightningCLI] | None = None
 ) -> Any:
-    """Carry out a command with a module class; returns what the command line has made of the model's settings."""
+    """Carry out a command with a module class, and return the CLI's model.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        args: The arguments after the command.
+        module: Class of the model.
+        cli: Class of the command line; default: :class:`DMaxCLI`.
+    """
     silence_known_warnings()
-    done = (cli or DMaxCLI)(
+    command_line = (cli or DMaxCLI)(
         module,
         SelfDistilledDataModule,
         save_config_kwargs={"overwrite": True},
@@ -68,9 +73,9 @@ def run_cli(
         parser_class=Parser,
         parser_kwargs={name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()},
         auto_configure_optimizers=False,
-        args=[command, *with_class_paths(with_options(expand_bases(args)), CLASS_OPTIONS)],
+        args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
     )
-    return done.model
+    return command_line.model
 
 
 class Parser(LightningArgumentParser):
@@ -96,13 +101,13 @@ class DMaxCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The trainer's methods that are commands, with the arguments that are no options."""
+        """Return the trainer's methods that are commands, with the arguments that are no options."""
         commands = LightningCLI.subcommands()
         commands["predict"].add("return_predictions")
         return commands
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser called ``dmaxlit``, whatever started the process."""
+        """Return a parser called ``dmaxlit``, whatever started the process."""
         kwargs.setdefault("prog", "dmaxlit")
         parser = super().init_parser(**kwargs)
         self.parsers += (parser,)
@@ -115,23 +120,23 @@ class DMaxCLI(LightningCLI):
         parser.add_class_arguments(FiniteGuard, "finite_guard")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse ``args``, which are the process's own with registered names replaced: no reason to warn of them.
+        """Parse ``args``, without Lightning's warning that they differ from the process's: only names are replaced.
 
         Raises:
-            UserError: If there is something wrong with them, or the checkpoint they name cannot be read.
+            UserError: If an argument is refused, or the checkpoint they name cannot be read.
         """
         try:
             self.config = parser.parse_args(cast(list[str], args))
         except ArgumentError as error:
-            keys = [key.split(".") for one in self.parsers for key, _ in one.get_defaults().items()]
+            keys = [key.split(".") for parser in self.parsers for key, _ in parser.get_defaults().items()]
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
         checkpoint = self.config[self.config.subcommand].get("ckpt_path")
-        if checkpoint and checkpoint.partition(":")[0] not in _NOT_CHECKED and not Path(checkpoint).is_dir():
+        if checkpoint and checkpoint.partition(":")[0] not in _RESOLVED_BY_LIGHTNING and not Path(checkpoint).is_dir():
             self._checkpoint_shapes = _shapes(read_checkpoint(checkpoint)["state_dict"])
 
     def instantiate_classes(self) -> None:
-        """Make model, data and trainer.
+        """Make model, data and trainer, and check the shapes of the weights in ``ckpt_path``.
 
         Raises:
             UserError: If one of them refuses a setting.
@@ -140,35 +145,37 @@ class DMaxCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        stored, own = self._checkpoint_shapes, _shapes(self.model.state_dict())
-        named = self.config_init[self.subcommand].get("ckpt_path")
-        if named:
-            refuse_parts(named, self.trainer)
-        wrong = [] if stored is None else [name for name in {**own, **stored} if own.get(name) != stored.get(name)]
+        checkpoint = self.config_init[self.subcommand].get("ckpt_path")
+        if checkpoint:
+            refuse_sharded(checkpoint, self.trainer)
+        stored, expected = self._checkpoint_shapes, _shapes(self.model.state_dict())
+        if stored is None:
+            return
+        wrong = [name for name in {**expected, **stored} if expected.get(name) != stored.get(name)]
         if wrong:
             raise UserError(f"ckpt_path: expected the weights of the configured model, got others, such as {wrong[0]}")
 
     def before_fit(self) -> None:
-        """Go on from the run's last checkpoint, unless one is named.
+        """Resume from the run's last checkpoint, unless one is named.
 
         Raises:
-            UserError: If it is of a run with other settings, or damaged.
+            UserError: If it belongs to a run with other settings, or is damaged.
         """
-        kept = [each for each in self.trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint)]
-        for callback in kept:
+        run_checkpoints = _run_checkpoints(self.trainer)
+        for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer)
         fit = self.config_init["fit"]
-        if kept and fit.get("ckpt_path") is None and kept[0].folder is not None:
-            found = find_checkpoint(self.trainer, kept[0])
-            fit["ckpt_path"] = None if found is None else str(found)
+        if run_checkpoints and fit.get("ckpt_path") is None and run_checkpoints[0].folder is not None:
+            path = find_checkpoint(self.trainer, run_checkpoints[0])
+            fit["ckpt_path"] = None if path is None else str(path)
 
     def fit(self, **options: Any) -> None:
-        """Train, unless the run is finished already."""
+        """Train, unless the run is already finished."""
         if not any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks):
             self.trainer.fit(**options)
 
     def before_validate(self) -> None:
-        """Decode also where the configuration names no callback for it."""
+        """Decode even if the configuration names no callback for it."""
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, SPDValidation) for callback in callbacks):
             callbacks.append(SPDValidation(curve=None))
@@ -176,49 +183,61 @@ class DMaxCLI(LightningCLI):
     before_test = before_validate
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer; checkpoints go to ``checkpoints/`` in its ``default_root_dir``, if that was given.
+        """Make the trainer, with the callbacks that every run has.
 
-        Every run has a :class:`RunCheckpoint`, whose ``last.ckpt`` no other callback writes, unless checkpoints are
-        switched off, and a :class:`FiniteGuard`; checkpoints are written by :class:`AtomicCheckpointIO`.
-
-        Lightning would put them into the numbered folder of the run's logs, where the next command must look for them;
-        and with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
+        These are a :class:`RunCheckpoint`, unless checkpoints are switched off, a :class:`FiniteGuard` and a progress
+        bar. :class:`AtomicCheckpointIO` writes the checkpoints.
 
         Raises:
             UserError: If it refuses a setting.
         """
-        given = self.config_init[self.subcommand]
-        root = given.trainer.default_root_dir
+        settings = self.config_init[self.subcommand]
+        root = settings.trainer.default_root_dir
         if root is not None and Path(root).exists() and not Path(root).is_dir():
             raise UserError(f"trainer.default_root_dir: expected a folder, got the file {str(root)!r}")
-        own = [given[name] for name in ("checkpoint", "finite_guard")]
-        if given.trainer.enable_checkpointing is False:
-            own = own[1:]
-        named = given.trainer.callbacks or []
-        bars = [each for each in (named if isinstance(named, list) else [named]) if isinstance(each, ProgressBar)]
-        if not bars and given.trainer.enable_progress_bar is not False:
-            own.append(RunProgressBar())
-        self.trainer_defaults["callbacks"] = own
+        defaults = [settings[name] for name in ("checkpoint", "finite_guard")]
+        if settings.trainer.enable_checkpointing is False:
+            defaults = defaults[1:]
+        callbacks = settings.trainer.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        if not has_bar and settings.trainer.enable_progress_bar is not False:
+            defaults.append(RunProgressBar())
+        self.trainer_defaults["callbacks"] = defaults
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {one_line(error)}") from error
-        root = self.config[self.subcommand].trainer.default_root_dir
-        for callback in trainer.checkpoint_callbacks:
-            if trainer.fast_dev_run:
-                trainer.callbacks.remove(callback)
-            elif isinstance(callback, ModelCheckpoint):
-                if root is not None and callback.dirpath is None:
-                    callback.dirpath = str(Path(root) / "checkpoints")
-            elif root is not None and isinstance(callback, RunCheckpoint) and callback.folder is None:
-                callback.folder = str(Path(root) / "checkpoints")
-        kept = [each.folder for each in trainer.checkpoint_callbacks if isinstance(each, RunCheckpoint)]
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and kept == [callback.dirpath]:
-                callback.save_last = False
+        _direct_checkpoints(trainer, self.config[self.subcommand].trainer.default_root_dir)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return cast(Trainer, trainer)
+
+
+def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
+def _direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
+    """Let checkpoints be written to ``checkpoints/`` in ``default_root_dir``, if that is set; none in a dry run.
+
+    Lightning would write them to the numbered folder of the run's logs, where the next command could not find them; and
+    with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if trainer.fast_dev_run:
+            trainer.callbacks.remove(callback)
+        elif root is None:
+            continue
+        elif isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(Path(root) / "checkpoints")
+        elif isinstance(callback, RunCheckpoint) and callback.folder is None:
+            callback.folder = str(Path(root) / "checkpoints")
+    # Only the RunCheckpoint writes last.ckpt in its folder.
+    folders = [callback.folder for callback in _run_checkpoints(trainer)]
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and folders == [callback.dirpath]:
+            callback.save_last = False
 
 
 def _shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:

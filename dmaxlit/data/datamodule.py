@@ -1,4 +1,4 @@
-"""The data module: a corpus of prompts with responses to learn from, and a task's prompts to be judged on."""
+"""The data module: a corpus of prompts with responses for training, and a task's prompts for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import DistillSettings, distill_for_training
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Example, Split, Task
 from dmaxlit.tasks import task as task_by_name
@@ -27,30 +27,30 @@ __all__ = ["SelfDistilledDataModule"]
 
 
 class SelfDistilledDataModule(L.LightningDataModule):
-    """Pairs of prompt and response to learn from, and prompts with a checker to be judged on.
+    """Pairs of prompt and response for training, and prompts with a checker for evaluation.
 
     Training rows come from a corpus, usually one that the model wrote itself (self-distillation, DMax section 3.1), or
-    from the task's own worked responses when there is none (pretraining). Validation and test prompts come from the
+    from the task's worked responses if there is none (pretraining). Validation and test prompts come from the
     task, whose splits share no prompt. The order of training rows depends on seed and epoch alone.
 
     Args:
         corpus: One or more ``.jsonl`` or ``.parquet`` files or hub ids (``name`` or ``name:config``) with columns
-            ``prompt``/``response``, ``question``/``answer`` or chat ``messages``. None: the task's own responses.
+            ``prompt``/``response``, ``question``/``answer`` or chat ``messages``. None: the task's responses.
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
-        num_train: Training rows taken from the task when there is no corpus.
-        num_val: Validation prompts.
-        num_test: Test prompts.
-        batch_size: Training rows of one rank's batch.
-        eval_batch_size: Prompts of one rank's batch in validation and test.
-        max_length: Tokens of a row, EOS included; None for the model's context length.
-        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first, a number gives their count.
-        on_bad_row: Rows that cannot be used are refused with file and row number (``error``), or dropped, counted and
-            reported (``skip``).
+        num_train: Number of training rows taken from the task if there is no corpus.
+        num_val: Number of validation prompts.
+        num_test: Number of test prompts.
+        batch_size: Training rows in one rank's batch.
+        eval_batch_size: Prompts in one rank's batch in validation and test.
+        max_length: Most tokens of a row, EOS included; None for the model's context length.
+        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first one, a number is their count.
+        on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
+            and report their count (``skip``).
         hub_split: Split of a hub data set.
-        num_workers: Loader processes; they do not change the order or the content of batches.
+        num_workers: Number of loader processes; it does not change the order or content of batches.
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
-        distill: Write the corpus with the model itself if the file is not there yet; None: a missing file is an error.
+        distill: Write the corpus with the model itself if the file does not exist; None: a missing file is an error.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -81,16 +81,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.task: Task | None = task_by_name(task, **(task_options or {})) if isinstance(task, str) else task
         if not self.corpora and self.task is None:
             raise UserError("data: expected a corpus or a task, got neither")
-        sizes = {"num_train": num_train, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        for name, least, value in [(name, 1, value) for name, value in sizes.items()] + [
-            ("num_val", 0, num_val),
-            ("num_test", 0, num_test),
-            ("num_workers", 0, num_workers),
-        ]:
-            if value < least:
-                raise UserError(f"{name}: expected at least {least}, got {value}")
+        check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
         check_eos_fill(eos_fill)
-        BadRows(on_bad_row)
+        BadRows(on_bad_row)  # refuses an unknown policy
         self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
@@ -101,9 +95,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
             self.prepare_data_per_node = False
-        self._dry_folder: TemporaryDirectory[str] | None = None
-        self._bound: tuple[PreTrainedTokenizerBase, int, int] | None = None
-        self._train: PackedPairs | None = None
+        self._dry_run_folder: TemporaryDirectory[str] | None = None
+        self._encoding: tuple[PreTrainedTokenizerBase, int, int] | None = None
+        self._train_rows: PackedPairs | None = None
         self._examples: dict[Split, list[Example]] = {}
 
     @property
@@ -112,20 +106,20 @@ class SelfDistilledDataModule(L.LightningDataModule):
         return None if self.task is None else TASKS.name_of(type(self.task))
 
     def bind(self, tokenizer: PreTrainedTokenizerBase, block_length: int, max_length: int) -> None:
-        """Say what rows are encoded for; only needed without a trainer, which knows its model.
+        """Set the model that rows are encoded for; needed only without a trainer, which knows its model.
 
         Args:
             tokenizer: The model's tokenizer.
             block_length: Length of the blocks of the grid.
             max_length: The model's context length.
         """
-        self._bound = (tokenizer, block_length, max_length)
+        self._encoding = (tokenizer, block_length, max_length)
 
     def prepare_data(self) -> None:
-        """Distil the corpus if it is to be and is not there yet; in one process, before training.
+        """Distil the corpus, if requested and missing, in one process before training.
 
-        Under ``fast_dev_run`` one batch of prompts goes to a temporary folder instead, and every answer is kept, so
-        that a dry run leaves nothing behind and works with a model that has learnt nothing yet.
+        Under ``fast_dev_run`` the answers to one batch of prompts go to a temporary folder instead, and all of them are
+        kept, so that a dry run leaves nothing behind and works with an untrained model.
 
         Raises:
             UserError: If distilling fails; see :func:`~dmaxlit.data.distill.distill`.
@@ -137,124 +131,126 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if getattr(trainer, "fast_dev_run", False):
             if corpus.exists():
                 return
-            self._dry_folder = TemporaryDirectory(prefix="dmaxlit-")
-            corpus = Path(self._dry_folder.name) / corpus.name
+            self._dry_run_folder = TemporaryDirectory(prefix="dmaxlit-")
+            corpus = Path(self._dry_run_folder.name) / corpus.name
             settings = replace(settings, num_prompts=min(settings.num_prompts, self.batch_size), keep="all")
         module: Any = trainer.lightning_module
         if not corpus.exists() and getattr(module.backbone, "is_deferred", False):
             raise UserError(
-                f"distill: expected {str(corpus)!r} to be there, or weights to write it with, which backbone.defer "
+                f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer "
                 "reads later; write it first, with `dmaxlit distill`"
             )
         distill_for_training(trainer, self.task, corpus, settings)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode what the stage needs.
+        """Read and encode the rows that the stage needs.
 
         Raises:
-            UserError: For a corpus that is missing, empty, or holds a bad row under ``on_bad_row="error"``.
+            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``.
         """
-        if stage in ("fit", None) and self._train is None:
-            self._share_dry_corpus()
-            tokenizer, block_length, max_length = self._binding()
+        if stage in ("fit", None) and self._train_rows is None:
+            self._share_dry_run_corpus()
+            tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)
-            self._train = pack(self._rows(bad), tokenizer, block_length, limit, self.eos_fill, bad)
-        used_by: dict[Split, tuple[str | None, ...]] = {
+            self._train_rows = pack(self._rows(bad), tokenizer, block_length, limit, self.eos_fill, bad)
+        stages_of: dict[Split, tuple[str | None, ...]] = {
             "val": ("fit", "validate", None),
             "test": ("test", "predict", None),
         }
-        for split, stages in used_by.items():
+        for split, stages in stages_of.items():
             if stage in stages and self.task is not None and split not in self._examples:
                 self._examples[split] = self.task.examples(split, self.num_examples[split])
 
     def teardown(self, stage: str) -> None:
-        """Remove what a dry run wrote."""
-        if self._dry_folder is not None:
-            self._dry_folder.cleanup()
-            self._dry_folder = None
+        """Remove the files of a dry run."""
+        if self._dry_run_folder is not None:
+            self._dry_run_folder.cleanup()
+            self._dry_run_folder = None
 
     def train_dataloader(self) -> ResumableLoader:
-        """Batches ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each row in the corpus.
+        """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
 
         Raises:
             UserError: If there are fewer rows than ranks.
         """
-        if self._train is None:
+        rows = self._train_rows
+        if rows is None:
             raise UserError("data: expected setup('fit') before train_dataloader()")
-        rank, world = self._place()
-        if len(self._train) < world:
-            raise UserError(f"corpus: expected at least one row for each of {world} ranks, found {len(self._train)}")
-        tokenizer, block_length, _ = self._binding()
+        rank, world_size = self._rank_and_world_size()
+        if len(rows) < world_size:
+            raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
+        tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        sampler = RowSampler(len(self._train), self.batch_size, world, rank, shuffle=True, seed=self.seed)
-        return ResumableLoader(
-            self._train, sampler, num_workers=self.num_workers, collate_fn=Collate(pad, block_length)
-        )
+        sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
+        collate = Collate(pad, block_length)
+        return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of ``examples`` with ``index`` ``[B]``; none without a task."""
+        """Return batches of ``examples`` with ``index`` ``[B]``; none without a task."""
         return self._eval_loaders("val")
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
-        """Batches of ``examples`` with ``index`` ``[B]``; none without a task."""
+        """Return batches of ``examples`` with ``index`` ``[B]``; none without a task."""
         return self._eval_loaders("test")
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """The test prompts."""
+        """Return batches of the test prompts."""
         return self._eval_loaders("test")
 
     def fingerprint(self) -> str:
-        """Of the training rows; two runs can only go on from each other where it is the same."""
-        return "no rows" if self._train is None else self._train.fingerprint()
+        """Return a fingerprint of the training rows; a run can be resumed only if it is the same."""
+        return "no rows" if self._train_rows is None else self._train_rows.fingerprint()
 
     def places(self, indices: Sequence[int]) -> list[str]:
-        """Where training rows stand, as file and row; the corpus is read again for it.
+        """Return the file and row of each training row; this reads the corpus again.
 
         Args:
-            indices: As in a batch's ``index``.
+            indices: Numbers of rows, as in a batch's ``index``.
         """
-        if self._train is None:
+        if self._train_rows is None:
             raise UserError("data: expected setup('fit') before places()")
-        wanted = {int(self._train.numbers[index]): index for index in indices}
-        found: dict[int, str] = {}
+        index_of = {int(self._train_rows.numbers[index]): index for index in indices}
+        locations: dict[int, str] = {}
         for number, row in enumerate(self._rows(BadRows("skip"))):
-            if number in wanted:
-                found[wanted[number]] = row.place
-            if len(found) == len(wanted):
+            if number in index_of:
+                locations[index_of[number]] = row.location
+            if len(locations) == len(index_of):
                 break
-        return [found[index] for index in indices]
+        return [locations[index] for index in indices]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch's tensors. Examples are no tensors, and stay; Lightning would refuse to look into them."""
+        """Move the tensors of a batch; leave the examples, which Lightning could not traverse, as they are."""
         return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         examples = self._examples.get(split)
         if not examples:
             return []
-        rank, world = self._place()
-        sampler = RowSampler(len(examples), self.eval_batch_size, world, rank, shuffle=False)
+        rank, world_size = self._rank_and_world_size()
+        sampler = RowSampler(len(examples), self.eval_batch_size, world_size, rank, shuffle=False)
         numbered: Any = list(enumerate(examples))
         return [DataLoader(numbered, batch_size=self.eval_batch_size, sampler=sampler, collate_fn=_collate_examples)]
 
-    def _share_dry_corpus(self) -> None:
+    def _share_dry_run_corpus(self) -> None:
+        """Tell all ranks where rank zero has written the corpus of a dry run."""
         trainer = self.trainer
         if self.distill is not None and trainer is not None and getattr(trainer, "fast_dev_run", False):
-            folder = None if self._dry_folder is None else self._dry_folder.name
+            folder = None if self._dry_run_folder is None else self._dry_run_folder.name
             folder = trainer.strategy.broadcast(folder)
             if folder is not None:
                 self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
 
-    def _binding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
-        if self._bound is not None:
-            return self._bound
+    def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
+        """Return the tokenizer, block length and context length that rows are encoded for."""
+        if self._encoding is not None:
+            return self._encoding
         if self.trainer is None:
             raise UserError("data: expected a trainer or a call of bind(tokenizer, block_length, max_length)")
         module: Any = self.trainer.lightning_module
         return module.tokenizer, module.backbone.block_length, module.backbone.max_length
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _rows(self, bad: BadRows) -> Iterator[Row]:

@@ -1,10 +1,11 @@
-"""Encoded rows, packed into one flat tensor, and how they are put together into batches."""
+"""Encoded rows, packed into one flat tensor, and their collation into batches."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -15,21 +16,19 @@ from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
 
-__all__ = ["Collate", "PackedPairs", "pack"]
-
-_CHUNK = 4096  # rows the tokenizer gets at once
+_CHUNK = 4096  # rows the tokenizer encodes at once
 
 Item = tuple[int, Tensor, int]
 
 
 class PackedPairs(Dataset[Item]):
-    """Encoded pairs, one after the other in a single tensor: small, quick to fork and to share.
+    """Encoded pairs, concatenated in a single tensor: small, and quick to fork and to share.
 
     Args:
         ids: ``[tokens]`` token ids of all pairs.
-        ends: ``[rows]`` where each pair ends in ``ids``.
-        prompt_lengths: ``[rows]`` how many tokens of each pair are prompt.
-        numbers: ``[rows]`` which of the rows read each pair was; rows that are too long leave gaps. Default: no gaps.
+        ends: ``[rows]`` end of each pair in ``ids``.
+        prompt_lengths: ``[rows]`` number of prompt tokens of each pair.
+        numbers: ``[rows]`` number of each pair in the corpus; rows that are too long leave gaps. Default: no gaps.
     """
 
     def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor, numbers: Tensor | None = None) -> None:
@@ -40,23 +39,23 @@ class PackedPairs(Dataset[Item]):
         return len(self.ends)
 
     def fingerprint(self) -> str:
-        """Number of rows, and a checksum of their tokens: the same for the same rows in the same order."""
+        """Return the number of rows and a checksum of their tokens: the same for the same rows in the same order."""
         digest = hashlib.sha256()
-        for part in (self.ids, self.ends, self.prompt_lengths):
-            digest.update(part.contiguous().numpy().data)
+        for tensor in (self.ids, self.ends, self.prompt_lengths):
+            digest.update(tensor.contiguous().numpy().data)
         return f"{len(self)} rows, {digest.hexdigest()[:16]}"
 
     def __getitem__(self, index: int) -> Item:
-        """(row number, ids, length of the prompt)."""
+        """Return (row number, ids, length of the prompt)."""
         begin = int(self.ends[index - 1]) if index else 0
         return index, self.ids[begin : int(self.ends[index])], int(self.prompt_lengths[index])
 
 
 class Collate:
-    """Pads pairs to a common length, a multiple of the block length, and gives every position its role.
+    """Pad pairs to a common length, a multiple of the block length, and give every position its role.
 
     Args:
-        pad_id: Filling id.
+        pad_id: Token id of the padding.
         block_length: Length of the blocks of the grid.
     """
 
@@ -64,7 +63,7 @@ class Collate:
         self.pad_id, self.block_length = pad_id, block_length
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """``ids`` and ``roles`` ``[batch, length]``, ``index`` ``[batch]``."""
+        """Return ``ids`` and ``roles`` ``[batch, length]``, and ``index`` ``[batch]``."""
         blocks = -(-max(len(ids) for _, ids, _ in items) // self.block_length)
         shape = (len(items), blocks * self.block_length)
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
@@ -90,7 +89,7 @@ def pack(
         rows: The pairs.
         tokenizer: The model's tokenizer.
         block_length: Length of the blocks of the grid.
-        max_length: Tokens a sequence may have, EOS fill included; only whole blocks of it count.
+        max_length: Most tokens of a sequence, EOS fill included, rounded down to whole blocks.
         eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`.
         bad: Receives the rows that are too long.
 
@@ -111,19 +110,20 @@ def pack(
         responses = encode_responses(tokenizer, [row.response for row in chunk])
         for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
             if len(prompt) >= limit:
-                bad.add(row.place, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
+                bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
                 continue
             fill = eos_count(len(prompt) + len(response), block_length, eos_fill)
             length = len(prompt) + len(response) + fill
             if length > limit:
-                bad.add(row.place, "is too long", f"{length} tokens with EOS, at most {limit}")
+                bad.add(row.location, "is too long", f"{length} tokens with EOS, at most {limit}")
                 continue
             ids.append(torch.tensor(prompt + response + [tokenizer.eos_token_id] * fill, dtype=torch.int32))
             lengths.append(length)
             prompt_lengths.append(len(prompt))
             numbers.append(number)
         begin += len(chunk)
-    bad.report(len(lengths))
+    if summary := bad.summary(len(lengths)):
+        rank_zero_info(summary)
     if not lengths:
         raise UserError("corpus: expected at least one usable row, found none")
     return PackedPairs(

@@ -1,4 +1,4 @@
-"""From text to token ids with a role for every position."""
+"""Encoding of text as token ids with a role for every position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import Role
-
-__all__ = ["EncodedPair", "EosFill", "Prompt", "check_eos_fill", "encode_pair", "encode_prompt", "encode_prompts"]
 
 Prompt = str | list[dict[str, str]]
 EosFill = Literal["block"] | int
@@ -21,7 +19,7 @@ class EncodedPair:
 
     Args:
         ids: Token ids.
-        roles: Of each position its :class:`~dmaxlit.tokens.Role`; supervised EOS are part of the response.
+        roles: The :class:`~dmaxlit.tokens.Role` of each position; supervised EOS tokens are part of the response.
     """
 
     ids: list[int]
@@ -29,10 +27,10 @@ class EncodedPair:
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of each prompt, all at once.
+    """Return the token ids of each prompt.
 
-    With a chat template, the template's, up to where the assistant's turn begins. Without, the text's own, after the
-    BOS token if the tokenizer begins with one; a special token written out in the text is ordinary text.
+    With a chat template, these are the template's, up to the beginning of the assistant's turn. Without one, they are
+    the text's, after the BOS token if the tokenizer adds one; a special token spelled out in the text is ordinary text.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -48,7 +46,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of one prompt; see :func:`encode_prompts`."""
+    """Return the token ids of one prompt; see :func:`encode_prompts`."""
     return encode_prompts(tokenizer, [prompt])[0]
 
 
@@ -59,7 +57,7 @@ def _encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int
 
 
 def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
-    """Token ids of each response, without EOS; a special token written out in the text is ordinary text."""
+    """Return the token ids of each response, without EOS; a special token spelled out in the text is ordinary text."""
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -77,7 +75,10 @@ def check_eos_fill(eos_fill: EosFill) -> None:
 
 
 def eos_count(length: int, block_length: int, eos_fill: EosFill) -> int:
-    """How many EOS tokens follow the first ``length`` tokens; ``"block"``: up to the end of the first EOS's block."""
+    """Return how many EOS tokens follow the first ``length`` tokens.
+
+    ``"block"`` fills up to the end of the block of the first EOS.
+    """
     return block_length - length % block_length if eos_fill == "block" else int(eos_fill)
 
 
@@ -88,12 +89,12 @@ def encode_pair(
     block_length: int,
     eos_fill: EosFill = "block",
 ) -> EncodedPair:
-    """A prompt with its response, ended by EOS.
+    """Encode a prompt with its response, ended by EOS.
 
     Args:
         tokenizer: The model's tokenizer.
         prompt: Text, or chat messages up to the turn that ``response`` is.
-        response: The final turn, which is what is learnt.
+        response: The final turn, which is what the model learns.
         block_length: Length of the blocks of the grid, which begins at position 0.
         eos_fill: ``"block"``: the first EOS and the rest of its block; a count: that many EOS tokens in all.
 
@@ -101,7 +102,9 @@ def encode_pair(
         UserError: If ``eos_fill`` is neither.
     """
     check_eos_fill(eos_fill)
-    before = encode_prompt(tokenizer, prompt)
-    after = encode_responses(tokenizer, [response])[0]
-    after = after + [tokenizer.eos_token_id] * eos_count(len(before) + len(after), block_length, eos_fill)
-    return EncodedPair(before + after, [int(Role.PROMPT)] * len(before) + [int(Role.RESPONSE)] * len(after))
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    response_ids = encode_responses(tokenizer, [response])[0]
+    num_eos = eos_count(len(prompt_ids) + len(response_ids), block_length, eos_fill)
+    response_ids = response_ids + [tokenizer.eos_token_id] * num_eos
+    roles = [int(Role.PROMPT)] * len(prompt_ids) + [int(Role.RESPONSE)] * len(response_ids)
+    return EncodedPair(prompt_ids + response_ids, roles)

@@ -1,4 +1,4 @@
-"""The order of rows: a function of seed and epoch alone, shared out to ranks without a repeated row."""
+"""The order of rows: a function of seed and epoch alone, divided among ranks without repeating a row."""
 
 import os
 from collections.abc import Iterator
@@ -9,25 +9,24 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from dmaxlit.randomness import stable_seed
 
-__all__ = ["ResumableLoader", "RowSampler"]
-
 
 class RowSampler(DistributedSampler[Any]):
     """Row numbers of one rank.
 
-    The global order of epoch e is one permutation by (seed, e); rank r of w takes every w-th row from r on. So with
-    ``batch_size`` rows a rank, the k-th batches of all ranks together are the rows one process with batches of
-    ``w * batch_size`` sees, and no row comes twice. When shuffled (training) all ranks also get as many batches: if the
-    last global batch had fewer rows than there are ranks, those (at most w - 1) sit out the epoch.
+    The global order of epoch e is one permutation, seeded by (seed, e); rank r of w takes every w-th row, beginning
+    with row r. With ``batch_size`` rows per rank, the k-th batches of all ranks together are the rows that one process
+    with batches of ``w * batch_size`` sees, and no row is repeated. When shuffled (training), all ranks also get the
+    same number of batches: if the last global batch has fewer rows than there are ranks, those rows (at most w - 1)
+    are left out of the epoch.
 
-    It is a :class:`~torch.utils.data.DistributedSampler`, so Lightning leaves it in place and tells it the epoch.
+    It is a :class:`~torch.utils.data.DistributedSampler`, so that Lightning does not replace it and sets its epoch.
 
     Args:
         rows: Number of rows.
-        batch_size: Rows of a rank's batch.
+        batch_size: Rows in one rank's batch.
         num_replicas: Number of ranks, w.
         rank: This rank, r.
-        shuffle: Permute the rows; otherwise they come in order.
+        shuffle: Permute the rows; otherwise they keep their order.
         seed: Seed of the permutations.
     """
 
@@ -44,7 +43,7 @@ class RowSampler(DistributedSampler[Any]):
         return len(range(self.rank, self.used, self.num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        """This rank's rows in the order of the present epoch, from ``first_batch`` on."""
+        """Yield this rank's rows in the order of the current epoch, from ``first_batch`` on."""
         order = list(range(self.rows))
         if self.shuffle:
             generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
@@ -53,46 +52,46 @@ class RowSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader that goes on in the middle of an epoch after a checkpoint.
+    """A loader that resumes in the middle of an epoch after a checkpoint.
 
-    Lightning keeps its state in checkpoints and restores it before the first batch. Nothing is drawn, and no worker
-    started, before the first batch is asked for: Lightning makes the iterator before it says which epoch it is.
+    Lightning stores its state in checkpoints and restores it before the first batch. Nothing is drawn, and no worker
+    is started, before the first batch is requested: Lightning makes the iterator before it sets the epoch.
 
     Args:
         dataset: The rows.
-        sampler: Their order.
+        sampler: The order of the rows.
         **options: Further options of :class:`~torch.utils.data.DataLoader`.
     """
 
     def __init__(self, dataset: Dataset[Any], sampler: RowSampler, **options: Any) -> None:
-        # Of their own: a generator, since making an iterator draws a number, and process groups for the workers, since
-        # a signal to the whole group, such as Ctrl-C, would end those that the step begun still needs.
-        own: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": _leave_process_group}
-        super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **{**own, **options})
-        self._rows = sampler
-        self._done = 0
-        self._resume: dict[str, int] = {}
+        # A separate generator, because making an iterator draws a number; separate process groups for the workers,
+        # because a signal to the whole group, such as Ctrl-C, would end workers that the current step still needs.
+        defaults: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": _leave_process_group}
+        super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **{**defaults, **options})
+        self._row_sampler = sampler
+        self._num_batches = 0
+        self._resume_state: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Batches of the present epoch; after :meth:`load_state_dict`, those not yet seen."""
-        resume, self._resume = self._resume, {}
-        self._done = resume["batches"] if resume.get("epoch") == self._rows.epoch else 0
-        self._rows.first_batch = self._done
+        """Yield the batches of the current epoch; after :meth:`load_state_dict`, those not yet seen."""
+        state, self._resume_state = self._resume_state, {}
+        self._num_batches = state["batches"] if state.get("epoch") == self._row_sampler.epoch else 0
+        self._row_sampler.first_batch = self._num_batches
         try:
             for batch in super().__iter__():
-                self._done += 1
+                self._num_batches += 1
                 yield batch
         finally:
-            self._rows.first_batch = 0
+            self._row_sampler.first_batch = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given."""
-        return {"epoch": self._rows.epoch, "batches": self._done}
+        """Return the epoch, and how many of its batches were yielded."""
+        return {"epoch": self._row_sampler.epoch, "batches": self._num_batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from ``state`` when its epoch comes."""
-        self._resume, self._done = dict(state), state["batches"]
-        self._rows.set_epoch(state["epoch"])
+        """Resume from ``state`` when its epoch begins."""
+        self._resume_state, self._num_batches = dict(state), state["batches"]
+        self._row_sampler.set_epoch(state["epoch"])
 
 
 def _leave_process_group(worker: int) -> None:

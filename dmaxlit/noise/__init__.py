@@ -35,3 +35,20 @@ __all__ = [
     "Views",
     "dialogue",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a strategy that moved to ``dmaxlit.noise.experimental``, with a warning, for one release."""
+    import sys
+    import warnings
+
+    # jsonargparse looks for the shortest path of a class, to show it: that shall not be the old one.
+    by_parser = sys._getframe(1).f_globals.get("__name__", "").startswith("jsonargparse.")
+    if by_parser or name not in ("RolloutKNoise", "SoftOnPolicyNoise"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    from dmaxlit.noise import experimental
+
+    message = f"dmaxlit.noise.{name} is now dmaxlit.noise.experimental.{name}"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return getattr(experimental, name)

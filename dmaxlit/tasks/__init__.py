@@ -1,4 +1,4 @@
-"""Tasks: where prompts come from and how answers are judged."""
+"""Tasks: prompts in disjoint splits, and checkers for the answers."""
 
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
 from dmaxlit.tasks.chain import ChainTask, StepReport

@@ -1,18 +1,19 @@
-"""What a task is: prompts in three disjoint splits, each with a judge of answers to it."""
+"""The base class of tasks: prompts in three disjoint splits, each with a checker for its answers."""
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.registry import Registry
 
-__all__ = ["TASKS", "Example", "Split", "Task", "check_split", "split_of", "task"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["TASKS", "Example", "Split", "Task", "split_of", "task"]
 
 Split = Literal["train", "val", "test"]
 
@@ -24,9 +25,9 @@ class Example:
     """A prompt and how to judge an answer to it.
 
     Args:
-        prompt: What the model is given.
-        answer: Reference final answer; empty if the task only has a scorer.
-        checker: Says whether a generated text answers the prompt.
+        prompt: Input of the model.
+        answer: Reference final answer; empty if the task has only a scorer.
+        checker: Decides whether a generated text answers the prompt.
         response: A reference worked response to learn from, if the task has one.
     """
 
@@ -36,27 +37,29 @@ class Example:
     response: str | None = None
 
     def check(self, text: str) -> bool:
-        """Whether ``text``, a generated answer without special tokens, is right."""
+        """Return whether ``text``, a generated answer without special tokens, is right."""
         return self.checker(text)
 
 
 class Task(ABC):
     """Prompts with a checker, in splits that share no prompt.
 
-    The constructor takes plain values only and keeps each under its own name, so that :meth:`options` can rebuild the
+    The constructor takes plain values only and stores each under its own name, so that :meth:`options` can rebuild the
     task from a checkpoint or a manifest.
     """
 
     @abstractmethod
     def examples(self, split: Split, n: int) -> list[Example]:
-        """The first ``n`` examples of a split: the same for the same split, index and options on every machine.
+        """Return the first ``n`` examples of a split.
+
+        They are the same for the same split, index and options on every machine.
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            n: How many; a longer list begins with the shorter one.
+            n: Number of examples; a longer list begins with the shorter one.
 
         Raises:
-            UserError: If the split holds fewer.
+            UserError: If the split has fewer.
         """
 
     @property
@@ -65,12 +68,12 @@ class Task(ABC):
         """A generous budget of tokens for one answer, EOS included."""
 
     @classmethod
-    def tokenizer(cls) -> PreTrainedTokenizerFast | None:
-        """The task's own small tokenizer, or None if it is written in natural language."""
+    def tokenizer(cls) -> "PreTrainedTokenizerFast | None":
+        """Return the task's own small tokenizer, or None if the task is written in natural language."""
         return None
 
     def options(self) -> dict[str, Any]:
-        """The constructor's arguments, JSON-able: ``type(self)(**self.options())`` is the same task."""
+        """Return the constructor's arguments as JSON values: ``type(self)(**self.options())`` is the same task."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
@@ -88,30 +91,32 @@ TASKS: Registry[Task] = Registry("task", "tasks", Task)
 
 
 def split_of(prompt: str) -> Split:
-    """The split a prompt belongs to, by a hash of its text alone: 80% train, 10% val, 10% test.
+    """Return the split of a prompt, by a hash of its text alone: 80% train, 10% val, 10% test.
 
-    No option and no seed enters, so that a prompt tested under one setting is never trained on under another.
+    The hash depends on no option and no seed, so that a prompt tested under one setting is never trained on under
+    another.
     """
     hundredth = stable_seed("split", prompt) % 100
-    return next(split for split, part in _HUNDREDTHS.items() if hundredth in part)
+    return next(split for split, hundredths in _HUNDREDTHS.items() if hundredth in hundredths)
 
 
 def task(name: str, **options: Any) -> Task:
-    """A task by its registered name.
+    """Return a task by its registered name.
 
     Args:
         name: For instance ``chain``.
-        **options: The task's own options.
+        **options: Options of the task.
 
     Raises:
         UserError: If there is no such task, or it has no such option.
     """
     cls = TASKS.get(name)
-    known = inspect.signature(cls).parameters
+    parameters = inspect.signature(cls).parameters
     for option in options:
-        if option not in known:
-            raise UserError(f"unknown option {option!r} of task {name!r}; known: {', '.join(known) or 'none'}")
-    missing = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key not in options]
+        if option not in parameters:
+            raise UserError(f"unknown option {option!r} of task {name!r}; known: {', '.join(parameters) or 'none'}")
+    required = [key for key, value in parameters.items() if value.default is inspect.Parameter.empty]
+    missing = [key for key in required if key not in options]
     if missing:
         raise UserError(f"task {name!r}: option {missing[0]!r} is required")
     return cls(**options)

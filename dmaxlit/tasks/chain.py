@@ -4,14 +4,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
-
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["ChainTask", "StepReport"]
 
@@ -21,7 +21,7 @@ _OPERATIONS = {
     "-2": lambda value: (value - 2) % 10,
     "*3": lambda value: (value * 3) % 10,
 }
-# Synonyms, most frequent first; a lower-case letter in a layout stands for what the step computes.
+# Synonyms, most frequent first. In a layout, lower-case letters are the operand a, the operation o and the result c.
 _WORDS = {
     "S": ("so", "then", "now"),
     "I": ("is", "gives", "makes"),
@@ -43,17 +43,17 @@ _URNS = {slot: _weighted(words) for slot, words in _WORDS.items()}
 _CONCLUSION_URNS = [_weighted(words) for words in _CONCLUSION]
 _STEP_TOKENS = 6
 _DIFFICULTY = {"easy": 6, "standard": 10, "hard": 14}
-_FILL = 0.75  # share of a split that may be drawn, so that drawing without repeats stays quick
-_SHARE: dict[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+_MAX_DRAWN = 0.75  # fraction of a split that may be drawn, so that drawing without repeats stays quick
+_SPLIT_FRACTION: dict[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """How a worked answer stands up to an exact check.
+    """The result of an exact check of a worked answer.
 
     Args:
-        right: Steps whose layout, operation, operand and result are all right.
-        total: Steps the prompt asks for.
+        right: Number of steps whose layout, operation, operand and result are all right.
+        total: Number of steps the prompt requires.
         final: Whether the final answer is right.
         exact: Whether the whole text is a flawless answer: every step, the conclusion, and nothing else.
     """
@@ -69,14 +69,14 @@ class ChainTask(Task):
     """Chained operations on a digit, modulo 10, each step of the answer in one of four layouts.
 
     The prompt is ``v0 op1 ... opN ?`` with operations ``+1 +3 -2 *3``. The answer has N steps of six tokens and ends
-    in ``#### d``. A step names its result before or after its operands, and which is free: neighbouring tokens depend
-    on each other and every result on the one before, so positions decided alone from their marginals go wrong.
+    in ``#### d``. A step may name its result before or after its operands: neighbouring tokens depend on each other and
+    every result on the one before, so deciding positions independently from their marginals gives wrong answers.
 
     Args:
         difficulty: Length of the chain: ``easy`` 6 operations (40,960 prompts, which a small model can nearly learn by
             heart), ``standard`` 10 (10 million), ``hard`` 14 (2.7 billion).
-        operations: Number of operations, 3 to 64, in place of the difficulty's.
-        seed: Which prompts and wordings are drawn. The split of a prompt does not depend on it.
+        operations: Number of operations, 3 to 64, instead of the difficulty's.
+        seed: Seed of the prompts and wordings. The split of a prompt does not depend on it.
 
     Raises:
         UserError: If the difficulty is unknown or the number of operations is out of range.
@@ -101,23 +101,23 @@ class ChainTask(Task):
 
     @property
     def max_new_tokens(self) -> int:
-        """Tokens of an answer with EOS, rounded up to the next multiple of 32."""
+        """Number of tokens of an answer with EOS, rounded up to the next multiple of 32."""
         return ((_STEP_TOKENS * self.steps + len(_CONCLUSION) + 2) // 32 + 1) * 32
 
     def examples(self, split: Split, n: int) -> list[Example]:
-        """The first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
+        """Return the first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
 
         Raises:
             UserError: If the split is unknown or ``n`` is more than three quarters of it.
         """
         check_split(split)
-        capacity = int(_FILL * _SHARE[split] * 10 * 4**self.steps)
+        capacity = int(_MAX_DRAWN * _SPLIT_FRACTION[split] * 10 * 4**self.steps)
         if n > capacity:
             raise UserError(f"n: expected at most {capacity} {split} prompts of {self.steps} operations, got {n}")
         rng = random.Random(stable_seed("chain", self.steps, split, self.seed))
         seen: set[str] = set()
-        found: list[Example] = []
-        while len(found) < n:
+        examples: list[Example] = []
+        while len(examples) < n:
             start, operations = _draw_prompt(rng, self.steps)
             prompt = " ".join([start, *operations, "?"])
             if prompt in seen or split_of(prompt) != split:
@@ -126,8 +126,8 @@ class ChainTask(Task):
             values = _values(start, operations)
             answer = values[-1]
             response = " ".join(_draw_response(rng, operations, values))
-            found.append(Example(prompt, answer, partial(_final_answer_is, answer), response))
-        return found
+            examples.append(Example(prompt, answer, partial(_final_answer_is, answer), response))
+        return examples
 
     def check_steps(self, prompt: str, text: str) -> StepReport:
         """Check every intermediate step of an answer exactly.
@@ -138,22 +138,30 @@ class ChainTask(Task):
         Raises:
             UserError: If the prompt is not one of this family.
         """
-        start, operations, mark = prompt.split()[:1], prompt.split()[1:-1], prompt.split()[-1:]
-        if not operations or start[0] not in _DIGITS or mark != ["?"] or any(o not in _OPERATIONS for o in operations):
+        start, operations, end = prompt.split()[:1], prompt.split()[1:-1], prompt.split()[-1:]
+        if not operations or start[0] not in _DIGITS or end != ["?"] or any(o not in _OPERATIONS for o in operations):
             raise UserError(f"prompt: expected 'digit operations ... ?', got {prompt!r}")
         values = _values(start[0], operations)
         words = text.split()
         steps = [words[i * _STEP_TOKENS : (i + 1) * _STEP_TOKENS] for i in range(len(operations))]
-        wanted = zip(values, operations, values[1:], strict=False)
-        right = sum(_is_step(step, *want) for step, want in zip(steps, wanted, strict=True))
+        expected = zip(values, operations, values[1:], strict=False)
+        right = sum(_is_step(step, *slots) for step, slots in zip(steps, expected, strict=True))
         conclusion = words[len(operations) * _STEP_TOKENS :]
-        shaped = len(conclusion) == 5 and all(w in known for w, known in zip(conclusion, _CONCLUSION, strict=False))
+        well_formed = len(conclusion) == 5 and all(
+            word in synonyms for word, synonyms in zip(conclusion, _CONCLUSION, strict=False)
+        )
         final = _final_answer_is(values[-1], text)
-        return StepReport(right, len(operations), final, final and shaped and right == len(operations))
+        return StepReport(right, len(operations), final, final and well_formed and right == len(operations))
 
     @classmethod
-    def tokenizer(cls) -> PreTrainedTokenizerFast:
-        """One token a word. Special tokens are no words: their text inside a prompt is an unknown word."""
+    def tokenizer(cls) -> "PreTrainedTokenizerFast":
+        """Return a tokenizer with one token a word.
+
+        Special tokens are not words: their text inside a prompt is an unknown word.
+        """
+        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
         words = [*_DIGITS, *_OPERATIONS, "?"]
         words += [word for group in (*_WORDS.values(), *_CONCLUSION) for word in group]
         vocabulary = {word: i for i, word in enumerate(dict.fromkeys(["<unk>", *words]))}
@@ -167,7 +175,7 @@ class ChainTask(Task):
 
 
 def _draw_prompt(rng: random.Random, steps: int) -> tuple[str, list[str]]:
-    # Only rng.random() is used throughout: its sequence is the one Python promises to keep between versions.
+    # Only rng.random() is used in this file: Python guarantees its sequence across versions.
     names = tuple(_OPERATIONS)
     return _DIGITS[int(rng.random() * 10)], [names[int(rng.random() * 4)] for _ in range(steps)]
 
@@ -180,19 +188,19 @@ def _values(start: str, operations: Sequence[str]) -> list[str]:
 
 
 def _draw_response(rng: random.Random, operations: Sequence[str], values: Sequence[str]) -> list[str]:
-    out: list[str] = []
+    words: list[str] = []
     for before, operation, after in zip(values, operations, values[1:], strict=False):
-        given = {"a": before, "o": operation, "c": after}
+        computed = {"a": before, "o": operation, "c": after}
         for slot in _LAYOUTS[int(rng.random() * len(_LAYOUTS))]:
             urn = _URNS.get(slot)
-            out.append(given[slot] if urn is None else urn[int(rng.random() * len(urn))])
-    return [*out, *(urn[int(rng.random() * len(urn))] for urn in _CONCLUSION_URNS), values[-1]]
+            words.append(computed[slot] if urn is None else urn[int(rng.random() * len(urn))])
+    return [*words, *(urn[int(rng.random() * len(urn))] for urn in _CONCLUSION_URNS), values[-1]]
 
 
 def _is_step(words: Sequence[str], before: str, operation: str, after: str) -> bool:
-    slots = {"a": (before,), "o": (operation,), "c": (after,), **_WORDS}
+    allowed = {"a": (before,), "o": (operation,), "c": (after,), **_WORDS}
     return len(words) == _STEP_TOKENS and any(
-        all(word in slots[slot] for word, slot in zip(words, layout, strict=True)) for layout in _LAYOUTS
+        all(word in allowed[slot] for word, slot in zip(words, layout, strict=True)) for layout in _LAYOUTS
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a generated text gives the reference answer."""
+"""Matching a generated text against the reference answer."""
 
 import re
 from decimal import Decimal
@@ -6,11 +6,9 @@ from typing import Literal
 
 from dmaxlit.errors import UserError
 
-__all__ = ["Match", "answer_part", "last_number", "matches"]
-
 Match = Literal["exact", "numeric"]
 
-# A sign counts unless it joins two things, as in 3-5; commas count where they group thousands.
+# A sign counts unless it joins two terms, as in 3-5; commas count where they group thousands.
 _NUMBER = re.compile(
     r"(?<![\w.)\]])[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?!\w))?"
     r"|[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3}(?!\w))?"
@@ -19,28 +17,28 @@ _NUMBER = re.compile(
 
 
 def answer_part(text: str) -> str:
-    """What follows the last ``####``, or the whole text if there is none."""
+    """Return the text after the last ``####``, or the whole text if there is none."""
     return text.rpartition("####")[2]
 
 
 def last_number(text: str) -> Decimal | None:
-    """The number a text ends on, or None.
+    """Return the number a text ends with, or None.
 
-    After ``####`` the first number counts, otherwise the last of the text. ``1,234.50``, ``-3``, ``$7``, ``.5`` and
+    After ``####`` the first number counts, otherwise the last one of the text. ``1,234.50``, ``-3``, ``$7``, ``.5`` and
     ``2e3`` are understood; in ``3-5`` the last number is 5.
     """
     marked = "####" in text
-    found = _NUMBER.findall(answer_part(text).replace("\N{MINUS SIGN}", "-"))
-    return Decimal(found[0 if marked else -1].replace(",", "")) if found else None
+    numbers = _NUMBER.findall(answer_part(text).replace("\N{MINUS SIGN}", "-"))
+    return Decimal(numbers[0 if marked else -1].replace(",", "")) if numbers else None
 
 
 def matches(match: Match, answer: str, text: str) -> bool:
-    """Whether ``text`` gives ``answer``.
+    """Return whether ``text`` gives ``answer``.
 
     Args:
-        match: ``exact``: the same words, wherever the white space is. ``numeric``: the numbers they end on are equal.
+        match: ``exact``: the same words, whatever the white space. ``numeric``: both end with the same number.
         answer: The reference.
-        text: What was generated.
+        text: The generated text.
 
     Raises:
         UserError: If ``match`` is neither.
@@ -48,6 +46,6 @@ def matches(match: Match, answer: str, text: str) -> bool:
     if match == "exact":
         return text.split() == answer.split()
     if match == "numeric":
-        wanted = last_number(answer)
-        return wanted is not None and last_number(text) == wanted
+        number = last_number(answer)
+        return number is not None and last_number(text) == number
     raise UserError(f"match: expected 'exact' or 'numeric', got {match!r}")

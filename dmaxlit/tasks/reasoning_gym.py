@@ -1,9 +1,9 @@
-"""Any data set of the reasoning-gym library, judged by its own scorer."""
+"""A task from any data set of the reasoning-gym library, judged by the library's scorer."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
@@ -17,20 +17,20 @@ _PATIENCE = 2_000  # items without a new prompt before a data set counts as exha
 class ReasoningGymTask(Task):
     """A procedural data set of reasoning-gym, by name, judged by that library's own scorer.
 
-    Each split has a seed of its own and keeps only questions whose hash belongs to it, so that none is in two. There
-    are no worked responses: some that the library gives contain errors. Questions are the library's: those of
-    ``isomorphic_strings``, ``polynomial_multiplication`` and ``ransom_note`` (0.1.19) depend on Python's hash seed too.
-    An answer is scored by what stands in ``<answer>`` tags, or else after ``####``, or else as a whole.
+    Each split has its own seed and keeps only questions whose hash belongs to it, so that none is in two splits. There
+    are no worked responses, because some of the library's contain errors. The questions are the library's: those of
+    ``isomorphic_strings``, ``polynomial_multiplication`` and ``ransom_note`` (0.1.19) also depend on Python's hash
+    seed. The scored answer is the text in ``<answer>`` tags, or else after ``####``, or else the whole text.
     Needs ``pip install dmaxlit[gym]``.
 
     Args:
         dataset: Name of the data set, for instance ``gsm_symbolic``.
-        config: Its own options, without ``seed`` and ``size``.
-        seed: Which questions are drawn.
-        min_score: Score from which an answer counts as right, in (0, 1]; the library gives 1 to a flawless one.
+        config: Options of the data set, without ``seed`` and ``size``.
+        seed: Seed of the questions.
+        min_score: Score from which an answer counts as right, in (0, 1]; the library scores a flawless one 1.
         max_new_tokens: Budget of tokens for one answer, EOS included.
-        size: Items each split is drawn from; a tenth of them belong to test. Nearly all data sets make them as they are
-            asked for; for the few that make all at once (``acre``) or have fewer (``word_ladder``), lower it.
+        size: Number of items each split is drawn from; a tenth of them belong to test. Nearly all data sets generate
+            items on demand; lower it for the few that generate all at once (``acre``) or have fewer (``word_ladder``).
 
     Raises:
         UserError: If the library is missing, does not know the data set, or refuses its options.
@@ -47,48 +47,45 @@ class ReasoningGymTask(Task):
     ) -> None:
         if not 0 < min_score <= 1:
             raise UserError(f"min_score: expected a number in (0, 1], got {min_score}")
-        if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens: expected at least 1, got {max_new_tokens}")
+        check_at_least(1, max_new_tokens=max_new_tokens, size=size)
         self.dataset, self.config, self.seed, self.min_score = dataset, dict(config or {}), seed, min_score
-        if size < 1:
-            raise UserError(f"size: expected at least 1, got {size}")
         self._max_new_tokens, self.size = max_new_tokens, size
         if reserved := {"seed", "size"} & self.config.keys():
             raise UserError(f"config: expected no {' or '.join(sorted(reserved))}, which the task sets itself")
-        self._make("train")
+        self._data_set("train")  # refuses a bad name or bad options at once
 
     @property
     def max_new_tokens(self) -> int:
-        """The budget given."""
+        """The ``max_new_tokens`` of the constructor."""
         return self._max_new_tokens
 
     def examples(self, split: Split, n: int) -> list[Example]:
-        """The first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
+        """Return the first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
 
         Raises:
             UserError: If the data set has too few different questions.
         """
         check_split(split)
-        source = self._make(split)
+        source = self._data_set(split)
         seen: set[str] = set()
-        found: list[Example] = []
-        item = last = 0
-        while len(found) < n:
-            if item - last > _PATIENCE or item == self.size:
+        examples: list[Example] = []
+        item = last_new = 0
+        while len(examples) < n:
+            if item - last_new > _PATIENCE or item == self.size:
                 raise UserError(
-                    f"n: expected at most {len(found)} {split} prompts of {self.dataset!r} {self.config}, got {n}"
+                    f"n: expected at most {len(examples)} {split} prompts of {self.dataset!r} {self.config}, got {n}"
                 )
             entry = source[item]
             item += 1
             question = entry["question"]
             if question in seen or split_of(question) != split:
                 continue
-            last = item
+            last_new = item
             seen.add(question)
-            found.append(Example(question, str(entry["answer"]), _Scorer(source, entry, self.min_score)))
-        return found
+            examples.append(Example(question, str(entry["answer"]), _Scorer(source, entry, self.min_score)))
+        return examples
 
-    def _make(self, split: Split) -> Any:
+    def _data_set(self, split: Split) -> Any:
         library = _library()
         if self.dataset not in library.factory.DATASETS:
             raise UserError(f"dataset: reasoning-gym has no data set {self.dataset!r}")
@@ -109,7 +106,7 @@ class _Scorer:
         answer = _library().utils.extract_answer(text)
         try:
             score = self.source.score_answer(answer_part(text).strip() if answer is None else answer, self.entry)
-        except Exception:  # scorers parse what they are given, and a model may write anything
+        except Exception:  # scorers parse the answer, and a model may write anything
             return False
         return bool(score >= self.min_score)
 

@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.utilities import rank_zero_info
-
-from dmaxlit.errors import UserError
-
-__all__ = ["BadRows", "OnBadRow", "read_records"]
+from dmaxlit.errors import UserError, check_choice
 
 OnBadRow = Literal["error", "skip"]
 
@@ -18,23 +14,22 @@ _TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 class BadRows:
-    """What is done about rows that cannot be used.
+    """Policy for rows that cannot be used, and the count of those skipped.
 
     Args:
         policy: ``error``: the first one is refused, by file and row number. ``skip``: they are dropped and counted.
     """
 
     def __init__(self, policy: OnBadRow) -> None:
-        if policy not in ("error", "skip"):
-            raise UserError(f"on_bad_row: expected 'error' or 'skip', got {policy!r}")
+        check_choice("on_bad_row", policy, ("error", "skip"))
         self.policy = policy
         self.counts: Counter[str] = Counter()
 
-    def add(self, place: str, reason: str, detail: str = "") -> None:
+    def add(self, location: str, reason: str, detail: str = "") -> None:
         """Refuse or count one row.
 
         Args:
-            place: File and row.
+            location: File and row.
             reason: What is wrong, in words that many rows share.
             detail: What is particular to this row.
 
@@ -42,18 +37,23 @@ class BadRows:
             UserError: Under the policy ``error``.
         """
         if self.policy == "error":
-            raise UserError(f"{place}: {reason}{f' ({detail})' if detail else ''}")
+            raise UserError(f"{location}: {reason}{f' ({detail})' if detail else ''}")
         self.counts[reason] += 1
 
-    def report(self, kept: int) -> None:
-        """Say once, on rank zero, how many rows were dropped and why."""
-        if self.counts:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
-            rank_zero_info(f"corpus: kept {kept} rows, skipped {self.counts.total()}: {reasons}")
+    def summary(self, num_usable: int) -> str:
+        """Return one line that says how many rows were skipped and why; empty if none was.
+
+        Args:
+            num_usable: Number of rows that were not skipped.
+        """
+        if not self.counts:
+            return ""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.counts.items()))
+        return f"corpus: kept {num_usable} rows, skipped {self.counts.total()}: {reasons}"
 
 
 def read_records(source: str, split: str, bad: BadRows) -> Iterator[tuple[str, Any]]:
-    """Every row of a file or hub data set with the place it stands in, whatever its columns.
+    """Yield every row of a file or hub data set with its location, whatever its columns.
 
     JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
     columns, and skipping one does not lose its neighbours. Parquet and hub data sets are read through ``datasets``.
@@ -87,13 +87,13 @@ def _read_lines(path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            place = f"{path}, row {number}"
+            location = f"{path}, row {number}"
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                bad.add(place, "is not valid JSON", str(error))
+                bad.add(location, "is not valid JSON", str(error))
                 continue
-            yield place, record
+            yield location, record
 
 
 def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
@@ -102,14 +102,14 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     _require_file(path)
     number = 0
     try:
-        # Streamed, so that no second copy of the file is left in the cache of datasets.
+        # Streamed, so that datasets leaves no second copy of the file in its cache.
         for record in load_dataset("parquet", data_files=str(path), split="train", streaming=True):
             number += 1
             yield f"{path}, row {number}", record
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"corpus: cannot read {str(path)!r} after row {number}: {_line(error)}") from error
+        raise UserError(f"corpus: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
 
 
 def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
@@ -120,11 +120,11 @@ def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
         table = load_dataset(name, config or None, split=split)
     except Exception as error:
         raise UserError(
-            f"corpus: {source!r} is no file, and no hub data set with a split {split!r}: {_line(error)}"
+            f"corpus: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -33,9 +33,9 @@ def data_of(corpus, **more):
 
 def printed(dmax, *args):
     """What ``fit --print_config`` says."""
-    shown = dmax(["fit", *map(str, args), "--print_config"])
-    assert shown.status == 0, shown.err
-    return shown.out
+    outcome = dmax(["fit", *map(str, args), "--print_config"])
+    assert outcome.status == 0, outcome.err
+    return outcome.out
 
 
 @dataclass
@@ -101,8 +101,8 @@ def corpus(tmp_path_factory):
     """A corpus of eight worked answers."""
     path = tmp_path_factory.mktemp("data") / "corpus.jsonl"
     rows = [
-        {"prompt": each.prompt, "response": each.response}
-        for each in dmaxlit.task("chain", **TASK).examples("train", 8)
+        {"prompt": example.prompt, "response": example.response}
+        for example in dmaxlit.task("chain", **TASK).examples("train", 8)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -1,4 +1,4 @@
-"""Runs command lines, each in a process of its own, without importing everything again: run by test_interruption.py.
+"""Runs command lines, each in a separate process, without importing everything again: run by test_interruption.py.
 
 Reads a JSON object a line: ``args``, ``log`` (a file for the output) and ``die_in_write`` (kill it while it writes its
 n-th file to the disk). Answers with the process's id, and with its exit code when it has ended.
@@ -45,12 +45,12 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        told = json.loads(line)
+        request = json.loads(line)
         process = os.fork()
         if process == 0:
             code = 70
             try:
-                code = run_cli(told["args"], told["log"], told["die_in_write"])
+                code = run_cli(request["args"], request["log"], request["die_in_write"])
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

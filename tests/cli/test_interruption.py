@@ -52,8 +52,8 @@ class Runs:
     def fit(self, root, *flags, send=None, when=None, die_in_write=-1):
         """Exit code of ``fit``, to which a signal is sent as soon as ``when()`` holds."""
         args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root, *flags]
-        told = {"args": args, "log": str(self.folder / f"{root}.log"), "die_in_write": die_in_write}
-        print(json.dumps(told), file=self.server.stdin, flush=True)
+        request = {"args": args, "log": str(self.folder / f"{root}.log"), "die_in_write": die_in_write}
+        print(json.dumps(request), file=self.server.stdin, flush=True)
         process = int(self.server.stdout.readline())
         if send is not None:
             limit = time.monotonic() + 60
@@ -144,11 +144,11 @@ def assert_same(found, expected):
 def test_killed_at_any_moment_it_ends_the_same(runs, straight):
     draw, ended = random.Random(3), []
     for _ in range(3):
-        wanted, pause, seen, begin = draw.randint(1, 2), draw.random() * 0.06, {runs.written("killed")}, []
+        num_writes, pause, seen, begin = draw.randint(1, 2), draw.random() * 0.06, {runs.written("killed")}, []
 
-        def reached(wanted=wanted, pause=pause, seen=seen, begin=begin):
+        def reached(num_writes=num_writes, pause=pause, seen=seen, begin=begin):
             seen.add(runs.written("killed"))
-            if not begin and len(seen) > wanted:
+            if not begin and len(seen) > num_writes:
                 begin.append(time.monotonic())
             return bool(begin) and time.monotonic() >= begin[0] + pause
 
@@ -199,7 +199,7 @@ def test_as_a_user_does_it(runs, straight):
     assert (
         subprocess.run(command, cwd=runs.folder, env=ENVIRONMENT, stdout=log, stderr=log, check=False).returncode == 0
     )
-    assert "going on from user/checkpoints/last.ckpt, after step" in runs.log("user")
+    assert "resuming from user/checkpoints/last.ckpt, after step" in runs.log("user")
     assert_same(runs.last("user"), straight)
 
 

@@ -1,3 +1,5 @@
+from dmaxlit.backbone.formats import hub
+from dmaxlit.cli import listing
 from dmaxlit.decoding import DECODERS
 from dmaxlit.noise import NOISE
 from dmaxlit.tasks import TASKS
@@ -11,8 +13,8 @@ def test_every_registered_name_has_one_line_with_its_summary(dmax):
 
 
 def test_one_kind_can_be_asked_for(dmax):
-    shown = dmax("list --kind decoders").out
-    assert [line.split()[0] for line in shown.splitlines()] == ["decoders", *DECODERS]
+    output = dmax("list --kind decoders").out
+    assert [line.split()[0] for line in output.splitlines()] == ["decoders", *DECODERS]
 
 
 def test_built_in_models_are_listed_with_the_first_sentence_of_their_card(dmax, tmp_path, monkeypatch):
@@ -24,6 +26,10 @@ def test_built_in_models_are_listed_with_the_first_sentence_of_their_card(dmax, 
     monkeypatch.setattr("dmaxlit.cli.listing.BUILTIN_MODELS", tmp_path)
     lines = [line.split() for line in dmax("list --kind models").out.splitlines()[1:]]
     assert lines == [["builtin:blank"], ["builtin:small", "A", "small", "model."]]
+
+
+def test_the_folder_of_built_in_models_is_the_one_they_are_loaded_from():
+    assert listing.BUILTIN_MODELS == hub.BUILTIN_MODELS
 
 
 def test_an_unknown_kind_is_refused(dmax):

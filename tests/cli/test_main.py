@@ -26,10 +26,10 @@ def test_an_unknown_command_is_refused_with_the_closest_and_all_known(dmax):
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "bench"])
 def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, command):
-    shown = dmax(f"{command} --help")
-    assert shown.status == 0
-    assert "usage: dmaxlit" in shown.out
-    told = {
+    outcome = dmax(f"{command} --help")
+    assert outcome.status == 0
+    assert "usage: dmaxlit" in outcome.out
+    explanation = {
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
         "generate": "Registered name of the decoder",
@@ -37,15 +37,29 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "convert": "The router's bias always keeps its type.",
         "plan": "Memory of one; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
-    assert told in " ".join(shown.out.split())
-    assert "Args:" not in shown.out
+    assert explanation in " ".join(outcome.out.split())
+    assert "Args:" not in outcome.out
 
 
-def test_help_does_not_wait_for_torch(tmp_path):
-    code = "import sys; from dmaxlit.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+def loaded_after(code, names, folder):
+    """Which modules are loaded in a fresh process after some code."""
+    code = f"import sys\n{code}\nprint(*(name for name in {names} if name in sys.modules), file=sys.stderr)"
+    process = start([sys.executable, "-c", code], folder)
+    assert process.returncode == 0, process.stderr
+    return process.stderr.split()
+
+
+@pytest.mark.parametrize("code", ["import dmaxlit", "from dmaxlit.cli import main; main(['--help'])"])
+def test_neither_the_import_nor_help_waits_for_a_large_library(tmp_path, code):
+    names = ("torch", "numpy", "lightning", "transformers", "jsonargparse", "yaml")
     began = time.perf_counter()
-    assert start([sys.executable, "-c", code], tmp_path).returncode == 0
+    assert loaded_after(code, names, tmp_path) == []
     assert time.perf_counter() - began < 20
+
+
+def test_list_waits_for_torch_alone(tmp_path):
+    names = ("lightning", "transformers", "tokenizers", "datasets", "huggingface_hub", "torchmetrics", "matplotlib")
+    assert loaded_after("from dmaxlit.cli import main; main(['list'])", names, tmp_path) == []
 
 
 def test_a_reader_that_stops_early_causes_no_traceback(tmp_path):

@@ -53,7 +53,7 @@ def test_the_last_two_checkpoints_are_kept(begun, folder):
 def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplog):
     ended = dmax(f"fit --config {begun} {SHORT}")
     assert ended.status == 0
-    assert "going on from runs/checkpoints/last.ckpt, after step 2" in caplog.text
+    assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
     assert len(list((tmp_path / "runs" / "lightning_logs").iterdir())) == 1
 
@@ -78,7 +78,7 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "difference"),
     [
         ("--model.noise.level 0.25", "model.noise.level is 0.5 there, 0.25 here"),
         ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
@@ -87,13 +87,13 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
     ],
 )
-def test_another_run_is_not_continued(dmax, begun, folder, flags, told):
+def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     ended = dmax(f"fit --config {begun} {SHORT} {flags}")
     assert ended.status == 2
     assert ended.err.splitlines()[-1] == (
-        f"error: runs/checkpoints/last.ckpt: belongs to another run: {told}; give another --trainer.default_root_dir, "
-        "or --checkpoint.resume false to start over"
+        f"error: runs/checkpoints/last.ckpt: belongs to another run: {difference}; give another "
+        "--trainer.default_root_dir, or --checkpoint.resume false to start over"
     )
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -104,12 +104,12 @@ def test_what_does_not_change_the_result_may_change(dmax, begun):
 
 
 def test_other_rows_under_the_same_name_are_refused(dmax, begun, tmp_path, corpus):
-    own = tmp_path / "own.jsonl"
+    copy = tmp_path / "own.jsonl"
     lines = corpus.read_text().splitlines(keepends=True)
-    own.write_text("".join(lines))
-    flags = f"--trainer.default_root_dir mine --data.corpus {own} {SHORT}"
+    copy.write_text("".join(lines))
+    flags = f"--trainer.default_root_dir mine --data.corpus {copy} {SHORT}"
     assert dmax(f"fit --config {begun} {flags} --trainer.max_steps 1").status == 0
-    own.write_text("".join(reversed(lines)))
+    copy.write_text("".join(reversed(lines)))
     ended = dmax(f"fit --config {begun} {flags}")
     assert ended.status == 2
     assert ended.err.splitlines()[-1].startswith(
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(dmax, begun
     ended = dmax(f"fit --config {begun} {SHORT} --trainer.max_steps 3")
     assert ended.status == 0
     assert "checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it may be truncated" in caplog.text
-    assert "going on from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
+    assert "resuming from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [2, 3]
 
 
@@ -144,14 +144,14 @@ def test_the_report_is_made_up_for_when_its_process_was_ended(dmax, base, tmp_pa
     report += " --trainer.callbacks.decoders [{name:\\ threshold}]"
     assert dmax(f"fit --config {base} {SHORT} {report}").status == 0
     results = tmp_path / "runs" / "results.json"
-    told = json.loads(results.read_text())
+    first = json.loads(results.read_text())
     results.unlink()
     (tmp_path / "runs" / "checkpoints" / "finished.json").unlink()  # written after the report
     ended = dmax(f"fit --config {base} {SHORT} {report}")
     assert ended.status == 0, ended.err
     again = json.loads(results.read_text())
-    assert [row["label"] for row in again["rows"]] == [row["label"] for row in told["rows"]]
-    assert [row["accuracy"] for row in again["rows"]] == [row["accuracy"] for row in told["rows"]]
+    assert [row["label"] for row in again["rows"]] == [row["label"] for row in first["rows"]]
+    assert [row["accuracy"] for row in again["rows"]] == [row["accuracy"] for row in first["rows"]]
     assert (again["steps"], again["task"]) == (2, {"name": "chain", "options": dmaxlit.task("chain", **TASK).options()})
     assert dmax(f"fit --config {base} {SHORT} {report}").status == 0
     assert "is finished" in caplog.messages[-1]

@@ -123,8 +123,8 @@ def test_a_damaged_checkpoint_of_parts_is_left_for_the_one_before(folder, straig
     part = checkpoints / "last.ckpt" / "__1_0.distcp"
     part.write_bytes(part.read_bytes()[:100])
     fit(folder, "damaged")
-    told = (folder / "damaged.log").read_text()
-    assert "damaged/checkpoints/previous.ckpt" in told
+    log = (folder / "damaged.log").read_text()
+    assert "damaged/checkpoints/previous.ckpt" in log
     assert_same(last(folder, "damaged"), straight)
 
 
@@ -139,9 +139,9 @@ def test_parts_are_not_gone_on_from_by_a_process_alone(folder, straight):
 
 def test_a_gradient_that_is_no_number_is_found_on_whichever_rank_it_is(folder):
     assert start(folder, "spoiled", "--trainer.callbacks", '[{"class_path": "spoil.Spoil"}]').wait(100) == 2
-    told = (folder / "spoiled.log").read_text()
-    assert "Traceback" not in told
-    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    log = (folder / "spoiled.log").read_text()
+    assert "Traceback" not in log
+    (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
     assert "at step 2 the gradient of backbone.model.model.norm.weight for row" in line
     assert line.endswith("the last checkpoint is spoiled/checkpoints/last.ckpt of step 1")
 

@@ -47,6 +47,19 @@ def test_a_class_that_is_named_takes_nothing_over_from_the_one_before(dmax, base
     assert noise_of(printed(dmax, "--config", base, "--model.noise", "masked"))["init_args"]["level"] == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("name", ["FSDP2Strategy", "dmaxlit.training.fsdp.FSDP2Strategy"])
+def test_the_trainer_s_strategy_goes_by_class_name_too(dmax, base, tmp_path, name):
+    (tmp_path / "more.yaml").write_text(f"trainer: {{strategy: {{class_path: {name}}}}}\n")
+    for flags in (["--config", "more.yaml"], ["--trainer.strategy", name], [f"--trainer.strategy={name}"]):
+        strategy = yaml.safe_load(printed(dmax, "--config", base, *flags))["trainer"]["strategy"]
+        assert strategy["class_path"] == "dmaxlit.training.fsdp.FSDP2Strategy"
+
+
+def test_lightning_s_names_of_strategies_are_left_to_it(dmax, base):
+    for flags in (["--trainer.strategy", "ddp"], ["--trainer.strategy=ddp"]):
+        assert yaml.safe_load(printed(dmax, "--config", base, *flags))["trainer"]["strategy"] == "ddp"
+
+
 def test_the_default_strategy_takes_options_too(dmax, tiny):
     noise = noise_of(printed(dmax, "--model.backbone.pretrained", tiny, "--model.noise.level", "0.25"))
     assert noise["init_args"]["level"] == 0.25

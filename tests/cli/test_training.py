@@ -22,8 +22,8 @@ def test_a_run_is_repeated_continued_tested_and_exported(dmax, base, tmp_path, t
         run = tmp_path / "runs" / "lightning_logs" / f"version_{version}"
         assert (run / "config.yaml").is_file()
         assert list(run.glob("events.out.tfevents*"))
-        kept = sorted(path.name for path in last.parent.iterdir())
-        assert kept == ["epoch=0-step=2.ckpt", "finished.json", "last.ckpt"]
+        names = sorted(path.name for path in last.parent.iterdir())
+        assert names == ["epoch=0-step=2.ckpt", "finished.json", "last.ckpt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "runs"]
 
     assert dmax(f"test --config {run / 'config.yaml'} --ckpt_path", last).status == 0

@@ -1,5 +1,4 @@
 import json
-import logging
 
 import pytest
 
@@ -64,23 +63,20 @@ def test_a_bad_row_is_refused_by_file_and_row(write_rows, row, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_rows_are_skipped_counted_and_reported_once(write_rows, caplog):
+def test_bad_rows_are_skipped_counted_and_summarised(write_rows):
     path = write_rows([row for bad, _ in BAD for row in (bad, GOOD)])
     bad = BadRows("skip")
     assert len(list(read_corpus(path, "train", bad))) == len(BAD)
-    wanted = {reason: [r for _, r in BAD].count(reason) for _, reason in BAD}
-    assert bad.counts == wanted
-    with caplog.at_level(logging.INFO):
-        bad.report(kept=len(BAD))
-    (message,) = caplog.messages
-    assert f"kept {len(BAD)} rows, skipped {len(BAD)}: " in message
-    assert all(f"{count} {reason}" in message for reason, count in wanted.items())
+    counts = {reason: [r for _, r in BAD].count(reason) for _, reason in BAD}
+    assert bad.counts == counts
+    summary = bad.summary(len(BAD))
+    assert summary.startswith(f"corpus: kept {len(BAD)} rows, skipped {len(BAD)}: ")
+    assert all(f"{count} {reason}" in summary for reason, count in counts.items())
+    assert "\n" not in summary
 
 
-def test_nothing_is_reported_when_nothing_was_skipped(caplog):
-    with caplog.at_level(logging.INFO):
-        BadRows("skip").report(kept=3)
-    assert caplog.messages == []
+def test_the_summary_is_empty_when_nothing_was_skipped():
+    assert BadRows("skip").summary(3) == ""
 
 
 def test_wrong_columns_names_what_was_expected_and_found(write_rows):
@@ -99,13 +95,13 @@ def test_bytes_that_are_no_text_are_bad_json(tmp_path):
 def test_parquet_in_all_three_forms(tmp_path):
     from datasets import Dataset
 
-    for name, rows, wanted in [
+    for name, rows, pairs in [
         ("a", [GOOD, GOOD], [("p", "r")] * 2),
         ("b", [{"question": "q", "answer": "a"}], [("q", "a")]),
         ("c", [{"messages": TURNS}], [(TURNS[:1], "a")]),
     ]:
         Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
-        assert read(str(tmp_path / f"{name}.parquet")) == wanted
+        assert read(str(tmp_path / f"{name}.parquet")) == pairs
 
 
 def test_a_bad_parquet_row_is_refused_by_number(tmp_path):

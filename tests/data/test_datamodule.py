@@ -162,8 +162,8 @@ class TestUnderATrainer:
         alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
         for epoch in (0, 1):
             alone.sampler.set_epoch(epoch)
-            wanted = [(epoch, batch["index"].tolist()) for batch in alone]
-            assert [seen for seen in module.seen if seen[0] == epoch] == wanted
+            expected = [(epoch, batch["index"].tolist()) for batch in alone]
+            assert [seen for seen in module.seen if seen[0] == epoch] == expected
         assert [seen for seen in module.seen if seen[0] == "val"] == [
             ("val", [e.prompt for e in task("chain").examples("val", 3)])
         ] * 2
@@ -242,9 +242,9 @@ def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_pat
     alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
     for epoch in (0, 1):
         alone.sampler.set_epoch(epoch)
-        wanted = [sorted(batch["index"].tolist()) for batch in alone]
+        expected = [sorted(batch["index"].tolist()) for batch in alone]
         shares = [[batch for when, batch in rank if when == epoch] for rank in ranks]
-        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == wanted
+        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == expected
         assert not set(itertools.chain(*shares[0])) & set(itertools.chain(*shares[1]))
     prompts = [prompt for rank in ranks for when, batch in rank if when == "val" for prompt in batch]
     assert sorted(prompts) == sorted([e.prompt for e in task("chain").examples("val", 3)] * 2)

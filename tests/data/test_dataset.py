@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 
@@ -26,9 +28,9 @@ def test_rows_are_encoded_like_pairs(eos_fill):
     pairs = packed(rows, eos_fill=eos_fill)
     assert len(pairs) == len(rows)
     for number, source in enumerate(rows):
-        wanted = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
+        expected = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
         index, ids, prompt_length = pairs[number]
-        assert (index, ids.tolist(), prompt_length) == (number, wanted.ids, wanted.roles.count(Role.PROMPT))
+        assert (index, ids.tolist(), prompt_length) == (number, expected.ids, expected.roles.count(Role.PROMPT))
 
 
 @pytest.mark.parametrize("eos_fill", ["block", 1, 3])
@@ -40,10 +42,10 @@ def test_batches_are_pairs_padded_to_whole_blocks(eos_fill):
     assert batch["ids"].shape == batch["roles"].shape == (3, 12)
     assert {value.dtype for value in batch.values()} == {torch.int64}
     for slot, number in enumerate(batch["index"].tolist()):
-        wanted = encode_pair(TOKENIZER, rows[number].prompt, rows[number].response, 4, eos_fill)
-        rest = 12 - len(wanted.ids)
-        assert batch["ids"][slot].tolist() == wanted.ids + [TOKENIZER.pad_token_id] * rest
-        assert batch["roles"][slot].tolist() == wanted.roles + [Role.PAD] * rest
+        expected = encode_pair(TOKENIZER, rows[number].prompt, rows[number].response, 4, eos_fill)
+        rest = 12 - len(expected.ids)
+        assert batch["ids"][slot].tolist() == expected.ids + [TOKENIZER.pad_token_id] * rest
+        assert batch["roles"][slot].tolist() == expected.roles + [Role.PAD] * rest
 
 
 def test_the_limit_counts_eos_fill_and_whole_blocks_only():
@@ -64,12 +66,20 @@ def test_a_prompt_that_fills_the_length_is_told_apart():
         packed([row(16, 1, 7)])
 
 
-def test_bad_rows_are_skipped_and_rows_numbered_anew():
+def test_bad_rows_are_skipped_reported_once_and_the_rest_renumbered(caplog):
     bad = BadRows("skip")
     rows = [row(16, 1), row(1, 1), row(3, 14), row(3, 15), row(2, 2)]
-    pairs = pack(rows, TOKENIZER, 4, 16, "block", bad)
+    with caplog.at_level(logging.INFO):
+        pairs = pack(rows, TOKENIZER, 4, 16, "block", bad)
+    assert caplog.messages == ["corpus: kept 2 rows, skipped 3: 1 has a prompt that fills the length, 2 is too long"]
     assert [pairs[i][1].tolist().count(TOKENIZER.convert_tokens_to_ids("3")) for i in range(len(pairs))] == [1, 2]
     assert bad.counts == {"has a prompt that fills the length": 1, "is too long": 2}
+
+
+def test_nothing_is_reported_when_nothing_was_skipped(caplog):
+    with caplog.at_level(logging.INFO):
+        packed([row(1, 2)], policy="skip")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("rows", [[], [row(16, 1)]])
@@ -91,11 +101,11 @@ def test_more_rows_than_one_tokenizer_call_takes(monkeypatch):
 
 def test_a_fingerprint_tells_rows_and_their_order_apart():
     rows = [row(1, 2), row(2, 7), row(5, 1)]
-    told = packed(rows).fingerprint()
-    assert told == packed(list(rows)).fingerprint()
-    assert told.startswith("3 rows, ")
+    fingerprint = packed(rows).fingerprint()
+    assert fingerprint == packed(list(rows)).fingerprint()
+    assert fingerprint.startswith("3 rows, ")
     others = [rows[::-1], rows[:2], [row(1, 3), *rows[1:]], [row(2, 1), *rows[1:]]]
-    assert len({told, *(packed(other).fingerprint() for other in others)}) == 5
+    assert len({fingerprint, *(packed(other).fingerprint() for other in others)}) == 5
 
 
 def test_rows_left_out_leave_gaps_in_the_numbers():

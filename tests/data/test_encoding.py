@@ -50,8 +50,8 @@ def test_response_eos_and_fill_have_their_roles_at_every_length(eos_fill, block_
     for length in range(10):
         pair = encode_pair(tokenizer, "3 +1 ?", " ".join(["so"] * length), block_length, eos_fill)
         prompt, so = tokenizer.convert_tokens_to_ids(["3", "+1", "?"]), tokenizer.convert_tokens_to_ids("so")
-        wanted = reference(prompt, [so] * length, block_length, eos_fill, tokenizer.eos_token_id)
-        assert (pair.ids, pair.roles) == wanted
+        expected = reference(prompt, [so] * length, block_length, eos_fill, tokenizer.eos_token_id)
+        assert (pair.ids, pair.roles) == expected
         assert all(type(role) is int for role in pair.roles)
 
 

@@ -133,6 +133,6 @@ def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(tmp_path,
         assert rows == epoch_of(10, 3, epoch, seed=5)
     for stop in (2, 4, 5, 8, 11) if workers == 0 else (6,):
         file = tmp_path / f"{stop}.ckpt"
-        begun = fit(Recorder(stop, file), tmp_path, workers, **limits)
-        assert begun == whole[:stop]
-        assert begun + fit(Recorder(), tmp_path, workers, resume=file, **limits) == whole
+        before = fit(Recorder(stop, file), tmp_path, workers, **limits)
+        assert before == whole[:stop]
+        assert before + fit(Recorder(), tmp_path, workers, resume=file, **limits) == whole

@@ -33,11 +33,11 @@ def test_missing_option_is_named():
     ],
 )
 def test_options_rebuild_the_task(name, options):
-    made = task(name, **options)
-    assert options.items() <= made.options().items()
-    again = task(name, **json.loads(json.dumps(made.options())))
-    assert again.options() == made.options()
-    assert again.max_new_tokens == made.max_new_tokens
+    original = task(name, **options)
+    assert options.items() <= original.options().items()
+    rebuilt = task(name, **json.loads(json.dumps(original.options())))
+    assert rebuilt.options() == original.options()
+    assert rebuilt.max_new_tokens == original.max_new_tokens
 
 
 def test_split_shares_are_80_10_10():

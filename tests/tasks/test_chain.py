@@ -76,13 +76,13 @@ def test_synonyms_are_weighted_5_3_2():
 
 
 def test_examples_never_drift():
-    found = {
+    examples = {
         (difficulty, split): next(
             (e.prompt, e.response) for e in task("chain", difficulty=difficulty).examples(split, 1)
         )
         for difficulty, split in PINNED
     }
-    assert found == PINNED
+    assert examples == PINNED
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -94,10 +94,10 @@ def test_a_longer_list_begins_with_the_shorter(split):
 def test_splits_share_no_prompt_whatever_seed_and_repeat_none():
     prompts = {}
     for split, seed in itertools.product(("train", "val", "test"), (0, 1)):
-        found = [e.prompt for e in task("chain", difficulty="easy", seed=seed).examples(split, 800)]
-        assert len(set(found)) == len(found)
-        assert {split_of(prompt) for prompt in found} == {split}
-        prompts.setdefault(split, set()).update(found)
+        drawn = [e.prompt for e in task("chain", difficulty="easy", seed=seed).examples(split, 800)]
+        assert len(set(drawn)) == len(drawn)
+        assert {split_of(prompt) for prompt in drawn} == {split}
+        prompts.setdefault(split, set()).update(drawn)
     assert not prompts["train"] & prompts["val"]
     assert not prompts["train"] & prompts["test"]
     assert not prompts["val"] & prompts["test"]

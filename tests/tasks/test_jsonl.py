@@ -9,12 +9,12 @@ ROWS = [{"prompt": f"what is {i}?", "answer": str(i)} for i in range(200)]
 
 
 def test_one_file_is_divided_by_the_hash_of_the_prompt_in_file_order(write_rows):
-    made = task("jsonl", path=write_rows(ROWS))
+    jsonl = task("jsonl", path=write_rows(ROWS))
     for split in ("train", "val", "test"):
-        wanted = [row["prompt"] for row in ROWS if split_of(row["prompt"]) == split]
-        assert len(wanted) > 5
-        assert [e.prompt for e in made.examples(split, len(wanted))] == wanted
-        assert [e.prompt for e in made.examples(split, 3)] == wanted[:3]
+        prompts = [row["prompt"] for row in ROWS if split_of(row["prompt"]) == split]
+        assert len(prompts) > 5
+        assert [e.prompt for e in jsonl.examples(split, len(prompts))] == prompts
+        assert [e.prompt for e in jsonl.examples(split, 3)] == prompts[:3]
 
 
 def test_adding_rows_moves_none_between_splits(write_rows):
@@ -29,13 +29,13 @@ def test_asking_for_more_than_there_is_is_refused(write_rows):
 
 
 def test_files_of_their_own_share_no_prompt(write_rows):
-    made = task(
+    jsonl = task(
         "jsonl",
         train=write_rows([{"question": q, "answer": "1"} for q in "abcde"], "train.jsonl"),
         val=write_rows([{"question": q, "answer": "1"} for q in "bcf"], "val.jsonl"),
         test=write_rows([{"question": q, "answer": "1"} for q in "cgg"], "test.jsonl"),
     )
-    assert [[e.prompt for e in made.examples(s, n)] for s, n in (("train", 3), ("val", 2), ("test", 2))] == [
+    assert [[e.prompt for e in jsonl.examples(s, n)] for s, n in (("train", 3), ("val", 2), ("test", 2))] == [
         ["a", "d", "e"],
         ["b", "f"],
         ["c", "g"],
@@ -43,10 +43,10 @@ def test_files_of_their_own_share_no_prompt(write_rows):
 
 
 def test_a_split_without_a_file_is_empty(write_rows):
-    made = task("jsonl", test=write_rows(ROWS))
-    assert len(made.examples("test", 200)) == 200
+    jsonl = task("jsonl", test=write_rows(ROWS))
+    assert len(jsonl.examples("test", 200)) == 200
     with pytest.raises(UserError, match="at most the 0 train prompts"):
-        made.examples("train", 1)
+        jsonl.examples("train", 1)
 
 
 def test_numeric_and_exact_match(write_rows):
@@ -81,15 +81,15 @@ def test_numbers_as_answers_are_text(write_rows):
     ],
 )
 def test_bad_rows_are_refused_with_file_and_row(write_rows, row, message):
-    made = task("jsonl", path=write_rows([ROWS[0], row]), match="numeric")
+    jsonl = task("jsonl", path=write_rows([ROWS[0], row]), match="numeric")
     with pytest.raises(UserError, match=message):
-        made.examples("train", 1)
+        jsonl.examples("train", 1)
 
 
 def test_missing_file_is_refused_when_it_is_needed(tmp_path):
-    made = task("jsonl", path=str(tmp_path / "none.jsonl"))
+    jsonl = task("jsonl", path=str(tmp_path / "none.jsonl"))
     with pytest.raises(UserError, match="no such file"):
-        made.examples("val", 1)
+        jsonl.examples("val", 1)
 
 
 @pytest.mark.parametrize(

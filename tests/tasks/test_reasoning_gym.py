@@ -13,18 +13,18 @@ def library():
 
 
 def test_splits_share_no_question_and_repeat_none(library):
-    made = task("reasoning_gym", dataset="leg_counting", config={"max_animals": 4})
-    prompts = {split: [e.prompt for e in made.examples(split, 40)] for split in ("train", "val", "test")}
-    for split, found in prompts.items():
-        assert len(set(found)) == 40
-        assert {split_of(prompt) for prompt in found} == {split}
+    gym = task("reasoning_gym", dataset="leg_counting", config={"max_animals": 4})
+    prompts = {split: [e.prompt for e in gym.examples(split, 40)] for split in ("train", "val", "test")}
+    for split, questions in prompts.items():
+        assert len(set(questions)) == 40
+        assert {split_of(prompt) for prompt in questions} == {split}
     assert len(set().union(*prompts.values())) == 120
 
 
 def test_examples_are_the_same_again_and_prefix_stable(library):
-    made, again = (task("reasoning_gym", dataset="gsm_symbolic", seed=3) for _ in range(2))
-    assert made.examples("test", 12)[:5] == again.examples("test", 5)
-    assert made.examples("test", 5) != task("reasoning_gym", dataset="gsm_symbolic").examples("test", 5)
+    gym, again = (task("reasoning_gym", dataset="gsm_symbolic", seed=3) for _ in range(2))
+    assert gym.examples("test", 12)[:5] == again.examples("test", 5)
+    assert gym.examples("test", 5) != task("reasoning_gym", dataset="gsm_symbolic").examples("test", 5)
 
 
 def test_answers_are_scored_by_the_library(library):
@@ -77,9 +77,9 @@ def test_bad_options_are_refused(library, options, message):
 
 
 def test_too_few_questions_are_refused(library):
-    made = task("reasoning_gym", dataset="leg_counting", size=50)
+    gym = task("reasoning_gym", dataset="leg_counting", size=50)
     with pytest.raises(UserError, match=r"n: expected at most \d+ test prompts of 'leg_counting' .*got 100"):
-        made.examples("test", 100)
+        gym.examples("test", 100)
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from dmaxlit.cli.names import CLASS_OPTIONS, PARSER_MODE, class_path, with_class_paths
+from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, class_path, expand_class_names
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE, OnPolicyNoise
 from dmaxlit.tasks import TASKS
@@ -57,12 +57,12 @@ def test_a_name_that_no_class_has_is_left_for_the_parser_to_refuse():
     ],
 )
 def test_other_arguments_stay_as_they_are(args):
-    assert with_class_paths(args, CLASS_OPTIONS) == args
+    assert expand_class_names(args, CLASS_OPTIONS) == args
 
 
 def test_help_asks_for_the_import_path():
     expected = ["--model.noise.help", "dmaxlit.noise.masked.MaskedNoise"]
-    assert with_class_paths(["--model.noise.help", "masked"], CLASS_OPTIONS) == expected
+    assert expand_class_names(["--model.noise.help", "masked"], CLASS_OPTIONS) == expected
 
 
 OWN = {
@@ -82,12 +82,12 @@ OWN = {
     ],
 )
 def test_naming_a_class_means_its_own_defaults(args, start, options):
-    spec = yaml.safe_load(with_class_paths(args, CLASS_OPTIONS)[-1].removeprefix(start))
+    spec = yaml.safe_load(expand_class_names(args, CLASS_OPTIONS)[-1].removeprefix(start))
     assert spec == {"class_path": "dmaxlit.noise.uniform.UniformNoise", "init_args": options}
 
 
 def test_options_that_have_no_default_stay_open_and_those_the_module_gives_are_none():
-    (_, written) = with_class_paths(["--model.lr_scheduler", "CosineAnnealingLR"], CLASS_OPTIONS)
+    (_, written) = expand_class_names(["--model.lr_scheduler", "CosineAnnealingLR"], CLASS_OPTIONS)
     assert yaml.safe_load(written)["init_args"] == {"eta_min": 0.0, "last_epoch": -1}
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dmaxlit.cli.bases import expand_bases, without_base
+from dmaxlit.cli.base_configs import expand_bases, without_base
 from dmaxlit.errors import UserError
 
 
@@ -15,10 +15,10 @@ def files(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize(
-    "given", [["--config", "more/three.yaml"], ["-c", "more/three.yaml"], ["--config=more/three.yaml"]]
+    "args", [["--config", "more/three.yaml"], ["-c", "more/three.yaml"], ["--config=more/three.yaml"]]
 )
-def test_bases_come_before_what_starts_from_them_farthest_first(given):
-    assert expand_bases(["fit", *given, "--model.seed", "4"]) == [
+def test_bases_come_before_what_starts_from_them_farthest_first(args):
+    assert expand_bases(["fit", *args, "--model.seed", "4"]) == [
         *("fit", "--config", "more/../one.yaml", "--config", "more/../two.yaml", "--config", "more/three.yaml"),
         *("--model.seed", "4"),
     ]

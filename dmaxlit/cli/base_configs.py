@@ -1,7 +1,7 @@
 """Recipes that say only what differs from another one, which they name with ``config: quickstart.yaml``.
 
-A base is put before the file that names it, as if the user had given both; the parser then merges them setting by
-setting. (The parser itself also follows a ``config`` key, but replaces ``model``, ``data`` and ``trainer`` as wholes.)
+The base is inserted before the file that names it, as if the user had given both; the parser then merges them setting
+by setting. (The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,12 @@ import yaml
 
 from dmaxlit.errors import UserError
 
-__all__ = ["expand_bases", "without_base"]
-
 _FLAGS = ("--config", "-c")
 _SECTIONS = {"model", "data", "trainer"}
 
 
 def expand_bases(args: Sequence[str]) -> list[str]:
-    """The arguments with the bases of each ``--config`` file before it.
+    """Return the arguments with the bases of each ``--config`` file before it.
 
     Args:
         args: Command-line arguments.
@@ -27,25 +25,25 @@ def expand_bases(args: Sequence[str]) -> list[str]:
     Raises:
         UserError: If a base does not exist, or a file is its own base.
     """
-    out: list[str] = []
-    waiting = False
+    expanded: list[str] = []
+    is_file = False  # whether this argument is the value of --config
     for arg in args:
         flag, equals, value = arg.partition("=")
-        if waiting or (flag in _FLAGS and equals):
-            path = arg if waiting else value
-            if waiting:
-                out.pop()
-            for each in [*_bases_of(path, []), path]:
-                out += ["--config", each]
-            waiting = False
+        if is_file or (flag in _FLAGS and equals):
+            path = arg if is_file else value
+            if is_file:
+                expanded.pop()
+            for config in [*_bases_of(path, []), path]:
+                expanded += ["--config", config]
+            is_file = False
         else:
-            waiting = arg in _FLAGS
-            out.append(arg)
-    return out
+            is_file = arg in _FLAGS
+            expanded.append(arg)
+    return expanded
 
 
 def without_base(settings: Any) -> Any:
-    """Settings as they stand in a file, without the base that :func:`expand_bases` has taken care of."""
+    """Return the settings of a file without the name of its base, which :func:`expand_bases` has inserted."""
     if isinstance(settings, dict) and _names_base(settings):
         return {key: value for key, value in settings.items() if key != "config"}
     return settings
@@ -57,7 +55,7 @@ def _names_base(settings: dict[str, Any]) -> bool:
 
 
 def _bases_of(path: str, users: list[Path]) -> list[str]:
-    """The bases of a file, the farthest first. What cannot be read is left for the parser to refuse."""
+    """Return the bases of a file, the farthest first. A file that cannot be read is left for the parser to refuse."""
     file = Path(path)
     if file.resolve() in users:
         raise UserError(f"{path}: is its own base")

@@ -1,0 +1,91 @@
+"""Everything that depends on jsonargparse's error texts or on how it works inside; no other file does.
+
+Written for jsonargparse 4.53; ``pyproject.toml`` admits no later minor release. To admit one, run
+``tests/cli/test_jsonargparse_internals.py`` with it: each test provokes an error of the installed release and names the
+function in this file that no longer understands it. Importing this file does not import jsonargparse, so that
+``dmaxlit --help`` stays quick.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+_SETTING = re.compile(r'Parser key "([^"]+)":\s*')
+_WRONG_VALUE = re.compile(r"Expected an? (.+?)\. Got value: (.*)")
+_WRONG_CLASS = re.compile(r"Expected a dot import path string: (.*)")
+_UNION = re.compile(r"^Subtypes: \[(.*)\]$", re.MULTILINE)
+_UNKNOWN_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+_UNKNOWN_SETTING = re.compile(r"Subcommand '\w+' does not accept option '([^']+)'")
+_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (?:--)?([^\s=]+).*")
+_CLASS_PATH = re.compile(r"class_path[= ]'([\w.]+)'")
+_TYPE = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")
+_LITERAL = re.compile(r"Literal\[(.*?)\]")
+_MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")
+_SUBCOMMAND = re.compile(r"(?<= )(?:fit|validate|test|predict)\.")
+
+
+def setting_of(message: str) -> str | None:
+    """Return the setting that a message begins with, or None."""
+    match = _SETTING.match(message)
+    return match[1] if match else None
+
+
+def without_settings(message: str) -> str:
+    """Return a message without the settings it names before its reasons."""
+    return _SETTING.sub("", message)
+
+
+def wrong_value(message: str) -> tuple[str, str] | None:
+    """Return the expected type and the value, if the message says that the value is of another type."""
+    match = _WRONG_VALUE.fullmatch(message)
+    return (match[1], match[2]) if match else None
+
+
+def union_members(message: str) -> str | None:
+    """Return the types of a union, separated by commas, if the message says that a value fits none of them."""
+    match = _UNION.search(message)
+    return match[1] if match else None
+
+
+def unknown_class(message: str) -> str | None:
+    """Return the name that the message says is not the import path of a class, or None."""
+    match = _WRONG_CLASS.fullmatch(message)
+    return match[1] if match else None
+
+
+def unknown_option(message: str) -> str | None:
+    """Return the option that the message says a class does not have, or None."""
+    match = _UNKNOWN_OPTION.fullmatch(message)
+    return match[1] if match else None
+
+
+def unknown_setting(message: str) -> str | None:
+    """Return the setting that the message says does not exist, whether it was in a file or a flag, or None."""
+    match = _UNKNOWN_SETTING.fullmatch(message) or _UNKNOWN_FLAG.fullmatch(message)
+    return match[1] if match else None
+
+
+def class_paths(message: str) -> list[str]:
+    """Return the import paths of the classes whose options a message is about, in order."""
+    return _CLASS_PATH.findall(message)
+
+
+def readable(message: str) -> str:
+    """Return a message with types as people write them: ``int`` for ``<class 'int'>``, ``null`` for ``NoneType``."""
+    message = _MODULES.sub("", _TYPE.sub(r"\1", message)).replace("NoneType", "null")
+    message = message.replace('in "<unicode string>",', "at")  # PyYAML's name for text that is not from a file
+    return _SUBCOMMAND.sub("", _LITERAL.sub(r"\1", message))
+
+
+def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
+    """Make ``ArgumentParser(parser_mode=mode)`` read YAML and pass it through a function.
+
+    Args:
+        mode: Name of the mode.
+        transform: Receives each value read from a file or flag, and returns the value the parser is to see.
+    """
+    import yaml
+    from jsonargparse import get_loader, set_loader
+
+    load_yaml = get_loader("yaml")
+    set_loader(mode, lambda text: transform(load_yaml(text)), exceptions=(yaml.YAMLError,))

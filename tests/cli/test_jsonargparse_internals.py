@@ -1,0 +1,142 @@
+"""Errors provoked from the installed jsonargparse: a failure here names the text that a new release has changed."""
+
+from importlib.metadata import version
+
+import pytest
+from jsonargparse import ArgumentError, ArgumentParser
+
+from dmaxlit.cli import jsonargparse_internals as internals
+from dmaxlit.noise import NoiseStrategy
+
+
+def provoke(*args, config=None, **types):
+    """Return the messages of an error from the outermost to the innermost."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    for name, type_ in types.items():
+        parser.add_argument(f"--{name}", type=type_)
+    subcommands = parser.add_subcommands(required=False)
+    fit = ArgumentParser(exit_on_error=False)
+    fit.add_argument("--steps", type=int)
+    subcommands.add_subcommand("fit", fit)
+    with pytest.raises(ArgumentError) as caught:
+        parser.parse_args(list(args)) if config is None else parser.parse_object(config)
+    error, messages = caught.value, []
+    while error is not None:
+        messages.append(str(error))
+        error = error.__cause__
+    return messages
+
+
+def innermost(messages):
+    return " ".join(internals.without_settings(messages[-1]).split())
+
+
+def check(function, text, expected):
+    """Fail with the function that no longer understands a text, and the text."""
+    actual = function(text)
+    assert actual == expected, (
+        f"jsonargparse {version('jsonargparse')} words this error differently from what jsonargparse_internals."
+        f"{function.__name__} reads: got {actual!r}, expected {expected!r}, from {text!r}"
+    )
+
+
+def test_the_setting_an_error_is_about():
+    messages = provoke("--steps", "x", steps=int)
+    check(internals.setting_of, messages[0], "steps")
+    check(internals.setting_of, messages[-1], None)
+    assert messages[-1] in internals.without_settings(messages[0])
+    assert "steps" not in internals.without_settings(messages[0])
+
+
+def test_the_expected_type_and_the_value():
+    check(internals.wrong_value, innermost(provoke("--steps", "x", steps=int)), ("<class 'int'>", "x"))
+
+
+def test_the_members_of_a_union():
+    messages = provoke("--size", "x", size=int | tuple[int, int])
+    check(internals.union_members, messages[-2], "<class 'int'>, tuple[int, int]")
+
+
+def test_a_name_that_is_no_class():
+    check(internals.unknown_class, innermost(provoke("--noise", "Nope", noise=NoiseStrategy)), "Nope")
+
+
+def test_an_option_that_a_class_does_not_have_and_the_path_of_the_class():
+    messages = provoke("--noise", "dmaxlit.noise.UniformNoise", "--noise.levl", "1", noise=NoiseStrategy)
+    check(internals.unknown_option, innermost(messages), "levl")
+    paths = [path for message in messages for path in internals.class_paths(message)]
+    assert paths[-1:] == ["dmaxlit.noise.UniformNoise"], f"jsonargparse_internals.class_paths: none in {messages}"
+
+
+def test_a_flag_that_does_not_exist():
+    check(internals.unknown_setting, innermost(provoke("--stps=3", steps=int)), "stps")
+
+
+def test_a_setting_of_a_file_that_a_command_does_not_have():
+    check(internals.unknown_setting, innermost(provoke(config={"subcommand": "fit", "fit": {"stps": 3}})), "stps")
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        ("<class 'int'>", "int"),
+        ("<class 'dmaxlit.noise.base.NoiseStrategy'>", "NoiseStrategy"),
+        ("dmaxlit.noise.base.NoiseStrategy", "NoiseStrategy"),
+        ("Literal['sample', 'argmax']", "'sample', 'argmax'"),
+        ("<class 'NoneType'>", "null"),
+    ],
+)
+def test_types_as_people_write_them(text, readable):
+    assert internals.readable(text) == readable
+
+
+def test_types_come_in_the_forms_that_are_made_readable():
+    messages = provoke("--noise", "x", noise=int | NoiseStrategy | None)
+    check(internals.readable, internals.union_members(messages[-2]), "int, NoiseStrategy, null")
+
+
+def test_the_command_before_a_setting_that_is_required():
+    parser, fit = ArgumentParser(exit_on_error=False), ArgumentParser(exit_on_error=False)
+    fit.add_argument("--model.backbone", type=int, required=True)
+    parser.add_subcommands().add_subcommand("fit", fit)
+    with pytest.raises(ArgumentError) as caught:
+        parser.parse_args(["fit"])
+    text = str(caught.value)
+    assert "fit.model.backbone" in text, f"jsonargparse {version('jsonargparse')} says {text!r}"
+    assert internals.readable(text).endswith(": model.backbone")
+
+
+def test_the_position_of_an_error_in_yaml(tmp_path):
+    (tmp_path / "file.yaml").write_text("steps: [")
+    text = " ".join(provoke("--config", str(tmp_path / "file.yaml"), steps=int)[-1].split())
+    assert 'in "<unicode string>",' in text, f"PyYAML says {text!r}"
+    assert internals.readable(text).endswith("at line 2, column 1")
+
+
+def test_a_registered_loader_sees_what_is_read_from_flags_and_files(tmp_path):
+    internals.register_loader("test-loader", lambda value: {"a": "loaded"} if value == {"a": "text"} else value)
+    parser = ArgumentParser(parser_mode="test-loader", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--a", type=str)
+    parser.add_argument("--group", type=dict)
+    (tmp_path / "file.yaml").write_text("a: text\n")
+    assert parser.parse_args(["--config", str(tmp_path / "file.yaml")]).a == "loaded"
+    assert parser.parse_args(["--group", "{a: text}"]).group == {"a": "loaded"}
+
+
+def test_config_files_are_read_by_parse_path(tmp_path):
+    """`dmaxlit.cli.training.Parser` overrides it, so that an error in a file names the file."""
+    paths = []
+
+    class Parser(ArgumentParser):
+        def parse_path(self, path, *args, **kwargs):
+            paths.append(str(path))
+            return super().parse_path(path, *args, **kwargs)
+
+    parser = Parser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--steps", type=int)
+    (tmp_path / "file.yaml").write_text("steps: 3\n")
+    assert parser.parse_args(["--config", str(tmp_path / "file.yaml")]).steps == 3
+    assert [path.endswith("file.yaml") for path in paths] == [True]

@@ -1,0 +1,174 @@
+"""Configurations, flags and checkpoints of version 0.1."""
+
+import json
+from importlib import import_module
+
+import pytest
+import torch
+import yaml
+
+from dmaxlit.cli import renames
+from tests.cli.conftest import printed
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
+)
+
+# Every class of 0.1 that a configuration could name and that has moved.
+MOVED = [
+    "dmaxlit.checkpoint_io.AtomicCheckpointIO",
+    "dmaxlit.data.corpus.SelfDistilledDataModule",
+    "dmaxlit.data.tasks.ChainTask",
+    "dmaxlit.data.tasks.chain.ChainTask",
+    "dmaxlit.data.tasks.jsonl.JsonlTask",
+    "dmaxlit.data.tasks.reasoning_gym.ReasoningGymTask",
+    "dmaxlit.lr_schedules.WarmupCosine",
+    "dmaxlit.noise.RolloutKNoise",
+    "dmaxlit.noise.SoftOnPolicyNoise",
+    "dmaxlit.noise.rollout_k.RolloutKNoise",
+    "dmaxlit.noise.soft_on_policy.SoftOnPolicyNoise",
+    "dmaxlit.optim.MuonAdamW",
+    "dmaxlit.schedules.CosineSchedule",
+    "dmaxlit.schedules.FixedLevel",
+    "dmaxlit.schedules.LevelCurriculum",
+    "dmaxlit.schedules.LinearSchedule",
+    "dmaxlit.schedules.PolynomialSchedule",
+    "dmaxlit.schedules.UniformLevel",
+    "dmaxlit.strategy.FSDP2Strategy",
+]
+
+
+@pytest.fixture(autouse=True)
+def _notices(caplog):
+    caplog.set_level("INFO")
+    renames._notify.cache_clear()
+
+
+def class_at(path):
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("path", MOVED)
+def test_a_moved_class_is_found_under_its_old_path_with_one_line(path, caplog):
+    new = renames.current_path(path)
+    assert new != path
+    assert class_at(new).__name__ == path.rpartition(".")[2]
+    renames.current_path(path)
+    assert caplog.messages == [f"{path} is now {new}; the old name is read for this release only"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "spd",
+        "dmaxlit.noise.OnPolicyNoise",
+        "my_file.MyNoise",
+        "runs/a.jsonl",
+        "dmaxlit.schedules",
+        "dmaxlit.optim.x",
+    ],
+)
+def test_other_texts_stay_unchanged(text, caplog):
+    assert renames.current_path(text) == text
+    assert caplog.messages == []
+
+
+OLD = """
+model:
+  noise:
+    class_path: dmaxlit.noise.SoftOnPolicyNoise
+    init_args:
+      truth: 0.5
+      level: {class_path: dmaxlit.schedules.UniformLevel, init_args: {low: 0.25}}
+      schedule: {class_path: dmaxlit.schedules.CosineSchedule}
+  optimizer: {class_path: dmaxlit.optim.MuonAdamW, init_args: {lr: 0.01}}
+  lr_scheduler: dmaxlit.lr_schedules.WarmupCosine
+data:
+  class_path: dmaxlit.data.corpus.SelfDistilledDataModule
+  init_args:
+    task: {class_path: dmaxlit.data.tasks.chain.ChainTask, init_args: {operations: 3}}
+    task_options: null
+trainer:
+  strategy: {class_path: dmaxlit.strategy.FSDP2Strategy}
+"""
+
+
+def test_a_configuration_of_0_1_means_what_it_meant(dmax, base, tmp_path):
+    (tmp_path / "old.yaml").write_text(OLD)
+    settings = yaml.safe_load(printed(dmax, "--config", base, "--config", "old.yaml"))
+    model, data = settings["model"], settings["data"]
+    noise = model["noise"]["init_args"]
+    assert model["noise"]["class_path"] == "dmaxlit.noise.experimental.soft_on_policy.SoftOnPolicyNoise"
+    assert noise["clean_fraction"] == 0.5
+    assert "truth" not in noise
+    assert noise["level"] == {
+        "class_path": "dmaxlit.noise.schedules.UniformLevel",
+        "init_args": {"low": 0.25, "high": 1.0},
+    }
+    assert noise["schedule"]["class_path"] == "dmaxlit.noise.schedules.CosineSchedule"
+    assert model["optimizer"]["class_path"] == "dmaxlit.training.muon.MuonAdamW"
+    assert model["optimizer"]["init_args"]["lr"] == 0.01
+    assert model["lr_scheduler"]["class_path"] == "dmaxlit.training.lr_schedules.WarmupCosine"
+    assert class_at(data["class_path"]).__name__ == "SelfDistilledDataModule"
+    assert data["init_args"]["task"]["class_path"] == "dmaxlit.tasks.chain.ChainTask"
+    assert settings["trainer"]["strategy"]["class_path"] == "dmaxlit.training.fsdp.FSDP2Strategy"
+
+
+@pytest.mark.parametrize("equals", [True, False])
+def test_flags_of_0_1_too(dmax, base, equals):
+    flag = ["--model.optimizer=dmaxlit.optim.MuonAdamW"] if equals else ["--model.optimizer", "dmaxlit.optim.MuonAdamW"]
+    settings = yaml.safe_load(printed(dmax, "--config", base, *flag, "--model.optimizer.lr", "0.25"))
+    assert settings["model"]["optimizer"]["class_path"] == "dmaxlit.training.muon.MuonAdamW"
+    assert settings["model"]["optimizer"]["init_args"]["lr"] == 0.25
+
+
+@pytest.mark.parametrize("name", ["soft_on_policy", "rollout_k"])
+def test_a_flag_with_a_renamed_option_is_answered_with_the_new_name(dmax, base, name):
+    refusal = dmax(f"fit --config {base} --model.noise {name} --model.noise.truth 0.5").refusal
+    assert refusal.startswith("model.noise: unknown option 'truth' of ")
+    assert "(it is now clean_fraction)" in refusal
+
+
+def test_options_of_that_name_of_other_classes_are_left_alone():
+    assert renames.current_options("my_file.SoftOnPolicyNoise", {"truth": 1}) == {"truth": 1}
+    assert renames.current_options("dmaxlit.noise.OnPolicyNoise", {"truth": 1}) == {"truth": 1}
+
+
+def test_stored_settings_of_0_1_are_those_of_the_same_run_now():
+    stored = {
+        "seed_everything": 0,
+        "model.noise.class_path": "dmaxlit.noise.rollout_k.RolloutKNoise",
+        "model.noise.truth": 0.25,
+        "model.noise.decoder_options": None,
+        "model.optimizer.class_path": "dmaxlit.optim.MuonAdamW",
+        "data.task": "chain",
+    }
+    assert renames.current_settings(stored) == {
+        "seed_everything": 0,
+        "model.noise.class_path": "dmaxlit.noise.experimental.rollout_k.RolloutKNoise",
+        "model.noise.clean_fraction": 0.25,
+        "model.noise.decoder_options": None,
+        "model.optimizer.class_path": "dmaxlit.training.muon.MuonAdamW",
+        "data.task": "chain",
+    }
+
+
+def test_a_run_begun_with_0_1_is_resumed(dmax, base, tmp_path, caplog):
+    flags = "--model.noise soft_on_policy --model.optimizer MuonAdamW --trainer.limit_val_batches 0"
+    assert dmax(f"fit --config {base} {flags}").status == 0
+    path = tmp_path / "runs" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    settings = json.loads(checkpoint["dmaxlit_run"]["settings"])
+    old = {
+        "model.noise.class_path": "dmaxlit.noise.soft_on_policy.SoftOnPolicyNoise",
+        "model.optimizer.class_path": "dmaxlit.optim.MuonAdamW",
+        "model.noise.truth": settings.pop("model.noise.clean_fraction"),
+    }
+    checkpoint["dmaxlit_run"]["settings"] = json.dumps({**settings, **old})
+    torch.save(checkpoint, path)
+    ended = dmax(f"fit --config {base} {flags} --trainer.max_steps 3")
+    assert ended.status == 0, ended.err
+    assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text
+    assert torch.load(path, weights_only=True)["global_step"] == 3
