@@ -23,7 +23,7 @@ HEADER = "# The lowest versions that pyproject.toml allows. Made by .ci/lowest.p
 
 
 def requirements() -> Iterator[Requirement]:
-    """What pyproject.toml requires: to build, to run, and in the extras, without the package itself."""
+    """Yield what pyproject.toml requires: to build, to run, and in the extras, without the package itself."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = pyproject["project"]
     extras = project["optional-dependencies"].values()
@@ -34,7 +34,7 @@ def requirements() -> Iterator[Requirement]:
 
 
 def lowest(requirement: Requirement) -> Version:
-    """The version after ``>=``. Each requirement has one such bound, and it is a release."""
+    """Return the version after ``>=``. Each requirement has one such bound, and it is a release."""
     bounds = [specifier.version for specifier in requirement.specifier if specifier.operator == ">="]
     if len(bounds) != 1:
         sys.exit(f"pyproject.toml: expected {requirement.name} with one lower bound (>=), got {str(requirement)!r}")

@@ -21,7 +21,7 @@ WARNING = re.compile(r"^(?:E +)?((?:\w+\.)*\w*Warning: .*)$", re.MULTILINE)
 
 
 def filters() -> str:
-    """The tests' own filters, with an error where they show what is not named."""
+    """Return the tests' own filters, with an error where they show what is not named."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     own = pyproject["tool"]["pytest"]["ini_options"]["filterwarnings"]
     return "\n".join("error" if line == "default" else line for line in own)

@@ -35,7 +35,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "generate": "Registered name of the decoder",
         "distill": "every answer that ended in EOS",
         "convert": "The router's bias always keeps its type.",
-        "plan": "Memory of one; the last line then says whether the run fits",
+        "plan": "Memory of each GPU; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
     assert explanation in " ".join(outcome.out.split())
     assert "Args:" not in outcome.out

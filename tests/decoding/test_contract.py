@@ -177,8 +177,8 @@ def test_the_engine_gives_all_logits_to_a_subclass_with_its_own_step():
 
     engine = BlockDecoder(ScriptedDenoiser(parity), Rewriting(threshold=1.0))
     plain = BlockDecoder(ScriptedDenoiser(parity), ThresholdDecoder(1.0))
-    assert engine.generate([[]], 4)[0].token_ids == [4, 4, 4, 3]
-    assert plain.generate([[]], 4)[0].token_ids == [3, 3, 3, 3]
+    assert engine.decode([[]], 4)[0].token_ids == [4, 4, 4, 3]
+    assert plain.decode([[]], 4)[0].token_ids == [3, 3, 3, 3]
 
 
 def test_tokens_are_drawn_from_the_needed_logits_alone():
