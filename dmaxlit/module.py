@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
@@ -198,6 +199,7 @@ class DMaxModule(GenerationMixin, L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Create the optimiser and the schedule, which is advanced each step, or each epoch if it monitors a metric."""
+        mark_hidden_matrices(self)  # MuonAdamW receives parameters, not layers
         trainable = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
         return configure_optimizers(
             trainable, self.optimizer, self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches

@@ -16,6 +16,7 @@ from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpoi
 from dmaxlit.backbone.attention import MaskSource, to_model_mask
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.formats.model_folder import write_folder
+from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, merged_model
 from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
 from dmaxlit.backbone.routers import keep_routers_in_float32
@@ -107,6 +108,7 @@ class Denoiser(nn.Module):
         self.lora: LoraSettings | None = None
         self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
+        mark_hidden_matrices(self)
 
     @property
     def _positions(self) -> int:
@@ -220,6 +222,7 @@ class Denoiser(nn.Module):
         add_adapters(self.model, settings)
         self.lora = settings
         self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))
+        mark_hidden_matrices(self)
 
     def load_deferred(self, device: torch.device) -> None:
         """Read the weights if that was deferred; of a sharded model each rank reads its own slices.

@@ -14,6 +14,7 @@ from transformers import Cache, PreTrainedModel
 from dmaxlit.backbone.activation_checkpointing import supports_cache_under_checkpointing
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.cache import CleanCache
+from dmaxlit.backbone.hidden_matrices import copy_mark, mark_hidden_matrices
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, decoder_layers, use_attention
 from dmaxlit.training.chunked_logits import chunk_size
 
@@ -74,6 +75,7 @@ def plan(scenario: MemoryScenario) -> list[MemoryItem]:
     Training holds the ``always`` and ``training`` lines at its peak, decoding the ``always`` and ``decoding`` lines.
     """
     model = scenario.model
+    mark_hidden_matrices(model)
     named = [*model.named_parameters(), *((f"extra.{number}", p) for number, p in enumerate(scenario.extra))]
     parameters = [parameter for _, parameter in named]
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -120,6 +122,8 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 def optimizer_bytes(optimizer: Callable[[Any], Optimizer], parameters: list[tuple[str, Tensor]]) -> int:
     """Return the bytes of an optimiser's state after a step, by letting it step on the meta device."""
     copies = [(name, torch.nn.Parameter(torch.empty_like(p, device="meta"))) for name, p in parameters]
+    for (_, target), (_, parameter) in zip(copies, parameters, strict=True):
+        copy_mark(parameter, target)
     instance = optimizer(copies)
     for _, parameter in copies:
         parameter.grad = torch.empty_like(parameter)

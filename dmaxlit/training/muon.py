@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from dmaxlit.backbone.hidden_matrices import layout_of, mark_hidden_matrices
 from dmaxlit.errors import UserError
 
 # Quintic Newton-Schulz coefficients of Jordan et al.: steep at zero, singular values end up in about [0.7, 1.2].
@@ -24,11 +25,11 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     their own dtype.
 
     Args:
-        matrices: ``[n, rows, columns]``.
+        matrices: ``[..., rows, columns]``.
         steps: Number of iterations.
 
     Returns:
-        The orthogonalised matrices, ``[n, rows, columns]``.
+        The orthogonalised matrices, ``[..., rows, columns]``.
     """
     a, b, c = _COEFFICIENTS
     transpose = matrices.shape[-2] > matrices.shape[-1]
@@ -42,29 +43,38 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class MuonAdamW(Optimizer):
-    """Muon on hidden weight matrices, AdamW on embeddings, norms and biases.
+    """Muon on hidden weight matrices, AdamW on embeddings, heads, routers, adapters of LoRA, norms and biases.
 
-    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): ``W -= lr sqrt(max(1, rows/columns)) U V'``
-    of the Nesterov momentum. Both groups belong to one optimiser, so schedulers, clipping and checkpoints handle one.
+    Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): ``W -= lr sqrt(max(1, outputs/inputs)) U V'``
+    of the Nesterov momentum. Hidden are the weights of linear layers, and experts stacked in one tensor, of which each
+    is a matrix of its own; :mod:`dmaxlit.backbone.hidden_matrices` tells them apart. Both groups belong to one
+    optimiser, so schedulers, clipping and checkpoints handle one.
 
     Args:
-        params: (name, parameter) pairs, as ``module.named_parameters()`` gives them.
+        params: (name, parameter) pairs of a module that ``mark_hidden_matrices`` has seen, as ``DMaxModule`` passes
+            them; or the module itself.
         lr: Learning rate of Muon.
         adamw_lr: Learning rate of AdamW.
         momentum: Momentum of Muon, in [0, 1).
         weight_decay: Decoupled weight decay of both.
         betas: Betas of AdamW.
+
+    Raises:
+        UserError: If a setting is out of range, parameters come without names or marks, or are sharded.
     """
 
     def __init__(
         self,
-        params: Iterable[tuple[str, Tensor]],
+        params: Iterable[tuple[str, Tensor]] | nn.Module,
         lr: float = 0.02,
         adamw_lr: float = 3e-3,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
+        if isinstance(params, nn.Module):
+            mark_hidden_matrices(params)
+            params = params.named_parameters()
         named = list(params)
         if not all(isinstance(item, tuple) for item in named):
             raise UserError("MuonAdamW.params: expected (name, parameter) pairs, got parameters without names")
@@ -75,15 +85,20 @@ class MuonAdamW(Optimizer):
                 "MuonAdamW: expected lr, adamw_lr, weight_decay >= 0 and momentum in [0, 1), "
                 f"got {lr}, {adamw_lr}, {weight_decay}, {momentum}"
             )
-        matrices: list[Tensor] = []
-        others: list[Tensor] = []
+        by_layout: dict[str, list[Tensor]] = {"outputs_first": [], "inputs_first": [], "none": []}
         for name, parameter in named:
             if parameter.requires_grad:
-                hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
-                (matrices if hidden else others).append(parameter)
+                layout = layout_of(parameter) or ("none" if parameter.ndim < 2 else None)
+                if layout is None:
+                    raise UserError(
+                        f"MuonAdamW.params: expected a module, or parameters whose layers are known, got {name!r} "
+                        "alone; pass the module, or call mark_hidden_matrices on it"
+                    )
+                by_layout[layout].append(parameter)
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "muon": True, "lr": lr},
-            {"params": others, "muon": False, "lr": adamw_lr},
+            {"params": by_layout["outputs_first"], "muon": True, "lr": lr},
+            {"params": by_layout["inputs_first"], "muon": True, "lr": lr, "inputs_first": True},
+            {"params": by_layout["none"], "muon": False, "lr": adamw_lr},
         ]
         defaults = {"momentum": momentum, "weight_decay": weight_decay, "betas": betas}
         super().__init__([group for group in groups if group["params"]], defaults)
@@ -114,8 +129,11 @@ class MuonAdamW(Optimizer):
             torch._foreach_lerp_(buffers, gradients, 1 - momentum)
             nesterov = torch._foreach_lerp(gradients, buffers, momentum)
             updates = list(orthogonalize(torch.stack(list(nesterov))).to(matrices[0].dtype))
+            rows, columns = shape[-2:]
+            # Checkpoints of a model without inputs-first matrices hold groups without the entry.
+            growth = columns / rows if group.get("inputs_first", False) else rows / columns
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(matrices, updates, alpha=-group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5)
+            torch._foreach_add_(matrices, updates, alpha=-group["lr"] * max(1.0, growth) ** 0.5)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
