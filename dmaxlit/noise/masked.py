@@ -22,8 +22,9 @@ class MaskedNoise(NoiseStrategy):
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
         weighting: ``none``: every masked token has weight 1. ``elbo``: ``-alpha'_t / (1 - alpha_t)`` (1/t), the
-            likelihood bound. ``realized``: 1 / the realized masked fraction of the sequence or block; the same
-            objective with less variance.
+            likelihood bound. ``realized``: ``-alpha'_t (n + 1) / m`` where m of the n response tokens of the sequence
+            or block are masked: the same bound with less variance, if levels are uniform on [0, 1]. (For other levels
+            it is no bound; over a narrower range it counts sets of masks at the range's ends differently.)
         supervise: ``masked``: loss on masked positions only; ``all``: on every response position.
     """
 
@@ -57,9 +58,11 @@ class MaskedNoise(NoiseStrategy):
             return 1.0
         if self.weighting == "elbo":
             return self.schedule.elbo_weight(corruption.level)
+        # Given m, the mean of 1 / (1 - alpha) over uniform 1 - alpha is B(m, n - m + 1) / B(m + 1, n - m + 1).
         group = clean.blocks if self.per == "block" else torch.zeros_like(clean.blocks)
         groups = int(group[-1]) + 1
         count = torch.zeros(clean.ids.shape[0], groups, device=clean.ids.device)
         total = count.index_add(1, group, clean.response.float())
         masked = count.index_add(1, group, corruption.positions.float())
-        return (total / masked.clamp(min=1))[:, group]
+        _, slope = self.schedule(corruption.level)
+        return -slope * ((total + 1) / masked.clamp(min=1))[:, group]

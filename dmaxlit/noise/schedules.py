@@ -110,7 +110,10 @@ class AlphaSchedule(ABC):
         return 1 - self(t)[0]
 
     def elbo_weight(self, t: Tensor) -> Tensor:
-        """Return MDLM's weight ``-alpha'_t / (1 - alpha_t)`` of the masked cross-entropy (1/t if linear)."""
+        """Return MDLM's weight ``-alpha'_t / (1 - alpha_t)`` of the masked cross-entropy (1/t if linear).
+
+        Masking probabilities below 1e-3 count as 1e-3, lest a single token outweigh a batch.
+        """
         alpha, slope = self(t)
         return -slope / (1 - alpha).clamp(min=1e-3)
 

@@ -1,9 +1,12 @@
+import itertools
+
 import pytest
 import torch
 
 from dmaxlit import UserError
 from dmaxlit.noise import MaskedNoise
-from dmaxlit.noise.schedules import CosineSchedule
+from dmaxlit.noise.base import Corruption
+from dmaxlit.noise.schedules import CosineSchedule, LinearSchedule, PolynomialSchedule
 from tests.conftest import make_batch
 from tests.noise.test_contract import converse
 
@@ -21,15 +24,62 @@ def test_elbo_weight_is_one_over_t_at_the_linear_schedule(clean):
 
 
 @pytest.mark.parametrize("per", ["sequence", "block"])
-def test_realized_weight_makes_every_group_count_its_response_tokens(per, clean):
+def test_realized_weights_of_a_group_sum_to_its_response_tokens_and_one(per, clean):
     view = converse(MaskedNoise(level=0.6, per=per, weighting="realized"), clean)[0]
     for row in range(clean.ids.shape[0]):
         for block in range(3) if per == "block" else [slice(None)]:
             group = slice(block * 8, block * 8 + 8) if per == "block" else block
             masked = view.is_masked[row, group]
             if masked.any():
-                expected = clean.response[row, group].sum()
+                expected = clean.response[row, group].sum() + 1
                 assert view.weight[row, group][masked].sum() == pytest.approx(float(expected), rel=1e-5)
+
+
+SCHEDULES = [LinearSchedule(), CosineSchedule(), PolynomialSchedule(2.0), PolynomialSchedule(0.7)]
+
+
+@pytest.mark.parametrize("weighting", ["realized", "elbo"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["linear", "cosine", "square", "root"])
+@pytest.mark.parametrize(("length", "per"), [(1, "sequence"), (2, "block"), (4, "sequence"), (4, "block")])
+def test_the_expected_loss_is_the_likelihood_bound(weighting, schedule, length, per, monkeypatch):
+    """The bound of a toy denoiser with arbitrary cross-entropies, as the mean over all orders of unmasking."""
+    # One row, a prompt of two tokens and then the response; in the grid of eight all of it lies in one block.
+    costs = torch.rand(2**length, length, generator=torch.Generator().manual_seed(length), dtype=torch.float64)
+    orders = list(itertools.permutations(range(length)))
+    bound = 0.0
+    for order in orders:
+        for step, token in enumerate(order):
+            still_masked = sum(1 << later for later in order[step:])
+            bound += float(costs[still_masked, token]) / len(orders)
+
+    # Every set of masks at many levels (denser near 0), with its probability; the strategy supplies only the weights.
+    edges = torch.linspace(0, 1, 1001, dtype=torch.float64) ** 3
+    levels, widths = (edges[1:] + edges[:-1]) / 2, edges.diff()
+    clean = make_batch([2] * len(levels), [length] * len(levels))
+    rate = 1 - schedule(levels)[0]
+    strategy = MaskedNoise(level=(0.0, 1.0), per=per, weighting=weighting, schedule=schedule)
+    expected = 0.0
+    for masks in range(1, 2**length):
+        tokens = [token for token in range(length) if masks >> token & 1]
+        positions = torch.zeros_like(clean.response)
+        positions[:, [2 + token for token in tokens]] = True
+        corruption = Corruption(positions, levels[:, None].expand(positions.shape))
+        monkeypatch.setattr(strategy, "corrupt", lambda *_, corruption=corruption: corruption)
+        weight = converse(strategy, clean)[0].weight
+        probability = rate ** len(tokens) * (1 - rate) ** (length - len(tokens))
+        for token in tokens:
+            expected += float((widths * probability * weight[:, 2 + token] * costs[masks, token]).sum())
+    # The weights of ``elbo`` are bounded, which hides at most a thousandth of the mass of each token.
+    assert expected == pytest.approx(bound, rel=2e-3 if weighting == "elbo" else 1e-4)
+
+
+def test_realized_weights_have_less_variance_than_the_elbo_s():
+    clean = make_batch([0] * 512, [16] * 512)
+    totals = {}
+    for weighting in ("elbo", "realized"):
+        view = converse(MaskedNoise(level=(0.0, 1.0), weighting=weighting), clean)[0]
+        totals[weighting] = (view.weight * view.is_masked).sum(1)
+    assert totals["realized"].var() < 0.5 * totals["elbo"].var()
 
 
 def test_per_block_levels_differ_within_a_row():
