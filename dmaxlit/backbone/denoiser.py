@@ -17,7 +17,7 @@ from dmaxlit.backbone.attention import MaskSource, to_model_mask
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.formats.model_folder import write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
-from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, merged_model
+from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, check_embedding, merged_model
 from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sharding import full_state_dict, load_shards
@@ -215,10 +215,12 @@ class Denoiser(nn.Module):
         """Train low-rank adapters and the mask embedding instead of the weights; see :class:`LoraSettings`.
 
         Raises:
-            UserError: If a setting is out of range, peft is not installed, or weights are deferred.
+            UserError: If a setting is out of range, peft is not installed, weights are deferred, or the model with
+                adapters could not be merged into one without.
         """
         if self.is_deferred:
             raise UserError("lora: expected a model with weights, but backbone.defer reads them later")
+        check_embedding(self.model.get_input_embeddings(), self.embedding)
         add_adapters(self.model, settings)
         self.lora = settings
         self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))

@@ -76,9 +76,10 @@ def use_attention(model: PreTrainedModel, name: str, function: Callable[..., Any
 def embedding_scale(embedding: nn.Module) -> float:
     """Return the factor by which an embedding layer scales rows of its table.
 
-    Relies on the attribute ``scalar_embed_scale`` of Gemma's scaled word embeddings; 1 for all others.
+    Relies on the attribute ``scalar_embed_scale`` of Gemma's scaled word embeddings, and ``embed_scale`` of those of
+    XGLM and the relatives of BART; 1 for all others.
     """
-    return float(getattr(embedding, "scalar_embed_scale", 1.0))
+    return float(getattr(embedding, "scalar_embed_scale", getattr(embedding, "embed_scale", 1.0)))
 
 
 def load_weight_slices(model: PreTrainedModel, source: Path, files: Sequence[str], device: torch.device) -> list[str]:

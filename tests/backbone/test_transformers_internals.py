@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache, Gemma3TextConfig, GPT2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, DynamicCache, Gemma3TextConfig, GPT2Config, Qwen3Config, XGLMConfig
 from transformers.utils import logging as transformers_logging
 
 from dmaxlit import load
@@ -90,6 +90,11 @@ def test_an_embedding_that_scales_its_rows_names_the_factor():
     assert scale == 4.0, f"{VERSION}: scalar_embed_scale of Gemma's embedding is gone or is not its scale"
     torch.testing.assert_close(embedding(IDS), scale * embedding.weight[IDS])
     assert internals.embedding_scale(model_of(QWEN3).get_input_embeddings()) == 1.0
+    xglm = XGLMConfig(vocab_size=8, d_model=16, ffn_dim=8, num_layers=1, attention_heads=2)
+    embedding = AutoModelForCausalLM.from_config(xglm).get_input_embeddings()
+    scale = internals.embedding_scale(embedding)
+    assert scale == 4.0, f"{VERSION}: embed_scale of XGLM's embedding is gone or is not its scale"
+    torch.testing.assert_close(embedding(IDS), scale * embedding.weight[IDS])
 
 
 @pytest.fixture

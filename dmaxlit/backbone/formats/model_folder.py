@@ -198,10 +198,16 @@ def model_from_config(
     return model
 
 
-def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
-    """Build a model from all of its weights, in their stored type, to be saved."""
+def empty_model_of(config: PretrainedConfig) -> PreTrainedModel:
+    """Build a model without weights, on the meta device."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def model_of_weights(config: PretrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """Build a model from all of its weights, in their stored type, to be saved."""
+    model = empty_model_of(config)
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
     return model
