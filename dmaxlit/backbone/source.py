@@ -1,4 +1,4 @@
-"""Where a denoiser comes from: a backbone's settings, resolved to everything they refer to except the weights."""
+"""A backbone's settings, resolved to everything they refer to except the weights."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class BackboneSource:
         folder = None if pretrained is None else fetch(pretrained, files)
         if tokenizer is None and folder is None:
             raise UserError(
-                "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
+                "backbone.tokenizer: expected a task name, folder or hub id for a model created from config, got none"
             )
         stored = {} if folder is None else read_config(folder)
         if folder is not None:

@@ -1,4 +1,4 @@
-"""From an exception of the parser to one line that a user can act on."""
+"""Turn exceptions of the parser into one line that a user can act on."""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""The quotient of two sums that most metrics are, and a check of their arguments."""
+"""The base of metrics that are a quotient of two sums, and checks of their arguments."""
 
 from typing import Any
 

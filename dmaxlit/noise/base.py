@@ -174,7 +174,7 @@ class NoiseStrategy(ABC):
     and the next view may be built from it. The module sums the losses of the views. For training on several ranks the
     number of views must not depend on the data.
 
-    A subclass with options of its own takes ``**corruption`` and passes it to this constructor; the command line then
+    A subclass with further options takes ``**corruption`` and passes it to this constructor; the command line then
     offers the options below as well.
 
     Args:

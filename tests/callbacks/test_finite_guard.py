@@ -71,7 +71,7 @@ def test_it_stops_before_the_update_and_names_rows_step_and_view(data, tmp_path,
     # Row 5 is the sixth that can be used: line 8 of the file, behind the bad one and the empty one.
     assert str(refusal.value) == (
         f"training: expected finite losses and gradients, got at step {step + 1} a loss of {weight} in view predicted "
-        f"for row 5 ({tmp_path}/corpus.jsonl, row 8) of the data. The step was not made; the last checkpoint is none"
+        f"for row 5 ({tmp_path}/corpus.jsonl, row 8) of the data. The step was not taken; the last checkpoint is none"
     )
     before = seen[step * accumulate][1]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

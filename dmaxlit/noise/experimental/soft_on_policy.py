@@ -93,7 +93,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         )
 
     def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
-        """Apply SPD's promotion rule in every block with a threshold of its own, ``[batch, length]`` bool."""
+        """Apply SPD's promotion rule in every block with a separate threshold, ``[batch, length]`` bool."""
         blocks = clean.blocks
         tau_dec = self.low + (self.high - self.low) * generator.rand(int(blocks[-1]) + 1)[:, blocks]
         masked, confidence, tau_dec = (

@@ -130,7 +130,7 @@ def test_a_base_with_another_tokenizer_is_refused(tmp_path, published, ours):
     [
         ({"to": "llada2"}, "to: expected the form that .* is not in, got llada2 for a published checkpoint"),
         ({"max_shard_size": "many"}, "max_shard_size: expected a size such as 5GB or 500MB, got 'many'"),
-        ({"max_shard_size": "0GB"}, "max_shard_size: expected more than nothing"),
+        ({"max_shard_size": "0GB"}, "max_shard_size: expected at least 1 byte"),
         ({"dtype": "int8"}, "dtype: expected float32, bfloat16 or float16, got 'int8'"),
         ({"like": "./nowhere"}, "no such folder"),
     ],
