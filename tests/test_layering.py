@@ -1,4 +1,4 @@
-"""Dependencies run one way, from the command line down to the strategies, which stand on almost nothing."""
+"""Dependencies run one way, from the command line down to the strategies, which import almost nothing."""
 
 import ast
 import inspect
@@ -59,7 +59,7 @@ def module_name(path):
 
 @cache
 def import_graph():
-    """The modules that each module of the package imports; ``from package import module`` counts as the module."""
+    """Return the modules that each module imports; ``from package import module`` counts as the module."""
     modules = {module_name(path): path for path in FILES}
     graph = {}
     for name, path in modules.items():

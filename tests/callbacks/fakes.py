@@ -12,7 +12,7 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import task
 from tests.conftest import make_denoiser
 
-# Lightning's own warnings in every run.
+# Lightning's warnings in every run.
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training"
 )
@@ -81,7 +81,7 @@ def prompt_length(module, prompt):
 
 
 def expected(module, split, decoder, options):
-    """What should be logged, by plain sums over the records."""
+    """Compute the values to be logged, by plain sums over the records."""
     right = tokens = forwards = finished = hit_step_limit = blocks = count = 0
     for example in examples(split):
         figures = record(example.prompt, decoder, options)

@@ -32,7 +32,7 @@ def data_of(corpus, **more):
 
 
 def printed(dmax, *args):
-    """What ``fit --print_config`` says."""
+    """Return the output of ``fit --print_config``."""
     outcome = dmax(["fit", *map(str, args), "--print_config"])
     assert outcome.status == 0, outcome.err
     return outcome.out
@@ -61,7 +61,7 @@ def _lightning_uses_what_jsonargparse_has_renamed(monkeypatch):
 
 @pytest.fixture
 def dmax(capsys, monkeypatch, tmp_path):
-    """Run a command line, given as text or as a list."""
+    """Run a command line, a text or a list."""
     monkeypatch.chdir(tmp_path)
 
     def run(line, *more):
@@ -98,7 +98,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A corpus of eight worked answers."""
+    """Write a corpus of eight worked answers."""
     path = tmp_path_factory.mktemp("data") / "corpus.jsonl"
     rows = [
         {"prompt": example.prompt, "response": example.response}

@@ -20,7 +20,7 @@ class Outcome:
 
 
 def block_logits(model, embeddings, block_length):
-    """Logits of the last block; every position attends to its own block and all earlier ones."""
+    """Compute the logits of the last block; every position attends to its block and all earlier ones."""
     length = len(embeddings)
     mask = [
         [0.0 if k // block_length <= q // block_length else -math.inf for k in range(length)] for q in range(length)

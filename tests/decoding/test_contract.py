@@ -161,7 +161,7 @@ class Rewriting(ThresholdDecoder):
 
 
 class Inheriting(Rewriting):
-    """Inherits its own step."""
+    """Inherits an overridden step."""
 
 
 @pytest.mark.parametrize("cls", [Rewriting, Inheriting])
