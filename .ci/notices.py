@@ -2,7 +2,7 @@
 
     python .ci/notices.py
 
-Warnings that pyproject.toml names to ignore are known and stay ignored. Fails where there are others; .ci/run goes on.
+Warnings that pyproject.toml names to ignore are known and stay ignored. Fails if there are others; .ci/run continues.
 """
 
 import re
@@ -45,7 +45,7 @@ def main() -> None:
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
         command += ["-o", f"filterwarnings={filters()}", "--junitxml", str(report), *TESTS]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if not report.exists():  # what every test imports raised it
+        if not report.exists():  # raised by a module that every test imports
             output = done.stdout + done.stderr
             warning = WARNING.search(output)
             sys.exit(f"notices: no test could start\n  {warning[1] if warning else output[-2000:]}")

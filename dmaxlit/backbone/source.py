@@ -76,17 +76,8 @@ class BackboneSource:
     ) -> BackboneSource:
         """Find the checkpoint, read its config and metadata, and load the tokenizer.
 
-        Args:
-            pretrained: See :class:`~dmaxlit.backbone.denoiser.Denoiser`, also for all others but the last.
-            config: Same.
-            tokenizer: Same.
-            block_length: Same.
-            attn_implementation: Same.
-            dtype: Same.
-            max_length: Same.
-            mask_token: Same.
-            eos_token: Same.
-            files: Patterns of the files to download from the hub.
+        ``files`` are the patterns of the files to download from the hub. All other arguments are those of
+        :class:`~dmaxlit.backbone.denoiser.Denoiser`.
 
         Raises:
             UserError: If a setting is refused, or a file cannot be read.

@@ -8,7 +8,7 @@ from dmaxlit.cli import jsonargparse_internals as internals
 from dmaxlit.cli.renames import renamed_option
 from dmaxlit.errors import UserError
 
-_FROM_MODULE = ("params", "optimizer")  # arguments of optimisers and schedules that are no options
+_FROM_MODULE = ("params", "optimizer")  # arguments of optimisers and schedules that are not options
 
 
 def one_line(error: BaseException, known: Iterable[str] = ()) -> str:

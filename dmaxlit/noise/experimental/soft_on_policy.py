@@ -76,6 +76,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         ids = clean.with_masks(masked)
         prediction = yield View(ids, clean.response, "masked", self.masked_weight, is_masked=masked, level=level)
 
+        # SPD's next input: promoted tokens as mixtures with the mask, some of them replaced by the clean token.
         drawn = draw(prediction, generator, self.rollout, self.temperature)
         confidence = prediction.scatter(prediction.map(_probability, drawn), into=torch.zeros_like(level))
         promoted = self._promoted(clean, masked, confidence, generator)

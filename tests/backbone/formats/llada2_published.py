@@ -1,4 +1,4 @@
-"""A tiny LLaDA2-MoE checkpoint as it is published, and what the published architecture computes on it, in plain torch.
+"""A tiny LLaDA2-MoE checkpoint in its published form, and the published architecture in plain torch.
 
 Written from the published files' names and modelling code; shares no line with what it tests.
 """
