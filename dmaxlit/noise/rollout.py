@@ -67,7 +67,7 @@ def check_weights(**weights: float) -> None:
     """Check that the weights of views are at least 0, and not all 0.
 
     Raises:
-        UserError: If they are not.
+        UserError: If one is negative, or all are 0.
     """
     if min(weights.values()) < 0 or not any(weights.values()):
         names, values = ", ".join(weights), " and ".join(map(str, weights.values()))
