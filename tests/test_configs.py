@@ -42,7 +42,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @cache
 def settings_of(*names):
-    """Settings of recipes, one after the other, as ``--print_config`` shows them."""
+    """Return the settings of recipes, one after the other, as ``--print_config`` shows them."""
     args = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
     output = io.StringIO()
     with pytest.raises(SystemExit) as end, redirect_stdout(output):

@@ -102,7 +102,7 @@ def test_the_root_readme_is_short():
 
 
 def anchors(text):
-    """Anchors of the headings, as GitHub makes them."""
+    """Return the anchors of the headings, as GitHub makes them."""
     headings = re.findall(
         r"^#+ (.*?)\s*$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
     )

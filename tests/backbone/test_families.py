@@ -72,14 +72,14 @@ def checkpoint(folder, rows=37, **settings):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
-    """(checkpoint, denoiser) of a family."""
+    """Return the checkpoint and the denoiser of a family."""
     source = checkpoint(tmp_path_factory.mktemp(request.param) / "ar", **FAMILIES[request.param])
     attention = "eager" if request.param in EAGER else "sdpa"
     return source, Denoiser(pretrained=source, block_length=8, attn_implementation=attention)
 
 
 def hidden_of(denoiser, clean):
-    """Hidden states of the clean half alone: blocks see themselves and earlier ones."""
+    """Compute the hidden states of the clean copy: blocks attend to themselves and to earlier ones."""
     positions = torch.arange(clean.ids.shape[1]).expand_as(clean.ids)
     blocks = clean.blocks
     allowed = (blocks[:, None] >= blocks).expand(len(clean.ids), -1, -1)

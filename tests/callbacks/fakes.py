@@ -21,7 +21,7 @@ NUM_VAL, NUM_TEST = 11, 13
 
 
 def record(prompt, decoder, options):
-    """(tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
+    """Return (tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
     threshold = options.get("tau_dec", options.get("threshold", 0.5))
     draw = stable_seed(prompt, decoder)
     tokens = 20 + draw % 7
@@ -110,7 +110,7 @@ def events(folder):
 
 
 def text_of(accumulator, tag):
-    """Texts logged under a tag, by step."""
+    """Return the texts logged under a tag, by step."""
     return {
         event.step: event.tensor_proto.string_val[0].decode() for event in accumulator.Tensors(f"{tag}/text_summary")
     }

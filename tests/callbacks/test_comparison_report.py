@@ -38,7 +38,7 @@ class Learner(FakeModule):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """(module, callback, folder, printed) of a finished run."""
+    """Return (module, callback, folder, printed) of a finished run."""
     folder = tmp_path_factory.mktemp("run")
     module, callback = Learner(), ComparisonReport(str(folder / "out"), SPECS)
     trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, None, ""))

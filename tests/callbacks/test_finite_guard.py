@@ -33,7 +33,7 @@ class BreakingNoise(OnPolicyNoise):
 
 @pytest.fixture
 def data(tmp_path):
-    """Twelve rows, with a bad line and an empty one between them."""
+    """Return a data module of twelve rows, with a bad line and an empty one between them."""
     rows = [{"prompt": f"{digit} +1 ?", "response": f"{digit} ."} for digit in range(10)] * 2
     lines = [json.dumps(row) for row in rows[:12]]
     (tmp_path / "corpus.jsonl").write_text("\n".join([*lines[:3], "no json", "", *lines[3:]]) + "\n")

@@ -20,7 +20,7 @@ QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerat
 
 
 def data_of(corpus, **more):
-    """Settings of the data of a short run."""
+    """Return the settings of the data of a short run."""
     return {
         "task": "chain",
         "task_options": TASK,
@@ -88,7 +88,7 @@ def start(command, folder):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """Folder of a tiny untrained model of the chain task."""
+    """Export a tiny untrained model of the chain task; return its folder."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     module = dmaxlit.DMaxModule(make_denoiser(block_length=16, sharpen=3.0))
     module.set_task("chain", TASK)
@@ -110,7 +110,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def base(tmp_path, tiny, corpus):
-    """Configuration of a short run: two steps on the tiny model."""
+    """Write the configuration of a short run: two steps on the tiny model."""
     settings = {
         "model": {
             "backbone": {"pretrained": str(tiny)},

@@ -8,7 +8,7 @@ from tests.engine.scripted import SPECIAL
 
 
 def logits_of(*rows, vocab=SPECIAL.vocab_size):
-    """Logits ``[R, T, V]`` in which position i's top-1 token has a certain probability; others share the rest evenly.
+    """Return logits ``[R, T, V]`` with a certain probability of position i's top-1 token; others share the rest.
 
     Each row is a list of ``(token, probability)``.
     """

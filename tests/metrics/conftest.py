@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture
 def answers():
-    """(prompt length, tokens, forwards, finished, blocks at the step limit, right) of 41 answers."""
+    """Return (prompt length, tokens, forwards, finished, blocks at the step limit, right) of 41 answers."""
     rng = random.Random(0)
     return [
         (

@@ -72,7 +72,7 @@ TEMPLATE = (
 
 
 def make_tensors(config=CONFIG, seed=0, dtype=torch.bfloat16, scale=0.3):
-    """Random weights under their published names; the router's bias in float32."""
+    """Return random weights under their published names; the router's bias in float32."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape):
@@ -173,7 +173,7 @@ def read_published(folder):
 
 
 def reference_logits(tensors, ids, allowed, config=CONFIG):
-    """Logits of one sequence, in float32.
+    """Compute the logits of one sequence, in float32.
 
     Args:
         tensors: Published names.
@@ -233,7 +233,7 @@ def _rotate(x, config):
 
 
 def _experts(x, w, at, config, mlp):
-    """Token by token: the best groups by their two best biased scores, the best experts in them, weights unbiased."""
+    """Compute token by token: the best groups by their two best biased scores, in them the best experts."""
     groups, per_group = config["n_group"], config["num_experts"] // config["n_group"]
     out = torch.zeros_like(x)
     for t, token in enumerate(x):

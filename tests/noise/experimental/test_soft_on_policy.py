@@ -17,7 +17,7 @@ def sharp_logits(clean, seed=0):
 
 
 def slow_view(clean, masked, logits, tau, contiguous):
-    """Tokens, masks and shares of the predicted view, position by position from the formula."""
+    """Compute tokens, masks and shares of the predicted view position by position from the formula."""
     ids, shares = {}, {}
     for row in range(clean.ids.shape[0]):
         for start in range(0, clean.ids.shape[1], clean.block_length):
