@@ -12,7 +12,7 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import task
 from tests.conftest import make_denoiser
 
-# Lightning's own warnings in every run.
+# Lightning's warnings in every run.
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training"
 )
@@ -21,7 +21,7 @@ NUM_VAL, NUM_TEST = 11, 13
 
 
 def record(prompt, decoder, options):
-    """(tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
+    """Return (tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
     threshold = options.get("tau_dec", options.get("threshold", 0.5))
     draw = stable_seed(prompt, decoder)
     tokens = 20 + draw % 7
@@ -81,7 +81,7 @@ def prompt_length(module, prompt):
 
 
 def expected(module, split, decoder, options):
-    """What should be logged, by plain sums over the records."""
+    """Compute the values to be logged, by plain sums over the records."""
     right = tokens = forwards = finished = hit_step_limit = blocks = count = 0
     for example in examples(split):
         figures = record(example.prompt, decoder, options)
@@ -110,7 +110,7 @@ def events(folder):
 
 
 def text_of(accumulator, tag):
-    """Texts logged under a tag, by step."""
+    """Return the texts logged under a tag, by step."""
     return {
         event.step: event.tensor_proto.string_val[0].decode() for event in accumulator.Tensors(f"{tag}/text_summary")
     }

@@ -38,7 +38,7 @@ class Learner(FakeModule):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """(module, callback, folder, printed) of a finished run."""
+    """Return (module, callback, folder, printed) of a finished run."""
     folder = tmp_path_factory.mktemp("run")
     module, callback = Learner(), ComparisonReport(str(folder / "out"), SPECS)
     trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, None, ""))
@@ -62,12 +62,12 @@ def test_results_hold_both_models_on_the_test_prompts(compared):
     assert report["task"]["name"] == "chain"
     options = [{"tau_dec": 0.0}, {"threshold": 1.0}, {"tau_dec": 1.0}, {"threshold": 1.0}]
     for row, ran in zip(report["rows"], options, strict=True):
-        wanted = expected(module, "test", row["decoder"], ran)
+        figures = expected(module, "test", row["decoder"], ran)
         assert row["num_examples"] == NUM_TEST
-        assert row["accuracy"] == pytest.approx(wanted["accuracy"])
-        assert row["tpf"] == pytest.approx(wanted["tpf"])
-        assert row["tpf_ceiling"] == pytest.approx(2 * row["tpf_ceiling_two"]) == pytest.approx(wanted["ceiling"])
-        assert row["forwards_per_answer"] == pytest.approx(wanted["forwards"])
+        assert row["accuracy"] == pytest.approx(figures["accuracy"])
+        assert row["tpf"] == pytest.approx(figures["tpf"])
+        assert row["tpf_ceiling"] == pytest.approx(2 * row["tpf_ceiling_two"]) == pytest.approx(figures["ceiling"])
+        assert row["forwards_per_answer"] == pytest.approx(figures["forwards"])
 
 
 def test_the_table_is_printed_and_in_tensorboard(compared):

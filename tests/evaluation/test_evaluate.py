@@ -44,9 +44,9 @@ def test_figures_are_those_of_the_answers(module, examples, decoder, options):
 
 
 def test_accuracy_is_what_the_checkers_say(module, examples):
-    wanted = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
+    texts = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
     odd = [
-        type(example)(example.prompt, "", lambda text, index=index: text == wanted[index] and index % 3 == 0)
+        type(example)(example.prompt, "", lambda text, index=index: text == texts[index] and index % 3 == 0)
         for index, example in enumerate(examples)
     ]
     assert evaluate(module, odd, "threshold", max_new_tokens=9).accuracy == pytest.approx(3 / 9)
@@ -56,17 +56,17 @@ def test_time_is_that_of_generate_alone_after_a_warm_up(module, examples, monkey
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     cost = iter([100.0, 4.0])
-    generate, seen = module.generate, []
+    generate, calls = module.generate, []
 
     def timed(prompts, *arguments, **options):
         now[0] += next(cost)
-        seen.append((len(prompts), options.get("max_forwards")))
+        calls.append((len(prompts), options.get("max_forwards")))
         return generate(prompts, *arguments, **options)
 
     monkeypatch.setattr(module, "generate", timed)
     result = evaluate(module, examples, "spd", max_new_tokens=9, batch_size=4)
     assert result.seconds == 4.0
-    assert seen == [(4, 4), (9, None)]
+    assert calls == [(4, 4), (9, None)]
 
 
 def test_progress_is_shown_if_asked_for(module, examples, capsys):
