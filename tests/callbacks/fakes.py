@@ -35,7 +35,7 @@ def generation(prompt, decoder, options, response):
 
 
 class FakeModule(DMaxModule):
-    """Answers as ``record`` determines; records every call of ``generate``."""
+    """Answers as ``record`` determines; records every call of ``generate_batch``, but for a warm-up."""
 
     def __init__(self, **options):
         super().__init__(make_denoiser(max_position_embeddings=64), **options)
@@ -43,15 +43,14 @@ class FakeModule(DMaxModule):
         self.responses = {e.prompt: e.response for split in ("val", "test") for e in chain.examples(split, 40)}
         self.calls = []
 
-    def generate(
-        self, prompts, decoder="spd", max_new_tokens=256, batch_size=64, max_forwards=None, progress=False, **o
-    ):
-        make_decoder(decoder, **o)
-        if max_forwards is None:
-            self.calls.append((list(prompts), decoder, o, max_new_tokens, batch_size))
+    def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None):
+        decoder, options = settings.decoder, settings.decoder_options
+        make_decoder(decoder, **options)
+        if settings.max_forwards is None:
+            self.calls.append((list(prompts), decoder, options, settings.max_new_tokens, settings.batch_size))
             if callable(progress):
                 progress(len(prompts))
-        return [generation(prompt, decoder, o, self.responses[prompt]) for prompt in prompts]
+        return [generation(prompt, decoder, options, self.responses[prompt]) for prompt in prompts]
 
 
 def make_data(**options):

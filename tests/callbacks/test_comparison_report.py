@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -30,10 +31,11 @@ SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold",
 class Learner(FakeModule):
     """Answers with threshold 1 once it has been trained: so that base and trained differ."""
 
-    def generate(self, prompts, decoder="spd", **options):
+    def generate_batch(self, prompts, settings, **others):
         if self.trainer.global_step > 0:
-            options.update({"tau_dec": 1.0} if decoder == "spd" else {"threshold": 1.0})
-        return super().generate(prompts, decoder, **options)
+            trained = {"tau_dec": 1.0} if settings.decoder == "spd" else {"threshold": 1.0}
+            settings = replace(settings, decoder_options=settings.decoder_options | trained)
+        return super().generate_batch(prompts, settings, **others)
 
 
 @pytest.fixture(scope="module")
