@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
 
@@ -20,23 +21,27 @@ class Generation(DecodedSequence):
         num_forwards: Forwards the prompt took part in. Prefill and commit are part of these and add none.
         finished: The response ends with EOS or a stop string.
         hit_step_limit: Blocks that were closed before they had converged.
-        prompt: The prompt's text.
+        prompt: The prompt: its text, or its chat messages.
         text: The response's text, without special tokens and up to the stop string.
         num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards.
     """
 
-    prompt: str
+    prompt: Prompt
     text: str
 
     @classmethod
     def from_sequence(
-        cls, sequence: DecodedSequence, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
+        cls,
+        sequence: DecodedSequence,
+        prompt: Prompt,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: StopStrings | None = None,
     ) -> "Generation":
         """Add the texts to a decoded sequence.
 
         Args:
             sequence: The response's tokens and counts.
-            prompt: The prompt's text.
+            prompt: The prompt's text or chat messages.
             tokenizer: Turns tokens into text.
             stop: Texts that end a response; the text ends before them.
         """

@@ -1,6 +1,6 @@
 """The engine's record of each prompt, on the host: block grid, budgets and the end of the response."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -145,13 +145,16 @@ def make_requests(
     """Make one request per prompt; the budget of tokens is cut to what fits the context.
 
     Raises:
-        UserError: If there are no prompts, or one leaves no room for a token or has an id outside the vocabulary.
+        UserError: If there are no prompts, or one is no list of token ids, leaves no room for a token or has an id
+            outside the vocabulary.
     """
-    if not prompts:
+    if len(prompts) == 0:
         raise UserError("prompts: expected at least one, got an empty list")
     check_at_least(1, max_new_tokens=max_new_tokens)
     requests = []
     for index, prompt in enumerate(prompts):
+        if isinstance(prompt, str) or not isinstance(prompt, Iterable):
+            raise UserError(f"prompts[{index}]: expected a list of token ids, got {prompt!r}")
         room = max_length - len(prompt)
         if room < 1:
             raise UserError(

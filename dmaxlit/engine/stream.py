@@ -6,6 +6,7 @@ from itertools import groupby
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
@@ -34,14 +35,14 @@ class Draft:
     generation: Generation | None = None
 
 
-def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int, prompt: str) -> Iterator[Draft]:
+def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int, prompt: Prompt) -> Iterator[Draft]:
     """Decode a prompt and yield a draft after every forward.
 
     Args:
         engine: The engine.
         prompt_ids: The prompt's token ids.
         max_new_tokens: Most tokens of the response, EOS included.
-        prompt: The prompt's text.
+        prompt: The prompt's text or chat messages.
     """
     tokenizer = engine.denoiser.tokenizer
     committed_ids: list[int] = []
