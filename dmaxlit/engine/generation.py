@@ -21,6 +21,7 @@ class Generation(DecodedSequence):
         num_forwards: Forwards the prompt took part in. Prefill and commit are part of these and add none.
         finished: The response ends with EOS or a stop string.
         hit_step_limit: Blocks that were closed before they had converged.
+        stopped: The response ends with a stop string, and not with EOS.
         prompt: The prompt: its text, or its chat messages.
         text: The response's text, without special tokens and up to the stop string.
         num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards.
@@ -45,9 +46,13 @@ class Generation(DecodedSequence):
             tokenizer: Turns tokens into text.
             stop: Texts that end a response; the text ends before them.
         """
-        text = str(tokenizer.decode(sequence.token_ids, skip_special_tokens=True))
+        text = (
+            str(tokenizer.decode(sequence.token_ids, skip_special_tokens=True))
+            if stop is None
+            else stop.text(sequence.token_ids)
+        )
         fields = {name: getattr(sequence, name) for name in DecodedSequence.__dataclass_fields__}
-        return cls(**fields, prompt=prompt, text=text if stop is None else stop.cut(text))
+        return cls(**fields, prompt=prompt, text=text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return prompt, response and counts as plain values for JSON."""

@@ -72,7 +72,7 @@ class GenerationMixin:
             temperature: At least 0; 0 takes the most probable tokens.
             top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
             seed: Seed of the samples. They depend on it and on a prompt's index in the list, not on the batch.
-            stop: Texts that end a response as EOS does; its ``text`` ends before them.
+            stop: Texts that end a response as EOS does; its ``text`` ends before them. A special token may be one.
             trace: Records every forward.
             compile: Compile the forwards; see :class:`~dmaxlit.engine.BlockDecoder`.
             decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.

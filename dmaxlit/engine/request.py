@@ -23,6 +23,7 @@ class DecodedSequence:
             limit of forwards; tokens undecided by then are the most probable ones.
         num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards, by decoders that read
             several versions of a block in one forward. TPF does not count them; time does.
+        stopped: The response ends with a stop string, and not with EOS.
     """
 
     token_ids: list[int]
@@ -30,11 +31,22 @@ class DecodedSequence:
     finished: bool
     hit_step_limit: int
     num_extra_blocks: int = field(default=0, kw_only=True)
+    stopped: bool = field(default=False, kw_only=True)
 
     @property
     def num_tokens(self) -> int:
         """Length of the response, EOS included."""
         return len(self.token_ids)
+
+    @property
+    def ends_with_eos(self) -> bool:
+        """Whether the last of the tokens is EOS."""
+        return self.finished and not self.stopped
+
+    @property
+    def tpf(self) -> float:
+        """Tokens per forward: all tokens, EOS included, over the forwards the prompt took part in."""
+        return self.num_tokens / max(self.num_forwards, 1)
 
 
 class Request:
@@ -122,7 +134,10 @@ class Request:
         if finished:
             end = self.tokens.index(eos_id, first) + 1
         num_before_stop = None if stop is None else stop(self.tokens[self.prompt_length : end])
+        stopped = False
         if num_before_stop is not None:
+            # A stop string that EOS completes changes nothing: the response ends with EOS.
+            stopped = not finished or self.prompt_length + num_before_stop < end
             finished, end = True, self.prompt_length + num_before_stop
 
         if finished or last or end == limit:
@@ -132,6 +147,7 @@ class Request:
                 finished,
                 self._hit_step_limit,
                 num_extra_blocks=self._num_extra_blocks,
+                stopped=stopped,
             )
         self.block_start += self.block_length
         self.prompt_tail = []

@@ -28,7 +28,7 @@ class DecodeSettings:
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         seed: Seed of the samples.
-        stop: Texts that end a response as EOS does; the response's text ends before them.
+        stop: Texts that end a response as EOS does; the response's text ends before them. A special token may be one.
         compile: Compile the forwards (``torch.compile``). Changes the speed only.
     """
 

@@ -13,3 +13,9 @@ def test_a_generation_has_the_text_without_special_tokens_and_the_row_s_counts()
     assert generation.token_ids == ids
     assert generation.num_tokens == len(ids)
     assert (generation.num_forwards, generation.finished, generation.hit_step_limit) == (5, True, 1)
+    assert generation.tpf == len(ids) / 5
+    assert generation.ends_with_eos
+
+
+def test_a_response_without_forwards_has_a_tpf():
+    assert DecodedSequence([], 0, False, 0).tpf == 0.0
