@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_forward import BlockForward
+from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.inputs import input_embeddings
 from dmaxlit.engine.request import DecodedSequence, Request, make_requests
@@ -69,6 +70,7 @@ class BlockDecoder:
         self.max_forwards = max_forwards
         self.compile = compile
         self.sampler = sampler or Sampler()
+        self.eos_ids = eos_ids(denoiser)
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
     def decode(
@@ -240,7 +242,7 @@ class BlockDecoder:
         for row, block in closed.items():
             request = batch[row]
             last = request.num_forwards == self.max_forwards
-            sequence = request.close(block, converged[row], self.denoiser.special.eos_id, last, self.stop)
+            sequence = request.close(block, converged[row], self.eos_ids, last, self.stop)
             if sequence is not None:
                 ended[row] = sequence
         return ended

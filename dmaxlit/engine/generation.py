@@ -46,11 +46,11 @@ class Generation(DecodedSequence):
             tokenizer: Turns tokens into text.
             stop: Texts that end a response; the text ends before them.
         """
-        text = (
-            str(tokenizer.decode(sequence.token_ids, skip_special_tokens=True))
-            if stop is None
-            else stop.text(sequence.token_ids)
-        )
+        # EOS may be a token that the tokenizer does not call special, and would then be part of the text.
+        ids = sequence.token_ids[:-1] if sequence.ends_with_eos else sequence.token_ids
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+        if stop is not None:
+            text = min(text, stop.text(sequence.token_ids), key=len)
         fields = {name: getattr(sequence, name) for name in DecodedSequence.__dataclass_fields__}
         return cls(**fields, prompt=prompt, text=text)
 

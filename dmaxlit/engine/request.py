@@ -1,6 +1,6 @@
 """The engine's record of each prompt, on the host: block grid, budgets and the end of the response."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -113,14 +113,19 @@ class Request:
         self._num_extra_blocks += extra_blocks
 
     def close(
-        self, block: list[int], converged: bool, eos_id: int, last: bool = False, stop: StopRule | None = None
+        self,
+        block: list[int],
+        converged: bool,
+        eos_ids: Collection[int],
+        last: bool = False,
+        stop: StopRule | None = None,
     ) -> DecodedSequence | None:
         """Append the current block; return the response if that ends it, else begin the next block.
 
         Args:
             block: All tokens of the block, those of the prompt included.
             converged: False if the block ran into a limit of steps or forwards.
-            eos_id: The EOS token.
+            eos_ids: The tokens that end a response.
             last: End the response with this block in any case.
             stop: Returns how many of the response's tokens to keep if it stops there, else None.
         """
@@ -130,9 +135,10 @@ class Request:
         limit = self.prompt_length + self.max_new_tokens
         end = min(limit, len(self.tokens))
         first = max(self.block_start, self.prompt_length)
-        finished = eos_id in self.tokens[first:end]
-        if finished:
-            end = self.tokens.index(eos_id, first) + 1
+        eos = next((position for position in range(first, end) if self.tokens[position] in eos_ids), None)
+        finished = eos is not None
+        if eos is not None:
+            end = eos + 1
         num_before_stop = None if stop is None else stop(self.tokens[self.prompt_length : end])
         stopped = False
         if num_before_stop is not None:

@@ -1,6 +1,6 @@
 """Streaming: the response after every forward, as committed text and text that may still change."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -56,17 +56,17 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
             editable = event.state.editable[0].tolist()
             committed_ids += [token for token, is_ours in zip(event.closed[0], editable, strict=True) if is_ours]
         else:
-            open_block = _block_text(event, text, engine.denoiser.special.eos_id)
+            open_block = _block_text(event, text, engine.eos_ids)
         committed = settled(committed_ids)
         unsettled = text(committed_ids)[len(committed) :]
         yield Draft(committed, " ".join(filter(None, [unsettled, open_block])), number)
 
 
-def _block_text(event: ForwardEvent, text: ResponseText, eos_id: int) -> str:
+def _block_text(event: ForwardEvent, text: ResponseText, eos_ids: Collection[int]) -> str:
     """Return the text of the open block up to EOS, with shades for its masks."""
     state = event.state
     columns = zip(state.ids[0].tolist(), state.masked[0].tolist(), state.editable[0].tolist(), strict=True)
     block = [(masked, token) for token, masked, editable in columns if editable]
-    end = next((index for index, cell in enumerate(block) if cell == (False, eos_id)), len(block))
+    end = next((index for index, cell in enumerate(block) if not cell[0] and cell[1] in eos_ids), len(block))
     runs = [(masked, [token for _, token in run]) for masked, run in groupby(block[:end], key=lambda cell: cell[0])]
     return " ".join(_MASK * len(tokens) if masked else text(tokens) for masked, tokens in runs)

@@ -60,7 +60,7 @@ def _capped_sums(hit_step_limit: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor
 
 
 class FinishedRate(RatioMetric):
-    """Fraction of answers that end with EOS or a stop text rather than at the end of their budget; see :func:`finished_rate`.
+    """Fraction of answers that end with EOS or a stop text, and not with their budget; see :func:`finished_rate`.
 
     - Input ``finished``: ``[N]`` bool.
     - Output: a scalar in [0, 1].
