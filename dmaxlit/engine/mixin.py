@@ -56,6 +56,7 @@ class GenerationMixin:
         stop: Sequence[str] = (),
         trace: Trace | None = None,
         compile: bool = False,
+        check_decoder: bool = True,
         **decoder_options: Any,
     ) -> list[Generation]:
         """Decode prompts.
@@ -75,6 +76,7 @@ class GenerationMixin:
             stop: Texts that end a response as EOS does; its ``text`` ends before them. A special token may be one.
             trace: Records every forward.
             compile: Compile the forwards; see :class:`~dmaxlit.engine.BlockDecoder`.
+            check_decoder: Check what a decoder of your own returns in the first forwards of this call.
             decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.
 
         Returns:
@@ -95,6 +97,7 @@ class GenerationMixin:
             seed=seed,
             stop=stop,
             compile=compile,
+            check_decoder=check_decoder,
         )
         return self.generate_batch(prompts, settings, progress=progress, trace=trace)
 
