@@ -42,7 +42,7 @@ def lowest(requirement: Requirement) -> Version:
 
 
 def constraints() -> str:
-    """Text of the file. What is named twice must satisfy both, so the higher bound counts."""
+    """Text of the file. A package named twice must satisfy both bounds, so the higher one counts."""
     versions: dict[str, Version] = {}
     for requirement in requirements():
         name = canonicalize_name(requirement.name)

@@ -2,7 +2,7 @@
 
     python .ci/newer.py
 
-To be run where the newest allowed versions are installed. Fails where there are any; .ci/run goes on.
+To be run where the newest allowed versions are installed. Fails if there are any; .ci/run continues.
 """
 
 import json

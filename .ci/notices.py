@@ -2,7 +2,7 @@
 
     python .ci/notices.py
 
-Warnings that pyproject.toml names to ignore are known and stay ignored. Fails where there are others; .ci/run goes on.
+Warnings that pyproject.toml names to ignore are known and stay ignored. Fails if there are others; .ci/run continues.
 """
 
 import re
@@ -21,38 +21,38 @@ WARNING = re.compile(r"^(?:E +)?((?:\w+\.)*\w*Warning: .*)$", re.MULTILINE)
 
 
 def filters() -> str:
-    """Return the tests' own filters, with an error where they show what is not named."""
+    """Return the filters of pyproject.toml, with errors in place of the warnings that it does not name."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    own = pyproject["tool"]["pytest"]["ini_options"]["filterwarnings"]
-    return "\n".join("error" if line == "default" else line for line in own)
+    lines = pyproject["tool"]["pytest"]["ini_options"]["filterwarnings"]
+    return "\n".join("error" if line == "default" else line for line in lines)
 
 
 def reasons(report: Path) -> Counter[str]:
-    """Why tests failed, and how many for each reason: the warning, or else the first line of the error."""
-    found: Counter[str] = Counter()
+    """Count the failed tests by reason: the warning, or else the first line of the error."""
+    counts: Counter[str] = Counter()
     for problem in ElementTree.parse(report).iterfind(".//testcase/*"):
         if problem.tag in ("failure", "error"):
-            told = f"{problem.get('message')}\n{problem.text}"
-            warning = WARNING.search(told)
-            found[warning[1] if warning else f"no warning, but: {told.splitlines()[0]}"] += 1
-    return found
+            text = f"{problem.get('message')}\n{problem.text}"
+            warning = WARNING.search(text)
+            counts[warning[1] if warning else f"no warning, but: {text.splitlines()[0]}"] += 1
+    return counts
 
 
 def main() -> None:
-    """Run the tests and print the verdict; pytest's own output is shown only where it made no report."""
+    """Run the tests and print the verdict; pytest's output is printed only if there is no report."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
         command += ["-o", f"filterwarnings={filters()}", "--junitxml", str(report), *TESTS]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if not report.exists():  # what every test imports raised it
-            told = done.stdout + done.stderr
-            warning = WARNING.search(told)
-            sys.exit(f"notices: no test could start\n  {warning[1] if warning else told[-2000:]}")
-        found = reasons(report)
-    if found:
-        print(f"notices: {len(found)} distinct, in {found.total()} tests")
-        for reason, count in found.most_common():
+        if not report.exists():  # raised by a module that every test imports
+            output = done.stdout + done.stderr
+            warning = WARNING.search(output)
+            sys.exit(f"notices: no test could start\n  {warning[1] if warning else output[-2000:]}")
+        counts = reasons(report)
+    if counts:
+        print(f"notices: {len(counts)} distinct, in {counts.total()} tests")
+        for reason, count in counts.most_common():
             print(f"  {count:4d} x {reason[:300]}")
     else:
         print("notices: none" if done.returncode == 0 else f"notices: pytest ended with {done.returncode}")

@@ -46,7 +46,7 @@ class BlockWarmup(L.Callback):
         """Check the stages against the model's block length.
 
         Raises:
-            UserError: If they do not lead to it.
+            UserError: If the last stage differs from it, or a stage does not divide it.
         """
         module: Any = pl_module
         final, lengths = module.backbone.block_length, list(self.stages.values())

@@ -97,7 +97,7 @@ class FiniteGuard(L.Callback):
         checkpoint = callbacks[0].where() if callbacks and not is_dry_run(trainer) else "none"
         raise UserError(
             f"training: expected finite losses and gradients, got at step {trainer.global_step + 1} "
-            f"{'; '.join(causes)}. The step was not made; the last checkpoint is {checkpoint}"
+            f"{'; '.join(causes)}. The step was not taken; the last checkpoint is {checkpoint}"
         )
 
     def _causes(self, trainer: L.Trainer, module: Any) -> list[str]:

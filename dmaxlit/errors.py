@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 class DMaxWarning(UserWarning):
-    """Something about the user's run that deserves a look. Every warning dmaxlit itself gives is of this class."""
+    """A circumstance of a run that users should check. All warnings of dmaxlit are of this class."""
 
 
 def check_fraction(name: str, value: float) -> float:
@@ -25,7 +25,7 @@ def check_fraction(name: str, value: float) -> float:
         value: The number.
 
     Raises:
-        UserError: If it does not.
+        UserError: If ``value`` lies outside.
     """
     if not 0 <= value <= 1:
         raise UserError(f"{name}: expected a number in [0, 1], got {value}")
@@ -36,7 +36,7 @@ def check_at_least(least: int, **settings: int | None) -> None:
     """Refuse settings below ``least``; None passes.
 
     Raises:
-        UserError: For the first that is.
+        UserError: For the first setting below it.
     """
     for name, value in settings.items():
         if value is not None and value < least:
@@ -49,10 +49,10 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     Args:
         name: Name of the argument.
         value: The text.
-        choices: What it may be, at least two.
+        choices: The allowed texts, at least two.
 
     Raises:
-        UserError: If it is none of them.
+        UserError: If ``value`` is not among ``choices``.
     """
     if value not in choices:
         *others, last = (repr(choice) for choice in choices)

@@ -76,7 +76,7 @@ def staged_file(path: Path) -> Iterator[Path]:
     crash of the machine. After an error the old file is still there.
 
     Args:
-        path: File to write; its folder is made if necessary.
+        path: File to write; its folder is created if necessary.
 
     Raises:
         OSError: If it cannot be written.

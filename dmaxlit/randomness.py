@@ -112,6 +112,7 @@ class RowGenerator:
         Row in slot ``i`` of ``n`` gets ``(u + i) / n`` shifted by an offset that the batch shares (mod 1), so every
         number alone is uniform while their mean over the batch has low variance.
         """
+        # u of each row, then the offset of the batch.
         jitter = self.rand(columns).cpu().double()
         self._generator.manual_seed(stable_seed(self._seed, "batch", self._batch_key, self._draws))
         offset = torch.rand(columns, generator=self._generator, dtype=torch.float64)

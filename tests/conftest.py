@@ -31,7 +31,7 @@ TINY = {
 
 @contextlib.contextmanager
 def limited_files(size):
-    """No file of this process may grow beyond ``size`` bytes: the system's own failure, as on a full disk."""
+    """Limit files of this process to ``size`` bytes: writing more fails in the system, as on a full disk."""
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -45,7 +45,7 @@ def limited_files(size):
 def make_denoiser(
     block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, recompute=False, **config
 ):
-    """A tiny random denoiser; ``sharpen`` scales the embedding, and with it how far from uniform predictions are."""
+    """Build a tiny random denoiser; ``sharpen`` scales the embedding, which makes predictions less uniform."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         denoiser = Denoiser(
@@ -67,7 +67,7 @@ def denoiser():
 
 
 def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_length=8, seed=0, special=None):
-    """A clean batch of random tokens, padded on the right, with prompts of different length."""
+    """Make a clean batch of random tokens, padded on the right, with prompts of different length."""
     special = special or SpecialTokens(mask_id=37, eos_id=36, pad_id=35, vocab_size=38)
     lengths = [p + r for p, r in zip(prompt_lengths, response_lengths, strict=True)]
     width = -(-max(lengths) // block_length) * block_length

@@ -18,7 +18,7 @@ from dmaxlit.backbone.sharding import full_state_dict
 from dmaxlit.callbacks import ComparisonReport, SPDValidation
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import OnPolicyNoise
-from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training import chunked_logits
 from dmaxlit.training.fsdp import FSDP2Strategy
 
 
@@ -35,8 +35,8 @@ class LargestShare(L.Callback):
 
 def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, checkpointing=False, **more):
     torch.set_num_threads(1)
-    if devices > 1:  # logits in pieces, as with a large vocabulary
-        piecewise._MAX_LOGITS["cpu"], piecewise._FEWEST = 1000, 8
+    if devices > 1:  # logits in chunks, as with a large vocabulary
+        chunked_logits._MAX_LOGITS["cpu"], chunked_logits._FEWEST = 1000, 8
     denoiser = Denoiser(pretrained=model, defer=defer, gradient_checkpointing=checkpointing)
     module = DMaxModule(denoiser, OnPolicyNoise(level=(0.2, 0.9)), optimizer=adamw, seed=1)
     # 26 rows: the last global batch of an epoch is short.
@@ -66,7 +66,7 @@ def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, 
         torch.save({name: weight.clone() for name, weight in weights.items()}, Path(folder) / "weights.pt")
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         report = {"logged": logged, "share": getattr(share, "elements", None)}
-        (Path(folder) / "told.json").write_text(json.dumps(report))
+        (Path(folder) / "report.json").write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "configs"
 FRAGMENTS = {"fsdp"}  # put after a recipe
 TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model that writes text
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
-# Those for LLaDA2 run in test_llada2_commands.py, on a stand-in for it.
+# Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
 ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
@@ -42,7 +42,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @cache
 def settings_of(*names):
-    """Settings of recipes, one after the other, as ``--print_config`` shows them."""
+    """Return the settings of recipes, one after the other, as ``--print_config`` shows them."""
     args = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
     output = io.StringIO()
     with pytest.raises(SystemExit) as end, redirect_stdout(output):

@@ -1,4 +1,4 @@
-"""Dependencies run one way, from the command line down to the strategies, which stand on almost nothing."""
+"""Dependencies run one way, from the command line down to the strategies, which import almost nothing."""
 
 import ast
 import inspect
@@ -14,7 +14,7 @@ from dmaxlit.decoding import DECODERS
 
 PACKAGE = Path(dmaxlit.__file__).parent
 FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # which may be a link, not followed by rglob
-# Each layer may import those before it; what shares a layer is independent.
+# Each layer may import those before it; members of a layer are independent.
 LAYERS = [
     {"errors", "version"},
     {"files", "registry", "tokens", "randomness"},
@@ -29,9 +29,9 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-# What strategies of one kind may share.
+# Modules that strategies of one kind may share.
 SHARED = ("base", "proposal", "committing", "rollout", "schedules")
-# What experimental noise strategies may know of decoders.
+# Modules of decoders that experimental noise strategies may import.
 OF_DECODERS = {"decoding.base", "decoding.factory", "decoding.proposal", "decoding.spd"}
 STRATEGIES = [
     *sorted(PACKAGE.glob("noise/*.py")),
@@ -44,7 +44,7 @@ ALLOWED_BELOW = {"errors", "registry", "tokens", "randomness"}
 
 
 def imported(path):
-    """Names of the modules that a file imports, type-checking imports included."""
+    """Yield the names of the modules that a file imports, type-checking imports included."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,7 +59,7 @@ def module_name(path):
 
 @cache
 def import_graph():
-    """The modules that each module of the package imports; ``from package import module`` counts as the module."""
+    """Return the modules that each module imports; ``from package import module`` counts as the module."""
     modules = {module_name(path): path for path in FILES}
     graph = {}
     for name, path in modules.items():
@@ -74,7 +74,7 @@ def import_graph():
 
 
 def kind_of(path):
-    """Kind of the strategy in a file: noise, decoding or metrics."""
+    """Return the kind of the strategy in a file: noise, decoding or metrics."""
     return path.relative_to(PACKAGE).parts[0]
 
 

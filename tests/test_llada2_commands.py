@@ -1,4 +1,4 @@
-"""From LLaDA-2.0-mini to DMax: the commands of the recipes, run as they stand on a stand-in of the same names."""
+"""From LLaDA-2.0-mini to DMax: the commands of the recipes, run unchanged on a tiny checkpoint of the same names."""
 
 import json
 import re
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not 
 
 
 def commands():
-    """The commands in the recipe's head, each as its arguments."""
+    """Return the commands at the top of the recipe, as lists of arguments."""
     head = "\n".join(line[1:] for line in RECIPE.read_text().splitlines() if line.startswith("#"))
     lines = re.findall(r"python -m dmaxlit ((?:[^\n\\]|\\\n)+)", head)
     return {args[0]: args for args in (shlex.split(line.replace("\\\n", " ")) for line in lines)}
@@ -32,7 +32,7 @@ def commands():
 
 @pytest.fixture
 def hub(tmp_path_factory, monkeypatch):
-    """A hub with one model, which gives only files that match the patterns asked for."""
+    """Replace the hub by one with a single model, which serves only files that match the requested patterns."""
     source = write_published(tmp_path_factory.mktemp("hub") / "LLaDA2.0-mini")
     folders = []
 
@@ -60,7 +60,7 @@ def questions(tmp_path, monkeypatch):
 
 
 def shortened(args, **values):
-    """The arguments with other values for some options."""
+    """Return the arguments with other values for some options."""
     out = list(args)
     for name, value in values.items():
         out[out.index(f"--{name}") + 1] = str(value)
@@ -68,23 +68,23 @@ def shortened(args, **values):
 
 
 def test_the_four_commands_from_llada_to_dmax(hub, questions, capsys):
-    said = commands()
-    assert list(said) == ["distill", "fit", "generate", "convert"]
+    lines = commands()
+    assert list(lines) == ["distill", "fit", "generate", "convert"]
     # A model with random weights never finishes an answer.
-    main([*shortened(said["distill"], max_new_tokens=40), "--keep", "all", "--device", "cpu"])
+    main([*shortened(lines["distill"], max_new_tokens=40), "--keep", "all", "--device", "cpu"])
     assert len(Path("runs/llada2_mini_oput/corpus.jsonl").read_text().splitlines()) == 6
     assert not list(hub[0].glob("*.py"))
 
-    main([*said["fit"], *ON_CPU, *QUIET, "--trainer.accumulate_grad_batches", "2", "--model.optimizer.lr", "0.01"])
+    main([*lines["fit"], *ON_CPU, *QUIET, "--trainer.accumulate_grad_batches", "2", "--model.optimizer.lr", "0.01"])
     saved = torch.load("runs/llada2_mini_oput/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 6  # 2 epochs of 6 rows, 2 rows a step
     assert saved["lr_schedulers"][0]["total_steps"] == 6
 
     capsys.readouterr()
-    main([*shortened(said["generate"], max_new_tokens=40, num_prompts=3), "--device", "cpu"])
+    main([*shortened(lines["generate"], max_new_tokens=40, num_prompts=3), "--device", "cpu"])
     assert "3 prompts, " in capsys.readouterr().out
 
-    main(said["convert"])
+    main(lines["convert"])
     tensors, _ = read_published(Path("models/DMax-Mini"))
     before = make_tensors()
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {name: t.dtype for name, t in before.items()}

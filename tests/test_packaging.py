@@ -13,12 +13,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_the_package_list_is_the_folders():
-    found = {
+    folders = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in (ROOT / "dmaxlit").rglob("__init__.py")
         if "callbacks" not in path.parts
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"dmaxlit.callbacks"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders | {"dmaxlit.callbacks"}
 
 
 def test_callbacks_is_one_committed_relative_link():

@@ -41,8 +41,8 @@ def python_blocks(path):
 # ---- code ------------------------------------------------------------------------------------------------------------
 
 
-def class_shown(base):
-    """A subclass of ``base`` that a README defines in a block of its own, the root README first."""
+def documented_class(base):
+    """Return a subclass of ``base`` that a code block of a README defines, the root README first."""
     for block in (block for path in READMES for block in python_blocks(path)):
         if re.search(
             rf"^class \w+\(({'|'.join(cls.__name__ for cls in (base, *base.__subclasses__()))})\):", block, re.M
@@ -58,7 +58,7 @@ def class_shown(base):
 
 
 def test_the_strategy_of_ten_lines_trains():
-    module = DMaxModule(make_denoiser(), class_shown(NoiseStrategy)())
+    module = DMaxModule(make_denoiser(), documented_class(NoiseStrategy)())
     trainer = L.Trainer(**QUIET, max_steps=1)
     trainer.fit(module, loader())
     losses = [value for name, value in trainer.callback_metrics.items() if name.startswith("train/loss_")]
@@ -68,7 +68,7 @@ def test_the_strategy_of_ten_lines_trains():
 
 def test_the_decoder_of_a_few_lines_decodes():
     module = DMaxModule(make_denoiser(sharpen=3.0))
-    answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=class_shown(Decoder)(), max_new_tokens=16)
+    answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=documented_class(Decoder)(), max_new_tokens=16)
     assert all(answer.num_tokens > 0 and answer.num_forwards <= 16 for answer in answers)
 
 
@@ -102,7 +102,7 @@ def test_the_root_readme_is_short():
 
 
 def anchors(text):
-    """Anchors of the headings, as GitHub makes them."""
+    """Return the anchors of the headings, as GitHub makes them."""
     headings = re.findall(
         r"^#+ (.*?)\s*$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
     )
@@ -123,7 +123,7 @@ def test_every_relative_link_resolves(path):
 
 
 def test_every_file_of_the_tree_exists():
-    """The tree of the root README lists each folder once, and no file."""
+    """Check that the tree of the root README lists each folder once, and no file."""
     fenced = re.findall(r"^```\w*\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)
     tree = next(block for block in fenced if re.search(r"^\W*dmaxlit/", block, re.MULTILINE))
     parents, folders = [], []
@@ -159,7 +159,7 @@ def holders(mark):
 
 
 def table(mark):
-    """The table between two comments, of a folder's README if it holds one."""
+    """Return the table between two comments, of a folder's README if it holds one."""
     path = holders(mark)[-1]
     return re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", TEXTS[path], re.DOTALL).group(1)
 

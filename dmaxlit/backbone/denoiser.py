@@ -152,8 +152,8 @@ class Denoiser(nn.Module):
         """Compute the last hidden states of one forward.
 
         Args:
-            allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if all queries of a row see the same, or its
-                source.
+            allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if all queries of a row attend to the
+                same keys, or its source.
             position_ids: ``[B, Q]``.
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
@@ -175,7 +175,7 @@ class Denoiser(nn.Module):
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
             position_ids=position_ids,
-            # This only says whether to create and return one; layers that are recomputed warn of it.
+            # This only sets whether to create and return one; layers that are recomputed warn of it.
             use_cache=cache is not None and not self.model.is_activation_checkpointing,
             **{self._cache_argument: cache},
         )
@@ -245,7 +245,7 @@ class Denoiser(nn.Module):
         return next(name for name, weight in self.model.named_parameters() if weight is self.embedding)
 
     def export_metadata(self) -> dict[str, Any]:
-        """Return the denoiser's own entries of ``dmaxlit.json``: what the model's config does not say."""
+        """Return the denoiser's own entries of ``dmaxlit.json``: what the model's config lacks."""
         limit = {"max_length": self._limit} if self._limit < self._positions else {}
         return {"block_length": self.block_length, **limit}
 

@@ -46,14 +46,14 @@ def embedding_table(model: PreTrainedModel) -> Tensor:
 
 
 def add_token_rows(model: PreTrainedModel, num_tokens: int) -> None:
-    """Let the embedding table have at least ``num_tokens`` rows; works on the meta device too."""
+    """Extend the embedding table to at least ``num_tokens`` rows; works on the meta device too."""
     if num_tokens > embedding_table(model).shape[0]:
         model.resize_token_embeddings(num_tokens, mean_resizing=False)
 
 
 @torch.no_grad()
 def init_mask_embedding(module: nn.Embedding, rows: list[int], trained: int) -> None:
-    """Give rows the direction of the mean embedding and the mean norm of the embeddings.
+    """Set rows to the direction of the mean embedding, at the mean norm of the embeddings.
 
     The mean alone is short, since embeddings are nearly orthogonal, and rows that an autoregressive model never saw
     have decayed to nothing. With such a short input the first normalisation multiplies noise, and gradients, by its
@@ -92,7 +92,7 @@ def is_vanishing(module: nn.Embedding, row: int, trained: int) -> bool:
 
 
 def _sums(table: Tensor, excluded: list[int], trained: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum, sum of norms and number of the trained rows without the excluded ones, over all ranks."""
+    """Return sum, sum of norms and number of the trained rows without the excluded ones, over all ranks."""
     is_counted = torch.arange(table.shape[0]) < trained
     is_counted[excluded] = False
     rows = local_tensor(table.detach())[_local_rows(is_counted, table)].double()

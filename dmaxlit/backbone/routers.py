@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def keep_routers_in_float32(model: nn.Module) -> None:
-    """Let routers that compute in float32 (those with a bias on their scores) do so under autocast too.
+    """Keep routers that compute in float32 (those with a bias on their scores) in float32 under autocast too.
 
     Their code casts to float32 and then calls a linear layer, which autocast casts back to 16 bits. With close scores,
     training would then choose other experts than decoding.

@@ -85,7 +85,7 @@ def unsharded(denoiser: nn.Module) -> Iterator[None]:
     Ranks decode different prompts and so take different numbers of forwards, none of which may then wait for others.
     """
     units = [module for module in denoiser.modules() if isinstance(module, FSDPModule)]
-    # Tensors made in inference mode could never take part in training again.
+    # Tensors created in inference mode could never take part in training again.
     with torch.inference_mode(False), torch.no_grad():
         if units:
             assert isinstance(denoiser, FSDPModule), "the denoiser is the root"

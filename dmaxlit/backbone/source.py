@@ -1,4 +1,4 @@
-"""Where a denoiser comes from: a backbone's settings, resolved to everything they refer to except the weights."""
+"""A backbone's settings, resolved to everything they refer to except the weights."""
 
 from __future__ import annotations
 
@@ -76,17 +76,8 @@ class BackboneSource:
     ) -> BackboneSource:
         """Find the checkpoint, read its config and metadata, and load the tokenizer.
 
-        Args:
-            pretrained: See :class:`~dmaxlit.backbone.denoiser.Denoiser`, also for all others but the last.
-            config: Same.
-            tokenizer: Same.
-            block_length: Same.
-            attn_implementation: Same.
-            dtype: Same.
-            max_length: Same.
-            mask_token: Same.
-            eos_token: Same.
-            files: Patterns of the files to download from the hub.
+        ``files`` are the patterns of the files to download from the hub. All other arguments are those of
+        :class:`~dmaxlit.backbone.denoiser.Denoiser`.
 
         Raises:
             UserError: If a setting is refused, or a file cannot be read.
@@ -102,7 +93,7 @@ class BackboneSource:
         folder = None if pretrained is None else fetch(pretrained, files)
         if tokenizer is None and folder is None:
             raise UserError(
-                "backbone.tokenizer: expected a task name, folder or hub id for a model made from config, got none"
+                "backbone.tokenizer: expected a task name, folder or hub id for a model created from config, got none"
             )
         stored = {} if folder is None else read_config(folder)
         if folder is not None:

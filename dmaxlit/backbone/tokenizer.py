@@ -42,7 +42,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def ensure_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Give the tokenizer a mask token if it has none; return the tokens that were added.
+    """Add a mask token to a tokenizer without one; return the tokens that were added.
 
     For its embedding see :mod:`dmaxlit.backbone.mask_embedding`.
     """

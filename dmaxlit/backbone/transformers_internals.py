@@ -1,4 +1,4 @@
-"""Everything dmaxlit uses of transformers and huggingface_hub beyond their documented interface, in one place.
+"""Everything dmaxlit uses of transformers and huggingface_hub beyond their documented interface.
 
 Each function names what it relies on. ``tests/backbone/test_transformers_internals.py`` has a test for each, so that a
 release that changes one of them says what to mend.
@@ -52,7 +52,7 @@ def cache_mark(layer: nn.Module) -> bool | None:
 
 
 def set_cache_mark(layer: nn.Module, allowed: bool) -> None:
-    """Say whether a layer may use a cache while it is recomputed; relies on the same attribute."""
+    """Set whether a layer may use a cache while it is recomputed; relies on the same attribute."""
     setattr(layer, _CACHE_MARK, allowed)
 
 

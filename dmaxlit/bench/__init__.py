@@ -1,4 +1,4 @@
-"""Benchmarks: the commands behind the figures of README.md."""
+"""Benchmarks: the commands behind the figures in the READMEs."""
 
 from dmaxlit.bench.adaptation import METHODS, AdaptationBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench

@@ -69,7 +69,7 @@ class AdaptationBench:
         """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
 
         Raises:
-            UserError: If ``output`` holds results made with other settings, or training fails.
+            UserError: If ``output`` holds results of other settings, or training fails.
         """
         claim_folder(self.output, self._settings())
         (self.output / "runs").mkdir(exist_ok=True)

@@ -48,7 +48,7 @@ def next_token_losses(module: DMaxModule, clean: CleanBatch, generator: RowGener
 
 
 def forget_mask(module: DMaxModule) -> None:
-    """Give the mask token the embedding that it would get if the tokenizer had none."""
+    """Reset the mask token's embedding to what it would be had the tokenizer had no mask token."""
     table = module.backbone.model.get_input_embeddings()
     assert isinstance(table, nn.Embedding), "other tables are refused"
     init_mask_embedding(table, [module.special.mask_id], len(module.tokenizer))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import write_results
-from dmaxlit.engine import Trace
+from dmaxlit.engine import DecodeSettings, Trace
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.evaluation.results import with_current_names
@@ -133,7 +133,8 @@ class DecoderBench:
         result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
         trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time
         prompts = [example.prompt for example in examples]
-        module.generate(prompts, decoder, task.max_new_tokens, self.batch_size, trace=trace, **options)
+        settings = DecodeSettings(decoder, options, task.max_new_tokens, self.batch_size)
+        module.generate_batch(prompts, settings, trace=trace)
         afp, tau, tau_within = FinalizationParallelism(), DecodingOrder(), DecodingOrder(within_block=True)
         for row in trace.rows.values():
             finalized, blocks = row.finalized(), row.block_of()

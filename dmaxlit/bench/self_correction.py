@@ -74,7 +74,7 @@ class SelfCorrectionBench:
         """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
 
         Raises:
-            UserError: If ``output`` holds results made with other settings, or a job fails.
+            UserError: If ``output`` holds results of other settings, or a job fails.
         """
         claim_folder(self.output, {name: getattr(self, name) for name in _SHARED_SETTINGS})
         jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]

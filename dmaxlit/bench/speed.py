@@ -59,7 +59,7 @@ class SpeedBench(ABC):
             at_least_one: Names of the settings that must be at least 1.
 
         Raises:
-            UserError: If one of them is not, or the model cannot be made.
+            UserError: If one is out of range, or the model cannot be built.
         """
         check_at_least(1, **{name: getattr(self, name) for name in at_least_one})
         if self.hidden_size % 32:

@@ -1,6 +1,6 @@
 """Recipes that say only what differs from another one, which they name with ``config: quickstart.yaml``.
 
-The base is inserted before the file that names it, as if the user had given both; the parser then merges them setting
+The base is inserted before the file that names it, as if the user had passed both; the parser then merges them setting
 by setting. (The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
 """
 

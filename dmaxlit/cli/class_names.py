@@ -1,7 +1,7 @@
 """Classes by name wherever the parser expects one: ``on_policy`` or ``OnPolicyNoise``, ``MuonAdamW``, ``LinearLR``.
 
 The parser knows classes by their import paths. Names become import paths before it sees them: in the arguments here,
-and in YAML by a loader of our own. Naming a class also means its own defaults: without them, options of the class
+and in YAML by a custom loader. Naming a class also means its own defaults: without them, options of the class
 configured before would persist in the new one wherever it has an option of the same name.
 """
 
@@ -41,7 +41,7 @@ class ClassOption:
 
     Args:
         known: The classes: a registry, or a base class whose subclasses are meant.
-        num_positional: Number of leading constructor arguments that are no options, because the module passes them.
+        num_positional: Number of leading constructor arguments that are not options, because the module passes them.
         bare: Whether a name alone means the class. A task's does not: its options are a separate setting.
         other_names: Whether a name that no class has is left for Lightning, as ``ddp`` is.
     """

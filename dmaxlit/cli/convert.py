@@ -31,7 +31,7 @@ def convert(
     Args:
         source: Checkpoint to convert: a folder, hub id, or .ckpt file that fit wrote.
         dest: Folder to write; it must not exist.
-        to: Form to write: transformers, or llada2 as published. Default: the one that the source is not in.
+        to: Form to write: transformers, or llada2 as published. Default: the one that the source does not have.
         max_shard_size: Largest file, such as 5GB. Twice that much memory is enough.
         dtype: Type to write the weights in. Default: their stored type. The router's bias always keeps its type.
         like: Published checkpoint, a folder or hub id, whose other files (tokenizer, modelling code, generation

@@ -16,7 +16,7 @@ BUILTIN_MODELS = Path(dmaxlit.__file__).with_name("models")
 
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out the command."""
+    """Run the command."""
     call(make_parser(command, list_names), list_names, args)
 
 

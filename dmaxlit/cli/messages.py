@@ -1,4 +1,4 @@
-"""From an exception of the parser to one line that a user can act on."""
+"""Turn exceptions of the parser into one line that a user can act on."""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ from dmaxlit.cli import jsonargparse_internals as internals
 from dmaxlit.cli.renames import renamed_option
 from dmaxlit.errors import UserError
 
-_FROM_MODULE = ("params", "optimizer")  # arguments of optimisers and schedules that are no options
+_FROM_MODULE = ("params", "optimizer")  # arguments of optimisers and schedules that are not options
 
 
 def one_line(error: BaseException, known: Iterable[str] = ()) -> str:

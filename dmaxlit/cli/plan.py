@@ -78,7 +78,7 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
 
     Args:
         config: The parsed settings.
-        gpus: Number of GPUs; None for what the settings say.
+        gpus: Number of GPUs; None for the number in the settings.
 
     Raises:
         UserError: If the model's config or tokenizer cannot be read, or a setting is refused.
@@ -123,9 +123,9 @@ def _decode_rows(callbacks: list[Any]) -> int:
 def _instantiate(kind: Any, spec: Any) -> Any:
     """Return an instance of the class that the settings name, with its options."""
     parser = TypedParser(exit_on_error=False)
-    parser.add_argument("--it", type=kind)
+    parser.add_argument("--instance", type=kind)
     settings = spec.as_dict() if hasattr(spec, "as_dict") else spec
-    return parser.instantiate_classes(parser.parse_object({"it": settings})).it
+    return parser.instantiate_classes(parser.parse_object({"instance": settings})).instance
 
 
 def _count_views(noise: NoiseStrategy) -> int:
@@ -154,7 +154,7 @@ def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str,
     if need <= gpu_memory:
         return f"{summary}\nfits: {need:.1f} of {gpu_memory:g} GiB, {_RESERVE:g} of it reserve", True
     return (
-        f"{summary}\ndoes not fit: {need:.1f} GiB needed, {_RESERVE:g} of it reserve, {gpu_memory:g} there; "
+        f"{summary}\ndoes not fit: {need:.1f} GiB needed, {_RESERVE:g} of it reserve, {gpu_memory:g} available; "
         f"the largest part is {largest.name}, {_size(largest.size)}",
         False,
     )

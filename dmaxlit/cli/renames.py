@@ -1,4 +1,4 @@
-"""Names that configurations and checkpoints of version 0.1 use, and what they are now. Read for one release."""
+"""Names in configurations and checkpoints of version 0.1, and the current ones. Read for one release."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,7 +29,7 @@ _RENAMED_OPTIONS = {
 
 
 def current_path(path: str) -> str:
-    """Return where a class is now, given its import path in 0.1; any other text is returned unchanged."""
+    """Return the current import path of a class from that in 0.1; any other text is returned unchanged."""
     module, _, name = path.rpartition(".")
     if not name[:1].isupper() or not (path in _MOVED or module in _MOVED):
         return path
@@ -89,7 +89,7 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _notify(old: str, new: str) -> None:
-    """Say once, on rank zero, that a name is read for the last time."""
+    """Announce once, on rank zero, that a name is read for the last time."""
     from lightning.pytorch.utilities import rank_zero_info
 
     rank_zero_info(f"{old} is now {new}; the old name is read for this release only")

@@ -47,14 +47,14 @@ _RESOLVED_BY_LIGHTNING = ("best", "last", "hpc", "registry", "s3", "gs", "http",
 
 
 def run(command: str, args: list[str]) -> None:
-    """Carry out ``fit``, ``validate``, ``test`` or ``predict``."""
+    """Run ``fit``, ``validate``, ``test`` or ``predict``."""
     run_cli(command, args)
 
 
 def run_cli(
     command: str, args: list[str], module: type[DMaxModule] = DMaxModule, cli: type[LightningCLI] | None = None
 ) -> Any:
-    """Carry out a command with a module class, and return the CLI's model.
+    """Run a command with a module class, and return the CLI's model.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -219,7 +219,7 @@ def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
 
 
 def _direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
-    """Let checkpoints be written to ``checkpoints/`` in ``default_root_dir``, if that is set; none in a dry run.
+    """Direct checkpoints to ``checkpoints/`` in ``default_root_dir``, if that is set; none are written in a dry run.
 
     Lightning would write them to the numbered folder of the run's logs, where the next command could not find them; and
     with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.

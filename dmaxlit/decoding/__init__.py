@@ -46,7 +46,7 @@ __all__ = [
     "propose",
 ]
 
-# The engine had no package of its own in 0.1; its names stay importable from here for one release.
+# In 0.1 the engine was part of this package; its names stay importable from here for one release.
 _MOVED = {
     "BlockDecoder": "BlockDecoder",
     "DecodedRow": "DecodedSequence",

@@ -51,6 +51,7 @@ class CreditDecoder(Decoder):
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Add credit, then commit by threshold, at least the most confident position."""
+        # Credit decays, and the top-1 token of each mask earns more; it raises the logits.
         best = argmax_proposal(logits)
         earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
         # The model's table may be longer than the tokenizer's vocabulary, the tokens' ids are not.

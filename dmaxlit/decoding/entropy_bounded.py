@@ -59,6 +59,7 @@ class EntropyBoundedDecoder(CommittingDecoder):
         error = -proposal.log_odds if self.proxy == "confidence" else features[..., -1].clamp_min(_TINY).log()
         error = torch.where(state.masked, error, torch.inf)
         rank = descending_rank(-error)
+        # The bound along that order, and back to positions.
         order = rank.argsort(1)
         ordered = torch.where(state.masked, uncertainty, torch.inf).gather(1, order)
         loss_bound = ordered.cumsum(1) - ordered.cummax(1).values

@@ -48,6 +48,7 @@ class HierarchicalDecoder(Decoder):
         remasked = decided & (token_probability(logits, state.ids) < self.tau_remask)
         candidates = state.masked | remasked
 
+        # Commit by confidence, then the best position of each run, then the best until one more than was re-masked.
         rank = confidence_rank(proposal, candidates)
         best_of_run = candidates & (rank == _lowest_of_run(rank, candidates))
         commit = (confidence > self.tau_high) | (best_of_run & (confidence > self.tau_low))

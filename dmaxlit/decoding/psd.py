@@ -22,7 +22,7 @@ class PSDDecoder(Decoder):
     Each forward processes the block D_0 and, as extra blocks, nested drafts D_1, ..., D_depth, each with the next most
     confident masks filled by their proposed tokens. The deepest draft whose tokens the verifier confirms becomes the
     block; the policy commits further positions by the logits of that very draft, so no work is lost; and new drafts
-    are made from the same confidences.
+    are built from the same confidences.
 
     One batched verification counts as one forward; the result counts the drafts as ``num_extra_blocks``. The paper
     leaves open how many positions a draft adds and which draft verifies it: both are options here.

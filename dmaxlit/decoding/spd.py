@@ -100,11 +100,13 @@ class SPDDecoder(Decoder):
         candidates, probabilities = self._candidates(state, logits)
         tokens, confidence = candidates[..., 0], probabilities[..., 0]
 
+        # Promote a prefix of the masks, and re-predict all tokens.
         promoted = promote(state.masked, confidence, self.tau_dec, self.contiguous)
         masked = state.masked & ~promoted
         token_positions = state.editable & ~masked
         ids = torch.where(token_positions, tokens, state.ids)
 
+        # Test for convergence.
         changed = promoted | (ids != state.ids)
         unsure = state.editable & (confidence < self.tau_acc)
         converged = torch.zeros_like(state.converged)
@@ -114,6 +116,7 @@ class SPDDecoder(Decoder):
             converged |= ~unsure.any(1)
         converged &= ~masked.any(1)
 
+        # Mix the embeddings of the next forward.
         soft = None
         if self.soft:
             soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions)

@@ -66,6 +66,7 @@ class WinoDecoder(Decoder):
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Commit wide, revoke narrow; converged when no mask is left."""
         block, shadow = logits[:, 0], logits[:, 1]
+        # Wide in: commit the most confident positions above tau_in, within the limit.
         proposal = propose(state, block)
         tokens, confidence = proposal.tokens, proposal.confidence
         num_masks = state.masked.sum(1, keepdim=True)
@@ -74,6 +75,7 @@ class WinoDecoder(Decoder):
         commit = state.masked & (((confidence > self.tau_in) & (rank < limit)) | (rank == 0))
         accepted = commit.sum(1)
 
+        # Narrow out: revoke tokens that the shadow finds improbable, fewer than the forward before committed.
         support = score_tokens(shadow, state.ids)
         revoke = state.editable & ~state.masked & (support.confidence < self.tau_out)
         fewer = confidence_rank(support, revoke, ascending=True) < (state.memory["accepted"] - 1).unsqueeze(1)

@@ -13,7 +13,7 @@ import torch
 
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
-from dmaxlit.engine import Generation
+from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
@@ -79,6 +79,10 @@ class DecoderSpec:
             raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
         return DecoderSpec(self.name, {**self.options, self.swept: threshold}, self.label, self.sweep)
 
+    def settings(self, max_new_tokens: int, batch_size: int, max_forwards: int | None = None) -> DecodeSettings:
+        """Return the settings that decode with this decoder; see :class:`~dmaxlit.engine.DecodeSettings`."""
+        return DecodeSettings(self.name, self.options, max_new_tokens, batch_size, max_forwards)
+
     def _option_names(self) -> list[str]:
         return list(inspect.signature(DECODERS.get(self.name)).parameters)
 
@@ -94,7 +98,7 @@ def evaluate(
 ) -> DecodeResult:
     """Decode examples and check the answers, in this process alone.
 
-    The time is that of the whole call of ``generate``, after a short warm-up on the first batch.
+    The time is that of the whole call of ``generate_batch``, after a short warm-up on the first batch.
 
     Args:
         module: The model.
@@ -128,14 +132,7 @@ def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, 
     """Run a few forwards of one batch, so that one-off costs are not timed."""
     prompts = [example.prompt for example in examples]
     if prompts:
-        module.generate(
-            prompts,
-            spec.name,
-            max_new_tokens=max_new_tokens,
-            batch_size=len(prompts),
-            max_forwards=_WARM_UP_FORWARDS,
-            **spec.options,
-        )
+        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), _WARM_UP_FORWARDS))
 
 
 def count_answers(
@@ -166,9 +163,7 @@ def count_answers(
     prompts = [example.prompt for example in examples]
     device = module.backbone.device
     begin = _now(device)
-    answers = module.generate(
-        prompts, spec.name, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress, **spec.options
-    )
+    answers = module.generate_batch(prompts, spec.settings(max_new_tokens, batch_size), progress=progress)
     seconds = _now(device) - begin
     right = [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)]
     meter.update(answers, right, [len(ids) for ids in encode_prompts(module.tokenizer, prompts)], seconds)

@@ -1,4 +1,4 @@
-"""The quotient of two sums that most metrics are, and a check of their arguments."""
+"""The base of metrics that are a quotient of two sums, and checks of their arguments."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def check_same_length(**columns: Tensor) -> None:
     """Refuse columns, with one value per answer, that are not vectors of the same length.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If one is not a vector, or their lengths differ.
     """
     shapes = {name: tuple(column.shape) for name, column in columns.items()}
     if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) != 1:

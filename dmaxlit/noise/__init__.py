@@ -42,7 +42,7 @@ def __getattr__(name: str) -> object:
     import sys
     import warnings
 
-    # jsonargparse looks for the shortest path of a class, to show it: that shall not be the old one.
+    # jsonargparse shows the shortest import path of a class that it finds; it must not find the old one.
     by_parser = sys._getframe(1).f_globals.get("__name__", "").startswith("jsonargparse.")
     if by_parser or name not in ("RolloutKNoise", "SoftOnPolicyNoise"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

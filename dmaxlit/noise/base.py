@@ -174,7 +174,7 @@ class NoiseStrategy(ABC):
     and the next view may be built from it. The module sums the losses of the views. For training on several ranks the
     number of views must not depend on the data.
 
-    A subclass with options of its own takes ``**corruption`` and passes it to this constructor; the command line then
+    A subclass with further options takes ``**corruption`` and passes it to this constructor; the command line then
     offers the options below as well.
 
     Args:
@@ -212,11 +212,13 @@ class NoiseStrategy(ABC):
 
     def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
         """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        # One level per sequence or per block.
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1
         u = generator.stratified(columns) if self.stratified else generator.rand(columns)
         t = self.level.at(clean.step).quantile(u)
         level = t[:, blocks] if self.per == "block" else t.expand(-1, clean.ids.shape[1])
+        # One decision per position.
         u = generator.rand(clean.ids.shape[1])
         return Corruption((u < self.schedule.noise_rate(level)) & clean.response, level)
 

@@ -74,6 +74,8 @@ class EditingNoise(NoiseStrategy):
             ids = clean.with_masks(corrupted)
             rollout = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=corrupted, level=level)
             tokens = rollout.scatter(draw(rollout, generator, "sample"), into=clean.ids)
+
+        # Mask-to-token and token-to-token in one view.
         weight = torch.full_like(level, self.keep_weight)
         prediction = yield View(
             torch.where(edited, tokens, clean.with_masks(masked)),
@@ -86,6 +88,8 @@ class EditingNoise(NoiseStrategy):
         )
         if self.second_turn_weight == 0:
             return
+
+        # The multi-turn forward: the model's prediction wherever the first view was corrupted.
         tokens = prediction.scatter(draw(prediction, generator, "sample"), into=clean.ids)
         ids = torch.where(corrupted, tokens, clean.ids)
         yield View(ids, clean.response, "second_turn", self.second_turn_weight, model_filled=corrupted, level=level)

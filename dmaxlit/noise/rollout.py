@@ -39,10 +39,10 @@ def _sample(logits: Tensor, u: Tensor) -> Tensor:
 def teacher_forced(model_filled: Tensor, clean_fraction: float, generator: RowGenerator) -> Tensor:
     """Choose the predicted tokens that are replaced by the clean ones, ``[batch, length]`` bool.
 
-    A predicted token is drawn from what the model sees, and carries no new information about ``x_0``. Where predicted
-    and clean tokens are distinguishable, as soft tokens are, the best a model can do is to ignore predicted ones; then
-    positions with several correct tokens are never settled. Some clean tokens among them give the model a reason to
-    condition on its own output.
+    A predicted token depends on ``x_0`` through the model's input alone, and carries no new information about it. Where
+    predicted and clean tokens are distinguishable, as soft tokens are, the best a model can do is to ignore predicted
+    ones; then positions with several correct tokens are never settled. Some clean tokens among them give the model a
+    reason to condition on its own output.
 
     Args:
         model_filled: ``[batch, length]`` bool, the positions with predicted tokens.
@@ -67,7 +67,7 @@ def check_weights(**weights: float) -> None:
     """Check that the weights of views are at least 0, and not all 0.
 
     Raises:
-        UserError: If they are not.
+        UserError: If one is negative, or all are 0.
     """
     if min(weights.values()) < 0 or not any(weights.values()):
         names, values = ", ".join(weights), " and ".join(map(str, weights.values()))

@@ -81,7 +81,7 @@ def check_split(split: str) -> None:
     """Refuse the name of a split that does not exist.
 
     Raises:
-        UserError: If so.
+        UserError: If ``split`` is none of ``train``, ``val`` and ``test``.
     """
     if split not in _HUNDREDTHS:
         raise UserError(f"split: expected one of {', '.join(_HUNDREDTHS)}, got {split!r}")

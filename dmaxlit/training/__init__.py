@@ -1,1 +1,1 @@
-"""What a training step is made of: losses, chunked logits, optimisers, schedules, sharding, memory."""
+"""The parts of a training step: losses, chunked logits, optimisers, schedules, sharding, memory."""

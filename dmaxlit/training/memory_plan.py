@@ -59,7 +59,7 @@ class MemoryItem:
         name: What needs memory.
         size: Bytes on each GPU.
         when: ``always``, or only in ``training`` or ``decoding``.
-        detail: How the size is made up.
+        detail: Explanation of the size.
     """
 
     name: str
@@ -151,7 +151,7 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
 
 
 def _logits(scenario: MemoryScenario) -> MemoryItem:
-    """Return what the loss keeps, as if every token were response."""
+    """Return the memory that the loss keeps, as if every token were response."""
     head = scenario.model.get_output_embeddings().weight
     assert isinstance(head, Tensor)
     positions, vocab, width = scenario.rows * scenario.length, head.shape[0], scenario.compute_dtype.itemsize
@@ -169,7 +169,7 @@ def _logits(scenario: MemoryScenario) -> MemoryItem:
 
 
 def _activations(scenario: MemoryScenario) -> int:
-    """Bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
+    """Return the bytes kept between forward and backward pass, all passes together, as if all were in the compute type.
 
     (Autocast keeps the residual stream in float32, so a model that is not sharded keeps up to half as much again.)
     """
@@ -186,7 +186,7 @@ def _activations(scenario: MemoryScenario) -> int:
 
 
 def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
-    """Bytes that one pass keeps, measured on the meta device; ``keys - queries`` come from an earlier pass."""
+    """Measure the bytes that one pass keeps, on the meta device; ``keys - queries`` come from an earlier pass."""
     device, dtype = torch.device("meta"), scenario.compute_dtype
     attention = attention_of(scenario.model)
     model: Any = copy.deepcopy(scenario.model).to(dtype)  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def _fused_attention(
 
 
 def _passes(scenario: MemoryScenario) -> str:
-    form = "the clean half and each view"
+    form = "the clean copy and each view"
     if scenario.checkpointing:
         whole = supports_cache_under_checkpointing(scenario.model)
         form = f"{form if whole else 'each view with its clean copy'}, layer inputs alone"
@@ -260,7 +260,7 @@ def _millions(parameters: list[Tensor]) -> str:
 
 
 def _keys_and_values(scenario: MemoryScenario, tokens: int) -> int:
-    """Bytes of the keys and values of all layers."""
+    """Return the bytes of the keys and values of all layers."""
     config = scenario.model.config
     per_token = 2 * int(config.num_hidden_layers) * _kv_heads(config) * _head_dim(config)
     return tokens * per_token * scenario.compute_dtype.itemsize

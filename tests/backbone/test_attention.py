@@ -8,7 +8,7 @@ from tests.conftest import make_denoiser
 
 
 def slow_rule(q_block, k_block, q_noisy, k_noisy):
-    """The rule in words, one pair at a time."""
+    """Apply the rule to one pair at a time."""
     if q_noisy and k_noisy:
         return q_block == k_block
     if q_noisy:
@@ -56,14 +56,14 @@ def test_elsewhere_sdpa_gets_booleans():
 def test_a_mask_for_all_queries_of_a_row_is_one_for_each(attention, autocast):
     denoiser = make_denoiser(attn_implementation=attention).eval()
     ids, position = torch.randint(0, 30, (2, 8)), torch.arange(8).expand(2, -1)
-    sees = torch.arange(8) < torch.tensor([[5], [8]])
+    allowed = torch.arange(8) < torch.tensor([[5], [8]])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        one = denoiser.hidden(sees[:, None], position, input_ids=ids)
-        each = denoiser.hidden(sees[:, None].expand(-1, 8, -1), position, input_ids=ids)
-        assert torch.equal(one, each)
-        changed = denoiser.hidden(sees[:, None], position, input_ids=ids.index_fill(1, torch.tensor([6]), 31))
-    assert torch.equal(changed[0, :5], one[0, :5])
-    assert not torch.equal(changed[1, :5], one[1, :5])
+        shared = denoiser.hidden(allowed[:, None], position, input_ids=ids)
+        separate = denoiser.hidden(allowed[:, None].expand(-1, 8, -1), position, input_ids=ids)
+        assert torch.equal(shared, separate)
+        changed = denoiser.hidden(allowed[:, None], position, input_ids=ids.index_fill(1, torch.tensor([6]), 31))
+    assert torch.equal(changed[0, :5], shared[0, :5])
+    assert not torch.equal(changed[1, :5], shared[1, :5])
 
 
 def test_another_implementation_is_refused():

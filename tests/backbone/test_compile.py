@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor 
 
 @pytest.fixture
 def quick_compiler(monkeypatch):
-    """Dynamo without code generation."""
+    """Use dynamo without code generation."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     code._compiled.cache_clear()
     yield

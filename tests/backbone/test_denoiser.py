@@ -191,8 +191,8 @@ def test_saving_replaces_an_export_but_nothing_else(tmp_path, denoiser):
     denoiser.save(tmp_path / "m", {"task": {"name": "chain", "options": {}}})
     assert json.loads((tmp_path / "m" / "dmaxlit.json").read_text())["task"]["name"] == "chain"
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "thesis.tex").write_text("...")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("...")
     with pytest.raises(UserError, match="expected a new folder"):
-        denoiser.save(tmp_path / "own", {})
-    assert (tmp_path / "own" / "thesis.tex").read_text() == "..."
+        denoiser.save(tmp_path / "other", {})
+    assert (tmp_path / "other" / "thesis.tex").read_text() == "..."

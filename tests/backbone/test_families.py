@@ -1,4 +1,4 @@
-"""Every family of decoder-only models, each as a tiny random checkpoint made on the spot."""
+"""Families of decoder-only models, each as a tiny random checkpoint written by the test."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ SIZES = {
     "bos_token_id": None,
     "eos_token_id": 36,
 }
-# What each differs in; a window as long as the context hides nothing.
+# Settings in which each differs; a window as long as the context hides nothing.
 FAMILIES = {
     "llama": {"model_type": "llama"},
     "mistral": {"model_type": "mistral", "sliding_window": 64},
@@ -46,10 +46,10 @@ EAGER = {"gemma2"}
 
 
 def plain_tokenizer(folder):
-    """The chain task's tokenizer without its mask token: 37 tokens, as an autoregressive model would come with."""
+    """Return the chain task's tokenizer without its mask token: 37 tokens, as of an autoregressive model."""
     TASKS.get("chain").tokenizer().save_pretrained(folder)
     settings = json.loads((folder / "tokenizer.json").read_text())
-    settings["added_tokens"] = [each for each in settings["added_tokens"] if each["id"] < 37]
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if token["id"] < 37]
     settings["model"]["vocab"] = {word: i for word, i in settings["model"]["vocab"].items() if i < 37}
     (folder / "tokenizer.json").write_text(json.dumps(settings))
     tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -58,7 +58,7 @@ def plain_tokenizer(folder):
 
 
 def checkpoint(folder, rows=37, **settings):
-    """A random autoregressive checkpoint."""
+    """Write a random autoregressive checkpoint."""
     options = {**SIZES, **settings}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -72,14 +72,14 @@ def checkpoint(folder, rows=37, **settings):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
-    """(checkpoint, denoiser) of a family."""
+    """Return the checkpoint and the denoiser of a family."""
     source = checkpoint(tmp_path_factory.mktemp(request.param) / "ar", **FAMILIES[request.param])
     attention = "eager" if request.param in EAGER else "sdpa"
     return source, Denoiser(pretrained=source, block_length=8, attn_implementation=attention)
 
 
 def hidden_of(denoiser, clean):
-    """Hidden states of the clean half alone: blocks see themselves and earlier ones."""
+    """Compute the hidden states of the clean copy: blocks attend to themselves and to earlier ones."""
     positions = torch.arange(clean.ids.shape[1]).expand_as(clean.ids)
     blocks = clean.blocks
     allowed = (blocks[:, None] >= blocks).expand(len(clean.ids), -1, -1)
@@ -199,8 +199,8 @@ def test_a_row_the_table_has_already_is_used_but_not_as_it_is(tmp_path):
     torch.testing.assert_close(table[37].norm(), table[:37].norm(dim=-1).mean())
 
 
-@pytest.mark.parametrize(("factor", "kept"), [(1e-4, False), (0.5, True)])
-def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, kept):
+@pytest.mark.parametrize(("factor", "is_unchanged"), [(1e-4, False), (0.5, True)])
+def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path, factor, is_unchanged):
     folder = tmp_path / "ar"
     checkpoint(folder, rows=38, model_type="llama")
     TASKS.get("chain").tokenizer().save_pretrained(folder)  # with the mask token
@@ -209,7 +209,7 @@ def test_a_vanishing_mask_embedding_of_another_s_checkpoint_is_replaced(tmp_path
         model.get_input_embeddings().weight[37] *= factor
     model.save_pretrained(folder)
     denoiser = Denoiser(pretrained=str(folder), block_length=8)
-    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == kept
+    assert torch.equal(denoiser.embedding[37], model.get_input_embeddings().weight[37]) == is_unchanged
     assert not is_vanishing(denoiser.model.get_input_embeddings(), 37, 38)
 
 

@@ -37,22 +37,22 @@ def test_every_real_block_is_there_once_with_its_own_positions():
     clean = ragged()
     layout = Layout.of(clean)
     shape = clean.ids.shape
-    here = torch.zeros(shape, dtype=torch.long)
-    for half, wanted in ((layout.clean, clean.roles != Role.PAD), (layout.noisy, clean.response)):
-        here.zero_()
-        for row in range(len(half.index)):
-            for column in range(half.index.shape[1]):
-                sequence = int(half.sequence[row, column])
+    count = torch.zeros(shape, dtype=torch.long)
+    for copy, positions in ((layout.clean, clean.roles != Role.PAD), (layout.noisy, clean.response)):
+        count.zero_()
+        for row in range(len(copy.index)):
+            for column in range(copy.index.shape[1]):
+                sequence = int(copy.sequence[row, column])
                 if sequence < 0:
-                    assert not half.is_token[row, column]
+                    assert not copy.is_token[row, column]
                     continue
-                gather_index = int(half.index[row, column]) - sequence * shape[1]
-                assert gather_index == half.position[row, column]
-                assert gather_index // 8 == half.block[row, column]
-                assert half.is_token[row, column] == (clean.roles[sequence, gather_index] != Role.PAD)
-                here[sequence, gather_index] += 1
-        assert (here[wanted] == 1).all()
-        assert here.max() == 1
+                gather_index = int(copy.index[row, column]) - sequence * shape[1]
+                assert gather_index == copy.position[row, column]
+                assert gather_index // 8 == copy.block[row, column]
+                assert copy.is_token[row, column] == (clean.roles[sequence, gather_index] != Role.PAD)
+                count[sequence, gather_index] += 1
+        assert (count[positions] == 1).all()
+        assert count.max() == 1
 
 
 def test_values_find_their_way_back():
@@ -66,8 +66,8 @@ def test_who_sees_whom_is_the_rule_within_each_sequence_and_nobody_else():
     clean = ragged()
     layout = Layout.of(clean)
     both = [layout.clean, layout.noisy]
-    joined = {name: torch.cat([getattr(half, name) for half in both], 1) for name in ("sequence", "block", "is_token")}
-    noisy = torch.cat([torch.full_like(half.is_token, half.noisy) for half in both], 1)
+    joined = {name: torch.cat([getattr(copy, name) for copy in both], 1) for name in ("sequence", "block", "is_token")}
+    noisy = torch.cat([torch.full_like(copy.is_token, copy.noisy) for copy in both], 1)
     allowed = layout.doubled_mask.dense()
     width = allowed.shape[1]
     for row in range(len(allowed)):

@@ -16,7 +16,7 @@ def test_a_router_chooses_under_autocast_what_it_chooses_in_float32(tmp_path):
         plain = type(gate).forward(gate, hidden)
     assert all(torch.equal(one, two) for one, two in zip(outputs, expected, strict=True))
     assert outputs[0].dtype == torch.float32
-    assert not torch.equal(plain[0].float(), expected[0])  # what autocast would have made of it
+    assert not torch.equal(plain[0].float(), expected[0])  # autocast would have rounded it
     assert not torch.equal(plain[2].sort(-1).values, expected[2].sort(-1).values)
 
 

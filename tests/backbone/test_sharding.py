@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def run(folder, **settings):
-    """Train in processes of their own; what is in ``folder`` then."""
+    """Train in separate processes that write to ``folder``; return the folder."""
     folder.mkdir()
     payload = json.dumps({"folder": str(folder), **settings})
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -72,7 +72,7 @@ def one(tmp_path_factory, model):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, model):
-    """Two processes that share the model, each with half of every batch, and decode now and then."""
+    """Train in two processes that share the model, each with half of every batch, and decode now and then."""
     folder = tmp_path_factory.mktemp("two") / "run"
     return run(folder, devices=2, batch_size=4, model=model, clip=1.0, decode=True)
 
@@ -84,7 +84,7 @@ def test_two_processes_that_share_the_model_equal_one(one, two):
 
 @pytest.mark.slow
 def test_each_process_holds_half_and_decoding_is_reported(two, model):
-    payload = json.loads((two / "told.json").read_text())
+    payload = json.loads((two / "report.json").read_text())
     total = sum(p.numel() for p in load(model).parameters())
     assert payload["share"] <= 0.51 * total
     assert {"decode/spd/tpf", "decode/threshold/accuracy"} <= set(payload["logged"])
@@ -142,11 +142,11 @@ def fit(module, **trainer):
 
 def test_parameters_are_sharded_and_stay_in_their_own_type_in_mixed_precision():
     module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
-    seen = []
-    module.backbone.model.base_model.layers[0].mlp.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+    dtypes = []
+    module.backbone.model.base_model.layers[0].mlp.register_forward_hook(lambda m, args, out: dtypes.append(out.dtype))
     fit(module, precision="bf16-mixed")
     assert is_sharded(module.backbone)
-    assert set(seen) == {torch.bfloat16}
+    assert set(dtypes) == {torch.bfloat16}
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert all(p.full_tensor().isfinite().all() for p in module.parameters())
 

@@ -133,14 +133,14 @@ def test_sizes_are_read_as_save_pretrained_reads_them():
         internals.parse_size("lots")
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_bars_are_what_they_were_before(shown):
+@pytest.mark.parametrize("enabled", [True, False])
+def test_bars_are_what_they_were_before(enabled):
     before = transformers_logging.is_progress_bar_enabled()
-    (transformers_logging.enable_progress_bar if shown else transformers_logging.disable_progress_bar)()
+    (transformers_logging.enable_progress_bar if enabled else transformers_logging.disable_progress_bar)()
     try:
         with internals.without_progress_bars():
             assert not transformers_logging.is_progress_bar_enabled()
-        assert transformers_logging.is_progress_bar_enabled() == shown
+        assert transformers_logging.is_progress_bar_enabled() == enabled
     finally:
         (transformers_logging.enable_progress_bar if before else transformers_logging.disable_progress_bar)()
 

@@ -38,10 +38,10 @@ def test_a_small_run_measures_everyone_and_all_agree(tmp_path):
 
 
 def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
-    seen = []
+    timed = []
 
     def here(function, *job):
-        seen.append(job)
+        timed.append(job)
         return function(*job)
 
     monkeypatch.setattr("dmaxlit.bench.speed.in_new_process", here)
@@ -49,7 +49,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     content = json.loads((tmp_path / "results.json").read_text())
-    assert len(content["measurements"]) == len(seen) == 8
+    assert len(content["measurements"]) == len(timed) == 8
     assert content["machine"]["device"].startswith("cpu")
 
 

@@ -63,7 +63,7 @@ def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monke
     whole = work()
     monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 50)
     monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
-    assert work() >= whole  # logits are made once more for the rollout
+    assert work() >= whole  # logits are computed again for the rollout
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import task
 from tests.conftest import make_denoiser
 
-# Lightning's own warnings in every run.
+# Lightning's warnings in every run.
 LIGHTNING_WARNINGS = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training"
 )
@@ -21,7 +21,7 @@ NUM_VAL, NUM_TEST = 11, 13
 
 
 def record(prompt, decoder, options):
-    """(tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
+    """Return (tokens, forwards, finished, hit_step_limit, right) of a fake answer."""
     threshold = options.get("tau_dec", options.get("threshold", 0.5))
     draw = stable_seed(prompt, decoder)
     tokens = 20 + draw % 7
@@ -35,7 +35,7 @@ def generation(prompt, decoder, options, response):
 
 
 class FakeModule(DMaxModule):
-    """Answers as ``record`` determines; records every call of ``generate``."""
+    """Answers as ``record`` determines; records every call of ``generate_batch``, but for a warm-up."""
 
     def __init__(self, **options):
         super().__init__(make_denoiser(max_position_embeddings=64), **options)
@@ -43,15 +43,14 @@ class FakeModule(DMaxModule):
         self.responses = {e.prompt: e.response for split in ("val", "test") for e in chain.examples(split, 40)}
         self.calls = []
 
-    def generate(
-        self, prompts, decoder="spd", max_new_tokens=256, batch_size=64, max_forwards=None, progress=False, **o
-    ):
-        make_decoder(decoder, **o)
-        if max_forwards is None:
-            self.calls.append((list(prompts), decoder, o, max_new_tokens, batch_size))
+    def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None):
+        decoder, options = settings.decoder, settings.decoder_options
+        make_decoder(decoder, **options)
+        if settings.max_forwards is None:
+            self.calls.append((list(prompts), decoder, options, settings.max_new_tokens, settings.batch_size))
             if callable(progress):
                 progress(len(prompts))
-        return [generation(prompt, decoder, o, self.responses[prompt]) for prompt in prompts]
+        return [generation(prompt, decoder, options, self.responses[prompt]) for prompt in prompts]
 
 
 def make_data(**options):
@@ -81,7 +80,7 @@ def prompt_length(module, prompt):
 
 
 def expected(module, split, decoder, options):
-    """What should be logged, by plain sums over the records."""
+    """Compute the values to be logged, by plain sums over the records."""
     right = tokens = forwards = finished = hit_step_limit = blocks = count = 0
     for example in examples(split):
         figures = record(example.prompt, decoder, options)
@@ -110,7 +109,7 @@ def events(folder):
 
 
 def text_of(accumulator, tag):
-    """Texts logged under a tag, by step."""
+    """Return the texts logged under a tag, by step."""
     return {
         event.step: event.tensor_proto.string_val[0].decode() for event in accumulator.Tensors(f"{tag}/text_summary")
     }

@@ -19,10 +19,10 @@ class Spy(MaskedNoise):
 
     def __init__(self):
         super().__init__(level=0.5)
-        self.seen = []
+        self.batches = []
 
     def views(self, clean, generator):
-        self.seen.append((clean.step, clean.block_length, clean.ids.shape[1]))
+        self.batches.append((clean.step, clean.block_length, clean.ids.shape[1]))
         yield from super().views(clean, generator)
 
 
@@ -35,15 +35,15 @@ def fit(stages, steps=5, **trainer):
 
 def test_blocks_grow_with_the_optimiser_step_while_rows_stay_as_they_are():
     module = fit(STAGES)
-    assert [length for _, length, _ in module.noise.seen] == [1, 1, 4, 8, 8]
-    assert {width % 8 for _, _, width in module.noise.seen} == {0}
+    assert [length for _, length, _ in module.noise.batches] == [1, 1, 4, 8, 8]
+    assert {width % 8 for _, _, width in module.noise.batches} == {0}
     assert module.training_block_length is None
     assert module.backbone.block_length == module.metadata()["block_length"] == 8
 
 
 def test_an_accumulation_window_has_one_length():
-    seen = fit(STAGES, 4, accumulate_grad_batches=2).noise.seen
-    assert [(step, length) for step, length, _ in seen] == [
+    batches = fit(STAGES, 4, accumulate_grad_batches=2).noise.batches
+    assert [(step, length) for step, length, _ in batches] == [
         (s, {0: 1, 1: 1, 2: 4, 3: 8}[s]) for s in range(4) for _ in "ab"
     ]
 
@@ -61,13 +61,13 @@ def test_blocks_of_one_see_all_the_text_before_and_nothing_after():
     clean = module.clean_batch(batch)
     view = torch.where(clean.response, clean.special.mask_id, clean.ids)
     hidden = TrainingForward(module.backbone, clean)(view)
-    row, place = 0, int(clean.response[0].nonzero()[3])
-    for changed, moves in ((place - 1, True), (place + 1, False), (place, False)):
+    row, column = 0, int(clean.response[0].nonzero()[3])
+    for changed, attends in ((column - 1, True), (column + 1, False), (column, False)):
         batch_two = {**batch, "ids": batch["ids"].clone()}
         batch_two["ids"][row, changed] = (batch["ids"][row, changed] + 1) % 30
         two = module.clean_batch(batch_two)
         after = TrainingForward(module.backbone, two)(view)
-        assert ((hidden - after)[row, place].abs().max() > 1e-6) == moves
+        assert ((hidden - after)[row, column].abs().max() > 1e-6) == attends
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -84,7 +84,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
         return module
 
     straight, resumed = run("straight"), run("resumed", tmp_path / "straight" / "step=2.ckpt")
-    assert resumed.noise.seen == straight.noise.seen[2:]
+    assert resumed.noise.batches == straight.noise.batches[2:]
     assert_same_weights(straight, resumed)
 
 

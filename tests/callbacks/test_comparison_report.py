@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -30,15 +31,16 @@ SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold",
 class Learner(FakeModule):
     """Answers with threshold 1 once it has been trained: so that base and trained differ."""
 
-    def generate(self, prompts, decoder="spd", **options):
+    def generate_batch(self, prompts, settings, **others):
         if self.trainer.global_step > 0:
-            options.update({"tau_dec": 1.0} if decoder == "spd" else {"threshold": 1.0})
-        return super().generate(prompts, decoder, **options)
+            trained = {"tau_dec": 1.0} if settings.decoder == "spd" else {"threshold": 1.0}
+            settings = replace(settings, decoder_options=settings.decoder_options | trained)
+        return super().generate_batch(prompts, settings, **others)
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """(module, callback, folder, printed) of a finished run."""
+    """Return (module, callback, folder, printed) of a finished run."""
     folder = tmp_path_factory.mktemp("run")
     module, callback = Learner(), ComparisonReport(str(folder / "out"), SPECS)
     trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, None, ""))
@@ -62,12 +64,12 @@ def test_results_hold_both_models_on_the_test_prompts(compared):
     assert report["task"]["name"] == "chain"
     options = [{"tau_dec": 0.0}, {"threshold": 1.0}, {"tau_dec": 1.0}, {"threshold": 1.0}]
     for row, ran in zip(report["rows"], options, strict=True):
-        wanted = expected(module, "test", row["decoder"], ran)
+        figures = expected(module, "test", row["decoder"], ran)
         assert row["num_examples"] == NUM_TEST
-        assert row["accuracy"] == pytest.approx(wanted["accuracy"])
-        assert row["tpf"] == pytest.approx(wanted["tpf"])
-        assert row["tpf_ceiling"] == pytest.approx(2 * row["tpf_ceiling_two"]) == pytest.approx(wanted["ceiling"])
-        assert row["forwards_per_answer"] == pytest.approx(wanted["forwards"])
+        assert row["accuracy"] == pytest.approx(figures["accuracy"])
+        assert row["tpf"] == pytest.approx(figures["tpf"])
+        assert row["tpf_ceiling"] == pytest.approx(2 * row["tpf_ceiling_two"]) == pytest.approx(figures["ceiling"])
+        assert row["forwards_per_answer"] == pytest.approx(figures["forwards"])
 
 
 def test_the_table_is_printed_and_in_tensorboard(compared):

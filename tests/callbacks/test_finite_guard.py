@@ -33,7 +33,7 @@ class BreakingNoise(OnPolicyNoise):
 
 @pytest.fixture
 def data(tmp_path):
-    """Twelve rows, with a bad line and an empty one between them."""
+    """Return a data module of twelve rows, with a bad line and an empty one between them."""
     rows = [{"prompt": f"{digit} +1 ?", "response": f"{digit} ."} for digit in range(10)] * 2
     lines = [json.dumps(row) for row in rows[:12]]
     (tmp_path / "corpus.jsonl").write_text("\n".join([*lines[:3], "no json", "", *lines[3:]]) + "\n")
@@ -58,22 +58,22 @@ def token_of(module, text):
 def test_it_stops_before_the_update_and_names_rows_step_and_view(data, tmp_path, weight, accumulate):
     module = DMaxModule(make_denoiser(), OnPolicyNoise(level=0.5), optimizer=sgd)
     module.noise = BreakingNoise(token_of(module, "5"), weight)
-    seen = []
+    batches = []
 
     class Watch(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            seen.append((batch["index"].tolist(), copy.deepcopy(pl_module.state_dict())))
+            batches.append((batch["index"].tolist(), copy.deepcopy(pl_module.state_dict())))
 
     with pytest.raises(UserError) as refusal:
         fit(module, data, callbacks=[FiniteGuard(), Watch()], accumulate_grad_batches=accumulate)
-    index = next(index for index, (rows, _) in enumerate(seen) if 5 in rows)
+    index = next(index for index, (rows, _) in enumerate(batches) if 5 in rows)
     step = index // accumulate
     # Row 5 is the sixth that can be used: line 8 of the file, behind the bad one and the empty one.
     assert str(refusal.value) == (
         f"training: expected finite losses and gradients, got at step {step + 1} a loss of {weight} in view predicted "
-        f"for row 5 ({tmp_path}/corpus.jsonl, row 8) of the data. The step was not made; the last checkpoint is none"
+        f"for row 5 ({tmp_path}/corpus.jsonl, row 8) of the data. The step was not taken; the last checkpoint is none"
     )
-    before = seen[step * accumulate][1]
+    before = batches[step * accumulate][1]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 

@@ -34,7 +34,7 @@ DEFAULT = {"spd": {"tau_dec": 0.5}, "threshold": {"threshold": 0.95}}
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A run of two epochs with TensorBoard: (module, trainer, callback, events)."""
+    """Train for two epochs with TensorBoard; return module, trainer, callback and events."""
     folder = tmp_path_factory.mktemp("run")
     module, callback = FakeModule(), SPDValidation(curve=[0.0, 0.5, 1.0], num_samples=3)
     trainer = make_trainer(folder, [callback], logger=TensorBoardLogger(folder, name=None, version=""))
@@ -43,21 +43,21 @@ def fitted(tmp_path_factory):
 
 
 def test_tensorboard_holds_every_metric_of_each_epoch(fitted):
-    module, _, _, found = fitted
+    module, _, _, log = fitted
     for label, options in DEFAULT.items():
-        wanted = expected(module, "val", label, options)
+        figures = expected(module, "val", label, options)
         for name in NAMES:
-            points = found.Scalars(f"decode/{label}/{name}")
+            points = log.Scalars(f"decode/{label}/{name}")
             assert [point.step for point in points] == [1, 3]
-            assert [point.value for point in points] == pytest.approx([wanted[name]] * 2)
-        assert all(point.value > 0 for point in found.Scalars(f"decode/{label}/tps"))
+            assert [point.value for point in points] == pytest.approx([figures[name]] * 2)
+        assert all(point.value > 0 for point in log.Scalars(f"decode/{label}/tps"))
 
 
 def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
-    module, _, _, found = fitted
-    shown = text_of(found, "decode/spd/samples")
-    assert sorted(shown) == [2, 4]
-    first, *others = shown[4].split("\n\n---\n\n")
+    module, _, _, log = fitted
+    samples = text_of(log, "decode/spd/samples")
+    assert sorted(samples) == [2, 4]
+    first, *others = samples[4].split("\n\n---\n\n")
     assert len(others) == 2
     example = examples("val")[0]
     answer = module.generate([example.prompt], "spd", tau_dec=0.5)[0]
@@ -68,8 +68,8 @@ def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
 
 
 def test_the_curve_is_drawn_once_at_the_end(fitted):
-    module, _, callback, found = fitted
-    (image,) = found.Images("decode/curve")
+    module, _, callback, log = fitted
+    (image,) = log.Images("decode/curve")
     assert image.step == 4
     assert (image.width, image.height) == (800, 500)
     assert len(image.encoded_image_string) > 10_000
@@ -79,12 +79,12 @@ def test_the_curve_is_drawn_once_at_the_end(fitted):
     }
     for label, option in (("spd", "tau_dec"), ("threshold", "threshold")):
         for point in callback.curves[label]:
-            wanted = expected(module, "val", label, {option: point.threshold})
-            assert point.result.accuracy == pytest.approx(wanted["accuracy"])
-            assert point.result.tpf == pytest.approx(wanted["tpf"])
-            assert point.result.tpf_ceiling == pytest.approx(wanted["ceiling"])
+            figures = expected(module, "val", label, {option: point.threshold})
+            assert point.result.accuracy == pytest.approx(figures["accuracy"])
+            assert point.result.tpf == pytest.approx(figures["tpf"])
+            assert point.result.tpf_ceiling == pytest.approx(figures["ceiling"])
             assert point.result.num_examples == NUM_VAL
-    assert "| spd 0.5 " in text_of(found, "decode/curve")[4]
+    assert "| spd 0.5 " in text_of(log, "decode/curve")[4]
 
 
 def test_curve_points_are_json(fitted):
@@ -98,9 +98,9 @@ def test_checkpoints_can_watch_it(tmp_path):
     module = FakeModule()
     trainer = make_trainer(tmp_path, [SPDValidation(curve=None), keeper], enable_checkpointing=True)
     trainer.fit(module, datamodule=make_data())
-    wanted = expected(module, "val", "spd", DEFAULT["spd"])["accuracy"]
-    assert float(keeper.best_model_score) == pytest.approx(wanted)
-    assert float(trainer.callback_metrics["decode/spd/accuracy"]) == pytest.approx(wanted)
+    accuracy = expected(module, "val", "spd", DEFAULT["spd"])["accuracy"]
+    assert float(keeper.best_model_score) == pytest.approx(accuracy)
+    assert float(trainer.callback_metrics["decode/spd/accuracy"]) == pytest.approx(accuracy)
 
 
 def test_works_without_a_logger_and_with_several(tmp_path):

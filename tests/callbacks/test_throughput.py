@@ -30,9 +30,9 @@ class TimedModule(FakeModule):
         self.clock.now += 2.0
         return super().training_step(batch, batch_idx)
 
-    def generate(self, prompts, decoder="spd", **options):
+    def generate_batch(self, prompts, settings, **others):
         self.clock.now += 1000.0
-        return super().generate(prompts, decoder, **options)
+        return super().generate_batch(prompts, settings, **others)
 
 
 def test_tokens_without_padding_over_seconds_without_validation(tmp_path, monkeypatch):

@@ -22,11 +22,11 @@ class Recorder(DMaxModule):
 
     def __init__(self, noise, recompute=False):
         super().__init__(make_denoiser(sharpen=3.0, recompute=recompute), noise, optimizer=sgd)
-        self.seen = []
+        self.views = []
         self.view_watchers.append(self.note)
 
     def note(self, view, prediction, loss, clean):
-        self.seen.append((self.trainer.global_step, view, prediction.logits.detach().clone(), clean))
+        self.views.append((self.trainer.global_step, view, prediction.logits.detach().clone(), clean))
 
 
 def fit(folder, noise, callback, recompute=False, **options):
@@ -41,7 +41,7 @@ def test_losses_by_level_and_calibration_are_those_of_plain_loops(tmp_path):
     noise = OnPolicyNoise(level=(0.0, 1.0), per="block")
     module, log = fit(tmp_path, noise, callback, accumulate_grad_batches=2)
     expected = {}
-    for step, view, logits, clean in module.seen:
+    for step, view, logits, clean in module.views:
         if (step + 1) % 2:
             continue
         for n, (row, column) in enumerate(view.supervised.nonzero().tolist()):
@@ -68,7 +68,7 @@ def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path, recompute):
     callback = ViewDiagnostics(grad_norm_every_n_steps=1)
     module, log = fit(tmp_path, OnPolicyNoise(), callback, recompute, log_every_n_steps=1, max_steps=1)
     fresh = DMaxModule(make_denoiser(sharpen=3.0), OnPolicyNoise())
-    (_, masked, _, clean), (_, predicted, _, _) = module.seen
+    (_, masked, _, clean), (_, predicted, _, _) = module.views
     for view in (masked, predicted):
         fresh.zero_grad()
         logits = fresh.predict_view(view, TrainingForward(fresh.backbone, clean, doubled=True)).logits

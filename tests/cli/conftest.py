@@ -20,7 +20,7 @@ QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerat
 
 
 def data_of(corpus, **more):
-    """Settings of the data of a short run."""
+    """Return the settings of the data of a short run."""
     return {
         "task": "chain",
         "task_options": TASK,
@@ -32,7 +32,7 @@ def data_of(corpus, **more):
 
 
 def printed(dmax, *args):
-    """What ``fit --print_config`` says."""
+    """Return the output of ``fit --print_config``."""
     outcome = dmax(["fit", *map(str, args), "--print_config"])
     assert outcome.status == 0, outcome.err
     return outcome.out
@@ -61,7 +61,7 @@ def _lightning_uses_what_jsonargparse_has_renamed(monkeypatch):
 
 @pytest.fixture
 def dmax(capsys, monkeypatch, tmp_path):
-    """Run a command line, given as text or as a list."""
+    """Run a command line, a text or a list."""
     monkeypatch.chdir(tmp_path)
 
     def run(line, *more):
@@ -88,7 +88,7 @@ def start(command, folder):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """Folder of a tiny untrained model of the chain task."""
+    """Export a tiny untrained model of the chain task; return its folder."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     module = dmaxlit.DMaxModule(make_denoiser(block_length=16, sharpen=3.0))
     module.set_task("chain", TASK)
@@ -98,7 +98,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A corpus of eight worked answers."""
+    """Write a corpus of eight worked answers."""
     path = tmp_path_factory.mktemp("data") / "corpus.jsonl"
     rows = [
         {"prompt": example.prompt, "response": example.response}
@@ -110,7 +110,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def base(tmp_path, tiny, corpus):
-    """Configuration of a short run: two steps on the tiny model."""
+    """Write the configuration of a short run: two steps on the tiny model."""
     settings = {
         "model": {
             "backbone": {"pretrained": str(tiny)},

@@ -12,7 +12,7 @@ import warnings
 
 import torch
 
-import dmaxlit.cli.training  # noqa: F401  (imported before the processes are made)
+import dmaxlit.cli.training  # noqa: F401  (imported before the processes are started)
 from dmaxlit.cli import main
 
 

@@ -42,7 +42,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
 
 
 def loaded_after(code, names, folder):
-    """Which modules are loaded in a fresh process after some code."""
+    """Return the modules that a fresh process has loaded after some code."""
     code = f"import sys\n{code}\nprint(*(name for name in {names} if name in sys.modules), file=sys.stderr)"
     process = start([sys.executable, "-c", code], folder)
     assert process.returncode == 0, process.stderr

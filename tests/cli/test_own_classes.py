@@ -1,4 +1,4 @@
-"""Strategies, decoders and data modules of the user's own, found from where the command is run."""
+"""Strategies, decoders and data modules in the user's files, imported from the current folder."""
 
 import json
 import sys

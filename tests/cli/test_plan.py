@@ -72,7 +72,7 @@ def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, t
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     outcome = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
-    assert "pretrained: 'someone/none' is no folder here, and the hub cannot be reached" in outcome.refusal
+    assert "pretrained: 'someone/none' is not a local folder, and the hub cannot be reached" in outcome.refusal
 
 
 @pytest.mark.parametrize(

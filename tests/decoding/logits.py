@@ -8,7 +8,7 @@ from tests.engine.scripted import SPECIAL
 
 
 def logits_of(*rows, vocab=SPECIAL.vocab_size):
-    """Logits ``[R, T, V]`` in which position i's top-1 token has the given probability; others share the rest evenly.
+    """Return logits ``[R, T, V]`` with a certain probability of position i's top-1 token; others share the rest.
 
     Each row is a list of ``(token, probability)``.
     """
@@ -23,14 +23,14 @@ def logits_of(*rows, vocab=SPECIAL.vocab_size):
 
 
 def fresh(decoder, length=4, prompt=()):
-    """One block in which the prompt's tokens come first and the rest is to be decided."""
+    """Return the state of one block that begins with the prompt's tokens."""
     ids = torch.tensor([list(prompt) + [0] * (length - len(prompt))])
     editable = torch.arange(length)[None] >= len(prompt)
     return decoder.start(ids, editable, SPECIAL)
 
 
 def run(decoder, state, *steps):
-    """The states after each of the given one-row steps, ``[(token, probability), ...]``."""
+    """Return the states after one-row steps, each ``[(token, probability), ...]``."""
     states = []
     for step in steps:
         state = decoder.step(state, logits_of(step), SPECIAL)

@@ -20,7 +20,7 @@ class Outcome:
 
 
 def block_logits(model, embeddings, block_length):
-    """Logits of the last block; every position attends to its own block and all earlier ones."""
+    """Compute the logits of the last block; every position attends to its block and all earlier ones."""
     length = len(embeddings)
     mask = [
         [0.0 if k // block_length <= q // block_length else -math.inf for k in range(length)] for q in range(length)
@@ -36,7 +36,7 @@ def block_logits(model, embeddings, block_length):
 
 
 def mixture(table, candidates, mask_id):
-    """Eqs. 8-10: sum_k p_k E[v_k] + (1 - sum_k p_k) E[mask], at the norm that is mixed the same way."""
+    """Compute Eqs. 8-10: sum_k p_k E[v_k] + (1 - sum_k p_k) E[mask], at the norm that is mixed the same way."""
     rest = 1 - sum(p for _, p in candidates)
     components = [*candidates, (mask_id, rest)]
     vector = sum(p * table[token] for token, p in components)

@@ -22,7 +22,7 @@ def make_state(rows, offset=0, soft=True):
 
 
 def tensors(state):
-    """All tensors of a state, whatever they are nested in."""
+    """Return all tensors of a state, also nested ones."""
     if isinstance(state, torch.Tensor):
         return [state]
     if state is None:

@@ -47,7 +47,7 @@ def decoder(request):
 
 
 def make_blocks(rows=5, seed=0):
-    """Blocks whose prompt has length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
+    """Return blocks whose prompt has length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, SPECIAL.vocab_size, (rows, LENGTH), generator=generator)
     ids[:, 0] = SPECIAL.mask_id
@@ -64,7 +64,7 @@ def random_logits(decoder, rows, seed, sharpness=3.0):
 
 
 def walk(decoder, steps=8, rows=5):
-    """States and logits along a few steps of random predictions, settling on the last ones."""
+    """Yield states and logits along a few steps of random predictions, settling on the last ones."""
     state = decoder.start(*make_blocks(rows), SPECIAL)
     for step in range(steps):
         logits = random_logits(decoder, rows, min(step, 4))
@@ -161,7 +161,7 @@ class Rewriting(ThresholdDecoder):
 
 
 class Inheriting(Rewriting):
-    """Inherits its own step."""
+    """Inherits an overridden step."""
 
 
 @pytest.mark.parametrize("cls", [Rewriting, Inheriting])

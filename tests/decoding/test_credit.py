@@ -10,7 +10,7 @@ from tests.engine.scripted import SPECIAL
 
 
 def reference(steps, threshold, alpha, beta, gamma):
-    """What is committed along a few one-row steps, position by position."""
+    """Return the commits of a few one-row steps, position by position."""
     length, vocab = len(steps[0]), SPECIAL.vocab_size
     credit = [[0.0] * vocab for _ in range(length)]
     block = [SPECIAL.mask_id] * length

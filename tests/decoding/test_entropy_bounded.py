@@ -11,7 +11,7 @@ from tests.engine.scripted import SPECIAL
 
 
 def reference(logits, masked, gamma, proxy):
-    """Positions committed, by the paper's rule, with Python's own arithmetic."""
+    """Return the positions that the paper's rule commits, in plain Python."""
     table = []
     for position, row in enumerate(logits.tolist()):
         if not masked[position]:

@@ -11,7 +11,7 @@ M = SPECIAL.mask_id
 
 
 def reference_step(block, predicted, belief, high, low, remask):
-    """One step on lists: block, (token, confidence) and the probability of each block token."""
+    """Take a step on lists: block, (token, confidence) and the probability of each block token."""
     remasked = [i for i, t in enumerate(block) if t != M and belief[i] < remask]
     open_positions = {i for i, t in enumerate(block) if t == M} | set(remasked)
     order = sorted(open_positions, key=lambda i: (-predicted[i][1], i))

@@ -19,7 +19,7 @@ INF, NAN = math.inf, math.nan
 
 
 def slow(logits):
-    """Of one position: the first of the highest, and log(p / (1 - p)) in double precision."""
+    """Return the first of the most probable tokens of a position, and log(p / (1 - p)) in double precision."""
     best = max(range(len(logits)), key=lambda token: (logits[token], -token))
     others = [x - logits[best] for token, x in enumerate(logits) if token != best]
     peak = max(others)
@@ -72,7 +72,7 @@ def test_scattered_proposals_are_at_their_positions():
 
 
 def entropy_in_float64(logits):
-    """By definition, over the possible tokens only."""
+    """Compute the entropy by definition, over the possible tokens only."""
     possible = [x for x in logits if x != -INF]
     peak = max(possible)
     total = math.fsum(math.exp(x - peak) for x in possible)

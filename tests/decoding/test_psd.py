@@ -63,7 +63,7 @@ def test_inside_a_wrong_token_may_vouch_for_itself():
 
 
 def reference(length, model, depth, threshold, draft_tokens, verify):
-    """The paper's loop on lists; ``model(blocks)`` answers each with ``(token, confidence)`` a position."""
+    """Run the paper's loop on lists; ``model(blocks)`` returns ``(token, confidence)`` for each position of each."""
     ids, drafts = [M] * length, [[M] * length for _ in range(depth)]
     added = [set() for _ in range(depth)]
     while M in ids:
@@ -97,7 +97,7 @@ def reference(length, model, depth, threshold, draft_tokens, verify):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_it_is_the_paper_s_loop(depth, draft_tokens, verify):
     def answer(block):
-        """A model that looks at the whole block: a few tokens, and confidences, of a hash of it."""
+        """Predict tokens and confidences from a hash of the whole block."""
         rng = random.Random(str(block))
         return [
             (token, 0.9) if token != M and rng.random() < 0.8 else (rng.randint(0, 1), round(rng.uniform(0.3, 0.99), 3))

@@ -75,7 +75,7 @@ def test_a_confidence_equal_to_tau_dec_is_not_above_it():
 
 
 def promoted_positions(masked, confidence, tau_dec, contiguous):
-    """The rule on lists: walk along the masks, stop at the first below the threshold if only a prefix counts."""
+    """Apply the rule on lists: walk along the masks; if only a prefix counts, stop at the first below the threshold."""
     masks = [i for i, is_mask in enumerate(masked) if is_mask]
     positions = set(masks[:1])
     for i in masks:

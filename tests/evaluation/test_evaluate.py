@@ -1,8 +1,10 @@
 import time
+from typing import ClassVar
 
 import pytest
 
 from dmaxlit import DMaxModule
+from dmaxlit.decoding import DECODERS, ThresholdDecoder
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, evaluate
 from dmaxlit.tasks import task
@@ -44,9 +46,9 @@ def test_figures_are_those_of_the_answers(module, examples, decoder, options):
 
 
 def test_accuracy_is_what_the_checkers_say(module, examples):
-    wanted = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
+    texts = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
     odd = [
-        type(example)(example.prompt, "", lambda text, index=index: text == wanted[index] and index % 3 == 0)
+        type(example)(example.prompt, "", lambda text, index=index: text == texts[index] and index % 3 == 0)
         for index, example in enumerate(examples)
     ]
     assert evaluate(module, odd, "threshold", max_new_tokens=9).accuracy == pytest.approx(3 / 9)
@@ -56,17 +58,17 @@ def test_time_is_that_of_generate_alone_after_a_warm_up(module, examples, monkey
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     cost = iter([100.0, 4.0])
-    generate, seen = module.generate, []
+    generate_batch, calls = module.generate_batch, []
 
-    def timed(prompts, *arguments, **options):
+    def timed(prompts, settings, **options):
         now[0] += next(cost)
-        seen.append((len(prompts), options.get("max_forwards")))
-        return generate(prompts, *arguments, **options)
+        calls.append((len(prompts), settings.max_forwards))
+        return generate_batch(prompts, settings, **options)
 
-    monkeypatch.setattr(module, "generate", timed)
+    monkeypatch.setattr(module, "generate_batch", timed)
     result = evaluate(module, examples, "spd", max_new_tokens=9, batch_size=4)
     assert result.seconds == 4.0
-    assert seen == [(4, 4), (9, None)]
+    assert calls == [(4, 4), (9, None)]
 
 
 def test_progress_is_shown_if_asked_for(module, examples, capsys):
@@ -127,3 +129,22 @@ def test_what_a_curve_varies():
 def test_a_bad_spec_is_refused_at_once(arguments, message):
     with pytest.raises(UserError, match=message):
         DecoderSpec(*arguments)
+
+
+class Stopping(ThresholdDecoder):
+    """Has an option with the name of an argument of ``generate``."""
+
+    seeds: ClassVar[list[int]] = []
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(0.5)
+        self.seeds.append(seed)
+
+
+def test_a_decoder_option_may_have_the_name_of_an_argument_of_generate(module, examples):
+    DECODERS.register("stopping")(Stopping)
+    try:
+        evaluate(module, examples, "stopping", {"seed": 7}, max_new_tokens=8)
+    finally:
+        del DECODERS._classes["stopping"]
+    assert set(Stopping.seeds) == {7}

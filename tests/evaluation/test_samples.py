@@ -25,5 +25,5 @@ def test_what_went_wrong_is_said():
 
 
 def test_markdown_in_an_answer_is_left_alone():
-    shown = samples_text([sample("# no heading\n```\n* no list")])
-    assert "    # no heading\n    ```\n    * no list" in shown
+    text = samples_text([sample("# no heading\n```\n* no list")])
+    assert "    # no heading\n    ```\n    * no list" in text

@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture
 def answers():
-    """(prompt length, tokens, forwards, finished, capped, right) of 41 answers."""
+    """Return (prompt length, tokens, forwards, finished, blocks at the step limit, right) of 41 answers."""
     rng = random.Random(0)
     return [
         (
@@ -29,7 +29,7 @@ def column(answers, index):
 
 
 def check_sharing(make, update, answers, expected):
-    """The metric is ``expected`` in one go, in three chunks, and merged from two ranks; nan without answers."""
+    """Check a metric computed in one go, in three chunks and merged from two ranks; it is nan without answers."""
     whole = make()
     update(whole, answers)
     assert float(whole.compute()) == pytest.approx(expected, rel=1e-12)

@@ -29,7 +29,7 @@ def test_a_table_of_verdicts_is_refused(measure):
 
 
 def by_bisection(right, total, z=1.959963984540054):
-    """The proportions q whose own z-interval just reaches p: |p - q| = z sqrt(q (1 - q) / n)."""
+    """Find the proportions q whose z-interval just reaches p: |p - q| = z sqrt(q (1 - q) / n)."""
     p = right / total
 
     def edge(inside, outside):

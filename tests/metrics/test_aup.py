@@ -25,7 +25,7 @@ def test_published_examples(name):
 
 
 def reference(points, y_max, alpha=3.0, floor=5.0):
-    """The area by summing thin strips under the curve of discounted accuracy, straight between the points."""
+    """Compute the area by summing thin strips under the curve of discounted accuracy, straight between the points."""
     points = sorted(points, key=lambda point: (point[0], -point[1]))
     points = [(r, y) for r, y in points if y >= points[0][1] - floor]
     area, strips = points[0][0] * points[0][1], 2000

@@ -8,15 +8,15 @@ from tests.noise.test_contract import converse
 
 def test_every_response_token_is_masked_and_supervised_in_exactly_one_view(clean):
     one, other = converse(ComplementaryNoise(level=0.4), clean)
-    seen = torch.zeros_like(clean.ids)
+    count = torch.zeros_like(clean.ids)
     for view in (one, other):
         assert torch.equal(view.supervised, view.is_masked)
         for row in range(clean.ids.shape[0]):
             for column in range(clean.ids.shape[1]):
                 masked = int(view.ids[row, column]) == clean.special.mask_id
-                seen[row, column] += masked
+                count[row, column] += masked
                 assert masked or view.ids[row, column] == clean.ids[row, column]
-    assert torch.equal(seen, clean.response.long())
+    assert torch.equal(count, clean.response.long())
     assert one.weight == other.weight == 1.0
 
 

@@ -10,7 +10,7 @@ from tests.noise.test_contract import converse
 
 
 def slow_loss(view, logits, clean, entropy_weight):
-    """The formula, position by position."""
+    """Compute the formula position by position."""
     total = 0.0
     for row, column in view.is_masked.nonzero().tolist():
         values = {token: float(x) for token, x in enumerate(logits[row, column]) if math.isfinite(x)}

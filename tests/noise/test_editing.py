@@ -39,8 +39,8 @@ def test_the_loss_weighs_masks_edits_and_the_rest(clean):
     (view,) = converse(EditingNoise(level=0.4, edit_rate=0.5, **options), clean, logits=logits)
     expected = 0.0
     for row, column in clean.response.nonzero().tolist():
-        shown, target = int(view.ids[row, column]), int(clean.ids[row, column])
-        weight = 1.0 if shown == clean.special.mask_id else 0.25 if shown == target else 0.5
+        token, target = int(view.ids[row, column]), int(clean.ids[row, column])
+        weight = 1.0 if token == clean.special.mask_id else 0.25 if token == target else 0.5
         expected += weight * slow_cross_entropy(logits[row, column], target)
     loss = view_loss(view, LogitsPrediction(logits[view.supervised], view.supervised), clean)
     assert float(loss.total) == pytest.approx(expected, rel=1e-5)

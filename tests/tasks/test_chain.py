@@ -24,7 +24,7 @@ def apply(value, operation):
 
 
 def parse(words):
-    """Layouts that six words fit, with operand, operation and result; independent of the task's own checker."""
+    """Return the layouts that six words fit, with operand, operation and result, without the task's checker."""
     fits = []
     for layout in LAYOUTS:
         named = dict(zip(layout, words, strict=True))

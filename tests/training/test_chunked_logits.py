@@ -52,11 +52,11 @@ def test_sum_and_gradients_are_those_of_the_whole(frozen, small_chunks):
     def score(logits, part):
         return (F.cross_entropy(logits, target[part], reduction="none") * weight[part]).sum()
 
-    wanted = [tensor for tensor in (hidden, head.weight, head.bias) if tensor.requires_grad]
+    trained = [tensor for tensor in (hidden, head.weight, head.bias) if tensor.requires_grad]
     whole = 3 * score(head(hidden), slice(None))
     parts = 3 * chunked_sum(score, hidden, head)
     torch.testing.assert_close(parts.double(), whole, rtol=1e-6, atol=0)
-    for got, expected in zip(torch.autograd.grad(parts, wanted), torch.autograd.grad(whole, wanted), strict=True):
+    for got, expected in zip(torch.autograd.grad(parts, trained), torch.autograd.grad(whole, trained), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9)
 
 

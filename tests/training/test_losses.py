@@ -32,12 +32,12 @@ def test_rates_of_a_hand_made_view():
     # Four response tokens 1 2 3 4; the view shows 1 9 9 4, the last but one as the model's own guess.
     clean = make_batch([0], [8])
     clean.ids[0] = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8])
-    shown = torch.tensor([[1, 9, 9, 4, 5, 6, 7, 8]])
+    ids = torch.tensor([[1, 9, 9, 4, 5, 6, 7, 8]])
     model_filled = torch.zeros(1, 8, dtype=torch.bool)
     model_filled[0, 2:4] = True
     predicted = torch.tensor([1, 2, 9, 0, 5, 6, 7, 8])  # corrects one wrong token, leaves one, breaks one right token
     logits = torch.nn.functional.one_hot(predicted, 38).float() * 9
-    view = View(shown, clean.response, "predicted", model_filled=model_filled)
+    view = View(ids, clean.response, "predicted", model_filled=model_filled)
     rates = {
         k: float(v)
         for k, (v, _) in view_loss(view, LogitsPrediction(logits, clean.response), clean).diagnostics().items()

@@ -7,7 +7,7 @@ from torch.optim import AdamW
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.training import chunked_logits as piecewise
+from dmaxlit.training import chunked_logits
 from dmaxlit.training.memory_plan import MemoryScenario, bytes_of, optimizer_bytes, plan, saved_bytes
 from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
@@ -85,9 +85,9 @@ def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
 
 
 def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
-    monkeypatch.setitem(piecewise._MAX_LOGITS, "cpu", 38 * 16)
-    monkeypatch.setitem(piecewise._MAX_LOGITS, "other", 38 * 16)
-    monkeypatch.setattr(piecewise, "_FEWEST", 1)
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 38 * 16)
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "other", 38 * 16)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
     module = DMaxModule(make_denoiser(**SIZES), "on_policy")
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
     saved = saved_bytes(lambda: step(module, clean), module.parameters())
@@ -115,7 +115,7 @@ def test_half_precision_halves_activations_and_not_the_master_weights():
 
 def test_the_decoding_cache_is_keys_and_values_of_every_layer():
     planned = sizes(scenario_for(make_denoiser(**SIZES), decode_rows=5))
-    assert planned["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two twins
+    assert planned["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two commit rows
 
 
 def test_an_optimiser_without_state_has_none():

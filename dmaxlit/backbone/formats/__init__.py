@@ -1,1 +1,1 @@
-"""What models look like on disk: folders, published checkpoints, and the way between them."""
+"""Models on disk: folders, published checkpoints, and conversion between them."""

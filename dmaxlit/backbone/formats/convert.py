@@ -37,7 +37,7 @@ def convert(
     Args:
         source: Published checkpoint, or a model that came from one, in transformers' form: a folder or hub id.
         dest: Folder to write; it must not exist.
-        to: Form to write; default: the one that ``source`` is not in.
+        to: Form to write; default: the one that ``source`` does not have.
         max_shard_size: Largest file, as ``5GB``. Twice that much memory is enough.
         dtype: Type to write the weights in, such as ``bfloat16``; default: their stored type. The router's bias keeps
             its type, since small differences of the biased scores decide between experts.
@@ -72,7 +72,7 @@ def refuse_existing(dest: Path) -> None:
     """Refuse to write to a path that exists.
 
     Raises:
-        UserError: If it does.
+        UserError: If ``dest`` exists.
     """
     if dest.exists() or dest.is_symlink():
         raise UserError(f"dest: expected a folder that does not exist yet, got {str(dest)!r}")

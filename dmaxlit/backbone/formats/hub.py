@@ -55,12 +55,10 @@ def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
     except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"pretrained: {source!r} is no folder here, and the hub cannot be reached to look for it there"
-        ) from error
+        raise UserError(f"pretrained: {source!r} is not a local folder, and the hub cannot be reached") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"pretrained: {source!r} is no folder here, and no model on the hub ({reason})") from error
+        raise UserError(f"pretrained: {source!r} is not a local folder, and no model on the hub ({reason})") from error
     if not (folder / "config.json").is_file():
         raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
     return folder

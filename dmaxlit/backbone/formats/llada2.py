@@ -161,7 +161,7 @@ def model_from_llada2(folder: Path, published: dict[str, Any], attention: str, d
     )
     model, info = loaded
     assert not any(info.values()), f"the mapping covers every tensor: {info}"
-    assert isinstance(model, PreTrainedModel), "transformers gives a model"
+    assert isinstance(model, PreTrainedModel), "transformers returns a model"
     return model
 
 

@@ -82,7 +82,7 @@ _HARMLESS = {
     "max_window_layers",
     "embedding_dropout",  # stored by the published class, applied nowhere
     "output_dropout",
-    "torch_dtype",  # the type of the stored weights, which the files say too
+    "torch_dtype",  # the type of the stored weights, also recorded in the files
     "dtype",
     "rotary_dim",  # checked against partial_rotary_factor
     "mask_token_id",  # compared with the tokenizer's when that is loaded

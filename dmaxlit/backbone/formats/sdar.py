@@ -128,7 +128,7 @@ def model_from_sdar(folder: Path, stored: Mapping[str, Any], attention: str, dty
     wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind])
     if wrong:
         raise UserError(f"pretrained: {str(folder)!r}: expected the weights of SDAR, got others, such as {wrong[0]}")
-    assert isinstance(model, PreTrainedModel), "transformers gives a model"
+    assert isinstance(model, PreTrainedModel), "transformers returns a model"
     return model
 
 

@@ -117,7 +117,7 @@ def open_weights(folder: Path) -> dict[str, LazyTensor]:
         stored = _open_file(path)
         missing = [name for name in names if name not in stored]
         if missing:
-            raise UserError(f"pretrained: {str(path)!r} lacks {missing[0]}, which {INDEX_FILE} has in it")
+            raise UserError(f"pretrained: {str(path)!r} lacks {missing[0]}, which {INDEX_FILE} locates there")
         tensors.update(stored)
     return tensors
 
@@ -129,13 +129,13 @@ def _indexed(index: Path) -> dict[Path, list[str]]:
         raise UserError(f"pretrained: {str(index)!r} is not an index of shards ({error!r})") from error
     names = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in names):
-        raise UserError(f"pretrained: expected a weight_map to names of files beside it in {str(index)!r}")
+        raise UserError(f"pretrained: expected a weight_map that names files of the same folder in {str(index)!r}")
     files: dict[Path, list[str]] = {}
     for name, file in weight_map.items():
         files.setdefault(index.parent / file, []).append(name)
     for path in files:
         if not path.is_file():
-            raise UserError(f"pretrained: {str(index)!r} names {path.name}, which is not there")
+            raise UserError(f"pretrained: {str(index)!r} names {path.name}, which does not exist")
     return dict(sorted(files.items()))
 
 
@@ -167,7 +167,7 @@ def shard_size(text: str) -> int:
     except (ValueError, IndexError) as error:
         raise UserError(f"max_shard_size: expected a size such as 5GB or 500MB, got {text!r}") from error
     if size < 1:
-        raise UserError(f"max_shard_size: expected more than nothing, got {text!r}")
+        raise UserError(f"max_shard_size: expected at least 1 byte, got {text!r}")
     return size
 
 

@@ -76,6 +76,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         ids = clean.with_masks(masked)
         prediction = yield View(ids, clean.response, "masked", self.masked_weight, is_masked=masked, level=level)
 
+        # SPD's next input: promoted tokens as mixtures with the mask, some of them replaced by the clean token.
         drawn = draw(prediction, generator, self.rollout, self.temperature)
         confidence = prediction.scatter(prediction.map(_probability, drawn), into=torch.zeros_like(level))
         promoted = self._promoted(clean, masked, confidence, generator)
@@ -93,7 +94,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         )
 
     def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
-        """Apply SPD's promotion rule in every block with a threshold of its own, ``[batch, length]`` bool."""
+        """Apply SPD's promotion rule in every block with a separate threshold, ``[batch, length]`` bool."""
         blocks = clean.blocks
         tau_dec = self.low + (self.high - self.low) * generator.rand(int(blocks[-1]) + 1)[:, blocks]
         masked, confidence, tau_dec = (

@@ -1,4 +1,4 @@
-"""A tiny LLaDA2-MoE checkpoint as it is published, and what the published architecture computes on it, in plain torch.
+"""A tiny LLaDA2-MoE checkpoint in its published form, and the published architecture in plain torch.
 
 Written from the published files' names and modelling code; shares no line with what it tests.
 """
@@ -72,7 +72,7 @@ TEMPLATE = (
 
 
 def make_tensors(config=CONFIG, seed=0, dtype=torch.bfloat16, scale=0.3):
-    """Random weights under their published names; the router's bias in float32."""
+    """Return random weights under their published names; the router's bias in float32."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape):
@@ -92,17 +92,17 @@ def make_tensors(config=CONFIG, seed=0, dtype=torch.bfloat16, scale=0.3):
         out[f"{at}.attention.key_layernorm.weight"] = norm(d)
         out[f"{at}.input_layernorm.weight"] = norm(h)
         out[f"{at}.post_attention_layernorm.weight"] = norm(h)
-        places = {f"{at}.mlp": config["intermediate_size"]}
+        widths = {f"{at}.mlp": config["intermediate_size"]}
         if n >= config["first_k_dense_replace"]:
             out[f"{at}.mlp.gate.weight"] = random(config["num_experts"], h)
             out[f"{at}.mlp.gate.expert_bias"] = torch.randn(config["num_experts"], generator=generator)
             size = config["moe_intermediate_size"]
-            places = {f"{at}.mlp.experts.{j}": size for j in range(config["num_experts"])}
-            places[f"{at}.mlp.shared_experts"] = size * config["num_shared_experts"]
-        for place, size in places.items():
-            out[f"{place}.gate_proj.weight"] = random(size, h)
-            out[f"{place}.up_proj.weight"] = random(size, h)
-            out[f"{place}.down_proj.weight"] = random(h, size)
+            widths = {f"{at}.mlp.experts.{j}": size for j in range(config["num_experts"])}
+            widths[f"{at}.mlp.shared_experts"] = size * config["num_shared_experts"]
+        for mlp, size in widths.items():
+            out[f"{mlp}.gate_proj.weight"] = random(size, h)
+            out[f"{mlp}.up_proj.weight"] = random(size, h)
+            out[f"{mlp}.down_proj.weight"] = random(h, size)
     out["model.norm.weight"] = norm(h)
     if not config["tie_word_embeddings"]:
         out["lm_head.weight"] = random(config["vocab_size"], h)
@@ -110,7 +110,7 @@ def make_tensors(config=CONFIG, seed=0, dtype=torch.bfloat16, scale=0.3):
 
 
 def stack_experts(tensors, config=CONFIG):
-    """The same with experts stacked, as the published trainer has them."""
+    """Return the tensors with experts stacked, as the published trainer has them."""
     out = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
     for n in range(config["first_k_dense_replace"], config["num_hidden_layers"]):
         for part in ("gate_proj", "up_proj", "down_proj"):
@@ -121,17 +121,17 @@ def stack_experts(tensors, config=CONFIG):
 
 
 def write_published(folder, config=CONFIG, tensors=None, shards=3, tokenizer=True):
-    """Write the checkpoint in shards with their index, and beside it a tokenizer that declares no mask token."""
+    """Write the checkpoint in shards with their index, and a tokenizer that declares no mask token."""
     folder.mkdir(parents=True)
     tensors = make_tensors(config) if tensors is None else tensors
     names = sorted(tensors)
-    placed = {}
+    weight_map = {}
     for number in range(shards):
         file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        members = names[number::shards]  # spread, so that what belongs together is apart
+        members = names[number::shards]  # tensors of a layer are spread over several shards
         save_file({name: tensors[name] for name in members}, folder / file, metadata={"format": "pt"})
-        placed.update(dict.fromkeys(members, file))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+        weight_map.update(dict.fromkeys(members, file))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "modeling_llada2_moe.py").write_text("raise RuntimeError('this is never run')\n")
     (folder / "configuration_llada2_moe.py").write_text("raise RuntimeError('this is never run')\n")
@@ -141,7 +141,7 @@ def write_published(folder, config=CONFIG, tensors=None, shards=3, tokenizer=Tru
 
 
 def write_tokenizer(folder, special=SPECIAL, **settings):
-    """One token a byte, and special tokens; which of them is the mask, no setting says."""
+    """Write a tokenizer with one token a byte and special tokens; no setting names the mask token."""
     vocabulary = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -161,7 +161,7 @@ def write_tokenizer(folder, special=SPECIAL, **settings):
 
 
 def read_published(folder):
-    """Every tensor of a folder, and of each the file it is in."""
+    """Return every tensor of a folder, and the file that holds it."""
     from safetensors.torch import load_file
 
     tensors, files = {}, {}
@@ -173,7 +173,7 @@ def read_published(folder):
 
 
 def reference_logits(tensors, ids, allowed, config=CONFIG):
-    """Logits of one sequence, in float32.
+    """Compute the logits of one sequence, in float32.
 
     Args:
         tensors: Published names.
@@ -233,7 +233,7 @@ def _rotate(x, config):
 
 
 def _experts(x, w, at, config, mlp):
-    """Token by token: the best groups by their two best biased scores, the best experts in them, weights unbiased."""
+    """Compute token by token: the best groups by their two best biased scores, in them the best experts."""
     groups, per_group = config["n_group"], config["num_experts"] // config["n_group"]
     out = torch.zeros_like(x)
     for t, token in enumerate(x):

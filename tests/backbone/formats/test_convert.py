@@ -130,7 +130,7 @@ def test_a_base_with_another_tokenizer_is_refused(tmp_path, published, ours):
     [
         ({"to": "llada2"}, "to: expected the form that .* is not in, got llada2 for a published checkpoint"),
         ({"max_shard_size": "many"}, "max_shard_size: expected a size such as 5GB or 500MB, got 'many'"),
-        ({"max_shard_size": "0GB"}, "max_shard_size: expected more than nothing"),
+        ({"max_shard_size": "0GB"}, "max_shard_size: expected at least 1 byte"),
         ({"dtype": "int8"}, "dtype: expected float32, bfloat16 or float16, got 'int8'"),
         ({"like": "./nowhere"}, "no such folder"),
     ],
@@ -175,7 +175,7 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path, published, monkey
 
 @pytest.mark.slow
 def test_memory_is_that_of_a_shard_not_of_the_checkpoint(tmp_path):
-    """A checkpoint of 300 MB converts in far less: resident memory is compared in a process of its own."""
+    """Convert a checkpoint of 300 MB in far less: resident memory is compared in a separate process."""
     config = {**CONFIG, "num_hidden_layers": 9, "hidden_size": 512, "moe_intermediate_size": 256, "num_experts": 32}
     config = {**config, "first_k_dense_replace": 0, "torch_dtype": "float32"}
     tensors = make_tensors(config, dtype=torch.float32)

@@ -40,20 +40,20 @@ NOT_FOUND = RepositoryNotFoundError("404 Client Error.\nmore", response=ANSWER)
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (LocalEntryNotFoundError("Got: ConnectError\nmore"), "the hub cannot be reached to look for it there"),
+        (LocalEntryNotFoundError("Got: ConnectError\nmore"), "the hub cannot be reached"),
         (NOT_FOUND, "404"),
         (OSError("No space left on device"), "No space left on device"),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_in_one_line(monkeypatch, error, message):
     answering(monkeypatch, error)
-    with pytest.raises(UserError, match=f"pretrained: 'someone/none' is no folder here, and .*{message}") as caught:
+    with pytest.raises(UserError, match=f"pretrained: 'someone/none' is not a local folder, and .*{message}") as caught:
         hub.fetch("someone/none")
     assert "\n" not in str(caught.value)
 
 
 def test_a_name_that_cannot_be_a_hub_id_is_refused():
-    with pytest.raises(UserError, match="pretrained: 'a b' is no folder here"):
+    with pytest.raises(UserError, match="pretrained: 'a b' is not a local folder"):
         hub.fetch("a b")
 
 

@@ -65,7 +65,7 @@ def test_the_reference_depends_on_what_is_easily_lost(name):
     tensors = make_tensors(seed=3)
     ids = torch.arange(24)
     before = reference_logits(tensors, ids, blockwise(24))
-    changed = {each: tensor.flip(0) if each.endswith(name) else tensor for each, tensor in tensors.items()}
+    changed = {key: tensor.flip(0) if key.endswith(name) else tensor for key, tensor in tensors.items()}
     assert (reference_logits(changed, ids, blockwise(24)) - before).abs().max() > 0.1
 
 
@@ -91,7 +91,7 @@ def test_weights_are_those_of_the_files_to_the_bit_and_the_router_bias_stays_flo
 def test_stacked_experts_are_read_too_whatever_the_model_is_called(tmp_path, published, model_type):
     config = {**CONFIG, "model_type": model_type}
     write_published(tmp_path / "stacked", config, stack_experts(make_tensors()), shards=2)
-    one, two = (Denoiser(pretrained=str(each)).model.state_dict() for each in (published, tmp_path / "stacked"))
+    one, two = (Denoiser(pretrained=str(folder)).model.state_dict() for folder in (published, tmp_path / "stacked"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     convert(tmp_path / "stacked", tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "apart")

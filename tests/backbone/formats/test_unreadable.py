@@ -91,16 +91,19 @@ def out_of_the_folder(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (missing_shard, r"index.json' names model-00002-of-00003.safetensors, which is not there"),
+        (missing_shard, r"index.json' names model-00002-of-00003.safetensors, which does not exist"),
         (truncated, r"model-00002-of-00003.safetensors' cannot be read, it may be truncated"),
         (wrong_dtype, r"model-00001-of-00003.safetensors: \S+: expected one of F32, BF16, F16, got I8"),
         (wrong_shape, r"down_proj.weight: expected shape \[32, \d+\], got \[32, \d+\]"),
-        (not_in_its_file, r"model-00001-of-00003.safetensors' lacks \S+, which model.safetensors.index.json has in it"),
+        (
+            not_in_its_file,
+            r"model-00001-of-00003.safetensors' lacks \S+, which model.safetensors.index.json locates there",
+        ),
         (not_in_the_index, r"lacks model.layers.9.oops"),
         (other_architecture, r"expected the weights of LLaDA2-MoE, got 130 missing \(such as model.word_emb.* 1 left"),
         (pickled, r"expected safetensors in .*, got pickle \(pytorch_model.bin\).*weights_only=True"),
         (stacked_otherwise, r"expected the weights of LLaDA2-MoE, got 96 missing .* 6 left over"),
-        (out_of_the_folder, r"expected a weight_map to names of files beside it"),
+        (out_of_the_folder, r"expected a weight_map that names files of the same folder"),
     ],
 )
 @pytest.mark.parametrize("way", ["load", "convert"])
@@ -136,7 +139,7 @@ def test_a_hub_that_cannot_be_reached_is_said_quickly_in_one_line(monkeypatch, t
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"pretrained: 'someone/LLaDA2.0-none' is no folder here") as caught:
+    with pytest.raises(UserError, match=r"pretrained: 'someone/LLaDA2.0-none' is not a local folder") as caught:
         Denoiser(pretrained="someone/LLaDA2.0-none")
     assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 5

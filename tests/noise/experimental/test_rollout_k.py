@@ -20,7 +20,7 @@ def generator_of(clean):
 
 
 def steps_of(clean, k):
-    """How many steps each block is to take: the third draw of its row."""
+    """Return the number of steps of each block: the third draw of its row."""
     generator = generator_of(clean)
     generator.rand(1)
     generator.rand(clean.ids.shape[1])
@@ -119,13 +119,13 @@ def test_a_share_of_the_decided_positions_shows_the_clean_token(decoder):
     masked, *_, none = converse(RolloutKNoise(decoder=decoder, clean_fraction=0.0), clean, logits=logits)
     *_, some = converse(RolloutKNoise(decoder=decoder, clean_fraction=0.25), clean, logits=logits)
     decided = masked.is_masked & ~none.is_masked
-    shown = decided & ~some.model_filled
-    assert float(shown[decided].float().mean()) == pytest.approx(0.25, abs=0.03)
-    assert torch.equal(some.ids, torch.where(shown, clean.ids, none.ids))
+    forced = decided & ~some.model_filled
+    assert float(forced[decided].float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(some.ids, torch.where(forced, clean.ids, none.ids))
     assert torch.equal(some.is_masked, none.is_masked)
     if decoder == "spd":
         assert torch.equal(some.soft.weights, none.soft.weights)
-        assert torch.equal(some.soft.ids[..., 0][shown], clean.ids[shown])
+        assert torch.equal(some.soft.ids[..., 0][forced], clean.ids[forced])
 
 
 def test_large_vocabularies_are_stepped_in_parts_to_the_same_state(clean, monkeypatch):

@@ -17,7 +17,7 @@ def sharp_logits(clean, seed=0):
 
 
 def slow_view(clean, masked, logits, tau, contiguous):
-    """Tokens, masks and shares of the predicted view, position by position from the formula."""
+    """Compute tokens, masks and shares of the predicted view position by position from the formula."""
     ids, shares = {}, {}
     for row in range(clean.ids.shape[0]):
         for start in range(0, clean.ids.shape[1], clean.block_length):
@@ -87,9 +87,9 @@ def test_a_share_of_the_promoted_positions_shows_the_clean_token_at_the_guess_s_
         assert torch.equal(view.soft.ids[..., 0][promoted], view.ids[promoted])
     assert torch.equal(every.ids[promoted], clean.ids[promoted])
     assert not every.model_filled.any()
-    shown = promoted & ~some.model_filled
-    assert float(shown[promoted].float().mean()) == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(some.ids[shown], clean.ids[shown])
+    forced = promoted & ~some.model_filled
+    assert float(forced[promoted].float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(some.ids[forced], clean.ids[forced])
     assert torch.equal(some.ids[some.model_filled], none.ids[some.model_filled])
 
 
