@@ -63,5 +63,6 @@ class Generation(DecodedSequence):
             "num_forwards": self.num_forwards,
             "finished": self.finished,
             "hit_step_limit": self.hit_step_limit,
+            **({"stopped": True} if self.stopped else {}),
             **({"num_extra_blocks": self.num_extra_blocks} if self.num_extra_blocks else {}),
         }
