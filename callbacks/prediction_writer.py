@@ -126,6 +126,8 @@ class PredictionWriter(L.Callback):
         """Add the answers of an interrupted run to the meter."""
         if not rows:
             return
-        answers = [SimpleNamespace(**row) for row in rows]
+        answers = [
+            SimpleNamespace(**row, ends_with_eos=row["finished"] and not row.get("stopped", False)) for row in rows
+        ]
         prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
         self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)

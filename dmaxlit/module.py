@@ -31,6 +31,7 @@ from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
+from dmaxlit.training.view_checks import ViewChecks
 
 # Losses are sums over tokens, divided by the global count only before the update. Until then this unit keeps them
 # small enough for half precision.
@@ -53,6 +54,7 @@ class DMaxModule(GenerationMixin, L.LightningModule):
             each view runs on the doubled sequence; the reference form, with the same loss at twice the work.
         lora: Train low-rank adapters and the mask embedding instead of all weights.
         compile: Train with compiled forwards (``torch.compile``). The first steps then take minutes.
+        check_noise: Check the views of a noise strategy of your own in the first steps.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         clean_half: Literal["cached", "doubled"] = "cached",
         lora: LoraSettings | None = None,
         compile: bool = False,
+        check_noise: bool = True,
     ) -> None:
         super().__init__()
         self.clean_half = check_choice("clean_half", clean_half, ("cached", "doubled"))
@@ -74,6 +77,8 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         if compile:
             backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        self.check_noise = check_noise
+        self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
@@ -169,12 +174,15 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         """Evaluate the views of the noise strategy; return one loss for each view, in order."""
         forward = TrainingForward(self.backbone, clean, doubled=self.clean_half == "doubled")
         losses: list[ViewLoss] = []
-        for view, prediction in dialogue(
-            self.noise.views(clean, generator), lambda view: self.predict_view(view, forward)
-        ):
+        if self._view_checks.strategy is not self.noise:  # replaced since the module was made
+            self._view_checks = ViewChecks(self.noise, self.check_noise)
+        checks = self._view_checks
+        views = checks.begin(self.noise.views(clean, generator), clean)
+        for view, prediction in dialogue(views, lambda view: self.predict_view(checks.check(view), forward)):
             losses.append(view_loss(view, prediction, clean))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
+        checks.end(len(losses))
         return losses
 
     def predict_view(self, view: View, forward: TrainingForward) -> Prediction:

@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -149,7 +150,7 @@ def test_a_strategy_may_yield_a_view_twice():
             prediction = yield next(dialogue)
             view = dialogue.send(prediction)
             yield view
-            yield view
+            yield replace(view, name="again")
 
     train(Twice(), max_steps=1)
 

@@ -20,6 +20,7 @@ from dmaxlit.errors import UserError
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
 _FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
+_FREE_MODEL_OPTIONS = ("check_noise",)
 _FIXED_TRAINER_OPTIONS = (
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -37,12 +38,13 @@ def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) ->
     ranks, so that a run may be resumed with another number of processes.
     """
     settings = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
+    model = {name: value for name, value in settings["model"].items() if name not in _FREE_MODEL_OPTIONS}
     data = settings.get("data") or {}
     data_options = data.get("init_args", data)
     fixed_options = {name: value for name, value in data_options.items() if name not in _FREE_DATA_OPTIONS}
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
-        "model": settings.get("model"),
+        "model": model,
         "data": {**data, "init_args": fixed_options},
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }

@@ -3,6 +3,7 @@
 Shapes: R rows, each with one block; T tokens per block; V vocabulary size; K tokens of a mixture; C extra blocks.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -132,6 +133,14 @@ class Decoder(ABC):
     def __init__(self, max_steps: int | None = None) -> None:
         check_at_least(1, max_steps=max_steps)
         self._max_steps = max_steps
+
+    def __repr__(self) -> str:
+        """Return the class and those of its options that are attributes of the same name."""
+        names = inspect.signature(type(self)).parameters
+        options = {name: vars(self)[name] for name in names if name in vars(self)}
+        if self._max_steps is not None:
+            options["max_steps"] = self._max_steps
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Return the state of new blocks, with every editable position masked.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.decoding.proposal import Proposal, argmax_proposal, confidence_rank, propose, scatter_proposal
+from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["CommittingDecoder"]
@@ -46,7 +47,9 @@ class CommittingDecoder(Decoder):
         return self._commit(state, propose(state, logits, state.masked), features)
 
     def _commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> BlockState:
-        commit = state.masked & self.select(state, proposal, features)
+        selected = self.select(state, proposal, features)
+        _check_selected(type(self).__name__, selected, state.masked)
+        commit = state.masked & selected
         best = state.masked & (confidence_rank(proposal, state.masked) == 0)
         commit |= best & ~commit.any(1, keepdim=True)
         masked = state.masked & ~commit
@@ -64,3 +67,19 @@ class CommittingDecoder(Decoder):
         if features is not None:
             features = features.new_zeros(*needed.shape, features.shape[-1]).index_put_((needed,), features)
         return self._commit(state, scatter_proposal(argmax_proposal(logits), needed), features)
+
+
+def _check_selected(name: str, selected: object, masked: Tensor) -> None:
+    """Refuse a selection that is not bool or does not fit the block.
+
+    Raises:
+        UserError: If so.
+    """
+    if isinstance(selected, Tensor):
+        sizes = zip(reversed(selected.shape), reversed(masked.shape), strict=False)
+        if selected.dtype == torch.bool and selected.dim() <= 2 and all(size in (1, whole) for size, whole in sizes):
+            return
+        kind = f"{str(selected.dtype).removeprefix('torch.')} of shape {list(selected.shape)}"
+    else:
+        kind = f"a value of type {type(selected).__name__}"
+    raise UserError(f"decoder {name}: expected select to return bool of shape {list(masked.shape)}, got {kind}")

@@ -4,6 +4,7 @@ from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.mixin import GenerationMixin
+from dmaxlit.engine.prompts import Prompts
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.settings import DecodeSettings
@@ -18,6 +19,7 @@ __all__ = [
     "ForwardEvent",
     "Generation",
     "GenerationMixin",
+    "Prompts",
     "RowTrace",
     "Sampler",
     "TokenState",

@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_forward import BlockForward
+from dmaxlit.engine.decoder_checks import DecoderChecks
+from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.inputs import input_embeddings
 from dmaxlit.engine.request import DecodedSequence, Request, make_requests
@@ -48,6 +50,7 @@ class BlockDecoder:
         stop: Texts that end a response as EOS does. Its tokens include the one that completes the text.
         compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first
             forwards of each shape take long, so this pays for many prompts only.
+        check_decoder: Check what a decoder that is not dmaxlit's own returns in the first forwards of a call.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class BlockDecoder:
         sampler: Sampler | None = None,
         stop: Sequence[str] = (),
         compile: bool = False,
+        check_decoder: bool = True,
     ) -> None:
         check_at_least(1, batch_size=batch_size, max_forwards=max_forwards)
         self.denoiser = denoiser
@@ -68,7 +72,9 @@ class BlockDecoder:
         self.use_cache = use_cache
         self.max_forwards = max_forwards
         self.compile = compile
+        self.check_decoder = check_decoder
         self.sampler = sampler or Sampler()
+        self.eos_ids = eos_ids(denoiser)
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
     def decode(
@@ -128,15 +134,23 @@ class BlockDecoder:
 
     def _decode(self, requests: Sequence[Request], watched: bool) -> Iterator[ForwardEvent]:
         """Yield one event per forward; if watched, with the logits of all positions."""
+        denoiser = self.denoiser
+        checks = DecoderChecks(
+            self.decoder, denoiser.special, denoiser.vocab_size, denoiser.block_length, self.check_decoder
+        )
         queue = deque(requests)
         batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
         forward = self._make_forward(len(batch), max(request.length for request in requests))
         batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
-        state = self._open(batch)
+        state = self._open(batch, checks)
         while batch:
             # One forward of the model and one step of the decoder.
             hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
-            state, logits = self._advance(state, hidden, watched)
+            before = state.select(_indices(range(len(batch)), state)) if checks.due else None
+            after, logits = self._advance(state, hidden, watched)
+            if before is not None:
+                checks.check_step(state, before, after)
+            state = after
             for request in batch:
                 request.count_forward(self.decoder.extra_blocks)
 
@@ -144,6 +158,8 @@ class BlockDecoder:
             prompt_indices = [request.index for request in batch]
             block_starts = [request.block_start for request in batch]
             closed, converged = self._closed_blocks(batch, state, logits, hidden)
+            for row, block in closed.items():
+                checks.count_closed(converged[row], batch[row].num_steps, block[len(batch[row].prompt_tail) :])
             ended = self._close(batch, closed, converged)
             finished = {prompt_indices[row]: sequence for row, sequence in ended.items()}
             yield ForwardEvent(prompt_indices, block_starts, state, logits, closed, finished)
@@ -157,7 +173,7 @@ class BlockDecoder:
                     vacant.add(row)
             opened = [row for row in closed if row not in vacant]
             if opened:
-                state = state.assign(_indices(opened, state), self._open([batch[row] for row in opened]))
+                state = state.assign(_indices(opened, state), self._open([batch[row] for row in opened], checks))
 
             # Requests that will share a forward become neighbours.
             order = forward.group_order(batch, [row for row in range(len(batch)) if row not in vacant])
@@ -165,6 +181,7 @@ class BlockDecoder:
                 batch = [batch[row] for row in order]
                 state = state.select(_indices(order, state))
                 forward.reorder(order)
+        checks.warn_of_limit()
 
     def _make_forward(self, num_rows: int, max_length: int) -> BlockForward:
         denoiser, mask = self.denoiser, None
@@ -172,7 +189,7 @@ class BlockDecoder:
             mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
         return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile)
 
-    def _open(self, requests: Sequence[Request]) -> BlockState:
+    def _open(self, requests: Sequence[Request], checks: DecoderChecks) -> BlockState:
         """Return fresh states of the requests' current blocks."""
         special, length, device = self.denoiser.special, self.denoiser.block_length, self.denoiser.device
         tails = [request.prompt_tail for request in requests]
@@ -182,7 +199,9 @@ class BlockDecoder:
         prompt_indices = [request.index for request in requests]
         block_starts = [request.block_start for request in requests]
         sampling = self.sampler.sampling(prompt_indices, block_starts, length, device)
-        return replace(self.decoder.start(ids, editable, special), sampling=sampling)
+        state = self.decoder.start(ids, editable, special)
+        checks.check_start(state, ids, editable)
+        return replace(state, sampling=sampling)
 
     def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
         """Take a step of the decoder.
@@ -240,7 +259,7 @@ class BlockDecoder:
         for row, block in closed.items():
             request = batch[row]
             last = request.num_forwards == self.max_forwards
-            sequence = request.close(block, converged[row], self.denoiser.special.eos_id, last, self.stop)
+            sequence = request.close(block, converged[row], self.eos_ids, last, self.stop)
             if sequence is not None:
                 ended[row] = sequence
         return ended

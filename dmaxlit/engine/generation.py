@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
 
@@ -20,29 +21,38 @@ class Generation(DecodedSequence):
         num_forwards: Forwards the prompt took part in. Prefill and commit are part of these and add none.
         finished: The response ends with EOS or a stop string.
         hit_step_limit: Blocks that were closed before they had converged.
-        prompt: The prompt's text.
+        stopped: The response ends with a stop string, and not with EOS.
+        prompt: The prompt: its text, or its chat messages.
         text: The response's text, without special tokens and up to the stop string.
         num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards.
     """
 
-    prompt: str
+    prompt: Prompt
     text: str
 
     @classmethod
     def from_sequence(
-        cls, sequence: DecodedSequence, prompt: str, tokenizer: PreTrainedTokenizerBase, stop: StopStrings | None = None
+        cls,
+        sequence: DecodedSequence,
+        prompt: Prompt,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: StopStrings | None = None,
     ) -> "Generation":
         """Add the texts to a decoded sequence.
 
         Args:
             sequence: The response's tokens and counts.
-            prompt: The prompt's text.
+            prompt: The prompt's text or chat messages.
             tokenizer: Turns tokens into text.
             stop: Texts that end a response; the text ends before them.
         """
-        text = str(tokenizer.decode(sequence.token_ids, skip_special_tokens=True))
+        # EOS may be a token that the tokenizer does not call special, and would then be part of the text.
+        ids = sequence.token_ids[:-1] if sequence.ends_with_eos else sequence.token_ids
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+        if stop is not None:
+            text = min(text, stop.text(sequence.token_ids), key=len)
         fields = {name: getattr(sequence, name) for name in DecodedSequence.__dataclass_fields__}
-        return cls(**fields, prompt=prompt, text=text if stop is None else stop.cut(text))
+        return cls(**fields, prompt=prompt, text=text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return prompt, response and counts as plain values for JSON."""
@@ -53,5 +63,6 @@ class Generation(DecodedSequence):
             "num_forwards": self.num_forwards,
             "finished": self.finished,
             "hit_step_limit": self.hit_step_limit,
+            **({"stopped": True} if self.stopped else {}),
             **({"num_extra_blocks": self.num_extra_blocks} if self.num_extra_blocks else {}),
         }

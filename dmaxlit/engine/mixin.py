@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.decoding import Decoder
 from dmaxlit.engine.generation import Generation
+from dmaxlit.engine.prompts import Prompts, as_prompt, as_prompts
 from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import Draft, drafts
 from dmaxlit.engine.trace import Trace
@@ -29,13 +30,20 @@ class GenerationMixin:
         @property
         def tokenizer(self) -> PreTrainedTokenizerBase: ...  # noqa: D102
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the token ids of a prompt, through the chat template if the tokenizer has one."""
-        return encode_prompt(self.tokenizer, prompt)
+    def encode_prompt(self, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the token ids of a prompt, through the chat template if the tokenizer has one.
+
+        Args:
+            prompt: A text, which is the user's turn of a chat, or a list of chat messages.
+
+        Raises:
+            UserError: For anything else.
+        """
+        return encode_prompt(self.tokenizer, as_prompt(prompt))
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Prompts,
         decoder: str | Decoder = "spd",
         max_new_tokens: int = 256,
         batch_size: int = 64,
@@ -48,12 +56,15 @@ class GenerationMixin:
         stop: Sequence[str] = (),
         trace: Trace | None = None,
         compile: bool = False,
+        check_decoder: bool = True,
         **decoder_options: Any,
     ) -> list[Generation]:
         """Decode prompts.
 
         Args:
-            prompts: The prompts' texts.
+            prompts: One prompt or many. A text is one prompt; a list of chat messages (dictionaries with ``role`` and
+                ``content``) is one prompt; a list of these are many. A text is the user's turn if the tokenizer has a
+                chat template.
             decoder: A decoder, or its registered name.
             max_new_tokens: Most tokens of each response, EOS included.
             batch_size: Prompts that share a forward. It changes the speed, not the responses.
@@ -62,16 +73,18 @@ class GenerationMixin:
             temperature: At least 0; 0 takes the most probable tokens.
             top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
             seed: Seed of the samples. They depend on it and on a prompt's index in the list, not on the batch.
-            stop: Texts that end a response as EOS does; its ``text`` ends before them.
+            stop: Texts that end a response as EOS does; its ``text`` ends before them. A special token may be one.
             trace: Records every forward.
             compile: Compile the forwards; see :class:`~dmaxlit.engine.BlockDecoder`.
+            check_decoder: Check what a decoder of your own returns in the first forwards of this call.
             decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.
 
         Returns:
-            One :class:`Generation` per prompt, in order.
+            One :class:`Generation` per prompt, in order; a list of one for one prompt.
 
         Raises:
-            UserError: For an unknown decoder or option, no prompts, or a prompt longer than the context.
+            UserError: For an unknown decoder or option, no prompts, something that is no prompt, or a prompt longer
+                than the context.
         """
         settings = DecodeSettings(
             decoder=decoder,
@@ -84,12 +97,13 @@ class GenerationMixin:
             seed=seed,
             stop=stop,
             compile=compile,
+            check_decoder=check_decoder,
         )
         return self.generate_batch(prompts, settings, progress=progress, trace=trace)
 
     def generate_batch(
         self,
-        prompts: Sequence[str],
+        prompts: Prompts,
         settings: DecodeSettings,
         first_index: int = 0,
         progress: bool | Callable[[int], object] = False,
@@ -98,7 +112,7 @@ class GenerationMixin:
         """Decode prompts that may be part of a longer list; what :meth:`generate` and the command line call.
 
         Args:
-            prompts: The prompts' texts.
+            prompts: As in :meth:`generate`.
             settings: How to decode them.
             first_index: Index of the first prompt in the longer list. Samples depend on it.
             progress: As in :meth:`generate`.
@@ -111,16 +125,17 @@ class GenerationMixin:
             UserError: As :meth:`generate`.
         """
         engine = settings.make_engine(self.backbone, first_index)
-        prompt_ids = [self.encode_prompt(prompt) for prompt in prompts]
+        every_prompt = as_prompts(prompts)
+        prompt_ids = [self.encode_prompt(prompt) for prompt in every_prompt]
         sequences = engine.decode(prompt_ids, settings.max_new_tokens, progress, trace)
         return [
             Generation.from_sequence(sequence, prompt, self.tokenizer, engine.stop)
-            for sequence, prompt in zip(sequences, prompts, strict=True)
+            for sequence, prompt in zip(sequences, every_prompt, strict=True)
         ]
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, Any]],
         decoder: str | Decoder = "spd",
         max_new_tokens: int = 256,
         max_forwards: int | None = None,
@@ -135,6 +150,20 @@ class GenerationMixin:
 
         The last draft holds the finished :class:`Generation`, the same that :meth:`generate` returns for the same
         arguments.
+
+        Args:
+            prompt: A text, or a list of chat messages, as in :meth:`generate`.
+            decoder: As in :meth:`generate`, like all arguments below.
+            max_new_tokens: Most tokens of the response, EOS included.
+            max_forwards: Most forwards; None for no limit.
+            temperature: At least 0; 0 takes the most probable tokens.
+            top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
+            seed: Seed of the samples.
+            stop: Texts that end the response as EOS does.
+            decoder_options: Options of a decoder given by name.
+
+        Raises:
+            UserError: As :meth:`generate`, before the first draft; also for several prompts.
         """
         settings = DecodeSettings(
             decoder=decoder,
@@ -148,4 +177,5 @@ class GenerationMixin:
             stop=stop,
         )
         engine = settings.make_engine(self.backbone)
-        return drafts(engine, self.encode_prompt(prompt), max_new_tokens, prompt)
+        one = as_prompt(prompt)
+        return drafts(engine, self.encode_prompt(one), max_new_tokens, one)

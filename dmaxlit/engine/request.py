@@ -1,6 +1,6 @@
 """The engine's record of each prompt, on the host: block grid, budgets and the end of the response."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -23,6 +23,7 @@ class DecodedSequence:
             limit of forwards; tokens undecided by then are the most probable ones.
         num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards, by decoders that read
             several versions of a block in one forward. TPF does not count them; time does.
+        stopped: The response ends with a stop string, and not with EOS.
     """
 
     token_ids: list[int]
@@ -30,11 +31,22 @@ class DecodedSequence:
     finished: bool
     hit_step_limit: int
     num_extra_blocks: int = field(default=0, kw_only=True)
+    stopped: bool = field(default=False, kw_only=True)
 
     @property
     def num_tokens(self) -> int:
         """Length of the response, EOS included."""
         return len(self.token_ids)
+
+    @property
+    def ends_with_eos(self) -> bool:
+        """Whether the last of the tokens is EOS."""
+        return self.finished and not self.stopped
+
+    @property
+    def tpf(self) -> float:
+        """Tokens per forward: all tokens, EOS included, over the forwards the prompt took part in."""
+        return self.num_tokens / max(self.num_forwards, 1)
 
 
 class Request:
@@ -101,14 +113,19 @@ class Request:
         self._num_extra_blocks += extra_blocks
 
     def close(
-        self, block: list[int], converged: bool, eos_id: int, last: bool = False, stop: StopRule | None = None
+        self,
+        block: list[int],
+        converged: bool,
+        eos_ids: Collection[int],
+        last: bool = False,
+        stop: StopRule | None = None,
     ) -> DecodedSequence | None:
         """Append the current block; return the response if that ends it, else begin the next block.
 
         Args:
             block: All tokens of the block, those of the prompt included.
             converged: False if the block ran into a limit of steps or forwards.
-            eos_id: The EOS token.
+            eos_ids: The tokens that end a response.
             last: End the response with this block in any case.
             stop: Returns how many of the response's tokens to keep if it stops there, else None.
         """
@@ -118,11 +135,15 @@ class Request:
         limit = self.prompt_length + self.max_new_tokens
         end = min(limit, len(self.tokens))
         first = max(self.block_start, self.prompt_length)
-        finished = eos_id in self.tokens[first:end]
-        if finished:
-            end = self.tokens.index(eos_id, first) + 1
+        eos = next((position for position in range(first, end) if self.tokens[position] in eos_ids), None)
+        finished = eos is not None
+        if eos is not None:
+            end = eos + 1
         num_before_stop = None if stop is None else stop(self.tokens[self.prompt_length : end])
+        stopped = False
         if num_before_stop is not None:
+            # A stop string that EOS completes changes nothing: the response ends with EOS.
+            stopped = not finished or self.prompt_length + num_before_stop < end
             finished, end = True, self.prompt_length + num_before_stop
 
         if finished or last or end == limit:
@@ -132,6 +153,7 @@ class Request:
                 finished,
                 self._hit_step_limit,
                 num_extra_blocks=self._num_extra_blocks,
+                stopped=stopped,
             )
         self.block_start += self.block_length
         self.prompt_tail = []
@@ -145,13 +167,16 @@ def make_requests(
     """Make one request per prompt; the budget of tokens is cut to what fits the context.
 
     Raises:
-        UserError: If there are no prompts, or one leaves no room for a token or has an id outside the vocabulary.
+        UserError: If there are no prompts, or one is no list of token ids, leaves no room for a token or has an id
+            outside the vocabulary.
     """
-    if not prompts:
+    if len(prompts) == 0:
         raise UserError("prompts: expected at least one, got an empty list")
     check_at_least(1, max_new_tokens=max_new_tokens)
     requests = []
     for index, prompt in enumerate(prompts):
+        if isinstance(prompt, str) or not isinstance(prompt, Iterable):
+            raise UserError(f"prompts[{index}]: expected a list of token ids, got {prompt!r}")
         room = max_length - len(prompt)
         if room < 1:
             raise UserError(

@@ -12,7 +12,7 @@ from dmaxlit.errors import UserError
 
 __all__ = ["DecodeSettings"]
 
-_SPEED_ONLY = ("batch_size", "compile")
+_SPEED_ONLY = ("batch_size", "compile", "check_decoder")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class DecodeSettings:
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         seed: Seed of the samples.
-        stop: Texts that end a response as EOS does; the response's text ends before them.
+        stop: Texts that end a response as EOS does; the response's text ends before them. A special token may be one.
         compile: Compile the forwards (``torch.compile``). Changes the speed only.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
     """
 
     decoder: str | Decoder = "spd"
@@ -42,6 +43,7 @@ class DecodeSettings:
     seed: int = 0
     stop: Sequence[str] = ()
     compile: bool = False
+    check_decoder: bool = True
 
     def make_engine(self, denoiser: Denoiser, first_index: int = 0) -> BlockDecoder:
         """Build the engine that decodes with these settings.
@@ -63,6 +65,7 @@ class DecodeSettings:
             sampler=sampler,
             stop=self.stop,
             compile=self.compile,
+            check_decoder=self.check_decoder,
         )
 
     def identity(self) -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """Streaming: the response after every forward, as committed text and text that may still change."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from transformers import PreTrainedTokenizerBase
-
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
-from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.engine.response_text import ResponseText
 
 __all__ = ["Draft", "drafts"]
 
@@ -34,16 +33,18 @@ class Draft:
     generation: Generation | None = None
 
 
-def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int, prompt: str) -> Iterator[Draft]:
+def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int, prompt: Prompt) -> Iterator[Draft]:
     """Decode a prompt and yield a draft after every forward.
 
     Args:
         engine: The engine.
         prompt_ids: The prompt's token ids.
         max_new_tokens: Most tokens of the response, EOS included.
-        prompt: The prompt's text.
+        prompt: The prompt's text or chat messages.
     """
     tokenizer = engine.denoiser.tokenizer
+    text = ResponseText(tokenizer)
+    settled = text.settled if engine.stop is None else engine.stop.settled
     committed_ids: list[int] = []
     for number, event in enumerate(engine.forwards([prompt_ids], max_new_tokens), start=1):
         for sequence in event.finished.values():
@@ -55,28 +56,17 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
             editable = event.state.editable[0].tolist()
             committed_ids += [token for token, is_ours in zip(event.closed[0], editable, strict=True) if is_ours]
         else:
-            open_block = _block_text(event, tokenizer, engine.denoiser.special.eos_id)
-        committed, unsettled = _split_settled(_text(committed_ids, tokenizer), engine.stop)
+            open_block = _block_text(event, text, engine.eos_ids)
+        committed = settled(committed_ids)
+        unsettled = text(committed_ids)[len(committed) :]
         yield Draft(committed, " ".join(filter(None, [unsettled, open_block])), number)
 
 
-def _block_text(event: ForwardEvent, tokenizer: PreTrainedTokenizerBase, eos_id: int) -> str:
+def _block_text(event: ForwardEvent, text: ResponseText, eos_ids: Collection[int]) -> str:
     """Return the text of the open block up to EOS, with shades for its masks."""
     state = event.state
     columns = zip(state.ids[0].tolist(), state.masked[0].tolist(), state.editable[0].tolist(), strict=True)
     block = [(masked, token) for token, masked, editable in columns if editable]
-    end = next((index for index, cell in enumerate(block) if cell == (False, eos_id)), len(block))
+    end = next((index for index, cell in enumerate(block) if not cell[0] and cell[1] in eos_ids), len(block))
     runs = [(masked, [token for _, token in run]) for masked, run in groupby(block[:end], key=lambda cell: cell[0])]
-    return " ".join(_MASK * len(tokens) if masked else _text(tokens, tokenizer) for masked, tokens in runs)
-
-
-def _text(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _split_settled(text: str, stop: StopStrings | None) -> tuple[str, str]:
-    """Split a text into what no further token can change, and the rest."""
-    end = len(text.rstrip("\ufffd"))
-    if stop is not None:
-        end = min(end, stop.settled_length(text))
-    return text[:end], text[end:]
+    return " ".join(_MASK * len(tokens) if masked else text(tokens) for masked, tokens in runs)

@@ -32,7 +32,7 @@ class TokenState(IntEnum):
     COMMITTED = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowTrace:
     """The record of one prompt over its F forwards, with blocks of T tokens.
 
@@ -50,6 +50,15 @@ class RowTrace:
     confidence: Tensor
     state: Tensor
     num_tokens: int
+
+    def __repr__(self) -> str:
+        """Return the counts instead of the tensors."""
+        num_forwards, block_length = self.ids.shape
+        num_blocks = len(self.forwards_per_block())
+        return (
+            f"RowTrace(num_tokens={self.num_tokens}, num_forwards={num_forwards}, num_blocks={num_blocks}, "
+            f"block_length={block_length})"
+        )
 
     def timeline(self) -> tuple[Tensor, Tensor]:
         """Return the whole response after each forward.
@@ -102,6 +111,11 @@ class Trace:
     def __init__(self, rows: Mapping[int, RowTrace] | None = None) -> None:
         self.rows: dict[int, RowTrace] = dict(rows or {})
         self._unfinished: dict[int, list[tuple[int, Tensor, Tensor, Tensor]]] = {}
+
+    def __repr__(self) -> str:
+        """Return the number of prompts and forwards."""
+        forwards = sum(len(row.start) for row in self.rows.values())
+        return f"Trace({len(self.rows)} prompts, {forwards} forwards)"
 
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""

@@ -27,7 +27,9 @@ def generate_to_file(
     """Decode prompts into a file of one JSON object a line, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``token_ids``, ``num_tokens``, ``num_forwards``, ``finished``,
-    ``hit_step_limit`` and, for examples of a task, ``correct``. The file appears under its name once it is complete.
+    ``hit_step_limit``, ``stopped`` where a stop text ended it and, for examples of a task, ``correct``.
+
+    The file appears under its name once it is complete.
     Called again after an interruption with the same model, prompts and settings, it resumes after the last complete
     group of four batches.
 

@@ -28,7 +28,11 @@ class Answer(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether it ends in EOS."""
+        """Whether it ends with EOS or a stop text."""
+
+    @property
+    def ends_with_eos(self) -> bool:
+        """Whether its last token is EOS."""
 
     @property
     def hit_step_limit(self) -> int:
@@ -73,12 +77,13 @@ class DecodeMeter(nn.Module):
         tokens = _vector([answer.num_tokens for answer in answers])
         forwards = _vector([answer.num_forwards for answer in answers])
         finished = _vector([answer.finished for answer in answers]).bool()
+        with_eos = _vector([answer.ends_with_eos for answer in answers]).bool()
         prompts = _vector(prompt_lengths)
         if len(right) != len(answers):
             raise ValueError(f"right: expected {len(answers)} verdicts, got {len(right)}")
         self.accuracy.update(_vector(right))
-        self.tpf.update(tokens, forwards, finished)
-        self.published.update(tokens, forwards, finished)
+        self.tpf.update(tokens, forwards, with_eos)
+        self.published.update(tokens, forwards, with_eos)
         self.ceiling.update(prompts, tokens)
         self.tps.update(tokens, seconds)
         self.finished.update(finished)

@@ -9,10 +9,10 @@ __all__ = ["FinishedRate", "StepLimitRate", "finished_rate", "step_limit_rate"]
 
 
 def finished_rate(finished: Tensor) -> Tensor:
-    """Compute the fraction of answers that end in EOS, ``finished / N``.
+    """Compute the fraction of answers that end with EOS or a stop text, ``finished / N``.
 
     Args:
-        finished: ``[N]`` bool, whether EOS was generated.
+        finished: ``[N]`` bool, whether EOS or a stop text was generated.
 
     Returns:
         A float64 scalar; nan for no answers.
@@ -60,7 +60,7 @@ def _capped_sums(hit_step_limit: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor
 
 
 class FinishedRate(RatioMetric):
-    """Fraction of answers that end in EOS rather than at the end of their budget; see :func:`finished_rate`.
+    """Fraction of answers that end with EOS or a stop text, and not with their budget; see :func:`finished_rate`.
 
     - Input ``finished``: ``[N]`` bool.
     - Output: a scalar in [0, 1].
@@ -80,7 +80,7 @@ class FinishedRate(RatioMetric):
         """Count answers.
 
         Args:
-            finished: ``[N]`` bool, whether EOS was generated.
+            finished: ``[N]`` bool, whether EOS or a stop text was generated.
 
         Raises:
             ValueError: For anything but a vector.

@@ -17,7 +17,7 @@ class Convention:
     """A way of counting TPF.
 
     Args:
-        count_eos: Whether the EOS token of a finished answer counts.
+        count_eos: Whether the EOS token of an answer that ends with one counts.
         prefill: Forwards charged for the prompt.
         pooled: True: all tokens over all forwards. False: the mean of the quotients of the answers.
     """
@@ -56,7 +56,7 @@ def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, conve
     Args:
         tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
         forwards: ``[N]`` forwards each answer took part in, at least 1.
-        finished: ``[N]`` bool, whether the last of the tokens is EOS.
+        finished: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
         convention: ``dmaxlit`` or ``published``.
 
     Returns:
@@ -82,7 +82,7 @@ class TokensPerForward(RatioMetric):
     counts every forward; ``published`` adds the one that its engine spends on the prompt. That engine also fuses the
     commit of a block into the next forward, so nothing is added for commits.
 
-    - Input ``tokens``, ``forwards``: ``[N]`` counts; ``finished``: ``[N]`` bool.
+    - Input ``tokens``, ``forwards``: ``[N]`` counts; ``finished``: ``[N]`` bool, whether EOS is the last token.
     - Output: a scalar.
 
     Args:
@@ -117,7 +117,7 @@ class TokensPerForward(RatioMetric):
         Args:
             tokens: ``[N]`` generated tokens, up to and including EOS.
             forwards: ``[N]`` forwards taken part in, at least 1.
-            finished: ``[N]`` bool, whether EOS was generated.
+            finished: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
 
         Raises:
             ValueError: For vectors of different length, or an answer without a forward.

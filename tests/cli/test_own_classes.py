@@ -13,6 +13,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 OWN_NOISE = '''
+from dataclasses import replace
+
 from dmaxlit.noise import OnPolicyNoise
 
 class TwiceNoise(OnPolicyNoise):
@@ -28,7 +30,7 @@ class TwiceNoise(OnPolicyNoise):
                 view = dialogue.send(answer)
             except StopIteration:
                 view = None
-        yield last
+        yield replace(last, name="again")
 '''
 
 OWN_DECODER = '''

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding.base import BlockState, Sampling
+from dmaxlit.decoding import ThresholdDecoder
+from dmaxlit.decoding.base import BlockState, Decoder, Sampling
 from dmaxlit.decoding.proposal import argmax_proposal, leftmost
 from dmaxlit.errors import check_fraction
 from dmaxlit.tokens import SoftTokens
@@ -98,3 +99,13 @@ def test_leftmost_keeps_the_first_of_each_row():
 def test_a_fraction_outside_its_range_is_refused(value):
     with pytest.raises(UserError, match=r"tau: expected a number in \[0, 1\], got"):
         check_fraction("tau", value)
+
+
+def test_a_decoder_shows_its_options():
+    class Plain(Decoder):
+        def step(self, state, logits, special):
+            return state
+
+    assert repr(ThresholdDecoder(0.5)) == "ThresholdDecoder(threshold=0.5, max_tokens=None)"
+    assert repr(Plain(max_steps=3)) == "Plain(max_steps=3)"
+    assert repr(Plain()) == "Plain()"

@@ -52,15 +52,15 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     check(denoiser, forward, requests, generator)
 
     for row in (0, 3):
-        requests[row].close([row + 1] * 8, converged=True, eos_id=36)
+        requests[row].close([row + 1] * 8, converged=True, eos_ids={36})
     check(denoiser, forward, requests, generator)
 
     # A shorter prompt takes the row of a longer one, whose keys are still in the buffer.
     requests[3] = make_requests([prompts[4][:12]], 8, 8, denoiser.max_length, 38)[0]
     check(denoiser, forward, requests, generator)
 
-    requests[0].close([6] * 8, converged=True, eos_id=36)
-    requests[4].close([7] * 8, converged=True, eos_id=36)
+    requests[0].close([6] * 8, converged=True, eos_ids={36})
+    requests[4].close([7] * 8, converged=True, eos_ids={36})
     requests = regroup(forward, requests)
     assert [request.num_pending for request in requests] == (
         [8, 0, 0, 0, 8, 0] if use_cache else [request.block_start for request in requests]
@@ -69,7 +69,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
 
     requests = regroup(forward, requests, [1, 3, 5])
     check(denoiser, forward, requests, generator)
-    requests[0].close([5] * 8, converged=True, eos_id=36)
+    requests[0].close([5] * 8, converged=True, eos_ids={36})
     requests = regroup(forward, requests)
     check(denoiser, forward, requests, generator)
 
@@ -88,7 +88,7 @@ def test_last_committed_blocks_are_processed_as_commit_rows(pending):
     check(denoiser, forward, requests, generator)
     for _ in range(2):
         for row in pending:
-            requests[row].close([row + 1] * 8, converged=True, eos_id=36)
+            requests[row].close([row + 1] * 8, converged=True, eos_ids={36})
         calls.clear()
         check(denoiser, forward, requests, generator)
         # The first call is the one that is looked at, the others compute what is expected of it.
@@ -101,7 +101,7 @@ def test_only_decided_blocks_count_as_cached(denoiser):
     assert [request.num_pending for request in requests] == [24, 0]
     BlockForward(denoiser, 2, 48)(requests, torch.zeros(2, 8, 32, dtype=torch.float64))
     assert [request.num_pending for request in requests] == [0, 0]
-    assert requests[1].close([1] * 8, converged=True, eos_id=36) is None
+    assert requests[1].close([1] * 8, converged=True, eos_ids={36}) is None
     assert [request.num_pending for request in requests] == [0, 8]
 
 

@@ -5,11 +5,11 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.engine.request import Request, make_requests
 
-EOS = 9
+EOS, OTHER_EOS = 9, 19
 
 
 def close(request, block, converged=True, **options):
-    return request.close(block, converged, EOS, **options)
+    return request.close(block, converged, {EOS, OTHER_EOS}, **options)
 
 
 def test_the_first_block_begins_with_the_end_of_the_prompt():
@@ -46,6 +46,7 @@ def test_forwards_are_counted_for_the_block_and_for_the_response():
     ("block", "options", "token_ids", "finished"),
     [
         ([1, EOS, 3, EOS], {}, [EOS], True),
+        ([1, 2, OTHER_EOS, EOS], {}, [2, OTHER_EOS], True),
         ([1, 2, 3, 4], {"last": True}, [2, 3, 4], False),
         ([1, 2, 3, 4], {"stop": lambda ids: ids.index(3) + 1}, [2, 3], True),
         ([1, 2, EOS, 4], {"stop": lambda ids: 1}, [2], True),

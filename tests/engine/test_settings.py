@@ -35,12 +35,13 @@ def test_a_list_decoded_in_parts_gives_the_samples_of_the_whole(module, prompts)
 
 
 def test_every_setting_reaches_the_engine(module):
-    settings = DecodeSettings("spd", {"tau_dec": 0.3}, 9, 3, 7, 0.5, 0.8, 11, ["x"], True)
+    settings = DecodeSettings("spd", {"tau_dec": 0.3}, 9, 3, 7, 0.5, 0.8, 11, ["so"], True)
     engine = settings.make_engine(module.backbone, first_index=2)
     assert (engine.batch_size, engine.max_forwards, engine.compile) == (3, 7, True)
     sampler = engine.sampler
     assert (sampler.temperature, sampler.top_p, sampler.seed, sampler.first_index) == (0.5, 0.8, 11, 2)
-    assert engine.stop.cut("axb") == "a"
+    tokens = module.tokenizer("3 +1 so")["input_ids"]
+    assert engine.stop.text(tokens).split() == ["3", "+1"]
     assert engine.decoder.tau_dec == 0.3
 
 

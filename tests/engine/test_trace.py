@@ -126,3 +126,10 @@ def test_files_that_hold_no_trace_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="trace: cannot write"):
         Trace().save(tmp_path / "file" / "below")
+
+
+def test_a_trace_shows_its_counts():
+    row = hand_made()
+    assert repr(row) == f"RowTrace(num_tokens={row.num_tokens}, num_forwards=5, num_blocks=2, block_length=4)"
+    assert repr(Trace({0: row, 3: row})) == "Trace(2 prompts, 10 forwards)"
+    assert repr(Trace()) == "Trace(0 prompts, 0 forwards)"

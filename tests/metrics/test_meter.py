@@ -11,6 +11,11 @@ class FakeAnswer:
     num_forwards: int
     finished: bool
     hit_step_limit: int
+    stopped: bool = False
+
+    @property
+    def ends_with_eos(self):
+        return self.finished and not self.stopped
 
 
 def feed(meter, answers, seconds=2.0):
@@ -38,6 +43,15 @@ def test_every_metric_is_fed_its_column(answers):
     assert meter.hit_step_limit.counts() == (sum(a[4] for a in answers), blocks)
     published = [(a[1] - a[3]) / (a[2] + 1) for a in answers]
     assert meter.published.counts() == (pytest.approx(sum(published)), len(answers))
+
+
+def test_only_an_eos_is_taken_off_the_published_count():
+    meter = DecodeMeter(16)
+    answers = [FakeAnswer(9, 2, True, 0), FakeAnswer(9, 2, True, 0, stopped=True), FakeAnswer(9, 2, False, 0)]
+    meter.update(answers, [True] * 3, [0] * 3, 1.0)
+    assert meter.published.counts() == (pytest.approx(8 / 3 + 9 / 3 + 9 / 3), 3)
+    assert meter.tpf.counts() == (27, 6)
+    assert meter.finished.counts() == (2, 3)
 
 
 def test_a_rank_without_answers_counts_nothing():

@@ -1,0 +1,205 @@
+"""Checks of what a user's own decoder returns, in the first forwards of a call.
+
+They cost a few small tensor operations and a transfer from the device, and spare a user answers that are nonsense.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.tokens import SpecialTokens
+
+_NUM_FORWARDS = 16
+
+
+class DecoderChecks:
+    """Checks the states that a decoder returns; its own decoders are not checked, for the tests of dmaxlit do that.
+
+    Args:
+        decoder: The decoder.
+        special: The special ids.
+        vocab_size: Number of token ids.
+        block_length: Tokens of a block (T).
+        enabled: Whether to check anything.
+
+    Raises:
+        UserError: If ``max_steps`` of the decoder is no bound.
+    """
+
+    def __init__(
+        self, decoder: Decoder, special: SpecialTokens, vocab_size: int, block_length: int, enabled: bool
+    ) -> None:
+        self._decoder, self._special, self._vocab_size = decoder, special, vocab_size
+        self._length = block_length
+        self._name = f"decoder {type(decoder).__name__}"
+        self._enabled = enabled and not type(decoder).__module__.startswith("dmaxlit.")
+        self._num_checked = self._num_converged = self._num_at_limit = self._bound = 0
+        if self._enabled:
+            self._check_bound()
+
+    @property
+    def due(self) -> bool:
+        """Whether the next state is to be checked."""
+        return self._enabled and self._num_checked < _NUM_FORWARDS
+
+    def check_start(self, state: object, ids: Tensor, editable: Tensor) -> None:
+        """Check the state of new blocks.
+
+        Args:
+            state: What ``start`` returned.
+            ids: ``[R, T]`` the argument of ``start``.
+            editable: ``[R, T]`` bool, likewise.
+
+        Raises:
+            UserError: For the first rule that it breaks.
+        """
+        if self.due:
+            valid = self._check_types("start", state, ids)
+            self._check_contents("start", valid, ids, editable)
+
+    def check_step(self, before: BlockState, copy: BlockState, after: object) -> None:
+        """Check the state after a step.
+
+        Args:
+            before: The argument of ``step``.
+            copy: A copy of it, from before the step.
+            after: What ``step`` returned.
+
+        Raises:
+            UserError: For the first rule that it breaks.
+        """
+        self._num_checked += 1
+        for name in ("ids", "editable", "masked", "step", "converged"):
+            if not torch.equal(getattr(before, name), getattr(copy, name)):
+                raise UserError(f"{self._name}: expected step to leave its state unchanged, but it wrote to {name}")
+        valid = self._check_types("step", after, copy.ids)
+        self._check_contents("step", valid, copy.ids, copy.editable)
+        if not torch.equal(valid.step, copy.step + 1):
+            raise UserError(f"{self._name}: expected step to count a forward (state.advance does), got another count")
+
+    def count_closed(self, converged: bool, num_steps: int, tokens: list[int]) -> None:
+        """Count a block that is done, at any forward.
+
+        Args:
+            converged: Whether the decoder says that it has converged.
+            num_steps: Forwards spent on it.
+            tokens: Its tokens, without those of the prompt.
+
+        Raises:
+            UserError: If the mask token is one of them.
+        """
+        if not self._enabled:
+            return
+        self._num_converged += converged
+        self._num_at_limit += not converged and num_steps >= self._bound
+        if self._special.mask_id in tokens:
+            raise UserError(
+                f"{self._name}: expected a converged block without masks, got one with "
+                f"{tokens.count(self._special.mask_id)} mask tokens"
+            )
+
+    def warn_of_limit(self) -> None:
+        """Warn if no block has converged."""
+        if self._num_at_limit and not self._num_converged:
+            warnings.warn(
+                f"{self._name}: none of {self._num_at_limit} blocks has converged within the {self._bound} forwards of "
+                "its max_steps; tokens undecided by then are the most probable ones",
+                DMaxWarning,
+                stacklevel=2,
+            )
+
+    def _check_bound(self) -> None:
+        max_steps: Any = self._decoder.max_steps
+        bound = max_steps(self._length) if callable(max_steps) else max_steps
+        if not callable(max_steps) or isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
+            raise UserError(
+                f"{self._name}: expected max_steps(block_length) to return a whole number of at least 1, got {bound!r}"
+            )
+        option = self._decoder._max_steps
+        if option is not None and bound > option:
+            raise UserError(f"{self._name}: expected at most the {option} forwards of its max_steps, got {bound}")
+        self._bound = bound
+
+    def _check_types(self, method: str, state: object, ids: Tensor) -> BlockState:
+        if not isinstance(state, BlockState):
+            raise UserError(f"{self._name}: expected {method} to return a BlockState, got {_described(state)}")
+        rows, length = ids.shape
+        expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "ids": ((rows, length), torch.long),
+            "editable": ((rows, length), torch.bool),
+            "masked": ((rows, length), torch.bool),
+            "step": ((rows,), torch.long),
+            "converged": ((rows,), torch.bool),
+        }
+        for name, (shape, dtype) in expected.items():
+            self._check_tensor(method, name, getattr(state, name), shape, dtype)
+        if (self._decoder.extra_blocks > 0) != (state.extra_blocks is not None):
+            raise UserError(
+                f"{self._name}: expected {method} to return extra_blocks if and only if the decoder has any "
+                f"({self._decoder.extra_blocks}), got {_described(state.extra_blocks)}"
+            )
+        if state.extra_blocks is not None:
+            shape = (rows, self._decoder.extra_blocks, length)
+            self._check_tensor(method, "extra_blocks", state.extra_blocks, shape, torch.long)
+        if state.soft is not None:
+            self._check_tensor(method, "soft.where", state.soft.where, (rows, length), torch.bool)
+            for name in ("ids", "weights"):
+                value = getattr(state.soft, name)
+                shape = (rows, length, value.shape[-1] if isinstance(value, Tensor) and value.dim() else 1)
+                self._check_tensor(method, f"soft.{name}", value, shape, torch.long if name == "ids" else None)
+        for name, value in state.memory.items():
+            if not isinstance(value, Tensor) or value.shape[:1] != (rows,):
+                raise UserError(
+                    f"{self._name}: expected memory[{name!r}] of {method} to be a tensor with a row for each of the "
+                    f"{rows} blocks, got {_described(value)}"
+                )
+        return state
+
+    def _check_tensor(
+        self, method: str, name: str, value: object, shape: tuple[int, ...], dtype: torch.dtype | None
+    ) -> None:
+        is_right = isinstance(value, Tensor) and tuple(value.shape) == shape and dtype in (None, value.dtype)
+        if not is_right:
+            wanted = "a tensor" if dtype is None else str(dtype).removeprefix("torch.")
+            raise UserError(
+                f"{self._name}: expected {name} of {method} to be {wanted} of shape {list(shape)}, "
+                f"got {_described(value)}"
+            )
+
+    def _check_contents(self, method: str, state: BlockState, ids: Tensor, editable: Tensor) -> None:
+        """Check all rules about values, with one transfer from the device."""
+        prompt = ~editable
+        is_mask = (state.ids == self._special.mask_id) & editable
+        broken = {
+            "to leave the prompt's tokens as they are, but it changed some": prompt & (state.ids != ids),
+            "to leave editable as it is, but it changed some": state.editable != editable,
+            "to mask no position of the prompt, but it masked some": state.masked & prompt,
+            f"to return token ids from 0 to {self._vocab_size - 1}, got others": (state.ids < 0)
+            | (state.ids >= self._vocab_size),
+            "to leave no masks in a block that has converged, but it left some": state.masked
+            & state.converged.unsqueeze(1),
+            "to decide on tokens other than the mask, but it took the mask": is_mask & ~state.masked,
+            "to hold the mask token at every masked position, but it holds others": state.masked & ~is_mask & editable,
+        }
+        if state.soft is not None:
+            weights, where = state.soft.weights.float(), state.soft.where
+            is_mixture = (weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-2)
+            broken["to put no soft tokens in the prompt, but it put some"] = where & prompt
+            broken["to return soft weights of at least 0 with sum 1, got others"] = where & ~is_mixture
+        if state.extra_blocks is not None:
+            changed = (state.extra_blocks != ids.unsqueeze(1)) & prompt.unsqueeze(1)
+            broken["to leave the prompt as it is in extra_blocks, but it changed some"] = changed
+        found = torch.stack([positions.any() for positions in broken.values()]).tolist()
+        for rule, is_broken in zip(broken, found, strict=True):
+            if is_broken:
+                raise UserError(f"{self._name}: expected {method} {rule}")
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,73 @@
+"""What users may pass as prompts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from dmaxlit.data.encoding import Prompt
+from dmaxlit.errors import UserError
+
+__all__ = ["Prompts", "as_prompts"]
+
+#: One prompt or many. A text is one prompt, a list of chat messages is one prompt, a list of these are many.
+Prompts: TypeAlias = str | Sequence[Mapping[str, Any]] | Iterable[str | Sequence[Mapping[str, Any]]]
+
+_EXPECTED = "expected a text or a list of chat messages"
+
+
+def as_prompts(prompts: Prompts) -> list[Prompt]:
+    """Return a list with one entry for each prompt: its text, or its messages.
+
+    Args:
+        prompts: A text, a list of chat messages, or a list of these.
+
+    Raises:
+        UserError: For anything else, or a message whose ``role`` or ``content`` is missing or no text.
+    """
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, (bytes, Mapping)) or not isinstance(prompts, Iterable):
+        raise UserError(f"prompts: {_EXPECTED}, or a list of these, got {_described(prompts)}")
+    items: list[Any] = list(prompts)
+    if items and all(isinstance(item, Mapping) for item in items):
+        return [_conversation("prompts", items)]
+    return [_prompt(f"prompts[{index}]", item) for index, item in enumerate(items)]
+
+
+def as_prompt(prompt: str | Sequence[Mapping[str, Any]]) -> Prompt:
+    """Return one prompt: its text, or its messages.
+
+    Raises:
+        UserError: For anything else, several prompts among it.
+    """
+    return _prompt("prompt", prompt)
+
+
+def _prompt(name: str, prompt: Any) -> Prompt:
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
+        raise UserError(f"{name}: {_EXPECTED}, got {_described(prompt)}")
+    return _conversation(name, prompt)
+
+
+def _conversation(name: str, messages: Sequence[Any]) -> list[dict[str, str]]:
+    if not messages:
+        raise UserError(f"{name}: expected at least one message, got an empty list")
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise UserError(f"{name}[{index}]: expected a message with role and content, got {_described(message)}")
+        missing = [key for key in ("role", "content") if key not in message]
+        if missing:
+            raise UserError(
+                f"{name}[{index}]: expected a message with role and content, got one without {' and '.join(missing)}"
+            )
+        if not isinstance(message["role"], str):
+            raise UserError(f"{name}[{index}]: expected a text as role, got {_described(message['role'])}")
+        # A turn of nothing but tool calls has no content; templates for images take lists of parts.
+        if not isinstance(message["content"], (str, list, type(None))):
+            raise UserError(f"{name}[{index}]: expected a text as content, got {_described(message['content'])}")
+    return [dict(message) for message in messages]
+
+
+def _described(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,0 +1,133 @@
+"""Checks of the views that a user's own noise strategy yields, in the first steps of a run."""
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmaxlit.errors import UserError
+from dmaxlit.noise.base import NoiseStrategy, View, Views
+from dmaxlit.tokens import CleanBatch
+
+_NUM_BATCHES = 8
+
+
+class ViewChecks:
+    """Checks the views of a strategy; dmaxlit's own are not checked, for its tests do that.
+
+    Args:
+        strategy: The strategy.
+        enabled: Whether to check anything.
+    """
+
+    def __init__(self, strategy: NoiseStrategy, enabled: bool = True) -> None:
+        self.strategy = strategy
+        self._name = f"noise {type(strategy).__name__}"
+        own = type(strategy).__module__.startswith("dmaxlit.")
+        self._batches_left = _NUM_BATCHES if enabled and not own else 0
+        self._clean: CleanBatch | None = None
+        self._ids = torch.empty(0)
+        self._names: set[str] = set()
+
+    def begin(self, views: object, clean: CleanBatch) -> Views:
+        """Begin with the views of a batch; they must be a generator.
+
+        Args:
+            views: What ``views`` of the strategy returned.
+            clean: The clean batch.
+
+        Raises:
+            UserError: If it is something else.
+        """
+        if not isinstance(views, Generator):
+            raise UserError(
+                f"{self._name}: expected views to be a generator, which yields its views, got {_described(views)}"
+            )
+        self._clean = None
+        if self._batches_left:
+            self._batches_left -= 1
+            self._clean, self._ids, self._names = clean, clean.ids.clone(), set()
+        return views
+
+    def check(self, view: Any) -> View:
+        """Return a view that keeps all rules.
+
+        Raises:
+            UserError: For the first rule that it breaks.
+        """
+        if self._clean is not None:
+            self._check_types(view, self._clean)
+            self._check_contents(view, self._clean)
+            if view.requires_grad:  # the steps of a rollout, which have no loss, may share a name
+                if view.name in self._names:
+                    raise UserError(f"{self._name}: expected a name of its own for each view, got {view.name!r} twice")
+                self._names.add(view.name)
+        checked: View = view
+        return checked
+
+    def end(self, num_views: int) -> None:
+        """Refuse a strategy that has yielded nothing.
+
+        Raises:
+            UserError: If so.
+        """
+        if num_views == 0:
+            raise UserError(f"{self._name}: expected at least one view, got none")
+
+    def _check_types(self, view: Any, clean: CleanBatch) -> None:
+        if not isinstance(view, View):
+            raise UserError(f"{self._name}: expected views to yield a View, got {_described(view)}")
+        if not isinstance(view.name, str) or not view.name:
+            raise UserError(f"{self._name}: expected a text as a view's name, got {view.name!r}")
+        shape = tuple(clean.ids.shape)
+        expected = {"ids": torch.long, "supervised": torch.bool, "is_masked": torch.bool, "model_filled": torch.bool}
+        for name, dtype in expected.items():
+            value = getattr(view, name)
+            if value is None and name in ("is_masked", "model_filled"):
+                continue
+            if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.dtype != dtype:
+                wanted = f"{str(dtype).removeprefix('torch.')} of shape {list(shape)}"
+                raise UserError(
+                    f"{self._name}: expected {name} of view {view.name!r} to be {wanted}, got {_described(value)}"
+                )
+        weight = view.weight
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not is_number and not (isinstance(weight, Tensor) and tuple(weight.shape) == shape):
+            raise UserError(
+                f"{self._name}: expected weight of view {view.name!r} to be a number or of shape {list(shape)}, "
+                f"got {_described(weight)}"
+            )
+        if view.soft is not None and (view.soft.where.shape != shape or view.soft.where.dtype != torch.bool):
+            raise UserError(
+                f"{self._name}: expected soft.where of view {view.name!r} to be bool of shape {list(shape)}, "
+                f"got {_described(view.soft.where)}"
+            )
+
+    def _check_contents(self, view: View, clean: CleanBatch) -> None:
+        """Check all rules about values, with one transfer from the device."""
+        fixed = ~clean.response
+        broken = {
+            "to leave the clean batch unchanged, but it wrote to its ids": clean.ids != self._ids,
+            "to leave prompts and pads as they are, but it changed some": fixed & (view.ids != self._ids),
+            "to supervise positions of the response only, but it supervises prompts or pads": fixed & view.supervised,
+            f"to hold token ids from 0 to {clean.special.vocab_size - 1}, got others": clean.response
+            & ((view.ids < 0) | (view.ids >= clean.special.vocab_size)),
+        }
+        if view.is_masked is not None:
+            not_mask = view.ids != clean.special.mask_id
+            broken["to hold the mask token where is_masked says so, but it holds others"] = view.is_masked & not_mask
+        if view.soft is not None:
+            broken["to put soft tokens in the response only, but it puts them in prompts or pads"] = (
+                fixed & view.soft.where
+            )
+        found = torch.stack([positions.any() for positions in broken.values()]).tolist()
+        for rule, is_broken in zip(broken, found, strict=True):
+            if is_broken:
+                raise UserError(f"{self._name}: expected view {view.name!r} {rule}")
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
