@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from dmaxlit.checkpoints.plain_data import load_plain, require_local
 from dmaxlit.errors import UserError
 from dmaxlit.files import staged_file, system_error
 
@@ -18,7 +19,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     A checkpoint under its name is therefore complete, even after a crash of the machine, and a failed write leaves the
     old one. (Lightning's own IO goes through memory and the system's temporary folder, and does not force the file to
-    the disk.) Remote paths are left to Lightning.
+    the disk.) Writing to remote paths is left to Lightning; nothing is read from them.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -43,14 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint.
+        """Read a local checkpoint, always with ``weights_only``: nothing in it is executed.
 
         Raises:
-            UserError: If it is damaged.
+            UserError: If it is remote, damaged, or holds more than plain data and tensors.
         """
+        require_local(path)
         if Path(path).is_file() and (reason := damage(path)) is not None:
             raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})")
-        return super().load_checkpoint(path, map_location, weights_only)
+        return load_plain(path, map_location=map_location)
 
 
 def damage(path: str | Path) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
@@ -17,6 +16,7 @@ from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
+from dmaxlit.training.fsdp import FSDP2Strategy
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
 _FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
@@ -108,7 +108,7 @@ def refuse_sharded(path: Path | str, trainer: Trainer) -> None:
     Raises:
         UserError: If so.
     """
-    if is_sharded_checkpoint(path) and not isinstance(trainer.strategy, ModelParallelStrategy):
+    if is_sharded_checkpoint(path) and not isinstance(trainer.strategy, FSDP2Strategy):
         raise UserError(
             f"{path}: was written by processes that share the model, and can be resumed only by such (--config "
             "configs/fsdp.yaml); `dmaxlit export` makes a model of it, to start from"

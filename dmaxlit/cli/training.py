@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.plain_data import guard_strategy, require_local
 from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
@@ -23,6 +24,7 @@ from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
+from dmaxlit.training.fsdp import FSDP2Strategy
 
 _DESCRIPTION = """{summary}
 
@@ -43,7 +45,7 @@ _SUMMARIES = {
     "predict": "Decode the test prompts and write each answer to a file, one JSON object a line.",
 }
 
-_RESOLVED_BY_LIGHTNING = ("best", "last", "hpc", "registry", "s3", "gs", "http", "https")  # values of ckpt_path
+_RESOLVED_BY_LIGHTNING = ("best", "last", "hpc")  # values of ckpt_path
 
 
 def run(command: str, args: list[str]) -> None:
@@ -131,9 +133,17 @@ class DMaxCLI(LightningCLI):
             keys = [key.split(".") for parser in self.parsers for key, _ in parser.get_defaults().items()]
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
-        checkpoint = self.config[self.config.subcommand].get("ckpt_path")
-        if checkpoint and checkpoint.partition(":")[0] not in _RESOLVED_BY_LIGHTNING and not Path(checkpoint).is_dir():
+        settings = self.config[self.config.subcommand]
+        if settings.get("weights_only") is False:
+            raise UserError("weights_only: expected true, got false: a checkpoint must not run code when it is read")
+        checkpoint = settings.get("ckpt_path")
+        if checkpoint:
+            require_local(checkpoint)
+        if checkpoint and checkpoint not in _RESOLVED_BY_LIGHTNING and not Path(checkpoint).is_dir():
             self._checkpoint_shapes = _shapes(read_checkpoint(checkpoint)["state_dict"])
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: Lightning would import the classes that it names."""
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer, and check the shapes of the weights in ``ckpt_path``.
@@ -211,6 +221,7 @@ class DMaxCLI(LightningCLI):
         _direct_checkpoints(trainer, self.config[self.subcommand].trainer.default_root_dir)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        guard_strategy(trainer.strategy, reads_folders=isinstance(trainer.strategy, FSDP2Strategy))
         return cast(Trainer, trainer)
 
 
