@@ -17,6 +17,7 @@ from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
 from dmaxlit.training.fsdp import FSDP2Strategy
+from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
 _FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
@@ -117,11 +118,21 @@ def refuse_sharded(path: Path | str, trainer: Trainer) -> None:
 
 def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     for name in (*current, *stored):
-        if stored.get(name) != current.get(name):
+        if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
             raise UserError(
                 f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "
                 "give another --trainer.default_root_dir, or --checkpoint.resume false to start over"
             )
+
+
+def _is_longer(name: str, stored: Any, current: Any) -> bool:
+    """Return whether an option is a length of the schedule that has grown, as it must with the run."""
+    prefix, _, option = name.rpartition(".")
+    if prefix != "model.lr_scheduler" or option not in LENGTH_OPTIONS:
+        return False
+    if isinstance(stored, list) and isinstance(current, list):
+        return len(current) >= len(stored) and all(new >= old for old, new in zip(stored, current, strict=False))
+    return all(isinstance(value, (int, float)) for value in (stored, current)) and current > stored
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dmaxlit.errors import UserError
+from dmaxlit.training.lr_schedules import check_length, keep_options
 
 
 def configure_optimizers(
@@ -18,7 +19,7 @@ def configure_optimizers(
     """Create the optimiser and the schedule.
 
     The schedule is advanced each optimiser step, or each epoch if it has a ``monitor``, like Lightning's
-    ``ReduceLROnPlateau``.
+    ``ReduceLROnPlateau``. Restored from a checkpoint of a shorter run, it goes on with the options given here.
 
     Args:
         parameters: ``module.named_parameters()``.
@@ -30,17 +31,20 @@ def configure_optimizers(
         The optimiser, or Lightning's dictionary of optimiser and schedule.
 
     Raises:
-        UserError: If either refuses a setting.
+        UserError: If either refuses a setting, or the schedule ends before the run.
     """
     try:
         instance = optimizer(parameters)
         schedule = None if lr_scheduler is None else lr_scheduler(instance)
     except ValueError as error:
         raise UserError(f"optimizer: {error}") from error
-    if schedule is None:
+    if schedule is None or lr_scheduler is None:
         return instance
     if hasattr(schedule, "set_total_steps"):
         schedule.set_total_steps(total_steps())
     monitor = getattr(schedule, "monitor", None)
+    if monitor is None:
+        check_length(schedule, total_steps)
+        keep_options(schedule, lr_scheduler)
     timing = {"interval": "step"} if monitor is None else {"interval": "epoch", "monitor": monitor}
     return {"optimizer": instance, "lr_scheduler": {"scheduler": schedule, **timing}}

@@ -1,11 +1,17 @@
 """Learning-rate schedules that depend on the length of the run."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+import torch
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
 from dmaxlit.errors import UserError
+
+LENGTH_OPTIONS = ("T_max", "total_steps", "total_iters", "milestones", "step_size", "T_0", "epochs", "steps_per_epoch")
+"""Options of schedules that count steps, which grow with the run."""
 
 
 class WarmupCosine(LambdaLR):
@@ -43,6 +49,14 @@ class WarmupCosine(LambdaLR):
             raise UserError("lr_scheduler: expected a run with an end (max_steps or max_epochs), or total_steps")
         self.total_steps = max(int(steps), 1)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the step; the length stays that of this run, and decides the learning rate from here on."""
+        length = self.total_steps
+        super().load_state_dict(state_dict)
+        if length is not None:
+            self.total_steps = length
+        _apply_factors(self)
+
     def factor(self, step: int) -> float:
         """Return the factor of the learning rate at an optimiser step, counted from 0."""
         if self.total_steps is None:  # called once at construction, before the run is known
@@ -51,4 +65,103 @@ class WarmupCosine(LambdaLR):
         if step < rising:
             return step / rising
         falling = (step - rising) / max(1, self.total_steps - rising)
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * falling)))
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * min(falling, 1.0))))  # past the end a cosine would rise
+
+
+def check_length(schedule: Any, total_steps: Callable[[], int | float]) -> None:
+    """Refuse a schedule that ends before the run, where its learning rate would rise again or is not defined.
+
+    Args:
+        schedule: The schedule; only those of torch with such an end are checked.
+        total_steps: Returns the number of optimiser steps of the run.
+
+    Raises:
+        UserError: If so.
+    """
+    ending = {CosineAnnealingLR: "T_max", OneCycleLR: "total_steps"}
+    for kind, option in ending.items():
+        if isinstance(schedule, kind) and not math.isinf(steps := total_steps()) and getattr(schedule, option) < steps:
+            raise UserError(
+                f"lr_scheduler.{option}: expected at least the {int(steps)} steps of the run, "
+                f"got {getattr(schedule, option)}"
+            )
+
+
+def keep_options(schedule: Any, make: Callable[[Optimizer], Any]) -> None:
+    """Let a schedule keep its own options of length when it is restored from a checkpoint of a shorter run.
+
+    It then goes on as if it had had these options from the first step. Schedules restored with the options they were
+    saved with are left as torch restores them, to the bit.
+
+    Args:
+        schedule: The schedule; its class is replaced by a subclass of it, so that its state stays that of torch.
+        make: Creates the same schedule for another optimiser.
+    """
+    base = type(schedule)
+    schedule.__class__ = type(base.__name__, (_KeepsOptions, base), {"make": staticmethod(make)})
+
+
+class _KeepsOptions:
+    """Restores the step of a schedule and, if its options have changed, the learning rates they give at that step."""
+
+    make: Callable[[Optimizer], Any]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the schedule; to be called after its optimiser was restored."""
+        own = _lengths(self)
+        schedule: Any = self
+        super().load_state_dict(state_dict)  # type: ignore[misc]
+        if isinstance(schedule, LambdaLR):  # its functions are not saved: they are those of this run
+            _apply_factors(schedule)
+            return
+        if own == _lengths(schedule):
+            return
+        optimizer, steps = schedule.optimizer, schedule.last_epoch
+        stand_in = _stand_in(optimizer)
+        fresh = type(self).make(stand_in)
+        stand_in.step()  # torch warns of a schedule that is advanced before the optimiser
+        try:
+            for _ in range(steps):
+                fresh.step()
+        except ValueError as error:
+            raise UserError(f"lr_scheduler: expected a length of at least {steps} steps, got less ({error})") from error
+        super().load_state_dict(fresh.state_dict())  # type: ignore[misc]
+        for group, replayed in zip(optimizer.param_groups, stand_in.param_groups, strict=True):
+            for name, value in replayed.items():
+                if name == "lr":
+                    _set_rate(group, value)
+                elif name in ("momentum", "betas"):
+                    group[name] = value
+
+
+def _apply_factors(schedule: LambdaLR) -> None:
+    """Set the learning rates that the functions give at the current step."""
+    factors = [function(schedule.last_epoch) for function in schedule.lr_lambdas]
+    schedule._last_lr = [rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)]
+    for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
+        _set_rate(group, rate)
+
+
+def _lengths(schedule: Any) -> list[Any]:
+    """Return the options of length of a schedule, and of those it consists of."""
+    own: list[Any] = [getattr(schedule, name, None) for name in (*LENGTH_OPTIONS, "_milestones")]
+    return own + [_lengths(inner) for inner in getattr(schedule, "_schedulers", ())]
+
+
+def _stand_in(optimizer: Optimizer) -> Optimizer:
+    """Return an optimiser with the same groups as at the start of the run, and one empty parameter in each."""
+    groups = []
+    for group in optimizer.param_groups:
+        options = {name: value for name, value in group.items() if name not in ("params", "initial_lr")}
+        options["lr"] = float(group.get("initial_lr", group["lr"]))
+        groups.append({**options, "params": [torch.nn.Parameter(torch.empty(0))]})
+    stand_in = SGD(groups, lr=1.0)
+    stand_in.defaults = dict(optimizer.defaults)
+    return stand_in
+
+
+def _set_rate(group: dict[str, Any], rate: Any) -> None:
+    if isinstance(group["lr"], torch.Tensor):  # of capturable optimisers, in place
+        group["lr"].fill_(float(rate))
+    else:
+        group["lr"] = rate

@@ -98,6 +98,32 @@ def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "CosineAnnealingLR --model.lr_scheduler.T_max",
+        "dmaxlit.training.lr_schedules.WarmupCosine --model.lr_scheduler.warmup 0 --model.lr_scheduler.total_steps",
+    ],
+)
+def test_a_longer_run_has_the_learning_rates_of_its_own_length(dmax, base, folder, schedule):
+    def rate_after(steps, length):
+        ended = dmax(
+            f"fit --config {base} {SHORT} --trainer.max_steps {steps} --model.lr_scheduler {schedule} {length}"
+        )
+        assert ended.status == 0, ended.err
+        return torch.load(folder / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
+
+    assert rate_after(2, 2) == pytest.approx(0.0)
+    assert rate_after(3, 6) == pytest.approx(0.001 / 2)  # half a cosine at its middle
+    assert rate_after(6, 6) == pytest.approx(0.0)
+
+
+def test_a_shorter_schedule_is_another_run(dmax, base):
+    line = f"fit --config {base} {SHORT} --model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max"
+    assert dmax(f"{line} 9").status == 0
+    assert "model.lr_scheduler.T_max is 9 there, 8 here" in dmax(f"{line} 8").err
+
+
 def test_what_does_not_change_the_result_may_change(dmax, begun):
     flags = "--data.num_val 1 --data.eval_batch_size 2 --trainer.log_every_n_steps 2 --model.check_noise false"
     assert dmax(f"fit --config {begun} {SHORT} {flags}").status == 0

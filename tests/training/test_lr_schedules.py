@@ -1,11 +1,15 @@
+import copy
+import itertools
 import math
 
 import lightning as L
 import pytest
 import torch
+from torch.optim import lr_scheduler as schedules
 from transformers import get_cosine_schedule_with_warmup
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.lr_schedules import WarmupCosine
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader
@@ -63,3 +67,97 @@ def test_a_run_without_end_is_refused():
     schedule = WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
     with pytest.raises(UserError, match="expected a run with an end"):
         schedule.set_total_steps(math.inf)
+
+
+def warmed_cosine(optimizer, length):
+    rise, fall = schedules.LinearLR(optimizer, total_iters=3), schedules.CosineAnnealingLR(optimizer, length - 3)
+    return schedules.SequentialLR(optimizer, [rise, fall], milestones=[3])
+
+
+MAKERS = {
+    "warmup_cosine": lambda optimizer, length: WarmupCosine(optimizer, 0.2),
+    "warmup_cosine with total_steps": lambda optimizer, length: WarmupCosine(optimizer, 0.2, length),
+    "cosine": lambda optimizer, length: schedules.CosineAnnealingLR(optimizer, length, eta_min=0.1),
+    "one_cycle": lambda optimizer, length: schedules.OneCycleLR(optimizer, 1.5, total_steps=length),
+    "linear": lambda optimizer, length: schedules.LinearLR(optimizer, 1.0, 0.1, total_iters=length),
+    "polynomial": lambda optimizer, length: schedules.PolynomialLR(optimizer, total_iters=length, power=2.0),
+    "constant": lambda optimizer, length: schedules.ConstantLR(optimizer, 0.5, total_iters=length),
+    "multi_step": lambda optimizer, length: schedules.MultiStepLR(optimizer, [length // 2, length - 1]),
+    "step": lambda optimizer, length: schedules.StepLR(optimizer, max(1, length // 3)),
+    "function": lambda optimizer, length: get_cosine_schedule_with_warmup(optimizer, 2, length),
+    "sequence": warmed_cosine,
+    "exponential": lambda optimizer, length: schedules.ExponentialLR(optimizer, 0.9),
+}
+
+
+def configured(name, length):
+    parameters = [("w", torch.nn.Parameter(torch.ones(1)))]
+    settings = configure_optimizers(
+        parameters,
+        lambda named: torch.optim.AdamW([parameter for _, parameter in named], lr=2.0),
+        lambda optimizer: MAKERS[name](optimizer, length),
+        lambda: length,
+    )
+    return settings["optimizer"], settings["lr_scheduler"]["scheduler"]
+
+
+def walk(optimizer, schedule, steps):
+    out = []
+    for _ in range(steps):
+        group = optimizer.param_groups[0]
+        out.append((group["lr"], group["betas"]))
+        optimizer.step()
+        schedule.step()
+    return out
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(("done", "old", "new"), [(10, 10, 25), (4, 10, 25), (4, 10, 10), (10, 10, 11)])
+def test_a_restored_schedule_goes_on_as_that_of_the_new_length(name, done, old, new):
+    """The reference is a run that had the new length from its first step."""
+    optimizer, schedule = configured(name, old)
+    walk(optimizer, schedule, done)
+    saved = copy.deepcopy((optimizer.state_dict(), schedule.state_dict()))
+    straight = walk(*configured(name, new), new)
+    resumed, restored = configured(name, new)
+    resumed.load_state_dict(saved[0])
+    restored.load_state_dict(saved[1])
+    assert walk(resumed, restored, new - done) == straight[done:]
+
+
+@pytest.mark.parametrize("name", ["warmup_cosine", "cosine", "one_cycle"])
+def test_a_longer_run_never_climbs_back_to_the_peak(name):
+    optimizer, schedule = configured(name, 10)
+    walk(optimizer, schedule, 10)
+    resumed, restored = configured(name, 30)
+    resumed.load_state_dict(optimizer.state_dict())
+    restored.load_state_dict(schedule.state_dict())
+    rates = [rate for rate, _ in walk(resumed, restored, 20)]
+    falling = [rate for rate, _ in walk(*configured(name, 30), 30)][10:]
+    assert rates == pytest.approx(falling)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
+
+
+def test_past_its_end_it_stays_at_zero():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = WarmupCosine(optimizer, 0.1, 10)
+    assert [schedule.factor(step) for step in (10, 11, 15, 20, 1000)] == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda optimizer: schedules.CosineAnnealingLR(optimizer, 10), "T_max"),
+        (lambda optimizer: schedules.OneCycleLR(optimizer, 1.0, total_steps=10), "total_steps"),
+    ],
+)
+def test_a_schedule_that_ends_before_the_run_is_refused(make, option):
+    named = [("w", torch.nn.Parameter(torch.ones(1)))]
+
+    def configure(steps):
+        return configure_optimizers(named, lambda p: torch.optim.AdamW([w for _, w in p]), make, lambda: steps)
+
+    with pytest.raises(UserError, match=f"^lr_scheduler.{option}: expected at least the 11 steps of the run, got 10$"):
+        configure(11)
+    assert configure(10)
+    assert configure(math.inf)
