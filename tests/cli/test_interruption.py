@@ -222,6 +222,7 @@ def test_two_ranks_stop_together_before_a_broken_update(runs):
     (runs.folder / "broken_noise.py").write_text(BROKEN_NOISE)
     flags = "--trainer.default_root_dir ranks --model.noise broken_noise.BrokenNoise --trainer.devices 2"
     flags += " --trainer.strategy ddp --trainer.accumulate_grad_batches 2 --data.batch_size 1 --trainer.max_steps 9"
+    flags += " --model.lr_scheduler.T_max 9"
     command = [sys.executable, "-m", "dmaxlit", "fit", "--config", "base.yaml", *flags.split()]
     ended = subprocess.run(command, cwd=runs.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr[-2000:]
