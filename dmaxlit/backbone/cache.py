@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from dmaxlit.backbone.torch_internals import mark_static_address
+
 __all__ = ["RowCache"]
 
 
@@ -87,7 +89,7 @@ class _RowLayer(_Layer):
             self.values = value_states.new_zeros(*shape, value_states.shape[-1])
             if owner.static:
                 for buffer in (self.keys, self.values):
-                    torch._dynamo.mark_static_address(buffer)
+                    mark_static_address(buffer)
             self.is_initialized = True
         states = []
         for buffer, new in ((self.keys, key_states), (self.values, value_states)):

@@ -22,6 +22,7 @@ from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sharding import full_state_dict, load_shards
 from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.backbone.torch_internals import allow_recompilations
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, embedding_scale
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
@@ -197,8 +198,7 @@ class Denoiser(nn.Module):
     @cached_property
     def compiled_hidden(self) -> Callable[..., Tensor]:
         """:meth:`hidden`, compiled for each shape it meets; on a GPU as CUDA graphs."""
-        limits = torch._dynamo.config
-        limits.recompile_limit = max(limits.recompile_limit, _MOST_SHAPES)
+        allow_recompilations(_MOST_SHAPES)
         return partial(_compiled("reduce-overhead" if self.embedding.is_cuda else None, False), self)
 
     def logits(self, hidden: Tensor) -> Tensor:

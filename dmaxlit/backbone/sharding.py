@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from dmaxlit.backbone.formats.weight_files import weight_files
+from dmaxlit.backbone.torch_internals import initialize_fsdp
 from dmaxlit.backbone.transformers_internals import decoder_layers, load_weight_slices
 from dmaxlit.errors import UserError
 
@@ -89,7 +90,7 @@ def unsharded(denoiser: nn.Module) -> Iterator[None]:
     with torch.inference_mode(False), torch.no_grad():
         if units:
             assert isinstance(denoiser, FSDPModule), "the denoiser is the root"
-            denoiser._get_fsdp_state()._lazy_init()
+            initialize_fsdp(denoiser)
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()

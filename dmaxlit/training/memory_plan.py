@@ -15,6 +15,7 @@ from dmaxlit.backbone.activation_checkpointing import supports_cache_under_check
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.cache import CleanCache
 from dmaxlit.backbone.hidden_matrices import copy_mark, mark_hidden_matrices
+from dmaxlit.backbone.torch_internals import storage_id
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, decoder_layers, use_attention
 from dmaxlit.training.chunked_logits import chunk_size
 
@@ -138,13 +139,13 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
         run: Computes the result.
         parameters: Tensors that are not counted.
     """
-    known = {parameter.untyped_storage()._cdata for parameter in parameters}
+    known = {storage_id(parameter) for parameter in parameters}
     saved: dict[int, tuple[int, Tensor]] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            saved[storage._cdata] = (storage.nbytes(), tensor)  # the tensor, so that its address is not used again
+        if storage_id(tensor) not in known:
+            # The tensor is kept, so that its address is not used again.
+            saved[storage_id(tensor)] = (tensor.untyped_storage().nbytes(), tensor)
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -1,0 +1,39 @@
+"""One test for each private attribute of torch that is used; a failure names what changed."""
+
+import importlib
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from dmaxlit.backbone import torch_internals as internals
+
+
+def test_the_limit_of_recompilations_can_be_raised_and_is_never_lowered():
+    config = torch._dynamo.config
+    assert hasattr(config, "recompile_limit"), "torch._dynamo.config.recompile_limit is gone"
+    with config.patch(recompile_limit=8):
+        internals.allow_recompilations(64)
+        assert config.recompile_limit == 64
+        internals.allow_recompilations(16)
+        assert config.recompile_limit == 64
+
+
+def test_a_buffer_can_be_marked_as_static():
+    buffer = torch.zeros(2)
+    internals.mark_static_address(buffer)
+    assert getattr(buffer, "_dynamo_static_input_type", None), "torch._dynamo.mark_static_address marks nothing"
+
+
+def test_a_sharded_module_can_be_initialised_before_its_first_forward():
+    assert hasattr(FSDPModule, "_get_fsdp_state"), "FSDPModule._get_fsdp_state is gone"
+    state = importlib.import_module(FSDPModule._get_fsdp_state.__module__).FSDPState
+    assert hasattr(state, "_lazy_init"), "FSDPState._lazy_init is gone: what gathers a model before its first forward?"
+
+
+def test_storages_are_told_apart_also_on_the_meta_device():
+    for device in ("cpu", "meta"):
+        linear = nn.Linear(2, 3, device=device)
+        same = internals.storage_id(linear.weight) == internals.storage_id(linear.weight.detach().view(-1))
+        assert same, "UntypedStorage._cdata no longer identifies a storage"
+        assert internals.storage_id(linear.weight) != internals.storage_id(linear.bias)
