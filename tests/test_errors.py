@@ -1,0 +1,33 @@
+import math
+
+import pytest
+
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, check_fraction
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.3, 1])
+def test_a_fraction_is_returned(value):
+    assert check_fraction("tau", value) == value
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, math.nan, math.inf])
+def test_what_is_no_fraction_is_refused_by_name(value):
+    with pytest.raises(UserError, match=rf"^tau: expected a number in \[0, 1\], got {value}$"):
+        check_fraction("tau", value)
+
+
+def test_the_first_setting_that_is_too_small_is_named_and_none_passes():
+    check_at_least(1, rows=1, columns=None)
+    with pytest.raises(UserError, match="^columns: expected at least 1, got 0$"):
+        check_at_least(1, rows=2, columns=0, depth=-1)
+
+
+def test_a_choice_is_returned_or_refused_with_the_choices():
+    assert check_choice("per", "block", ("sequence", "block", "row")) == "block"
+    with pytest.raises(UserError, match="^per: expected 'sequence', 'block' or 'row', got 'batch'$"):
+        check_choice("per", "batch", ("sequence", "block", "row"))
+
+
+def test_a_user_error_is_a_value_error_and_our_warnings_are_of_one_class():
+    assert issubclass(UserError, ValueError)
+    assert issubclass(DMaxWarning, UserWarning)
