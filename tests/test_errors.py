@@ -18,13 +18,13 @@ def test_what_is_no_fraction_is_refused_by_name(value):
 
 def test_the_first_setting_that_is_too_small_is_named_and_none_passes():
     check_at_least(1, rows=1, columns=None)
-    with pytest.raises(UserError, match="^columns: expected at least 1, got 0$"):
+    with pytest.raises(UserError, match=r"^columns: expected at least 1, got 0$"):
         check_at_least(1, rows=2, columns=0, depth=-1)
 
 
 def test_a_choice_is_returned_or_refused_with_the_choices():
     assert check_choice("per", "block", ("sequence", "block", "row")) == "block"
-    with pytest.raises(UserError, match="^per: expected 'sequence', 'block' or 'row', got 'batch'$"):
+    with pytest.raises(UserError, match=r"^per: expected 'sequence', 'block' or 'row', got 'batch'$"):
         check_choice("per", "batch", ("sequence", "block", "row"))
 
 
