@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-__all__ = ["DMaxWarning", "UserError", "check_at_least", "check_choice", "check_fraction"]
+__all__ = ["DMaxWarning", "UserError", "check_at_least", "check_choice", "check_fraction", "describe_value"]
 
 
 class UserError(ValueError):
@@ -58,3 +58,10 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
         *others, last = (repr(choice) for choice in choices)
         raise UserError(f"{name}: expected {', '.join(others)} or {last}, got {value!r}")
     return value
+
+
+def describe_value(value: object) -> str:
+    """Return the end of a message, "got ...": what a value is without its content; of a tensor, type and shape."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"

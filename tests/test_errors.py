@@ -1,8 +1,9 @@
 import math
 
 import pytest
+import torch
 
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, check_fraction
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, check_fraction, describe_value
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.3, 1])
@@ -31,3 +32,15 @@ def test_a_choice_is_returned_or_refused_with_the_choices():
 def test_a_user_error_is_a_value_error_and_our_warnings_are_of_one_class():
     assert issubclass(UserError, ValueError)
     assert issubclass(DMaxWarning, UserWarning)
+
+
+@pytest.mark.parametrize(
+    ("value", "description"),
+    [
+        (None, "None"),
+        ([1], "a value of type list"),
+        (torch.zeros(2, 3, dtype=torch.bool), "bool of shape [2, 3]"),
+    ],
+)
+def test_a_value_is_described_without_its_content(value, description):
+    assert describe_value(value) == description

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
-from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.errors import DMaxWarning, UserError, describe_value
 from dmaxlit.tokens import SpecialTokens
 
 _NUM_FORWARDS = 16
@@ -126,7 +126,7 @@ class DecoderChecks:
 
     def _check_types(self, method: str, state: object, ids: Tensor) -> BlockState:
         if not isinstance(state, BlockState):
-            raise UserError(f"{self._name}: expected {method} to return a BlockState, got {_described(state)}")
+            raise UserError(f"{self._name}: expected {method} to return a BlockState, got {describe_value(state)}")
         rows, length = ids.shape
         expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "ids": ((rows, length), torch.long),
@@ -140,7 +140,7 @@ class DecoderChecks:
         if (self._decoder.extra_blocks > 0) != (state.extra_blocks is not None):
             raise UserError(
                 f"{self._name}: expected {method} to return extra_blocks if and only if the decoder has any "
-                f"({self._decoder.extra_blocks}), got {_described(state.extra_blocks)}"
+                f"({self._decoder.extra_blocks}), got {describe_value(state.extra_blocks)}"
             )
         if state.extra_blocks is not None:
             shape = (rows, self._decoder.extra_blocks, length)
@@ -155,7 +155,7 @@ class DecoderChecks:
             if not isinstance(value, Tensor) or value.shape[:1] != (rows,):
                 raise UserError(
                     f"{self._name}: expected memory[{name!r}] of {method} to be a tensor with a row for each of the "
-                    f"{rows} blocks, got {_described(value)}"
+                    f"{rows} blocks, got {describe_value(value)}"
                 )
         return state
 
@@ -167,7 +167,7 @@ class DecoderChecks:
             wanted = "a tensor" if dtype is None else str(dtype).removeprefix("torch.")
             raise UserError(
                 f"{self._name}: expected {name} of {method} to be {wanted} of shape {list(shape)}, "
-                f"got {_described(value)}"
+                f"got {describe_value(value)}"
             )
 
     def _check_contents(self, method: str, state: BlockState, ids: Tensor, editable: Tensor) -> None:
@@ -197,9 +197,3 @@ class DecoderChecks:
         for rule, is_broken in zip(broken, found, strict=True):
             if is_broken:
                 raise UserError(f"{self._name}: expected {method} {rule}")
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
-    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value
 
 __all__ = ["Prompts", "as_prompts"]
 
@@ -26,7 +26,7 @@ def as_prompts(prompts: Prompts) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     if isinstance(prompts, (bytes, Mapping)) or not isinstance(prompts, Iterable):
-        raise UserError(f"prompts: {_EXPECTED}, or a list of these, got {_described(prompts)}")
+        raise UserError(f"prompts: {_EXPECTED}, or a list of these, got {describe_value(prompts)}")
     items: list[Any] = list(prompts)
     if items and all(isinstance(item, Mapping) for item in items):
         return [_conversation("prompts", items)]
@@ -46,7 +46,7 @@ def _prompt(name: str, prompt: Any) -> Prompt:
     if isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
-        raise UserError(f"{name}: {_EXPECTED}, got {_described(prompt)}")
+        raise UserError(f"{name}: {_EXPECTED}, got {describe_value(prompt)}")
     return _conversation(name, prompt)
 
 
@@ -55,19 +55,15 @@ def _conversation(name: str, messages: Sequence[Any]) -> list[dict[str, str]]:
         raise UserError(f"{name}: expected at least one message, got an empty list")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise UserError(f"{name}[{index}]: expected a message with role and content, got {_described(message)}")
+            raise UserError(f"{name}[{index}]: expected a message with role and content, got {describe_value(message)}")
         missing = [key for key in ("role", "content") if key not in message]
         if missing:
             raise UserError(
                 f"{name}[{index}]: expected a message with role and content, got one without {' and '.join(missing)}"
             )
         if not isinstance(message["role"], str):
-            raise UserError(f"{name}[{index}]: expected a text as role, got {_described(message['role'])}")
+            raise UserError(f"{name}[{index}]: expected a text as role, got {describe_value(message['role'])}")
         # A turn of nothing but tool calls has no content; templates for images take lists of parts.
         if not isinstance(message["content"], (str, list, type(None))):
-            raise UserError(f"{name}[{index}]: expected a text as content, got {_described(message['content'])}")
+            raise UserError(f"{name}[{index}]: expected a text as content, got {describe_value(message['content'])}")
     return [dict(message) for message in messages]
-
-
-def _described(value: Any) -> str:
-    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value
 from dmaxlit.noise.base import NoiseStrategy, View, Views
 from dmaxlit.tokens import CleanBatch
 
@@ -42,7 +42,7 @@ class ViewChecks:
         """
         if not isinstance(views, Generator):
             raise UserError(
-                f"{self._name}: expected views to be a generator, which yields its views, got {_described(views)}"
+                f"{self._name}: expected views to be a generator, which yields its views, got {describe_value(views)}"
             )
         self._clean = None
         if self._batches_left:
@@ -77,7 +77,7 @@ class ViewChecks:
 
     def _check_types(self, view: Any, clean: CleanBatch) -> None:
         if not isinstance(view, View):
-            raise UserError(f"{self._name}: expected views to yield a View, got {_described(view)}")
+            raise UserError(f"{self._name}: expected views to yield a View, got {describe_value(view)}")
         if not isinstance(view.name, str) or not view.name:
             raise UserError(f"{self._name}: expected a text as a view's name, got {view.name!r}")
         shape = tuple(clean.ids.shape)
@@ -89,19 +89,19 @@ class ViewChecks:
             if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.dtype != dtype:
                 wanted = f"{str(dtype).removeprefix('torch.')} of shape {list(shape)}"
                 raise UserError(
-                    f"{self._name}: expected {name} of view {view.name!r} to be {wanted}, got {_described(value)}"
+                    f"{self._name}: expected {name} of view {view.name!r} to be {wanted}, got {describe_value(value)}"
                 )
         weight = view.weight
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number and not (isinstance(weight, Tensor) and tuple(weight.shape) == shape):
             raise UserError(
                 f"{self._name}: expected weight of view {view.name!r} to be a number or of shape {list(shape)}, "
-                f"got {_described(weight)}"
+                f"got {describe_value(weight)}"
             )
         if view.soft is not None and (view.soft.where.shape != shape or view.soft.where.dtype != torch.bool):
             raise UserError(
                 f"{self._name}: expected soft.where of view {view.name!r} to be bool of shape {list(shape)}, "
-                f"got {_described(view.soft.where)}"
+                f"got {describe_value(view.soft.where)}"
             )
 
     def _check_contents(self, view: View, clean: CleanBatch) -> None:
@@ -125,9 +125,3 @@ class ViewChecks:
         for rule, is_broken in zip(broken, found, strict=True):
             if is_broken:
                 raise UserError(f"{self._name}: expected view {view.name!r} {rule}")
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
-    return "None" if value is None else f"a value of type {type(value).__name__}"
