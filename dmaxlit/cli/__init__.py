@@ -48,12 +48,15 @@ def main(args: Sequence[str] | None = None) -> None:
     except (UserError, ArgumentError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:
+        print(f"error: {_system_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _run(args: list[str]) -> None:
@@ -67,6 +70,13 @@ def _run(args: list[str]) -> None:
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}{closest(command, COMMANDS)}; known: {', '.join(COMMANDS)}")
     import_module(f"dmaxlit.cli.{COMMANDS[command][0]}").run(command, rest)
+
+
+def _system_line(error: OSError) -> str:
+    """Return what the operating system refused, and for which file: a full disk, a read-only folder, a long name."""
+    paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{', '.join(paths)}: {reason}" if paths else one_line(error)
 
 
 def _overview() -> str:

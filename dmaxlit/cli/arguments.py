@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
+from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.messages import one_line
 from dmaxlit.errors import UserError
 
@@ -21,6 +22,10 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 _WITH_OPTIONS = ("--decoder", "--task", "--data.task")
 
 
+class CommandParser(ConfigFileParser, ArgumentParser):
+    """jsonargparse's parser, with checked configuration files."""
+
+
 def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] = ()) -> ArgumentParser:
     """Return a parser of a function's arguments, explained by its docstring.
 
@@ -30,7 +35,7 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
         skip: Arguments that are added by hand.
     """
     description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-    parser = ArgumentParser(prog=f"dmaxlit {command}", description=description, exit_on_error=False)
+    parser = CommandParser(prog=f"dmaxlit {command}", description=description, exit_on_error=False)
     parser.add_argument(
         "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
     )
@@ -50,6 +55,7 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
     arguments = settings.as_dict()
     arguments.pop("config", None)
+    check_numbers(arguments)
     function(**arguments)
 
 

@@ -17,10 +17,12 @@ from dmaxlit.checkpoints.plain_data import guard_strategy, require_local
 from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
+from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.resume import find_checkpoint, refuse_sharded, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
+from dmaxlit.cli.trainer_settings import check_sections, check_trainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
@@ -80,19 +82,16 @@ def run_cli(
     return command_line.model
 
 
-class Parser(LightningArgumentParser):
+class Parser(ConfigFileParser, LightningArgumentParser):
     """Lightning's parser, with registered names in YAML and errors that are raised instead of printed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.update(parser_mode=PARSER_MODE, exit_on_error=False)
         super().__init__(*args, **kwargs)
 
-    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Parse a configuration file; an error in it names the file."""
-        try:
-            return super().parse_path(path, *args, **kwargs)
-        except (ArgumentError, UserError) as error:
-            raise UserError(f"{path}: {one_line(error)}") from error
+    def check_config(self, content: dict[str, Any]) -> None:
+        """Refuse a section that is null."""
+        check_sections(content)
 
 
 class DMaxCLI(LightningCLI):
@@ -134,6 +133,8 @@ class DMaxCLI(LightningCLI):
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
         settings = self.config[self.config.subcommand]
+        check_numbers(settings.as_dict())
+        check_trainer(settings)
         if settings.get("weights_only") is False:
             raise UserError("weights_only: expected true, got false: a checkpoint must not run code when it is read")
         checkpoint = settings.get("ckpt_path")

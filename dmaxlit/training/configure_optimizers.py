@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 
 from dmaxlit.errors import UserError
 from dmaxlit.training.lr_schedules import check_length, keep_options
@@ -38,6 +38,8 @@ def configure_optimizers(
         schedule = None if lr_scheduler is None else lr_scheduler(instance)
     except ValueError as error:
         raise UserError(f"optimizer: {error}") from error
+    if isinstance(instance, SparseAdam):
+        raise UserError("optimizer: expected one for dense gradients, got SparseAdam")
     if schedule is None or lr_scheduler is None:
         return instance
     if hasattr(schedule, "set_total_steps"):
