@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.backbone.formats.model_folder import METADATA_FILE
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up

@@ -10,9 +10,11 @@ __all__ = [
     "check_fraction",
     "check_temperature",
     "describe_value",
+    "reason_of",
 ]
 
 # Far beyond use, within single precision.
+_MAX_REASON = 300  # characters
 _MAX_TEMPERATURE, _MIN_TEMPERATURE = 1e4, 1e-6
 
 
@@ -85,6 +87,15 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
         *others, last = (repr(choice) for choice in choices)
         raise UserError(f"{name}: expected {', '.join(others)} or {last}, got {value!r}")
     return value
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a library's exception says, in one line of reasonable length, for the end of a message."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        text = f"{text} is missing"
+    text = text or type(error).__name__
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 def describe_value(value: object) -> str:

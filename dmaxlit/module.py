@@ -22,7 +22,7 @@ from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.engine.mixin import GenerationMixin
-from dmaxlit.errors import check_choice
+from dmaxlit.errors import UserError, check_choice
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
@@ -249,3 +249,15 @@ class DMaxModule(GenerationMixin, L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's config, tokenizer and metadata as plain data: the checkpoint alone is enough to load."""
         checkpoint["dmaxlit"] = checkpoint_metadata(self.backbone, self.metadata())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another model. A sharded checkpoint has none here; each rank reads its own.
+
+        Raises:
+            UserError: If weights are missing, unknown or of another shape.
+        """
+        stored, expected = checkpoint.get("state_dict") or {}, self.state_dict()
+        shapes, expected_shapes = ({name: tuple(w.shape) for name, w in ws.items()} for ws in (stored, expected))
+        wrong = [name for name in {**expected_shapes, **shapes} if shapes.get(name) != expected_shapes.get(name)]
+        if stored and wrong:
+            raise UserError(f"checkpoint: expected the weights of the configured model, got others, such as {wrong[0]}")

@@ -11,6 +11,18 @@ from dmaxlit.errors import UserError
 _LOGIT_TRANSFORMS = ("logits_scaling", "logit_scale")
 
 
+def check_finite(model: PreTrainedModel, source: str) -> None:
+    """Refuse weights that are not finite, with which every answer is empty.
+
+    Raises:
+        UserError: For the first.
+    """
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise UserError(f"pretrained: {source}: {name}: expected finite numbers, got nan or inf in {dtype}")
+
+
 def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) -> None:
     """Refuse a model for which masks, embeddings or logits would be silently wrong.
 

@@ -11,13 +11,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
-from dmaxlit.backbone.compatibility import refuse_unsupported
+from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
 from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
     model_from_config,
     model_from_folder,
-    read_metadata,
     refuse_to_defer,
     require_known_type,
     was_trained_with_masks,
@@ -26,7 +26,7 @@ from dmaxlit.backbone.formats.sdar import block_length_of
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.mask_embedding import embedding_table
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 
 _DEFAULT_BLOCK_LENGTH = 32
 
@@ -102,9 +102,8 @@ class BackboneSource:
         name_special_tokens(loaded_tokenizer, mask_token, eos_token, stored)
         adds_mask = not was_trained_with_masks(stored) and bool(ensure_special_tokens(loaded_tokenizer))
         metadata = {} if folder is None else read_metadata(folder)
-        length = int(block_length or metadata.get("block_length") or block_length_of(stored) or _DEFAULT_BLOCK_LENGTH)
-        if length < 1:
-            raise UserError(f"block_length: expected at least 1, got {block_length}")
+        check_at_least(1, block_length=block_length, max_length=max_length)
+        length = block_length or metadata.get("block_length") or block_length_of(stored) or _DEFAULT_BLOCK_LENGTH
         return cls(
             folder=folder,
             config=stored if folder is not None else dict(config or {}),
@@ -126,6 +125,7 @@ class BackboneSource:
         if self.folder is None:
             return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
         model = model_from_folder(self.folder, self.attn_implementation, self.dtype)
+        check_finite(model, str(self.folder))
         self._check_vocabulary(model)
         return model
 

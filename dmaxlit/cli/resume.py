@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.run_state import resume_logs
+from dmaxlit.checkpoints.schema import check_run
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
@@ -92,7 +93,9 @@ def _newest_readable(candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
     errors: list[str] = []
     for path in candidates:
         try:
-            checkpoints[path] = read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
+            check_run(checkpoint, str(path))
+            checkpoints[path] = checkpoint
         except UserError as error:
             errors.append(str(error))
     if not checkpoints:

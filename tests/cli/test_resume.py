@@ -41,6 +41,26 @@ def step_of(path):
     return torch.load(path, weights_only=True)["global_step"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "refusal"),
+    [
+        (lambda content: content.pop("global_step"), "global_step: expected an integer, at least 0, got None"),
+        (lambda content: content.pop("loops"), "loops: expected a dict, got None"),
+        (lambda content: content.update(dmaxlit_run=[1]), "dmaxlit_run: expected a dict, got [1]"),
+        (lambda content: content["state_dict"].popitem(), "expected the weights of the configured model, got others"),
+    ],
+)
+def test_a_checkpoint_without_a_field_is_refused_by_its_name(dmax, begun, folder, damage, refusal):
+    (folder / "previous.ckpt").unlink()
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    damage(content)
+    torch.save(content, folder / "last.ckpt")
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+    assert refusal in ended.err.splitlines()[-1]
+
+
 def test_the_last_two_checkpoints_are_kept(begun, folder):
     assert sorted(path.name for path in folder.iterdir() if "epoch" not in path.name) == [
         "finished.json",
