@@ -116,3 +116,11 @@ def test_a_row_does_not_depend_on_its_batch(name, per):
             where = one.soft.where
             assert torch.equal(many.soft.where[:1, :width], where)
             torch.testing.assert_close(many.soft.weights[:1, :width][where], one.soft.weights[where])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_that_are_not_numbers_give_tokens(name, clean):
+    # The loss then says what is wrong; an index out of range would not.
+    broken = torch.full((*clean.ids.shape, clean.special.vocab_size), torch.nan)
+    for view in converse(NOISE.get(name)(level=0.6), clean, logits=broken):
+        assert ((view.ids >= 0) & (view.ids < clean.special.vocab_size)).all()
