@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 
+from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.errors import UserError
 
 __all__ = ["BlockWarmup"]
@@ -48,6 +49,7 @@ class BlockWarmup(L.Callback):
         Raises:
             UserError: If the last stage differs from it, or a stage does not divide it.
         """
+        require_dmax_module(self, pl_module)
         module: Any = pl_module
         final, lengths = module.backbone.block_length, list(self.stages.values())
         if lengths[-1] != final or any(final % length for length in lengths):

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
+from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
@@ -104,6 +105,7 @@ class ComparisonReport(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Run after the callbacks that may change the weights when training ends."""
+        require_dmax_module(self, pl_module)
         run_after_others(trainer, self)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

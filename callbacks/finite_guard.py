@@ -1,5 +1,6 @@
 """Stops training before an update that would destroy the model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -12,6 +13,7 @@ from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
+from dmaxlit.module import DMaxModule
 from dmaxlit.training.sharded_module import local_gradients
 
 __all__ = ["FiniteGuard"]
@@ -79,7 +81,7 @@ class FiniteGuard(L.Callback):
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
         gradients = [(name, local_tensor(p.grad)) for name, p in module.named_parameters() if p.grad is not None]
         names = [name for name, gradient in gradients if not gradient.isfinite().all()]
-        rows = [int(row) for batch in self._batches for row in batch["index"]]
+        rows = [row for batch in self._batches for row in _rows_of(batch)]
         reports: list[tuple[list[str], list[str], list[int]]] = [(self._causes(trainer, module), names, rows)]
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
@@ -107,10 +109,10 @@ class FiniteGuard(L.Callback):
         for batch_idx, (batch, loss) in enumerate(zip(self._batches, self._losses, strict=True), first):
             if torch.isfinite(loss):
                 continue
-            rows = [int(row) for row in batch["index"]]
+            rows = _rows_of(batch)
             views: list[str] = []
             # A forward of sharded weights needs every rank, and the losses of the other ranks may be finite.
-            if isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            if isinstance(module, DMaxModule) and isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
                 views = _broken_views(module, batch, batch_idx)
                 alone = [
                     row
@@ -132,7 +134,14 @@ def _broken_views(module: Any, batch: dict[str, Tensor], batch_idx: int) -> list
     return [loss.name for loss in losses if not torch.isfinite(loss.total)]
 
 
+def _rows_of(batch: Any) -> list[int]:
+    """Return the numbers of a batch's rows; none for a batch of another module, which has no ``index``."""
+    return [int(row) for row in batch.get("index", ())] if isinstance(batch, Mapping) else []
+
+
 def _describe_rows(trainer: L.Trainer, rows: list[int]) -> str:
+    if not rows:
+        return "a micro-batch"
     named = rows[:_MAX_NAMED_ROWS]
     locate = getattr(getattr(trainer, "datamodule", None), "places", None)
     names = [f"{row} ({line})" for row, line in zip(named, locate(named), strict=True)] if locate else map(str, named)

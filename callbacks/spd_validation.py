@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.errors import check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
@@ -90,6 +91,7 @@ class SPDValidation(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Run after the callbacks that may change the weights when training ends."""
+        require_dmax_module(self, pl_module)
         run_after_others(trainer, self)
 
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
@@ -54,6 +55,7 @@ class ViewDiagnostics(L.Callback):
         """Start watching the views of the module."""
         if stage != "fit":
             return
+        require_dmax_module(self, pl_module)
         if self.grad_norm_every_n_steps and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             name = type(trainer.strategy).__name__
             raise UserError(f"grad_norm_every_n_steps: expected 0 unless on one device or ddp, got {name}")

@@ -19,10 +19,10 @@ from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
-from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.checkpoints.lightning_internals import is_attached
+from dmaxlit.checkpoints.mixin import CheckpointMixin
 from dmaxlit.engine.mixin import GenerationMixin
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
@@ -36,7 +36,7 @@ from dmaxlit.training.step_mean import StepMean
 from dmaxlit.training.view_checks import ViewChecks
 
 
-class DMaxModule(GenerationMixin, L.LightningModule):
+class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: ignore[misc]  # load_from_checkpoint
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -68,6 +68,10 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         check_noise: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, Denoiser):  # the command line makes one where the annotation says so
+            raise UserError(
+                f"backbone: expected a Denoiser, and annotated so in a subclass, got {describe_value(backbone)}"
+            )
         self.clean_half = check_choice("clean_half", clean_half, ("cached", "doubled"))
         self.backbone = backbone
         if lora is not None:
@@ -263,21 +267,3 @@ class DMaxModule(GenerationMixin, L.LightningModule):
 
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_predict_epoch_end = on_validation_epoch_end
-
-    # ---- checkpoints ------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the model's config, tokenizer and metadata as plain data: the checkpoint alone is enough to load."""
-        checkpoint["dmaxlit"] = checkpoint_metadata(self.backbone, self.metadata())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another model. A sharded checkpoint has none here; each rank reads its own.
-
-        Raises:
-            UserError: If weights are missing, unknown or of another shape.
-        """
-        stored, expected = checkpoint.get("state_dict") or {}, self.state_dict()
-        shapes, expected_shapes = ({name: tuple(w.shape) for name, w in ws.items()} for ws in (stored, expected))
-        wrong = [name for name in {**expected_shapes, **shapes} if shapes.get(name) != expected_shapes.get(name)]
-        if stored and wrong:
-            raise UserError(f"checkpoint: expected the weights of the configured model, got others, such as {wrong[0]}")

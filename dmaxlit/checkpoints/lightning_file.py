@@ -23,6 +23,8 @@ from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, wei
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tokens import SpecialTokens
 
+_MODEL = "backbone."  # prefix of the model's weights in a module's
+
 
 def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint needs, in addition to the weights, to be loaded by itself; texts only."""
@@ -101,7 +103,11 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     content = read_checkpoint(checkpoint)
     payload = content["dmaxlit"]
     stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else content["state_dict"]
-    weights = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in stored.items()}
+    weights = {
+        name.removeprefix(_MODEL).removeprefix("model."): tensor
+        for name, tensor in stored.items()
+        if name.startswith(_MODEL)  # the others are a subclass's own
+    }
     try:
         tokenizer = _tokenizer(payload["tokenizer"])
         model = _model(payload, weights, tokenizer)
@@ -110,3 +116,18 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     except Exception as error:  # a damaged config can make any line of transformers fail
         raise UserError(f"checkpoint: cannot make a model of {str(checkpoint)!r} ({reason_of(error)})") from error
     write_folder(folder, model, tokenizer, json.loads(payload["metadata"]))
+
+
+def weights_beside_the_model(checkpoint: str | Path) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint that are not the model's, as a subclass of our module adds them.
+
+    Args:
+        checkpoint: A ``.ckpt`` file, or sharded checkpoint, written by ``fit``.
+
+    Raises:
+        UserError: If the file is missing, damaged, or not a checkpoint of ours.
+    """
+    stored = read_checkpoint(checkpoint)["state_dict"]
+    if is_sharded_checkpoint(checkpoint):
+        stored = weights_of_shards(checkpoint)
+    return {name: tensor for name, tensor in stored.items() if not name.startswith(_MODEL)}

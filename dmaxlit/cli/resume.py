@@ -17,6 +17,7 @@ from dmaxlit.checkpoints.schema import check_run
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
+from dmaxlit.module import DMaxModule
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 
@@ -33,7 +34,9 @@ _FIXED_TRAINER_OPTIONS = (
 )
 
 
-def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) -> dict[str, Any]:
+def run_settings(
+    parser: ArgumentParser, config: Namespace, trainer: Trainer, module: type[DMaxModule] = DMaxModule
+) -> dict[str, Any]:
     """Return the settings that decide what a run learns, as plain values under dotted names.
 
     They do not include how long it trains, or what it validates, logs and saves. The batch size counts rows over all
@@ -50,6 +53,8 @@ def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) ->
         "data": {**data, "init_args": fixed_options},
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
+    if module is not DMaxModule:
+        fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
     if data_options.get("batch_size") is not None:
         fixed["batch_size over all ranks"] = data_options["batch_size"] * trainer.world_size
     return _flat(fixed)

@@ -20,6 +20,7 @@ from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_nam
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
+from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.resume import find_checkpoint, refuse_sharded, run_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
@@ -37,7 +38,8 @@ A noise strategy is given by registered name (--model.noise on_policy), class na
 (my_file.MyNoise, also from the current folder). Naming one starts from its own defaults; options follow, as in
 --model.noise.level 0.5, and --model.noise.help on_policy explains them. Optimiser (--model.optimizer AdamW
 --model.optimizer.lr 1e-3), schedule (--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 400) and
-callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard.
+callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard. --model my_file.MyModule
+uses a subclass of DMaxModule, whose options are --model.NAME.
 """
 
 _SUMMARIES = {
@@ -52,7 +54,8 @@ _RESOLVED_BY_LIGHTNING = ("best", "last", "hpc")  # values of ckpt_path
 
 def run(command: str, args: list[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict``."""
-    run_cli(command, args)
+    module, others = split_model_class(args)
+    run_cli(command, others, module)
 
 
 def run_cli(
@@ -174,7 +177,7 @@ class DMaxCLI(LightningCLI):
         """
         run_checkpoints = _run_checkpoints(self.trainer)
         for callback in run_checkpoints:
-            callback.settings = run_settings(self.parser, self.config, self.trainer)
+            callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))
         fit = self.config_init["fit"]
         if run_checkpoints and fit.get("ckpt_path") is None and run_checkpoints[0].folder is not None:
             path = find_checkpoint(self.trainer, run_checkpoints[0])

@@ -245,6 +245,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise UserError("data: expected a trainer or a call of bind(tokenizer, block_length, max_length)")
         module: Any = self.trainer.lightning_module
+        if not hasattr(module, "backbone"):
+            raise UserError(
+                f"data: expected the trainer's module to be a DMaxModule, got {type(module).__name__}; for another one "
+                "call bind(tokenizer, block_length, max_length) first"
+            )
         return module.tokenizer, module.backbone.block_length, module.backbone.max_length
 
     def _rank_and_world_size(self) -> tuple[int, int]:
