@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.chat_template import encode_chats
+from dmaxlit.data.control_tokens import check_plain_text
+from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import Role
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 EosFill = Literal["block"] | int
 
 
@@ -30,18 +33,23 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     """Return the token ids of each prompt.
 
     With a chat template, these are the template's, up to the beginning of the assistant's turn. Without one, they are
-    the text's, after the BOS token if the tokenizer adds one; a special token spelled out in the text is ordinary text.
+    the text's, after the BOS token if the tokenizer adds one. A special token spelled out in the text is ordinary text.
 
     Args:
         tokenizer: The model's tokenizer.
         prompts: Texts, or lists of chat messages (``role``, ``content``).
+
+    Raises:
+        UserError: If the chat template refuses a conversation, or the tokenizer cannot tell a special token in a text
+            from the token itself.
     """
     if not prompts:
         return []
     if tokenizer.chat_template is not None:
-        return [_encode_chat(tokenizer, prompt) for prompt in prompts]
-    texts = [prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt) for prompt in prompts]
+        return encode_chats(tokenizer, prompts)
+    texts = [prompt if isinstance(prompt, str) else _joined_turns(prompt) for prompt in prompts]
     encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
+    check_plain_text(tokenizer, texts, encoded, around=tokenizer("")["input_ids"])
     return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
 
 
@@ -50,17 +58,21 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     return encode_prompts(tokenizer, [prompt])[0]
 
 
-def _encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    ids: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return list(ids)
+def _joined_turns(turns: list[dict[str, Any]]) -> str:
+    texts = [text_of(turn.get("content")) for turn in turns]
+    return "\n".join(text for text in texts if text is not None)
 
 
 def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each response, without EOS; a special token spelled out in the text is ordinary text."""
+    """Return the token ids of each response, without EOS; a special token spelled out in the text is ordinary text.
+
+    Raises:
+        UserError: If the tokenizer cannot tell such a text from the token itself.
+    """
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    check_plain_text(tokenizer, responses, ids)
     return ids
 
 

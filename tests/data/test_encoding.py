@@ -2,7 +2,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts
+from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts, encode_responses
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
 from dmaxlit.tokens import Role
@@ -99,6 +99,30 @@ def test_messages_without_a_template_are_concatenated():
     tokenizer = word_tokenizer()
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert words_of(tokenizer, encode_prompt(tokenizer, turns)) == "a b c"
+
+
+def test_turns_without_content_and_lists_of_text_parts_need_no_template():
+    tokenizer = word_tokenizer()
+    parts = [{"type": "text", "text": "a "}, {"text": "b"}, " c"]
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool"},
+        {"role": "user", "content": parts},
+    ]
+    assert words_of(tokenizer, encode_prompt(tokenizer, turns)) == "a b c"
+    tokenizer.chat_template = TEMPLATE
+    assert words_of(tokenizer, encode_prompt(tokenizer, turns[2:])) == "user : a b c / assistant :"
+
+
+@pytest.mark.parametrize("special", ["<mask>", "</s>"])
+def test_special_tokens_that_are_words_too_are_refused_in_a_text(special):
+    tokenizer = word_tokenizer(post="<s> $A </s>", bos_token="<s>")
+    message = f"^tokenizer: expected '{special}' in a text to be text, got its token"
+    with pytest.raises(UserError, match=message):
+        encode_prompt(tokenizer, f"a {special}")
+    with pytest.raises(UserError, match=message):
+        encode_responses(tokenizer, ["a", f"a {special} b"])
+    assert words_of(tokenizer, encode_prompt(tokenizer, "a <unk>")) == "<s> a <unk>"
 
 
 def test_many_at_once_equal_one_by_one():
