@@ -41,6 +41,8 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     stop: list[str] | None = None,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
     output: str | None = None,
     overwrite: bool = False,
     trace: bool = False,
@@ -70,6 +72,9 @@ def generate(
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
         stop: A text that ends an answer; may be given several times.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
         output: Write the answers to this file, one JSON object a line. After an interruption, the same command resumes
             after the last complete group of four batches.
         overwrite: Start --output over instead of resuming it, and replace an existing file.
@@ -79,6 +84,7 @@ def generate(
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
+    from dmaxlit.data.chat_template import choose_template
     from dmaxlit.engine import DecodeSettings, Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.evaluate import default_budget
@@ -86,6 +92,7 @@ def generate(
     _check_trace(trace, trace_file, output)
     inputs = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device, dtype)
+    choose_template(module.tokenizer, chat_template, template_options)
     settings = DecodeSettings(
         decoder=decoder,
         decoder_options=decoder_options or {},

@@ -93,14 +93,15 @@ def choose_template(
 
     Args:
         tokenizer: The tokenizer; changed in place.
-        chat_template: One of the tokenizer's templates by name, or a ``.jinja`` file. Default: as it is.
+        chat_template: One of the tokenizer's templates by name, which becomes the default, or a ``.jinja`` file.
+            Default: as it is.
         options: Values of variables that the template reads, for instance ``enable_thinking``: what JSON can express.
 
     Raises:
         UserError: If there is no such template or variable, or a value cannot be written in a template.
     """
     if chat_template is not None:
-        tokenizer.chat_template = _template(tokenizer, chat_template)
+        tokenizer.chat_template = _chosen(tokenizer.chat_template, chat_template)
     if not options:
         return
     templates = tokenizer.chat_template
@@ -124,10 +125,11 @@ def _with_values(values: str, template: str) -> str:
     return template if template.startswith(values) else values + template  # the same choice twice is one
 
 
-def _template(tokenizer: PreTrainedTokenizerBase, choice: str) -> str:
-    templates = tokenizer.chat_template
+def _chosen(templates: Any, choice: str) -> str | dict[str, str]:
     if isinstance(templates, dict) and choice in templates:
-        return str(templates[choice])
+        # For conversations with tools the library prefers a template of this name to the default.
+        kept = {name: template for name, template in templates.items() if name != "tool_use" or choice == "tool_use"}
+        return {**kept, "default": templates[choice]}
     if not choice.endswith(".jinja"):
         known = _names(templates) + " or a .jinja file" if isinstance(templates, dict) else "a .jinja file"
         raise UserError(f"chat_template: expected {known}, got {choice!r}")

@@ -12,10 +12,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import DistillSettings, distill_for_training
 from dmaxlit.data.encoding import EosFill, check_eos_fill
+from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
@@ -51,6 +53,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         num_workers: Number of loader processes; it does not change the order or content of batches.
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
         distill: Write the corpus with the model itself if the file does not exist; None: a missing file is an error.
+        chat_template: Name of one of the tokenizer's chat templates, or a ``.jinja`` file. It becomes the model's own:
+            checkpoints and exports have it. Default: the tokenizer's.
+        template_options: Values of variables that the chat template reads, for instance ``enable_thinking``; kept with
+            the template.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -73,6 +79,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int | None = None,
         distill: DistillSettings | None = None,
+        chat_template: str | None = None,
+        template_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -89,6 +97,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
         self.hub_split, self.distill = hub_split, distill
+        self.chat_template, self.template_options = chat_template, template_options
         self.seed = run_seed() if seed is None else seed
         if distill is not None:
             distill.check()
@@ -127,6 +136,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         trainer = self.trainer
         if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
+        self._choose_template()
         corpus, settings = Path(self.corpora[0]), self.distill
         if getattr(trainer, "fast_dev_run", False):
             if corpus.exists():
@@ -146,14 +156,17 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """Read and encode the rows that the stage needs.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``.
+            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``, and for a
+                chat template that does not exist.
         """
+        self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
             self._share_dry_run_corpus()
             tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)
-            self._train_rows = pack(self._rows(bad), tokenizer, block_length, limit, self.eos_fill, bad)
+            rows = rows_with_warnings(self._rows(bad), tokenizer)
+            self._train_rows = pack(rows, tokenizer, block_length, limit, self.eos_fill, bad)
         stages_of: dict[Split, tuple[str | None, ...]] = {
             "val": ("fit", "validate", None),
             "test": ("test", "predict", None),
@@ -240,6 +253,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
             folder = trainer.strategy.broadcast(folder)
             if folder is not None:
                 self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
+
+    def _choose_template(self) -> None:
+        if self.chat_template is not None or self.template_options:
+            choose_template(self._model_encoding()[0], self.chat_template, self.template_options)
 
     def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
         """Return the tokenizer, block length and context length that rows are encoded for."""

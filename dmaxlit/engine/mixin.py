@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.lost_turns import warn_of_losses
 from dmaxlit.decoding import Decoder
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.prompts import Prompts, as_prompt, as_prompts
@@ -126,6 +127,7 @@ class GenerationMixin:
         """
         engine = settings.make_engine(self.backbone, first_index)
         every_prompt = as_prompts(prompts)
+        warn_of_losses(self.tokenizer, every_prompt)
         prompt_ids = [self.encode_prompt(prompt) for prompt in every_prompt]
         sequences = engine.decode(prompt_ids, settings.max_new_tokens, progress, trace)
         return [
@@ -178,4 +180,5 @@ class GenerationMixin:
         )
         engine = settings.make_engine(self.backbone)
         one = as_prompt(prompt)
+        warn_of_losses(self.tokenizer, [one])
         return drafts(engine, self.encode_prompt(one), max_new_tokens, one)

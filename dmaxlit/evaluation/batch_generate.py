@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, generate_rows, model_identity, prompts_hash
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import UserError
@@ -53,6 +54,8 @@ def generate_to_file(
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
     settings.make_engine(module.backbone)  # refuses bad settings before anything is written
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
+    if template := template_text(module.tokenizer):
+        identity["chat_template"] = prompts_hash([template])
     path = writable_path(Path(output))
     if path.exists() and not overwrite and not PartialCorpus.record_path(path).exists():
         raise UserError(f"output: {str(output)!r} exists; give another name, or overwrite (--overwrite true)")

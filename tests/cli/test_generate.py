@@ -131,6 +131,19 @@ def test_sampling_and_stop_texts_are_flags(dmax, tiny):
     assert f"\n{text[: text.index(stop)]}\n" in ended.out
 
 
+def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, tmp_path):
+    template = "{% if hidden %}" + PROMPTS[1] + "{% else %}{{ messages[0].content }}{% endif %}"
+    (tmp_path / "t.jinja").write_text(template)
+    expected = answers(tiny)
+    command = f"generate --model {tiny} --max_new_tokens 10 --chat_template t.jinja"
+    for flag, answer in [("", expected[0]), ("--template_options.hidden true", expected[1])]:
+        ended = dmax([*command.split(), *flag.split(), "--prompt", PROMPTS[0]])
+        assert f"> {PROMPTS[0]}\n{answer.text}\n" in ended.out, ended.err
+    ended = dmax([*command.split(), "--template_options.hiden", "true", "--prompt", PROMPTS[0]])
+    assert ended.status == 2
+    assert "error: template_options: expected variables that the chat template reads, got 'hiden'" in ended.err
+
+
 def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
     flags = ["--max_new_tokens", "10", "--trace", "--trace_file", "t.safetensors", "--prompt", PROMPTS[0]]
     ended = dmax(["generate", "--model", str(tiny), *flags])

@@ -189,8 +189,10 @@ def test_several_templates_without_a_default_need_a_choice():
     assert tokenizer.decode(encode_chats(tokenizer, [Conversation(user("a"), [{"name": "f"}])])[0]).startswith(
         "T<|turn|>"
     )
-    choose_template(tokenizer, "rag")
-    assert tokenizer.decode(encode_prompt(tokenizer, "a")).startswith("R<|turn|>")
+    for _ in range(2):
+        choose_template(tokenizer, "rag")
+        for prompt in ("a", Conversation(user("a"), [{"name": "f"}])):
+            assert tokenizer.decode(encode_prompt(tokenizer, prompt)).startswith("R<|turn|>")
 
 
 def test_a_default_is_used_and_another_can_be_chosen():

@@ -72,6 +72,10 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
         patch.setattr(batch_generate.PartialCorpus, "finish", stop)
         with pytest.raises(Interrupted):
             generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.tokenizer, "chat_template", "{{ messages[0].content }}")
+        with pytest.raises(UserError, match=r"was begun with other settings: chat_template was None, now "):
+            generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
     other = DecodeSettings("threshold", {"threshold": 0.0}, 96)
     with pytest.raises(UserError, match=r"was begun with other settings: temperature was 0.7, now 0.0"):
         generate_to_file(module, examples[:2], path, other, progress=False)
