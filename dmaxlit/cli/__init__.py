@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
+from dmaxlit.cli.terminal import printable, printable_warnings
 from dmaxlit.errors import UserError
 from dmaxlit.version import __version__
 
@@ -44,15 +45,16 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     _add_current_folder_to_path()
     try:
-        _run(list(sys.argv[1:] if args is None else args))
+        with printable_warnings():
+            _run(list(sys.argv[1:] if args is None else args))
     except (UserError, ArgumentError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(printable(f"error: {one_line(error)}"), file=sys.stderr)
         raise SystemExit(2) from error
     except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"error: {_system_line(error)}", file=sys.stderr)
+        print(printable(f"error: {_system_line(error)}"), file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.terminal import printable
 from dmaxlit.errors import UserError, check_at_least
 
 if TYPE_CHECKING:
@@ -158,13 +159,15 @@ def _print(
     seconds = time.perf_counter() - started
     verdicts = [example.check(answer.text) for example, answer in zip(examples, answers, strict=False)]
     for index, answer in enumerate(answers):
-        print(f"> {answer.prompt}")
+        print(printable(f"> {answer.prompt}"))
         if show_trace and record is not None:
             from dmaxlit.cli.trace_view import print_trace
 
             print_trace(record.rows[index], module.tokenizer)
         verdict = (", right" if verdicts[index] else ", wrong") if verdicts else ""
-        print(f"{answer.text}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n")
+        print(
+            f"{printable(answer.text)}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n"
+        )
     if len(answers) > 1:
         tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
         judged = f", {sum(verdicts)} right" if verdicts else ""
