@@ -43,7 +43,6 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
             and 143 if training was stopped by SIGTERM, after saving.
     """
-    _add_current_folder_to_path()
     try:
         with printable_warnings():
             _run(list(sys.argv[1:] if args is None else args))
@@ -71,6 +70,11 @@ def _run(args: list[str]) -> None:
         return
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}{closest(command, COMMANDS)}; known: {', '.join(COMMANDS)}")
+    from dmaxlit.cli.safe import admit  # here, so that --help does not wait for the parser
+
+    rest, is_safe = admit(rest)
+    if not is_safe:
+        _add_current_folder_to_path()
     import_module(f"dmaxlit.cli.{COMMANDS[command][0]}").run(command, rest)
 
 
@@ -92,6 +96,9 @@ def _overview() -> str:
             *lines,
             "",
             "Options of a command: dmaxlit COMMAND --help. Version: dmaxlit --version.",
+            "",
+            "A configuration file is code: it names classes, which are imported and called. Read one from elsewhere",
+            "before use, or run it with --safe: it may then name only what is registered, and the libraries' classes.",
         ]
     )
 

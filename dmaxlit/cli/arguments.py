@@ -40,6 +40,10 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
         "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
     )
     parser.add_function_arguments(function, skip=set(skip))
+    # Taken out of the arguments before they are parsed; here for --help.
+    parser.add_argument(
+        "--safe", action="store_true", help="Import nothing but what is registered; see dmaxlit --help."
+    )
     return parser
 
 
@@ -54,7 +58,8 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     except ArgumentError as error:
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
     arguments = settings.as_dict()
-    arguments.pop("config", None)
+    for name in ("config", "safe"):
+        arguments.pop(name, None)
     check_numbers(arguments)
     function(**arguments)
 

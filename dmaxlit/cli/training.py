@@ -38,6 +38,10 @@ A noise strategy is given by registered name (--model.noise on_policy), class na
 --model.noise.level 0.5, and --model.noise.help on_policy explains them. Optimiser (--model.optimizer AdamW
 --model.optimizer.lr 1e-3), schedule (--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 400) and
 callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard.
+
+A configuration file is code: it names classes, which are imported and called. Read one from elsewhere before use, or
+run it with --safe: it may then name only registered strategies and tasks, and classes of dmaxlit, Lightning and
+torch.optim.
 """
 
 _SUMMARIES = {
