@@ -56,6 +56,8 @@ def check_run(content: Mapping[str, Any], path: str) -> None:
         value = content.get(name)
         _require(type(value) is int and value >= 0, path, name, "an integer, at least 0", value)
     for name, kind in (("loops", dict), ("optimizer_states", list), ("lr_schedulers", list), ("callbacks", dict)):
+        if name == "optimizer_states" and not content["state_dict"]:
+            continue  # a sharded checkpoint has weights and optimiser in other files
         _require(isinstance(content.get(name), kind), path, name, f"a {kind.__name__}", content.get(name))
     state = content.get("dmaxlit_run", {})
     _require(isinstance(state, dict), path, "dmaxlit_run", "a dict", state)
