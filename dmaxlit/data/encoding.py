@@ -20,6 +20,7 @@ class EncodedPair:
     Args:
         ids: Token ids.
         roles: The :class:`~dmaxlit.tokens.Role` of each position; supervised EOS tokens are part of the response.
+            Whole blocks.
     """
 
     ids: list[int]
@@ -75,11 +76,16 @@ def check_eos_fill(eos_fill: EosFill) -> None:
 
 
 def eos_count(length: int, block_length: int, eos_fill: EosFill) -> int:
-    """Return how many EOS tokens follow the first ``length`` tokens.
+    """Return how many supervised EOS tokens follow the first ``length`` tokens.
 
     ``"block"`` fills up to the end of the block of the first EOS.
     """
     return block_length - length % block_length if eos_fill == "block" else int(eos_fill)
+
+
+def whole_blocks(length: int, block_length: int) -> int:
+    """Return the number of tokens of the blocks that ``length`` tokens need."""
+    return -(-length // block_length) * block_length
 
 
 def encode_pair(
@@ -96,7 +102,8 @@ def encode_pair(
         prompt: Text, or chat messages up to the turn that ``response`` is.
         response: The final turn, which is what the model learns.
         block_length: Length of the blocks of the grid, which begins at position 0.
-        eos_fill: ``"block"``: the first EOS and the rest of its block; a count: that many EOS tokens in all.
+        eos_fill: Supervised EOS tokens. ``"block"``: the first EOS and the rest of its block; a count: that many. EOS
+            without supervision fills the rest of the last block.
 
     Raises:
         UserError: If ``eos_fill`` is neither.
@@ -105,6 +112,9 @@ def encode_pair(
     prompt_ids = encode_prompt(tokenizer, prompt)
     response_ids = encode_responses(tokenizer, [response])[0]
     num_eos = eos_count(len(prompt_ids) + len(response_ids), block_length, eos_fill)
-    response_ids = response_ids + [tokenizer.eos_token_id] * num_eos
-    roles = [int(Role.PROMPT)] * len(prompt_ids) + [int(Role.RESPONSE)] * len(response_ids)
-    return EncodedPair(prompt_ids + response_ids, roles)
+    length = len(prompt_ids) + len(response_ids) + num_eos
+    rest = whole_blocks(length, block_length) - length
+    ids = prompt_ids + response_ids + [tokenizer.eos_token_id] * (num_eos + rest)
+    num_response = len(response_ids) + num_eos
+    roles = [Role.PROMPT] * len(prompt_ids) + [Role.RESPONSE] * num_response + [Role.FILL] * rest
+    return EncodedPair(ids, [int(role) for role in roles])
