@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_responses, eos_count, whole_blocks
+from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_turns, eos_count, whole_blocks
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
@@ -110,7 +110,7 @@ def pack(
     source, begin = iter(rows), 0
     while chunk := list(islice(source, _CHUNK)):
         prompts = encode_prompts(tokenizer, [row.prompt for row in chunk])
-        responses = encode_responses(tokenizer, [row.response for row in chunk])
+        responses = encode_turns(tokenizer, [row.prompt for row in chunk], [row.response for row in chunk])
         for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
             if len(prompt) >= limit:
                 bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")

@@ -90,9 +90,9 @@ def test_the_chat_template_is_used_up_to_the_assistants_turn():
     tokenizer.chat_template = TEMPLATE
     assert words_of(tokenizer, encode_prompt(tokenizer, "a b")) == "user : a b / assistant :"
     turns = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
-    pair = encode_pair(tokenizer, turns, "b", 12, 1)
-    assert words_of(tokenizer, pair.ids) == "system : c / user : a / assistant : b </s>"
-    assert pair.roles == [Role.PROMPT] * 10 + [Role.RESPONSE] * 2
+    pair = encode_pair(tokenizer, turns, "b", 13, 1)
+    assert words_of(tokenizer, pair.ids) == "system : c / user : a / assistant : b / </s>"
+    assert pair.roles == [Role.PROMPT] * 10 + [Role.RESPONSE] * 3
 
 
 def test_messages_without_a_template_are_concatenated():
