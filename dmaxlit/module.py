@@ -141,7 +141,7 @@ class DMaxModule(GenerationMixin, L.LightningModule):
             batch_idx: Index of the micro-batch in the epoch.
         """
         clean = self.clean_batch(batch)
-        count = clean.response.sum()
+        count = clean.in_loss.sum()
         if self._tokens_since_update.device != count.device:
             self._tokens_since_update = self._tokens_since_update.to(count.device)
         self._tokens_since_update = self._tokens_since_update + count

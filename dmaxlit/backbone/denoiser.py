@@ -268,6 +268,7 @@ class Denoiser(nn.Module):
         if self.lora is not None:
             unmerged = weights or {name.removeprefix("model."): weight for name, weight in self.state_dict().items()}
             model = merged_model(model.config, unmerged, self.lora, self.embedding_name, self.special.mask_id)
+            model.generation_config = self.model.generation_config
             weights = None
         write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights)
 

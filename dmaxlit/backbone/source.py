@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
 from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
+from dmaxlit.backbone.formats.generation_config import read_generation_config
 from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
 from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
@@ -124,9 +125,12 @@ class BackboneSource:
         """
         if self.folder is None:
             return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
+        generation_config = read_generation_config(self.folder)  # refused before the weights are read
         model = model_from_folder(self.folder, self.attn_implementation, self.dtype)
         check_finite(model, str(self.folder))
         self._check_vocabulary(model)
+        if generation_config is not None:
+            model.generation_config = generation_config
         return model
 
     def empty_model(self) -> PreTrainedModel:
@@ -138,8 +142,11 @@ class BackboneSource:
         if self.folder is None:
             with torch.device("meta"):
                 return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
+        generation_config = read_generation_config(self.folder)
         model = empty_model_from_folder(self.folder, self.config, self.attn_implementation, self.dtype)
         self._check_vocabulary(model)
+        if generation_config is not None:
+            model.generation_config = generation_config
         return model
 
     def check_deferrable(self) -> None:

@@ -31,8 +31,9 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
     check_metadata(_json(payload["metadata"]), f"checkpoint: {path}: dmaxlit.metadata")
     model_type = _json(payload["config"]).get("model_type")
     _require(isinstance(model_type, str), path, "dmaxlit.config", "an object with a model_type", payload["config"])
-    lora = payload.get("lora")
-    _require(lora is None or isinstance(_json(lora), dict), path, "dmaxlit.lora", "a JSON object or null", lora)
+    for name in ("lora", "generation_config"):
+        text = payload.get(name)
+        _require(text is None or isinstance(_json(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text)
     files = payload.get("tokenizer")
     is_files = isinstance(files, dict) and all(isinstance(text, str) for item in files.items() for text in item)
     _require(is_files, path, "dmaxlit.tokenizer", "the tokenizer's files, as texts by name", files)

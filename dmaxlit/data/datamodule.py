@@ -44,7 +44,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         batch_size: Training rows in one rank's batch.
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
-        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first one, a number is their count.
+        eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
+            their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
         on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
             and report their count (``skip``).
         hub_split: Split of a hub data set.
@@ -183,7 +184,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
-        collate = Collate(pad, block_length)
+        collate = Collate(pad, tokenizer.eos_token_id, block_length)
         return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

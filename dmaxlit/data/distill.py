@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.assistant_turn import response_content
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
     Response,
@@ -132,7 +134,7 @@ def distill(
         prompts,
         settings.batch_size,
         _generator(module, settings),
-        _row_filter(prompts, examples, settings.keep),
+        _row_filter(module.tokenizer, prompts, examples, settings.keep),
         progress,
         title="distil",
     )
@@ -229,16 +231,15 @@ def _generator(
 
 
 def _row_filter(
-    prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
 ) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
     """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
 
     def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
         correct = response.finished and examples is not None and examples[index].check(response.text)
         is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
-        if not is_kept or not response.text.strip():
-            return None, correct
-        return {"prompt": prompts[index], "response": response.text}, correct
+        text = response_content(tokenizer, prompts[index], response.text) if is_kept else ""
+        return {"prompt": prompts[index], "response": text} if text.strip() else None, correct
 
     return make_row
 

@@ -63,6 +63,7 @@ def test_what_is_none_of_ours_is_refused(content):
         ("dmaxlit.metadata", None),
         ("dmaxlit.metadata", json.dumps({"block_length": "x"})),
         ("dmaxlit.lora", "no"),
+        ("dmaxlit.generation_config", "[1]"),
         ("dmaxlit.tokenizer", None),
         ("dmaxlit.tokenizer", {"tokenizer.json": 1}),
         ("state_dict", [1]),

@@ -8,6 +8,7 @@ import torch
 from dmaxlit.noise import NOISE, LogitsPrediction, dialogue
 from dmaxlit.noise.schedules import LevelCurriculum
 from dmaxlit.randomness import RowGenerator
+from dmaxlit.tokens import Role
 from tests.conftest import make_batch
 
 NAMES = list(NOISE)
@@ -116,3 +117,14 @@ def test_a_row_does_not_depend_on_its_batch(name, per):
             where = one.soft.where
             assert torch.equal(many.soft.where[:1, :width], where)
             torch.testing.assert_close(many.soft.weights[:1, :width][where], one.soft.weights[where])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fill_is_corrupted_and_predicted_like_the_response(name):
+    strategy = NOISE.get(name)(level=0.6)
+    filled = make_batch([3, 10], [6, 3], fill=True)
+    whole = replace(filled, roles=filled.roles.masked_fill(filled.roles == Role.FILL, Role.RESPONSE))
+    assert not torch.equal(filled.roles, whole.roles)
+    for one, other in zip(converse(strategy, filled), converse(strategy, whole), strict=True):
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.supervised, other.supervised)
