@@ -9,6 +9,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
+from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -45,7 +46,7 @@ def distill(
         model: Folder, .ckpt file, hub id, or builtin:NAME.
         output: Corpus to write, a .jsonl file.
         task: Registered name of the task whose training prompts are answered. Default: the one the model was trained
-            on.
+            on, unless that reads files, which you have to name.
         task_options: Options of the task, also as --task.difficulty hard.
         prompts: Answer the prompts of this file instead: .jsonl rows with prompt or question, or one prompt a line.
         num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
@@ -87,4 +88,4 @@ def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str,
         return task_by_name(name, **(options or {}))
     if module.task_name is None:
         raise UserError(f"task: expected a task or a file of prompts; {model!r} does not say what it was trained on")
-    return task_by_name(module.task_name, **{**module.task_options, **(options or {})})
+    return task_of_checkpoint(module.task_name, {**module.task_options, **(options or {})})
