@@ -26,6 +26,7 @@ from dmaxlit.errors import UserError, check_choice
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
+from dmaxlit.tasks.stored import task_of_checkpoint
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
@@ -85,6 +86,7 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         stored_task = backbone.source_metadata.get("task") or {}
         self.task_name: str | None = stored_task.get("name")
         self.task_options: dict[str, Any] = stored_task.get("options", {})
+        self._task_is_stored = True
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._tokens_since_update = torch.zeros(())
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
@@ -103,17 +105,26 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         return self.backbone.special
 
     def task(self) -> Task | None:
-        """Return the task the model was trained on, with its options, or None."""
-        return None if self.task_name is None else task(self.task_name, **self.task_options)
+        """Return the task the model was trained on, with its options, or None.
+
+        Raises:
+            UserError: If the options are wrong; or if only the checkpoint names the task, and it is not registered, or
+                not :attr:`~dmaxlit.tasks.Task.self_contained`.
+        """
+        if self.task_name is None:
+            return None
+        if self._task_is_stored:
+            return task_of_checkpoint(self.task_name, self.task_options)
+        return task(self.task_name, **self.task_options)
 
     def set_task(self, name: str, options: dict[str, Any]) -> None:
         """Set the task whose data the model is trained on; exports and checkpoints store it."""
-        self.task_name, self.task_options = name, options
+        self.task_name, self.task_options, self._task_is_stored = name, options, False
 
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
-        stored_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.export_metadata(), "task": stored_task}
+        stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {**self.backbone.export_metadata(), "task": stored}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.

@@ -58,6 +58,12 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except SystemExit as end:
+        # Lightning's trainer turns Ctrl-C, for instance while a corpus is distilled, into an ordinary failure.
+        if end.code == 1 and isinstance(end.__context__, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        raise
 
 
 def _run(args: list[str]) -> None:

@@ -71,9 +71,10 @@ def generate(
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
         stop: A text that ends an answer; may be given several times.
-        output: Write the answers to this file, one JSON object a line. After an interruption, the same command resumes
-            after the last complete group of four batches.
-        overwrite: Start --output over instead of resuming it, and replace an existing file.
+        output: Write the answers to this file, one JSON object a line; settings and counts to OUTPUT.manifest.json.
+            After an interruption, the same command resumes; once the file is complete, it changes nothing.
+        overwrite: Replace a complete --output, which stays until the new one is complete, and discard answers that were
+            begun with other settings.
         trace: Show each answer forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
@@ -140,7 +141,10 @@ def _prompts(
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
-    return (prompt or read_prompts(path or "-"))[:number]
+    prompts = prompt or read_prompts(path or "-")
+    if number is not None and number > len(prompts):
+        print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
+    return prompts[:number]
 
 
 def _print(

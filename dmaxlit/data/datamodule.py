@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.data.dataset import Collate, PackedPairs, pack
-from dmaxlit.data.distill import DistillSettings, distill_for_training
+from dmaxlit.data.distill import distill_for_training
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least

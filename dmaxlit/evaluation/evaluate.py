@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
+from dmaxlit.tasks.stored import StoredTaskError
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -123,8 +125,18 @@ def evaluate(
 
 
 def default_budget(module: DMaxModule) -> int:
-    """Return the token budget for an answer: that of the task the model was trained on, or 256."""
-    task = module.task()
+    """Return the token budget for an answer: that of the task the model was trained on, or 256.
+
+    If the task is not built because only a checkpoint names it, the budget is the one in the checkpoint's options.
+    """
+    try:
+        task = module.task()
+    except StoredTaskError as error:
+        stored = module.task_options.get("max_new_tokens")
+        if isinstance(stored, int) and not isinstance(stored, bool) and stored >= 1:
+            return stored
+        rank_zero_warn(f"max_new_tokens: {_DEFAULT_BUDGET} by default, because of {error}", category=DMaxWarning)
+        return _DEFAULT_BUDGET
     return _DEFAULT_BUDGET if task is None else task.max_new_tokens
 
 
