@@ -32,6 +32,7 @@ def noise_properties(noise: str | type[NoiseStrategy], **options: Any) -> list[P
         UserError: If there is no such class, or it is abstract.
     """
     factory = NoiseFactory(noise, options)
+    factory.make()
     checks: dict[str, Callable[[NoiseFactory], None]] = {
         "views is a generator": _is_generator,
         "views have the right types and shapes": _has_right_types,
