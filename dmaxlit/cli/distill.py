@@ -33,6 +33,7 @@ def distill(
     batch_size: int = 64,
     seed: int = 0,
     overwrite: bool = False,
+    check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -57,6 +58,7 @@ def distill(
         batch_size: Prompts decoded together. It changes the speed, not the answers.
         seed: Seed of a decoder that draws random numbers.
         overwrite: Replace a corpus, complete or not, that was made with other settings.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
@@ -72,7 +74,9 @@ def distill(
     if decoder_options is None:
         decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
     num_prompts = defaults.num_prompts if num_prompts is None else num_prompts
-    settings = DistillSettings(num_prompts, decoder, decoder_options, max_new_tokens, batch_size, keep, seed)
+    settings = DistillSettings(
+        num_prompts, decoder, decoder_options, max_new_tokens, batch_size, keep, seed, check_decoder
+    )
     manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     print(

@@ -25,6 +25,8 @@ from dmaxlit.version import __version__
 
 __all__ = ["DistillSettings"]
 
+_FREE_SETTINGS = ("batch_size", "check_decoder")  # which a resumed run may change
+
 Keep = Literal["finished", "correct", "all"]
 
 
@@ -41,6 +43,7 @@ class DistillSettings:
         keep: ``finished``: every response that ended in EOS, right or wrong, as DMax does. ``correct``: of these, the
             ones the task's checker accepts. ``all``: also responses cut off by the budget.
         seed: Seed of a decoder that draws random numbers.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
     """
 
     num_prompts: int = 2048
@@ -50,6 +53,7 @@ class DistillSettings:
     batch_size: int = 64
     keep: Keep = "finished"
     seed: int = 0
+    check_decoder: bool = True
 
     def check(self) -> None:
         """Refuse settings out of range.
@@ -182,7 +186,7 @@ def _identity(
     module: Any, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
-    options = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
+    options = {key: value for key, value in asdict(settings).items() if key not in _FREE_SETTINGS}
     return {
         **model_identity(module),
         "task": TASKS.name_of(type(source)) or type(source).__qualname__ if is_task else None,
@@ -220,6 +224,7 @@ def _generator(
                 decoder=settings.decoder,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
+                check_decoder=settings.check_decoder,
                 progress=advance,
                 **settings.decoder_options,
             )

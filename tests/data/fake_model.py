@@ -39,7 +39,7 @@ class FakeModule(L.LightningModule):
         self.backbone, self.tokenizer = Backbone(), ChainTask.tokenizer()
         self.fail_at, self.random, self.calls, self.modes, self.seen = fail_at, random, [], [], []
 
-    def generate(self, prompts, decoder, max_new_tokens, batch_size, progress=False, **options):
+    def generate(self, prompts, decoder, max_new_tokens, batch_size, progress=False, check_decoder=True, **options):
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
         self.calls.append((list(prompts), decoder, max_new_tokens, batch_size, options))
