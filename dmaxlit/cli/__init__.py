@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
+    "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
     "bench": ("bench", "Reproduce the figures of the documentation."),
     "convert": ("convert", "Convert a LLaDA2-MoE checkpoint to the format of transformers, or back."),

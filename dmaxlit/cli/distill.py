@@ -38,6 +38,7 @@ def distill(
     top_p: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
+    check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -66,6 +67,7 @@ def distill(
         seed: Seed of the samples.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard answers that were
             begun with other settings.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
@@ -82,6 +84,7 @@ def distill(
         seed=seed,
         temperature=temperature,
         top_p=top_p,
+        check_decoder=check_decoder,
     )
     settings.check()  # before the model is loaded
     if prompts is not None and task is not None:

@@ -47,6 +47,7 @@ def generate(
     trace: bool = False,
     trace_file: str | None = None,
     compile: bool = False,
+    check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -78,6 +79,7 @@ def generate(
         trace: Show each answer forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
@@ -98,6 +100,7 @@ def generate(
         seed=seed,
         stop=stop or [],
         compile=compile,
+        check_decoder=check_decoder,
     )
     started = time.perf_counter()
     if output is None:

@@ -31,6 +31,7 @@ class DistillSettings:
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. What is sampled for a prompt depends
             on the seed and its index only.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
     """
 
     num_prompts: int = 2048
@@ -42,6 +43,7 @@ class DistillSettings:
     seed: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
+    check_decoder: bool = True
 
     def check(self) -> None:
         """Refuse settings out of range.
@@ -65,5 +67,7 @@ class DistillSettings:
 
         Sampling at its defaults is left out, as in the manifests of corpora made before there was any.
         """
-        left_out = {"batch_size"} | {name for name, default in SAMPLING.items() if getattr(self, name) == default}
+        left_out = {"batch_size", "check_decoder"} | {
+            name for name, default in SAMPLING.items() if getattr(self, name) == default
+        }
         return {name: value for name, value in asdict(self).items() if name not in left_out}

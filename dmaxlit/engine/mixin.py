@@ -152,6 +152,7 @@ class GenerationMixin:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        check_decoder: bool = True,
         **decoder_options: Any,
     ) -> Iterator[Draft]:
         """Decode one prompt and yield a draft of its response after every forward.
@@ -168,6 +169,7 @@ class GenerationMixin:
             top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
             seed: Seed of the samples.
             stop: Texts that end the response as EOS does.
+            check_decoder: Check what a decoder of your own returns in the first forwards.
             decoder_options: Options of a decoder given by name.
 
         Raises:
@@ -183,6 +185,7 @@ class GenerationMixin:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            check_decoder=check_decoder,
         )
         engine = settings.make_engine(self.backbone)
         one = as_prompt(prompt)

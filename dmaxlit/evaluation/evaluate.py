@@ -6,7 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +38,7 @@ class DecoderSpec:
         options: Options of its constructor.
         label: Name of the decoder in tags and tables. Default: the registered name.
         sweep: The option that an accuracy-TPF curve varies. Default: ``tau_dec`` or ``threshold``, if it has one.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
 
     Raises:
         UserError: For an unknown name or option, or an option out of range.
@@ -47,6 +48,7 @@ class DecoderSpec:
     options: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
     sweep: str | None = None
+    check_decoder: bool = True
 
     def __post_init__(self) -> None:
         make_decoder(self.name, **self.options)
@@ -79,11 +81,18 @@ class DecoderSpec:
         """
         if self.swept is None:
             raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
-        return DecoderSpec(self.name, {**self.options, self.swept: threshold}, self.label, self.sweep)
+        return replace(self, options={**self.options, self.swept: threshold})
 
     def settings(self, max_new_tokens: int, batch_size: int, max_forwards: int | None = None) -> DecodeSettings:
         """Return the settings that decode with this decoder; see :class:`~dmaxlit.engine.DecodeSettings`."""
-        return DecodeSettings(self.name, self.options, max_new_tokens, batch_size, max_forwards)
+        return DecodeSettings(
+            self.name,
+            self.options,
+            max_new_tokens,
+            batch_size,
+            max_forwards,
+            check_decoder=self.check_decoder,
+        )
 
     def _option_names(self) -> list[str]:
         return list(inspect.signature(DECODERS.get(self.name)).parameters)
