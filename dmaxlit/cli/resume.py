@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
-from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.schema import check_run
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
+from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
 from dmaxlit.training.fsdp import FSDP2Strategy
@@ -66,13 +66,13 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
     """
     files = callback.files(trainer)
     candidates = files.candidates()
-    candidates += sorted(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"))  # of Lightning, before SLURM's requeue
+    candidates += hpc_checkpoints(trainer.default_root_dir)
     if not candidates:
         return None
     if not callback.resume:
         rank_zero_info(f"starting over: the checkpoints in {files.path} are replaced")
         return None
-    path, checkpoint = _newest_readable(candidates)
+    path, checkpoint = newest_readable(candidates, advice="; --checkpoint.resume false starts over")
     refuse_sharded(path, trainer)
     state = checkpoint.get("dmaxlit_run", {})
     _refuse_other_run(path, current_settings(json.loads(state.get("settings", "{}"))), callback.settings)
@@ -85,25 +85,6 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
         return path
     rank_zero_info(f"resuming from {path}, after step {step}")
     return path
-
-
-def _newest_readable(candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint with the most steps of those that are not damaged; report the others."""
-    checkpoints: dict[Path, dict[str, Any]] = {}
-    errors: list[str] = []
-    for path in candidates:
-        try:
-            checkpoint = read_checkpoint(path)
-            check_run(checkpoint, str(path))
-            checkpoints[path] = checkpoint
-        except UserError as error:
-            errors.append(str(error))
-    if not checkpoints:
-        raise UserError(f"{errors[0]}, and there is none before it; --checkpoint.resume false starts over")
-    for error_line in errors:
-        rank_zero_info(error_line)
-    path = max(checkpoints, key=lambda path: int(checkpoints[path]["global_step"]))
-    return path, checkpoints[path]
 
 
 def refuse_sharded(path: Path | str, trainer: Trainer) -> None:

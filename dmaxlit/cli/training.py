@@ -13,9 +13,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
-from dmaxlit.checkpoints.plain_data import guard_strategy, require_local
+from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
+from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
@@ -46,8 +47,6 @@ _SUMMARIES = {
     "test": "Decode the test prompts and print the figures, of the configured model or of --ckpt_path.",
     "predict": "Decode the test prompts and write each answer to a file, one JSON object a line.",
 }
-
-_RESOLVED_BY_LIGHTNING = ("best", "last", "hpc")  # values of ckpt_path
 
 
 def run(command: str, args: list[str]) -> None:
@@ -137,10 +136,10 @@ class DMaxCLI(LightningCLI):
         check_trainer(settings)
         if settings.get("weights_only") is False:
             raise UserError("weights_only: expected true, got false: a checkpoint must not run code when it is read")
+        if checkpoint := settings.get("ckpt_path"):
+            settings["ckpt_path"] = resolve_checkpoint(checkpoint, self.config.subcommand, settings)
         checkpoint = settings.get("ckpt_path")
-        if checkpoint:
-            require_local(checkpoint)
-        if checkpoint and checkpoint not in _RESOLVED_BY_LIGHTNING and not Path(checkpoint).is_dir():
+        if checkpoint and not Path(checkpoint).is_dir():
             self._checkpoint_shapes = _shapes(read_checkpoint(checkpoint)["state_dict"])
 
     def _parse_ckpt_path(self) -> None:
