@@ -1,7 +1,7 @@
 """What ``--ckpt_path`` may name: a checkpoint of ours by its path, or the run's own as ``last`` or ``hpc``."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from dmaxlit.backbone.formats.model_folder import METADATA_FILE
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import require_local
+from dmaxlit.checkpoints.resumable import check_step
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.errors import UserError
@@ -50,11 +51,14 @@ def resolve_checkpoint(name: str, command: str, settings: Any) -> str | None:
     return str(newest_readable(found)[0])
 
 
-def newest_readable(candidates: Iterable[Path], advice: str = "") -> tuple[Path, dict[str, Any]]:
+def newest_readable(
+    candidates: Iterable[Path], check: Callable[[Path, dict[str, Any]], None] = check_step, advice: str = ""
+) -> tuple[Path, dict[str, Any]]:
     """Return the checkpoint with the most steps of those that are not damaged, and its content; report the others.
 
     Args:
         candidates: Paths of checkpoints, at least one; of two with equal steps the first is taken.
+        check: Raises a :class:`UserError` for the path and content of one that is damaged in another way.
         advice: End of the message where all are damaged.
 
     Raises:
@@ -64,7 +68,9 @@ def newest_readable(candidates: Iterable[Path], advice: str = "") -> tuple[Path,
     errors: list[str] = []
     for path in candidates:
         try:
-            checkpoints[path] = read_checkpoint(path)
+            content = read_checkpoint(path)
+            check(path, content)
+            checkpoints[path] = content
         except UserError as error:
             errors.append(str(error))
     if not checkpoints:
