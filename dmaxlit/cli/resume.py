@@ -14,7 +14,6 @@ from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.run_state import resume_logs
-from dmaxlit.checkpoints.schema import check_run
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.renames import current_settings
