@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from dmaxlit.backbone.formats.model_folder import METADATA_FILE
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import require_local
 from dmaxlit.checkpoints.resumable import check_step
