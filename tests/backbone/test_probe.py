@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.backbone import Denoiser, probe
+from dmaxlit.backbone import Denoiser, compatibility, probe
 from dmaxlit.backbone.probe import check_behavior
 from tests.backbone.test_families import EAGER, FAMILIES, SIZES, checkpoint
 from tests.conftest import TINY, make_denoiser
@@ -172,7 +172,8 @@ def test_each_property_is_named(monkeypatch, change, lacking, dtype):
         check_behavior(denoiser)
 
 
-def test_longrope_whose_frequencies_depend_on_the_longest_row_is_noticed():
+def test_longrope_whose_frequencies_depend_on_the_longest_row_is_noticed(monkeypatch):
+    monkeypatch.setattr(compatibility, "_longrope_length", lambda config: None)  # which refuses it by its config
     rope = {"rope_type": "longrope", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 32}
     rope |= {"short_factor": [1.0] * 8, "long_factor": [1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 40.0]}
     denoiser = Denoiser(config={**TINY, "rope_parameters": rope}, tokenizer="chain", block_length=8, probe=False)
