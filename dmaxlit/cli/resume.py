@@ -22,8 +22,12 @@ from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
-_FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
-_FREE_MODEL_OPTIONS = ("check_noise",)
+_FREE_SETTINGS = frozenset(
+    {
+        *(f"data.{name}" for name in ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")),
+        *("data.distill.batch_size", "data.distill.check_decoder", "model.check_noise", "model.backbone.probe"),
+    }
+)
 _FIXED_TRAINER_OPTIONS = (
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -43,19 +47,17 @@ def run_settings(parser: ArgumentParser, config: Namespace, trainer: Trainer) ->
     ranks, so that a run may be resumed with another number of processes.
     """
     settings = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
-    model = {name: value for name, value in settings["model"].items() if name not in _FREE_MODEL_OPTIONS}
     data = settings.get("data") or {}
-    data_options = data.get("init_args", data)
-    fixed_options = {name: value for name, value in data_options.items() if name not in _FREE_DATA_OPTIONS}
+    batch_size = data.get("init_args", data).get("batch_size")
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
-        "model": model,
-        "data": {**data, "init_args": fixed_options},
+        "model": settings["model"],
+        "data": data,
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
-    if data_options.get("batch_size") is not None:
-        fixed["batch_size over all ranks"] = data_options["batch_size"] * trainer.world_size
-    return _flat(fixed)
+    if batch_size is not None:
+        fixed["batch_size over all ranks"] = batch_size * trainer.world_size
+    return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 
 def stop_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
@@ -137,6 +139,8 @@ def refuse_other_weights(source: str, weights: dict[str, Any], module: Lightning
 
 def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     for name in (*current, *stored):
+        if name in _FREE_SETTINGS:  # an earlier version may have stored it
+            continue
         if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
             raise UserError(
                 f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "
