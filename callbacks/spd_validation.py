@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.errors import DMaxWarning, check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
@@ -89,6 +90,10 @@ class SPDValidation(L.Callback):
     def curve_points(self) -> list[dict[str, Any]]:
         """Return the points of the last curve as plain values: label, threshold and result of each."""
         return curve_table(self.curves)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Run after the callbacks that may change the weights when training ends."""
+        run_after_others(trainer, self)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn of a run that ends before its first validation."""

@@ -17,6 +17,7 @@ from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import distill_for_training
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
+from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
@@ -221,10 +222,6 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 break
         return [locations[index] for index in indices]
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move the tensors of a batch; leave the examples, which Lightning could not traverse, as they are."""
-        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         examples = self._examples.get(split)
         if not examples:
@@ -268,4 +265,5 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
 
 def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
-    return {"index": torch.tensor([index for index, _ in items]), "examples": [example for _, example in items]}
+    index, examples = zip(*items, strict=True)
+    return {"index": torch.tensor(index), "examples": ExampleBatch(examples)}

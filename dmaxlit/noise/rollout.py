@@ -33,7 +33,8 @@ def _sample(logits: Tensor, u: Tensor) -> Tensor:
     # Scale by the rounded total and stay below it, so that a token of probability 0 is never drawn.
     total = cumulative[:, -1]
     threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+    tokens = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+    return tokens.clamp_(max=logits.shape[-1] - 1)  # beyond it where logits are NaN, which the loss shows
 
 
 def teacher_forced(model_filled: Tensor, clean_fraction: float, generator: RowGenerator) -> Tensor:

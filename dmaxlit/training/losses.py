@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dmaxlit.noise.base import Prediction, View
 from dmaxlit.tokens import CleanBatch
+from dmaxlit.training.step_sums import means
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,30 @@ class ViewLoss:
     right: Tensor
     corrupted: Tensor
 
-    def diagnostics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the logged rates, each with the number of positions it is a mean over; empty means are left out."""
-        rates = {
+    def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the sums behind the logged rates, each with the number of positions it is to be divided by."""
+        return {
             f"loss_{self.name}": (self.cross_entropy, self.supervised),
             "rollout_error": (self.model_filled_wrong, self.model_filled),
+            f"corrected_{self.name}": (self.corrected, self.wrong),
+            f"corrupted_{self.name}": (self.corrupted, self.right),
         }
-        if self.wrong > 0:  # without wrong tokens there is nothing to correct, as in a masked view
-            rates[f"corrected_{self.name}"] = (self.corrected, self.wrong)
-            rates[f"corrupted_{self.name}"] = (self.corrupted, self.right)
-        return {name: (total / count, count) for name, (total, count) in rates.items() if count > 0}
+
+
+def rates(sums: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Return the logged rates; those of no positions are left out.
+
+    So is the rate of corruption where no token is wrong: there is nothing to correct, as in a masked view.
+
+    Args:
+        sums: Sums and numbers of :meth:`ViewLoss.sums`, added up over what the rates are to describe.
+    """
+    values = means(sums)
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith("corrupted_") or name.replace("corrupted_", "corrected_", 1) in values
+    }
 
 
 def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss:

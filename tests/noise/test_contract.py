@@ -93,3 +93,11 @@ def test_the_fill_is_corrupted_and_predicted_like_the_response(name):
     for one, other in zip(converse(strategy, filled), converse(strategy, whole), strict=True):
         assert torch.equal(one.ids, other.ids)
         assert torch.equal(one.supervised, other.supervised)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_that_are_not_numbers_give_tokens(name, clean):
+    # The loss then says what is wrong; an index out of range would not.
+    broken = torch.full((*clean.ids.shape, clean.special.vocab_size), torch.nan)
+    for view in converse(NOISE.get(name)(level=0.6), clean, logits=broken):
+        assert ((view.ids >= 0) & (view.ids < clean.special.vocab_size)).all()
