@@ -22,7 +22,7 @@ from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.engine.mixin import GenerationMixin
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
@@ -76,6 +76,8 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         if compile:
             backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        if not isinstance(self.noise, NoiseStrategy):
+            raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer

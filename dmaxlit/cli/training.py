@@ -72,18 +72,23 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
-    command_line = (cli or DMaxCLI)(
-        module,
-        SelfDistilledDataModule,
-        save_config_kwargs={"overwrite": True},
-        trainer_class=DMaxTrainer,
-        seed_everything_default=0,
-        subclass_mode_data=True,
-        parser_class=Parser,
-        parser_kwargs={name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()},
-        auto_configure_optimizers=False,
-        args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
-    )
+    try:
+        command_line = (cli or DMaxCLI)(
+            module,
+            SelfDistilledDataModule,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=DMaxTrainer,
+            seed_everything_default=0,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            parser_kwargs={
+                name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()
+            },
+            auto_configure_optimizers=False,
+            args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
+        )
+    except MisconfigurationException as error:  # found only in the run, such as a share of no batch
+        raise UserError(f"trainer: {one_line(error)}") from error
     return command_line.model
 
 
@@ -138,6 +143,7 @@ class DMaxCLI(LightningCLI):
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
         settings = self.config[self.config.subcommand]
+        check_sections(settings)
         check_numbers(settings.as_dict())
         check_trainer(settings)
         if settings.get("weights_only") is False:

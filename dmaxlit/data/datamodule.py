@@ -27,6 +27,8 @@ from dmaxlit.tasks.records import BadRows, OnBadRow
 
 __all__ = ["SelfDistilledDataModule"]
 
+_MAX_WORKERS = 256  # more would only use up the memory
+
 
 class SelfDistilledDataModule(L.LightningDataModule):
     """Pairs of prompt and response for training, and prompts with a checker for evaluation.
@@ -86,6 +88,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError("data: expected a corpus or a task, got neither")
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
+        if num_workers > _MAX_WORKERS:
+            raise UserError(f"num_workers: expected at most {_MAX_WORKERS} processes, got {num_workers}")
         check_eos_fill(eos_fill)
         BadRows(on_bad_row)  # refuses an unknown policy
         self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
