@@ -9,8 +9,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.backbone.formats.model_folder import METADATA_FILE
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
+from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.results import DecodeResult, format_table
@@ -40,7 +41,8 @@ class ComparisonReport(L.Callback):
 
     At the start of ``fit`` the starting model decodes them with every decoder; at the end the model of the last step
     does. Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
-    ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts.
+    ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other callbacks, wherever it
+    stands in the list: with weight averaging, the trained model is the averaged one.
 
     Checkpoints hold the starting model's results (not its weights), so that a resumed run compares with the start of
     the first one. When resuming from a checkpoint without them, the table has no rows of the starting model.
@@ -99,6 +101,10 @@ class ComparisonReport(L.Callback):
         self._examples, self._resumed = [], False
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Run after the callbacks that may change the weights when training ends."""
+        run_after_others(trainer, self)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse what would fail at the end, then decode with the starting model."""

@@ -103,18 +103,21 @@ class FiniteGuard(L.Callback):
     def _causes(self, trainer: L.Trainer, module: Any) -> list[str]:
         """Describe the views and rows of each micro-batch of this rank whose loss is not finite."""
         causes = []
-        for batch, loss in zip(self._batches, self._losses, strict=True):
+        first = trainer.fit_loop.batch_idx + 1 - len(self._batches)
+        for batch_idx, (batch, loss) in enumerate(zip(self._batches, self._losses, strict=True), first):
             if torch.isfinite(loss):
                 continue
             rows = [int(row) for row in batch["index"]]
             views: list[str] = []
             # A forward of sharded weights needs every rank, and the losses of the other ranks may be finite.
             if isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-                views = _broken_views(module, batch)
+                views = _broken_views(module, batch, batch_idx)
                 alone = [
                     row
                     for index, row in enumerate(rows)
-                    if _broken_views(module, {name: value[index : index + 1] for name, value in batch.items()})
+                    if _broken_views(
+                        module, {name: value[index : index + 1] for name, value in batch.items()}, batch_idx
+                    )
                 ]
                 rows = alone or rows
             in_views = f" in view {' and '.join(views)}" if views else ""
@@ -123,9 +126,9 @@ class FiniteGuard(L.Callback):
 
 
 @torch.no_grad()
-def _broken_views(module: Any, batch: dict[str, Tensor]) -> list[str]:
+def _broken_views(module: Any, batch: dict[str, Tensor], batch_idx: int) -> list[str]:
     clean = module.clean_batch(batch)
-    losses = module.view_losses(clean, module.row_generator(batch, clean))
+    losses = module.view_losses(clean, module.row_generator(batch, clean, batch_idx))
     return [loss.name for loss in losses if not torch.isfinite(loss.total)]
 
 

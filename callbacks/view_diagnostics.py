@@ -12,6 +12,7 @@ from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.losses import ViewLoss
+from dmaxlit.training.step_sums import StepSums, means
 
 __all__ = ["ViewDiagnostics"]
 
@@ -46,7 +47,7 @@ class ViewDiagnostics(L.Callback):
         self.confidence = check_fraction("confidence", confidence)
         self.grad_norm_every_n_steps = grad_norm_every_n_steps
         self._trainer: L.Trainer | None = None
-        self._sums: dict[str, Tensor] = {}  # [total, count] of each mean
+        self._sums = StepSums()
         self._totals: list[tuple[str, Tensor]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
@@ -74,7 +75,7 @@ class ViewDiagnostics(L.Callback):
             total = torch.stack([total for view, total in totals if view == name]).sum()
             gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
             norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
-            self._add(f"train/grad_norm_{name}", torch.linalg.vector_norm(torch.stack(norms)), torch.ones(()))
+            self._sums.add(f"train/grad_norm_{name}", torch.linalg.vector_norm(torch.stack(norms)), torch.ones(()))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -82,12 +83,8 @@ class ViewDiagnostics(L.Callback):
         """Log the means at the end of the step."""
         if not self._sums or not self._logs_after(trainer.global_step):
             return
-        sums, self._sums = self._sums, {}
-        names = sorted(sums)
-        table: Any = trainer.strategy.reduce(torch.stack([sums[name] for name in names]), reduce_op="sum")
-        for name, (total, count) in zip(names, table.tolist(), strict=True):
-            if count > 0:
-                pl_module.log(name, total / count, on_step=True, on_epoch=False)
+        for name, mean in means(self._sums.reduced(trainer)).items():
+            pl_module.log(name, mean, on_step=True, on_epoch=False)
 
     def _watch(self, view: View, prediction: Prediction, loss: ViewLoss, clean: CleanBatch) -> None:
         """Add a view's figures at a step that will be logged."""
@@ -96,26 +93,23 @@ class ViewDiagnostics(L.Callback):
             return
         every = self.grad_norm_every_n_steps
         if every and (trainer.global_step + 1) % every == 0 and loss.total.requires_grad:
-            self._totals.append((view.name, loss.total / clean.response.sum().clamp(min=1)))
-        cross_entropy, confidence, right = _score(prediction, clean)
+            self._totals.append((view.name, loss.total / clean.in_loss.sum().clamp(min=1)))
+        in_loss = clean.in_loss[prediction.positions]
+        cross_entropy, confidence, right = (values[in_loss] for values in _score(prediction, clean))
         if view.level is not None:
-            self._add_by_level(view.name, view.level[prediction.positions], cross_entropy)
+            self._add_by_level(view.name, view.level[prediction.positions][in_loss], cross_entropy)
         if view.model_filled is not None:
             accepted = confidence >= self.confidence
             count = torch.full_like(confidence[:1].sum(), accepted.numel())
-            self._add(f"train/accepted_{self.confidence:g}_{view.name}", accepted.sum(), count)
-            self._add(f"train/precision_{self.confidence:g}_{view.name}", (accepted & right).sum(), accepted.sum())
+            self._sums.add(f"train/accepted_{self.confidence:g}_{view.name}", accepted.sum(), count)
+            self._sums.add(f"train/precision_{self.confidence:g}_{view.name}", (accepted & right).sum(), accepted.sum())
 
     def _add_by_level(self, name: str, level: Tensor, cross_entropy: Tensor) -> None:
         bins = (level * self.level_bins).long().clamp(0, self.level_bins - 1)
         for index in range(self.level_bins):
             low, high = index / self.level_bins, (index + 1) / self.level_bins
             within = bins == index
-            self._add(f"train/loss_{name}/level_{low:.2f}-{high:.2f}", cross_entropy[within].sum(), within.sum())
-
-    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
-        pair = torch.stack([total.float(), count.to(total.device).float()])
-        self._sums[name] = self._sums.get(name, torch.zeros_like(pair)) + pair
+            self._sums.add(f"train/loss_{name}/level_{low:.2f}-{high:.2f}", cross_entropy[within].sum(), within.sum())
 
     def _logs_after(self, step: int) -> bool:
         every = int(getattr(self._trainer, "log_every_n_steps", 0))

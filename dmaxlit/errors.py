@@ -2,7 +2,20 @@
 
 from collections.abc import Collection
 
-__all__ = ["DMaxWarning", "UserError", "check_at_least", "check_choice", "check_fraction", "describe_value"]
+__all__ = [
+    "DMaxWarning",
+    "UserError",
+    "check_at_least",
+    "check_choice",
+    "check_fraction",
+    "check_temperature",
+    "describe_value",
+    "reason_of",
+]
+
+# Far beyond use, within single precision.
+_MAX_REASON = 300  # characters
+_MAX_TEMPERATURE, _MIN_TEMPERATURE = 1e4, 1e-6
 
 
 class UserError(ValueError):
@@ -32,15 +45,31 @@ def check_fraction(name: str, value: float) -> float:
     return value
 
 
-def check_at_least(least: int, **settings: int | None) -> None:
-    """Refuse settings below ``least``; None passes.
+def check_at_least(least: int, **settings: float | None) -> None:
+    """Refuse settings below ``least``, and nan; None passes.
 
     Raises:
         UserError: For the first setting below it.
     """
     for name, value in settings.items():
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             raise UserError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_temperature(value: float) -> float:
+    """Return a temperature that is 0, or with which logits can be divided in single precision.
+
+    Args:
+        value: The temperature.
+
+    Raises:
+        UserError: If it is negative, no number, too large or too small.
+    """
+    if not 0 <= value <= _MAX_TEMPERATURE:
+        raise UserError(f"temperature: expected a number from 0 to {_MAX_TEMPERATURE:g}, got {value}")
+    if 0 < value < _MIN_TEMPERATURE:
+        raise UserError(f"temperature: expected 0 or a number from {_MIN_TEMPERATURE:g}, got {value}")
+    return value
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> str:
@@ -58,6 +87,15 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
         *others, last = (repr(choice) for choice in choices)
         raise UserError(f"{name}: expected {', '.join(others)} or {last}, got {value!r}")
     return value
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a library's exception says, in one line of reasonable length, for the end of a message."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        text = f"{text} is missing"
+    text = text or type(error).__name__
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 
 def describe_value(value: object) -> str:

@@ -22,20 +22,19 @@ from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.engine.mixin import GenerationMixin
-from dmaxlit.errors import check_choice
+from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
+from dmaxlit.tasks.stored import task_of_checkpoint
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
+from dmaxlit.training.row_slots import row_slots
 from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
+from dmaxlit.training.step_mean import StepMean
 from dmaxlit.training.view_checks import ViewChecks
-
-# Losses are sums over tokens, divided by the global count only before the update. Until then this unit keeps them
-# small enough for half precision.
-_UNIT = 1024.0
 
 
 class DMaxModule(GenerationMixin, L.LightningModule):
@@ -77,6 +76,8 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         if compile:
             backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        if not isinstance(self.noise, NoiseStrategy):
+            raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer
@@ -85,8 +86,9 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         stored_task = backbone.source_metadata.get("task") or {}
         self.task_name: str | None = stored_task.get("name")
         self.task_options: dict[str, Any] = stored_task.get("options", {})
+        self._task_is_stored = True
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
-        self._tokens_since_update = torch.zeros(())
+        self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
         self.view_watchers: list[Callable[[View, Prediction, ViewLoss, CleanBatch], None]] = []
 
@@ -103,17 +105,26 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         return self.backbone.special
 
     def task(self) -> Task | None:
-        """Return the task the model was trained on, with its options, or None."""
-        return None if self.task_name is None else task(self.task_name, **self.task_options)
+        """Return the task the model was trained on, with its options, or None.
+
+        Raises:
+            UserError: If the options are wrong; or if only the checkpoint names the task, and it is not registered, or
+                not :attr:`~dmaxlit.tasks.Task.self_contained`.
+        """
+        if self.task_name is None:
+            return None
+        if self._task_is_stored:
+            return task_of_checkpoint(self.task_name, self.task_options)
+        return task(self.task_name, **self.task_options)
 
     def set_task(self, name: str, options: dict[str, Any]) -> None:
         """Set the task whose data the model is trained on; exports and checkpoints store it."""
-        self.task_name, self.task_options = name, options
+        self.task_name, self.task_options, self._task_is_stored = name, options, False
 
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
-        stored_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.export_metadata(), "task": stored_task}
+        stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {**self.backbone.export_metadata(), "task": stored}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
@@ -133,22 +144,41 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         if getattr(data, "task_name", None) is not None:
             self.set_task(data.task_name, data.task.options())
 
+    def loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the training loss of a batch in nats per response token, a scalar with gradients.
+
+        A subclass may add to it in ``training_step``; another LightningModule that contains this one may use it in its
+        own. In an optimiser step of this module each micro-batch weighs as many tokens as its responses hold.
+
+        Args:
+            batch: ``ids`` and ``roles``, ``[batch, length]``, and ``index``, ``[batch]``.
+        """
+        clean = self.clean_batch(batch)
+        losses = self.view_losses(clean, self.row_generator(batch, clean))
+        count = clean.in_loss.sum()
+        if self._is_trained() and torch.is_grad_enabled():
+            self._step_mean.record(self.trainer, losses, count)
+        return torch.stack([loss.total for loss in losses]).sum() / count.clamp(min=1)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the sum of the views' losses over this micro-batch, in units of ``_UNIT`` tokens.
+        """Return the loss of this micro-batch in nats per response token.
 
         Args:
             batch: ``ids`` and ``roles``, ``[batch, length]``, and ``index``, ``[batch]``.
             batch_idx: Index of the micro-batch in the epoch.
         """
-        clean = self.clean_batch(batch)
-        count = clean.response.sum()
-        if self._tokens_since_update.device != count.device:
-            self._tokens_since_update = self._tokens_since_update.to(count.device)
-        self._tokens_since_update = self._tokens_since_update + count
-        losses = self.view_losses(clean, self.row_generator(batch, clean))
-        total = torch.stack([loss.total for loss in losses]).sum()
-        self._log_losses(losses, total, int(count))
-        return total / _UNIT
+        return self.loss(batch)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Weight a micro-batch by its response tokens: the update then does not depend on how rows are divided.
+
+        Args:
+            loss: What ``training_step`` returned.
+            *args: Passed on.
+            **kwargs: Passed on.
+        """
+        weight = self._step_mean.weight(self.trainer) if self._is_trained() else None
+        super().backward(loss if weight is None else loss * weight, *args, **kwargs)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Do nothing: callbacks decode the batch's ``examples``, and Lightning's loops need this method."""
@@ -160,15 +190,21 @@ class DMaxModule(GenerationMixin, L.LightningModule):
         length = self.training_block_length or self.backbone.block_length
         return CleanBatch(batch["ids"], batch["roles"], length, self.special, self._trainer_step("global_step"))
 
-    def row_generator(self, batch: dict[str, Any], clean: CleanBatch) -> RowGenerator:
-        """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch."""
-        epoch, world, rank = self._trainer_step("current_epoch"), 1, 0
-        if is_attached(self):
-            world, rank = self.trainer.world_size, self.trainer.global_rank
-        rows = clean.ids.shape[0]
+    def row_generator(self, batch: dict[str, Any], clean: CleanBatch, batch_idx: int | None = None) -> RowGenerator:
+        """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch.
+
+        Args:
+            batch: The batch; its ``index`` identifies the rows.
+            clean: The same as a clean batch.
+            batch_idx: Index of the micro-batch in the epoch while training; default: the current one.
+        """
+        rows, slots, num_slots = clean.ids.shape[0], None, None
+        if is_attached(self) and self.trainer.training:
+            current = self.trainer.fit_loop.batch_idx if batch_idx is None else batch_idx
+            slots, num_slots = row_slots(self.trainer, rows, current)
+        epoch = self._trainer_step("current_epoch")
         keys: list[object] = [(epoch, index) for index in batch["index"].tolist()]
-        slots = [row * world + rank for row in range(rows)]
-        return RowGenerator(self.seed, keys, slots, rows * world, batch_key=clean.step, device=clean.ids.device)
+        return RowGenerator(self.seed, keys, slots, num_slots, batch_key=clean.step, device=clean.ids.device)
 
     def view_losses(self, clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
         """Evaluate the views of the noise strategy; return one loss for each view, in order."""
@@ -192,18 +228,13 @@ class DMaxModule(GenerationMixin, L.LightningModule):
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn summed gradients into the mean over the response tokens of the global batch.
+        """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.
 
-        Lightning has divided by the number of accumulated micro-batches and averaged over ranks; this undoes both,
-        before gradients are clipped.
+        Gradients are clipped after this.
         """
-        count = self._tokens_since_update
-        self._tokens_since_update = torch.zeros_like(count)
-        mean_count = self.trainer.strategy.reduce(count.float(), reduce_op="mean")
-        scale = _UNIT * self.trainer.accumulate_grad_batches / torch.as_tensor(mean_count).clamp(min=1)
-        gradients = local_gradients(optimizer)
-        if gradients:
-            torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+        figures = self._step_mean.finish(self.trainer, local_gradients(optimizer))
+        for name, value in figures.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss")
 
     def configure_optimizers(self) -> Any:
         """Create the optimiser and the schedule, which is advanced each step, or each epoch if it monitors a metric."""
@@ -213,14 +244,16 @@ class DMaxModule(GenerationMixin, L.LightningModule):
             trainable, self.optimizer, self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches
         )
 
-    def _log_losses(self, losses: list[ViewLoss], total: Tensor, count: int) -> None:
-        self.log("train/loss", total.detach() / max(count, 1), prog_bar=True, batch_size=max(count, 1))
-        for loss in losses:
-            for name, (value, weight) in loss.diagnostics().items():
-                self.log(f"train/{name}", value, batch_size=max(int(weight), 1))
+    def _is_trained(self) -> bool:
+        """Return whether a trainer is training this module itself, not one that contains it."""
+        return is_attached(self) and self.trainer.training and self.trainer.lightning_module is self
 
     def _trainer_step(self, name: str) -> int:
         return int(getattr(self.trainer, name)) if is_attached(self) else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a run: a copy, as weight averaging makes one, is not watched."""
+        return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean()}
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
 
@@ -249,3 +282,15 @@ class DMaxModule(GenerationMixin, L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's config, tokenizer and metadata as plain data: the checkpoint alone is enough to load."""
         checkpoint["dmaxlit"] = checkpoint_metadata(self.backbone, self.metadata())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another model. A sharded checkpoint has none here; each rank reads its own.
+
+        Raises:
+            UserError: If weights are missing, unknown or of another shape.
+        """
+        stored, expected = checkpoint.get("state_dict") or {}, self.state_dict()
+        shapes, expected_shapes = ({name: tuple(w.shape) for name, w in ws.items()} for ws in (stored, expected))
+        wrong = [name for name in {**expected_shapes, **shapes} if shapes.get(name) != expected_shapes.get(name)]
+        if stored and wrong:
+            raise UserError(f"checkpoint: expected the weights of the configured model, got others, such as {wrong[0]}")

@@ -1,9 +1,10 @@
-"""Trains a tiny model on some number of CPU processes and saves its weights: run by test_distributed.py."""
+"""Trains a tiny model on some number of CPU processes and saves weights and figures: run by test_distributed.py."""
 
 import sys
 
 import lightning as L
 import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from dmaxlit import DMaxModule
 from dmaxlit.data import SelfDistilledDataModule
@@ -15,15 +16,35 @@ def sgd(params):
     return torch.optim.SGD([p for _, p in params], lr=0.5)
 
 
+def plateau(optimizer):
+    return ReduceLROnPlateau(optimizer, monitor="train/loss", factor=0.3, patience=0)
+
+
+class Figures(L.Callback):
+    """Keeps the figures of every step, and the learning rate."""
+
+    def __init__(self):
+        self.steps = {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 0:  # within the first step
+            return
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.steps[trainer.global_step] = {**figures, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+
+
 if __name__ == "__main__":
     devices, batch_size, accumulate, recompute = map(int, sys.argv[1:5])
     torch.set_num_threads(1)
-    noise = OnPolicyNoise(level=(0.2, 0.9), stratified=accumulate == 1)
-    module = DMaxModule(make_denoiser(sharpen=3.0, recompute=bool(recompute)), noise, optimizer=sgd)
+    noise = OnPolicyNoise(level=(0.2, 0.9), stratified=True)
+    module = DMaxModule(
+        make_denoiser(sharpen=3.0, recompute=bool(recompute)), noise, optimizer=sgd, lr_scheduler=plateau
+    )
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
         task="chain", task_options={"operations": 3}, num_train=26, num_val=0, batch_size=batch_size, seed=1
     )
+    figures = Figures()
     trainer = L.Trainer(
         accelerator="cpu",
         devices=devices,
@@ -31,11 +52,18 @@ if __name__ == "__main__":
         max_steps=6,
         gradient_clip_val=1.0,
         accumulate_grad_batches=accumulate,
+        callbacks=[figures],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
     )
     trainer.fit(module, datamodule=data)
+    ranks = [figures.steps]
+    if devices > 1:
+        ranks = [None] * devices
+        torch.distributed.all_gather_object(ranks, figures.steps)
     if trainer.is_global_zero:
-        torch.save({name: p.detach() for name, p in module.named_parameters()}, sys.argv[5])
+        torch.save(
+            {"weights": {name: p.detach() for name, p in module.named_parameters()}, "figures": ranks}, sys.argv[5]
+        )

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, Glm4MoeConfig, PreTrainedTokenizerBase, 
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.weight_files import read_config
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks import TASKS
 
 MASK_TOKEN = "<|mask|>"
@@ -35,9 +35,10 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, config=config, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"tokenizer: expected a task name, folder or hub id, got {source!r} ({reason})") from error
+    except Exception as error:  # a damaged file can make any line of transformers fail
+        raise UserError(
+            f"tokenizer: expected a task name, folder or hub id, got {source!r} ({reason_of(error)})"
+        ) from error
     return tokenizer
 
 

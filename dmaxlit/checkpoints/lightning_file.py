@@ -4,20 +4,24 @@ import json
 import pickle
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, read_generation_config
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged_model
 from dmaxlit.checkpoints.atomic_io import damage
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
+from dmaxlit.checkpoints.schema import check_checkpoint
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tokens import SpecialTokens
 
 
@@ -30,6 +34,7 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
     return {
         "lora": None if lora is None else json.dumps(lora),
         "config": json.dumps(backbone.model.config.to_dict(), default=str),
+        "generation_config": backbone.model.generation_config.to_json_string(),
         "tokenizer": files,
         "metadata": json.dumps(metadata),
     }
@@ -59,9 +64,38 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
     if is_folder and isinstance(content, dict):
         content["state_dict"] = {}
-    if not isinstance(content, dict) or not isinstance(content.get("dmaxlit"), dict) or "state_dict" not in content:
-        raise UserError(f"checkpoint: expected one written by dmaxlit, got {str(path)!r}")
-    return content
+    return check_checkpoint(content, str(path))
+
+
+def _tokenizer(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return tokenizer
+
+
+def _generation_config(text: str) -> GenerationConfig:
+    with tempfile.TemporaryDirectory() as folder:  # one that is read from a file is saved as it was
+        (Path(folder) / GENERATION_CONFIG_FILE).write_text(text, encoding="utf-8")
+        config = read_generation_config(Path(folder))
+    assert config is not None, "the file exists"
+    return config
+
+
+def _model(
+    payload: Mapping[str, Any], weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    for name, weight in weights.items():
+        if name.endswith("weight") and not weight.is_floating_point():
+            raise UserError(f"checkpoint: {name}: expected floating-point numbers, got {describe_value(weight)}")
+    settings = json.loads(payload["config"])
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    if payload.get("lora") is None:
+        return model_of_weights(config, weights)
+    lora = json.loads(payload["lora"])
+    embedding_name = lora.pop("embedding")
+    return merged_model(config, weights, LoraSettings(**lora), embedding_name, SpecialTokens.of(tokenizer).mask_id)
 
 
 def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
@@ -76,18 +110,15 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     """
     content = read_checkpoint(checkpoint)
     payload = content["dmaxlit"]
-    settings = json.loads(payload["config"])
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else content["state_dict"]
     weights = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in stored.items()}
-    with tempfile.TemporaryDirectory() as source:
-        for name, text in payload["tokenizer"].items():
-            (Path(source) / Path(name).name).write_text(text)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    if payload.get("lora") is not None:
-        lora = json.loads(payload["lora"])
-        embedding_name = lora.pop("embedding")
-        model = merged_model(config, weights, LoraSettings(**lora), embedding_name, SpecialTokens.of(tokenizer).mask_id)
-    else:
-        model = model_of_weights(config, weights)
+    try:
+        tokenizer = _tokenizer(payload["tokenizer"])
+        model = _model(payload, weights, tokenizer)
+        if payload.get("generation_config") is not None:  # checkpoints of earlier versions have none
+            model.generation_config = _generation_config(payload["generation_config"])
+    except UserError:
+        raise
+    except Exception as error:  # a damaged config can make any line of transformers fail
+        raise UserError(f"checkpoint: cannot make a model of {str(checkpoint)!r} ({reason_of(error)})") from error
     write_folder(folder, model, tokenizer, json.loads(payload["metadata"]))

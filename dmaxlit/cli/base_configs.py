@@ -4,12 +4,12 @@ The base is inserted before the file that names it, as if the user had passed bo
 by setting. (The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dmaxlit.cli.config_files import read_config
 from dmaxlit.errors import UserError
 
 _FLAGS = ("--config", "-c")
@@ -55,14 +55,15 @@ def _names_base(settings: dict[str, Any]) -> bool:
 
 
 def _bases_of(path: str, users: list[Path]) -> list[str]:
-    """Return the bases of a file, the farthest first. A file that cannot be read is left for the parser to refuse."""
+    """Return the bases of a file, the farthest first. A path that is no file is left for the parser to refuse."""
     file = Path(path)
+    if not os.path.isfile(file):
+        return []
     if file.resolve() in users:
         raise UserError(f"{path}: is its own base")
-    try:
-        settings = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []
+    settings = read_config(file)
+    if isinstance(settings, dict) and not isinstance(settings.get("config", ""), str):
+        raise UserError(f"{path}: config: expected the name of the file it starts from, got {settings['config']!r}")
     if not isinstance(settings, dict) or not _names_base(settings):
         return []
     base = file.parent / settings["config"]

@@ -41,20 +41,20 @@ def _encode_chat(
     tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]], control: ControlTokens
 ) -> list[int]:
     tools = getattr(prompt, "tools", None)
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [_plain(turn) for turn in prompt]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [plain_turn(turn) for turn in prompt]
     _require_default(tokenizer, tools)
     arguments: dict[str, Any] = {"tools": tools, "add_generation_prompt": True}
-    rendered: Any = _guarded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
-    if not _guarded(lambda: control.are_in(turns, tools)):
+    rendered: Any = guarded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
+    if not guarded(lambda: control.are_in(turns, tools)):
         ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return ids
-    sanitised: Any = _guarded(
+    sanitised: Any = guarded(
         lambda: tokenizer.apply_chat_template(turns, sanitize_control_tokens=True, return_dict=False, **arguments)
     )
     return list(sanitised)
 
 
-def _plain(turn: Mapping[str, Any]) -> dict[str, Any]:
+def plain_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message without keys that are null, and with the joined text of a list of text parts."""
     text = text_of(turn.get("content"))
     return {key: value for key, value in turn.items() if value is not None} | (
@@ -62,7 +62,7 @@ def _plain(turn: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _guarded(apply: Callable[[], T]) -> T:
+def guarded(apply: Callable[[], T]) -> T:
     """Return what a function of the chat template returns; a template is a program, and may raise anything."""
     try:
         return apply()

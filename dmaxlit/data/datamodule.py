@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.data.dataset import Collate, PackedPairs, pack
-from dmaxlit.data.distill import DistillSettings, distill_for_training
+from dmaxlit.data.distill import distill_for_training
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
+from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least
@@ -26,6 +28,8 @@ from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 __all__ = ["SelfDistilledDataModule"]
+
+_MAX_WORKERS = 256  # more would only use up the memory
 
 
 class SelfDistilledDataModule(L.LightningDataModule):
@@ -46,7 +50,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         batch_size: Training rows in one rank's batch.
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
-        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first one, a number is their count.
+        eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
+            their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
         on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
             and report their count (``skip``).
         hub_split: Split of a hub data set.
@@ -91,6 +96,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError("data: expected a corpus or a task, got neither")
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
+        if num_workers > _MAX_WORKERS:
+            raise UserError(f"num_workers: expected at most {_MAX_WORKERS} processes, got {num_workers}")
         check_eos_fill(eos_fill)
         BadRows(on_bad_row)  # refuses an unknown policy
         self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
@@ -196,7 +203,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
-        collate = Collate(pad, block_length)
+        collate = Collate(pad, tokenizer.eos_token_id, block_length)
         return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -231,10 +238,6 @@ class SelfDistilledDataModule(L.LightningDataModule):
             if len(locations) == len(index_of):
                 break
         return [locations[index] for index in indices]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move the tensors of a batch; leave the examples, which Lightning could not traverse, as they are."""
-        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         examples = self._examples.get(split)
@@ -283,4 +286,5 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
 
 def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
-    return {"index": torch.tensor([index for index, _ in items]), "examples": [example for _, example in items]}
+    index, examples = zip(*items, strict=True)
+    return {"index": torch.tensor(index), "examples": ExampleBatch(examples)}

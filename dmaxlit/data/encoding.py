@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.assistant_turn import assistant_turn, encode_markup
 from dmaxlit.data.chat_template import encode_chats
 from dmaxlit.data.control_tokens import check_plain_text
 from dmaxlit.data.messages import text_of
@@ -23,6 +24,7 @@ class EncodedPair:
     Args:
         ids: Token ids.
         roles: The :class:`~dmaxlit.tokens.Role` of each position; supervised EOS tokens are part of the response.
+            Whole blocks.
     """
 
     ids: list[int]
@@ -76,6 +78,34 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str
     return ids
 
 
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> list[list[int]]:
+    """Return the token ids that follow each prompt: its response, and what the chat template puts around that.
+
+    EOS is left out at the end, where a template may write it too.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: Texts or chat messages.
+        responses: The response to each.
+
+    Raises:
+        UserError: If the chat template refuses a dialogue.
+    """
+    if tokenizer.chat_template is None:
+        return encode_responses(tokenizer, responses)
+    turns = [assistant_turn(tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
+    contents = encode_responses(tokenizer, [turn.content for turn in turns])
+    encoded = []
+    for turn, content in zip(turns, contents, strict=True):
+        end = encode_markup(tokenizer, turn.after)
+        while end and end[-1] == tokenizer.eos_token_id:
+            end.pop()
+        encoded.append(encode_markup(tokenizer, turn.before) + content + end)
+    return encoded
+
+
 def check_eos_fill(eos_fill: EosFill) -> None:
     """Refuse an ``eos_fill`` that is neither ``"block"`` nor a count of at least one.
 
@@ -87,11 +117,16 @@ def check_eos_fill(eos_fill: EosFill) -> None:
 
 
 def eos_count(length: int, block_length: int, eos_fill: EosFill) -> int:
-    """Return how many EOS tokens follow the first ``length`` tokens.
+    """Return how many supervised EOS tokens follow the first ``length`` tokens.
 
     ``"block"`` fills up to the end of the block of the first EOS.
     """
     return block_length - length % block_length if eos_fill == "block" else int(eos_fill)
+
+
+def whole_blocks(length: int, block_length: int) -> int:
+    """Return the number of tokens of the blocks that ``length`` tokens need."""
+    return -(-length // block_length) * block_length
 
 
 def encode_pair(
@@ -106,17 +141,21 @@ def encode_pair(
     Args:
         tokenizer: The model's tokenizer.
         prompt: Text, or chat messages up to the turn that ``response`` is.
-        response: The final turn, which is what the model learns.
+        response: The final turn, which is what the model learns, with what the chat template puts around it.
         block_length: Length of the blocks of the grid, which begins at position 0.
-        eos_fill: ``"block"``: the first EOS and the rest of its block; a count: that many EOS tokens in all.
+        eos_fill: Supervised EOS tokens. ``"block"``: the first EOS and the rest of its block; a count: that many. EOS
+            without supervision fills the rest of the last block.
 
     Raises:
         UserError: If ``eos_fill`` is neither.
     """
     check_eos_fill(eos_fill)
     prompt_ids = encode_prompt(tokenizer, prompt)
-    response_ids = encode_responses(tokenizer, [response])[0]
+    response_ids = encode_turns(tokenizer, [prompt], [response])[0]
     num_eos = eos_count(len(prompt_ids) + len(response_ids), block_length, eos_fill)
-    response_ids = response_ids + [tokenizer.eos_token_id] * num_eos
-    roles = [int(Role.PROMPT)] * len(prompt_ids) + [int(Role.RESPONSE)] * len(response_ids)
-    return EncodedPair(prompt_ids + response_ids, roles)
+    length = len(prompt_ids) + len(response_ids) + num_eos
+    rest = whole_blocks(length, block_length) - length
+    ids = prompt_ids + response_ids + [tokenizer.eos_token_id] * (num_eos + rest)
+    num_response = len(response_ids) + num_eos
+    roles = [Role.PROMPT] * len(prompt_ids) + [Role.RESPONSE] * num_response + [Role.FILL] * rest
+    return EncodedPair(ids, [int(role) for role in roles])

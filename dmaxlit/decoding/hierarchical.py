@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import confidence_rank, propose, token_probability
+from dmaxlit.decoding.proposal import argmax_proposal, confidence_rank, propose
 from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -17,11 +17,15 @@ class HierarchicalDecoder(Decoder):
 
     At each forward:
 
-    1. a decided token whose probability has fallen below ``tau_remask`` turns back into a mask;
+    1. a decided position whose largest probability has fallen below ``tau_remask`` turns back into a mask;
     2. masked positions with confidence above ``tau_high`` are committed;
     3. every maximal run of neighbouring masks without such a position commits its most confident one, if that is
        above ``tau_low``;
-    4. the most confident masks are committed until one more is decided than was re-masked, so that a block ends.
+    4. only if steps 2 and 3 committed no more positions than step 1 re-masked, the most confident of the rest are
+       committed until there is one more, so that a block ends.
+
+    The published code re-masks by the largest probability of the position, whichever token it belongs to: a position
+    whose token the model would now replace with confidence keeps it.
 
     Args:
         tau_high: In [0, 1].
@@ -44,16 +48,19 @@ class HierarchicalDecoder(Decoder):
         """Re-mask, commit, divide; converged when no mask is left."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
-        decided = state.editable & ~state.masked
-        remasked = decided & (token_probability(logits, state.ids) < self.tau_remask)
+        largest = confidence if state.sampling is None else argmax_proposal(logits).confidence
+        remasked = state.editable & ~state.masked & (largest < self.tau_remask)
         candidates = state.masked | remasked
 
-        # Commit by confidence, then the best position of each run, then the best until one more than was re-masked.
+        # Commit by confidence, and the best position of each run.
         rank = confidence_rank(proposal, candidates)
         best_of_run = candidates & (rank == _lowest_of_run(rank, candidates))
-        commit = (confidence > self.tau_high) | (best_of_run & (confidence > self.tau_low))
-        commit |= rank <= remasked.sum(1, keepdim=True)
-        commit &= candidates
+        commit = candidates & ((confidence > self.tau_high) | (best_of_run & (confidence > self.tau_low)))
+
+        # Then the best of the rest, as many as are missing to one more than was re-masked.
+        missing = remasked.sum(1, keepdim=True) + 1 - commit.sum(1, keepdim=True)
+        rest = candidates & ~commit
+        commit |= rest & (confidence_rank(proposal, rest) < missing)
 
         masked = candidates & ~commit
         ids = torch.where(masked, special.mask_id, torch.where(commit, tokens, state.ids))

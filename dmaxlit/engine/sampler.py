@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import Sampling
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_temperature
 from dmaxlit.randomness import stable_seed
 
 __all__ = ["Sampler"]
@@ -13,7 +13,6 @@ __all__ = ["Sampler"]
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
-_MAX_TEMPERATURE, _MIN_TEMPERATURE = 1e4, 1e-6  # far beyond use, within float32
 
 
 class Sampler:
@@ -27,10 +26,7 @@ class Sampler:
     """
 
     def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, first_index: int = 0) -> None:
-        if not 0 <= temperature <= _MAX_TEMPERATURE:
-            raise UserError(f"temperature: expected a number from 0 to {_MAX_TEMPERATURE:g}, got {temperature}")
-        if 0 < temperature < _MIN_TEMPERATURE:
-            raise UserError(f"temperature: expected 0 or a number from {_MIN_TEMPERATURE:g}, got {temperature}")
+        check_temperature(temperature)
         if not 0 < top_p <= 1:
             raise UserError(f"top_p: expected a number above 0 and at most 1, got {top_p}")
         self.temperature, self.top_p, self.seed, self.first_index = temperature, top_p, seed, first_index

@@ -35,8 +35,9 @@ class View:
 
     Args:
         ids: ``[batch, length]`` token ids; prompt and pad positions must hold their clean ids.
-        supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted.
-        name: Short name for logs (``train/loss_<name>``).
+        supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted. Those of the fill
+            (:class:`~dmaxlit.tokens.Role`) have no part in the loss.
+        name: Short name for logs (``train/loss_<name>``, a mean over the positions of all views of that name).
         weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, such as a
             step of a rollout, is evaluated without gradients and costs no backward pass.
         is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
@@ -180,7 +181,8 @@ class NoiseStrategy(ABC):
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
         per: Draw one level for each sequence or for each block.
-        stratified: Spread the levels evenly over the global batch, for a lower variance of the loss.
+        stratified: Spread the levels evenly over the rows of an optimiser step (of all ranks and accumulated
+            micro-batches), for a lower variance of the loss.
         schedule: Turns a level into a corruption probability ``1 - alpha_t``; linear by default.
     """
 

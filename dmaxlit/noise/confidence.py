@@ -26,7 +26,7 @@ class ConfidenceNoise(NoiseStrategy):
 
     def __init__(self, level: Level = (0.0, 1.0), *, entropy_weight: float = 1.0, **corruption: Any) -> None:
         super().__init__(level, **corruption)
-        if entropy_weight < 0:
+        if not entropy_weight >= 0:
             raise UserError(f"entropy_weight: expected a number >= 0, got {entropy_weight}")
         self.entropy_weight = entropy_weight
 

@@ -53,7 +53,7 @@ class EditingNoise(NoiseStrategy):
     ) -> None:
         super().__init__(level, **corruption)
         check_weights(mask_weight=mask_weight, edit_weight=edit_weight, keep_weight=keep_weight)
-        if second_turn_weight < 0:
+        if not second_turn_weight >= 0:
             raise UserError(f"second_turn_weight: expected a number >= 0, got {second_turn_weight}")
         self.edit_rate = check_fraction("edit_rate", edit_rate)
         self.wrong = check_choice("wrong", wrong, ("random", "own"))

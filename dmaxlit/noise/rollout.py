@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import UserError, check_choice, check_temperature
 from dmaxlit.noise.base import Prediction
 from dmaxlit.randomness import RowGenerator
 
@@ -33,7 +33,8 @@ def _sample(logits: Tensor, u: Tensor) -> Tensor:
     # Scale by the rounded total and stay below it, so that a token of probability 0 is never drawn.
     total = cumulative[:, -1]
     threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+    tokens = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+    return tokens.clamp_(max=logits.shape[-1] - 1)  # beyond it where logits are NaN, which the loss shows
 
 
 def teacher_forced(model_filled: Tensor, clean_fraction: float, generator: RowGenerator) -> Tensor:
@@ -58,7 +59,7 @@ def check_rollout(rollout: str, temperature: float) -> None:
     Raises:
         UserError: If one is out of range.
     """
-    if temperature <= 0:
+    if check_temperature(temperature) == 0:
         raise UserError(f"temperature: expected a number above 0, got {temperature} (for argmax, set rollout)")
     check_choice("rollout", rollout, ("sample", "argmax"))
 
@@ -69,6 +70,6 @@ def check_weights(**weights: float) -> None:
     Raises:
         UserError: If one is negative, or all are 0.
     """
-    if min(weights.values()) < 0 or not any(weights.values()):
+    if not all(weight >= 0 for weight in weights.values()) or not any(weights.values()):
         names, values = ", ".join(weights), " and ".join(map(str, weights.values()))
         raise UserError(f"{names}: expected numbers >= 0, not all 0, got {values}")

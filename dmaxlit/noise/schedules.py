@@ -143,7 +143,7 @@ class PolynomialSchedule(AlphaSchedule):
     """
 
     def __init__(self, power: float = 2.0) -> None:
-        if power <= 0:
+        if not power > 0:
             raise UserError(f"power: expected a number above 0, got {power}")
         self.power = power
 

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from dmaxlit.noise.base import Prediction, View
 from dmaxlit.tokens import CleanBatch
+from dmaxlit.training.step_sums import means
 
 
 @dataclass(frozen=True)
 class ViewLoss:
     """Loss and counts of one view; every field is a scalar tensor, and only ``total`` carries gradients.
+
+    Predictions of the fill (:class:`~dmaxlit.tokens.Role`) are left out of all of them.
 
     Args:
         name: The view's name.
@@ -38,16 +41,30 @@ class ViewLoss:
     right: Tensor
     corrupted: Tensor
 
-    def diagnostics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the logged rates, each with the number of positions it is a mean over; empty means are left out."""
-        rates = {
+    def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the sums behind the logged rates, each with the number of positions it is to be divided by."""
+        return {
             f"loss_{self.name}": (self.cross_entropy, self.supervised),
             "rollout_error": (self.model_filled_wrong, self.model_filled),
+            f"corrected_{self.name}": (self.corrected, self.wrong),
+            f"corrupted_{self.name}": (self.corrupted, self.right),
         }
-        if self.wrong > 0:  # without wrong tokens there is nothing to correct, as in a masked view
-            rates[f"corrected_{self.name}"] = (self.corrected, self.wrong)
-            rates[f"corrupted_{self.name}"] = (self.corrupted, self.right)
-        return {name: (total / count, count) for name, (total, count) in rates.items() if count > 0}
+
+
+def rates(sums: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Return the logged rates; those of no positions are left out.
+
+    So is the rate of corruption where no token is wrong: there is nothing to correct, as in a masked view.
+
+    Args:
+        sums: Sums and numbers of :meth:`ViewLoss.sums`, added up over what the rates are to describe.
+    """
+    values = means(sums)
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith("corrupted_") or name.replace("corrupted_", "corrected_", 1) in values
+    }
 
 
 def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss:
@@ -64,8 +81,11 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         weight = view.weight[positions]
     else:
         weight = torch.full_like(target, view.weight, dtype=torch.float32)
+    in_loss = clean.in_loss[positions]
+    weight = torch.where(in_loss, weight, 0)
     nowhere = torch.zeros_like(target, dtype=torch.bool)
     is_masked = nowhere if view.is_masked is None else view.is_masked[positions]
+    sharpened = is_masked & in_loss
     scored: list[tuple[Tensor, Tensor]] = []  # cross-entropies and hits of each chunk
 
     def score(logits: Tensor, chunk: slice) -> Tensor:
@@ -75,18 +95,19 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         scored.append((loss.detach(), hit))
         total = (loss * weight[chunk]).sum()
         if view.entropy_weight:
-            total = total + view.entropy_weight * _entropies(logits[is_masked[chunk] & hit]).sum()
+            total = total + view.entropy_weight * _entropies(logits[sharpened[chunk] & hit]).sum()
         return total
 
     total = prediction.sum(score)
     cross_entropy, hit = (torch.cat(tensors) for tensors in zip(*scored, strict=True))
-    model_filled = nowhere if view.model_filled is None else view.model_filled[positions]
-    wrong, right = ~is_masked & (inputs != target), ~is_masked & (inputs == target)
+    model_filled = nowhere if view.model_filled is None else view.model_filled[positions] & in_loss
+    has_token = ~is_masked & in_loss
+    wrong, right = has_token & (inputs != target), has_token & (inputs == target)
     return ViewLoss(
         name=view.name,
         total=total,
-        cross_entropy=cross_entropy.sum(),
-        supervised=positions.sum(),
+        cross_entropy=cross_entropy[in_loss].sum(),
+        supervised=in_loss.sum(),
         model_filled=model_filled.sum(),
         model_filled_wrong=(model_filled & wrong).sum(),
         wrong=wrong.sum(),

@@ -51,7 +51,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
     assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
     assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in answers(tiny)]
     assert "out/a.jsonl: 2 answers" in ended.out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl", "a.jsonl.manifest.json"]
 
 
 def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):

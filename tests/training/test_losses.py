@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmaxlit.noise import LogitsPrediction, View
-from dmaxlit.training.losses import view_loss
+from dmaxlit.training.losses import rates, view_loss
 from tests.conftest import make_batch
 
 
@@ -38,23 +38,40 @@ def test_rates_of_a_hand_made_view():
     predicted = torch.tensor([1, 2, 9, 0, 5, 6, 7, 8])  # corrects one wrong token, leaves one, breaks one right token
     logits = torch.nn.functional.one_hot(predicted, 38).float() * 9
     view = View(ids, clean.response, "predicted", model_filled=model_filled)
-    rates = {
-        k: float(v)
-        for k, (v, _) in view_loss(view, LogitsPrediction(logits, clean.response), clean).diagnostics().items()
-    }
-    assert rates["rollout_error"] == pytest.approx(0.5)
-    assert rates["corrected_predicted"] == pytest.approx(0.5)
-    assert rates["corrupted_predicted"] == pytest.approx(1 / 6)
+    logged = rates(view_loss(view, LogitsPrediction(logits, clean.response), clean).sums())
+    assert float(logged["rollout_error"]) == pytest.approx(0.5)
+    assert float(logged["corrected_predicted"]) == pytest.approx(0.5)
+    assert float(logged["corrupted_predicted"]) == pytest.approx(1 / 6)
 
 
 def test_a_view_without_wrong_tokens_reports_only_its_loss(clean):
     logits = torch.randn(int(clean.response.sum()), 38)
     loss = view_loss(View(clean.ids, clean.response, "masked"), LogitsPrediction(logits, clean.response), clean)
-    assert set(loss.diagnostics()) == {"loss_masked"}
+    assert set(rates(loss.sums())) == {"loss_masked"}
 
 
 def test_nothing_supervised_is_zero_not_nan(clean):
     nowhere = torch.zeros_like(clean.response)
     loss = view_loss(View(clean.ids, nowhere, "v"), LogitsPrediction(torch.randn(0, 38), nowhere), clean)
     assert float(loss.total) == 0
-    assert loss.diagnostics() == {}
+    assert rates(loss.sums()) == {}
+
+
+def test_the_fill_has_no_part_in_any_figure():
+    filled, plain = make_batch([3], [7], fill=True), make_batch([3], [7])
+    assert int(filled.response.sum()) == 13
+    ids = filled.ids.clone()
+    ids[:, ::3] = 1
+    torch.manual_seed(0)
+    logits = torch.randn(1, 16, 38)
+    masked = torch.zeros_like(filled.response)
+    masked[:, ::2] = True
+    weight = torch.rand(filled.ids.shape)
+    losses = []
+    for clean in (filled, plain):
+        where = clean.response
+        view = View(ids, where, "v", weight, masked & where, where, entropy_weight=0.5)
+        losses.append(view_loss(view, LogitsPrediction(logits[where], where), clean))
+    one, other = ({name: float(value) for name, value in vars(loss).items() if name != "name"} for loss in losses)
+    assert one == pytest.approx(other)
+    assert one["supervised"] == 7

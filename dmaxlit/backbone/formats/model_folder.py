@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -22,54 +19,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dmaxlit.backbone.compatibility import refuse_without_positions
+from dmaxlit.backbone.formats.config_checks import refuse_multimodal
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
-from dmaxlit.backbone.formats.weight_files import read_config, weight_files
+from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
 from dmaxlit.backbone.transformers_internals import without_progress_bars
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged
-
-__all__ = ["read_metadata"]
-
-METADATA_FILE = "dmaxlit.json"
-
-
-def read_metadata(folder: Path | str) -> dict[str, Any]:
-    """Read ``dmaxlit.json`` in a model folder; empty if there is none, as in checkpoints of other origin.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
-    path = Path(folder) / METADATA_FILE
-    if not path.is_file():
-        return {}
-    try:
-        metadata = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"pretrained: {path} is not valid JSON ({error})") from error
-    if not isinstance(metadata, dict):
-        raise UserError(f"pretrained: expected an object in {path}, got {type(metadata).__name__}")
-    return metadata
-
-
-def require_known_type(stored: Mapping[str, Any], source: str) -> None:
-    """Refuse a model that could only be loaded by running the code in its checkpoint.
-
-    Args:
-        stored: Content of its ``config.json``.
-        source: Its origin, for messages.
-
-    Raises:
-        UserError: If neither transformers nor dmaxlit knows its type.
-    """
-    model_type = stored.get("model_type")
-    if model_type not in (*MODEL_TYPES, SDAR) and model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"pretrained: expected a model type of transformers, {MODEL_TYPES[0]} or {SDAR}, got {model_type!r} in "
-            f"{source!r}; code that comes with a checkpoint is not run"
-        )
 
 
 @without_progress_bars()
@@ -84,7 +44,7 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
         return model_from_llada2(source, stored, attention, dtype)
     if stored.get("model_type") == SDAR:
         return model_from_sdar(source, stored, attention, dtype)
-    weight_files(source)
+    check_stored_types(weight_files(source))
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -94,8 +54,8 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # a damaged config can make any line of transformers fail
+        reason = reason_of(error)
         if "does not support an attention implementation" in reason:
             raise UserError(
                 f"attn_implementation: expected eager for {reason.split()[0]}, which has no other, got {attention!r}"
@@ -157,9 +117,8 @@ def empty_model_from_folder(
             )
     except UserError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason})") from error
+    except Exception as error:
+        raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason_of(error)})") from error
     return model
 
 
@@ -175,6 +134,7 @@ def model_from_config(
     model_type = settings.pop("model_type", None)
     if not isinstance(model_type, str):
         raise UserError(f"backbone.config: expected a model_type such as qwen3, got {model_type!r}")
+    refuse_multimodal(model_type, "backbone.config: ")
     settings.setdefault("vocab_size", len(tokenizer))
     if settings["vocab_size"] < len(tokenizer):
         raise UserError(
@@ -187,14 +147,14 @@ def model_from_config(
         unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
         if unknown:
             raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
+        refuse_without_positions(model_config)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             model_config, attn_implementation=attention, dtype=dtype
         )
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason})") from error
+    except Exception as error:
+        raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason_of(error)})") from error
     return model
 
 

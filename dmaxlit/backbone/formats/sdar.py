@@ -96,7 +96,12 @@ def to_qwen3(stored: Mapping[str, Any], source: str) -> Qwen3Config:
 
 def block_length_of(stored: Mapping[str, Any]) -> int | None:
     """Return the block length that a published SDAR was trained with; None for any other model's configuration."""
-    return int(stored.get("block_size", _DEFAULT_BLOCK)) if stored.get("model_type") == MODEL_TYPE else None
+    if stored.get("model_type") != MODEL_TYPE:
+        return None
+    length = stored.get("block_size", _DEFAULT_BLOCK)
+    if type(length) is not int or length < 1:
+        raise UserError(f"pretrained: block_size: expected a number of tokens, at least 1, got {length!r:.80}")
+    return length
 
 
 def model_from_sdar(folder: Path, stored: Mapping[str, Any], attention: str, dtype: torch.dtype) -> PreTrainedModel:

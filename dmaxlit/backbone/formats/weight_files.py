@@ -1,7 +1,7 @@
 """Files of a checkpoint: its configuration, and its weights, read by tensor and written by shard."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -76,11 +76,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"pretrained: {str(path)!r} cannot be read ({error})") from error
     if not isinstance(config, dict):
         raise UserError(f"pretrained: expected an object in {str(path)!r}, got a {type(config).__name__}")
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str | None):
+        raise UserError(f"pretrained: {str(path)!r}: model_type: expected a text, got {model_type!r:.80}")
     return config
 
 
@@ -103,6 +106,22 @@ def weight_files(folder: Path) -> dict[Path, list[str]]:
             f'torch.load("{pickles[0]}", weights_only=True), "{WEIGHTS_FILE}")\''
         )
     raise UserError(f"pretrained: expected {WEIGHTS_FILE} or {INDEX_FILE} in {str(folder)!r}, found neither")
+
+
+def check_stored_types(files: Iterable[Path]) -> None:
+    """Refuse weights that are stored as anything but floating-point numbers; transformers would cast them silently.
+
+    Args:
+        files: Safetensors files. Only their headers are read.
+
+    Raises:
+        UserError: For the first, or if a file cannot be read.
+    """
+    for path in files:
+        for name, stored in _slices(path).items():
+            dtype = stored.get_dtype()
+            if name.endswith("weight") and dtype not in (*DTYPES, "F64"):  # buffers may be integers
+                raise UserError(f"pretrained: {path.name}: {name}: expected one of {', '.join(DTYPES)}, got {dtype}")
 
 
 def open_weights(folder: Path) -> dict[str, LazyTensor]:
@@ -140,13 +159,8 @@ def _indexed(index: Path) -> dict[Path, list[str]]:
 
 
 def _open_file(path: Path) -> dict[str, LazyTensor]:
-    try:
-        file: Any = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        dtypes = {name: stored.get_dtype() for name, stored in slices.items()}
-    except (OSError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"pretrained: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
+    slices = _slices(path)
+    dtypes = {name: stored.get_dtype() for name, stored in slices.items()}
     for name, dtype in dtypes.items():
         if dtype not in DTYPES:
             raise UserError(f"pretrained: {path.name}: {name}: expected one of {', '.join(DTYPES)}, got {dtype}")
@@ -154,6 +168,15 @@ def _open_file(path: Path) -> dict[str, LazyTensor]:
         name: LazyTensor(((stored, None),), tuple(stored.get_shape()), DTYPES[dtypes[name]])
         for name, stored in slices.items()
     }
+
+
+def _slices(path: Path) -> dict[str, Any]:
+    try:
+        file: Any = safe_open(path, framework="pt")
+        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
 
 
 def shard_size(text: str) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.factory import make_decoder
-from dmaxlit.errors import UserError, check_at_least, check_fraction
+from dmaxlit.errors import UserError, check_at_least, check_fraction, check_temperature
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.rollout import check_weights, teacher_forced
 from dmaxlit.randomness import RowGenerator
@@ -59,8 +59,7 @@ class RolloutKNoise(NoiseStrategy):
     ) -> None:
         super().__init__(level, **corruption)
         check_at_least(1, steps=steps)
-        if temperature < 0:
-            raise UserError(f"temperature: expected at least 0, got {temperature}")
+        check_temperature(temperature)
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         self.decoder = make_decoder(decoder, **(decoder_options or {}))
         if self.decoder.extra_blocks:

@@ -143,3 +143,63 @@ def test_a_hub_that_cannot_be_reached_is_said_quickly_in_one_line(monkeypatch, t
         Denoiser(pretrained="someone/LLaDA2.0-none")
     assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 5
+
+
+# ---- the folders that export writes ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exported(denoiser, tmp_path):
+    denoiser.save(tmp_path / "model", {})
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"head_dim": 0}),
+        ("config.json", {"vocab_size": "x"}),
+        ("config.json", {"num_hidden_layers": 7, "layer_types": ["full_attention"]}),
+        ("config.json", {"hidden_size": None}),
+        ("config.json", {"model_type": ["qwen3"]}),
+        ("config.json", {"rope_parameters": 5, "rope_theta": None}),
+        ("tokenizer_config.json", {"eos_token": 5}),
+        ("tokenizer_config.json", {"tokenizer_class": "NoSuchTokenizer", "added_tokens_decoder": [1]}),
+        ("dmaxlit.json", {"block_length": "x"}),
+    ],
+)
+def test_a_setting_of_another_type_is_one_line_naming_the_folder(exported, file, changes):
+    change(exported / file, **changes)
+    with pytest.raises(UserError) as caught:
+        dmaxlit.load(exported)
+    assert str(exported) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
+def test_weights_that_are_no_numbers_to_compute_with_are_refused(exported, dtype):
+    path = exported / "model.safetensors"
+    save_file({name: w.to(dtype) for name, w in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"weight: expected one of F32, BF16, F16, got [IF]"):
+        dmaxlit.load(exported)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(exported, value):
+    path = exported / "model.safetensors"
+    weights = load_file(path)
+    next(weight for name, weight in weights.items() if "mlp" in name).view(-1)[3] = value
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"mlp.*weight: expected finite numbers, got nan or inf in float32"):
+        dmaxlit.load(exported)
+
+
+def test_weights_beyond_the_range_of_the_type_asked_for_are_refused(exported):
+    path = exported / "model.safetensors"
+    weights = load_file(path)
+    next(weight for name, weight in weights.items() if "mlp" in name).view(-1)[3] = 1e6
+    save_file(weights, path, metadata={"format": "pt"})
+    dmaxlit.load(exported)
+    with pytest.raises(UserError, match=r"expected finite numbers, got nan or inf in float16"):
+        dmaxlit.load(exported, dtype="float16")

@@ -153,7 +153,7 @@ def test_only_two_passes_have_gradients(clean):
         ({"decoder": "wino"}, "decoder: expected one that reads the block alone, got 'wino'"),
         ({"decoder": "none"}, "unknown decoder 'none'"),
         ({"decoder_options": {"tau": 1}}, "decoder 'spd': unknown option tau"),
-        ({"temperature": -1.0}, "temperature: expected at least 0"),
+        ({"temperature": -1.0}, "temperature: expected a number from 0 to 10000"),
         ({"masked_weight": -1.0}, "masked_weight, predicted_weight: expected numbers >= 0"),
     ],
 )

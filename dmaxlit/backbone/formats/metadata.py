@@ -1,0 +1,54 @@
+"""``dmaxlit.json``, in which a model folder stores what the model's config lacks, and its schema."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.errors import UserError
+
+__all__ = ["read_metadata"]
+
+METADATA_FILE = "dmaxlit.json"
+
+
+def read_metadata(folder: Path | str) -> dict[str, Any]:
+    """Read ``dmaxlit.json`` in a model folder; empty if there is none, as in checkpoints of other origin.
+
+    Raises:
+        UserError: If the file is damaged, or a field in it is of the wrong type.
+    """
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"pretrained: {path} is not valid JSON ({error})") from error
+    return check_metadata(metadata, f"pretrained: {path}")
+
+
+def check_metadata(metadata: Any, source: str) -> dict[str, Any]:
+    """Return metadata whose fields are of the expected types; fields unknown to this version are kept.
+
+    Args:
+        metadata: What was read.
+        source: Start of the message: the argument and the file.
+
+    Raises:
+        UserError: For the first field that is not.
+    """
+    if not isinstance(metadata, dict):
+        raise UserError(f"{source}: expected an object, got {metadata!r:.80}")
+    for name in ("block_length", "max_length"):
+        value = metadata.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{source}: {name}: expected a number of tokens, at least 1, got {value!r:.80}")
+    task = metadata.get("task")
+    if task is not None and not _is_task(task):
+        raise UserError(f"{source}: task: expected an object with a name and options, got {task!r:.80}")
+    return metadata
+
+
+def _is_task(task: Any) -> bool:
+    return isinstance(task, Mapping) and isinstance(task.get("name"), str) and isinstance(task.get("options", {}), dict)

@@ -1,0 +1,117 @@
+"""Configuration files: text of a user that is checked before the parser interprets it."""
+
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from dmaxlit.cli.messages import one_line
+from dmaxlit.errors import UserError, describe_value
+
+_MAX_VALUES = 100_000  # in one file, with the copies that aliases stand for
+
+
+def read_config(path: str | Path) -> Any:
+    """Return the content of a YAML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If it cannot be read, is not UTF-8 or not YAML, or is nested or large beyond reason.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"{path}: expected text in UTF-8, got the byte 0x{byte:02x} at {error.start}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with a 13th month
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: expected settings, got a value nested too deeply") from error
+    check_size(content, str(path))
+    return content
+
+
+def check_size(content: Any, source: str) -> None:
+    """Refuse a value that contains itself, or is huge once its aliases are expanded: parsing it would never end.
+
+    Args:
+        content: What was read from YAML.
+        source: Name of the file or text, for the message.
+
+    Raises:
+        UserError: If so.
+    """
+    try:
+        size = _size(content, {}, set())
+    except RecursionError as error:
+        raise UserError(f"{source}: expected settings, got a value nested too deeply") from error
+    if size > _MAX_VALUES:
+        raise UserError(f"{source}: expected settings, got more than {_MAX_VALUES} values (aliases expanded)")
+
+
+def _size(value: Any, known: dict[int, float], ancestors: set[int]) -> float:
+    """Return the number of values in ``value``, infinite if it contains itself. A shared part is visited once."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    key = id(value)
+    if key in ancestors:
+        return float("inf")
+    if key not in known:
+        ancestors.add(key)
+        known[key] = 1 + sum(_size(child, known, ancestors) for child in _children(value))
+        ancestors.remove(key)
+    return known[key]
+
+
+def _children(value: dict[Any, Any] | list[Any]) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, dict) else value)
+
+
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that are no number: every comparison with nan is false, so it would pass checks of ranges.
+
+    Args:
+        settings: Values by their dotted names; lists and mappings are searched.
+
+    Raises:
+        UserError: For the first.
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            check_numbers({f"{name}.{key}": part for key, part in value.items()})
+        elif isinstance(value, (list, tuple)):
+            check_numbers({f"{name}[{index}]": part for index, part in enumerate(value)})
+        elif isinstance(value, float) and value != value:
+            raise UserError(f"{name}: expected a number, got nan")
+
+
+class ConfigFileParser:
+    """A parser's mixin that checks configuration files before it parses them, and names the file in its errors."""
+
+    def check_config(self, content: dict[str, Any]) -> None:
+        """Refuse what the parser would misunderstand.
+
+        Args:
+            content: The settings in a file.
+        """
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Parse a configuration file.
+
+        Raises:
+            UserError: If it cannot be read, or a setting in it is refused.
+        """
+        content = read_config(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a mapping of settings, got {describe_value(content)}")
+        try:
+            self.check_config(content)
+            return cast(Any, super()).parse_path(path, *args, **kwargs)
+        except (ArgumentError, UserError) as error:
+            raise UserError(f"{path}: {one_line(error)}") from error
