@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
-from dmaxlit.errors import check_at_least
+from dmaxlit.errors import DMaxWarning, check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
+from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
 from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, samples_text
 from dmaxlit.evaluation.validation_batches import (
@@ -46,7 +48,8 @@ class SPDValidation(L.Callback):
 
     :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
     ``decode/curve`` (figure and text): accuracy against TPF over thresholds. ``test`` logs the same for the test
-    prompts, as ``test/<label>/...`` and ``test/curve``. The sanity check before training decodes nothing.
+    prompts, as ``test/<label>/...`` and ``test/curve``. The sanity check decodes nothing; a run that ends
+    before its first validation is warned of.
 
     Args:
         decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
@@ -94,11 +97,22 @@ class SPDValidation(L.Callback):
         require_dmax_module(self, pl_module)
         run_after_others(trainer, self)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Warn of a run that ends before its first validation."""
+        first, length = batches_to_validation(trainer), batches_of_run(trainer)
+        if length < first and not is_dry_run(trainer):
+            rank_zero_warn(
+                f"SPDValidation: the run ends after {length} training batches, before the first validation after "
+                f"{first}, and decodes nothing; set --trainer.val_check_interval, or train for longer",
+                category=DMaxWarning,
+            )
+
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reset the counts of the last epoch."""
-        self._reset(pl_module)
+        if not trainer.sanity_checking:
+            self._reset(pl_module)
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reset earlier counts."""
@@ -189,16 +203,17 @@ class SPDValidation(L.Callback):
         examples = rank_subset(self._seen, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
-        self.curves = {}
+        curves: dict[str, list[CurvePoint]] = {}
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
             for tag, specs in self._curve_specs.items():
-                self.curves[tag] = []
+                curves[tag] = []
                 for threshold, spec in specs:
                     meter = make_meter(module)
                     count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
-                    self.curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
-        num_prompts = next(iter(self.curves.values()))[0].result.num_examples
+                    curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
+        num_prompts = next(iter(curves.values()))[0].result.num_examples
+        self.curves = curves if num_prompts else {}
         if trainer.is_global_zero and num_prompts:
             title = f"{num_prompts} prompts, step {trainer.global_step}"
             log_figure(trainer, f"{family}/curve", curve_figure(self.curves, title))

@@ -95,10 +95,11 @@ class ViewDiagnostics(L.Callback):
             return
         every = self.grad_norm_every_n_steps
         if every and (trainer.global_step + 1) % every == 0 and loss.total.requires_grad:
-            self._totals.append((view.name, loss.total / clean.response.sum().clamp(min=1)))
-        cross_entropy, confidence, right = _score(prediction, clean)
+            self._totals.append((view.name, loss.total / clean.in_loss.sum().clamp(min=1)))
+        in_loss = clean.in_loss[prediction.positions]
+        cross_entropy, confidence, right = (values[in_loss] for values in _score(prediction, clean))
         if view.level is not None:
-            self._add_by_level(view.name, view.level[prediction.positions], cross_entropy)
+            self._add_by_level(view.name, view.level[prediction.positions][in_loss], cross_entropy)
         if view.model_filled is not None:
             accepted = confidence >= self.confidence
             count = torch.full_like(confidence[:1].sum(), accepted.numel())

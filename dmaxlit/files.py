@@ -116,6 +116,25 @@ def writable_path(output: Path) -> Path:
     return output.resolve() if output.is_symlink() else output
 
 
+def require_writable(path: Path) -> None:
+    """Try whether a file could be written, and leave nothing behind.
+
+    Args:
+        path: The file. Its folder need not exist.
+
+    Raises:
+        OSError: If the folder is no folder or read-only, or the name is too long for it.
+    """
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    # A name as long as the temporary ones.
+    name = f".{path.name}.progress.json.{os.getpid()}{_UNFINISHED}" if folder == path.absolute().parent else "new"
+    probe = folder / name
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    probe.unlink()
+
+
 def sync(path: Path) -> None:
     """Force a file, or the names in a folder, to the disk, where the system can."""
     with contextlib.suppress(OSError):

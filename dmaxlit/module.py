@@ -26,6 +26,7 @@ from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tasks import Task, task
+from dmaxlit.tasks.stored import task_of_checkpoint
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.losses import ViewLoss, view_loss
@@ -79,6 +80,8 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         if compile:
             backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        if not isinstance(self.noise, NoiseStrategy):
+            raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer
@@ -87,6 +90,7 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         stored_task = backbone.source_metadata.get("task") or {}
         self.task_name: str | None = stored_task.get("name")
         self.task_options: dict[str, Any] = stored_task.get("options", {})
+        self._task_is_stored = True
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
@@ -105,17 +109,26 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         return self.backbone.special
 
     def task(self) -> Task | None:
-        """Return the task the model was trained on, with its options, or None."""
-        return None if self.task_name is None else task(self.task_name, **self.task_options)
+        """Return the task the model was trained on, with its options, or None.
+
+        Raises:
+            UserError: If the options are wrong; or if only the checkpoint names the task, and it is not registered, or
+                not :attr:`~dmaxlit.tasks.Task.self_contained`.
+        """
+        if self.task_name is None:
+            return None
+        if self._task_is_stored:
+            return task_of_checkpoint(self.task_name, self.task_options)
+        return task(self.task_name, **self.task_options)
 
     def set_task(self, name: str, options: dict[str, Any]) -> None:
         """Set the task whose data the model is trained on; exports and checkpoints store it."""
-        self.task_name, self.task_options = name, options
+        self.task_name, self.task_options, self._task_is_stored = name, options, False
 
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
-        stored_task = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.export_metadata(), "task": stored_task}
+        stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
+        return {**self.backbone.export_metadata(), "task": stored}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
@@ -146,7 +159,7 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         """
         clean = self.clean_batch(batch)
         losses = self.view_losses(clean, self.row_generator(batch, clean))
-        count = clean.response.sum()
+        count = clean.in_loss.sum()
         if self._is_trained() and torch.is_grad_enabled():
             self._step_mean.record(self.trainer, losses, count)
         return torch.stack([loss.total for loss in losses]).sum() / count.clamp(min=1)

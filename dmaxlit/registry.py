@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from dmaxlit.errors import UserError
 
@@ -22,6 +22,9 @@ class Registry(Generic[T]):
         base: Base class required of classes that are looked up by import path.
         on_demand: Names of classes that are registered only when looked up, and the modules that register them.
     """
+
+    #: Whether :meth:`get` imports what an import path names; false for configurations from strangers.
+    admits_import_paths: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -66,7 +69,9 @@ class Registry(Generic[T]):
         if name in self._classes:
             return self._classes[name]
         reason = ""
-        if "." in name:
+        if "." in name and not self.admits_import_paths:
+            reason = " (import paths are not admitted)"
+        elif "." in name:
             try:
                 return self._import(name)
             except (ImportError, AttributeError, ValueError, TypeError) as error:

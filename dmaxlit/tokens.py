@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 
 
 class Role(IntEnum):
-    """The role of a position. Roles accompany the ids; they are never inferred from the ids."""
+    """The role of a position. Roles accompany the ids; they are never inferred from the ids.
+
+    ``FILL`` is EOS behind the supervised ones, up to the end of the block. It is attended to and corrupted like the
+    response, since decoding begins with a whole block of masks and must not learn the response's length from the number
+    of masks; but it has no part in the loss.
+    """
 
     PAD = 0
     PROMPT = 1
     RESPONSE = 2
+    FILL = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,12 @@ class CleanBatch:
 
     @property
     def response(self) -> Tensor:
-        """``[batch, length]``, True where a token belongs to the response (supervised EOS included)."""
+        """``[batch, length]``, True where a token may be corrupted and predicted: response, EOS and fill."""
+        return (self.roles == Role.RESPONSE) | (self.roles == Role.FILL)
+
+    @property
+    def in_loss(self) -> Tensor:
+        """``[batch, length]``, True where a prediction has a part in the loss: the response without the fill."""
         return self.roles == Role.RESPONSE
 
     def with_masks(self, positions: Tensor) -> Tensor:

@@ -66,8 +66,10 @@ def denoiser():
     return make_denoiser()
 
 
-def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_length=8, seed=0, special=None):
-    """Make a clean batch of random tokens, padded on the right, with prompts of different length."""
+def make_batch(
+    prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_length=8, seed=0, special=None, fill=False
+):
+    """Make a clean batch of random tokens, padded on the right; ``fill`` fills the last block of each row with EOS."""
     special = special or SpecialTokens(mask_id=37, eos_id=36, pad_id=35, vocab_size=38)
     lengths = [p + r for p, r in zip(prompt_lengths, response_lengths, strict=True)]
     width = -(-max(lengths) // block_length) * block_length
@@ -75,6 +77,9 @@ def make_batch(prompt_lengths=(3, 10, 8), response_lengths=(13, 6, 16), block_le
     ids = torch.randint(0, 35, (len(lengths), width), generator=generator)
     roles = torch.full_like(ids, Role.PAD)
     for row, (prompt, length) in enumerate(zip(prompt_lengths, lengths, strict=True)):
+        if fill:
+            end = -(-length // block_length) * block_length
+            ids[row, length:end], roles[row, length:end] = special.eos_id, Role.FILL
         roles[row, :length] = Role.RESPONSE
         roles[row, :prompt] = Role.PROMPT
     return CleanBatch(torch.where(roles == Role.PAD, special.pad_id, ids), roles, block_length, special)

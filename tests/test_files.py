@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dmaxlit import DMaxModule, UserError
-from dmaxlit.files import remove_unfinished, staged, staged_file, writable_path
+from dmaxlit.files import remove_unfinished, require_writable, staged, staged_file, writable_path
 from tests.conftest import limited_files, make_denoiser
 
 
@@ -134,3 +134,15 @@ def test_a_link_is_written_through_and_what_is_no_file_is_refused(tmp_path):
         writable_path(tmp_path)
     with pytest.raises(UserError, match="which is a device or a pipe"):
         writable_path(Path("/dev/null"))
+
+
+def test_whether_a_file_could_be_written_is_tried_and_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "a", tmp_path / "new" / "deep" / "a", tmp_path / "file"):
+        require_writable(path)
+    for path in (tmp_path / "file" / "a", tmp_path / "file" / "deep" / "a", tmp_path / ("a" * 250)):
+        with pytest.raises(OSError):  # noqa: PT011
+            require_writable(path)
+    monkeypatch.chdir(tmp_path)
+    require_writable(Path("a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

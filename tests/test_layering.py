@@ -22,6 +22,7 @@ LAYERS = [
     {"noise", "data", "backbone"},
     {"engine", "checkpoints"},
     {"training"},
+    {"testing"},
     {"module"},
     {"loading"},
     {"evaluation"},

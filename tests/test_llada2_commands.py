@@ -129,6 +129,7 @@ def test_the_settings_are_the_papers(hub, questions, name, capsys):
     assert model["lr_scheduler"]["class_path"].endswith(WarmupCosine.__name__)
     assert model["lr_scheduler"]["init_args"]["warmup"] == 0.03
     assert settings["data"]["init_args"]["max_length"] == 2048
+    assert settings["data"]["init_args"]["eos_fill"] == 32
     assert settings["data"]["init_args"]["corpus"] == f"runs/{name}/corpus.jsonl"
     assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (2, 1.0)
     assert trainer["precision"] == "bf16-mixed"

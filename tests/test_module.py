@@ -29,8 +29,8 @@ QUIET = {
 class Rows(Dataset[Any]):
     """Sixteen rows with prompts and responses of different length, in a fixed order."""
 
-    def __init__(self, n=16):
-        self.clean = make_batch([3 + i % 5 for i in range(n)], [6 + (5 * i) % 13 for i in range(n)])
+    def __init__(self, n=16, fill=False):
+        self.clean = make_batch([3 + i % 5 for i in range(n)], [6 + (5 * i) % 13 for i in range(n)], fill=fill)
 
     def __len__(self):
         return len(self.clean.ids)
@@ -39,8 +39,8 @@ class Rows(Dataset[Any]):
         return {"ids": self.clean.ids[i], "roles": self.clean.roles[i], "index": torch.tensor(i)}
 
 
-def loader(batch_size=4, n=16):
-    return DataLoader(Rows(n), batch_size=batch_size)
+def loader(batch_size=4, n=16, fill=False):
+    return DataLoader(Rows(n, fill), batch_size=batch_size)
 
 
 def sgd(params):
@@ -68,6 +68,18 @@ def test_accumulated_micro_batches_equal_one_batch():
         (a - b).abs().max() > 1e-3
         for a, b in zip(whole.parameters(), train(batch_size=8, max_steps=1).parameters(), strict=True)
     )
+
+
+def test_the_gradient_is_the_mean_over_the_response_without_the_fill():
+    module, by_hand = (DMaxModule(make_denoiser(sharpen=3.0), MaskedNoise(level=0.6), optimizer=sgd) for _ in range(2))
+    L.Trainer(**QUIET, max_steps=1).fit(module, loader(fill=True))
+    batch = next(iter(loader(fill=True)))
+    clean = by_hand.clean_batch(batch)
+    assert (clean.roles == Role.FILL).any()
+    (loss,) = by_hand.view_losses(clean, by_hand.row_generator(batch, clean))
+    (loss.total / int((clean.roles == Role.RESPONSE).sum())).backward()
+    sgd(list(by_hand.named_parameters())).step()
+    assert_same_weights(module, by_hand, 2e-6)
 
 
 def test_a_short_last_accumulation_window_is_normalised_by_what_it_holds():

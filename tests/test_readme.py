@@ -15,8 +15,9 @@ from dmaxlit.bench import adaptation, decode_speed, decoders, train_speed
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
-from dmaxlit.noise import NOISE, NoiseStrategy
+from dmaxlit.noise import NOISE, NoiseStrategy, View
 from dmaxlit.tasks import TASKS
+from dmaxlit.testing import decoder_properties, noise_properties
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader
 
@@ -41,20 +42,36 @@ def python_blocks(path):
 # ---- code ------------------------------------------------------------------------------------------------------------
 
 
-def documented_class(base):
-    """Return a subclass of ``base`` that a code block of a README defines, the root README first."""
+def documented_classes(base):
+    """Yield the subclasses of ``base`` that code blocks of the READMEs define, those of the root README first."""
     for block in (block for path in READMES for block in python_blocks(path)):
         if re.search(
             rf"^class \w+\(({'|'.join(cls.__name__ for cls in (base, *base.__subclasses__()))})\):", block, re.M
         ):
-            namespace = {}
+            namespace = {"torch": torch, "NoiseStrategy": NoiseStrategy, "View": View}  # of blocks before it
             exec(compile(block, "my_file.py", "exec"), namespace)
-            return next(
-                value
-                for value in namespace.values()
-                if isinstance(value, type) and issubclass(value, base) and not value.__module__.startswith("dmaxlit")
-            )
-    raise AssertionError(f"no README defines a {base.__name__}")
+            for value in namespace.values():
+                if isinstance(value, type) and issubclass(value, base) and not value.__module__.startswith("dmaxlit"):
+                    yield value
+
+
+def documented_class(base):
+    return next(documented_classes(base))
+
+
+@pytest.mark.parametrize(
+    ("base", "properties", "names"),
+    [
+        (NoiseStrategy, noise_properties, {"SpanNoise", "RareTokenNoise", "OPUT"}),
+        (Decoder, decoder_properties, {"Hasty", "LeftToRight"}),
+    ],
+)
+def test_documented_classes_have_every_property(base, properties, names):
+    classes = list(documented_classes(base))
+    assert {cls.__name__ for cls in classes} >= names
+    for cls in classes:
+        for check in properties(cls):
+            check()
 
 
 def test_the_strategy_of_ten_lines_trains():

@@ -54,11 +54,33 @@ def refuse_unsupported(model: PreTrainedModel, max_length: int, attention: str) 
             f"backbone: expected full attention in every layer, got {', '.join(sorted(kinds))} in {name}: "
             "a block attends to all earlier ones"
         )
+    original = _longrope_length(config)
+    if original is not None and original < max_length:
+        raise UserError(
+            f"backbone.max_length: expected at most {original}, got {max_length}: beyond it {name} (LongRoPE) computes "
+            "all rows of a batch with other frequencies"
+        )
     window = _window(config)
     if window is not None and window < max_length:
         raise UserError(
             f"backbone.max_length: expected at most {window}, the sliding window of {name}, got {max_length}: "
             "a block attends to all earlier ones"
+        )
+
+
+def refuse_without_positions(config: PretrainedConfig) -> None:
+    """Refuse a model that cannot be told the positions of its tokens, before it is built.
+
+    Raises:
+        UserError: If its config has no number of positions (recurrent models, ALiBi, positions relative to the order of
+            the input), or says that it uses ALiBi.
+    """
+    if getattr(config, "alibi", False):
+        raise UserError(f"backbone: expected a model that is given position_ids, got {config.model_type} with ALiBi")
+    if int(getattr(config, "max_position_embeddings", None) or 0) < 1:
+        raise UserError(
+            "backbone: expected a model that is given position_ids (max_position_embeddings in its config), got "
+            f"{config.model_type}"
         )
 
 
@@ -69,6 +91,18 @@ def _window(config: PretrainedConfig) -> int | None:
     if kinds is not None:
         return window if "sliding_attention" in kinds else None
     return window if getattr(config, "use_sliding_window", True) else None
+
+
+def _longrope_length(config: PretrainedConfig) -> int | None:
+    """Return the number of tokens up to which LongRoPE keeps its short frequencies; None without LongRoPE."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    nested = [one for one in settings.values() if isinstance(one, dict)]  # by the type of the layer
+    lengths = [
+        one.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+        for one in (nested or [settings])
+        if one.get("rope_type") == "longrope"
+    ]
+    return min((int(length) for length in lengths if length is not None), default=None)
 
 
 def logit_transform(config: Any) -> Callable[[Tensor], Tensor] | None:

@@ -19,8 +19,9 @@ from dmaxlit.backbone.formats.model_folder import write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, check_embedding, merged_model
 from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
+from dmaxlit.backbone.probe import check_behavior
 from dmaxlit.backbone.routers import keep_routers_in_float32
-from dmaxlit.backbone.sharding import full_state_dict, load_shards
+from dmaxlit.backbone.sharding import full_state_dict, is_sharded, load_shards
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.backbone.torch_internals import allow_recompilations
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, embedding_scale
@@ -62,6 +63,8 @@ class Denoiser(nn.Module):
         mask_token: Text of the mask token. Default: the tokenizer's mask token, or ``<|mask|>``, which is added if it
             is not a token yet (but not to a checkpoint that was trained with one).
         eos_token: Text of the token that ends a response. Default: the tokenizer's, or the one named in config.json.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions
+            (:mod:`dmaxlit.backbone.probe`).
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Denoiser(nn.Module):
         defer: bool = False,
         mask_token: str | None = None,
         eos_token: str | None = None,
+        probe: bool = True,
     ) -> None:
         super().__init__()
         source = BackboneSource.resolve(
@@ -102,13 +106,14 @@ class Denoiser(nn.Module):
                 f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
                 f"{self.vocab_size}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
             )
-        if gradient_checkpointing:
-            enable_activation_checkpointing(self.model)
-        self.model.train()  # loaded models come in eval mode, which would train without dropout
+        self._probes = probe
         self.compiles_training = False
         self.lora: LoraSettings | None = None
         self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
+        self._prepare_to_train()
+        if gradient_checkpointing:
+            enable_activation_checkpointing(self.model)
         mark_hidden_matrices(self)
 
     @property
@@ -238,7 +243,12 @@ class Denoiser(nn.Module):
         load_shards(self.model, self._folder, device)
         self.is_deferred = False
         self._fit_embeddings()
-        self.model.train()
+        self._prepare_to_train()
+
+    def _prepare_to_train(self) -> None:
+        if self._probes and not is_sharded(self):  # its ranks would have to gather the model
+            check_behavior(self)
+        self.model.train()  # loaded models come in eval mode, which would train without dropout
 
     def _fit_embeddings(self) -> None:
         is_foreign = not self.source_metadata
@@ -268,6 +278,7 @@ class Denoiser(nn.Module):
         if self.lora is not None:
             unmerged = weights or {name.removeprefix("model."): weight for name, weight in self.state_dict().items()}
             model = merged_model(model.config, unmerged, self.lora, self.embedding_name, self.special.mask_id)
+            model.generation_config = self.model.generation_config
             weights = None
         write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights)
 

@@ -82,7 +82,7 @@ class Layout:
         assert length % clean.block_length == 0, "batches are padded to whole blocks"
         # Which blocks each copy needs, by their numbers in the flattened batch, for each sequence.
         roles = clean.roles.view(batch, -1, clean.block_length)
-        has_tokens, has_response = (roles != Role.PAD).any(-1), (roles == Role.RESPONSE).any(-1)
+        has_tokens, has_response = (roles != Role.PAD).any(-1), clean.response.view_as(roles).any(-1)
         blocks = length // clean.block_length
         clean_blocks, noisy_blocks = (
             [[row * blocks + block for block in range(blocks) if is_needed[row][block]] for row in range(batch)]

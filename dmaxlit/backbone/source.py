@@ -12,14 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
 from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
-from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.config_checks import require_language_model, require_valid_config
+from dmaxlit.backbone.formats.generation_config import read_generation_config
+from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch
 from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
     model_from_config,
     model_from_folder,
     refuse_to_defer,
-    require_known_type,
     was_trained_with_masks,
 )
 from dmaxlit.backbone.formats.sdar import block_length_of
@@ -90,14 +91,17 @@ class BackboneSource:
             raise UserError(
                 f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attn_implementation!r}"
             )
-        folder = None if pretrained is None else fetch(pretrained, files)
+        # First what is small: a model that is refused for its config is not downloaded.
+        folder = None if pretrained is None else fetch(pretrained, CONFIG_AND_TOKENIZER)
         if tokenizer is None and folder is None:
             raise UserError(
                 "backbone.tokenizer: expected a task name, folder or hub id for a model created from config, got none"
             )
         stored = {} if folder is None else read_config(folder)
-        if folder is not None:
-            require_known_type(stored, str(folder))
+        if pretrained is not None and folder is not None:
+            require_language_model(stored, pretrained)
+            require_valid_config(folder, stored)
+            folder = fetch(pretrained, files)  # the rest
         loaded_tokenizer = load_tokenizer(tokenizer or str(folder))
         name_special_tokens(loaded_tokenizer, mask_token, eos_token, stored)
         adds_mask = not was_trained_with_masks(stored) and bool(ensure_special_tokens(loaded_tokenizer))
@@ -124,9 +128,12 @@ class BackboneSource:
         """
         if self.folder is None:
             return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
+        generation_config = read_generation_config(self.folder)  # refused before the weights are read
         model = model_from_folder(self.folder, self.attn_implementation, self.dtype)
         check_finite(model, str(self.folder))
         self._check_vocabulary(model)
+        if generation_config is not None:
+            model.generation_config = generation_config
         return model
 
     def empty_model(self) -> PreTrainedModel:
@@ -138,8 +145,11 @@ class BackboneSource:
         if self.folder is None:
             with torch.device("meta"):
                 return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
+        generation_config = read_generation_config(self.folder)
         model = empty_model_from_folder(self.folder, self.config, self.attn_implementation, self.dtype)
         self._check_vocabulary(model)
+        if generation_config is not None:
+            model.generation_config = generation_config
         return model
 
     def check_deferrable(self) -> None:

@@ -73,6 +73,20 @@ def use_attention(model: PreTrainedModel, name: str, function: Callable[..., Any
     model.config._attn_implementation = name
 
 
+@contextmanager
+def computing_with(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Let a model compute with another of its attention implementations inside.
+
+    Relies on ``config._attn_implementation`` being read in every forward.
+    """
+    own = model.config._attn_implementation
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own
+
+
 def embedding_scale(embedding: nn.Module) -> float:
     """Return the factor by which an embedding layer scales rows of its table.
 

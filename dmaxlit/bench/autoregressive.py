@@ -39,7 +39,7 @@ def next_token_losses(module: DMaxModule, clean: CleanBatch, generator: RowGener
     causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
     positions = torch.arange(length, device=ids.device).expand_as(ids)
     hidden = module.backbone.hidden(causal.expand(len(ids), -1, -1), positions, input_ids=ids)
-    supervised = clean.response[:, 1:]
+    supervised = clean.in_loss[:, 1:]
     logits, target = module.backbone.logits(hidden[:, :-1][supervised]), ids[:, 1:][supervised]
     total = F.cross_entropy(logits.float(), target, reduction="sum")
     count, right = supervised.sum(), (logits.argmax(-1) == target).sum()

@@ -37,7 +37,7 @@ def published_update(denoiser: Denoiser, clean: CleanBatch, masked: Tensor) -> T
         if predicted:
             noisy_ids = torch.where(masked, guess, noisy_ids)
         logits = _logits(denoiser, noisy_ids, clean)
-        labels = clean.ids.masked_fill(~clean.response, -100)
+        labels = clean.ids.masked_fill(~clean.in_loss, -100)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=-100)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

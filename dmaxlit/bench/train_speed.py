@@ -140,7 +140,7 @@ class TrainSpeedBench(SpeedBench):
             tokens_per_second=clean.ids.numel() / seconds,
             peak_mib=peak,
             matmul_share=work.operations / seconds / self._matmul_speed(),
-            loss=loss / int(clean.response.sum()),
+            loss=loss / int(clean.in_loss.sum()),
         )
 
     def _update(self, contestant: str, denoiser: Denoiser, clean: CleanBatch) -> Callable[[], float]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, read_generation_config
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged_model
 from dmaxlit.checkpoints.atomic_io import damage
@@ -35,6 +36,7 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
     return {
         "lora": None if lora is None else json.dumps(lora),
         "config": json.dumps(backbone.model.config.to_dict(), default=str),
+        "generation_config": backbone.model.generation_config.to_json_string(),
         "tokenizer": files,
         "metadata": json.dumps(metadata),
     }
@@ -75,6 +77,14 @@ def _tokenizer(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _generation_config(text: str) -> GenerationConfig:
+    with tempfile.TemporaryDirectory() as folder:  # one that is read from a file is saved as it was
+        (Path(folder) / GENERATION_CONFIG_FILE).write_text(text, encoding="utf-8")
+        config = read_generation_config(Path(folder))
+    assert config is not None, "the file exists"
+    return config
+
+
 def _model(
     payload: Mapping[str, Any], weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
@@ -111,6 +121,8 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
     try:
         tokenizer = _tokenizer(payload["tokenizer"])
         model = _model(payload, weights, tokenizer)
+        if payload.get("generation_config") is not None:  # checkpoints of earlier versions have none
+            model.generation_config = _generation_config(payload["generation_config"])
     except UserError:
         raise
     except Exception as error:  # a damaged config can make any line of transformers fail

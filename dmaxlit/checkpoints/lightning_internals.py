@@ -43,6 +43,25 @@ def end_restart(trainer: L.Trainer) -> None:
     trainer.fit_loop._restarting = False
 
 
+def stops_early(trainer: L.Trainer) -> bool:
+    """Return whether training ends, once the current batch is over, because ``should_stop`` is set.
+
+    Relies on ``trainer.fit_loop._can_stop_early``, which is False before ``min_steps`` and ``min_epochs``.
+    """
+    return bool(trainer.should_stop and trainer.fit_loop._can_stop_early)
+
+
+def epochs_begun(loops: dict[str, Any]) -> int:
+    """Return the number of epochs that the run of a checkpoint has begun.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_progress"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint.
+    """
+    return int(loops["fit_loop"]["epoch_progress"]["current"]["started"])
+
+
 def complete_batch(loops: dict[str, Any]) -> None:
     """Count the last training batch of a checkpoint as completed, so that it is not skipped as unfinished.
 
@@ -80,6 +99,19 @@ def count_step(loops: dict[str, Any]) -> None:
         loops: ``loops`` of the checkpoint; changed in place.
     """
     loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+
+
+def reopen_epoch(loops: dict[str, Any]) -> None:
+    """Let a checkpoint, written when an epoch that was cut short had been closed, be one from within the epoch.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_progress"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint; changed in place.
+    """
+    progress = loops["fit_loop"]["epoch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        counts["processed"] = counts["completed"] = counts["started"] - 1
 
 
 # ---- loggers --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def require_local(path: str | Path) -> None:
         UserError: If it is a URL, a path of another file system, or the name of a model in a registry.
     """
     text = str(path)
-    if "://" in text or "::" in text or text.partition(":")[0] == "registry":
+    if "://" in text or "::" in text or text.partition(":")[0].lower() == "registry":
         raise UserError(f"ckpt_path: expected a local file or folder, got {text!r}; download it first")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
-from dmaxlit.files import sync
+from dmaxlit.errors import UserError
+from dmaxlit.files import sync, write_json
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,15 @@ class RunFolder:
         """Record that a run is finished.
 
         Args:
-            record: The step, and the limits that ended the run.
+            record: The step, and the settings that ended the run.
+
+        Raises:
+            UserError: If it cannot be written.
         """
-        self._finished.write_text(json.dumps(record) + "\n")
+        try:
+            write_json(self._finished, record)
+        except OSError as error:
+            raise UserError(f"checkpoint: cannot write {str(self._finished)!r} ({error.strerror or error})") from error
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of :meth:`finish`, or None."""

@@ -1,5 +1,6 @@
 """Run state that Lightning checkpoints omit: RNG states, unlogged metrics, logger versions and pending validation."""
 
+import copy
 from typing import Any
 
 import lightning as L
@@ -43,6 +44,34 @@ def run_state(trainer: L.Trainer) -> dict[str, Any]:
     }
 
 
+def batch_end(trainer: L.Trainer) -> dict[str, Any]:
+    """Return what changes between the end of a batch and the end of training, if that comes without another batch.
+
+    A callback may stop training in validation or at the end of an epoch. A checkpoint of the last step with these
+    values (:func:`as_of`) lets a longer run repeat both, and decide anew.
+    """
+    states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    return {
+        "epoch": trainer.current_epoch,
+        "global_step": trainer.global_step,
+        "callbacks": copy.deepcopy({key: state for key, state in states.items() if state}),
+        "fit_loop": copy.deepcopy(trainer.fit_loop.state_dict()),
+        "dmaxlit_run": run_state(trainer),
+    }
+
+
+def as_of(checkpoint: dict[str, Any], end: dict[str, Any]) -> None:
+    """Give a checkpoint the values of :func:`batch_end`.
+
+    Args:
+        checkpoint: The checkpoint, with ``dmaxlit_run``; changed in place.
+        end: Result of :func:`batch_end` after the same step.
+    """
+    checkpoint.update(epoch=end["epoch"], callbacks=end["callbacks"])
+    checkpoint["loops"]["fit_loop"] = end["fit_loop"]
+    checkpoint["dmaxlit_run"].update(end["dmaxlit_run"])
+
+
 def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
     """Restore generators and metrics, and log what was pending; called when training starts, on all ranks.
 
@@ -58,6 +87,12 @@ def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step=state["log_step"])
     end_restart(trainer)
+
+
+def fingerprint(trainer: L.Trainer) -> str:
+    """Return the fingerprint of the training rows; empty if the data module has none."""
+    of_rows = getattr(getattr(trainer, "datamodule", None), "fingerprint", None)
+    return "" if of_rows is None else str(of_rows())
 
 
 def log_versions(trainer: L.Trainer) -> list[str | int | None]:

@@ -31,8 +31,9 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
     check_metadata(_json(payload["metadata"]), f"checkpoint: {path}: dmaxlit.metadata")
     model_type = _json(payload["config"]).get("model_type")
     _require(isinstance(model_type, str), path, "dmaxlit.config", "an object with a model_type", payload["config"])
-    lora = payload.get("lora")
-    _require(lora is None or isinstance(_json(lora), dict), path, "dmaxlit.lora", "a JSON object or null", lora)
+    for name in ("lora", "generation_config"):
+        text = payload.get(name)
+        _require(text is None or isinstance(_json(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text)
     files = payload.get("tokenizer")
     is_files = isinstance(files, dict) and all(isinstance(text, str) for item in files.items() for text in item)
     _require(is_files, path, "dmaxlit.tokenizer", "the tokenizer's files, as texts by name", files)
@@ -56,6 +57,8 @@ def check_run(content: Mapping[str, Any], path: str) -> None:
         value = content.get(name)
         _require(type(value) is int and value >= 0, path, name, "an integer, at least 0", value)
     for name, kind in (("loops", dict), ("optimizer_states", list), ("lr_schedulers", list), ("callbacks", dict)):
+        if name == "optimizer_states" and not content["state_dict"]:
+            continue  # a sharded checkpoint has weights and optimiser in other files
         _require(isinstance(content.get(name), kind), path, name, f"a {kind.__name__}", content.get(name))
     state = content.get("dmaxlit_run", {})
     _require(isinstance(state, dict), path, "dmaxlit_run", "a dict", state)

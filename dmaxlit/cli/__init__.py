@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
+from dmaxlit.cli.terminal import printable, printable_warnings
 from dmaxlit.errors import UserError
 from dmaxlit.version import __version__
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
+    "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
     "bench": ("bench", "Reproduce the figures of the documentation."),
     "convert": ("convert", "Convert a LLaDA2-MoE checkpoint to the format of transformers, or back."),
@@ -42,21 +44,27 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
             and 143 if training was stopped by SIGTERM, after saving.
     """
-    _add_current_folder_to_path()
     try:
-        _run(list(sys.argv[1:] if args is None else args))
+        with printable_warnings():
+            _run(list(sys.argv[1:] if args is None else args))
     except (UserError, ArgumentError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(printable(f"error: {one_line(error)}"), file=sys.stderr)
         raise SystemExit(2) from error
     except BrokenPipeError:  # the reader of the output, such as head, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
-        print(f"error: {_system_line(error)}", file=sys.stderr)
+        print(printable(f"error: {_system_line(error)}"), file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except SystemExit as end:
+        # Lightning's trainer turns Ctrl-C, for instance while a corpus is distilled, into an ordinary failure.
+        if end.code == 1 and isinstance(end.__context__, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        raise
 
 
 def _run(args: list[str]) -> None:
@@ -69,6 +77,11 @@ def _run(args: list[str]) -> None:
         return
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}{closest(command, COMMANDS)}; known: {', '.join(COMMANDS)}")
+    from dmaxlit.cli.safe import admit  # here, so that --help does not wait for the parser
+
+    rest, is_safe = admit(rest)
+    if not is_safe:
+        _add_current_folder_to_path()
     import_module(f"dmaxlit.cli.{COMMANDS[command][0]}").run(command, rest)
 
 
@@ -90,6 +103,9 @@ def _overview() -> str:
             *lines,
             "",
             "Options of a command: dmaxlit COMMAND --help. Version: dmaxlit --version.",
+            "",
+            "A configuration file is code: it names classes, which are imported and called. Read one from elsewhere",
+            "before use, or run it with --safe: it may then name only what is registered, and the libraries' classes.",
         ]
     )
 

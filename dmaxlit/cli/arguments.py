@@ -40,6 +40,10 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
         "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
     )
     parser.add_function_arguments(function, skip=set(skip))
+    # Taken out of the arguments before they are parsed; here for --help.
+    parser.add_argument(
+        "--safe", action="store_true", help="Import nothing but what is registered; see dmaxlit --help."
+    )
     return parser
 
 
@@ -54,7 +58,8 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     except ArgumentError as error:
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
     arguments = settings.as_dict()
-    arguments.pop("config", None)
+    for name in ("config", "safe"):
+        arguments.pop(name, None)
     check_numbers(arguments)
     function(**arguments)
 
@@ -93,12 +98,22 @@ def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule"
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
+    _check_device(device)
     try:
         return load(path, device=device, dtype=dtype)
-    except UserError:
-        raise
-    except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
-        raise UserError(f"device: {' '.join(str(error).split())}") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that does not exist, or has no memory."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"device: expected one that torch can compute on, got {device!r} ({reason})") from error
 
 
 def read_prompts(path: str) -> list[str]:

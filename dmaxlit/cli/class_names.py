@@ -25,7 +25,7 @@ import dmaxlit.training.fsdp
 import dmaxlit.training.lr_schedules
 import dmaxlit.training.muon  # noqa: F401
 from dmaxlit.cli.base_configs import without_base
-from dmaxlit.cli.jsonargparse_internals import register_loader
+from dmaxlit.cli.jsonargparse_internals import denied_import, register_loader
 from dmaxlit.cli.renames import current_args, current_options, current_path, current_paths
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NOISE
@@ -137,6 +137,8 @@ def _expand_spec(option: ClassOption, spec: Any) -> Any:
 @cache
 def _defaults(path: str, num_positional: int) -> Mapping[str, Any]:
     """Return the defaults of a class's options, as the parser sees them; none if there is no such class."""
+    if denied_import(path):
+        return {}
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(import_module(module), name)

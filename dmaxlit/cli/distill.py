@@ -1,14 +1,17 @@
 """``dmaxlit distill``."""
 
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
-from dmaxlit.data.distill import DistillSettings
 from dmaxlit.data.distill import distill as write_corpus
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
+from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -31,8 +34,11 @@ def distill(
     keep: Literal["finished", "correct", "all"] = "finished",
     max_new_tokens: int | None = None,
     batch_size: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
+    check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -45,7 +51,7 @@ def distill(
         model: Folder, .ckpt file, hub id, or builtin:NAME.
         output: Corpus to write, a .jsonl file.
         task: Registered name of the task whose training prompts are answered. Default: the one the model was trained
-            on.
+            on, unless that reads files, which you have to name.
         task_options: Options of the task, also as --task.difficulty hard.
         prompts: Answer the prompts of this file instead: .jsonl rows with prompt or question, or one prompt a line.
         num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
@@ -55,24 +61,48 @@ def distill(
             that the task's checker accepts; all also those cut off.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together. It changes the speed, not the answers.
-        seed: Seed of a decoder that draws random numbers.
-        overwrite: Replace a corpus, complete or not, that was made with other settings.
+        temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
+            not on batch size or interruptions.
+        top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
+        seed: Seed of the samples.
+        overwrite: Replace a complete corpus, which stays until the new one is complete, and discard answers that were
+            begun with other settings.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
-    module = load_model(model, device, dtype)
     defaults = DistillSettings()
-    if prompts is None:
-        source: Task | list[str] = _task(module, model, task, task_options)
-    elif task is None:
-        source = read_prompts(prompts)
-        num_prompts, max_new_tokens = num_prompts or len(source), max_new_tokens or default_budget(module)
-    else:
-        raise UserError("prompts: expected either a task or a file of prompts, got both")
     if decoder_options is None:
         decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
-    num_prompts = defaults.num_prompts if num_prompts is None else num_prompts
-    settings = DistillSettings(num_prompts, decoder, decoder_options, max_new_tokens, batch_size, keep, seed)
+    settings = DistillSettings(
+        num_prompts=defaults.num_prompts if num_prompts is None else num_prompts,
+        decoder=decoder,
+        decoder_options=decoder_options,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        keep=keep,
+        seed=seed,
+        temperature=temperature,
+        top_p=top_p,
+        check_decoder=check_decoder,
+    )
+    settings.check()  # before the model is loaded
+    if prompts is not None and task is not None:
+        raise UserError("prompts: expected either a task or a file of prompts, got both")
+    if prompts is not None and task_options:
+        raise UserError("task_options: expected none with a file of prompts, got some")
+    rows = None if prompts is None else read_prompts(prompts)
+    module = load_model(model, device, dtype)
+    source: Task | list[str]
+    if rows is None:
+        source = _task(module, model, task, task_options)
+    else:
+        source = rows
+        if num_prompts is not None and num_prompts > len(rows):
+            print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
+        settings = replace(settings, num_prompts=num_prompts or len(rows))
+        if max_new_tokens is None:
+            settings = replace(settings, max_new_tokens=default_budget(module))
     manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     print(
@@ -87,4 +117,4 @@ def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str,
         return task_by_name(name, **(options or {}))
     if module.task_name is None:
         raise UserError(f"task: expected a task or a file of prompts; {model!r} does not say what it was trained on")
-    return task_by_name(module.task_name, **{**module.task_options, **(options or {})})
+    return task_of_checkpoint(module.task_name, {**module.task_options, **(options or {})})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.terminal import printable
 from dmaxlit.errors import UserError, check_at_least
 
 if TYPE_CHECKING:
@@ -41,11 +42,14 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     stop: list[str] | None = None,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
     output: str | None = None,
     overwrite: bool = False,
     trace: bool = False,
     trace_file: str | None = None,
     compile: bool = False,
+    check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
@@ -70,15 +74,21 @@ def generate(
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
         stop: A text that ends an answer; may be given several times.
-        output: Write the answers to this file, one JSON object a line. After an interruption, the same command resumes
-            after the last complete group of four batches.
-        overwrite: Start --output over instead of resuming it, and replace an existing file.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
+        output: Write the answers to this file, one JSON object a line; settings and counts to OUTPUT.manifest.json.
+            After an interruption, the same command resumes; once the file is complete, it changes nothing.
+        overwrite: Replace a complete --output, which stays until the new one is complete, and discard answers that were
+            begun with other settings.
         trace: Show each answer forward by forward.
         trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
+    from dmaxlit.data.chat_template import choose_template
     from dmaxlit.engine import DecodeSettings, Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.evaluate import default_budget
@@ -86,6 +96,7 @@ def generate(
     _check_trace(trace, trace_file, output)
     inputs = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device, dtype)
+    choose_template(module.tokenizer, chat_template, template_options)
     settings = DecodeSettings(
         decoder=decoder,
         decoder_options=decoder_options or {},
@@ -96,6 +107,7 @@ def generate(
         seed=seed,
         stop=stop or [],
         compile=compile,
+        check_decoder=check_decoder,
     )
     started = time.perf_counter()
     if output is None:
@@ -139,7 +151,10 @@ def _prompts(
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
-    return (prompt or read_prompts(path or "-"))[:number]
+    prompts = prompt or read_prompts(path or "-")
+    if number is not None and number > len(prompts):
+        print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
+    return prompts[:number]
 
 
 def _print(
@@ -158,13 +173,15 @@ def _print(
     seconds = time.perf_counter() - started
     verdicts = [example.check(answer.text) for example, answer in zip(examples, answers, strict=False)]
     for index, answer in enumerate(answers):
-        print(f"> {answer.prompt}")
+        print(printable(f"> {answer.prompt}"))
         if show_trace and record is not None:
             from dmaxlit.cli.trace_view import print_trace
 
             print_trace(record.rows[index], module.tokenizer)
         verdict = (", right" if verdicts[index] else ", wrong") if verdicts else ""
-        print(f"{answer.text}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n")
+        print(
+            f"{printable(answer.text)}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n"
+        )
     if len(answers) > 1:
         tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
         judged = f", {sum(verdicts)} right" if verdicts else ""

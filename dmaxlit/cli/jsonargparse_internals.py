@@ -7,7 +7,7 @@ function in this file that no longer understands it. Importing this file does no
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _SETTING = re.compile(r'Parser key "([^"]+)":\s*')
@@ -75,6 +75,28 @@ def readable(message: str) -> str:
     message = _MODULES.sub("", _TYPE.sub(r"\1", message)).replace("NoneType", "null")
     message = message.replace('in "<unicode string>",', "at")  # PyYAML's name for text that is not from a file
     return _SUBCOMMAND.sub("", _LITERAL.sub(r"\1", message))
+
+
+def admit_imports(packages: Sequence[str] | None = None) -> None:
+    """Decide what a value of the parser may name by import path.
+
+    Args:
+        packages: Nothing but these packages and what is in them. None: all but what jsonargparse denies by default,
+            such as ``os.system``.
+    """
+    from jsonargparse import set_parsing_settings
+
+    if packages is None:
+        set_parsing_settings(import_path_denylist=[])
+    else:
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(packages))
+
+
+def denied_import(path: str) -> str | None:
+    """Return why a value may not name an import path, or None."""
+    from jsonargparse._common import denying_import_path_entry
+
+    return None if denying_import_path_entry(path) is None else f"{path!r} may not be imported by a configuration"
 
 
 def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from dmaxlit.cli.jsonargparse_internals import denied_import
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 
@@ -38,6 +39,8 @@ def split_model_class(args: Sequence[str]) -> tuple[type[DMaxModule], list[str]]
 
 
 def _module_class(path: str) -> type[DMaxModule]:
+    if reason := denied_import(path):
+        raise UserError(f"model: {reason}")
     module, _, name = path.rpartition(".")
     try:
         cls: Any = getattr(import_module(module), name)

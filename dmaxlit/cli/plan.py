@@ -85,7 +85,8 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
     """
     settings, trainer, data = vars(config.model.backbone.init_args), config.trainer, config.data.init_args
     checkpointing = bool(settings.pop("gradient_checkpointing"))
-    del settings["defer"]  # when weights are read changes nothing that training holds
+    for name in ("defer", "probe"):  # which change nothing that training holds
+        del settings[name]
     source = BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
     model = source.empty_model()
     add_token_rows(model, len(source.tokenizer))

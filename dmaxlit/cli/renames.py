@@ -26,6 +26,8 @@ _RENAMED_OPTIONS = {
     "RolloutKNoise": {"truth": "clean_fraction"},
     "SoftOnPolicyNoise": {"truth": "clean_fraction"},
 }
+# Settings that 0.1 did not have, with the values at which they mean what it did.
+_ADDED_SETTINGS = {"data.distill.temperature": 0.0, "data.distill.top_p": 1.0}
 
 
 def current_path(path: str) -> str:
@@ -84,7 +86,9 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         path = settings.get(f"{parent}.class_path")
         new = renamed_option(path, option) if isinstance(path, str) else None
         current[f"{parent}.{new}" if new else name] = value
-    return current
+    parents = {name.rpartition(".")[0] for name in current}
+    added = {name: value for name, value in _ADDED_SETTINGS.items() if name.rpartition(".")[0] in parents}
+    return {**added, **current}
 
 
 @cache

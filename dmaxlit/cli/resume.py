@@ -7,14 +7,15 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
-from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.resumable import check_resumable
+from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.run_state import resume_logs
-from dmaxlit.checkpoints.schema import check_run
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
+from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
@@ -22,8 +23,12 @@ from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
-_FREE_DATA_OPTIONS = ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")
-_FREE_MODEL_OPTIONS = ("check_noise",)
+_FREE_SETTINGS = frozenset(
+    {
+        *(f"data.{name}" for name in ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")),
+        *("data.distill.batch_size", "data.distill.check_decoder", "model.check_noise", "model.backbone.probe"),
+    }
+)
 _FIXED_TRAINER_OPTIONS = (
     "accumulate_grad_batches",
     "gradient_clip_val",
@@ -32,6 +37,8 @@ _FIXED_TRAINER_OPTIONS = (
     "limit_train_batches",
     "overfit_batches",
 )
+_START_OVER = "; --checkpoint.resume false starts over"
+_STOP_OPTIONS = ("max_time", "min_steps", "min_epochs", "callbacks")
 
 
 def run_settings(
@@ -43,72 +50,62 @@ def run_settings(
     ranks, so that a run may be resumed with another number of processes.
     """
     settings = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
-    model = {name: value for name, value in settings["model"].items() if name not in _FREE_MODEL_OPTIONS}
     data = settings.get("data") or {}
-    data_options = data.get("init_args", data)
-    fixed_options = {name: value for name, value in data_options.items() if name not in _FREE_DATA_OPTIONS}
+    batch_size = data.get("init_args", data).get("batch_size")
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
-        "model": model,
-        "data": {**data, "init_args": fixed_options},
+        "model": settings["model"],
+        "data": data,
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
     if module is not DMaxModule:
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
-    if data_options.get("batch_size") is not None:
-        fixed["batch_size over all ranks"] = data_options["batch_size"] * trainer.world_size
-    return _flat(fixed)
+    if batch_size is not None:
+        fixed["batch_size over all ranks"] = batch_size * trainer.world_size
+    return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 
-def find_checkpoint(trainer: Trainer, callback: RunCheckpoint) -> Path | None:
+def stop_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return the settings that may stop a run before its last step, as plain values: time limit and callbacks."""
+    trainer = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]["trainer"]
+    return {name: trainer.get(name) for name in _STOP_OPTIONS}
+
+
+def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: LightningModule) -> Path | None:
     """Return the checkpoint to resume from, after reporting it; None for a new run.
 
     A damaged checkpoint is reported, and the one before it is used. Sets ``callback.finished`` if the run has already
     reached its end.
 
     Raises:
-        UserError: If all checkpoints are damaged, or belong to a run with other settings.
+        UserError: If all checkpoints are damaged, belong to a run with other settings, or are of a step beyond the
+            run's last.
     """
     files = callback.files(trainer)
     candidates = files.candidates()
-    candidates += sorted(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"))  # of Lightning, before SLURM's requeue
+    candidates += hpc_checkpoints(trainer.default_root_dir)
     if not candidates:
         return None
     if not callback.resume:
         rank_zero_info(f"starting over: the checkpoints in {files.path} are replaced")
         return None
-    path, checkpoint = _newest_readable(candidates)
+    path, checkpoint = newest_readable(candidates, check_resumable, _START_OVER)
     refuse_sharded(path, trainer)
     state = checkpoint.get("dmaxlit_run", {})
     _refuse_other_run(path, current_settings(json.loads(state.get("settings", "{}"))), callback.settings)
+    refuse_other_weights(str(path), checkpoint["state_dict"], module, _START_OVER)
+    refuse_shorter(trainer, path, checkpoint, _START_OVER)
     step = checkpoint["global_step"]
     resume_logs(trainer, state)
     callback.automatic = True
-    if files.finished() == {"step": step, **callback.limits(trainer)}:
+    record = files.finished()
+    ended_by = callback.ended_by(trainer, stopped=record is not None and "stopped" in record)
+    if path == files.last and record == {"step": step, **ended_by}:  # else it was killed before it was finished
         rank_zero_info(f"{path}: the run is finished, at step {step}; --checkpoint.resume false starts over")
         callback.finished = True
         return path
     rank_zero_info(f"resuming from {path}, after step {step}")
     return path
-
-
-def _newest_readable(candidates: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint with the most steps of those that are not damaged; report the others."""
-    checkpoints: dict[Path, dict[str, Any]] = {}
-    errors: list[str] = []
-    for path in candidates:
-        try:
-            checkpoint = read_checkpoint(path)
-            check_run(checkpoint, str(path))
-            checkpoints[path] = checkpoint
-        except UserError as error:
-            errors.append(str(error))
-    if not checkpoints:
-        raise UserError(f"{errors[0]}, and there is none before it; --checkpoint.resume false starts over")
-    for error_line in errors:
-        rank_zero_info(error_line)
-    path = max(checkpoints, key=lambda path: int(checkpoints[path]["global_step"]))
-    return path, checkpoints[path]
 
 
 def refuse_sharded(path: Path | str, trainer: Trainer) -> None:
@@ -124,8 +121,31 @@ def refuse_sharded(path: Path | str, trainer: Trainer) -> None:
         )
 
 
+def refuse_other_weights(source: str, weights: dict[str, Any], module: LightningModule, advice: str = "") -> None:
+    """Refuse weights that are not the model's, by names and shapes; none pass, as a sharded checkpoint has them apart.
+
+    Args:
+        source: What the weights come from, for messages.
+        weights: The weights, or anything with their shapes.
+        module: The model.
+        advice: End of the message.
+
+    Raises:
+        UserError: If a weight is missing, is not the model's, or has another shape.
+    """
+    expected = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+    stored = {name: tuple(weight.shape) for name, weight in weights.items()}
+    wrong = [name for name in {**expected, **stored} if expected.get(name) != stored.get(name)]
+    if stored and wrong:
+        raise UserError(
+            f"{source}: expected the weights of the configured model, got others, such as {wrong[0]}{advice}"
+        )
+
+
 def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     for name in (*current, *stored):
+        if name in _FREE_SETTINGS:  # an earlier version may have stored it
+            continue
         if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
             raise UserError(
                 f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "

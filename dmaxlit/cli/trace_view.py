@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.cli.terminal import printable
 from dmaxlit.engine import RowTrace, TokenState
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
@@ -44,7 +45,8 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
                 continue
             changed = previous.get(position, token) != token
             mark = ("^" if changed else "") + ("~" if state == TokenState.SOFT else "")
-            line.append(mark + repr(str(tokenizer.decode([token])))[1:-1], style=_STYLES[state])
+            text = printable(repr(str(tokenizer.decode([token])))[1:-1])
+            line.append(mark + text, style=_STYLES[state])
             line.append(" ")
             previous[position] = token
         console.print(line)

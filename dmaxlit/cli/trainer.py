@@ -23,6 +23,7 @@ class DMaxTrainer(Trainer):
         decoder: str = "spd",
         decoder_options: dict[str, Any] | None = None,
         max_new_tokens: int | None = None,
+        check_decoder: bool = True,
     ) -> Any:
         """Decode the test prompts and write each answer to a file.
 
@@ -37,7 +38,8 @@ class DMaxTrainer(Trainer):
             decoder: Registered name of the decoder, or import path of your own.
             decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
             max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's.
+            check_decoder: Check what a decoder of your own returns in the first forwards.
         """
-        spec = DecoderSpec(decoder, decoder_options or {})
+        spec = DecoderSpec(decoder, decoder_options or {}, check_decoder=check_decoder)
         cast(Any, self).callbacks.append(PredictionWriter(output, spec, max_new_tokens))
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)

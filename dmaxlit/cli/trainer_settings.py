@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dmaxlit.errors import UserError, check_at_least
+from jsonargparse import Namespace
+
+from dmaxlit.errors import UserError, check_at_least, describe_value
 
 #: The least value of each setting.
 _LEAST = {
@@ -29,17 +31,21 @@ _MAX_SEED = 2**32 - 1
 
 
 def check_sections(settings: Mapping[str, Any]) -> None:
-    """Refuse a section that is null, as ``trainer:`` with nothing below it is.
+    """Refuse a section that is no mapping, such as null, which ``trainer:`` with nothing below it is.
 
     Args:
-        settings: Settings of a command.
+        settings: Settings of a command, or of a file of it, which may name another file instead.
 
     Raises:
         UserError: For the first.
     """
     for section in _SECTIONS:
-        if section in settings and settings[section] is None:
-            raise UserError(f"{section}: expected a mapping of settings, got null")
+        if section in settings and not isinstance(settings[section], (Mapping, Namespace, str)):
+            raise UserError(f"{section}: expected a mapping of settings, got {_yaml(settings[section])}")
+
+
+def _yaml(value: Any) -> str:
+    return "null" if value is None else describe_value(value)
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:

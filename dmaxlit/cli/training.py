@@ -13,15 +13,18 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, RunProgressBar, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
-from dmaxlit.checkpoints.plain_data import guard_strategy, require_local
+from dmaxlit.checkpoints.plain_data import guard_strategy
+from dmaxlit.checkpoints.resumable import check_resumable
+from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
+from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
-from dmaxlit.cli.resume import find_checkpoint, refuse_sharded, run_settings
+from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
@@ -40,6 +43,10 @@ A noise strategy is given by registered name (--model.noise on_policy), class na
 --model.optimizer.lr 1e-3), schedule (--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 400) and
 callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard. --model my_file.MyModule
 uses a subclass of DMaxModule, whose options are --model.NAME.
+
+A configuration file is code: it names classes, which are imported and called. Read one from elsewhere before use, or
+run it with --safe: it may then name only registered strategies and tasks, and classes of dmaxlit, Lightning and
+torch.optim.
 """
 
 _SUMMARIES = {
@@ -48,8 +55,6 @@ _SUMMARIES = {
     "test": "Decode the test prompts and print the figures, of the configured model or of --ckpt_path.",
     "predict": "Decode the test prompts and write each answer to a file, one JSON object a line.",
 }
-
-_RESOLVED_BY_LIGHTNING = ("best", "last", "hpc")  # values of ckpt_path
 
 
 def run(command: str, args: list[str]) -> None:
@@ -70,18 +75,23 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
-    command_line = (cli or DMaxCLI)(
-        module,
-        SelfDistilledDataModule,
-        save_config_kwargs={"overwrite": True},
-        trainer_class=DMaxTrainer,
-        seed_everything_default=0,
-        subclass_mode_data=True,
-        parser_class=Parser,
-        parser_kwargs={name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()},
-        auto_configure_optimizers=False,
-        args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
-    )
+    try:
+        command_line = (cli or DMaxCLI)(
+            module,
+            SelfDistilledDataModule,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=DMaxTrainer,
+            seed_everything_default=0,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            parser_kwargs={
+                name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()
+            },
+            auto_configure_optimizers=False,
+            args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
+        )
+    except MisconfigurationException as error:  # found only in the run, such as a share of no batch
+        raise UserError(f"trainer: {one_line(error)}") from error
     return command_line.model
 
 
@@ -101,7 +111,7 @@ class DMaxCLI(LightningCLI):
     """LightningCLI whose refusals are :class:`UserError`."""
 
     parsers: tuple[LightningArgumentParser, ...] = ()
-    _checkpoint_shapes: dict[str, Any] | None = None
+    _checkpoint: dict[str, Any] | None = None  # without the tensors
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -136,15 +146,20 @@ class DMaxCLI(LightningCLI):
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
             raise UserError(one_line(error, known)) from error
         settings = self.config[self.config.subcommand]
+        check_sections(settings)
         check_numbers(settings.as_dict())
         check_trainer(settings)
         if settings.get("weights_only") is False:
             raise UserError("weights_only: expected true, got false: a checkpoint must not run code when it is read")
-        checkpoint = settings.get("ckpt_path")
-        if checkpoint:
-            require_local(checkpoint)
-        if checkpoint and checkpoint not in _RESOLVED_BY_LIGHTNING and not Path(checkpoint).is_dir():
-            self._checkpoint_shapes = _shapes(read_checkpoint(checkpoint)["state_dict"])
+        if checkpoint := settings.get("ckpt_path"):
+            settings["ckpt_path"] = resolve_checkpoint(checkpoint, self.config.subcommand, settings)
+        if checkpoint := settings.get("ckpt_path"):
+            self._checkpoint = read_checkpoint(checkpoint)
+            if self.config.subcommand == "fit":
+                check_resumable(checkpoint, self._checkpoint)
+            weights = self._checkpoint["state_dict"]  # only their shapes are needed until Lightning reads them
+            self._checkpoint["state_dict"] = {name: weight.to("meta") for name, weight in weights.items()}
+            self._checkpoint.pop("optimizer_states", None)
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: Lightning would import the classes that it names."""
@@ -162,26 +177,25 @@ class DMaxCLI(LightningCLI):
         checkpoint = self.config_init[self.subcommand].get("ckpt_path")
         if checkpoint:
             refuse_sharded(checkpoint, self.trainer)
-        stored, expected = self._checkpoint_shapes, _shapes(self.model.state_dict())
-        if stored is None:
-            return
-        wrong = [name for name in {**expected, **stored} if expected.get(name) != stored.get(name)]
-        if wrong:
-            raise UserError(f"ckpt_path: expected the weights of the configured model, got others, such as {wrong[0]}")
+        if self._checkpoint is not None:
+            refuse_other_weights("ckpt_path", self._checkpoint["state_dict"], self.model)
 
     def before_fit(self) -> None:
         """Resume from the run's last checkpoint, unless one is named.
 
         Raises:
-            UserError: If it belongs to a run with other settings, or is damaged.
+            UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last.
         """
         run_checkpoints = _run_checkpoints(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))
+            callback.stop_settings = stop_settings(self.parser, self.config)
         fit = self.config_init["fit"]
         if run_checkpoints and fit.get("ckpt_path") is None and run_checkpoints[0].folder is not None:
-            path = find_checkpoint(self.trainer, run_checkpoints[0])
+            path = find_checkpoint(self.trainer, run_checkpoints[0], self.model)
             fit["ckpt_path"] = None if path is None else str(path)
+        elif self._checkpoint is not None:
+            refuse_shorter(self.trainer, fit["ckpt_path"], self._checkpoint)
 
     def fit(self, **options: Any) -> None:
         """Train, unless the run is already finished."""
@@ -253,7 +267,3 @@ def _direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and folders == [callback.dirpath]:
             callback.save_last = False
-
-
-def _shapes(weights: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in weights.items()}

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from dmaxlit.data.datamodule import SelfDistilledDataModule
-from dmaxlit.data.distill import DistillSettings
+from dmaxlit.data.distill_settings import DistillSettings
 
 __all__ = ["DistillSettings", "SelfDistilledDataModule"]
 

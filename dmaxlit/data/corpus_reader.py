@@ -1,13 +1,17 @@
 """Reading a corpus: pairs of prompt and response from records in any of the usual forms."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.messages import Conversation, text_of, without_nulls
 from dmaxlit.tasks.records import BadRows, read_records
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"))
+_CALLS = ("tool_calls", "function_call")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 _EXPECTED = "expected the columns prompt and response, question and answer, or messages"
 
 
@@ -16,7 +20,7 @@ class Row:
     """One training pair.
 
     Args:
-        prompt: Text, or chat messages.
+        prompt: Text, or chat messages with their tools.
         response: Text of the final turn.
         location: File and row, for messages to the user.
     """
@@ -48,7 +52,7 @@ def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
     if record.get("messages") is not None:
-        return _row_of_messages(location, record["messages"], bad)
+        return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)
     if columns is None:
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got {', '.join(map(str, record)) or 'none'}")
@@ -63,21 +67,51 @@ def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
     return Row(record[columns[0]], record[columns[1]], location)
 
 
-def _row_of_messages(location: str, messages: Any, bad: BadRows) -> Row | None:
-    turns = messages if isinstance(messages, list) else []
-    texts = [
-        (turn["role"], turn["content"])
-        for turn in turns
-        if isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
-    ]
-    if not texts or len(texts) < len(turns):
+def _row_of_messages(location: str, record: dict[str, Any], bad: BadRows) -> Row | None:
+    try:
+        messages, tools = without_nulls(record["messages"]), _tools(record.get("tools"))
+    except RecursionError:
+        bad.add(location, "has messages that are nested too deeply")
+        return None
+    except ValueError as error:
+        bad.add(location, "has tools that are not a list of objects", str(error))
+        return None
+    turns = [_turn(message) for message in messages] if isinstance(messages, list) else []
+    usable = [turn for turn in turns if turn is not None]
+    if not usable or len(usable) < len(turns):
         bad.add(location, "has messages that are not a list of role and content texts")
         return None
-    *context, (_, response) = texts
-    if len(texts) < 2 or texts[-1][0] != "assistant":
+    *context, final = usable
+    if not context or final["role"] != "assistant":
         bad.add(location, "has messages that do not end in an assistant turn after a prompt")
         return None
-    if not response.strip() or not any(content.strip() for _, content in context):
+    if more := [name for name in (*_CALLS, *_REASONING) if final.get(name)]:
+        bad.add(location, "has messages that end in more than a text", f"got {', '.join(more)}, which is not learnt")
+        return None
+    if not final["content"].strip() or not any(turn.get("content", "").strip() for turn in context):
         bad.add(location, "has an empty prompt or response")
         return None
-    return Row([{"role": role, "content": content} for role, content in context], response, location)
+    return Row(Conversation(context, tools), final["content"], location)
+
+
+def _turn(message: Any) -> dict[str, Any] | None:
+    """Return a message whose content is one text, or which has calls instead; None for any other."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        return None
+    turn = {name: value for name, value in message.items() if name not in _CALLS or value}
+    text = text_of(turn.get("content"))
+    if text is not None:
+        return turn | {"content": text}
+    return turn if "content" not in turn and any(name in turn for name in _CALLS) else None
+
+
+def _tools(column: Any) -> list[dict[str, Any]] | None:
+    """Return the tools of a row, which some data sets hold as JSON in a text; None for none.
+
+    Raises:
+        ValueError: If they are not a list of objects.
+    """
+    tools = without_nulls(json.loads(column) if isinstance(column, str) and column.strip() else column) or None
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise ValueError(f"got a {type(tools).__name__}")
+    return tools

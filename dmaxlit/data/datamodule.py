@@ -12,11 +12,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.data.dataset import Collate, PackedPairs, pack
-from dmaxlit.data.distill import DistillSettings, distill_for_training
+from dmaxlit.data.distill import distill_for_training
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.example_batch import ExampleBatch
+from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
@@ -25,6 +28,8 @@ from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 __all__ = ["SelfDistilledDataModule"]
+
+_MAX_WORKERS = 256  # more would only use up the memory
 
 
 class SelfDistilledDataModule(L.LightningDataModule):
@@ -45,13 +50,18 @@ class SelfDistilledDataModule(L.LightningDataModule):
         batch_size: Training rows in one rank's batch.
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
-        eos_fill: EOS tokens that end a response: ``block`` fills the block of the first one, a number is their count.
+        eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
+            their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
         on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
             and report their count (``skip``).
         hub_split: Split of a hub data set.
         num_workers: Number of loader processes; it does not change the order or content of batches.
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
         distill: Write the corpus with the model itself if the file does not exist; None: a missing file is an error.
+        chat_template: Name of one of the tokenizer's chat templates, or a ``.jinja`` file. It becomes the model's own:
+            checkpoints and exports have it. Default: the tokenizer's.
+        template_options: Values of variables that the chat template reads, for instance ``enable_thinking``; kept with
+            the template.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -74,6 +84,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int | None = None,
         distill: DistillSettings | None = None,
+        chat_template: str | None = None,
+        template_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -84,12 +96,15 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError("data: expected a corpus or a task, got neither")
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
+        if num_workers > _MAX_WORKERS:
+            raise UserError(f"num_workers: expected at most {_MAX_WORKERS} processes, got {num_workers}")
         check_eos_fill(eos_fill)
         BadRows(on_bad_row)  # refuses an unknown policy
         self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
         self.hub_split, self.distill = hub_split, distill
+        self.chat_template, self.template_options = chat_template, template_options
         self.seed = run_seed() if seed is None else seed
         if distill is not None:
             distill.check()
@@ -128,6 +143,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         trainer = self.trainer
         if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
+        self._choose_template()
         corpus, settings = Path(self.corpora[0]), self.distill
         if getattr(trainer, "fast_dev_run", False):
             if corpus.exists():
@@ -147,14 +163,17 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """Read and encode the rows that the stage needs.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``.
+            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``, and for a
+                chat template that does not exist.
         """
+        self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
             self._share_dry_run_corpus()
             tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)
-            self._train_rows = pack(self._rows(bad), tokenizer, block_length, limit, self.eos_fill, bad)
+            rows = rows_with_warnings(self._rows(bad), tokenizer)
+            self._train_rows = pack(rows, tokenizer, block_length, limit, self.eos_fill, bad)
         stages_of: dict[Split, tuple[str | None, ...]] = {
             "val": ("fit", "validate", None),
             "test": ("test", "predict", None),
@@ -184,7 +203,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
-        collate = Collate(pad, block_length)
+        collate = Collate(pad, tokenizer.eos_token_id, block_length)
         return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -237,6 +256,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
             folder = trainer.strategy.broadcast(folder)
             if folder is not None:
                 self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
+
+    def _choose_template(self) -> None:
+        if self.chat_template is not None or self.template_options:
+            choose_template(self._model_encoding()[0], self.chat_template, self.template_options)
 
     def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
         """Return the tokenizer, block length and context length that rows are encoded for."""

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_responses, eos_count
+from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_turns, eos_count, whole_blocks
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
@@ -52,26 +52,29 @@ class PackedPairs(Dataset[Item]):
 
 
 class Collate:
-    """Pad pairs to a common length, a multiple of the block length, and give every position its role.
+    """Fill the last block of each pair, pad pairs to a common length, and give every position its role.
 
     Args:
         pad_id: Token id of the padding.
+        eos_id: Token id of the fill.
         block_length: Length of the blocks of the grid.
     """
 
-    def __init__(self, pad_id: int, block_length: int) -> None:
-        self.pad_id, self.block_length = pad_id, block_length
+    def __init__(self, pad_id: int, eos_id: int, block_length: int) -> None:
+        self.pad_id, self.eos_id, self.block_length = pad_id, eos_id, block_length
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return ``ids`` and ``roles`` ``[batch, length]``, and ``index`` ``[batch]``."""
-        blocks = -(-max(len(ids) for _, ids, _ in items) // self.block_length)
-        shape = (len(items), blocks * self.block_length)
+        shape = (len(items), max(whole_blocks(len(ids), self.block_length) for _, ids, _ in items))
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
         roles = torch.full(shape, int(Role.PAD), dtype=torch.long)
         for row, (_, tokens, prompt_length) in enumerate(items):
             ids[row, : len(tokens)] = tokens
             roles[row, :prompt_length] = int(Role.PROMPT)
             roles[row, prompt_length : len(tokens)] = int(Role.RESPONSE)
+            fill = slice(len(tokens), whole_blocks(len(tokens), self.block_length))
+            ids[row, fill] = self.eos_id
+            roles[row, fill] = int(Role.FILL)
         return {"ids": ids, "roles": roles, "index": torch.tensor([index for index, _, _ in items])}
 
 
@@ -107,7 +110,7 @@ def pack(
     source, begin = iter(rows), 0
     while chunk := list(islice(source, _CHUNK)):
         prompts = encode_prompts(tokenizer, [row.prompt for row in chunk])
-        responses = encode_responses(tokenizer, [row.response for row in chunk])
+        responses = encode_turns(tokenizer, [row.prompt for row in chunk], [row.response for row in chunk])
         for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
             if len(prompt) >= limit:
                 bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")

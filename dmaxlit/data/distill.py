@@ -1,64 +1,34 @@
 """Self-distillation: a model writes its own training corpus."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.assistant_turn import response_content
+from dmaxlit.data.distill_settings import SAMPLING, DistillSettings, Keep
+from dmaxlit.data.response_rows import Response, generate_rows
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
-    Response,
     difference,
-    generate_rows,
+    manifest_path,
     model_identity,
     prompts_hash,
+    refusing,
+    whole_manifest,
 )
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
-from dmaxlit.files import read_json, writable_path, write_json
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.files import read_json, writable_path
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
 
 __all__ = ["DistillSettings"]
-
-Keep = Literal["finished", "correct", "all"]
-
-
-@dataclass
-class DistillSettings:
-    """How a corpus is distilled.
-
-    Args:
-        num_prompts: Training prompts to answer.
-        decoder: Registered name of the decoder.
-        decoder_options: Its options; DMax distils with threshold 0.95.
-        max_new_tokens: Most tokens of a response, EOS included; None for the task's own.
-        batch_size: Prompts decoded together. It changes the speed only, so a run may be resumed with another.
-        keep: ``finished``: every response that ended in EOS, right or wrong, as DMax does. ``correct``: of these, the
-            ones the task's checker accepts. ``all``: also responses cut off by the budget.
-        seed: Seed of a decoder that draws random numbers.
-    """
-
-    num_prompts: int = 2048
-    decoder: str = "threshold"
-    decoder_options: dict[str, Any] = field(default_factory=lambda: {"threshold": 0.95})
-    max_new_tokens: int | None = None
-    batch_size: int = 64
-    keep: Keep = "finished"
-    seed: int = 0
-
-    def check(self) -> None:
-        """Refuse settings out of range.
-
-        Raises:
-            UserError: If a setting is out of range.
-        """
-        check_at_least(1, num_prompts=self.num_prompts, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
-        check_choice("keep", self.keep, ("finished", "correct", "all"))
 
 
 @dataclass(frozen=True)
@@ -86,6 +56,18 @@ class Manifest:
     seconds: float
     version: str = __version__
 
+    @classmethod
+    def read(cls, content: Mapping[str, Any], path: Path) -> "Manifest":
+        """Return the manifest in a file.
+
+        Raises:
+            UserError: If the file holds something else.
+        """
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UserError(f"{path}: expected the manifest of a corpus, got something else ({error})") from error
+
 
 def distill(
     module: Any,
@@ -94,12 +76,14 @@ def distill(
     settings: DistillSettings | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    argument: str = "output",
 ) -> Manifest:
     """Let a model answer prompts and keep its responses as a corpus (self-distillation, DMax section 3.1).
 
-    The corpus is written chunk by chunk and appears under its name once it is complete. Called again after an
-    interruption with the same settings, it resumes without losing or duplicating a row; once the corpus is complete,
-    another call changes nothing.
+    The corpus appears under its name once it is complete; until then its rows are recorded every few seconds. Called
+    again after an interruption with the same settings, it resumes without losing or duplicating a row; once the corpus
+    is complete, another call changes nothing. The rows depend on neither batch size nor interruptions, unless a decoder
+    of your own draws random numbers by itself instead of taking those of its blocks.
 
     Args:
         module: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode.
@@ -107,32 +91,33 @@ def distill(
         output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``.
         settings: How to distil; default :class:`DistillSettings`.
         progress: Show a progress bar.
-        overwrite: Replace a corpus, complete or not, that was made with other settings.
+        overwrite: Replace a complete corpus, which stays until the new one is complete, and discard rows that were
+            begun with other settings.
+        argument: The user's name for ``output``, for messages.
 
     Returns:
         The settings and counts of the corpus.
 
     Raises:
         UserError: If a setting is out of range, no response is kept, or the corpus was made or begun with other
-            settings.
+            settings, or cannot be written.
     """
     settings, output = settings or DistillSettings(), Path(output)
     settings.check()
     prompts, examples = _prompts(source, settings)
-    settings = replace(settings, max_new_tokens=settings.max_new_tokens or _budget(source))
+    if settings.max_new_tokens is None:
+        settings = replace(settings, max_new_tokens=_budget(source))
+    with refusing(output, argument):
+        output = writable_path(output)
     identity = _identity(module, source, prompts, settings)
-    output = writable_path(output)
-    if overwrite:
-        output.unlink(missing_ok=True)
-    if output.exists():
-        return _existing(output, identity)
-    file = PartialCorpus(output, identity, overwrite=overwrite)
+    if not overwrite and (whole := whole_manifest(output, identity)) is not None:
+        return Manifest.read(whole, manifest_path(output))
+    file = PartialCorpus(output, identity, overwrite, argument)
     counts = generate_rows(
         file,
         prompts,
-        settings.batch_size,
         _generator(module, settings),
-        _row_filter(prompts, examples, settings.keep),
+        _row_filter(module.tokenizer, prompts, examples, settings.keep),
         progress,
         title="distil",
     )
@@ -150,14 +135,8 @@ def distill(
         tpf=counts.tokens / max(counts.forwards, 1),
         seconds=counts.seconds,
     )
-    write_json(manifest_path(output), asdict(manifest))
-    file.finish()
+    file.finish(asdict(manifest))
     return manifest
-
-
-def manifest_path(corpus: Path) -> Path:
-    """Return the path of a corpus's manifest."""
-    return corpus.with_name(corpus.name + ".manifest.json")
 
 
 def _prompts(source: Task | Sequence[str], settings: DistillSettings) -> tuple[list[str], list[Example] | None]:
@@ -182,63 +161,42 @@ def _identity(
     module: Any, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
-    options = {key: value for key, value in asdict(settings).items() if key != "batch_size"}
     return {
         **model_identity(module),
         "task": TASKS.name_of(type(source)) or type(source).__qualname__ if is_task else None,
         "task_options": source.options() if isinstance(source, Task) else None,
-        **options,
+        **settings.recorded(),
         "num_prompts": len(prompts),
         "prompts": prompts_hash(prompts),
     }
 
 
-def _existing(output: Path, identity: dict[str, Any]) -> Manifest:
-    """Return the manifest of a complete corpus, or refuse a corpus that was made with other settings."""
-    if not manifest_path(output).exists():
-        raise UserError(f"{output}: exists and has no manifest; choose another name, or overwrite (--overwrite true)")
-    manifest = read_json(manifest_path(output))
-    if (change := difference(manifest.get("settings", {}), json.loads(json.dumps(identity)))) is not None:
-        raise UserError(
-            f"{output}: was made with other settings: {change}; choose another name, or overwrite (--overwrite true)"
-        )
-    PartialCorpus.record_path(output).unlink(missing_ok=True)
-    return Manifest(**manifest)
-
-
 def _generator(
     module: Any, settings: DistillSettings
-) -> Callable[[Sequence[str], int, Callable[[int], object]], Sequence[Response]]:
-    """Return a function that decodes a chunk of prompts, with the random numbers that belong to the chunk."""
+) -> Callable[[Sequence[str], int, Callable[[int, Response], object]], object]:
+    """Return a function that decodes the prompts from an index on, and passes on each response as it is finished."""
     device = next(module.backbone.model.parameters()).device
+    decoding = {name: value for name, value in asdict(settings).items() if name not in ("num_prompts", "keep")}
 
-    def generate(chunk: Sequence[str], begin: int, advance: Callable[[int], object]) -> Sequence[Response]:
+    def generate(prompts: Sequence[str], begin: int, take: Callable[[int, Response], object]) -> object:
+        # For decoders of one's own that use the global generator; the samples of ours do not.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(stable_seed("distill", settings.seed, begin))
-            responses: Sequence[Response] = module.generate(
-                chunk,
-                decoder=settings.decoder,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                progress=advance,
-                **settings.decoder_options,
-            )
-        return responses
+            return module.generate_batch(prompts, decoding, begin, on_response=take)
 
     return generate
 
 
 def _row_filter(
-    prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
 ) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
     """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
 
     def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
         correct = response.finished and examples is not None and examples[index].check(response.text)
         is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
-        if not is_kept or not response.text.strip():
-            return None, correct
-        return {"prompt": prompts[index], "response": response.text}, correct
+        text = response_content(tokenizer, prompts[index], response.text) if is_kept else ""
+        return {"prompt": prompts[index], "response": text} if text.strip() else None, correct
 
     return make_row
 
@@ -261,7 +219,7 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
     original_device = module.device
     module.to(trainer.strategy.root_device)
     try:
-        distill(module, task, corpus, settings)
+        distill(module, task, corpus, settings, argument="corpus")
     finally:
         module.to(original_device)
 
@@ -270,9 +228,9 @@ def _warn_of_other_settings(task: Task, corpus: Path, settings: DistillSettings)
     if not manifest_path(corpus).exists():
         return
     recorded = read_json(manifest_path(corpus)).get("settings", {})
-    expected = {key: value for key, value in asdict(settings).items() if key in recorded}
-    expected["max_new_tokens"] = settings.max_new_tokens or task.max_new_tokens
-    expected |= {"task": TASKS.name_of(type(task)), "task_options": task.options()}
-    used = {key: recorded.get(key) for key in expected}
+    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    if settings.max_new_tokens is None:
+        expected["max_new_tokens"] = task.max_new_tokens
+    used = {key: recorded[key] for key in [*expected, *SAMPLING] if key in recorded}
     if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
         rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

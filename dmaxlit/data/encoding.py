@@ -6,10 +6,14 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.assistant_turn import assistant_turn, encode_markup
+from dmaxlit.data.chat_template import encode_chats
+from dmaxlit.data.control_tokens import check_plain_text
+from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import Role
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 EosFill = Literal["block"] | int
 
 
@@ -20,6 +24,7 @@ class EncodedPair:
     Args:
         ids: Token ids.
         roles: The :class:`~dmaxlit.tokens.Role` of each position; supervised EOS tokens are part of the response.
+            Whole blocks.
     """
 
     ids: list[int]
@@ -30,18 +35,23 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
     """Return the token ids of each prompt.
 
     With a chat template, these are the template's, up to the beginning of the assistant's turn. Without one, they are
-    the text's, after the BOS token if the tokenizer adds one; a special token spelled out in the text is ordinary text.
+    the text's, after the BOS token if the tokenizer adds one. A special token spelled out in the text is ordinary text.
 
     Args:
         tokenizer: The model's tokenizer.
         prompts: Texts, or lists of chat messages (``role``, ``content``).
+
+    Raises:
+        UserError: If the chat template refuses a conversation, or the tokenizer cannot tell a special token in a text
+            from the token itself.
     """
     if not prompts:
         return []
     if tokenizer.chat_template is not None:
-        return [_encode_chat(tokenizer, prompt) for prompt in prompts]
-    texts = [prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt) for prompt in prompts]
+        return encode_chats(tokenizer, prompts)
+    texts = [prompt if isinstance(prompt, str) else _joined_turns(prompt) for prompt in prompts]
     encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
+    check_plain_text(tokenizer, texts, encoded, around=tokenizer("")["input_ids"])
     return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
 
 
@@ -50,18 +60,50 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[in
     return encode_prompts(tokenizer, [prompt])[0]
 
 
-def _encode_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    ids: Any = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return list(ids)
+def _joined_turns(turns: list[dict[str, Any]]) -> str:
+    texts = [text_of(turn.get("content")) for turn in turns]
+    return "\n".join(text for text in texts if text is not None)
 
 
 def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each response, without EOS; a special token spelled out in the text is ordinary text."""
+    """Return the token ids of each response, without EOS; a special token spelled out in the text is ordinary text.
+
+    Raises:
+        UserError: If the tokenizer cannot tell such a text from the token itself.
+    """
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    check_plain_text(tokenizer, responses, ids)
     return ids
+
+
+def encode_turns(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]
+) -> list[list[int]]:
+    """Return the token ids that follow each prompt: its response, and what the chat template puts around that.
+
+    EOS is left out at the end, where a template may write it too.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: Texts or chat messages.
+        responses: The response to each.
+
+    Raises:
+        UserError: If the chat template refuses a dialogue.
+    """
+    if tokenizer.chat_template is None:
+        return encode_responses(tokenizer, responses)
+    turns = [assistant_turn(tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
+    contents = encode_responses(tokenizer, [turn.content for turn in turns])
+    encoded = []
+    for turn, content in zip(turns, contents, strict=True):
+        end = encode_markup(tokenizer, turn.after)
+        while end and end[-1] == tokenizer.eos_token_id:
+            end.pop()
+        encoded.append(encode_markup(tokenizer, turn.before) + content + end)
+    return encoded
 
 
 def check_eos_fill(eos_fill: EosFill) -> None:
@@ -75,11 +117,16 @@ def check_eos_fill(eos_fill: EosFill) -> None:
 
 
 def eos_count(length: int, block_length: int, eos_fill: EosFill) -> int:
-    """Return how many EOS tokens follow the first ``length`` tokens.
+    """Return how many supervised EOS tokens follow the first ``length`` tokens.
 
     ``"block"`` fills up to the end of the block of the first EOS.
     """
     return block_length - length % block_length if eos_fill == "block" else int(eos_fill)
+
+
+def whole_blocks(length: int, block_length: int) -> int:
+    """Return the number of tokens of the blocks that ``length`` tokens need."""
+    return -(-length // block_length) * block_length
 
 
 def encode_pair(
@@ -94,17 +141,21 @@ def encode_pair(
     Args:
         tokenizer: The model's tokenizer.
         prompt: Text, or chat messages up to the turn that ``response`` is.
-        response: The final turn, which is what the model learns.
+        response: The final turn, which is what the model learns, with what the chat template puts around it.
         block_length: Length of the blocks of the grid, which begins at position 0.
-        eos_fill: ``"block"``: the first EOS and the rest of its block; a count: that many EOS tokens in all.
+        eos_fill: Supervised EOS tokens. ``"block"``: the first EOS and the rest of its block; a count: that many. EOS
+            without supervision fills the rest of the last block.
 
     Raises:
         UserError: If ``eos_fill`` is neither.
     """
     check_eos_fill(eos_fill)
     prompt_ids = encode_prompt(tokenizer, prompt)
-    response_ids = encode_responses(tokenizer, [response])[0]
+    response_ids = encode_turns(tokenizer, [prompt], [response])[0]
     num_eos = eos_count(len(prompt_ids) + len(response_ids), block_length, eos_fill)
-    response_ids = response_ids + [tokenizer.eos_token_id] * num_eos
-    roles = [int(Role.PROMPT)] * len(prompt_ids) + [int(Role.RESPONSE)] * len(response_ids)
-    return EncodedPair(prompt_ids + response_ids, roles)
+    length = len(prompt_ids) + len(response_ids) + num_eos
+    rest = whole_blocks(length, block_length) - length
+    ids = prompt_ids + response_ids + [tokenizer.eos_token_id] * (num_eos + rest)
+    num_response = len(response_ids) + num_eos
+    roles = [Role.PROMPT] * len(prompt_ids) + [Role.RESPONSE] * num_response + [Role.FILL] * rest
+    return EncodedPair(ids, [int(role) for role in roles])

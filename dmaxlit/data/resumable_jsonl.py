@@ -3,18 +3,14 @@
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tqdm.auto import tqdm
-
-from dmaxlit.errors import UserError
-from dmaxlit.files import read_json, sync, weights_hash, writable_path, write_json
-
-_CHUNK_BATCHES = 4  # batches between two records of progress; within a chunk, prompts take over finished rows
+from dmaxlit.errors import UserError, describe_value
+from dmaxlit.files import read_json, require_writable, sync, weights_hash, writable_path, write_json
 
 
 @dataclass
@@ -41,56 +37,87 @@ class Progress:
     seconds: float = 0.0
     offset: int = 0
 
+    @classmethod
+    def read(cls, counts: Any, path: Path) -> "Progress":
+        """Return the counts in a file.
+
+        Args:
+            counts: What the file has where the counts should be.
+            path: The file, for messages.
+
+        Raises:
+            UserError: If they are no counts.
+        """
+        if not isinstance(counts, dict):
+            raise UserError(f"{path}: expected counts, got {describe_value(counts)}")
+        for name, value in counts.items():
+            if name not in cls.__dataclass_fields__:
+                raise UserError(f"{path}: expected counts, got {name!r} among them")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise UserError(f"{path}: expected as {name} a number from 0, got {value!r}")
+        return cls(**counts)
+
 
 class PartialCorpus:
     """Rows of an unfinished file: ``<output>.partial`` next to ``<output>.progress.json``.
 
     Rows reach the disk before the progress that counts them, and progress is replaced in one step. After any
-    interruption the file is cut back to the recorded offset and resumed there: no row is lost or duplicated.
+    interruption the file is cut back to the recorded offset and resumed there: no row is lost or duplicated. Before the
+    first rows come nothing is written or removed, and a finished file stays until another one takes its name.
 
     Args:
         output: Path of the finished file.
         settings: Everything the rows depend on, JSON-able. Resuming requires the same settings.
-        overwrite: Discard the rows of an interrupted run.
+        overwrite: Discard rows that were written with other settings.
+        argument: The user's name for ``output``, for messages.
 
     Raises:
-        UserError: If existing rows were written with other settings, or are damaged, or ``output`` is not a file.
+        UserError: If existing rows were written with other settings, or are damaged, or ``output`` cannot be written.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
-        output = writable_path(output)
-        self.output = output
+    def __init__(
+        self, output: Path, settings: Mapping[str, Any], overwrite: bool = False, argument: str = "output"
+    ) -> None:
+        self.output = output_path(output, argument)
+        self.argument = argument
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        self._rows = output.with_name(output.name + ".partial")
-        self.record = self.record_path(output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            self.record.unlink(missing_ok=True)
-        self.progress = self._restore()
-        with self._rows.open("ab") as file:
-            file.truncate(self.progress.offset)
+        self._rows = self.output.with_name(self.output.name + ".partial")
+        self.record = self.record_path(self.output)
+        try:
+            self.progress, self.has_name = self._restore()
+        except UserError:
+            if not overwrite:
+                raise
+            self.progress, self.has_name = Progress(), False
+        self._is_begun = False
 
     @staticmethod
     def record_path(output: Path) -> Path:
         """Return the path of the progress of an unfinished file."""
         return output.with_name(output.name + ".progress.json")
 
-    def _restore(self) -> Progress:
+    def _restore(self) -> tuple[Progress, bool]:
+        """Return the recorded progress, and whether the file already has its name: only :meth:`finish` is left."""
         if not self.record.exists():
-            return Progress()
+            return Progress(), False
         record = read_json(self.record)
-        if (change := difference(record.get("settings", {}), self.settings)) is not None:
+        if (change := difference(_settings(record, self.record), self.settings)) is not None:
             raise UserError(
                 f"{self.output}: was begun with other settings: {change}; delete {self.record} or overwrite"
             )
-        progress = Progress(**record["progress"])
+        progress = Progress.read(record.get("progress"), self.record)
+        if not self._rows.exists() and self.output.is_file() and self.output.stat().st_size == progress.offset:
+            return progress, True
         if progress.offset > (self._rows.stat().st_size if self._rows.exists() else 0):
             raise UserError(f"{self._rows}: is shorter than {self.record} says; delete both or overwrite")
-        return progress
+        return progress, False
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows written so far."""
-        return [json.loads(line) for line in self._rows.read_bytes().splitlines()]
+        if not self.progress.offset:
+            return []
+        written = self.output if self.has_name else self._rows
+        return [json.loads(line) for line in written.read_bytes()[: self.progress.offset].splitlines()]
 
     def append(self, rows: Sequence[Mapping[str, Any]], progress: Progress) -> None:
         """Write rows and, once they are on the disk, the progress that counts them.
@@ -98,21 +125,65 @@ class PartialCorpus:
         Args:
             rows: The rows.
             progress: All counts except the offset, which is set here.
+
+        Raises:
+            UserError: If they cannot be written, for instance because the disk is full. What was recorded is kept.
         """
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
-        with self._rows.open("ab") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        progress.offset += len(lines)
-        write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
-        self.progress = progress
+        with refusing(self.output, self.argument):
+            try:
+                self._begin()
+                with self._rows.open("ab") as file:
+                    file.write(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+                progress.offset = self.progress.offset + len(lines)
+                write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
+            except OSError:
+                self._take_back()
+                raise
+        self.progress, self.has_name = progress, False
 
-    def finish(self) -> None:
-        """Give the file its final name, in one step."""
-        os.replace(self._rows, self.output)
-        sync(self.output.parent)
-        self.record.unlink(missing_ok=True)
+    def _begin(self) -> None:
+        """Cut off what no progress counts, before the first write."""
+        if self._is_begun:
+            return
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        if not self.progress.prompts:
+            self.record.unlink(missing_ok=True)
+        with self._rows.open("ab") as file:
+            file.truncate(self.progress.offset)
+        self._is_begun = True
+
+    def _take_back(self) -> None:
+        """Leave only what is recorded."""
+        with suppress(OSError):
+            if self.record.exists():
+                os.truncate(self._rows, self.progress.offset)
+            else:
+                self._rows.unlink(missing_ok=True)
+                self._is_begun = False
+
+    def finish(self, manifest: Mapping[str, Any] | None = None) -> None:
+        """Give the file its final name, in one step, and write its manifest.
+
+        The progress is removed last: if the process is killed before, the same settings resume here.
+
+        Args:
+            manifest: Content of the manifest; None for no manifest.
+
+        Raises:
+            UserError: If they cannot be written.
+        """
+        with refusing(self.output, self.argument):
+            if not self.has_name:
+                self._begin()
+                os.replace(self._rows, self.output)
+                sync(self.output.parent)
+                self.has_name = True
+            if manifest is not None:
+                write_json(manifest_path(self.output), manifest)
+            self.record.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the rows and their progress."""
@@ -120,70 +191,59 @@ class PartialCorpus:
         self._rows.unlink(missing_ok=True)
 
 
-class Response(Protocol):
-    """What is counted of a response; see :class:`dmaxlit.engine.Generation`."""
-
-    @property
-    def text(self) -> str: ...  # noqa: D102
-
-    @property
-    def finished(self) -> bool: ...  # noqa: D102
-
-    @property
-    def num_tokens(self) -> int: ...  # noqa: D102
-
-    @property
-    def num_forwards(self) -> int: ...  # noqa: D102
+@contextmanager
+def refusing(output: Path, argument: str) -> Iterator[None]:
+    """Turn an error of the operating system into a refusal that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{argument}: cannot write {str(output)!r} ({error.strerror or error})") from error
 
 
-def generate_rows(
-    file: PartialCorpus,
-    prompts: Sequence[str],
-    batch_size: int,
-    generate: Callable[[Sequence[str], int, Callable[[int], object]], Sequence[Any]],
-    make_row: Callable[[int, Any], tuple[Mapping[str, Any] | None, bool]],
-    progress_bar: bool = True,
-    title: str | None = None,
-) -> Progress:
-    """Decode the prompts a file does not hold yet; write rows and progress after every four batches.
+def output_path(output: Path, argument: str) -> Path:
+    """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
+
+    Raises:
+        UserError: If it cannot be written; nothing is left behind.
+    """
+    with refusing(output, argument):
+        path = writable_path(output)
+        require_writable(path)
+    return path
+
+
+def whole_manifest(output: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a finished file, or None if the file is not finished.
 
     Args:
-        file: The file to write or to resume.
-        prompts: All prompts of the file.
-        batch_size: Prompts that are decoded together.
-        generate: Called with some of the prompts, the index of the first one, and a callback that takes the number of
-            responses finished since its last call. Returns a :class:`Response` per prompt.
-        make_row: Called with the index of a prompt and its response. Returns the row to write, or None for no row, and
-            whether the response is correct.
-        progress_bar: Show a progress bar.
-        title: Title of the progress bar.
+        output: Path of the file.
+        settings: Everything the rows depend on, JSON-able.
 
-    Returns:
-        The counts over the whole file.
+    Raises:
+        UserError: If there is a file that was made with other settings, or by something else.
     """
-    with tqdm(
-        total=len(prompts), desc=title, unit="prompt", disable=not progress_bar, initial=file.progress.prompts
-    ) as bar:
-        while (begin := file.progress.prompts) < len(prompts):
-            chunk = prompts[begin : begin + _CHUNK_BATCHES * batch_size]
-            started = time.perf_counter()
-            responses: Sequence[Response] = generate(chunk, begin, bar.update)
-            seconds = time.perf_counter() - started
-            assert len(responses) == len(chunk)
-            rows, counts = [], replace(file.progress)
-            for index, response in enumerate(responses, start=begin):
-                row, correct = make_row(index, response)
-                if row is not None:
-                    rows.append(row)
-                counts.finished += response.finished
-                counts.correct += correct
-                counts.tokens += response.num_tokens
-                counts.forwards += response.num_forwards
-            counts.prompts += len(chunk)
-            counts.kept += len(rows)
-            counts.seconds += seconds
-            file.append(rows, counts)
-    return file.progress
+    path, record = manifest_path(output), PartialCorpus.record_path(output)
+    if not output.exists() or (record.exists() and PartialCorpus(output, settings, overwrite=True).has_name):
+        return None
+    remedy = "choose another name, or overwrite (--overwrite true)"
+    if not path.exists():
+        raise UserError(f"{output}: exists and has no manifest; {remedy}")
+    manifest = read_json(path)
+    if (change := difference(_settings(manifest, path), json.loads(json.dumps(settings)))) is not None:
+        raise UserError(f"{output}: was made with other settings: {change}; {remedy}")
+    return manifest
+
+
+def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected settings, got {describe_value(settings)}")
+    return settings
+
+
+def manifest_path(output: Path) -> Path:
+    """Return the path of a finished file's manifest."""
+    return output.with_name(output.name + ".manifest.json")
 
 
 def model_identity(module: Any) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class BlockDecoder:
         max_new_tokens: int,
         progress: bool | Callable[[int], object] = False,
         trace: Trace | None = None,
+        on_finished: Callable[[int, DecodedSequence], object] | None = None,
     ) -> list[DecodedSequence]:
         """Decode prompts, in eval mode whatever mode the model is in.
 
@@ -93,6 +94,7 @@ class BlockDecoder:
                 would not fit the context. The last block is decoded whole and then cut off.
             progress: Show a progress bar, or call this with the number of responses finished since the last call.
             trace: Records every forward.
+            on_finished: Called with the index of a prompt and its sequence as soon as that is finished.
 
         Returns:
             One sequence per prompt, in order.
@@ -115,6 +117,9 @@ class BlockDecoder:
                 bar.update(len(event.finished))
                 if callable(progress):
                     progress(len(event.finished))
+                if on_finished is not None:
+                    for index, sequence in event.finished.items():
+                        on_finished(index, sequence)
         return [sequences[index] for index in range(len(prompts))]
 
     def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:

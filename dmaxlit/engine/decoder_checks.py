@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.engine.state_rules import STATE_RULES, NewBlocks
 from dmaxlit.errors import DMaxWarning, UserError, describe_value
 from dmaxlit.tokens import SpecialTokens
 
@@ -39,7 +40,7 @@ class DecoderChecks:
         self._enabled = enabled and not type(decoder).__module__.startswith("dmaxlit.")
         self._num_checked = self._num_converged = self._num_at_limit = self._bound = 0
         if self._enabled:
-            self._check_bound()
+            self.check_bound()
 
     @property
     def due(self) -> bool:
@@ -58,7 +59,7 @@ class DecoderChecks:
             UserError: For the first rule that it breaks.
         """
         if self.due:
-            valid = self._check_types("start", state, ids)
+            valid = self.check_types("start", state, ids)
             self._check_contents("start", valid, ids, editable)
 
     def check_step(self, before: BlockState, copy: BlockState, after: object) -> None:
@@ -76,10 +77,32 @@ class DecoderChecks:
         for name in ("ids", "editable", "masked", "step", "converged"):
             if not torch.equal(getattr(before, name), getattr(copy, name)):
                 raise UserError(f"{self._name}: expected step to leave its state unchanged, but it wrote to {name}")
-        valid = self._check_types("step", after, copy.ids)
+        valid = self.check_types("step", after, copy.ids)
         self._check_contents("step", valid, copy.ids, copy.editable)
         if not torch.equal(valid.step, copy.step + 1):
             raise UserError(f"{self._name}: expected step to count a forward (state.advance does), got another count")
+        self.check_kept(copy, valid)
+
+    def check_kept(self, before: BlockState, after: BlockState) -> None:
+        """Check that two states have the same optional tensors, lest the engine cannot join new blocks to others.
+
+        Args:
+            before: A state that goes back to ``start``.
+            after: The state after a step.
+
+        Raises:
+            UserError: For the first tensor that only one has, or that has another shape.
+        """
+        old, new = _optional_tensors(before), _optional_tensors(after)
+        for name in sorted({*old, *new}):
+            if name not in old or name not in new:
+                lacking, other = ("start", "step") if name not in old else ("step", "start")
+                raise UserError(f"{self._name}: expected {lacking} to return {name}, as {other} does, got none")
+            if old[name].shape != new[name].shape:
+                raise UserError(
+                    f"{self._name}: expected {name} of step to be of shape {list(old[name].shape)}, as that of start, "
+                    f"got {describe_value(new[name])}"
+                )
 
     def count_closed(self, converged: bool, num_steps: int, tokens: list[int]) -> None:
         """Count a block that is done, at any forward.
@@ -112,7 +135,12 @@ class DecoderChecks:
                 stacklevel=2,
             )
 
-    def _check_bound(self) -> None:
+    def check_bound(self) -> None:
+        """Check the decoder's ``max_steps``.
+
+        Raises:
+            UserError: If it is no bound, or beyond the option of that name.
+        """
         max_steps: Any = self._decoder.max_steps
         bound = max_steps(self._length) if callable(max_steps) else max_steps
         if not callable(max_steps) or isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
@@ -124,7 +152,17 @@ class DecoderChecks:
             raise UserError(f"{self._name}: expected at most the {option} forwards of its max_steps, got {bound}")
         self._bound = bound
 
-    def _check_types(self, method: str, state: object, ids: Tensor) -> BlockState:
+    def check_types(self, method: str, state: object, ids: Tensor) -> BlockState:
+        """Return a state whose types and shapes are right.
+
+        Args:
+            method: The method that returned it.
+            state: The state.
+            ids: ``[R, T]`` ids of the blocks.
+
+        Raises:
+            UserError: For the first that is wrong.
+        """
         if not isinstance(state, BlockState):
             raise UserError(f"{self._name}: expected {method} to return a BlockState, got {describe_value(state)}")
         rows, length = ids.shape
@@ -172,28 +210,15 @@ class DecoderChecks:
 
     def _check_contents(self, method: str, state: BlockState, ids: Tensor, editable: Tensor) -> None:
         """Check all rules about values, with one transfer from the device."""
-        prompt = ~editable
-        is_mask = (state.ids == self._special.mask_id) & editable
-        broken = {
-            "to leave the prompt's tokens as they are, but it changed some": prompt & (state.ids != ids),
-            "to leave editable as it is, but it changed some": state.editable != editable,
-            "to mask no position of the prompt, but it masked some": state.masked & prompt,
-            f"to return token ids from 0 to {self._vocab_size - 1}, got others": (state.ids < 0)
-            | (state.ids >= self._vocab_size),
-            "to leave no masks in a block that has converged, but it left some": state.masked
-            & state.converged.unsqueeze(1),
-            "to decide on tokens other than the mask, but it took the mask": is_mask & ~state.masked,
-            "to hold the mask token at every masked position, but it holds others": state.masked & ~is_mask & editable,
-        }
-        if state.soft is not None:
-            weights, where = state.soft.weights.float(), state.soft.where
-            is_mixture = (weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-2)
-            broken["to put no soft tokens in the prompt, but it put some"] = where & prompt
-            broken["to return soft weights of at least 0 with sum 1, got others"] = where & ~is_mixture
-        if state.extra_blocks is not None:
-            changed = (state.extra_blocks != ids.unsqueeze(1)) & prompt.unsqueeze(1)
-            broken["to leave the prompt as it is in extra_blocks, but it changed some"] = changed
-        found = torch.stack([positions.any() for positions in broken.values()]).tolist()
-        for rule, is_broken in zip(broken, found, strict=True):
+        new = NewBlocks(ids, editable, self._special.mask_id, self._vocab_size)
+        found = {rule: rule.broken(state, new) for rule in STATE_RULES}
+        broken = {rule: positions.any() for rule, positions in found.items() if positions is not None}
+        for rule, is_broken in zip(broken, torch.stack(list(broken.values())).tolist(), strict=True):
             if is_broken:
-                raise UserError(f"{self._name}: expected {method} {rule}")
+                raise UserError(f"{self._name}: expected {method} {rule.text.format(last_id=self._vocab_size - 1)}")
+
+
+def _optional_tensors(state: BlockState) -> dict[str, Tensor]:
+    """Return the tensors that not all decoders use; those of ``extra_blocks`` are checked otherwise."""
+    soft = {} if state.soft is None else {"soft": state.soft.weights}
+    return soft | {f"memory[{name!r}]": value for name, value in state.memory.items()}

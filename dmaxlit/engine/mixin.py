@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.lost_turns import warn_of_losses
 from dmaxlit.decoding import Decoder
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.prompts import Prompts, as_prompt, as_prompts
+from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import Draft, drafts
 from dmaxlit.engine.trace import Trace
@@ -104,19 +106,21 @@ class GenerationMixin:
     def generate_batch(
         self,
         prompts: Prompts,
-        settings: DecodeSettings,
+        settings: DecodeSettings | Mapping[str, Any],
         first_index: int = 0,
         progress: bool | Callable[[int], object] = False,
         trace: Trace | None = None,
+        on_response: Callable[[int, Generation], object] | None = None,
     ) -> list[Generation]:
         """Decode prompts that may be part of a longer list; what :meth:`generate` and the command line call.
 
         Args:
             prompts: As in :meth:`generate`.
-            settings: How to decode them.
+            settings: How to decode them, or the arguments of :class:`DecodeSettings`.
             first_index: Index of the first prompt in the longer list. Samples depend on it.
             progress: As in :meth:`generate`.
             trace: Records every forward.
+            on_response: Called with the index of a prompt in ``prompts`` and its response, as soon as that is finished.
 
         Returns:
             One :class:`Generation` per prompt, in order.
@@ -124,14 +128,20 @@ class GenerationMixin:
         Raises:
             UserError: As :meth:`generate`.
         """
+        settings = settings if isinstance(settings, DecodeSettings) else DecodeSettings(**settings)
         engine = settings.make_engine(self.backbone, first_index)
         every_prompt = as_prompts(prompts)
+        warn_of_losses(self.tokenizer, every_prompt)
         prompt_ids = [self.encode_prompt(prompt) for prompt in every_prompt]
-        sequences = engine.decode(prompt_ids, settings.max_new_tokens, progress, trace)
-        return [
-            Generation.from_sequence(sequence, prompt, self.tokenizer, engine.stop)
-            for sequence, prompt in zip(sequences, every_prompt, strict=True)
-        ]
+        responses: dict[int, Generation] = {}
+
+        def finish(index: int, sequence: DecodedSequence) -> None:
+            responses[index] = Generation.from_sequence(sequence, every_prompt[index], self.tokenizer, engine.stop)
+            if on_response is not None:
+                on_response(index, responses[index])
+
+        engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
+        return [responses[index] for index in range(len(every_prompt))]
 
     def stream(
         self,
@@ -144,6 +154,7 @@ class GenerationMixin:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        check_decoder: bool = True,
         **decoder_options: Any,
     ) -> Iterator[Draft]:
         """Decode one prompt and yield a draft of its response after every forward.
@@ -160,6 +171,7 @@ class GenerationMixin:
             top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
             seed: Seed of the samples.
             stop: Texts that end the response as EOS does.
+            check_decoder: Check what a decoder of your own returns in the first forwards.
             decoder_options: Options of a decoder given by name.
 
         Raises:
@@ -175,7 +187,9 @@ class GenerationMixin:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            check_decoder=check_decoder,
         )
         engine = settings.make_engine(self.backbone)
         one = as_prompt(prompt)
+        warn_of_losses(self.tokenizer, [one])
         return drafts(engine, self.encode_prompt(one), max_new_tokens, one)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.messages import Conversation, text_of
 from dmaxlit.errors import UserError, describe_value
 
 __all__ = ["Prompts", "as_prompts"]
@@ -50,20 +51,29 @@ def _prompt(name: str, prompt: Any) -> Prompt:
     return _conversation(name, prompt)
 
 
-def _conversation(name: str, messages: Sequence[Any]) -> list[dict[str, str]]:
+def _conversation(name: str, messages: Sequence[Any]) -> Conversation:
     if not messages:
         raise UserError(f"{name}: expected at least one message, got an empty list")
-    for index, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise UserError(f"{name}[{index}]: expected a message with role and content, got {describe_value(message)}")
-        missing = [key for key in ("role", "content") if key not in message]
-        if missing:
-            raise UserError(
-                f"{name}[{index}]: expected a message with role and content, got one without {' and '.join(missing)}"
-            )
-        if not isinstance(message["role"], str):
-            raise UserError(f"{name}[{index}]: expected a text as role, got {describe_value(message['role'])}")
-        # A turn of nothing but tool calls has no content; templates for images take lists of parts.
-        if not isinstance(message["content"], (str, list, type(None))):
-            raise UserError(f"{name}[{index}]: expected a text as content, got {describe_value(message['content'])}")
-    return [dict(message) for message in messages]
+    return Conversation(
+        [_message(f"{name}[{index}]", message) for index, message in enumerate(messages)],
+        tools=getattr(messages, "tools", None),
+    )
+
+
+def _message(name: str, message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise UserError(f"{name}: expected a message with role and content, got {describe_value(message)}")
+    is_call = bool(message.get("tool_calls"))  # a turn of nothing but calls has no content
+    missing = [key for key in ("role", "content") if key not in message and not (key == "content" and is_call)]
+    if missing:
+        raise UserError(f"{name}: expected a message with role and content, got one without {' and '.join(missing)}")
+    if not isinstance(message["role"], str):
+        raise UserError(f"{name}: expected a text as role, got {describe_value(message['role'])}")
+    content = message.get("content")
+    if content is None:
+        return dict(message)
+    text = text_of(content)
+    if text is None:
+        came = "a list with other parts" if isinstance(content, (list, tuple)) and content else describe_value(content)
+        raise UserError(f"{name}: expected a text or a list of text parts as content, got {came}")
+    return {**message, "content": text}

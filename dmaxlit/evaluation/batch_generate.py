@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, generate_rows, model_identity, prompts_hash
+from dmaxlit.data.control_tokens import template_text
+from dmaxlit.data.response_rows import generate_rows
+from dmaxlit.data.resumable_jsonl import (
+    PartialCorpus,
+    Progress,
+    manifest_path,
+    model_identity,
+    prompts_hash,
+    refusing,
+    whole_manifest,
+)
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import UserError
 from dmaxlit.files import writable_path
 from dmaxlit.tasks import Example
+from dmaxlit.version import __version__
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -29,9 +41,9 @@ def generate_to_file(
     A row holds ``index``, ``prompt``, ``response``, ``token_ids``, ``num_tokens``, ``num_forwards``, ``finished``,
     ``hit_step_limit``, ``stopped`` where a stop text ended it and, for examples of a task, ``correct``.
 
-    The file appears under its name once it is complete.
-    Called again after an interruption with the same model, prompts and settings, it resumes after the last complete
-    group of four batches.
+    The file appears under its name once it is complete; until then its rows are recorded every few seconds. Next to it,
+    ``<output>.manifest.json`` holds the settings and the counts. Called again with the same model, prompts and
+    settings, it resumes after an interruption, and changes nothing once the file is complete.
 
     Args:
         module: The model.
@@ -39,26 +51,31 @@ def generate_to_file(
         output: File to write.
         settings: How to decode; the decoder must be given by name.
         progress: Show a progress bar.
-        overwrite: Start over instead of resuming, and replace an existing file.
+        overwrite: Replace a complete file, which stays until the new one is complete, and discard rows that were begun
+            with other settings.
 
     Returns:
         Counts over the whole file.
 
     Raises:
-        UserError: If the file cannot be written, exists, or was begun with other prompts, settings or weights.
+        UserError: If the file cannot be written, exists and was not made by the same call, or was begun with other
+            prompts, settings or weights.
     """
     if not prompts:
         raise UserError("prompts: expected at least one, got none")
     examples = [prompt if isinstance(prompt, Example) else None for prompt in prompts]
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
     settings.make_engine(module.backbone)  # refuses bad settings before anything is written
+    with refusing(Path(output), "output"):
+        path = writable_path(Path(output))
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    path = writable_path(Path(output))
-    if path.exists() and not overwrite and not PartialCorpus.record_path(path).exists():
-        raise UserError(f"output: {str(output)!r} exists; give another name, or overwrite (--overwrite true)")
+    if template := template_text(module.tokenizer):
+        identity["chat_template"] = prompts_hash([template])
+    if not overwrite and (whole := whole_manifest(path, identity)) is not None:
+        return Progress.read(whole.get("counts"), manifest_path(path))
 
-    def generate(chunk: Sequence[str], begin: int, advance: Callable[[int], object]) -> list[Generation]:
-        return module.generate_batch(chunk, settings, begin, advance)
+    def generate(rest: Sequence[str], begin: int, take: Callable[[int, Generation], object]) -> object:
+        return module.generate_batch(rest, settings, begin, on_response=take)
 
     def make_row(index: int, generation: Generation) -> tuple[dict[str, Any], bool]:
         row = {"index": index, **generation.to_dict(), "token_ids": generation.token_ids}
@@ -68,10 +85,7 @@ def generate_to_file(
         correct = bool(example.check(generation.text))
         return row | {"correct": correct}, correct
 
-    try:
-        file = PartialCorpus(path, identity, overwrite=overwrite)
-        counts = generate_rows(file, texts, settings.batch_size, generate, make_row, progress)
-        file.finish()
-    except OSError as error:
-        raise UserError(f"output: cannot write {str(output)!r} ({error.strerror or error})") from error
+    file = PartialCorpus(path, identity, overwrite)
+    counts = generate_rows(file, texts, generate, make_row, progress)
+    file.finish({"settings": identity, "counts": asdict(counts), "version": __version__})
     return counts

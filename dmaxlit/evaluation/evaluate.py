@@ -6,18 +6,20 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
+from dmaxlit.tasks.stored import StoredTaskError
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -36,6 +38,7 @@ class DecoderSpec:
         options: Options of its constructor.
         label: Name of the decoder in tags and tables. Default: the registered name.
         sweep: The option that an accuracy-TPF curve varies. Default: ``tau_dec`` or ``threshold``, if it has one.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
 
     Raises:
         UserError: For an unknown name or option, or an option out of range.
@@ -45,6 +48,7 @@ class DecoderSpec:
     options: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
     sweep: str | None = None
+    check_decoder: bool = True
 
     def __post_init__(self) -> None:
         make_decoder(self.name, **self.options)
@@ -77,11 +81,18 @@ class DecoderSpec:
         """
         if self.swept is None:
             raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
-        return DecoderSpec(self.name, {**self.options, self.swept: threshold}, self.label, self.sweep)
+        return replace(self, options={**self.options, self.swept: threshold})
 
     def settings(self, max_new_tokens: int, batch_size: int, max_forwards: int | None = None) -> DecodeSettings:
         """Return the settings that decode with this decoder; see :class:`~dmaxlit.engine.DecodeSettings`."""
-        return DecodeSettings(self.name, self.options, max_new_tokens, batch_size, max_forwards)
+        return DecodeSettings(
+            self.name,
+            self.options,
+            max_new_tokens,
+            batch_size,
+            max_forwards,
+            check_decoder=self.check_decoder,
+        )
 
     def _option_names(self) -> list[str]:
         return list(inspect.signature(DECODERS.get(self.name)).parameters)
@@ -123,8 +134,18 @@ def evaluate(
 
 
 def default_budget(module: DMaxModule) -> int:
-    """Return the token budget for an answer: that of the task the model was trained on, or 256."""
-    task = module.task()
+    """Return the token budget for an answer: that of the task the model was trained on, or 256.
+
+    If the task is not built because only a checkpoint names it, the budget is the one in the checkpoint's options.
+    """
+    try:
+        task = module.task()
+    except StoredTaskError as error:
+        stored = module.task_options.get("max_new_tokens")
+        if isinstance(stored, int) and not isinstance(stored, bool) and stored >= 1:
+            return stored
+        rank_zero_warn(f"max_new_tokens: {_DEFAULT_BUDGET} by default, because of {error}", category=DMaxWarning)
+        return _DEFAULT_BUDGET
     return _DEFAULT_BUDGET if task is None else task.max_new_tokens
 
 

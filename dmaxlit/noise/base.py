@@ -35,7 +35,8 @@ class View:
 
     Args:
         ids: ``[batch, length]`` token ids; prompt and pad positions must hold their clean ids.
-        supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted.
+        supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted. Those of the fill
+            (:class:`~dmaxlit.tokens.Role`) have no part in the loss.
         name: Short name for logs (``train/loss_<name>``, a mean over the positions of all views of that name).
         weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, such as a
             step of a rollout, is evaluated without gradients and costs no backward pass.

@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
@@ -47,6 +47,11 @@ class Task(ABC):
     The constructor takes plain values only and stores each under its own name, so that :meth:`options` can rebuild the
     task from a checkpoint or a manifest.
     """
+
+    #: Whether prompts and checkers depend on nothing but code of this class and its options: they open no file, use no
+    #: network and run no text as a program, whatever the options are. Only such a task is built because a checkpoint
+    #: names it; another one has to be named by the user.
+    self_contained: ClassVar[bool] = False
 
     @abstractmethod
     def examples(self, split: Split, n: int) -> list[Example]:

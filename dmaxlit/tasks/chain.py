@@ -82,6 +82,8 @@ class ChainTask(Task):
         UserError: If the difficulty is unknown or the number of operations is out of range.
     """
 
+    self_contained = True
+
     def __init__(
         self,
         difficulty: Literal["easy", "standard", "hard"] = "standard",

@@ -7,9 +7,12 @@ from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
+from dmaxlit.tasks.scorer_code import evaluators_in
 
 __all__ = ["ReasoningGymTask"]
 
+# Their scorers evaluate the library's own question and answer, never the model's.
+_EVALUATE_QUESTIONS = ("bitwise_arithmetic", "number_sorting")
 _PATIENCE = 2_000  # items without a new prompt before a data set counts as exhausted
 
 
@@ -19,8 +22,9 @@ class ReasoningGymTask(Task):
 
     Each split has its own seed and keeps only questions whose hash belongs to it, so that none is in two splits. There
     are no worked responses, because some of the library's contain errors. The questions are the library's: those of
-    ``isomorphic_strings``, ``polynomial_multiplication`` and ``ransom_note`` (0.1.19) also depend on Python's hash
+    ``isomorphic_strings`` and ``ransom_note`` (0.1.19) also depend on Python's hash
     seed. The scored answer is the text in ``<answer>`` tags, or else after ``####``, or else the whole text.
+    Data sets whose scorer evaluates the answer as code (``countdown``, ``n_queens`` and seven others) are refused.
     Needs ``pip install dmaxlit[gym]``.
 
     Args:
@@ -33,7 +37,8 @@ class ReasoningGymTask(Task):
             items on demand; lower it for the few that generate all at once (``acre``) or have fewer (``word_ladder``).
 
     Raises:
-        UserError: If the library is missing, does not know the data set, or refuses its options.
+        UserError: If the library is missing, does not know the data set, or refuses its options, or if the scorer
+            would run a model's answer as code.
     """
 
     def __init__(
@@ -89,6 +94,12 @@ class ReasoningGymTask(Task):
         library = _library()
         if self.dataset not in library.factory.DATASETS:
             raise UserError(f"dataset: reasoning-gym has no data set {self.dataset!r}")
+        cls = library.factory.DATASETS[self.dataset][0]
+        if self.dataset not in _EVALUATE_QUESTIONS and (found := evaluators_in(cls.score_answer, cls)):
+            raise UserError(
+                f"dataset: expected one whose scorer does not run answers as code, got {self.dataset!r}, whose scorer "
+                f"calls {', '.join(sorted(found))}"
+            )
         seed = stable_seed("reasoning_gym", self.dataset, split, self.seed) % 2**31
         try:
             return library.create_dataset(self.dataset, seed=seed, size=self.size, **self.config)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer, SparseAdam
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.training.lr_schedules import check_length, keep_options
 
 
@@ -36,8 +36,8 @@ def configure_optimizers(
     try:
         instance = optimizer(parameters)
         schedule = None if lr_scheduler is None else lr_scheduler(instance)
-    except ValueError as error:
-        raise UserError(f"optimizer: {error}") from error
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(f"optimizer: {reason_of(error)}") from error
     if isinstance(instance, SparseAdam):
         raise UserError("optimizer: expected one for dense gradients, got SparseAdam")
     if schedule is None or lr_scheduler is None:

@@ -15,6 +15,8 @@ from dmaxlit.training.step_sums import means
 class ViewLoss:
     """Loss and counts of one view; every field is a scalar tensor, and only ``total`` carries gradients.
 
+    Predictions of the fill (:class:`~dmaxlit.tokens.Role`) are left out of all of them.
+
     Args:
         name: The view's name.
         total: Sum over the supervised positions of the weighted cross-entropy, plus the entropy penalty.
@@ -79,8 +81,11 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         weight = view.weight[positions]
     else:
         weight = torch.full_like(target, view.weight, dtype=torch.float32)
+    in_loss = clean.in_loss[positions]
+    weight = torch.where(in_loss, weight, 0)
     nowhere = torch.zeros_like(target, dtype=torch.bool)
     is_masked = nowhere if view.is_masked is None else view.is_masked[positions]
+    sharpened = is_masked & in_loss
     scored: list[tuple[Tensor, Tensor]] = []  # cross-entropies and hits of each chunk
 
     def score(logits: Tensor, chunk: slice) -> Tensor:
@@ -90,18 +95,19 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         scored.append((loss.detach(), hit))
         total = (loss * weight[chunk]).sum()
         if view.entropy_weight:
-            total = total + view.entropy_weight * _entropies(logits[is_masked[chunk] & hit]).sum()
+            total = total + view.entropy_weight * _entropies(logits[sharpened[chunk] & hit]).sum()
         return total
 
     total = prediction.sum(score)
     cross_entropy, hit = (torch.cat(tensors) for tensors in zip(*scored, strict=True))
-    model_filled = nowhere if view.model_filled is None else view.model_filled[positions]
-    wrong, right = ~is_masked & (inputs != target), ~is_masked & (inputs == target)
+    model_filled = nowhere if view.model_filled is None else view.model_filled[positions] & in_loss
+    has_token = ~is_masked & in_loss
+    wrong, right = has_token & (inputs != target), has_token & (inputs == target)
     return ViewLoss(
         name=view.name,
         total=total,
-        cross_entropy=cross_entropy.sum(),
-        supervised=positions.sum(),
+        cross_entropy=cross_entropy[in_loss].sum(),
+        supervised=in_loss.sum(),
         model_filled=model_filled.sum(),
         model_filled_wrong=(model_filled & wrong).sum(),
         wrong=wrong.sum(),

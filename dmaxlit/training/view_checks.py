@@ -9,6 +9,7 @@ from torch import Tensor
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.noise.base import NoiseStrategy, View, Views
 from dmaxlit.tokens import CleanBatch
+from dmaxlit.training.view_rules import VIEW_RULES
 
 _NUM_BATCHES = 8
 
@@ -57,7 +58,7 @@ class ViewChecks:
             UserError: For the first rule that it breaks.
         """
         if self._clean is not None:
-            self._check_types(view, self._clean)
+            self.check_types(view, self._clean)
             self._check_contents(view, self._clean)
             if view.requires_grad:  # the steps of a rollout, which have no loss, may share a name
                 if view.name in self._names:
@@ -75,7 +76,12 @@ class ViewChecks:
         if num_views == 0:
             raise UserError(f"{self._name}: expected at least one view, got none")
 
-    def _check_types(self, view: Any, clean: CleanBatch) -> None:
+    def check_types(self, view: Any, clean: CleanBatch) -> None:
+        """Check types and shapes of a view.
+
+        Raises:
+            UserError: For the first that is wrong.
+        """
         if not isinstance(view, View):
             raise UserError(f"{self._name}: expected views to yield a View, got {describe_value(view)}")
         if not isinstance(view.name, str) or not view.name:
@@ -106,22 +112,9 @@ class ViewChecks:
 
     def _check_contents(self, view: View, clean: CleanBatch) -> None:
         """Check all rules about values, with one transfer from the device."""
-        fixed = ~clean.response
-        broken = {
-            "to leave the clean batch unchanged, but it wrote to its ids": clean.ids != self._ids,
-            "to leave prompts and pads as they are, but it changed some": fixed & (view.ids != self._ids),
-            "to supervise positions of the response only, but it supervises prompts or pads": fixed & view.supervised,
-            f"to hold token ids from 0 to {clean.special.vocab_size - 1}, got others": clean.response
-            & ((view.ids < 0) | (view.ids >= clean.special.vocab_size)),
-        }
-        if view.is_masked is not None:
-            not_mask = view.ids != clean.special.mask_id
-            broken["to hold the mask token where is_masked says so, but it holds others"] = view.is_masked & not_mask
-        if view.soft is not None:
-            broken["to put soft tokens in the response only, but it puts them in prompts or pads"] = (
-                fixed & view.soft.where
-            )
-        found = torch.stack([positions.any() for positions in broken.values()]).tolist()
-        for rule, is_broken in zip(broken, found, strict=True):
+        found = {rule: rule.broken(view, clean, self._ids) for rule in VIEW_RULES}
+        broken = {rule: positions.any() for rule, positions in found.items() if positions is not None}
+        for rule, is_broken in zip(broken, torch.stack(list(broken.values())).tolist(), strict=True):
             if is_broken:
-                raise UserError(f"{self._name}: expected view {view.name!r} {rule}")
+                text = rule.text.format(last_id=clean.special.vocab_size - 1)
+                raise UserError(f"{self._name}: expected view {view.name!r} {text}")

@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, denoiser, damage):
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
         weights.unlink()
-    with pytest.raises(UserError, match=r"pretrained: (cannot load a model|expected model.safetensors)"):
+    with pytest.raises(UserError, match=r"pretrained: (.* it may be truncated|expected model.safetensors)"):
         Denoiser(pretrained=str(tmp_path / "m"))
 
 

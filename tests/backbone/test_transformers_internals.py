@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache, Gemma3TextConfig, GPT2Config, Qwen3Config, XGLMConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from dmaxlit import load
@@ -20,6 +21,7 @@ GEMMA3 = Gemma3TextConfig(
     hidden_size=16, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, vocab_size=11, head_dim=8
 )
 IDS = torch.tensor([[1, 2, 3]])
+SDPA = ALL_ATTENTION_FUNCTIONS["sdpa"]
 VERSION = f"transformers {transformers.__version__}"
 
 
@@ -69,6 +71,17 @@ def test_a_marked_layer_keeps_its_cache_while_it_is_recomputed():
 def test_the_config_names_the_attention_implementation(name):
     model = AutoModelForCausalLM.from_config(copy.deepcopy(QWEN3), attn_implementation=name)
     assert internals.attention_of(model) == name, f"{VERSION}: config._attn_implementation is something else"
+
+
+def test_a_model_computes_with_another_attention_inside_the_context_only():
+    model = model_of(QWEN3)
+    own = model.config._attn_implementation
+    computed = []
+    ALL_ATTENTION_FUNCTIONS.register("spy", lambda *args, **named: computed.append(1) or SDPA(*args, **named))
+    with internals.computing_with(model, "spy"):
+        model(IDS)
+    assert computed, f"{VERSION}: config._attn_implementation is not read in every forward"
+    assert model.config._attn_implementation == own
 
 
 def test_a_model_computes_with_the_attention_that_is_put_into_its_config():

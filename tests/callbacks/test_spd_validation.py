@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dmaxlit.callbacks import DecoderSpec, SPDValidation
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from tests.callbacks import ranks_run
 from tests.callbacks.fakes import (
     LIGHTNING_WARNINGS,
@@ -124,6 +124,21 @@ def test_nothing_is_decoded_in_the_sanity_check(tmp_path):
     trainer.fit(module, datamodule=make_data())
     decoded = [prompt for prompts, decoder, *_ in module.calls if decoder == "spd" for prompt in prompts]
     assert decoded == [example.prompt for example in examples("val")]
+
+
+def test_a_run_that_ends_before_its_first_validation_is_warned_of(tmp_path):
+    callback = SPDValidation(curve=[0.5])
+    with pytest.warns(DMaxWarning, match="ends after 1 training batches, before the first validation after 2, and dec"):
+        make_trainer(tmp_path, [callback], max_steps=1).fit(FakeModule(), datamodule=make_data())
+    assert callback.curve_points() == []
+
+
+def test_without_prompts_there_is_no_curve(tmp_path):
+    callback = SPDValidation(curve=[0.5])
+    trainer = make_trainer(tmp_path, [callback], max_epochs=1)
+    callback.on_validation_epoch_start(trainer, FakeModule())  # of an epoch without a batch
+    trainer.fit(FakeModule(), datamodule=make_data(num_val=0))
+    assert callback.curve_points() == []
 
 
 def test_training_goes_on_in_train_mode_and_as_if_nothing_had_been_decoded(tmp_path):

@@ -1,5 +1,7 @@
 """One test for each of Lightning's internals that dmaxlit uses; a failure names what a release has changed."""
 
+import copy
+
 import lightning as L
 import pytest
 import torch
@@ -72,6 +74,23 @@ def test_a_checkpoint_counts_batches_where_they_are_edited(run):
         assert (counts["processed"], counts["completed"]) == (3, 2), "epoch_loop.batch_progress counts otherwise"
     internals.complete_batch(run[1].loops)
     assert progress["total"]["completed"] == progress["current"]["completed"] == 3
+
+
+@pytest.mark.parametrize(("min_steps", "stops"), [(1, False), (None, True)])
+def test_a_stop_ends_training_only_after_its_least_length(min_steps, stops):
+    trainer = L.Trainer(**{**QUIET, "max_steps": 3, "min_steps": min_steps})
+    has(trainer.fit_loop, "_can_stop_early")
+    assert not internals.stops_early(trainer)
+    trainer.should_stop = True
+    assert internals.stops_early(trainer) is stops, "_can_stop_early no longer heeds min_steps"
+
+
+def test_a_checkpoint_counts_epochs_where_they_are_reopened(run):
+    loops = copy.deepcopy(run[1].loops)
+    assert internals.epochs_begun(loops) == 1, "epoch_progress counts otherwise"
+    closed = run[0]._checkpoint_connector.dump_checkpoint()["loops"]
+    internals.reopen_epoch(closed)
+    assert closed["fit_loop"]["epoch_progress"] == loops["fit_loop"]["epoch_progress"]
 
 
 def test_a_checkpoint_counts_validation_where_it_is_requested(run):

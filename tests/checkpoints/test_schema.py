@@ -40,6 +40,12 @@ def test_a_whole_checkpoint_passes():
     check_run(content, "a.ckpt")
 
 
+def test_a_sharded_checkpoint_has_its_tensors_elsewhere():
+    content = {**checkpoint(), "state_dict": {}}
+    del content["optimizer_states"]
+    check_run(check_checkpoint(content, "a.ckpt"), "a.ckpt")
+
+
 @pytest.mark.parametrize("content", [[1], {}, {"dmaxlit": {}}, {"dmaxlit": [], "state_dict": {}}])
 def test_what_is_none_of_ours_is_refused(content):
     with pytest.raises(UserError, match=r"checkpoint: expected one written by dmaxlit, got 'a.ckpt'"):
@@ -57,6 +63,7 @@ def test_what_is_none_of_ours_is_refused(content):
         ("dmaxlit.metadata", None),
         ("dmaxlit.metadata", json.dumps({"block_length": "x"})),
         ("dmaxlit.lora", "no"),
+        ("dmaxlit.generation_config", "[1]"),
         ("dmaxlit.tokenizer", None),
         ("dmaxlit.tokenizer", {"tokenizer.json": 1}),
         ("state_dict", [1]),

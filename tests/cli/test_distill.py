@@ -1,10 +1,11 @@
 import json
+import sys
 
 import pytest
 
 import dmaxlit
 from dmaxlit.errors import UserError
-from tests.cli.conftest import TASK
+from tests.cli.conftest import TASK, start
 
 SHORT = "--keep all --max_new_tokens 6 --num_prompts 3"
 
@@ -56,15 +57,25 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--task chan", "unknown task 'chan'; known: chain"),
         ("--task chain --prompts x.txt", "prompts: expected either a task or a file of prompts, got both"),
         ("--prompts gone.txt", "prompts: cannot read 'gone.txt'"),
+        ("--max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
+        ("--prompts p.txt --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
+        ("--prompts p.txt --num_prompts 0", "num_prompts: expected at least 1, got 0"),
+        ("--prompts p.txt --task.difficulty easy", "task_options: expected none with a file of prompts, got some"),
+        ("--decoder nope", "unknown decoder 'nope'"),
+        ("--temperature -1", "temperature: expected a number from 0 to 10000, got -1"),
+        ("--decoder.temperature 1", "decoder_options: expected no temperature, which is a setting of its own (--temp"),
+        ("--num_prompts 3 --output p.txt/deep/c.jsonl", "output: cannot write 'p.txt/deep/c.jsonl' (Not a directory)"),
         ("--num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--num_prompts 3 --decoder.threshold 2", "threshold: expected a number in [0, 1], got 2"),
         ("--modl x", "unknown setting 'modl' (did you mean model?)"),
         ("--device nowhere", "device: "),
     ],
 )
-def test_bad_input_is_refused_in_one_line(dmax, tiny, flags, refusal):
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(dmax, tiny, tmp_path, flags, refusal):
+    (tmp_path / "p.txt").write_text("3 +1 ?\n")
     ended = dmax(f"distill --model {tiny} --output c.jsonl {flags}")
     assert ended.status == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["p.txt"]
     assert ended.err.splitlines()[-1].startswith(f"error: {refusal}")
 
 
@@ -75,3 +86,52 @@ def test_a_model_that_does_not_know_its_task_needs_one(dmax, tmp_path):
     dmaxlit.DMaxModule(make_denoiser()).export(tmp_path / "blank")
     with pytest.raises(UserError, match=r"task: expected a task or a file of prompts; '.*' does not say"):
         distill(str(tmp_path / "blank"), "c.jsonl")
+
+
+def test_samples_have_a_temperature_and_a_seed(dmax, tiny, tmp_path):
+    flags = f"{SHORT} --temperature 1.5 --top_p 0.9"
+    for name, more in (("a", "--seed 1 --batch_size 1"), ("b", "--seed 1"), ("c", "--seed 2")):
+        assert dmax(f"distill --model {tiny} --output {name}.jsonl {flags} {more}").status == 0
+    a, b, c = ((tmp_path / f"{name}.jsonl").read_bytes() for name in "abc")
+    assert a == b != c
+    settings = manifest(tmp_path / "a.jsonl")["settings"]
+    assert (settings["temperature"], settings["top_p"], settings["seed"]) == (1.5, 0.9, 1)
+
+
+def test_more_prompts_than_a_file_has_are_all_of_them(dmax, tiny, corpus, tmp_path):
+    flags = f"--model {tiny} --max_new_tokens 6 --prompts {corpus} --num_prompts 100"
+    for command in ("distill --keep all --output c.jsonl", "generate --output a.jsonl"):
+        ended = dmax(f"{command} {flags}")
+        assert ended.status == 0, ended.err
+        assert "prompts: 8 are there, 100 were asked for; all are answered" in ended.err
+    assert len(rows(tmp_path / "c.jsonl")) == len(rows(tmp_path / "a.jsonl")) == 8
+
+
+BUSY = """
+import os, signal, threading
+import dmaxlit.data.distill as distilling
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process
+
+genuine = distilling.generate_rows
+def generate_rows(*args, **options):
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    while True:
+        genuine(*args, **options)
+distilling.generate_rows = generate_rows
+from dmaxlit.cli import main
+main({args})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["distill", "fit"])
+def test_ctrl_c_while_distilling_ends_with_130(tiny, base, tmp_path, command):
+    args = {
+        "distill": ["distill", "--model", str(tiny), "--output", "c.jsonl", *SHORT.split()],
+        "fit": ["fit", "--config", str(base), "--data.corpus", "c.jsonl", "--data.distill.num_prompts", "3"],
+    }[command]
+    ended = start([sys.executable, "-c", BUSY.replace("{args}", repr(args))], tmp_path)
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in ended.stderr

@@ -51,7 +51,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
     assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
     assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in answers(tiny)]
     assert "out/a.jsonl: 2 answers" in ended.out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.jsonl", "a.jsonl.manifest.json"]
 
 
 def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):
@@ -129,6 +129,19 @@ def test_sampling_and_stop_texts_are_flags(dmax, tiny):
     stop = text.split()[-1]
     ended = dmax(["generate", "--model", str(tiny), "--prompt", PROMPTS[0], "--max_new_tokens", "10", "--stop", stop])
     assert f"\n{text[: text.index(stop)]}\n" in ended.out
+
+
+def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, tmp_path):
+    template = "{% if hidden %}" + PROMPTS[1] + "{% else %}{{ messages[0].content }}{% endif %}"
+    (tmp_path / "t.jinja").write_text(template)
+    expected = answers(tiny)
+    command = f"generate --model {tiny} --max_new_tokens 10 --chat_template t.jinja"
+    for flag, answer in [("", expected[0]), ("--template_options.hidden true", expected[1])]:
+        ended = dmax([*command.split(), *flag.split(), "--prompt", PROMPTS[0]])
+        assert f"> {PROMPTS[0]}\n{answer.text}\n" in ended.out, ended.err
+    ended = dmax([*command.split(), "--template_options.hiden", "true", "--prompt", PROMPTS[0]])
+    assert ended.status == 2
+    assert "error: template_options: expected variables that the chat template reads, got 'hiden'" in ended.err
 
 
 def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):

@@ -43,6 +43,16 @@ class Bold(ThresholdDecoder):
         super().__init__(threshold=1 - boldness)
 '''
 
+UNCOUNTED = """
+from dataclasses import replace
+
+from dmaxlit.decoding import ThresholdDecoder
+
+class Uncounted(ThresholdDecoder):
+    def step(self, state, logits, special):
+        return replace(super().step(state, logits, special), step=state.step)
+"""
+
 OWN_DATA = '''
 from dmaxlit.data import SelfDistilledDataModule
 
@@ -92,6 +102,25 @@ def test_a_decoder_of_one_s_own_is_found_too(dmax, base, tmp_path, monkeypatch):
     assert {row["num_forwards"] for row in rows} == {
         3
     }  # one a block: a prompt of five tokens, a budget of 32, blocks of 16
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate --model {tiny} --prompt 3 --max_new_tokens 6",
+        "distill --model {tiny} --output c.jsonl --num_prompts 2 --max_new_tokens 6 --keep all",
+        "predict --config {base}",
+    ],
+)
+def test_the_check_of_a_decoder_can_be_switched_off(dmax, base, tiny, tmp_path, monkeypatch, line):
+    (tmp_path / "my_uncounted.py").write_text(UNCOUNTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = line.format(base=base, tiny=tiny) + " --decoder my_uncounted.Uncounted"
+    refused = dmax(line)
+    assert refused.status == 2
+    assert refused.err.splitlines()[-1].startswith("error: decoder Uncounted: expected step to count a forward")
+    ended = dmax(f"{line} --check_decoder false")
+    assert ended.status == 0, ended.err
 
 
 @pytest.mark.parametrize("in_file", [True, False])

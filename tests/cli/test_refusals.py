@@ -23,6 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
         ("--model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: the following arguments are required: T_max"),
         ("--data.task chan", "unknown task 'chan'; known: chain, jsonl, reasoning_gym"),
         ("--data.task.length 4", "unknown option 'length' of task 'chain'; known: difficulty, operations, seed"),
+        ("--data.num_workers 1e9", "data.num_workers: expected int, got"),
+        ("--data.num_workers 1000000000", "num_workers: expected at most 256 processes, got 1000000000"),
         ("--data.batch_size 0", "batch_size: expected at least 1, got 0"),
         (
             "--model.backbone.block_length 999",
@@ -51,6 +53,8 @@ def test_bad_input_is_refused_in_one_line(dmax, base, flags, refusal):
     [
         ("--trainer.accelerator gpus", "trainer: You selected an invalid accelerator name"),
         ("--model.optimizer AdamW --model.optimizer.lr -1", "optimizer: Invalid learning rate: -1.0"),
+        ("--trainer.limit_train_batches 1e-300", "trainer: You requested to check 1e-300 of the"),
+        ("--model.lr_scheduler WarmupCosine --model.lr_scheduler.warmup null", "optimizer: '<=' not supported"),
         ("--model.optimizer SparseAdam", "optimizer: expected one for dense gradients, got SparseAdam"),
         ("--data.corpus no.jsonl", "corpus: no such file: 'no.jsonl'"),
         (
@@ -81,6 +85,9 @@ def test_bad_input_found_later_is_refused_in_one_line_too(dmax, base, flags, ref
             "bad.yaml: trainer.callbacks: expected the name or import path",
         ),
         ("config: 5", "bad.yaml: config: expected the name of the file it starts from, got 5"),
+        ("trainer: false", "bad.yaml: trainer: expected a mapping of settings, got a value of type bool"),
+        ("finite_guard: [1]", "bad.yaml: finite_guard: expected a mapping of settings, got a value of type list"),
+        ("model: {noise: null}", "noise: expected a strategy or its registered name, got None"),
         ("trainer:", "bad.yaml: trainer: expected a mapping of settings, got null"),
         ("model: &m {noise: *m}", "bad.yaml: expected settings, got more than 100000 values (aliases expanded)"),
         ("model: " + "[" * 10_000, "bad.yaml: expected settings, got a value nested too deeply"),

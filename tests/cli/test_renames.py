@@ -14,6 +14,34 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
 )
 
+# Every setting that a run of 0.1 stored, for on-policy noise, AdamW and a distilled corpus.
+STORED = {
+    *("batch_size over all ranks", "seed_everything"),
+    *(
+        f"data.{name}"
+        for name in ["class_path", "corpus", "eos_fill", "hub_split", "max_length", "num_train", "on_bad_row", "seed"]
+    ),
+    *(f"data.{name}" for name in ["task", "task_options", "task_options.operations"]),
+    *(f"data.distill.{name}" for name in ["batch_size", "decoder", "keep", "max_new_tokens", "num_prompts", "seed"]),
+    "data.distill.decoder_options.threshold",
+    *(f"model.{name}" for name in ["clean_half", "compile", "lora", "lr_scheduler", "seed"]),
+    *(
+        f"model.backbone.{name}"
+        for name in ["attn_implementation", "block_length", "class_path", "config", "defer", "dtype"]
+    ),
+    *(f"model.backbone.{name}" for name in ["eos_token", "gradient_checkpointing", "mask_token", "max_length"]),
+    *("model.backbone.pretrained", "model.backbone.tokenizer"),
+    *(
+        f"model.noise.{name}"
+        for name in ["alternate", "class_path", "level", "masked_weight", "per", "predicted_weight"]
+    ),
+    *(f"model.noise.{name}" for name in ["rollout", "schedule", "stratified", "temperature"]),
+    *(f"model.optimizer.{name}" for name in ["amsgrad", "betas", "capturable", "class_path", "differentiable", "eps"]),
+    *(f"model.optimizer.{name}" for name in ["foreach", "fused", "lr", "maximize", "weight_decay"]),
+    *(f"trainer.{name}" for name in ["accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"]),
+    *("trainer.limit_train_batches", "trainer.overfit_batches", "trainer.precision"),
+}
+
 # Every class of 0.1 that a configuration could name and that has moved.
 MOVED = [
     "dmaxlit.checkpoint_io.AtomicCheckpointIO",
@@ -172,3 +200,19 @@ def test_a_run_begun_with_0_1_is_resumed(dmax, base, tmp_path, caplog):
     assert ended.status == 0, ended.err
     assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text
     assert torch.load(path, weights_only=True)["global_step"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*made with other settings")
+def test_a_run_begun_before_a_setting_was_added_is_resumed(dmax, base, tmp_path, caplog):
+    """Fails for a setting that is new since 0.1, and neither free to change nor among the added ones."""
+    flags = "--model.optimizer AdamW --data.distill.num_prompts 4 --trainer.limit_val_batches 0"
+    assert dmax(f"fit --config {base} {flags}").status == 0
+    path = tmp_path / "runs" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    settings = json.loads(checkpoint["dmaxlit_run"]["settings"])
+    old = {"data.distill.batch_size": 64, **{name: value for name, value in settings.items() if name in STORED}}
+    checkpoint["dmaxlit_run"]["settings"] = json.dumps(old)
+    torch.save(checkpoint, path)
+    ended = dmax(f"fit --config {base} {flags} --trainer.max_steps 3 --data.distill.batch_size 2")
+    assert ended.status == 0, ended.err
+    assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text

@@ -89,6 +89,71 @@ def test_a_finished_run_has_nothing_to_do(dmax, begun, folder, caplog):
     assert (folder / "last.ckpt").stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.parametrize("source", ["", "--ckpt_path runs/checkpoints/last.ckpt"])
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        (
+            "--trainer.max_steps 1",
+            "trainer.max_steps: expected at least 2, the steps made in runs/checkpoints/last.ckpt, got 1",
+        ),
+        (
+            "--trainer.max_steps 0",
+            "trainer.max_steps: expected at least 2, the steps made in runs/checkpoints/last.ckpt, got 0",
+        ),
+        (
+            "--trainer.max_epochs 0",
+            "trainer.max_epochs: expected at least 1, the epochs begun in runs/checkpoints/last.ckpt, got 0",
+        ),
+    ],
+)
+def test_an_end_that_is_passed_is_refused(dmax, begun, source, flags, refusal):
+    advice = "" if source else "; --checkpoint.resume false starts over"
+    ended = dmax(f"fit --config {begun} {SHORT} {source} {flags}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1] == f"error: {refusal}{advice}"
+
+
+def _without(path, edit):
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda content: content.pop("global_step"), "global_step: expected an integer, got nothing"),
+        (lambda content: content.pop("loops"), "loops: expected a dictionary, got nothing"),
+        (lambda content: content["loops"].pop("fit_loop"), "loops.fit_loop: expected a dictionary, got nothing"),
+        (lambda content: content.pop("optimizer_states"), "optimizer_states: expected a list, got nothing"),
+        (
+            lambda content: content.update(dmaxlit_run=[]),
+            "dmaxlit_run: expected a dictionary, got a value of type list",
+        ),
+        (lambda content: content["dmaxlit_run"].pop("data"), "dmaxlit_run.data: expected a text, got nothing"),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_refused_by_its_name(dmax, begun, folder, edit, reason):
+    (folder / "previous.ckpt").unlink()
+    _without(folder / "last.ckpt", edit)
+    refusal = f"checkpoint: 'runs/checkpoints/last.ckpt' cannot be resumed from: {reason}"
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.err.splitlines()[-1] == (
+        f"error: {refusal}, and there is none before it; --checkpoint.resume false starts over"
+    )
+    assert dmax(f"fit --config {begun} --ckpt_path runs/checkpoints/last.ckpt").refusal == refusal
+
+
+def test_a_checkpoint_without_one_of_the_weights_is_refused(dmax, begun, folder):
+    _without(folder / "last.ckpt", lambda content: content["state_dict"].popitem())
+    ended = dmax(f"fit --config {begun} {SHORT}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(
+        "error: runs/checkpoints/last.ckpt: expected the weights of the configured model, got others, such as backbone."
+    )
+
+
 def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplog):
     ended = dmax(f"fit --config {begun} --trainer.max_steps 1 --model.noise.level 0.25 --checkpoint.resume false")
     assert ended.status == 0

@@ -1,8 +1,15 @@
 """What a checkpoint from elsewhere must not do to the machine of those who load it."""
 
+import json
+import shutil
+import sys
+
 import pytest
 import torch
 
+import dmaxlit
+from dmaxlit.errors import DMaxWarning
+from dmaxlit.evaluation.evaluate import default_budget
 from tests.checkpoints.test_plain_data import Writer, hostile, server, trace  # noqa: F401
 
 
@@ -49,3 +56,72 @@ def test_no_setting_comes_from_a_checkpoint(dmax, base, tmp_path):
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'it_ran')!r}, 'w')\n")
     assert dmax(f"test --config {base} --ckpt_path other.ckpt").status == 0
     assert not (tmp_path / "it_ran").exists()
+
+
+@pytest.fixture
+def naming(tmp_path, tiny, trace, monkeypatch):  # noqa: F811
+    """Return a function that makes a checkpoint, in a form, whose metadata name a task; and plant a module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    code = f"open({str(trace)!r}, 'w').close()\nfrom dmaxlit.tasks import ChainTask\nclass Task(ChainTask): pass\n"
+    (tmp_path / "task_of_theirs.py").write_text(code)
+
+    def make(form, name, options):
+        folder = tmp_path / "model"
+        shutil.copytree(tiny, folder)
+        metadata = json.loads((folder / "dmaxlit.json").read_text()) | {"task": {"name": name, "options": options}}
+        (folder / "dmaxlit.json").write_text(json.dumps(metadata))
+        if form == "folder":
+            return folder
+        module = dmaxlit.load(folder)
+        content: dict[str, object] = {"state_dict": module.state_dict()}
+        module.on_save_checkpoint(content)
+        torch.save(content, tmp_path / "model.ckpt")
+        return tmp_path / "model.ckpt"
+
+    monkeypatch.delitem(sys.modules, "task_of_theirs", raising=False)
+    return make
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_checkpoint_imports_no_task(dmax, naming, trace, form):  # noqa: F811
+    model = naming(form, "task_of_theirs.Task", {})
+    with pytest.warns(DMaxWarning, match=r"max_new_tokens: 256 by default.* got 'task_of_theirs.Task'.*--task"):
+        assert dmax(f"generate --model {model} --prompt 3 --output a.jsonl").status == 0
+    refusal = dmax(f"distill --model {model} --output c.jsonl --num_prompts 3").refusal
+    assert refusal.startswith(
+        "task: expected a registered one (chain, jsonl, reasoning_gym), got 'task_of_theirs.Task'"
+    )
+    assert not trace.exists()
+    flags = "--task task_of_theirs.Task --num_prompts 3 --keep all --max_new_tokens 6"
+    ended = dmax(f"distill --model {model} --output c.jsonl {flags}")  # what the user names is imported
+    assert ended.status == 0, ended.err
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_checkpoint_opens_no_file(dmax, naming, tmp_path, monkeypatch, form):
+    rows = [{"prompt": f"{i} +1 ?", "answer": "1"} for i in range(20)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = naming(form, "jsonl", {"train": "secret.jsonl", "test": "hub/data", "max_new_tokens": 7})
+    monkeypatch.setattr("dmaxlit.tasks.jsonl.read_records", lambda path, *_: pytest.fail(f"{path} was read"))
+    assert default_budget(dmaxlit.load(model)) == 7
+    assert dmax(f"generate --model {model} --prompt 3").status == 0
+    flags = "--num_prompts 3 --keep all --max_new_tokens 6"
+    for more in ("", "--task.match exact", "--task.train mine.jsonl"):
+        refusal = dmax(f"distill --model {model} --output c.jsonl {flags} {more}").refusal
+        assert refusal.startswith("task: expected it by name (--task jsonl --task.OPTION ...)")
+    curve = f"bench decoders --models [a={model}] --output b --num_examples 2"
+    assert "error: task: expected it by name" in dmax(curve).err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    ended = dmax(f"distill --model {model} --output c.jsonl {flags} --task jsonl --task.train mine.jsonl")
+    assert ended.status == 0, ended.err
+    assert len((tmp_path / "c.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_task_of_a_run_is_the_users(tmp_path, tiny):
+    module = dmaxlit.load(tiny)
+    module.set_task("jsonl", {"path": "mine.jsonl"})  # as `fit` does with the task of its data
+    assert module.task().path == "mine.jsonl"
+    module.export(tmp_path / "out")
+    assert dmaxlit.load(tmp_path / "out").task_options == {"path": "mine.jsonl"}

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 
 from dmaxlit.engine.block_decoder import _evaluating
+from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import ChainTask
 
 
@@ -39,20 +40,25 @@ class FakeModule(L.LightningModule):
         self.backbone, self.tokenizer = Backbone(), ChainTask.tokenizer()
         self.fail_at, self.random, self.calls, self.modes, self.seen = fail_at, random, [], [], []
 
-    def generate(self, prompts, decoder, max_new_tokens, batch_size, progress=False, **options):
-        if len(self.calls) == self.fail_at:
-            raise KeyboardInterrupt
-        self.calls.append((list(prompts), decoder, max_new_tokens, batch_size, options))
+    def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None, on_response=None):
+        """Answer pairs of prompts, the second of each pair first; interrupted after ``fail_at`` responses."""
+        self.calls.append((list(prompts), settings, first_index))
         with _evaluating(self):  # as the engine does
             self.modes.append((self.training, self.backbone.model.training))
-        if callable(progress):
-            progress(len(prompts))
-        return [self.answer(prompt) for prompt in prompts]
+        responses = {}
+        for index in (index ^ 1 for index in range(len(prompts) + len(prompts) % 2)):
+            if len(responses) == self.fail_at:
+                raise KeyboardInterrupt
+            if index < len(prompts):
+                responses[index] = self.answer(prompts[index], (settings["seed"], first_index + index))
+                if on_response is not None:
+                    on_response(index, responses[index])
+        return [responses[index] for index in range(len(prompts))]
 
-    def answer(self, prompt):
+    def answer(self, prompt, key=None):
         kind = sum(map(ord, prompt)) % 5
         value = chain_value(prompt) + (kind == 1)
-        lead = f"{torch.rand(()).item()} " if self.random else ""
+        lead = f"{stable_seed(*key)} " if self.random else ""
         return SimpleNamespace(
             text=f"{lead}so answer is #### {value % 10}", finished=kind != 0, num_tokens=6, num_forwards=2
         )
@@ -70,7 +76,7 @@ class FakeModule(L.LightningModule):
 
 if __name__ == "__main__":
     from dmaxlit.data import distill as distilling
-    from dmaxlit.data import resumable_jsonl
+    from dmaxlit.data import response_rows, resumable_jsonl
     from dmaxlit.files import write_json
 
     records: list[object] = []
@@ -82,6 +88,7 @@ if __name__ == "__main__":
         write_json(path, value)
 
     vars(resumable_jsonl)["write_json"] = write_or_die
+    vars(response_rows)["_RECORD_SECONDS"] = 0.0
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
     module = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

@@ -8,6 +8,15 @@ from dmaxlit.tasks.records import BadRows
 
 GOOD = {"prompt": "p", "response": "r"}
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}],
+}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"city": {"type": "string"}}}}
+RESULT = {"role": "tool", "tool_call_id": "1", "name": "weather", "content": "dry"}
+IMAGE = {"type": "image", "url": "x"}
+NO_TEXTS = "has messages that are not a list of role and content texts"
 BAD = [
     ("{oops", "is not valid JSON"),
     ('{"prompt": "p", "resp', "is not valid JSON"),
@@ -23,14 +32,32 @@ BAD = [
     ({"question": "p", "answer": ""}, "has an empty answer"),
     ({"prompt": 3, "response": "r"}, "has a prompt that is not text"),
     ({"prompt": "p", "response": ["r"]}, "has a response that is not text"),
-    ({"messages": []}, "has messages that are not a list of role and content texts"),
-    ({"messages": "hi"}, "has messages that are not a list of role and content texts"),
-    ({"messages": [*TURNS, "hi"]}, "has messages that are not a list of role and content texts"),
-    ({"messages": [{"role": "user"}]}, "has messages that are not a list of role and content texts"),
+    ({"messages": []}, NO_TEXTS),
+    ({"messages": "hi"}, NO_TEXTS),
+    ({"messages": [*TURNS, "hi"]}, NO_TEXTS),
+    ({"messages": [{"role": "user"}]}, NO_TEXTS),
     ({"messages": TURNS[:1]}, "has messages that do not end in an assistant turn after a prompt"),
     ({"messages": TURNS[1:]}, "has messages that do not end in an assistant turn after a prompt"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": " "}]}, "has an empty prompt or response"),
     ({"messages": [{"role": "user", "content": ""}, TURNS[1]]}, "has an empty prompt or response"),
+    (
+        {"messages": [{"role": "user", "content": None}, TURNS[1]]},
+        "has messages that are not a list of role and content texts",
+    ),
+    (
+        {"messages": [{"role": "user", "tool_calls": []}, TURNS[1]]},
+        "has messages that are not a list of role and content texts",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [IMAGE]}, TURNS[1]]},
+        "has messages that are not a list of role and content texts",
+    ),
+    ({"messages": [TURNS[0], CALL]}, "has messages that end in more than a text"),
+    ({"messages": [TURNS[0], {**CALL, "content": "so"}]}, "has messages that end in more than a text"),
+    ({"messages": [TURNS[0], {**TURNS[1], "thinking": "x"}]}, "has messages that end in more than a text"),
+    ({"messages": TURNS, "tools": "weather"}, "has tools that are not a list of objects"),
+    ({"messages": TURNS, "tools": {"name": "f"}}, "has tools that are not a list of objects"),
+    ({"messages": TURNS, "tools": ["f"]}, "has tools that are not a list of objects"),
 ]
 
 
@@ -90,6 +117,67 @@ def test_bytes_that_are_no_text_are_bad_json(tmp_path):
     with pytest.raises(UserError, match=r"a.jsonl, row 2: is not valid JSON"):
         read(str(path))
     assert read(str(path), "skip") == [("p", "r")]
+
+
+def test_what_else_the_last_turn_holds_is_named(write_rows):
+    last = {**CALL, "content": "so", "reasoning_content": "x"}
+    reason = r"row 1: has messages that end in more than a text \(got tool_calls, reasoning_content, which"
+    with pytest.raises(UserError, match=reason):
+        read(write_rows([{"messages": [TURNS[0], last]}]))
+
+
+def rows_of(path):
+    return list(read_corpus(path, "train", BadRows("error")))
+
+
+@pytest.mark.parametrize("content", ["", None, "I look."])
+def test_calls_results_and_tools_of_earlier_turns_are_kept(write_rows, content):
+    call = {**CALL, "content": content}
+    (row,) = rows_of(write_rows([{"messages": [TURNS[0], call, RESULT, TURNS[1]], "tools": [TOOL]}]))
+    kept = call if content is not None else {name: value for name, value in call.items() if name != "content"}
+    assert (row.prompt, row.prompt.tools, row.response) == ([TURNS[0], kept, RESULT], [TOOL], "a")
+
+
+@pytest.mark.parametrize(("column", "expected"), [(None, None), ([], None), ("", None), ("[]", None), ("null", None)])
+def test_no_tools(write_rows, column, expected):
+    (row,) = rows_of(write_rows([{"messages": TURNS, "tools": column}]))
+    assert row.prompt.tools is expected
+
+
+def test_tools_as_json_in_a_text(write_rows):
+    (row,) = rows_of(write_rows([{"messages": TURNS, "tools": json.dumps([TOOL])}]))
+    assert row.prompt.tools == [TOOL]
+
+
+def test_lists_of_text_parts_are_joined(write_rows):
+    parts = [{"type": "text", "text": "a "}, {"text": "b"}, " c"]
+    messages = [{"role": role, "content": parts} for role in ("system", "user", "assistant")]
+    (row,) = rows_of(write_rows([{"messages": messages}]))
+    assert ([turn["content"] for turn in row.prompt], row.response) == (["a b c"] * 2, "a b c")
+
+
+def test_messages_that_are_nested_too_deeply_are_a_bad_row(write_rows):
+    user = '{"role": "user", "content": "u", "extra": ' + "[" * 800 + "]" * 800 + "}"
+    row = '{"messages": [' + user + ', {"role": "assistant", "content": "a"}]}'
+    with pytest.raises(UserError, match=r"row 1: (has messages that are nested too deeply|is not valid JSON)"):
+        rows_of(write_rows([row]))
+
+
+def test_parquet_fills_no_nulls_into_messages_and_tools(tmp_path):
+    from datasets import Dataset
+
+    other = {"type": "function", "function": {"name": "count", "parameters": {"limit": {"type": "integer", "max": 3}}}}
+    second = {**CALL, "content": None, "tool_calls": [{"function": {"name": "count", "arguments": {"limit": 3}}}]}
+    rows = [
+        {"messages": [TURNS[0], CALL, RESULT, TURNS[1]], "tools": [TOOL, other]},
+        {"messages": [TURNS[0], second, RESULT, TURNS[1]], "tools": None},
+        {"messages": TURNS, "tools": []},
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    first, again, plain = rows_of(str(tmp_path / "a.parquet"))
+    assert (first.prompt, first.prompt.tools) == ([TURNS[0], CALL, RESULT], [TOOL, other])
+    assert again.prompt[1] == {"role": "assistant", "tool_calls": second["tool_calls"]}
+    assert (plain.prompt, plain.prompt.tools) == (TURNS[:1], None)
 
 
 def test_parquet_in_all_three_forms(tmp_path):

@@ -8,9 +8,10 @@ import torch
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
 from dmaxlit.data.encoding import encode_pair
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tokens import Role
+from tests.data.chat_tokenizers import CHATML, byte_level
 
 QUIET = {
     "accelerator": "cpu",
@@ -124,6 +125,50 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         SelfDistilledDataModule(**options)
+
+
+CHAT = {
+    "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "a"},
+    ]
+}
+THINKING = "{{ '<think>' if thinking else '<quiet>' }}{{ language }}" + CHATML
+
+
+def prompts_with(tokenizer, path, stage="fit", **options):
+    data = SelfDistilledDataModule(corpus=path, num_val=0, **options)
+    data.bind(tokenizer, 8, 512)
+    data.setup(stage)
+    return [tokenizer.decode(ids[:length]) for _, ids, length in data.train_dataloader().dataset]
+
+
+def test_a_conversation_without_a_template_is_one_warning(write_rows):
+    path = write_rows([{"prompt": "p", "response": "r"}, CHAT, CHAT])
+    with pytest.warns(DMaxWarning) as caught:
+        assert prompts_with(byte_level(None), path) == ["p", "s\nu", "s\nu"]
+    (warning,) = caught
+    assert str(warning.message).startswith(f"{path}, row 2, and perhaps others: the tokenizer has no chat template")
+
+
+def test_a_template_and_its_variables_are_chosen_and_stay_with_the_tokenizer(write_rows, tmp_path):
+    path = write_rows([CHAT])
+    expected = "<|turn|>system\ns<|close|>\n<|turn|>user\nu<|close|>\n<|turn|>assistant\n"
+    tokenizer = byte_level({"default": CHATML, "long": THINKING})
+    assert prompts_with(tokenizer, path) == [expected]
+    options = {"chat_template": "long", "template_options": {"thinking": True, "language": "de"}}
+    for _ in range(2):
+        assert prompts_with(tokenizer, path, **options) == ["<think>de" + expected]
+    assert prompts_with(tokenizer, path) == ["<think>de" + expected]  # validation, checkpoints and exports have it too
+    (tmp_path / "my.jinja").write_text("X" + CHATML)
+    assert prompts_with(byte_level(None), path, chat_template=str(tmp_path / "my.jinja")) == ["X" + expected]
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_a_template_that_is_not_there_is_refused_in_every_stage(write_rows, stage):
+    with pytest.raises(UserError, match=r"chat_template: expected a .jinja file, got 'long'"):
+        prompts_with(byte_level(CHATML), write_rows([CHAT]), stage, chat_template="long")
 
 
 def test_a_task_without_responses_cannot_be_learnt_from(write_rows):

@@ -3,13 +3,15 @@ import logging
 import pytest
 import torch
 
+from dmaxlit.backbone import TrainingForward
 from dmaxlit.data.corpus_reader import Row
 from dmaxlit.data.dataset import Collate, pack
 from dmaxlit.data.encoding import encode_pair
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
 from dmaxlit.tasks.records import BadRows
-from dmaxlit.tokens import Role
+from dmaxlit.tokens import CleanBatch, Role
+from tests.conftest import make_denoiser
 
 TOKENIZER = ChainTask.tokenizer()
 
@@ -30,14 +32,15 @@ def test_rows_are_encoded_like_pairs(eos_fill):
     for number, source in enumerate(rows):
         expected = encode_pair(TOKENIZER, source.prompt, source.response, 4, eos_fill)
         index, ids, prompt_length = pairs[number]
-        assert (index, ids.tolist(), prompt_length) == (number, expected.ids, expected.roles.count(Role.PROMPT))
+        counted = [token for token, role in zip(expected.ids, expected.roles, strict=True) if role != Role.FILL]
+        assert (index, ids.tolist(), prompt_length) == (number, counted, expected.roles.count(Role.PROMPT))
 
 
 @pytest.mark.parametrize("eos_fill", ["block", 1, 3])
 def test_batches_are_pairs_padded_to_whole_blocks(eos_fill):
     rows = [row(1, 2), row(2, 7), row(5, 1)]
     pairs = packed(rows, eos_fill=eos_fill)
-    batch = Collate(TOKENIZER.pad_token_id, 4)([pairs[2], pairs[0], pairs[1]])
+    batch = Collate(TOKENIZER.pad_token_id, TOKENIZER.eos_token_id, 4)([pairs[2], pairs[0], pairs[1]])
     assert batch["index"].tolist() == [2, 0, 1]
     assert batch["ids"].shape == batch["roles"].shape == (3, 12)
     assert {value.dtype for value in batch.values()} == {torch.int64}
@@ -111,3 +114,18 @@ def test_a_fingerprint_tells_rows_and_their_order_apart():
 def test_rows_left_out_leave_gaps_in_the_numbers():
     pairs = packed([row(1, 2), row(40, 1), row(2, 2)], policy="skip")
     assert pairs.numbers.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("eos_fill", ["block", 1, 3])
+@pytest.mark.parametrize("doubled", [False, True])
+def test_masks_do_not_show_the_length_of_the_response(eos_fill, doubled):
+    # Decoding begins with a whole block of masks: training must not learn the length from how many there are.
+    denoiser = make_denoiser(block_length=16, sharpen=3.0)
+    rows = [row(3, length) for length in range(1, 13 - 2 * (eos_fill == 3))]
+    pairs = packed(rows, 16, 64, eos_fill)
+    batch = Collate(TOKENIZER.pad_token_id, TOKENIZER.eos_token_id, 16)([pairs[i] for i in range(len(rows))])
+    clean = CleanBatch(batch["ids"], batch["roles"], 16, denoiser.special)
+    ids = clean.with_masks(clean.response)
+    hidden = TrainingForward(denoiser, clean, doubled=doubled)(ids)
+    torch.testing.assert_close(hidden[:, 3:], hidden[:1, 3:].expand_as(hidden[:, 3:]))
+    assert clean.in_loss.sum(1).unique().numel() == (1 if eos_fill == "block" else len(rows))

@@ -2,7 +2,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts
+from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts, encode_responses
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
 from dmaxlit.tokens import Role
@@ -29,7 +29,7 @@ def words_of(tokenizer, ids):
 
 
 def reference(prompt, response, block_length, eos_fill, eos):
-    """One position at a time: EOS until the count is reached, or until the grid's next block begins."""
+    """One position at a time: EOS until the count is reached, and further until the grid's next block begins."""
     ids, roles = list(prompt), [Role.PROMPT] * len(prompt)
     for token in response:
         ids.append(token)
@@ -37,9 +37,9 @@ def reference(prompt, response, block_length, eos_fill, eos):
     count = 0
     while True:
         ids.append(eos)
-        roles.append(Role.RESPONSE)
+        roles.append(Role.RESPONSE if eos_fill == "block" or count < eos_fill else Role.FILL)
         count += 1
-        if count == eos_fill or (eos_fill == "block" and len(ids) % block_length == 0):
+        if len(ids) % block_length == 0 and (eos_fill == "block" or count >= eos_fill):
             return ids, roles
 
 
@@ -71,7 +71,7 @@ def test_plain_prompts_are_the_text_alone():
 def test_a_tokenizer_that_begins_with_bos_and_ends_with_eos_keeps_only_bos():
     tokenizer = word_tokenizer(post="<s> $A </s>", bos_token="<s>")
     assert words_of(tokenizer, encode_prompt(tokenizer, "a")) == "<s> a"
-    pair = encode_pair(tokenizer, "a", "b", 8, 1)
+    pair = encode_pair(tokenizer, "a", "b", 4, 1)
     assert words_of(tokenizer, pair.ids) == "<s> a b </s>"
     assert pair.roles == [1, 1, 2, 2]
 
@@ -79,7 +79,7 @@ def test_a_tokenizer_that_begins_with_bos_and_ends_with_eos_keeps_only_bos():
 @pytest.mark.parametrize("special", ["<mask>", "<eos>", "<pad>"])
 def test_special_token_text_in_prompt_and_response_is_data(special):
     tokenizer = ChainTask.tokenizer()
-    pair = encode_pair(tokenizer, f"3 {special}", f"so {special}", 4, 1)
+    pair = encode_pair(tokenizer, f"3 {special}", f"so {special}", 5, 1)
     marked = tokenizer.convert_tokens_to_ids(special)
     assert pair.ids[:4].count(marked) == 0
     assert pair.ids.count(tokenizer.eos_token_id) == 1
@@ -90,15 +90,39 @@ def test_the_chat_template_is_used_up_to_the_assistants_turn():
     tokenizer.chat_template = TEMPLATE
     assert words_of(tokenizer, encode_prompt(tokenizer, "a b")) == "user : a b / assistant :"
     turns = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
-    pair = encode_pair(tokenizer, turns, "b", 16, 1)
-    assert words_of(tokenizer, pair.ids) == "system : c / user : a / assistant : b </s>"
-    assert pair.roles == [Role.PROMPT] * 10 + [Role.RESPONSE] * 2
+    pair = encode_pair(tokenizer, turns, "b", 13, 1)
+    assert words_of(tokenizer, pair.ids) == "system : c / user : a / assistant : b / </s>"
+    assert pair.roles == [Role.PROMPT] * 10 + [Role.RESPONSE] * 3
 
 
 def test_messages_without_a_template_are_concatenated():
     tokenizer = word_tokenizer()
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert words_of(tokenizer, encode_prompt(tokenizer, turns)) == "a b c"
+
+
+def test_turns_without_content_and_lists_of_text_parts_need_no_template():
+    tokenizer = word_tokenizer()
+    parts = [{"type": "text", "text": "a "}, {"text": "b"}, " c"]
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool"},
+        {"role": "user", "content": parts},
+    ]
+    assert words_of(tokenizer, encode_prompt(tokenizer, turns)) == "a b c"
+    tokenizer.chat_template = TEMPLATE
+    assert words_of(tokenizer, encode_prompt(tokenizer, turns[2:])) == "user : a b c / assistant :"
+
+
+@pytest.mark.parametrize("special", ["<mask>", "</s>"])
+def test_special_tokens_that_are_words_too_are_refused_in_a_text(special):
+    tokenizer = word_tokenizer(post="<s> $A </s>", bos_token="<s>")
+    message = f"^tokenizer: expected '{special}' in a text to be text, got its token"
+    with pytest.raises(UserError, match=message):
+        encode_prompt(tokenizer, f"a {special}")
+    with pytest.raises(UserError, match=message):
+        encode_responses(tokenizer, ["a", f"a {special} b"])
+    assert words_of(tokenizer, encode_prompt(tokenizer, "a <unk>")) == "<s> a <unk>"
 
 
 def test_many_at_once_equal_one_by_one():

@@ -1,10 +1,10 @@
+import errno
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
-from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, difference, generate_rows
+from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, difference, manifest_path, whole_manifest
 from dmaxlit.errors import UserError
 from dmaxlit.files import read_json, write_json
 
@@ -69,9 +69,12 @@ def test_other_settings_are_refused_by_name_or_overwritten(tmp_path, settings, m
     with pytest.raises(UserError, match=message):
         PartialCorpus(output, settings)
     assert PartialCorpus(output, SETTINGS).progress.kept == 2
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     fresh = PartialCorpus(output, settings, overwrite=True)
     assert fresh.progress == Progress()
-    assert (tmp_path / "c.jsonl.partial").read_bytes() == b""
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # until the first rows come
+    fresh.append(ROWS[3:], Progress(prompts=1))
+    assert rows_of(tmp_path / "c.jsonl.partial") == fresh.rows() == ROWS[3:]
 
 
 def test_lost_rows_are_noticed(tmp_path):
@@ -94,38 +97,68 @@ def test_discard_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("record", [{"settings": []}, {"settings": None}, {}])
+def test_a_record_without_settings_is_refused(tmp_path, record):
+    output = begun(tmp_path)
+    PartialCorpus.record_path(output).write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"c.jsonl.progress.json: expected settings, got"):
+        PartialCorpus(output, SETTINGS)
+
+
+@pytest.mark.parametrize("counts", [None, [], {"offset": "1"}, {"prompts": -1}, {"prompts": True}, {"more": 1}])
+def test_a_record_without_counts_is_refused(tmp_path, counts):
+    output = begun(tmp_path)
+    write_json(PartialCorpus.record_path(output), {"settings": SETTINGS, "progress": counts})
+    with pytest.raises(UserError, match=r"c.jsonl.progress.json: expected (counts|as \w+ a number from 0)"):
+        PartialCorpus(output, SETTINGS)
+    assert PartialCorpus(output, SETTINGS, overwrite=True).progress == Progress()
+
+
+@pytest.mark.parametrize("failing", ["os.fsync", "dmaxlit.data.resumable_jsonl.write_json"])
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_full_disk_is_refused_and_leaves_what_was_recorded(tmp_path, monkeypatch, failing, is_begun):
+    output = begun(tmp_path) if is_begun else tmp_path / "c.jsonl"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    partial = PartialCorpus(output, SETTINGS, argument="corpus")
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, full)
+        with pytest.raises(UserError, match=r"^corpus: cannot write '.*c.jsonl' \(No space left on device\)$"):
+            partial.append(ROWS[2:], replace(partial.progress, prompts=5))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    partial.append(ROWS[2:], replace(partial.progress, prompts=5))
+    partial.finish()
+    assert rows_of(output) == (ROWS if is_begun else ROWS[2:])
+
+
+def test_what_cannot_be_written_is_refused_at_once_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file/c.jsonl", "file/deep/c.jsonl", "n" * 240, "n" * 300, "."):
+        with pytest.raises(UserError, match=r"output: (cannot write|expected a file to write)"):
+            PartialCorpus(tmp_path / name, SETTINGS)
+    PartialCorpus(tmp_path / "new" / "folder" / "c.jsonl", SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_whole_file_is_recognised_by_its_manifest(tmp_path):
+    output = begun(tmp_path)
+    assert whole_manifest(output, SETTINGS) is None
+    PartialCorpus(output, SETTINGS).finish({"settings": SETTINGS, "counts": 3})
+    assert whole_manifest(output, SETTINGS) == {"settings": SETTINGS, "counts": 3}
+    with pytest.raises(UserError, match=r"c.jsonl: was made with other settings: seed was 0, now 1; choose"):
+        whole_manifest(output, {**SETTINGS, "seed": 1})
+    manifest_path(output).unlink()
+    with pytest.raises(UserError, match=r"c.jsonl: exists and has no manifest; choose another name, or overwrite"):
+        whole_manifest(output, SETTINGS)
+
+
 def test_settings_are_compared_as_json(tmp_path):
     output = tmp_path / "c.jsonl"
     PartialCorpus(output, {"a": (1, 2)}).append(ROWS, Progress())
     assert PartialCorpus(output, {"a": [1, 2]}).progress.offset > 0
-
-
-def test_prompts_are_answered_in_chunks_of_four_batches_from_where_the_file_ends(tmp_path, capsys):
-    prompts, calls = [str(number) for number in range(20)], []
-
-    def generate(chunk, begin, advance):
-        calls.append((begin, len(chunk)))
-        advance(len(chunk))
-        return [
-            SimpleNamespace(text=prompt, finished=int(prompt) % 2 == 0, num_tokens=6, num_forwards=2)
-            for prompt in chunk
-        ]
-
-    def make_row(index, response):
-        assert response.text == prompts[index]
-        return (None if index % 5 == 0 else {"response": response.text}), index < 3
-
-    output = tmp_path / "c.jsonl"
-    file = PartialCorpus(output, SETTINGS)
-    file.append([{"response": "before"}], Progress(prompts=1, kept=1))
-    counts = generate_rows(file, prompts, 2, generate, make_row, title="here")
-    file.finish()
-    assert calls == [(1, 8), (9, 8), (17, 3)]
-    assert [row["response"] for row in rows_of(output)] == ["before", *(p for p in prompts if int(p) % 5)]
-    assert (counts.prompts, counts.kept, counts.finished, counts.correct) == (20, 17, 9, 2)
-    assert (counts.tokens, counts.forwards) == (19 * 6, 19 * 2)
-    assert counts.seconds > 0
-    assert "here: 100%" in capsys.readouterr().err
 
 
 def test_difference_names_the_first():

@@ -1,6 +1,5 @@
 """What every registered decoder must do."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +8,11 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, CommittingDecoder, ThresholdDecoder, make_decoder, propose
-from dmaxlit.decoding.base import Decoder, Sampling
+from dmaxlit.decoding.base import Sampling
 from dmaxlit.engine import BlockDecoder
-from tests.engine.scripted import SPECIAL, ScriptedDenoiser
+from dmaxlit.testing import decoder_properties
+from dmaxlit.testing.blocks import LENGTH, SPECIAL, new_blocks, random_logits, walk
+from tests.engine import scripted
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
     "threshold at 0": ("threshold", {"threshold": 0.0}),
@@ -37,7 +38,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "psd, inside": ("psd", {"depth": 2, "verify": "inside", "draft_tokens": 1}),
     "generate_then_edit, one at a time": ("generate_then_edit", {"tau_draft": 0.3, "tau_keep": 1.0, "max_edits": 1}),
 }
-LENGTH = 6
 
 
 @pytest.fixture(params=VARIANTS, ids=str)
@@ -46,51 +46,23 @@ def decoder(request):
     return make_decoder(name, **options)
 
 
-def make_blocks(rows=5, seed=0):
-    """Return blocks whose prompt has length 0, 1, 2, ... and contains mask, EOS and pad tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, SPECIAL.vocab_size, (rows, LENGTH), generator=generator)
-    ids[:, 0] = SPECIAL.mask_id
-    editable = torch.arange(LENGTH) >= torch.arange(rows)[:, None]
-    return ids, editable
+CHECKS = [
+    pytest.param(check, id=f"{variant}: {check}")
+    for variant, (name, options) in VARIANTS.items()
+    for check in decoder_properties(name, **options)
+]
 
 
-def random_logits(decoder, rows, seed, sharpness=3.0):
-    blocks = (1 + decoder.extra_blocks,) if decoder.extra_blocks else ()
-    shape = (rows, *blocks, LENGTH, SPECIAL.vocab_size)
-    logits = sharpness * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    logits[..., SPECIAL.mask_id] = -torch.inf
-    return logits
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_decoder_has_the_properties_of_all(check):
+    check()
 
 
-def walk(decoder, steps=8, rows=5):
-    """Yield states and logits along a few steps of random predictions, settling on the last ones."""
-    state = decoder.start(*make_blocks(rows), SPECIAL)
-    for step in range(steps):
-        logits = random_logits(decoder, rows, min(step, 4))
-        yield state, logits
-        state = decoder.step(state, logits, SPECIAL)
-
-
-def test_certain_predictions_become_the_answer_within_the_bound(decoder):
-    ids, editable = make_blocks()
-    answer = torch.where(editable, (ids + 1) % SPECIAL.pad_id, ids)
-    logits = torch.full((*ids.shape, SPECIAL.vocab_size), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
-    if decoder.extra_blocks:
-        logits = logits.unsqueeze(1).expand(-1, 1 + decoder.extra_blocks, -1, -1)
-    state = decoder.start(ids, editable, SPECIAL)
-    for _ in range(decoder.max_steps(LENGTH)):
-        finished = state.converged.view(-1, *[1] * (logits.dim() - 1))
-        logits_now = torch.where(finished, random_logits(decoder, 5, 1), logits)
-        after = decoder.step(state, logits_now, SPECIAL)
-        state = after.assign(state.converged.nonzero().squeeze(1), state.select(state.converged.nonzero().squeeze(1)))
-    assert state.converged.all()
-    assert torch.equal(state.ids, answer)
-    assert not state.masked.any()
+# ---- what only our own promise -------------------------------------------------------------------------------------
 
 
 def test_a_fresh_block_is_all_masked_but_the_prompt(decoder):
-    ids, editable = make_blocks()
+    ids, editable, *_ = new_blocks()
     state = decoder.start(ids, editable, SPECIAL)
     assert torch.equal(state.masked, editable)
     assert (state.ids[editable] == SPECIAL.mask_id).all()
@@ -101,55 +73,11 @@ def test_a_fresh_block_is_all_masked_but_the_prompt(decoder):
     assert (state.extra_blocks is None) == (decoder.extra_blocks == 0)
 
 
-def test_the_prompt_never_changes_and_its_mask_tokens_are_data(decoder):
-    ids, editable = make_blocks()
+def test_only_committing_decoders_say_which_logits_they_need(decoder):
     for state, _ in walk(decoder):
-        assert torch.equal(state.ids[~editable], ids[~editable])
-        assert not (state.masked & ~editable).any()
-        assert state.soft is None or not (state.soft.where & ~editable).any()
-        if state.extra_blocks is not None:
-            prompt = ~editable[:, None].expand_as(state.extra_blocks)
-            assert torch.equal(state.extra_blocks[prompt], ids[:, None].expand_as(state.extra_blocks)[prompt])
-
-
-def test_the_block_holds_the_mask_token_exactly_where_nothing_is_decided(decoder):
-    _, editable = make_blocks()
-    for state, _ in walk(decoder):
-        assert torch.equal((state.ids == SPECIAL.mask_id) & editable, state.masked)
-        assert not (state.converged & state.masked.any(1)).any()
-
-
-def test_a_step_counts_and_leaves_its_arguments_unchanged(decoder):
-    for state, logits in walk(decoder):
-        before, logits_before = copy.deepcopy(state), logits.clone()
-        after = decoder.step(state, logits, SPECIAL)
-        assert torch.equal(after.step, before.step + 1)
-        assert torch.equal(logits, logits_before)
-        everything = torch.arange(5)
-        for name in ("ids", "editable", "masked", "step", "converged"):
-            assert torch.equal(getattr(state, name), getattr(before, name)), name
-        if state.soft is not None:
-            selected = state.select(everything).soft
-            for name in ("ids", "weights", "where"):
-                assert torch.equal(getattr(selected, name), getattr(before.soft, name)), name
-        assert all(torch.equal(state.memory[name], before.memory[name]) for name in before.memory)
-        assert state.extra_blocks is None or torch.equal(state.extra_blocks, before.extra_blocks)
-
-
-def test_logits_that_are_not_needed_do_not_matter(decoder):
-    for state, logits in walk(decoder):
         needed = decoder._needed_positions(state)
         assert (needed is not None) == isinstance(decoder, CommittingDecoder)
-        if needed is None:
-            continue
-        assert needed.shape == state.ids.shape
-        sparse, blanked = logits[needed], torch.where(needed.unsqueeze(-1), logits, 0.0)
-        expected = decoder.step(state, logits, SPECIAL)
-        others = [decoder.step(state, blanked, SPECIAL), decoder._step_sparse(state, sparse, needed, SPECIAL)]
-        others.append(Decoder._step_sparse(decoder, state, sparse, needed, SPECIAL))
-        for after in others:
-            for name in ("ids", "masked", "step", "converged"):
-                assert torch.equal(getattr(after, name), getattr(expected, name)), name
+        assert needed is None or needed.shape == state.ids.shape
 
 
 class Rewriting(ThresholdDecoder):
@@ -173,10 +101,10 @@ def test_a_subclass_with_its_own_step_gets_all_logits(cls):
 
 def test_the_engine_gives_all_logits_to_a_subclass_with_its_own_step():
     def parity(position, fed):  # predicts another token at masks than at tokens
-        return 3 if fed == SPECIAL.mask_id else 4
+        return 3 if fed == scripted.SPECIAL.mask_id else 4
 
-    engine = BlockDecoder(ScriptedDenoiser(parity), Rewriting(threshold=1.0))
-    plain = BlockDecoder(ScriptedDenoiser(parity), ThresholdDecoder(1.0))
+    engine = BlockDecoder(scripted.ScriptedDenoiser(parity), Rewriting(threshold=1.0))
+    plain = BlockDecoder(scripted.ScriptedDenoiser(parity), ThresholdDecoder(1.0))
     assert engine.decode([[]], 4)[0].token_ids == [4, 4, 4, 3]
     assert plain.decode([[]], 4)[0].token_ids == [3, 3, 3, 3]
 
@@ -217,38 +145,12 @@ def test_every_step_decides_or_revises_something_or_converges(decoder):
         assert (moved | after.converged).all() or stalls
 
 
-def test_a_row_does_not_depend_on_the_others(decoder):
-    for state, logits in walk(decoder):
-        together = decoder.step(state, logits, SPECIAL)
-        for row in range(5):
-            index = torch.tensor([row])
-            alone = decoder.step(state.select(index), logits[index], SPECIAL)
-            same = together.select(index)
-            for name in ("ids", "masked", "step", "converged"):
-                assert torch.equal(getattr(alone, name), getattr(same, name)), name
-            if alone.soft is not None:
-                assert torch.equal(alone.soft.ids, same.soft.ids)
-                assert torch.equal(alone.soft.where, same.soft.where)
-                torch.testing.assert_close(alone.soft.weights, same.soft.weights)
-            if alone.extra_blocks is not None:
-                assert torch.equal(alone.extra_blocks, same.extra_blocks)
-
-
-def test_blocks_attend_to_themselves_and_the_first_to_no_other(decoder):
-    block_attention_mask = decoder.block_attention_mask(LENGTH)
-    width = (1 + decoder.extra_blocks) * LENGTH
-    assert (block_attention_mask.dtype, tuple(block_attention_mask.shape)) == (torch.bool, (width, width))
-    assert block_attention_mask[:LENGTH, :LENGTH].all()
-    assert not block_attention_mask[:LENGTH, LENGTH:].any()
-    assert block_attention_mask.any(1).all()
-
-
 def test_sampled_tokens_are_used_and_settle(decoder):
     """At a high temperature with equal draws, all of it still ends, and a position's token is the one drawn."""
-    ids, editable = make_blocks()
+    ids, editable, *_ = new_blocks()
     draws = torch.rand(ids.shape, generator=torch.Generator().manual_seed(2))
     hot = Sampling(draws, torch.full((5,), 2.0), torch.ones(5))
-    logits = random_logits(decoder, 5, 3)
+    logits = random_logits(decoder, 3)
     logits = logits[:, :1].expand_as(logits) if decoder.extra_blocks else logits
     state = replace(decoder.start(ids, editable, SPECIAL), sampling=hot)
     drawn = propose(state, logits[:, 0] if decoder.extra_blocks else logits).tokens
@@ -262,21 +164,9 @@ def test_sampled_tokens_are_used_and_settle(decoder):
     assert settled.float().sum() > 0
 
 
-def test_mixtures_are_shares_of_tokens_and_cover_no_mask(decoder):
+def test_mixtures_cover_no_mask(decoder):
     for state, _ in walk(decoder):
-        if state.soft is not None:
-            assert not (state.soft.where & state.masked).any()
-            weights = state.soft.weights[state.soft.where]
-            assert (weights >= 0).all()
-            torch.testing.assert_close(weights.sum(-1), torch.ones(len(weights)))
-
-
-def test_a_step_never_reads_a_value_from_the_device(decoder):
-    ids, editable = make_blocks()
-    state = decoder.start(ids.to("meta"), editable.to("meta"), SPECIAL)
-    for step in range(3):
-        state = decoder.step(state, random_logits(decoder, 5, step).to("meta"), SPECIAL)
-    assert state.ids.device.type == "meta"
+        assert state.soft is None or not (state.soft.where & state.masked).any()
 
 
 def test_the_bound_is_the_option_if_given(decoder):

@@ -127,6 +127,25 @@ class OddMemory(Own):
         return replace(after, memory={"count": torch.zeros(7)})
 
 
+class NewMemory(Own):
+    def change(self, after, before):
+        return replace(after, memory={"last": before.ids})
+
+
+class SoftLater(Own):
+    def change(self, after, before):
+        where, weights = after.editable & ~after.masked, torch.ones(*after.ids.shape, 1)
+        return replace(after, soft=SoftTokens(after.ids.unsqueeze(-1), weights, where))
+
+
+class MoreMemory(Own):
+    def start(self, ids, editable, special):
+        return replace(super().start(ids, editable, special), memory={"last": ids[:, :1]})
+
+    def change(self, after, before):
+        return replace(after, memory={"last": before.ids})
+
+
 class UnaskedBlocks(Own):
     def change(self, after, before):
         return replace(after, extra_blocks=after.ids.unsqueeze(1))
@@ -178,6 +197,9 @@ BROKEN = {
     OneRow: "expected ids of step to be int64 of shape [1, 4], got int64 of shape [4]",
     OddMemory: "expected memory['count'] of step to be a tensor with a row for each of the 1 blocks, got float32 of "
     "shape [7]",
+    NewMemory: "expected start to return memory['last'], as step does, got none",
+    SoftLater: "expected start to return soft, as step does, got none",
+    MoreMemory: "expected memory['last'] of step to be of shape [1, 1], as that of start, got int64 of shape [1, 4]",
     UnaskedBlocks: "expected step to return extra_blocks if and only if the decoder has any (0), got int64 of shape "
     "[1, 1, 4]",
     StartsWithoutMasks: "expected start to hold the mask token at every masked position, but it holds others",

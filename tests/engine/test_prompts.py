@@ -6,6 +6,7 @@ import pytest
 
 import dmaxlit
 from dmaxlit import UserError
+from dmaxlit.data.messages import Conversation
 from dmaxlit.engine import BlockDecoder, DecodeSettings
 from dmaxlit.engine.prompts import as_prompt, as_prompts
 
@@ -36,6 +37,11 @@ def module():
             [{"role": "assistant", "content": None, "tool_calls": []}],
             [[{"role": "assistant", "content": None, "tool_calls": []}]],
         ),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": 1}]}, TURN],
+            [[{"role": "assistant", "tool_calls": [{"id": 1}]}, TURN]],
+        ),
+        ([{"role": "user", "content": [{"type": "text", "text": "7 "}, {"text": "+1"}, " ?"]}], [[TURN]]),
         ([], []),
     ],
 )
@@ -58,7 +64,13 @@ def test_a_text_is_a_prompt_and_a_conversation_is_a_prompt_and_a_list_of_these_a
         ([{"role": "user"}], r"prompts\[0\]: expected a message .* got one without content"),
         ([[{}]], r"prompts\[0\]\[0\]: expected a message .* got one without role and content"),
         ([{"role": 1, "content": "x"}], r"prompts\[0\]: expected a text as role, got a value of type int"),
-        ([{"role": "user", "content": 5}], r"prompts\[0\]: expected a text as content, got a value of type int"),
+        ([{"role": "user", "content": 5}], r"prompts\[0\]: expected a text or .* as content, got a value of type int"),
+        (
+            [{"role": "user", "content": [{"type": "image", "url": "x"}]}],
+            r"prompts\[0\]: expected a text or a list of text parts as content, got a list with other parts",
+        ),
+        ([{"role": "user", "content": []}], r"prompts\[0\]: expected a text or a list of text parts .* of type list"),
+        ([{"role": "assistant", "tool_calls": []}], r"prompts\[0\]: expected a message .* got one without content"),
     ],
 )
 def test_anything_else_is_refused_in_one_line(module, bad, message):
@@ -66,6 +78,14 @@ def test_anything_else_is_refused_in_one_line(module, bad, message):
         module.generate(bad)
     with pytest.raises(UserError, match=f"^{message}$"):
         module.generate_batch(bad, DecodeSettings())
+
+
+def test_a_conversation_keeps_its_tools():
+    tools = [{"name": "weather"}]
+    for prompt in (as_prompt(Conversation([TURN], tools)), *as_prompts([Conversation([TURN], tools)])):
+        assert prompt == [TURN]
+        assert prompt.tools == tools
+    assert as_prompt([TURN]).tools is None
 
 
 @pytest.mark.parametrize("several", [[TEXT], [[TURN], [TURN]], None, TURN, []])

@@ -43,10 +43,13 @@ def test_an_interrupted_file_is_resumed_whatever_the_batch(module, examples, tmp
     calls, genuine = [], module.generate_batch
 
     def interrupted(*args, **kwargs):
-        calls.append(len(args[0]))
-        if len(calls) == 2:
-            raise Interrupted
-        return genuine(*args, **kwargs)
+        def take(index, response):
+            calls.append(index)
+            if len(calls) == 5:
+                raise Interrupted
+            kwargs["on_response"](index, response)
+
+        return genuine(*args, **{**kwargs, "on_response": take})
 
     path = tmp_path / "part.jsonl"
     with monkeypatch.context() as patch:
@@ -59,7 +62,8 @@ def test_an_interrupted_file_is_resumed_whatever_the_batch(module, examples, tmp
     bigger = DecodeSettings(**{**vars(SETTINGS), "batch_size": 2})
     generate_to_file(module, examples, path, bigger, progress=False)
     assert path.read_bytes() == whole.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["part.jsonl", "whole.jsonl"]
+    names = ["part.jsonl", "part.jsonl.manifest.json", "whole.jsonl", "whole.jsonl.manifest.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
 def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_path, monkeypatch):
@@ -71,6 +75,10 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(batch_generate.PartialCorpus, "finish", stop)
         with pytest.raises(Interrupted):
+            generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.tokenizer, "chat_template", "{{ messages[0].content }}")
+        with pytest.raises(UserError, match=r"was begun with other settings: chat_template was None, now "):
             generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
     other = DecodeSettings("threshold", {"threshold": 0.0}, 96)
     with pytest.raises(UserError, match=r"was begun with other settings: temperature was 0.7, now 0.0"):
@@ -98,7 +106,7 @@ def test_an_existing_file_is_replaced_only_on_request(module, tmp_path):
     generate_to_file(module, ["3 ?"], path, SETTINGS, progress=False)
     assert path.is_symlink()
     before = target.read_text()
-    with pytest.raises(UserError, match=r"output: '.*answers.jsonl' exists; give another name, or overwrite"):
+    with pytest.raises(UserError, match=r"was made with other settings: prompts was '.*; choose"):
         generate_to_file(module, ["4 ?"], path, SETTINGS, progress=False)
     assert target.read_text() == before
     generate_to_file(module, ["4 ?"], path, SETTINGS, progress=False, overwrite=True)
@@ -112,3 +120,37 @@ def test_what_is_no_file_is_left_alone(module, tmp_path):
         with pytest.raises(UserError, match=r"expected a file to write, got .*pipe', which is a device"):
             generate_to_file(module, ["3 ?"], tmp_path / "pipe", SETTINGS, progress=False, overwrite=overwrite)
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_same_call_again_changes_nothing(module, examples, tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    first = generate_to_file(module, examples[:3], path, SETTINGS, progress=False)
+    before = {name.name: name.read_bytes() for name in tmp_path.iterdir()}
+    monkeypatch.setattr(module, "generate_batch", lambda *_, **__: pytest.fail("it decoded again"))
+    assert generate_to_file(module, examples[:3], path, SETTINGS, progress=False) == first
+    assert {name.name: name.read_bytes() for name in tmp_path.iterdir()} == before
+    other = DecodeSettings(**{**vars(SETTINGS), "seed": 1})
+    with pytest.raises(UserError, match=r"a.jsonl: was made with other settings: seed was 0, now 1"):
+        generate_to_file(module, examples[:3], path, other, progress=False)
+    (tmp_path / "mine.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"mine.jsonl: exists and has no manifest; choose another name"):
+        generate_to_file(module, examples[:3], tmp_path / "mine.jsonl", SETTINGS, progress=False)
+    assert (tmp_path / "mine.jsonl").read_text() == "mine"
+
+
+def test_killed_after_the_file_has_its_name_the_next_call_does_the_rest(module, examples, tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+
+    def killed(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dmaxlit.data.resumable_jsonl.sync", killed)
+        with pytest.raises(Interrupted):
+            generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
+    assert sorted(name.name for name in tmp_path.iterdir()) == ["a.jsonl", "a.jsonl.progress.json"]
+    before = path.read_bytes()
+    monkeypatch.setattr(module, "generate_batch", lambda *_, **__: pytest.fail("it decoded again"))
+    assert generate_to_file(module, examples[:2], path, SETTINGS, progress=False).prompts == 2
+    assert path.read_bytes() == before
+    assert sorted(name.name for name in tmp_path.iterdir()) == ["a.jsonl", "a.jsonl.manifest.json"]

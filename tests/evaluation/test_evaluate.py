@@ -112,6 +112,8 @@ def test_what_a_curve_varies():
     assert DecoderSpec("uniform").swept is None
     chosen = DecoderSpec("spd", {"soft": False}, "hard", sweep="tau_acc")
     assert chosen.at(0.7) == DecoderSpec("spd", {"soft": False, "tau_acc": 0.7}, "hard", "tau_acc")
+    unchecked = DecoderSpec("spd", check_decoder=False)
+    assert not unchecked.at(0.7).settings(8, 2).check_decoder
     with pytest.raises(UserError, match="has no threshold to vary"):
         DecoderSpec("uniform").at(0.5)
 

@@ -55,3 +55,23 @@ def test_nothing_supervised_is_zero_not_nan(clean):
     loss = view_loss(View(clean.ids, nowhere, "v"), LogitsPrediction(torch.randn(0, 38), nowhere), clean)
     assert float(loss.total) == 0
     assert rates(loss.sums()) == {}
+
+
+def test_the_fill_has_no_part_in_any_figure():
+    filled, plain = make_batch([3], [7], fill=True), make_batch([3], [7])
+    assert int(filled.response.sum()) == 13
+    ids = filled.ids.clone()
+    ids[:, ::3] = 1
+    torch.manual_seed(0)
+    logits = torch.randn(1, 16, 38)
+    masked = torch.zeros_like(filled.response)
+    masked[:, ::2] = True
+    weight = torch.rand(filled.ids.shape)
+    losses = []
+    for clean in (filled, plain):
+        where = clean.response
+        view = View(ids, where, "v", weight, masked & where, where, entropy_weight=0.5)
+        losses.append(view_loss(view, LogitsPrediction(logits[where], where), clean))
+    one, other = ({name: float(value) for name, value in vars(loss).items() if name != "name"} for loss in losses)
+    assert one == pytest.approx(other)
+    assert one["supervised"] == 7

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -20,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dmaxlit.backbone.compatibility import refuse_without_positions
+from dmaxlit.backbone.formats.config_checks import refuse_multimodal
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
@@ -29,24 +30,6 @@ from dmaxlit.backbone.formats.weight_files import check_stored_types, read_confi
 from dmaxlit.backbone.transformers_internals import without_progress_bars
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged
-
-
-def require_known_type(stored: Mapping[str, Any], source: str) -> None:
-    """Refuse a model that could only be loaded by running the code in its checkpoint.
-
-    Args:
-        stored: Content of its ``config.json``.
-        source: Its origin, for messages.
-
-    Raises:
-        UserError: If neither transformers nor dmaxlit knows its type.
-    """
-    model_type = stored.get("model_type")
-    if model_type not in (*MODEL_TYPES, SDAR) and model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"pretrained: expected a model type of transformers, {MODEL_TYPES[0]} or {SDAR}, got {model_type!r} in "
-            f"{source!r}; code that comes with a checkpoint is not run"
-        )
 
 
 @without_progress_bars()
@@ -151,6 +134,7 @@ def model_from_config(
     model_type = settings.pop("model_type", None)
     if not isinstance(model_type, str):
         raise UserError(f"backbone.config: expected a model_type such as qwen3, got {model_type!r}")
+    refuse_multimodal(model_type, "backbone.config: ")
     settings.setdefault("vocab_size", len(tokenizer))
     if settings["vocab_size"] < len(tokenizer):
         raise UserError(
@@ -163,6 +147,7 @@ def model_from_config(
         unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
         if unknown:
             raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
+        refuse_without_positions(model_config)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             model_config, attn_implementation=attention, dtype=dtype
         )

@@ -1,0 +1,56 @@
+"""What the tokens of a conversation do not show of it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.control_tokens import template_text
+from dmaxlit.data.corpus_reader import Row
+from dmaxlit.errors import DMaxWarning
+
+_WITHOUT_TEMPLATE = "the tokenizer has no chat template, so roles are lost and turns are joined by line breaks"
+
+
+def rows_with_warnings(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
+    """Yield the rows of a corpus; warn once of every kind of loss, naming the first row.
+
+    Args:
+        rows: The rows.
+        tokenizer: The tokenizer that will encode them.
+    """
+    noted: set[str] = set()
+    for row in rows:
+        loss = _loss(tokenizer, row.prompt)
+        if loss and loss not in noted:
+            noted.add(loss)
+            rank_zero_warn(
+                f"{row.location}, and perhaps others: {loss}; data.chat_template takes a .jinja file",
+                category=DMaxWarning,
+            )
+        yield row
+
+
+def warn_of_losses(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequence[Mapping[str, Any]]]) -> None:
+    """Warn once of every kind of loss among prompts.
+
+    Args:
+        tokenizer: The tokenizer that will encode them.
+        prompts: The prompts.
+    """
+    for loss in sorted({_loss(tokenizer, prompt) for prompt in prompts} - {""}):
+        rank_zero_warn(f"prompts: {loss}", category=DMaxWarning)
+
+
+def _loss(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """Return what a prompt loses when it is encoded; empty for nothing."""
+    if isinstance(prompt, str):
+        return ""
+    fields = [name for name in ("tool_calls", "function_call") if any(turn.get(name) for turn in prompt)]
+    fields += ["tools"] if getattr(prompt, "tools", None) else []
+    if tokenizer.chat_template is None:
+        is_one_text = len(prompt) == 1 and prompt[0]["role"] == "user" and not fields
+        return "" if is_one_text else _WITHOUT_TEMPLATE
+    lost = [name for name in fields if name not in template_text(tokenizer)]
+    return f"the chat template does not write {' and '.join(lost)}, which are lost" if lost else ""

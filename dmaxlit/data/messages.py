@@ -1,0 +1,42 @@
+"""Chat messages: their text, and the tools that go with them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class Conversation(list[dict[str, Any]]):
+    """Chat messages, and the tools that the assistant may call.
+
+    Args:
+        messages: Objects with a ``role``, a ``content``, and whatever else the chat template reads, for instance
+            ``tool_calls``.
+        tools: Descriptions of the tools (JSON schemas); None for none.
+    """
+
+    def __init__(self, messages: Iterable[Mapping[str, Any]], tools: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(dict(message) for message in messages)
+        self.tools = tools or None
+
+
+def text_of(content: Any) -> str | None:
+    """Return the text of a message's content: a text, or a list of text parts, which are joined; None for any other."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)):
+        return None
+    texts = [part.get("text") if _is_text_part(part) else part for part in content]
+    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type", "text") == "text"
+
+
+def without_nulls(value: Any) -> Any:
+    """Return a value without the keys that are null at any depth.
+
+    In a Parquet file, every object of a column has all the keys of the others, with null for those that it lacks.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value

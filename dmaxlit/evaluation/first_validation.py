@@ -1,0 +1,32 @@
+"""Whether a run is long enough to reach its first validation."""
+
+import math
+
+import lightning as L
+
+
+def batches_to_validation(trainer: L.Trainer) -> float:
+    """Return the number of training batches before the first validation; 0 if the clock decides, or there is none.
+
+    To be called when the trainer has its loaders.
+    """
+    every, interval, per_epoch = trainer.check_val_every_n_epoch, trainer.val_check_batch, trainer.num_training_batches
+    if not trainer.enable_validation or interval is None:
+        return 0
+    if every is None:
+        return interval
+    return (every - 1) * per_epoch + min(interval, per_epoch) if every > 1 else min(interval, per_epoch)
+
+
+def batches_of_run(trainer: L.Trainer) -> float:
+    """Return the number of training batches to ``max_steps`` or ``max_epochs``; infinity without a limit."""
+    per_epoch, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    lengths = [math.inf]
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        lengths.append(trainer.max_epochs * per_epoch)
+    if trainer.max_steps > 0 and math.isinf(per_epoch):
+        lengths.append(trainer.max_steps * accumulated)
+    elif trainer.max_steps > 0:
+        epochs, steps = divmod(trainer.max_steps, math.ceil(per_epoch / accumulated))  # an epoch ends with a step
+        lengths.append(epochs * per_epoch + steps * accumulated)
+    return min(lengths)

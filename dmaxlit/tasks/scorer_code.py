@@ -1,0 +1,41 @@
+"""Whether a scorer of another library evaluates text as code."""
+
+import inspect
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+
+#: Functions that evaluate a text they receive; sympy's parsers are among them.
+_EVALUATORS = frozenset({"__import__", "compile", "eval", "exec", "parse_expr", "sympify"})
+
+
+def evaluators_in(method: FunctionType, cls: type) -> set[str]:
+    """Return the names of functions that evaluate text, of those that a method can call.
+
+    Only names are looked at, so a call may be harmless; functions and methods of the same library are followed.
+
+    Args:
+        method: The method.
+        cls: Its class, in which the methods it calls are looked up.
+    """
+    library = method.__module__.partition(".")[0]
+    pending, visited, found = [method], set(), set()
+    while pending:
+        function = pending.pop()
+        if function in visited:
+            continue
+        visited.add(function)
+        for name in _names(function.__code__):
+            target = function.__globals__.get(name) or inspect.getattr_static(cls, name, None)
+            target = target.__func__ if isinstance(target, (staticmethod, classmethod)) else target
+            if isinstance(target, FunctionType) and target.__module__.partition(".")[0] == library:
+                pending.append(target)
+            elif name in _EVALUATORS:
+                found.add(name)
+    return found
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)

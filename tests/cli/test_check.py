@@ -1,0 +1,203 @@
+"""``dmaxlit check``: a line for each property, and an exit status."""
+
+import sys
+
+import pytest
+
+from dmaxlit.testing import decoder_properties, noise_properties
+from tests.cli.conftest import start
+
+OWN = '''
+import torch
+
+from dmaxlit.decoding import CommittingDecoder, Decoder
+from dmaxlit.noise import MaskedNoise, NoiseStrategy, View
+
+MY_NUMBER = 1
+
+
+class Right(MaskedNoise):
+    """Masks."""
+
+
+class Careless(NoiseStrategy):
+    """Masks prompts and pads too."""
+
+    def views(self, clean, generator):
+        masked = generator.rand(clean.ids.shape[1]) < self.level.at(clean.step).quantile(generator.rand(1))
+        yield View(clean.with_masks(masked), masked, "masked", is_masked=masked)
+
+
+class Crashes(NoiseStrategy):
+    def views(self, clean, generator):
+        yield View(clean.nothing, clean.response, "own")
+
+
+class Picky(CommittingDecoder):
+    """Commits what is likelier than a bound."""
+
+    def __init__(self, bound: float, kinds=None, max_steps: int | None = None):
+        super().__init__(max_steps)
+        if bound > 1:
+            raise IndexError("too\\nmuch")
+        self.bound = bound
+
+    def select(self, state, proposal, features):
+        return proposal.confidence > self.bound
+
+
+class Greedy(Decoder):
+    """Takes the most probable tokens at once, whatever the temperature."""
+
+    def step(self, state, logits, special):
+        ids = torch.where(state.masked, logits.argmax(-1), state.ids)
+        return state.advance(ids, state.masked & False, state.converged | True)
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_classes.py").write_text(OWN)
+    (tmp_path / "broken_file.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_classes", raising=False)
+
+
+def report(name, properties):
+    names = [str(check) for check in properties]
+    return "\n".join(
+        [name, *(f"  ok     {line}" for line in names), f"{name}: {len(names)} of {len(names)} properties hold"]
+    )
+
+
+def test_a_right_strategy_gets_a_line_for_each_property(dmax, own):
+    ended = dmax("check own_classes.Right")
+    assert ended.status == 0
+    assert ended.out.strip() == report("own_classes.Right", noise_properties("masked"))
+    assert ended.err == ""
+
+
+def test_what_is_wrong_is_said_and_the_status_is_1(dmax, own):
+    ended = dmax("check own_classes.Careless")
+    assert ended.status == 1
+    lines = ended.out.splitlines()
+    message = "expected view 'masked' to leave prompts and pads as they are, but it changed some"
+    assert f"  wrong  prompts and pads stay as they are: {message}" in lines
+    assert "  ok     view names differ" in lines
+    held = sum(line.startswith("  ok ") for line in lines)
+    assert lines[-1] == f"own_classes.Careless: {held} of {len(lines) - 2} properties hold"
+    assert held < len(lines) - 2
+
+
+def test_an_exception_is_one_line_once_and_names_the_line_of_the_file(dmax, own):
+    ended = dmax("check own_classes.Crashes")
+    assert ended.status == 1
+    line = next(number for number, text in enumerate(OWN.splitlines(), 1) if "clean.nothing" in text)
+    message = f"it raised AttributeError: 'CleanBatch' object has no attribute 'nothing' (own_classes.py, line {line})"
+    assert ended.out.count(message) == 1
+    assert "  wrong  view names differ: as in 'views have the right types and shapes'" in ended.out
+    assert "Traceback" not in ended.out + ended.err
+
+
+def test_a_decoder_with_options(dmax, own):
+    ended = dmax("check own_classes.Picky --bound 0.5 --max_steps=9")
+    assert ended.status == 0
+    assert ended.out.strip() == report("own_classes.Picky", decoder_properties("threshold"))
+    ended = dmax("check own_classes.Greedy")
+    assert ended.status == 1
+    (wrong,) = [line for line in ended.out.splitlines() if line.startswith("  wrong")]
+    assert wrong.startswith("  wrong  tokens are drawn at a temperature: expected tokens drawn at temperature 4")
+
+
+def test_registered_names_several_names_and_class_names(dmax):
+    ended = dmax("check spd OnPolicyNoise dmaxlit.decoding.ThresholdDecoder")
+    assert ended.status == 0
+    assert [line for line in ended.out.splitlines() if not line.startswith(" ")][::2] == [
+        "spd",
+        "OnPolicyNoise",
+        "dmaxlit.decoding.ThresholdDecoder",
+    ]
+
+
+def test_one_of_several_that_is_wrong_gives_status_1(dmax, own):
+    ended = dmax("check own_classes.Greedy own_classes.Right")
+    assert ended.status == 1
+    assert "own_classes.Right: 23 of 23 properties hold" in ended.out
+
+
+def test_options_may_be_classes_and_ranges(dmax):
+    flags = "--schedule CosineSchedule --level UniformLevel --level.low 0.25 --per block"
+    assert dmax(f"check masked {flags}").status == 0
+    assert dmax(["check", "masked", "on_policy", "--level", "[0.2, 0.9]"]).status == 0
+    refusal = dmax("check masked --level UniformLevel --level.low 3").refusal
+    assert refusal.startswith("masked: expected float, tuple[float, float] or LevelDistribution, got")
+
+
+@pytest.mark.parametrize("line", ["uniform --kind decoder", "--kind=decoder uniform", "--kind decoder uniform"])
+def test_a_name_that_both_have_needs_its_kind(dmax, line):
+    assert dmax("check uniform").refusal == (
+        "uniform: expected --kind noise or --kind decoder with it, for both have that name"
+    )
+    ended = dmax(f"check {line}")
+    assert ended.status == 0
+    assert ended.out.strip() == report("uniform", decoder_properties("uniform"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--kind noise", "names: expected the name or import path of a noise strategy or decoder first, got none"),
+        (
+            "sdp",
+            "sdp: expected the name or import path of a noise strategy or decoder, got none (did you mean spd?)",
+        ),
+        ("spd --kind noise", "spd: expected the name or import path of a noise strategy, got none"),
+        ("masked --kind", "kind: expected 'noise' or 'decoder', got nothing"),
+        ("masked --kind task", "kind: expected 'noise' or 'decoder', got 'task'"),
+        (
+            "own_classes.MY_NUMBER",
+            "own_classes.MY_NUMBER: expected the name or import path of a noise strategy or",
+        ),
+        ("own_classes.Nope", "own_classes.Nope: cannot be imported (AttributeError: module 'own_classes' has no"),
+        ("no_file.Nope", "no_file.Nope: cannot be imported (ModuleNotFoundError: No module named 'no_file')"),
+        (
+            "broken_file.Nope",
+            "broken_file.Nope: cannot be imported (SyntaxError: invalid syntax (broken_file.py, ",
+        ),
+        ("own_classes.Picky", "own_classes.Picky: the following arguments are required: bound"),
+        ("own_classes.Picky --bound high", "own_classes.Picky: bound: expected float, got 'high'"),
+        (
+            "own_classes.Picky --bound 2",
+            "own_classes.Picky: cannot be made (IndexError: too much (own_classes.py,",
+        ),
+        (
+            "own_classes.Picky --boun 0.5",
+            "own_classes.Picky: unknown option 'boun' (did you mean bound?); known: bound",
+        ),
+        ("spd masked --tau_dec 0.5", "masked: unknown option 'tau_dec'; known: level, "),
+        ("spd --tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
+        ("masked --level 3", "level: expected a number in [0, 1], got 3"),
+        ("dmaxlit.noise.NoiseStrategy", "noise: expected a class that implements views, got NoiseStrategy"),
+        ("dmaxlit.decoding.Decoder", "decoder: expected a class that implements step, got Decoder"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_tested(dmax, own, line, expected):
+    ended = dmax(f"check {line}")
+    assert ended.refusal.startswith(expected)
+    assert ended.out == ""
+
+
+def test_help_explains_the_options_of_a_class(dmax, own):
+    assert "--option OPTION" in dmax("check").out
+    text = dmax("check spd --help").out
+    assert "usage: dmaxlit check spd" in text
+    assert "--tau_dec" in text
+
+
+@pytest.mark.slow
+def test_a_class_in_the_current_folder_is_found_and_nothing_is_on_stderr(tmp_path):
+    (tmp_path / "own_classes.py").write_text(OWN)
+    ended = start(
+        [sys.executable, "-P", "-c", "from dmaxlit.cli import main; main()", "check", "own_classes.Right"], tmp_path
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

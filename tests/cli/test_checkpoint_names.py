@@ -1,0 +1,101 @@
+"""What ``--ckpt_path`` may name."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
+
+SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
+COMMANDS = ["fit", "validate", "test", "predict"]
+
+
+@pytest.fixture
+def begun(dmax, base):
+    """A run of two steps."""
+    ended = dmax(f"fit --config {base} {SHORT}")
+    assert ended.status == 0, ended.err
+    return base
+
+
+@pytest.fixture
+def loaded(caplog):
+    """Return a function that names the checkpoint from which weights were loaded."""
+    caplog.set_level("INFO")
+
+    def path():
+        return re.findall("Loaded model weights from the checkpoint at (.*)", caplog.text)[-1]
+
+    return path
+
+
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def test_last_is_the_run_s_own(dmax, begun, tmp_path, loaded):
+    folder = tmp_path / "runs" / "checkpoints"
+    for command in ("validate", "test", "predict"):
+        assert dmax(f"{command} --config {begun} --ckpt_path last").status == 0
+        assert loaded() == "runs/checkpoints/last.ckpt"
+    assert dmax(f"fit --config {begun} {SHORT} --trainer.max_steps 4 --ckpt_path last").status == 0
+    assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
+
+
+def test_last_is_looked_for_where_checkpoints_are_written(dmax, base, tmp_path, loaded):
+    line = f"--config {base} --checkpoint.folder elsewhere"
+    assert dmax(f"fit {line} {SHORT}").status == 0
+    assert dmax(f"test {line} --ckpt_path last").status == 0
+    assert loaded() == "elsewhere/last.ckpt"
+
+
+def test_a_damaged_last_is_reported_and_the_one_before_it_judged(dmax, begun, tmp_path, loaded, caplog):
+    path = tmp_path / "runs" / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert dmax(f"test --config {begun} --ckpt_path last").status == 0
+    assert "checkpoint: 'runs/checkpoints/last.ckpt' cannot be read" in caplog.text
+    assert loaded() == "runs/checkpoints/previous.ckpt"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        ("--ckpt_path last", "ckpt_path: expected a checkpoint in 'runs/checkpoints', the run's folder of them, found"),
+        ("--ckpt_path hpc", "ckpt_path: expected a file hpc_ckpt_*.ckpt in 'runs' for 'hpc', found none"),
+        ("--ckpt_path best", "ckpt_path: expected a path or 'last', got 'best'; give the file of your choice in runs/"),
+        ("--ckpt_path registry", "ckpt_path: expected a local file or folder, got 'registry'"),
+        ("--ckpt_path Registry:some/model", "ckpt_path: expected a local file or folder, got 'Registry:some/model'"),
+        ("--ckpt_path .", "ckpt_path: expected a checkpoint, got the folder '.'"),
+        ("--ckpt_path last --trainer.default_root_dir null", "ckpt_path: 'last' is looked for in --trainer.default_ro"),
+    ],
+)
+def test_names_of_nothing_are_refused(dmax, base, tmp_path, command, flags, refusal):
+    assert dmax(f"{command} --config {base} {flags}").refusal.startswith(refusal)
+    assert [path.name for path in tmp_path.iterdir()] == ["base.yaml"]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--checkpoint.resume false", "--trainer.enable_checkpointing false", "--trainer.fast_dev_run true"]
+)
+def test_last_is_not_taken_where_nothing_is_resumed(dmax, begun, flag):
+    refusal = dmax(f"fit --config {begun} {flag} --ckpt_path last").refusal
+    assert refusal.startswith(f"ckpt_path: 'last' resumes the run, expected {flag.split()[0]} ")
+
+
+def test_of_cluster_checkpoints_the_newest_is_taken(dmax, begun, tmp_path, loaded):
+    run = tmp_path / "runs"
+    for number, name in ((9, "previous"), (10, "last")):
+        shutil.copy(run / "checkpoints" / f"{name}.ckpt", run / f"hpc_ckpt_{number}.ckpt")
+    assert dmax(f"test --config {begun} --ckpt_path hpc").status == 0
+    assert loaded() == "runs/hpc_ckpt_10.ckpt"
+
+
+def test_a_folder_is_refused_with_what_was_meant(dmax, begun, tiny):
+    for folder in ("runs", "runs/checkpoints"):
+        refusal = dmax(f"test --config {begun} --ckpt_path {folder}").refusal
+        assert refusal.endswith(f"got the folder '{folder}'; give 'runs/checkpoints/last.ckpt'")
+    refusal = dmax(f"test --config {begun} --ckpt_path {tiny}").refusal
+    assert refusal.endswith(f"; an exported model is given as --model.backbone.pretrained {tiny}")

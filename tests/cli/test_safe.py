@@ -1,0 +1,96 @@
+"""``--safe``: a configuration from a stranger imports nothing of its own."""
+
+import pytest
+from jsonargparse import _common
+
+from dmaxlit.registry import Registry
+from tests.test_configs import CONFIGS
+
+EVIL = "open('it_ran', 'w').close()\nclass Evil:\n    pass\n"
+
+
+@pytest.fixture(autouse=True)
+def _policies_are_restored(monkeypatch):
+    monkeypatch.setattr(_common, "parsing_settings", dict(_common.parsing_settings))
+    monkeypatch.setattr(Registry, "admits_import_paths", True)
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A module in the current folder that leaves a trace when imported; returns a function that looks for it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    return (tmp_path / "it_ran").exists
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "model: {noise: evil.Evil}",
+        "model: {noise: {class_path: evil.Evil}}",
+        "model: {optimizer: {class_path: evil.Evil}}",
+        "model: {optimizer: evil.Evil}",
+        "model: {lr_scheduler: {class_path: evil.Evil}}",
+        "model: {noise: {class_path: on_policy, init_args: {level: {class_path: evil.Evil}}}}",
+        "trainer: {callbacks: [{class_path: evil.Evil}]}",
+        "trainer: {callbacks: [{class_path: SPDValidation, init_args: {decoders: [{name: evil.Evil}]}}]}",
+        "trainer: {logger: {class_path: evil.Evil}}",
+        "trainer: {strategy: {class_path: evil.Evil}}",
+        "data: {class_path: evil.Evil}",
+        "data: {class_path: SelfDistilledDataModule, init_args: {task: evil.Evil}}",
+    ],
+)
+def test_nothing_that_a_file_names_is_imported(dmax, base, tmp_path, evil, content):
+    (tmp_path / "x.yaml").write_text(content)
+    ended = dmax(f"fit --safe --config {base} --config x.yaml")
+    assert ended.status == 2, ended.err
+    assert "Traceback" not in ended.err
+    assert not evil()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate --model builtin:chain-base --prompt 7 --decoder evil.Evil",
+        "distill --model builtin:chain-base --task evil.Evil --output o.jsonl",
+    ],
+)
+def test_nor_what_an_argument_names(dmax, evil, command):
+    ended = dmax(f"{command} --safe")
+    assert "(import paths are not admitted)" in ended.refusal
+    assert not evil()
+
+
+def test_nor_a_class_of_the_module(dmax, base, evil):
+    ended = dmax(f"fit --safe --config {base} --model evil.Evil")
+    assert ended.refusal == "model: 'evil.Evil' may not be imported by a configuration"
+    assert not evil()
+
+
+@pytest.mark.parametrize("path", ["os.system", "torch.load", "torch.hub.load", "builtins.eval", "subprocess.Popen"])
+@pytest.mark.parametrize("setting", ["model.optimizer", "model.lr_scheduler"])
+def test_functions_are_no_optimisers(dmax, base, path, setting):
+    ended = dmax(f"fit --safe --config {base} --{setting} {path}")
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+
+
+def test_functions_of_the_system_are_refused_without_it_too(dmax, base):
+    ended = dmax(f"fit --config {base} --model.optimizer os.system")
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("recipe", CONFIGS, ids=lambda path: path.stem)
+def test_our_recipes_are_admitted(dmax, recipe):
+    ended = dmax(f"fit --safe --config {recipe} --print_config")
+    assert ended.status == 0, ended.err
+
+
+def test_classes_by_name_are_admitted(dmax, base):
+    flags = "--model.optimizer SGD --model.optimizer.lr 0.1 --model.noise masked --trainer.logger CSVLogger"
+    more = (
+        "--trainer.logger.save_dir logs --trainer.callbacks LearningRateMonitor --model.lr_scheduler ReduceLROnPlateau"
+    )
+    ended = dmax(f"fit --safe --config {base} {flags} {more} --model.lr_scheduler.monitor train/loss --print_config")
+    assert ended.status == 0, ended.err

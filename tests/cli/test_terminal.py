@@ -1,0 +1,73 @@
+"""What a model or a file says is shown on the terminal, and never obeyed."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+
+from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
+from dmaxlit.cli.terminal import printable, printable_warnings
+
+OSC = "\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("7 + 1 = 8\n\tDone.", "7 + 1 = 8\n\tDone."),
+        ("\u00fc\u6f22 \U0001f469\u200d\U0001f680", "\u00fc\u6f22 \U0001f469\u200d\U0001f680"),
+        (OSC, r"\x1b]0;owned\x07"),
+        ("a\rb\x08\x7f", r"a\rb\x08\x7f"),
+        ("\x9b2J", r"\x9b2J"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_only_control_characters_are_escaped(text, shown):
+    assert printable(text) == shown
+    shown.encode()
+
+
+def test_warnings_are_shown_the_same_way_and_only_inside():
+    with printable_warnings():
+        shown = warnings.formatwarning(f"column {OSC}", UserWarning, "file", 1)
+    assert r"column \x1b]0;owned\x07" in shown
+    assert OSC in warnings.formatwarning(OSC, UserWarning, "file", 1)
+
+
+@pytest.fixture
+def hostile_model(tmp_path):
+    """The shipped model with an escape sequence in the text of its most frequent tokens."""
+    folder = shutil.copytree(BUILTIN_MODELS / "chain-base", tmp_path / "m")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for word in ("take", "so", "with", "."):
+        vocabulary[OSC + word] = vocabulary.pop(word)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+@pytest.mark.parametrize("trace", ["", "--trace"])
+def test_an_answer_cannot_control_the_terminal(dmax, hostile_model, trace):
+    ended = dmax(f'generate --model {hostile_model} --prompt "7 +1 *3 -2 ?" --max_new_tokens 32 {trace}')
+    assert ended.status == 0, ended.err
+    assert r"\x1b]0;owned\x07" in ended.out
+    assert "\x07" not in ended.out
+
+
+def test_a_prompt_and_an_error_line_cannot_either(dmax, base):
+    ended = dmax(["generate", "--model", "builtin:chain-base", "--prompt", f"7 {OSC} ?"])
+    assert "\x1b" not in ended.out + ended.err
+    assert r"\x1b]0;owned\x07" in ended.out
+    ended = dmax(["fit", "--config", str(base), f"--model.{OSC}", "1"])
+    assert ended.status == 2
+    assert "\x1b" not in ended.err
+    assert r"\x1b]0;owned" in ended.err
+
+
+def test_a_corpus_cannot_either(dmax, base, tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({f"prom{OSC}pt": "a", "response": "b"}) + "\n")
+    ended = dmax(f"fit --config {base} --data.corpus x.jsonl")
+    assert ended.status == 2
+    assert "\x1b]" not in ended.err
