@@ -30,7 +30,8 @@ _MODEL = "backbone."  # prefix of the model's weights in a module's
 def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint needs, in addition to the weights, to be loaded by itself; texts only."""
     with tempfile.TemporaryDirectory() as folder:
-        backbone.tokenizer.save_pretrained(folder)
+        # Several chat templates would otherwise be files of a folder inside it.
+        backbone.tokenizer.save_pretrained(folder, save_jinja_files=False)
         files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.is_file()}
     lora = None if backbone.lora is None else {**asdict(backbone.lora), "embedding": backbone.embedding_name}
     return {
