@@ -4,9 +4,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.prompt_reader import read_prompts
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
@@ -91,7 +92,7 @@ def distill(
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:
         raise UserError("task_options: expected none with a file of prompts, got some")
-    rows = None if prompts is None else read_prompts(prompts)
+    rows = None if prompts is None else [row.text for row in read_prompts(prompts)]
     module = load_model(model, device, dtype)
     source: Task | list[str]
     if rows is None:

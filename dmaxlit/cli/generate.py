@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.terminal import printable
 from dmaxlit.errors import UserError, check_at_least
 
@@ -151,7 +151,9 @@ def _prompts(
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
-    prompts = prompt or read_prompts(path or "-")
+    from dmaxlit.data.prompt_reader import read_prompts
+
+    prompts = prompt or [row.text for row in read_prompts(path or "-")]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
     return prompts[:number]

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from functools import partial
+from math import isfinite
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.matching import Match, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.unicode import lone_surrogate
 
 __all__ = ["JsonlTask"]
 
@@ -81,18 +83,18 @@ class JsonlTask(Task):
         else:
             files = ((split, file) for split in splits if (file := self._source(split)) is not None)
         for split, file in files:
-            for example in self._examples_of(file):
+            for example in self._examples_of(file, split or "path"):
                 if example.prompt not in seen:
                     seen.add(example.prompt)
                     splits[split or split_of(example.prompt)].append(example)
         return splits
 
-    def _examples_of(self, file: str) -> Iterator[Example]:
-        for location, record in read_records(file, "train", BadRows("error")):
+    def _examples_of(self, file: str, argument: str) -> Iterator[Example]:
+        for location, record in read_records(file, "train", BadRows("error"), argument):
             columns = record if isinstance(record, dict) else {}
             prompt = columns.get("prompt", columns.get("question"))
             answer, response = columns.get("answer"), columns.get("response")
-            if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+            if isinstance(answer, (int, float)) and not isinstance(answer, bool) and isfinite(answer):
                 answer = str(answer)
             if (
                 not isinstance(prompt, str)
@@ -102,6 +104,8 @@ class JsonlTask(Task):
                 raise UserError(
                     f"{location}: expected texts prompt (or question) and answer, got {', '.join(columns) or 'none'}"
                 )
+            if (surrogate := lone_surrogate([prompt, answer, response])) is not None:
+                raise UserError(f"{location}: has a lone surrogate ({surrogate})")
             if not prompt.strip() or not answer.strip():
                 raise UserError(f"{location}: has an empty prompt or answer")
             if self.match == "numeric" and last_number(answer) is None:

@@ -1,16 +1,16 @@
 """Records from JSONL, Parquet or the hub, with bad ones refused or counted."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from dmaxlit.errors import UserError, check_choice
+from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 
 OnBadRow = Literal["error", "skip"]
 
-_TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
+TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 class BadRows:
@@ -52,7 +52,7 @@ class BadRows:
         return f"corpus: kept {num_usable} rows, skipped {self.counts.total()}: {reasons}"
 
 
-def read_records(source: str, split: str, bad: BadRows) -> Iterator[tuple[str, Any]]:
+def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus") -> Iterator[tuple[str, Any]]:
     """Yield every row of a file or hub data set with its location, whatever its columns.
 
     JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
@@ -62,44 +62,45 @@ def read_records(source: str, split: str, bad: BadRows) -> Iterator[tuple[str, A
         source: Path of a ``.jsonl`` or ``.parquet`` file, or a hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
         bad: Receives lines that are not JSON.
+        argument: The user's name for the source, for messages.
 
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
     """
     path = Path(source)
-    if path.suffix in _TEXT_SUFFIXES:
-        return _read_lines(path, bad)
+    if path.suffix in TEXT_SUFFIXES:
+        return _read_lines(path, bad, argument)
     if path.suffix == ".parquet":
-        return _read_table(path)
+        return _read_table(path, argument)
     if path.exists():
-        raise UserError(f"corpus: expected a .jsonl or .parquet file or a hub id, got {source!r}")
-    return _read_hub(source, split)
+        raise UserError(f"{argument}: expected a .jsonl or .parquet file or a hub id, got {source!r}")
+    return _read_hub(source, split, argument)
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Path, argument: str) -> None:
     if not path.is_file():
-        raise UserError(f"corpus: no such file: {str(path)!r}")
+        raise UserError(f"{argument}: no such file: {str(path)!r}")
 
 
-def _read_lines(path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
-    _require_file(path)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+def _read_lines(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+    _require_file(path, argument)
+    with open_text(path, argument) as text:
+        for number, line in rows_of_text(text):
             location = f"{path}, row {number}"
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                if line is None:
+                    raise ValueError("not UTF-8")
+                record = parse_json(line)
+            except ValueError as error:
                 bad.add(location, "is not valid JSON", str(error))
                 continue
             yield location, record
 
 
-def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
+def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
-    _require_file(path)
+    _require_file(path, argument)
     number = 0
     try:
         # Streamed, so that datasets leaves no second copy of the file in its cache.
@@ -109,10 +110,10 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"corpus: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
+        raise UserError(f"{argument}: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
 
 
-def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
+def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
@@ -120,7 +121,7 @@ def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
         table = load_dataset(name, config or None, split=split)
     except Exception as error:
         raise UserError(
-            f"corpus: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
+            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record

@@ -55,7 +55,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
 
 
 def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(PROMPTS)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(PROMPTS).encode())))
     assert "2 prompts:" in dmax(f"generate --model {tiny} --max_new_tokens 10").out
 
 
