@@ -8,6 +8,7 @@ from typing import Any
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation, text_of, without_nulls
 from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.unicode import lone_surrogate
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"))
 _CALLS = ("tool_calls", "function_call")
@@ -43,8 +44,13 @@ def read_corpus(source: str, split: str, bad: BadRows) -> Iterator[Row]:
     """
     for location, record in read_records(source, split, bad):
         row = _row_of(location, record, bad)
-        if row is not None:
-            yield row
+        if row is None:
+            continue
+        tools = getattr(row.prompt, "tools", None)
+        if (surrogate := lone_surrogate([row.prompt, tools, row.response])) is not None:
+            bad.add(location, "has a lone surrogate", surrogate)
+            continue
+        yield row
 
 
 def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:

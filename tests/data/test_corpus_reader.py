@@ -32,6 +32,10 @@ BAD = [
     ({"question": "p", "answer": ""}, "has an empty answer"),
     ({"prompt": 3, "response": "r"}, "has a prompt that is not text"),
     ({"prompt": "p", "response": ["r"]}, "has a response that is not text"),
+    ({"prompt": "half \ud83d", "response": "r"}, r"has a lone surrogate"),
+    ('{"question": "p", "answer": "\\ude00"}', "has a lone surrogate"),
+    ({"messages": [{"role": "user\udfff", "content": "u"}, TURNS[1]]}, "has a lone surrogate"),
+    ({"messages": [TURNS[0], {"role": "assistant", "content": "a\ud800"}]}, "has a lone surrogate"),
     ({"messages": []}, NO_TEXTS),
     ({"messages": "hi"}, NO_TEXTS),
     ({"messages": [*TURNS, "hi"]}, NO_TEXTS),
@@ -88,6 +92,11 @@ def test_a_bad_row_is_refused_by_file_and_row(write_rows, row, reason):
         read(path)
     assert str(caught.value).startswith(f"{path}, row 3: {reason}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_lone_surrogate_in_a_column_that_is_not_read_does_not_matter(write_rows):
+    whole = '{"prompt": "\\ud83d\\ude00", "response": "r", "id": "\\ud83d", "\\ude00": 1}'
+    assert read(write_rows([whole])) == [("\N{GRINNING FACE}", "r")]
 
 
 def test_bad_rows_are_skipped_counted_and_summarised(write_rows):
