@@ -2,12 +2,13 @@
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
 from dmaxlit.tasks.records import TEXT_SUFFIXES, BadRows, read_records
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -50,6 +51,24 @@ def read_prompts(source: str) -> list[PromptRow]:
     if not prompts:
         raise UserError(f"prompts: expected at least one, found none in {source!r}")
     return prompts
+
+
+@contextmanager
+def naming_rows(rows: Sequence[PromptRow]) -> Iterator[None]:
+    """Name a prompt that cannot be decoded by its file and row.
+
+    Args:
+        rows: All prompts, in the order in which they are decoded; none where they came from elsewhere.
+
+    Raises:
+        UserError: For such a prompt.
+    """
+    try:
+        yield
+    except PromptError as error:
+        if not rows:
+            raise
+        raise UserError(f"{rows[error.index].location}: {error.reason}") from error
 
 
 def _lines(text: TextIO, source: str) -> Iterator[PromptRow]:

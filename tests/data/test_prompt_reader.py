@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from dmaxlit.data.prompt_reader import PromptRow, read_prompts
-from dmaxlit.errors import UserError
+from dmaxlit.data.prompt_reader import PromptRow, naming_rows, read_prompts
+from dmaxlit.errors import PromptError, UserError
 
 TEXTS = ["one\u2028two\x0cthree\x85", "日本 ?", "  7 +1 ?"]
 
@@ -79,6 +79,14 @@ def test_a_row_that_is_no_prompt_is_refused_by_number(write, name, content, refu
         read_prompts(write(name, content))
     assert str(caught.value).startswith(refusal)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_that_cannot_be_decoded_is_named_by_its_row(write):
+    rows = read_prompts(write("p.txt", "a\n\nb\n"))
+    with pytest.raises(UserError, match=r"^p.txt, row 3: too long$"), naming_rows(rows):
+        raise PromptError(1, "too long")
+    with pytest.raises(PromptError, match=r"^prompts\[1\]: too long$"), naming_rows([]):
+        raise PromptError(1, "too long")
 
 
 def test_a_file_that_cannot_be_read_is_refused(write, tmp_path):
