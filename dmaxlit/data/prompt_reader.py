@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dmaxlit.errors import PromptError, UserError
-from dmaxlit.tasks.records import TEXT_SUFFIXES, BadRows, read_records
+from dmaxlit.tasks.records import BadRows, read_records, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -34,15 +34,15 @@ def read_prompts(source: str) -> list[PromptRow]:
     """Read prompts from a file or, for ``-``, from standard input.
 
     Args:
-        source: ``.jsonl`` or ``.parquet`` with objects that have ``prompt`` or ``question``, or with texts; otherwise
-            one prompt a line.
+        source: ``.jsonl``, ``.json`` or ``.parquet`` with objects that have ``prompt`` or ``question``, or with texts;
+            otherwise one prompt a line. Files of text may be compressed (``.gz``).
 
     Raises:
         UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
     """
     if source == "-":
         prompts = list(_lines(decoded(io.BytesIO(sys.stdin.buffer.read())), source))
-    elif Path(source).suffix in (*TEXT_SUFFIXES, ".parquet"):
+    elif record_suffix(source) is not None:
         records = read_records(source, "train", BadRows("error"), "prompts")
         prompts = [PromptRow(_prompt(record, location), location) for location, record in records]
     else:

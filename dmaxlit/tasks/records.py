@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
+from dmaxlit.tasks.unicode import lone_surrogate
 
 OnBadRow = Literal["error", "skip"]
 
-TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
+_TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 class BadRows:
@@ -56,10 +57,12 @@ def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus"
     """Yield every row of a file or hub data set with its location, whatever its columns.
 
     JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
-    columns, and skipping one does not lose its neighbours. Parquet and hub data sets are read through ``datasets``.
+    columns, and skipping one does not lose its neighbours. The elements of an array are its rows. Parquet and hub data
+    sets are read through ``datasets``.
 
     Args:
-        source: Path of a ``.jsonl`` or ``.parquet`` file, or a hub id, with ``:config`` if the data set has several.
+        source: Path of a ``.jsonl``, ``.json`` (rows, or one array of them) or ``.parquet`` file, the first two also
+            as ``.gz``, or a hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
         bad: Receives lines that are not JSON.
         argument: The user's name for the source, for messages.
@@ -68,13 +71,21 @@ def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus"
         UserError: If there is no such file or data set, or it cannot be read.
     """
     path = Path(source)
-    if path.suffix in TEXT_SUFFIXES:
-        return _read_lines(path, bad, argument)
-    if path.suffix == ".parquet":
+    suffix = record_suffix(source)
+    if suffix == ".parquet":
         return _read_table(path, argument)
+    if suffix is not None:
+        return _read_json(path, bad, argument)
     if path.exists():
         raise UserError(f"{argument}: expected a .jsonl or .parquet file or a hub id, got {source!r}")
     return _read_hub(source, split, argument)
+
+
+def record_suffix(source: str) -> str | None:
+    """Return the suffix of a file of records, without ``.gz`` where it may be compressed; None for any other name."""
+    name = source.lower()
+    suffixes = [".parquet", *(text + end for text in _TEXT_SUFFIXES for end in ("", ".gz"))]
+    return next((suffix.removesuffix(".gz") for suffix in suffixes if name.endswith(suffix)), None)
 
 
 def _require_file(path: Path, argument: str) -> None:
@@ -82,8 +93,15 @@ def _require_file(path: Path, argument: str) -> None:
         raise UserError(f"{argument}: no such file: {str(path)!r}")
 
 
-def _read_lines(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
     _require_file(path, argument)
+    if record_suffix(path.name) == ".json":
+        with open_text(path, argument) as text:
+            if next((line for line in text if line.strip()), "").lstrip().startswith("["):
+                text.seek(0)
+                for number, record in enumerate(_array(path, text.read(), argument), start=1):
+                    yield f"{path}, row {number}", record
+                return
     with open_text(path, argument) as text:
         for number, line in rows_of_text(text):
             location = f"{path}, row {number}"
@@ -95,6 +113,16 @@ def _read_lines(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, 
                 bad.add(location, "is not valid JSON", str(error))
                 continue
             yield location, record
+
+
+def _array(path: Path, text: str, argument: str) -> list[Any]:
+    try:
+        if lone_surrogate(text):
+            raise ValueError("not UTF-8")
+        values = parse_json(text.removeprefix("\ufeff"))
+    except ValueError as error:
+        raise UserError(f"{argument}: cannot read {str(path)!r}: expected a JSON array ({error})") from error
+    return list(values)
 
 
 def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:

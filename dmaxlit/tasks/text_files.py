@@ -1,11 +1,13 @@
 """Files of text: one way to open them and to divide them into rows, for corpora, prompts and tasks."""
 
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -13,7 +15,7 @@ from dmaxlit.tasks.unicode import lone_surrogate
 
 @contextmanager
 def open_text(path: Path, argument: str) -> Iterator[TextIO]:
-    """Open a file of text for reading.
+    """Open a file of text for reading; one whose name ends in ``.gz`` is decompressed.
 
     Args:
         path: The file.
@@ -23,10 +25,11 @@ def open_text(path: Path, argument: str) -> Iterator[TextIO]:
         UserError: If it cannot be read, also while it is open.
     """
     try:
-        with path.open("rb") as file:
-            yield decoded(file)
-    except OSError as error:
-        raise UserError(f"{argument}: cannot read {str(path)!r} ({error.strerror or reason_of(error)})") from error
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            yield decoded(cast("BinaryIO", file))
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise UserError(f"{argument}: cannot read {str(path)!r} ({reason})") from error
 
 
 def decoded(file: BinaryIO) -> TextIO:

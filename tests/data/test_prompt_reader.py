@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 
@@ -55,6 +56,12 @@ def test_columns_texts_and_parquet(write, tmp_path):
     assert texts(write("p.jsonl", "\n".join(map(json.dumps, rows)))) == ["a", "b", "c", "d"]
     Dataset.from_list([{"question": "a"}, {"question": "b"}]).to_parquet(tmp_path / "p.parquet")
     assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2")
+
+
+def test_json_arrays_and_compressed_files(write):
+    assert read_prompts(write("p.json", json.dumps(["a", {"question": "b"}], indent=1)))[1].location == "p.json, row 2"
+    assert texts(write("p.txt.gz", gzip.compress("é\u2028\nb\n".encode()))) == ["é\u2028", "b"]
+    assert texts(write("p.jsonl.gz", gzip.compress(b'"a"\n'))) == ["a"]
 
 
 def test_blank_lines_count_as_rows_but_are_no_prompts(write):
