@@ -7,13 +7,17 @@ from typing import Any
 
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation, text_of, without_nulls
+from dmaxlit.data.row_forms import usual_form
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
-_COLUMNS = (("prompt", "response"), ("question", "answer"))
+_COLUMNS = (("prompt", "response"), ("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_EXPECTED = "expected the columns prompt and response, question and answer, or messages"
+_EXPECTED = (
+    "expected the columns prompt and response (or completion), question and answer, messages, conversations, or "
+    "instruction and output"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
     if not isinstance(record, dict):
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
+    record = usual_form(record)
     if record.get("messages") is not None:
         return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)
@@ -65,7 +70,8 @@ def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
         return None
     for name in columns:
         if not isinstance(record[name], str):
-            bad.add(location, f"has a {name} that is not text", f"got a {type(record[name]).__name__}")
+            article = "an" if name[0] in "aeiou" else "a"
+            bad.add(location, f"has {article} {name} that is not text", f"got a {type(record[name]).__name__}")
             return None
         if not record[name].strip():
             bad.add(location, f"has an empty {name}")
