@@ -1,13 +1,13 @@
 """Reading a corpus: pairs of prompt and response from records in any of the usual forms."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation, text_of, without_nulls
-from dmaxlit.data.row_forms import usual_form
+from dmaxlit.data.row_forms import missing_column, of_named_columns, usual_form
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -35,19 +35,21 @@ class Row:
     location: str
 
 
-def read_corpus(source: str, split: str, bad: BadRows) -> Iterator[Row]:
+def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
     """Yield the usable pairs of one corpus, in order.
 
     Args:
         source: See :func:`~dmaxlit.tasks.records.read_records`.
         split: Split of a hub data set.
         bad: Receives the rows that cannot be used.
+        columns: Our name of each column (:data:`~dmaxlit.data.row_forms.COLUMNS`) that has another in the corpus, with
+            that.
 
     Raises:
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
     for location, record in read_records(source, split, bad):
-        row = _row_of(location, record, bad)
+        row = _row_of(location, record, bad, columns or {})
         if row is None:
             continue
         tools = getattr(row.prompt, "tools", None)
@@ -57,11 +59,14 @@ def read_corpus(source: str, split: str, bad: BadRows) -> Iterator[Row]:
         yield row
 
 
-def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
+def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) -> Row | None:
     if not isinstance(record, dict):
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
-    record = usual_form(record)
+    if (missing := missing_column(record, names)) is not None:
+        bad.add(location, "has wrong columns", f"expected {missing!r}, got {', '.join(map(str, record)) or 'none'}")
+        return None
+    record = usual_form(of_named_columns(record, names))
     if record.get("messages") is not None:
         return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)

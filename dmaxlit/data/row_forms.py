@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dmaxlit.tasks.columns import rename_columns
+
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
@@ -10,6 +12,34 @@ _ROLES = {
     "system": "system",
 }
 _RESPONSES = ("response", "completion")
+# The columns of each form.
+_FORMS = (
+    ("prompt", "response", "completion", "question", "answer"),
+    ("messages",),
+    ("conversations",),
+    ("instruction", "input", "output", "history"),
+)
+_OPTIONAL = ("input", "history", "system", "tools")
+COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", *_OPTIONAL)
+
+
+def missing_column(record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """Return the first column named by the user that a row has to have, and lacks; None for none."""
+    return next(
+        (column for name, column in columns.items() if name not in _OPTIONAL and record.get(column) is None), None
+    )
+
+
+def of_named_columns(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with our names for the user's columns, without what other forms than the one they name read.
+
+    Args:
+        record: The row by its columns.
+        columns: Our name of each column, one of :data:`COLUMNS`, with the user's.
+    """
+    named = [form for form in _FORMS if not columns.keys().isdisjoint(form)]
+    other = {name for form in _FORMS if named and form not in named for name in form}
+    return {name: value for name, value in rename_columns(record, columns).items() if name not in other}
 
 
 def usual_form(record: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from math import isfinite
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.columns import check_columns, rename_columns
 from dmaxlit.tasks.matching import Match, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -28,6 +29,7 @@ class JsonlTask(Task):
         test: File of the test split.
         match: ``exact``: the same words. ``numeric``: the same number, after ``####`` or else the last one.
         max_new_tokens: Budget of tokens for one answer, EOS included.
+        columns: Our name of each column (``prompt``, ``answer``, ``response``) that has another in the file, with that.
 
     Raises:
         UserError: If there is both a path and a split's file, or neither. Files are read when examples are requested.
@@ -41,6 +43,7 @@ class JsonlTask(Task):
         test: str | None = None,
         match: Match = "exact",
         max_new_tokens: int = 256,
+        columns: dict[str, str] | None = None,
     ) -> None:
         if (path is None) == (train is None and val is None and test is None):
             raise UserError("jsonl: expected either path or files for train, val, test")
@@ -48,6 +51,7 @@ class JsonlTask(Task):
         check_at_least(1, max_new_tokens=max_new_tokens)
         self.path, self.train, self.val, self.test = path, train, val, test
         self.match: Match = match
+        self.columns = check_columns(columns, ("prompt", "answer", "response"))
         self._max_new_tokens = max_new_tokens
         self._splits: dict[Split, list[Example]] | None = None
 
@@ -91,7 +95,7 @@ class JsonlTask(Task):
 
     def _examples_of(self, file: str, argument: str) -> Iterator[Example]:
         for location, record in read_records(file, "train", BadRows("error"), argument):
-            columns = record if isinstance(record, dict) else {}
+            columns = rename_columns(record, self.columns) if isinstance(record, dict) else {}
             prompt = columns.get("prompt", columns.get("question"))
             answer, response = columns.get("answer"), columns.get("response")
             if isinstance(answer, (int, float)) and not isinstance(answer, bool) and isfinite(answer):

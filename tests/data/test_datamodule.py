@@ -63,6 +63,14 @@ def test_rows_that_are_dropped_at_any_stage_shift_no_other(write_rows):
     assert found == {place: text for place, text in rows.items() if text in ("1 ?", "2 ?", "4 ?", "5 ?")}
 
 
+def test_columns_of_a_corpus_may_have_other_names(write_rows):
+    path = write_rows([{"query": "1 ?", "reply": "so"}])
+    data = bound(corpus=path, columns={"prompt": "query", "response": "reply"})
+    assert data.places([0]) == [f"{path}, row 1"]
+    with pytest.raises(UserError, match=r"^columns: expected 'prompt', .*, got 'label'$"):
+        SelfDistilledDataModule(corpus=path, columns={"label": "x"})
+
+
 def test_corpora_are_read_one_after_the_other(write_rows):
     paths = [
         write_rows([{"prompt": f"{i} ?", "response": "so"} for i in part], f"{part}.jsonl") for part in ("12", "3")

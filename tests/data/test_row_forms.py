@@ -115,3 +115,27 @@ def test_the_same_forms_in_parquet(tmp_path):
         Dataset.from_list([record]).to_parquet(path)
         (row,) = read_corpus(str(path), "train", BadRows("error"))
         assert (row.prompt, row.response) == (prompt, response)
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "prompt"),
+    [
+        ({"query": "2 + 2?", "reply": "4"}, {"prompt": "query", "response": "reply"}, "2 + 2?"),
+        ({"prompt": "2 + 2?", "reply": "4", "response": "5"}, {"response": "reply"}, "2 + 2?"),
+        ({"query": "2 + 2?", "response": "4", "prompt": "x"}, {"prompt": "query"}, "2 + 2?"),
+        ({"query": "2 + 2?", "reply": "4", "messages": MORE}, {"prompt": "query", "response": "reply"}, "2 + 2?"),
+        ({"chat": [USER, ANSWER], "prompt": "x", "response": "y"}, {"messages": "chat"}, [USER]),
+        ({"chat": said(("human", "2 + 2?"), ("gpt", "4"))}, {"conversations": "chat"}, [USER]),
+        ({"task": "2 +", "data": "2?", "output": "4"}, {"instruction": "task", "input": "data"}, "2 +\n2?"),
+        ({"task": "2 + 2?", "output": "4"}, {"instruction": "task", "input": "data"}, "2 + 2?"),
+    ],
+)
+def test_columns_may_have_other_names(write_rows, record, columns, prompt):
+    (row,) = read_corpus(write_rows([record]), "train", BadRows("error"), columns)
+    assert (row.prompt, row.response) == (prompt, "4")
+
+
+def test_a_row_without_a_column_that_was_named_is_a_bad_row(write_rows):
+    path = write_rows([{"prompt": "2?", "response": "4"}])
+    with pytest.raises(UserError, match=r"row 1: has wrong columns \(expected 'query', got prompt, response\)$"):
+        list(read_corpus(path, "train", BadRows("error"), {"prompt": "query"}))
