@@ -42,9 +42,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
     task, whose splits share no prompt. The order of training rows depends on seed and epoch alone.
 
     Args:
-        corpus: One or more ``.jsonl`` or ``.parquet`` files or hub ids (``name`` or ``name:config``) with columns
-            ``prompt``/``response``, ``question``/``answer``, chat ``messages`` or those of ShareGPT, Alpaca or TRL.
-            None: the task's responses.
+        corpus: One or more ``.jsonl``, ``.json`` or ``.parquet`` files, folders of these, patterns (``data/*.jsonl``)
+            or hub ids (``name`` or ``name:config``) with columns ``prompt``/``response``, ``question``/``answer``, chat
+            ``messages`` or those of ShareGPT, Alpaca or TRL. None: the task's responses.
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
         num_train: Number of training rows taken from the task if there is no corpus.

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dmaxlit.errors import PromptError, UserError
-from dmaxlit.tasks.records import BadRows, read_records, record_suffix
+from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.sources import is_collection, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -35,14 +36,14 @@ def read_prompts(source: str) -> list[PromptRow]:
 
     Args:
         source: ``.jsonl``, ``.json`` or ``.parquet`` with objects that have ``prompt`` or ``question``, or with texts;
-            otherwise one prompt a line. Files of text may be compressed (``.gz``).
+            a folder of these or a pattern; otherwise one prompt a line. Files of text may be compressed (``.gz``).
 
     Raises:
         UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
     """
     if source == "-":
         prompts = list(_lines(decoded(io.BytesIO(sys.stdin.buffer.read())), source))
-    elif record_suffix(source) is not None:
+    elif record_suffix(source) is not None or is_collection(source):
         records = read_records(source, "train", BadRows("error"), "prompts")
         prompts = [PromptRow(_prompt(record, location), location) for location, record in records]
     else:

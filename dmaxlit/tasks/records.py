@@ -1,17 +1,17 @@
 """Records from JSONL, Parquet or the hub, with bad ones refused or counted."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from dmaxlit.errors import UserError, check_choice
+from dmaxlit.tasks.sources import EXPECTED, files_of, is_collection, record_suffix
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
 OnBadRow = Literal["error", "skip"]
-
-_TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 class BadRows:
@@ -62,7 +62,8 @@ def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus"
 
     Args:
         source: Path of a ``.jsonl``, ``.json`` (rows, or one array of them) or ``.parquet`` file, the first two also
-            as ``.gz``, or a hub id, with ``:config`` if the data set has several.
+            as ``.gz``; a folder of such files or a pattern (``data/*.jsonl``), read in the order of their paths; or a
+            hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
         bad: Receives lines that are not JSON.
         argument: The user's name for the source, for messages.
@@ -70,26 +71,23 @@ def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus"
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
     """
-    path = Path(source)
-    suffix = record_suffix(source)
-    if suffix == ".parquet":
-        return _read_table(path, argument)
-    if suffix is not None:
-        return _read_json(path, bad, argument)
-    if path.exists():
-        raise UserError(f"{argument}: expected a .jsonl or .parquet file or a hub id, got {source!r}")
+    if is_collection(source):
+        files = files_of(source, argument)
+        return (row for file in files for row in _read_file(file, bad, argument))
+    if record_suffix(source) is not None:
+        return _read_file(Path(source), bad, argument)
+    if not source or os.path.exists(source):
+        raise UserError(f"{argument}: expected {EXPECTED}, a folder of these, or a hub id, got {source!r}")
     return _read_hub(source, split, argument)
 
 
-def record_suffix(source: str) -> str | None:
-    """Return the suffix of a file of records, without ``.gz`` where it may be compressed; None for any other name."""
-    name = source.lower()
-    suffixes = [".parquet", *(text + end for text in _TEXT_SUFFIXES for end in ("", ".gz"))]
-    return next((suffix.removesuffix(".gz") for suffix in suffixes if name.endswith(suffix)), None)
+def _read_file(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+    is_table = record_suffix(path.name) == ".parquet"
+    return _read_table(path, argument) if is_table else _read_json(path, bad, argument)
 
 
 def _require_file(path: Path, argument: str) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{argument}: no such file: {str(path)!r}")
 
 

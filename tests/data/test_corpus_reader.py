@@ -267,8 +267,8 @@ def test_a_missing_file_is_refused(tmp_path, name):
 
 def test_a_folder_or_foreign_file_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,response\n")
-    for path in (tmp_path, tmp_path / "a.csv"):
-        with pytest.raises(UserError, match=r"corpus: expected a .jsonl or .parquet file or a hub id, got"):
+    for path in (tmp_path, tmp_path / "a.csv", ""):
+        with pytest.raises(UserError, match=r"corpus: expected a .jsonl, .json or .parquet file"):
             read(str(path))
 
 

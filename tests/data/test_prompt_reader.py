@@ -64,6 +64,12 @@ def test_json_arrays_and_compressed_files(write):
     assert texts(write("p.jsonl.gz", gzip.compress(b'"a"\n'))) == ["a"]
 
 
+def test_folders_and_patterns(write, tmp_path):
+    write("b.jsonl", '"b"\n')
+    write("a.jsonl", '"a"\n')
+    assert texts(str(tmp_path)) == texts("*.jsonl") == ["a", "b"]
+
+
 def test_blank_lines_count_as_rows_but_are_no_prompts(write):
     assert [row.location for row in read_prompts(write("p.txt", "\na\n \nb\n"))] == ["p.txt, row 2", "p.txt, row 4"]
 
@@ -100,7 +106,7 @@ def test_a_file_that_cannot_be_read_is_refused(write, tmp_path):
     for name, refusal in [
         ("gone.txt", "prompts: cannot read 'gone.txt' (No such file or directory)"),
         ("gone.jsonl", "prompts: no such file: 'gone.jsonl'"),
-        (str(tmp_path), f"prompts: cannot read '{tmp_path}' (Is a directory)"),
+        (str(tmp_path), f"prompts: expected a .jsonl, .json or .parquet file in '{tmp_path}', found none"),
     ]:
         with pytest.raises(UserError) as caught:
             read_prompts(name)
