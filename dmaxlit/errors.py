@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 __all__ = [
     "DMaxWarning",
+    "PromptError",
     "UserError",
     "check_at_least",
     "check_choice",
@@ -24,6 +25,23 @@ class UserError(ValueError):
     The message is one line that names the argument, what was expected and what came. The command line prints it
     as ``error: ...`` and exits with status 2; in Python it is an ordinary ``ValueError``.
     """
+
+
+class PromptError(UserError):
+    """A prompt among several that cannot be used.
+
+    Args:
+        index: Index of the prompt in the list.
+        reason: What was expected and what came.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index, self.reason = index, reason
+
+    def __str__(self) -> str:
+        """Return the message, which names the prompt by its index."""
+        return f"prompts[{self.index}]: {self.reason}"
 
 
 class DMaxWarning(UserWarning):

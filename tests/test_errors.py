@@ -1,9 +1,18 @@
 import math
+import pickle
 
 import pytest
 import torch
 
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, check_fraction, describe_value
+from dmaxlit.errors import (
+    DMaxWarning,
+    PromptError,
+    UserError,
+    check_at_least,
+    check_choice,
+    check_fraction,
+    describe_value,
+)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 0.3, 1])
@@ -27,6 +36,13 @@ def test_a_choice_is_returned_or_refused_with_the_choices():
     assert check_choice("per", "block", ("sequence", "block", "row")) == "block"
     with pytest.raises(UserError, match=r"^per: expected 'sequence', 'block' or 'row', got 'batch'$"):
         check_choice("per", "batch", ("sequence", "block", "row"))
+
+
+def test_a_prompt_is_named_by_its_index_also_between_processes():
+    error = PromptError(9, "expected less")
+    assert isinstance(error, UserError)
+    for copy in (error, pickle.loads(pickle.dumps(error))):
+        assert (str(copy), copy.index, copy.reason) == ("prompts[9]: expected less", 9, "expected less")
 
 
 def test_a_user_error_is_a_value_error_and_our_warnings_are_of_one_class():

@@ -1,11 +1,8 @@
 """The parser of commands that are not part of LightningCLI, and the arguments they have in common."""
 
 import inspect
-import json
-import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
@@ -114,35 +111,3 @@ def _check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"device: expected one that torch can compute on, got {device!r} ({reason})") from error
-
-
-def read_prompts(path: str) -> list[str]:
-    """Read prompts from a file or, for ``-``, from standard input.
-
-    Args:
-        path: ``.jsonl`` with objects that have ``prompt`` or ``question``, or with texts; otherwise one prompt a line.
-
-    Raises:
-        UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
-    """
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompts: cannot read {path!r} ({error})") from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    is_json = path.endswith((".jsonl", ".json", ".ndjson"))
-    prompts = [_prompt(line, f"{path}, row {number}") if is_json else line for number, line in lines]
-    if not prompts:
-        raise UserError(f"prompts: expected at least one, found none in {path!r}")
-    return prompts
-
-
-def _prompt(line: str, location: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{location}: is not valid JSON ({error})") from error
-    prompt = row.get("prompt", row.get("question")) if isinstance(row, dict) else row
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"{location}: expected a text, or an object with a prompt or question, got {line.strip()[:80]}")
-    return prompt

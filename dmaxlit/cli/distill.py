@@ -4,9 +4,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
@@ -91,19 +92,20 @@ def distill(
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:
         raise UserError("task_options: expected none with a file of prompts, got some")
-    rows = None if prompts is None else read_prompts(prompts)
+    rows = [] if prompts is None else read_prompts(prompts)
     module = load_model(model, device, dtype)
     source: Task | list[str]
-    if rows is None:
+    if not rows:
         source = _task(module, model, task, task_options)
     else:
-        source = rows
+        source = [row.text for row in rows]
         if num_prompts is not None and num_prompts > len(rows):
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
         settings = replace(settings, num_prompts=num_prompts or len(rows))
         if max_new_tokens is None:
             settings = replace(settings, max_new_tokens=default_budget(module))
-    manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
+    with naming_rows(rows):
+        manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     print(
         f"{output}: kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}; "

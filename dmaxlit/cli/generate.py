@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser, read_prompts
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.terminal import printable
 from dmaxlit.errors import UserError, check_at_least
 
 if TYPE_CHECKING:
+    from dmaxlit.data.prompt_reader import PromptRow
     from dmaxlit.engine import DecodeSettings, Generation, Trace
     from dmaxlit.module import DMaxModule
     from dmaxlit.tasks import Example
@@ -89,12 +90,13 @@ def generate(
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
     """
     from dmaxlit.data.chat_template import choose_template
+    from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import DecodeSettings, Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.evaluate import default_budget
 
     _check_trace(trace, trace_file, output)
-    inputs = _prompts(prompt, prompts, task, task_options, num_prompts)
+    inputs, rows = _prompts(prompt, prompts, task, task_options, num_prompts)
     module = load_model(model, device, dtype)
     choose_template(module.tokenizer, chat_template, template_options)
     settings = DecodeSettings(
@@ -112,11 +114,13 @@ def generate(
     started = time.perf_counter()
     if output is None:
         record = Trace() if trace or trace_file else None
-        _print(module, inputs, settings, record, show_trace=trace)
+        with naming_rows(rows):
+            _print(module, inputs, settings, record, show_trace=trace)
         if record is not None and trace_file:
             record.save(trace_file)
         return
-    counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite)
+    with naming_rows(rows):
+        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite)
     judged = f", {counts.correct} correct" if task is not None else ""
     print(
         f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "
@@ -138,7 +142,8 @@ def _prompts(
     task: str | None,
     task_options: dict[str, Any] | None,
     number: int | None,
-) -> "list[str] | list[Example]":
+) -> "tuple[list[str] | list[Example], list[PromptRow]]":
+    """Return the prompts, and their rows if they come from a file."""
     sources = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
     if len(sources) > 1:
         raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(sources)}")
@@ -146,15 +151,18 @@ def _prompts(
     if task is not None:
         from dmaxlit.tasks import task as task_by_name
 
-        return task_by_name(task, **(task_options or {})).examples("test", number or _NUM_TASK_PROMPTS)
+        return task_by_name(task, **(task_options or {})).examples("test", number or _NUM_TASK_PROMPTS), []
     if task_options:
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
-    prompts = prompt or read_prompts(path or "-")
+    from dmaxlit.data.prompt_reader import read_prompts
+
+    rows = [] if prompt else read_prompts(path or "-")
+    prompts = prompt or [row.text for row in rows]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
-    return prompts[:number]
+    return prompts[:number], rows
 
 
 def _print(

@@ -1,18 +1,23 @@
 """Reading a corpus: pairs of prompt and response from records in any of the usual forms."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation, text_of, without_nulls
+from dmaxlit.data.row_forms import missing_column, of_named_columns, usual_form
 from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.unicode import lone_surrogate
 
-_COLUMNS = (("prompt", "response"), ("question", "answer"))
+_COLUMNS = (("prompt", "response"), ("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_EXPECTED = "expected the columns prompt and response, question and answer, or messages"
+_EXPECTED = (
+    "expected the columns prompt and response (or completion), question and answer, messages, conversations, or "
+    "instruction and output"
+)
 
 
 @dataclass(frozen=True)
@@ -30,27 +35,38 @@ class Row:
     location: str
 
 
-def read_corpus(source: str, split: str, bad: BadRows) -> Iterator[Row]:
+def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
     """Yield the usable pairs of one corpus, in order.
 
     Args:
         source: See :func:`~dmaxlit.tasks.records.read_records`.
         split: Split of a hub data set.
         bad: Receives the rows that cannot be used.
+        columns: Our name of each column (:data:`~dmaxlit.data.row_forms.COLUMNS`) that has another in the corpus, with
+            that.
 
     Raises:
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
     for location, record in read_records(source, split, bad):
-        row = _row_of(location, record, bad)
-        if row is not None:
-            yield row
+        row = _row_of(location, record, bad, columns or {})
+        if row is None:
+            continue
+        tools = getattr(row.prompt, "tools", None)
+        if (surrogate := lone_surrogate([row.prompt, tools, row.response])) is not None:
+            bad.add(location, "has a lone surrogate", surrogate)
+            continue
+        yield row
 
 
-def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
+def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) -> Row | None:
     if not isinstance(record, dict):
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
+    if (missing := missing_column(record, names)) is not None:
+        bad.add(location, "has wrong columns", f"expected {missing!r}, got {', '.join(map(str, record)) or 'none'}")
+        return None
+    record = usual_form(of_named_columns(record, names))
     if record.get("messages") is not None:
         return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)
@@ -59,7 +75,8 @@ def _row_of(location: str, record: Any, bad: BadRows) -> Row | None:
         return None
     for name in columns:
         if not isinstance(record[name], str):
-            bad.add(location, f"has a {name} that is not text", f"got a {type(record[name]).__name__}")
+            article = "an" if name[0] in "aeiou" else "a"
+            bad.add(location, f"has {article} {name} that is not text", f"got a {type(record[name]).__name__}")
             return None
         if not record[name].strip():
             bad.add(location, f"has an empty {name}")

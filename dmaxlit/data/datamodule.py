@@ -20,11 +20,13 @@ from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.lost_turns import rows_with_warnings
+from dmaxlit.data.row_forms import COLUMNS
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Example, Split, Task
 from dmaxlit.tasks import task as task_by_name
+from dmaxlit.tasks.columns import check_columns
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 __all__ = ["SelfDistilledDataModule"]
@@ -40,8 +42,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
     task, whose splits share no prompt. The order of training rows depends on seed and epoch alone.
 
     Args:
-        corpus: One or more ``.jsonl`` or ``.parquet`` files or hub ids (``name`` or ``name:config``) with columns
-            ``prompt``/``response``, ``question``/``answer`` or chat ``messages``. None: the task's responses.
+        corpus: One or more ``.jsonl``, ``.json`` or ``.parquet`` files, folders of these, patterns (``data/*.jsonl``)
+            or hub ids (``name`` or ``name:config``) with columns ``prompt``/``response``, ``question``/``answer``, chat
+            ``messages`` or those of ShareGPT, Alpaca or TRL. None: the task's responses.
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
         num_train: Number of training rows taken from the task if there is no corpus.
@@ -62,6 +65,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             checkpoints and exports have it. Default: the tokenizer's.
         template_options: Values of variables that the chat template reads, for instance ``enable_thinking``; kept with
             the template.
+        columns: Our name of each column that has another in the corpus, with that: ``prompt``, ``response``,
+            ``messages``, ``conversations``, ``instruction``, ``output``, ``input``, ``history``, ``system``, ``tools``.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -86,6 +91,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         distill: DistillSettings | None = None,
         chat_template: str | None = None,
         template_options: dict[str, Any] | None = None,
+        columns: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -105,6 +111,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
         self.hub_split, self.distill = hub_split, distill
         self.chat_template, self.template_options = chat_template, template_options
+        self.columns = check_columns(columns, COLUMNS)
         self.seed = run_seed() if seed is None else seed
         if distill is not None:
             distill.check()
@@ -280,7 +287,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def _rows(self, bad: BadRows) -> Iterator[Row]:
         for source in self.corpora:
-            yield from read_corpus(source, self.hub_split, bad)
+            yield from read_corpus(source, self.hub_split, bad, self.columns)
         if not self.corpora and self.task is not None:
             for number, example in enumerate(self.task.examples("train", self.num_examples["train"]), start=1):
                 if example.response is None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.corpus_reader import Row
 from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_turns, eos_count, whole_blocks
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
 
@@ -28,7 +28,7 @@ class PackedPairs(Dataset[Item]):
         ids: ``[tokens]`` token ids of all pairs.
         ends: ``[rows]`` end of each pair in ``ids``.
         prompt_lengths: ``[rows]`` number of prompt tokens of each pair.
-        numbers: ``[rows]`` number of each pair in the corpus; rows that are too long leave gaps. Default: no gaps.
+        numbers: ``[rows]`` number of each pair in the corpus; rows that cannot be used leave gaps. Default: no gaps.
     """
 
     def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor, numbers: Tensor | None = None) -> None:
@@ -94,10 +94,10 @@ def pack(
         block_length: Length of the blocks of the grid.
         max_length: Most tokens of a sequence, EOS fill included, rounded down to whole blocks.
         eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`.
-        bad: Receives the rows that are too long.
+        bad: Receives the rows that the chat template refuses, or that are too long.
 
     Raises:
-        UserError: If no row is left, or under the policy ``error`` for the first that is too long.
+        UserError: If no row is left, or under the policy ``error`` for the first that cannot be used.
     """
     check_eos_fill(eos_fill)
     limit = max_length // block_length * block_length
@@ -109,9 +109,10 @@ def pack(
     numbers: list[int] = []
     source, begin = iter(rows), 0
     while chunk := list(islice(source, _CHUNK)):
-        prompts = encode_prompts(tokenizer, [row.prompt for row in chunk])
-        responses = encode_turns(tokenizer, [row.prompt for row in chunk], [row.response for row in chunk])
-        for number, (row, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=begin):
+        for number, (row, encoded) in enumerate(zip(chunk, _encode(tokenizer, chunk, bad), strict=True), start=begin):
+            if encoded is None:
+                continue
+            prompt, response = encoded
             if len(prompt) >= limit:
                 bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
                 continue
@@ -132,3 +133,32 @@ def pack(
     return PackedPairs(
         torch.cat(ids), torch.tensor(lengths).cumsum(0), torch.tensor(prompt_lengths), torch.tensor(numbers)
     )
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], bad: BadRows
+) -> Iterable[tuple[list[int], list[int]] | None]:
+    """Return the tokens of prompt and response of each row; None for one that cannot be encoded."""
+    try:
+        return _encode_together(tokenizer, rows)
+    except MemoryError:
+        raise
+    except Exception:  # a chat template is a program, and may raise anything
+        return (_encode_alone(tokenizer, row, bad) for row in rows)
+
+
+def _encode_together(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> Sequence[tuple[list[int], list[int]]]:
+    prompts = [row.prompt for row in rows]
+    turns = encode_turns(tokenizer, prompts, [row.response for row in rows])
+    return list(zip(encode_prompts(tokenizer, prompts), turns, strict=True))
+
+
+def _encode_alone(tokenizer: PreTrainedTokenizerBase, row: Row, bad: BadRows) -> tuple[list[int], list[int]] | None:
+    try:
+        return _encode_together(tokenizer, [row])[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = reason_of(error) if isinstance(error, UserError) else f"{type(error).__name__}: {reason_of(error)}"
+        bad.add(row.location, "cannot be encoded", reason)
+        return None

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from tqdm.auto import tqdm
 
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
+from dmaxlit.errors import PromptError
 
 _RECORD_SECONDS = 5.0  # between two records of progress, each of which waits for the disk
 
@@ -55,6 +56,7 @@ def generate_rows(
         The counts over the whole file.
 
     Raises:
+        PromptError: For a prompt that cannot be decoded, by its index among all.
         UserError: If the file cannot be written; what was recorded before is kept.
     """
     begin, total = file.progress.prompts, len(prompts)
@@ -68,6 +70,8 @@ def generate_rows(
 
             try:
                 generate(prompts[begin:], begin, take)
+            except PromptError as error:
+                raise PromptError(begin + error.index, error.reason) from error
             finally:  # also what was finished before Ctrl-C
                 rows.record()
         assert file.progress.prompts == total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.data.lost_turns import warn_of_losses
 from dmaxlit.decoding import Decoder
 from dmaxlit.engine.generation import Generation
@@ -16,6 +16,7 @@ from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import Draft, drafts
 from dmaxlit.engine.trace import Trace
+from dmaxlit.errors import PromptError, UserError
 
 if TYPE_CHECKING:
     from dmaxlit.backbone.denoiser import Denoiser
@@ -132,7 +133,7 @@ class GenerationMixin:
         engine = settings.make_engine(self.backbone, first_index)
         every_prompt = as_prompts(prompts)
         warn_of_losses(self.tokenizer, every_prompt)
-        prompt_ids = [self.encode_prompt(prompt) for prompt in every_prompt]
+        prompt_ids = [self._encode(index, prompt) for index, prompt in enumerate(every_prompt)]
         responses: dict[int, Generation] = {}
 
         def finish(index: int, sequence: DecodedSequence) -> None:
@@ -142,6 +143,12 @@ class GenerationMixin:
 
         engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
         return [responses[index] for index in range(len(every_prompt))]
+
+    def _encode(self, index: int, prompt: Prompt) -> list[int]:
+        try:
+            return self.encode_prompt(prompt)
+        except UserError as error:
+            raise PromptError(index, str(error)) from error
 
     def stream(
         self,

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation, text_of
 from dmaxlit.errors import UserError, describe_value
+from dmaxlit.tasks.unicode import check_text
 
 __all__ = ["Prompts", "as_prompts"]
 
@@ -22,15 +23,16 @@ def as_prompts(prompts: Prompts) -> list[Prompt]:
         prompts: A text, a list of chat messages, or a list of these.
 
     Raises:
-        UserError: For anything else, or a message whose ``role`` or ``content`` is missing or no text.
+        UserError: For anything else, or a message whose ``role`` or ``content`` is missing or no text, and for a lone
+            surrogate, which no tokenizer takes.
     """
     if isinstance(prompts, str):
-        return [prompts]
+        return [_prompt("prompts", prompts)]
     if isinstance(prompts, (bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise UserError(f"prompts: {_EXPECTED}, or a list of these, got {describe_value(prompts)}")
     items: list[Any] = list(prompts)
     if items and all(isinstance(item, Mapping) for item in items):
-        return [_conversation("prompts", items)]
+        return [_prompt("prompts", items)]
     return [_prompt(f"prompts[{index}]", item) for index, item in enumerate(items)]
 
 
@@ -44,6 +46,7 @@ def as_prompt(prompt: str | Sequence[Mapping[str, Any]]) -> Prompt:
 
 
 def _prompt(name: str, prompt: Any) -> Prompt:
+    check_text(name, [prompt, getattr(prompt, "tools", None)])
     if isinstance(prompt, str):
         return prompt
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import PromptError, UserError, check_at_least
 
 __all__ = ["DecodedSequence"]
 
@@ -176,16 +176,16 @@ def make_requests(
     requests = []
     for index, prompt in enumerate(prompts):
         if isinstance(prompt, str) or not isinstance(prompt, Iterable):
-            raise UserError(f"prompts[{index}]: expected a list of token ids, got {prompt!r}")
+            raise PromptError(index, f"expected a list of token ids, got {prompt!r}")
         room = max_length - len(prompt)
         if room < 1:
-            raise UserError(
-                f"prompts[{index}]: expected at most {max_length - 1} tokens (the context holds {max_length}), "
-                f"got {len(prompt)}"
+            raise PromptError(
+                index,
+                f"expected at most {max_length - 1} tokens (the context holds {max_length}), got {len(prompt)}",
             )
         if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
-            raise UserError(
-                f"prompts[{index}]: expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}"
+            raise PromptError(
+                index, f"expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}"
             )
         requests.append(Request(index, list(prompt), min(max_new_tokens, room), block_length))
     return requests

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.engine.response_text import ResponseText
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.unicode import check_text
 
 
 class StopStrings:
@@ -23,6 +24,7 @@ class StopStrings:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
         if isinstance(strings, str) or not all(isinstance(text, str) and text for text in strings):
             raise UserError(f"stop: expected a list of texts, none of them empty, got {strings!r}")
+        check_text("stop", list(strings))
         self._text = ResponseText(tokenizer)
         special = self._text.special_ids
         self._strings = tuple(strings)

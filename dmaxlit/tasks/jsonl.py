@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from functools import partial
+from math import isfinite
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.columns import check_columns, rename_columns
 from dmaxlit.tasks.matching import Match, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.unicode import lone_surrogate
 
 __all__ = ["JsonlTask"]
 
@@ -26,6 +29,7 @@ class JsonlTask(Task):
         test: File of the test split.
         match: ``exact``: the same words. ``numeric``: the same number, after ``####`` or else the last one.
         max_new_tokens: Budget of tokens for one answer, EOS included.
+        columns: Our name of each column (``prompt``, ``answer``, ``response``) that has another in the file, with that.
 
     Raises:
         UserError: If there is both a path and a split's file, or neither. Files are read when examples are requested.
@@ -39,6 +43,7 @@ class JsonlTask(Task):
         test: str | None = None,
         match: Match = "exact",
         max_new_tokens: int = 256,
+        columns: dict[str, str] | None = None,
     ) -> None:
         if (path is None) == (train is None and val is None and test is None):
             raise UserError("jsonl: expected either path or files for train, val, test")
@@ -46,6 +51,7 @@ class JsonlTask(Task):
         check_at_least(1, max_new_tokens=max_new_tokens)
         self.path, self.train, self.val, self.test = path, train, val, test
         self.match: Match = match
+        self.columns = check_columns(columns, ("prompt", "answer", "response"))
         self._max_new_tokens = max_new_tokens
         self._splits: dict[Split, list[Example]] | None = None
 
@@ -81,18 +87,18 @@ class JsonlTask(Task):
         else:
             files = ((split, file) for split in splits if (file := self._source(split)) is not None)
         for split, file in files:
-            for example in self._examples_of(file):
+            for example in self._examples_of(file, split or "path"):
                 if example.prompt not in seen:
                     seen.add(example.prompt)
                     splits[split or split_of(example.prompt)].append(example)
         return splits
 
-    def _examples_of(self, file: str) -> Iterator[Example]:
-        for location, record in read_records(file, "train", BadRows("error")):
-            columns = record if isinstance(record, dict) else {}
+    def _examples_of(self, file: str, argument: str) -> Iterator[Example]:
+        for location, record in read_records(file, "train", BadRows("error"), argument):
+            columns = rename_columns(record, self.columns) if isinstance(record, dict) else {}
             prompt = columns.get("prompt", columns.get("question"))
             answer, response = columns.get("answer"), columns.get("response")
-            if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+            if isinstance(answer, (int, float)) and not isinstance(answer, bool) and isfinite(answer):
                 answer = str(answer)
             if (
                 not isinstance(prompt, str)
@@ -102,6 +108,8 @@ class JsonlTask(Task):
                 raise UserError(
                     f"{location}: expected texts prompt (or question) and answer, got {', '.join(columns) or 'none'}"
                 )
+            if (surrogate := lone_surrogate([prompt, answer, response])) is not None:
+                raise UserError(f"{location}: has a lone surrogate ({surrogate})")
             if not prompt.strip() or not answer.strip():
                 raise UserError(f"{location}: has an empty prompt or answer")
             if self.match == "numeric" and last_number(answer) is None:

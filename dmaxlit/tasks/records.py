@@ -1,16 +1,17 @@
 """Records from JSONL, Parquet or the hub, with bad ones refused or counted."""
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from dmaxlit.errors import UserError, check_choice
+from dmaxlit.tasks.sources import EXPECTED, files_of, is_collection, record_suffix
+from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
+from dmaxlit.tasks.unicode import lone_surrogate
 
 OnBadRow = Literal["error", "skip"]
-
-_TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 class BadRows:
@@ -52,54 +53,80 @@ class BadRows:
         return f"corpus: kept {num_usable} rows, skipped {self.counts.total()}: {reasons}"
 
 
-def read_records(source: str, split: str, bad: BadRows) -> Iterator[tuple[str, Any]]:
+def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus") -> Iterator[tuple[str, Any]]:
     """Yield every row of a file or hub data set with its location, whatever its columns.
 
     JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
-    columns, and skipping one does not lose its neighbours. Parquet and hub data sets are read through ``datasets``.
+    columns, and skipping one does not lose its neighbours. The elements of an array are its rows. Parquet and hub data
+    sets are read through ``datasets``.
 
     Args:
-        source: Path of a ``.jsonl`` or ``.parquet`` file, or a hub id, with ``:config`` if the data set has several.
+        source: Path of a ``.jsonl``, ``.json`` (rows, or one array of them) or ``.parquet`` file, the first two also
+            as ``.gz``; a folder of such files or a pattern (``data/*.jsonl``), read in the order of their paths; or a
+            hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
         bad: Receives lines that are not JSON.
+        argument: The user's name for the source, for messages.
 
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
     """
-    path = Path(source)
-    if path.suffix in _TEXT_SUFFIXES:
-        return _read_lines(path, bad)
-    if path.suffix == ".parquet":
-        return _read_table(path)
-    if path.exists():
-        raise UserError(f"corpus: expected a .jsonl or .parquet file or a hub id, got {source!r}")
-    return _read_hub(source, split)
+    if is_collection(source):
+        files = files_of(source, argument)
+        return (row for file in files for row in _read_file(file, bad, argument))
+    if record_suffix(source) is not None:
+        return _read_file(Path(source), bad, argument)
+    if not source or os.path.exists(source):
+        raise UserError(f"{argument}: expected {EXPECTED}, a folder of these, or a hub id, got {source!r}")
+    return _read_hub(source, split, argument)
 
 
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"corpus: no such file: {str(path)!r}")
+def _read_file(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+    is_table = record_suffix(path.name) == ".parquet"
+    return _read_table(path, argument) if is_table else _read_json(path, bad, argument)
 
 
-def _read_lines(path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
-    _require_file(path)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+def _require_file(path: Path, argument: str) -> None:
+    if not os.path.isfile(path):
+        raise UserError(f"{argument}: no such file: {str(path)!r}")
+
+
+def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+    _require_file(path, argument)
+    if record_suffix(path.name) == ".json":
+        with open_text(path, argument) as text:
+            if next((line for line in text if line.strip()), "").lstrip().startswith("["):
+                text.seek(0)
+                for number, record in enumerate(_array(path, text.read(), argument), start=1):
+                    yield f"{path}, row {number}", record
+                return
+    with open_text(path, argument) as text:
+        for number, line in rows_of_text(text):
             location = f"{path}, row {number}"
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                if line is None:
+                    raise ValueError("not UTF-8")
+                record = parse_json(line)
+            except ValueError as error:
                 bad.add(location, "is not valid JSON", str(error))
                 continue
             yield location, record
 
 
-def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
+def _array(path: Path, text: str, argument: str) -> list[Any]:
+    try:
+        if lone_surrogate(text):
+            raise ValueError("not UTF-8")
+        values = parse_json(text.removeprefix("\ufeff"))
+    except ValueError as error:
+        raise UserError(f"{argument}: cannot read {str(path)!r}: expected a JSON array ({error})") from error
+    return list(values)
+
+
+def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
-    _require_file(path)
+    _require_file(path, argument)
     number = 0
     try:
         # Streamed, so that datasets leaves no second copy of the file in its cache.
@@ -109,10 +136,10 @@ def _read_table(path: Path) -> Iterator[tuple[str, Any]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"corpus: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
+        raise UserError(f"{argument}: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
 
 
-def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
+def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
@@ -120,7 +147,7 @@ def _read_hub(source: str, split: str) -> Iterator[tuple[str, Any]]:
         table = load_dataset(name, config or None, split=split)
     except Exception as error:
         raise UserError(
-            f"corpus: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
+            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record

@@ -135,3 +135,11 @@ def test_ctrl_c_while_distilling_ends_with_130(tiny, base, tmp_path, command):
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.splitlines()[-1] == "interrupted"
     assert "Traceback" not in ended.stderr
+
+
+def test_a_prompt_that_is_too_long_is_named_by_its_row_before_any_is_answered(dmax, tiny, tmp_path):
+    (tmp_path / "p.txt").write_text("3 ?\n\n4 ?\n" + "3 " * 500 + "?\n")
+    flags = f"--model {tiny} --keep all --max_new_tokens 6 --batch_size 1"
+    ended = dmax(f"distill {flags} --prompts p.txt --output c.jsonl")
+    assert ended.err.splitlines()[-1].startswith("error: p.txt, row 4: expected at most ")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["p.txt"]

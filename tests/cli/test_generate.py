@@ -55,7 +55,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
 
 
 def test_prompts_come_from_standard_input_where_no_other_are_given(dmax, tiny, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(PROMPTS)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(PROMPTS).encode())))
     assert "2 prompts:" in dmax(f"generate --model {tiny} --max_new_tokens 10").out
 
 
@@ -152,3 +152,29 @@ def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in ended.out
     assert f"\n{answer.num_forwards:4} " in ended.out
     assert list(dmaxlit.engine.Trace.load(tmp_path / "t.safetensors").rows) == [0]
+
+
+LONG = "3 " * 500 + "?"
+
+
+@pytest.mark.parametrize("output", ["", "--output out/a.jsonl"])
+def test_a_prompt_that_is_too_long_is_named_by_its_row_before_any_is_answered(dmax, tiny, tmp_path, output):
+    (tmp_path / "p.jsonl").write_text("\n\n".join(json.dumps({"prompt": p}) for p in [*PROMPTS * 4, LONG]))
+    ended = dmax(f"generate --model {tiny} --max_new_tokens 10 --batch_size 2 --prompts p.jsonl {output}")
+    assert ended.err.splitlines()[-1].startswith("error: p.jsonl, row 17: expected at most ")
+    assert ended.status == 2
+    assert ended.out == ""
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["p.jsonl"]
+
+
+def test_a_prompt_that_is_too_long_is_named_among_flags(dmax, tiny):
+    ended = dmax(["generate", "--model", str(tiny), "--prompt", "3 ?", "--prompt", LONG])
+    assert ended.refusal.startswith("prompts[1]: expected at most ")
+
+
+@pytest.mark.parametrize("flag", ["prompt", "stop"])
+def test_bytes_of_the_command_line_that_are_no_text_are_refused(dmax, tiny, flag):
+    flags = ["--prompt", "3 ?", f"--{flag}", b"caf\xe9".decode(errors="surrogateescape")]
+    name = "prompts[1]" if flag == "prompt" else "stop"
+    ended = dmax(["generate", "--model", str(tiny), "--max_new_tokens", "10", *flags])
+    assert ended.refusal == f"{name}: expected text that UTF-8 can encode, got a lone surrogate (\\udce9)"

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -32,6 +33,10 @@ BAD = [
     ({"question": "p", "answer": ""}, "has an empty answer"),
     ({"prompt": 3, "response": "r"}, "has a prompt that is not text"),
     ({"prompt": "p", "response": ["r"]}, "has a response that is not text"),
+    ({"prompt": "half \ud83d", "response": "r"}, r"has a lone surrogate"),
+    ('{"question": "p", "answer": "\\ude00"}', "has a lone surrogate"),
+    ({"messages": [{"role": "user\udfff", "content": "u"}, TURNS[1]]}, "has a lone surrogate"),
+    ({"messages": [TURNS[0], {"role": "assistant", "content": "a\ud800"}]}, "has a lone surrogate"),
     ({"messages": []}, NO_TEXTS),
     ({"messages": "hi"}, NO_TEXTS),
     ({"messages": [*TURNS, "hi"]}, NO_TEXTS),
@@ -62,7 +67,7 @@ BAD = [
 
 
 def read(path, policy="error", split="train"):
-    return [(row.prompt, row.response) for row in read_corpus(path, split, BadRows(policy))]
+    return [(row.prompt, row.response) for row in read_corpus(str(path), split, BadRows(policy))]
 
 
 def test_the_three_forms_of_rows(write_rows):
@@ -88,6 +93,11 @@ def test_a_bad_row_is_refused_by_file_and_row(write_rows, row, reason):
         read(path)
     assert str(caught.value).startswith(f"{path}, row 3: {reason}")
     assert "\n" not in str(caught.value)
+
+
+def test_a_lone_surrogate_in_a_column_that_is_not_read_does_not_matter(write_rows):
+    whole = '{"prompt": "\\ud83d\\ude00", "response": "r", "id": "\\ud83d", "\\ude00": 1}'
+    assert read(write_rows([whole])) == [("\N{GRINNING FACE}", "r")]
 
 
 def test_bad_rows_are_skipped_counted_and_summarised(write_rows):
@@ -180,6 +190,47 @@ def test_parquet_fills_no_nulls_into_messages_and_tools(tmp_path):
     assert (plain.prompt, plain.prompt.tools) == (TURNS[:1], None)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff", " \n\n "])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_elements_of_a_json_array_are_rows(tmp_path, mark, indent):
+    path = tmp_path / "a.json"
+    odd = {"prompt": "línea\u2028uno", "response": "dos"}
+    path.write_text(mark + json.dumps([GOOD, odd, {"messages": TURNS}], indent=indent, ensure_ascii=False), "utf-8")
+    assert read(path) == [("p", "r"), (odd["prompt"], "dos"), (TURNS[:1], "a")]
+    path.write_text(mark + json.dumps([GOOD, {"prompt": "p"}, GOOD], indent=indent), "utf-8")
+    with pytest.raises(UserError, match=r"a.json, row 2: has wrong columns"):
+        read(path)
+    assert read(path, "skip") == [("p", "r")] * 2
+
+
+def test_a_json_file_may_hold_one_row_a_line(write_rows):
+    assert read(write_rows([GOOD, GOOD], "a.json")) == [("p", "r")] * 2
+
+
+@pytest.mark.parametrize("content", [b"[", b"[{}", b"[" * 200_000, b'["caf\xe9"]', b"[1] [2]"])
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_a_damaged_json_array_is_refused_whole(tmp_path, content, policy):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"^corpus: cannot read '.*a.json': expected a JSON array \(") as caught:
+        read(tmp_path / "a.json", policy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "A.JSONL.GZ"])
+def test_compressed_files(tmp_path, name):
+    path = tmp_path / name
+    rows = [GOOD, {"prompt": ""}]
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
+    with pytest.raises(UserError, match=rf"{name}, row 2: has wrong columns"):
+        read(path)
+    assert read(path, "skip") == [("p", "r")]
+    whole = path.read_bytes()
+    for damaged in (b"no gzip", whole[:-12], whole[:20] + b"damaged" + whole[27:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"^corpus: cannot read '.*{name}' \("):
+            read(path, "skip")
+
+
 def test_parquet_in_all_three_forms(tmp_path):
     from datasets import Dataset
 
@@ -216,8 +267,8 @@ def test_a_missing_file_is_refused(tmp_path, name):
 
 def test_a_folder_or_foreign_file_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,response\n")
-    for path in (tmp_path, tmp_path / "a.csv"):
-        with pytest.raises(UserError, match=r"corpus: expected a .jsonl or .parquet file or a hub id, got"):
+    for path in (tmp_path, tmp_path / "a.csv", ""):
+        with pytest.raises(UserError, match=r"corpus: expected a .jsonl, .json or .parquet file"):
             read(str(path))
 
 

@@ -44,6 +44,33 @@ def test_without_a_corpus_the_tasks_own_responses_are_learnt():
     assert sorted(seen) == list(range(10))
 
 
+def test_rows_that_are_dropped_at_any_stage_shift_no_other(write_rows):
+    tokenizer = ChainTask.tokenizer()
+    tokenizer.chat_template = (
+        "{% if '9' in messages[0]['content'] %}{{ raise_exception('no nine') }}{% endif %}"
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    )
+    texts = ["1 ?", "", "9 ?", "2 ?", "\ud83d ?", "3 ? " * 100, "4 ?", "9 9 ?", "5 ?"]
+    path = write_rows(["{oops", *({"prompt": text, "response": "so"} for text in texts)])
+    data = SelfDistilledDataModule(corpus=path, on_bad_row="skip", batch_size=1)
+    data.bind(tokenizer, 32, 128)
+    data.setup("fit")
+    found = {}
+    for batch in data.train_dataloader():
+        (place,) = data.places(batch["index"].tolist())
+        found[place] = tokenizer.decode(batch["ids"][0][batch["roles"][0] == Role.PROMPT])
+    rows = {f"{path}, row {number}": text for number, text in enumerate(texts, start=2)}
+    assert found == {place: text for place, text in rows.items() if text in ("1 ?", "2 ?", "4 ?", "5 ?")}
+
+
+def test_columns_of_a_corpus_may_have_other_names(write_rows):
+    path = write_rows([{"query": "1 ?", "reply": "so"}])
+    data = bound(corpus=path, columns={"prompt": "query", "response": "reply"})
+    assert data.places([0]) == [f"{path}, row 1"]
+    with pytest.raises(UserError, match=r"^columns: expected 'prompt', .*, got 'label'$"):
+        SelfDistilledDataModule(corpus=path, columns={"label": "x"})
+
+
 def test_corpora_are_read_one_after_the_other(write_rows):
     paths = [
         write_rows([{"prompt": f"{i} ?", "response": "so"} for i in part], f"{part}.jsonl") for part in ("12", "3")

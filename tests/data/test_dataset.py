@@ -129,3 +129,56 @@ def test_masks_do_not_show_the_length_of_the_response(eos_fill, doubled):
     hidden = TrainingForward(denoiser, clean, doubled=doubled)(ids)
     torch.testing.assert_close(hidden[:, 3:], hidden[:1, 3:].expand_as(hidden[:, 3:]))
     assert clean.in_loss.sum(1).unique().numel() == (1 if eos_fill == "block" else len(rows))
+
+
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no\nsystem turn') }}{% endif %}"
+    "{% if messages[-1]['content'] == 'four' %}{{ 1 / 0 }}{% endif %}"
+    "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+)
+
+
+@pytest.fixture
+def picky():
+    """Return a tokenizer whose template refuses a system turn, and the response "four"."""
+    tokenizer = ChainTask.tokenizer()
+    tokenizer.chat_template = NO_SYSTEM
+    return tokenizer
+
+
+def dialogue(number, role="user", response="so"):
+    return Row([{"role": role, "content": "3"}], response, f"f.jsonl, row {number}")
+
+
+def test_a_row_that_the_chat_template_refuses_is_a_bad_row(picky, caplog):
+    rows = [dialogue(1), dialogue(2, "system"), dialogue(3, response="four"), dialogue(4, response="so so")]
+    for first, reason in (rows[1:], "TemplateError: no system turn"), (rows[2:], "ZeroDivisionError: division by zero"):
+        with pytest.raises(UserError) as caught:
+            pack(first, picky, 4, 16, "block", BadRows("error"))
+        assert str(caught.value).startswith(f"{first[0].location}: cannot be encoded (")
+        assert reason in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with caplog.at_level(logging.INFO):
+        pairs = pack(rows, picky, 4, 16, "block", BadRows("skip"))
+    assert caplog.messages == ["corpus: kept 2 rows, skipped 2: 2 cannot be encoded"]
+    assert pairs.numbers.tolist() == [0, 3]
+    alone = pack([rows[0], rows[3]], picky, 4, 16, "block", BadRows("error"))
+    assert pairs.fingerprint() == alone.fingerprint()
+
+
+def test_rows_are_judged_in_their_order(picky):
+    rows = [dialogue(1), row(16, 1, 2), dialogue(3, "system")]
+    with pytest.raises(UserError, match="row 2: has a prompt that fills the length"):
+        pack(rows, picky, 4, 16, "block", BadRows("error"))
+
+
+def test_what_the_tokenizer_cannot_take_is_a_bad_row():
+    rows = [row(1, 1), Row("3 \ud83d", "so", "f.jsonl, row 2"), row(2, 1, 3)]
+    with pytest.raises(UserError, match=r"f.jsonl, row 2: cannot be encoded \(TypeError: "):
+        packed(rows)
+    assert packed(rows, policy="skip").numbers.tolist() == [0, 2]
+
+
+def test_no_row_that_can_be_encoded_is_refused(picky):
+    with pytest.raises(UserError, match="corpus: expected at least one usable row, found none"):
+        pack([dialogue(1, "system")], picky, 4, 16, "block", BadRows("skip"))

@@ -6,7 +6,7 @@ import pytest
 from dmaxlit.data import response_rows
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
 
 SETTINGS = {"decoder": "threshold", "seed": 0}
 PROMPTS = [str(number) for number in range(20)]
@@ -45,6 +45,16 @@ def test_rows_are_in_the_order_of_the_prompts_from_where_the_file_ends(tmp_path,
     assert (counts.tokens, counts.forwards) == (19 * 6, 19 * 2)
     assert counts.seconds > 0
     assert "here: 100%" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_refused_is_named_by_its_index_among_all(tmp_path):
+    def generate(prompts, begin, take):
+        raise PromptError(2, "too long")
+
+    file = PartialCorpus(tmp_path / "c.jsonl", SETTINGS)
+    file.append([{"response": "before"}], Progress(prompts=5, kept=1))
+    with pytest.raises(PromptError, match=r"^prompts\[7\]: too long$"):
+        generate_rows(file, PROMPTS, generate, make_row, progress_bar=False)
 
 
 def test_progress_is_recorded_every_few_seconds_and_on_interruption(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from dmaxlit import UserError
 from dmaxlit.data.messages import Conversation
 from dmaxlit.engine import BlockDecoder, DecodeSettings
 from dmaxlit.engine.prompts import as_prompt, as_prompts
+from dmaxlit.errors import PromptError
 
 TEXT = "7 +1 ?"
 TURN = {"role": "user", "content": TEXT}
@@ -64,6 +65,9 @@ def test_a_text_is_a_prompt_and_a_conversation_is_a_prompt_and_a_list_of_these_a
         ([{"role": "user"}], r"prompts\[0\]: expected a message .* got one without content"),
         ([[{}]], r"prompts\[0\]\[0\]: expected a message .* got one without role and content"),
         ([{"role": 1, "content": "x"}], r"prompts\[0\]: expected a text as role, got a value of type int"),
+        ("7 \ud83d ?", r"prompts: expected text that UTF-8 can encode, got a lone surrogate \(\\ud83d\)"),
+        ([TEXT, "\udce9"], r"prompts\[1\]: expected text that UTF-8 can encode, got a lone surrogate \(\\udce9\)"),
+        ([TURN, {"role": "user", "content": "\ud83d"}], r"prompts: expected text that UTF-8 can encode, .*"),
         ([{"role": "user", "content": 5}], r"prompts\[0\]: expected a text or .* as content, got a value of type int"),
         (
             [{"role": "user", "content": [{"type": "image", "url": "x"}]}],
@@ -94,6 +98,22 @@ def test_one_prompt_is_not_several(module, several):
         module.stream(several)
     with pytest.raises(UserError, match=r"^prompt(\[0\])?: expected"):
         module.encode_prompt(several)
+
+
+def test_a_prompt_that_cannot_be_encoded_is_named(module):
+    module.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    encode, module.encode_prompt = module.encode_prompt, lambda prompt: refuse() if prompt == "2 ?" else encode(prompt)
+
+    def refuse():
+        raise UserError("chat template: no")
+
+    with pytest.raises(PromptError, match=r"^prompts\[1\]: chat template: no$"):
+        module.generate([TEXT, "2 ?"], "threshold", max_new_tokens=32)
+
+
+def test_a_stop_text_that_no_answer_can_have_is_refused(module):
+    with pytest.raises(UserError, match=r"^stop: expected text that UTF-8 can encode, got a lone surrogate"):
+        module.generate(TEXT, stop=["so", "\udce9"])
 
 
 def test_generate_answers_a_text_once(module):

@@ -74,6 +74,9 @@ def test_numbers_as_answers_are_text(write_rows):
         ({"prompt": 3, "answer": "3"}, r"row 2: expected texts"),
         ("[1]", r"row 2: expected texts .* got none"),
         ({"prompt": " ", "answer": "3"}, r"row 2: has an empty prompt or answer"),
+        ({"prompt": "p", "answer": float("nan")}, r"row 2: expected texts"),
+        ({"prompt": "p \ud83d", "answer": "3"}, r"row 2: has a lone surrogate \(\\ud83d\)"),
+        ({"prompt": "p", "answer": "3", "response": "\ud83d 3"}, r"row 2: has a lone surrogate"),
         (
             {"prompt": "p", "answer": "three"},
             r"row 2: expected an answer with a number for match 'numeric', got 'three'",

@@ -1,0 +1,104 @@
+"""Rows in the forms of other libraries, turned into ours."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dmaxlit.tasks.columns import rename_columns
+
+_ROLES = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model", "bot"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation"), "tool"),
+    "system": "system",
+}
+_RESPONSES = ("response", "completion")
+# The columns of each form.
+_FORMS = (
+    ("prompt", "response", "completion", "question", "answer"),
+    ("messages",),
+    ("conversations",),
+    ("instruction", "input", "output", "history"),
+)
+_OPTIONAL = ("input", "history", "system", "tools")
+COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", *_OPTIONAL)
+
+
+def missing_column(record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """Return the first column named by the user that a row has to have, and lacks; None for none."""
+    return next(
+        (column for name, column in columns.items() if name not in _OPTIONAL and record.get(column) is None), None
+    )
+
+
+def of_named_columns(record: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with our names for the user's columns, without what other forms than the one they name read.
+
+    Args:
+        record: The row by its columns.
+        columns: Our name of each column, one of :data:`COLUMNS`, with the user's.
+    """
+    named = [form for form in _FORMS if not columns.keys().isdisjoint(form)]
+    other = {name for form in _FORMS if named and form not in named for name in form}
+    return {name: value for name, value in rename_columns(record, columns).items() if name not in other}
+
+
+def usual_form(record: dict[str, Any]) -> dict[str, Any]:
+    r"""Return a row as texts or as ``messages``; unchanged if it has one of these forms, or none that is known.
+
+    - ShareGPT: ``conversations``, a list of ``from`` and ``value``, perhaps with a column ``system``.
+    - Alpaca: ``instruction``, perhaps ``input``, and ``output``. The prompt is instruction and input, joined by a line
+      break. Rows with ``system`` or ``history``, a list of pairs, are conversations.
+    - TRL: ``prompt`` and ``completion``, one of them or both a list of messages.
+
+    Args:
+        record: The row by its columns.
+    """
+    if record.get("messages") is not None:
+        return record
+    response = next((record[name] for name in _RESPONSES if record.get(name) is not None), None)
+    prompt = record.get("prompt")
+    if None not in (prompt, response) and (_is_messages(prompt) or _is_messages(response)):
+        return {**record, "messages": [*_turns(prompt, "user"), *_turns(response, "assistant")]}
+    if isinstance(prompt, str) and isinstance(response, str):
+        return record
+    if isinstance(record.get("conversations"), list):
+        return _conversation(record, map(_message, record["conversations"]))
+    if record.get("instruction") is not None and record.get("output") is not None:
+        return _alpaca(record)
+    return record
+
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
+
+
+def _turns(value: Any, role: str) -> list[Any]:
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _conversation(record: Mapping[str, Any], turns: Iterable[Any]) -> dict[str, Any]:
+    system = record.get("system")
+    before = [] if system in (None, "") else [{"role": "system", "content": system}]
+    return {**record, "messages": [*before, *turns]}
+
+
+def _message(turn: Any) -> Any:
+    """Return a turn of ShareGPT as a message; unchanged if it is none, so that it is refused where messages are."""
+    if not isinstance(turn, dict) or "from" not in turn or "role" in turn:
+        return turn
+    role = _ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
+    return turn if role is None else {"role": role, "content": turn.get("value")}
+
+
+def _alpaca(record: Mapping[str, Any]) -> dict[str, Any]:
+    parts = [part for part in (record["instruction"], record.get("input")) if part not in (None, "")]
+    prompt = "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
+    history = record.get("history") or []
+    if not history and record.get("system") in (None, ""):
+        return {**record, "instruction": prompt}
+    pairs = history if isinstance(history, list) else [history]
+    before: list[Any] = []
+    for pair in pairs:
+        is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # what is not is refused where messages are
+        before += [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")] if is_pair else [pair]
+    return _conversation(record, [*before, *_turns(prompt, "user"), *_turns(record["output"], "assistant")])

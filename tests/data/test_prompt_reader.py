@@ -1,0 +1,113 @@
+import gzip
+import io
+import json
+
+import pytest
+
+from dmaxlit.data.prompt_reader import PromptRow, naming_rows, read_prompts
+from dmaxlit.errors import PromptError, UserError
+
+TEXTS = ["one\u2028two\x0cthree\x85", "日本 ?", "  7 +1 ?"]
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, content):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return name
+
+    return write
+
+
+def texts(source):
+    return [row.text for row in read_prompts(source)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_row_is_a_prompt_whatever_its_characters(write, end, mark):
+    lines = [json.dumps({"prompt": text}, ensure_ascii=False) for text in TEXTS]
+    assert texts(write("p.txt", mark + end.join(TEXTS))) == TEXTS
+    assert texts(write("p.jsonl", mark + end.join(lines) + end)) == TEXTS
+
+
+def test_the_encoding_does_not_depend_on_the_locale(write, run_script, tmp_path):
+    write("p.txt", "日本 é\n")
+    (tmp_path / "read.py").write_text(
+        "import locale, sys\nlocale.getpreferredencoding = locale.getencoding = lambda *_: 'ascii'\n"
+        "from dmaxlit.data.prompt_reader import read_prompts\nprint(ascii(read_prompts(sys.argv[1])[0].text))\n"
+    )
+    ended = run_script("-X", "utf8=0", tmp_path / "read.py", tmp_path / "p.txt")
+    assert ended.stdout.strip() == ascii("日本 é"), ended.stderr
+
+
+def test_standard_input_is_utf_8_one_prompt_a_line(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO("\ufeffé\u2028b\r\nc".encode()), encoding="ascii")
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert read_prompts("-") == [PromptRow("é\u2028b", "-, row 1"), PromptRow("c", "-, row 2")]
+
+
+def test_columns_texts_and_parquet(write, tmp_path):
+    from datasets import Dataset
+
+    rows = [{"prompt": "a", "question": "x"}, {"question": "b"}, {"prompt": None, "question": "c"}, "d"]
+    assert texts(write("p.jsonl", "\n".join(map(json.dumps, rows)))) == ["a", "b", "c", "d"]
+    Dataset.from_list([{"question": "a"}, {"question": "b"}]).to_parquet(tmp_path / "p.parquet")
+    assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2")
+
+
+def test_json_arrays_and_compressed_files(write):
+    assert read_prompts(write("p.json", json.dumps(["a", {"question": "b"}], indent=1)))[1].location == "p.json, row 2"
+    assert texts(write("p.txt.gz", gzip.compress("é\u2028\nb\n".encode()))) == ["é\u2028", "b"]
+    assert texts(write("p.jsonl.gz", gzip.compress(b'"a"\n'))) == ["a"]
+
+
+def test_folders_and_patterns(write, tmp_path):
+    write("b.jsonl", '"b"\n')
+    write("a.jsonl", '"a"\n')
+    assert texts(str(tmp_path)) == texts("*.jsonl") == ["a", "b"]
+
+
+def test_blank_lines_count_as_rows_but_are_no_prompts(write):
+    assert [row.location for row in read_prompts(write("p.txt", "\na\n \nb\n"))] == ["p.txt, row 2", "p.txt, row 4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "refusal"),
+    [
+        ("p.txt", b"a\ncaf\xe9\n", "p.txt, row 2: expected text in UTF-8, got other bytes"),
+        ("p.jsonl", b'"a"\n"caf\xe9"\n', "p.jsonl, row 2: is not valid JSON (not UTF-8)"),
+        ("p.jsonl", '"a"\n' + "[" * 200_000, "p.jsonl, row 2: is not valid JSON (nested too deeply)"),
+        ("p.jsonl", '"a"\n"half \\ud83d"', "p.jsonl, row 2: has a lone surrogate (\\ud83d)"),
+        ("p.jsonl", '{"prompt": "\\ude00"}', "p.jsonl, row 1: has a lone surrogate (\\ude00)"),
+        ("p.jsonl", '"a"\n{"text": "b"}', "p.jsonl, row 2: expected a text, or an object with a prompt or question, "),
+        ("p.jsonl", "\n", "prompts: expected at least one, found none in 'p.jsonl'"),
+        ("p.txt", "\ufeff", "prompts: expected at least one, found none in 'p.txt'"),
+    ],
+)
+def test_a_row_that_is_no_prompt_is_refused_by_number(write, name, content, refusal):
+    with pytest.raises(UserError) as caught:
+        read_prompts(write(name, content))
+    assert str(caught.value).startswith(refusal)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_that_cannot_be_decoded_is_named_by_its_row(write):
+    rows = read_prompts(write("p.txt", "a\n\nb\n"))
+    with pytest.raises(UserError, match=r"^p.txt, row 3: too long$"), naming_rows(rows):
+        raise PromptError(1, "too long")
+    with pytest.raises(PromptError, match=r"^prompts\[1\]: too long$"), naming_rows([]):
+        raise PromptError(1, "too long")
+
+
+def test_a_file_that_cannot_be_read_is_refused(write, tmp_path):
+    for name, refusal in [
+        ("gone.txt", "prompts: cannot read 'gone.txt' (No such file or directory)"),
+        ("gone.jsonl", "prompts: no such file: 'gone.jsonl'"),
+        (str(tmp_path), f"prompts: expected a .jsonl, .json or .parquet file in '{tmp_path}', found none"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            read_prompts(name)
+        assert str(caught.value) == refusal

@@ -1,0 +1,86 @@
+import gzip
+import json
+import os
+
+import pytest
+
+from dmaxlit.errors import UserError
+from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.tasks.sources import files_of, is_collection
+
+NAMES = ["b.jsonl", "a/c.json", "a/b/d.jsonl.gz", "e.ndjson"]
+LEFT_OUT = [".hidden.jsonl", ".git/x.json", "b.jsonl.manifest.json", "b.jsonl.progress.json", "b.jsonl.partial", "x.md"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES + LEFT_OUT:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(name).encode() + b"\n"
+        path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    return tmp_path / "data"
+
+
+def rows(source):
+    return list(read_records(source, "train", BadRows("error")))
+
+
+def test_a_folder_is_its_files_in_the_order_of_their_paths(folder):
+    expected = [(f"data/{name}, row 1", name) for name in ("a/b/d.jsonl.gz", "a/c.json", "b.jsonl", "e.ndjson")]
+    assert rows("data") == rows("data/") == expected
+    assert [name for _, name in rows(str(folder))] == [name for _, name in expected]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("data/*.jsonl", ["b.jsonl"]),
+        ("data/**/*.json*", ["a/b/d.jsonl.gz", "a/c.json", "b.jsonl"]),
+        ("data/[be].*json*", ["b.jsonl", "e.ndjson"]),
+        ("data/?.jsonl", ["b.jsonl"]),
+    ],
+)
+def test_a_pattern_is_the_files_that_match(folder, pattern, names):
+    assert [name for _, name in rows(pattern)] == names
+
+
+def test_parquet_in_a_folder(folder):
+    from datasets import Dataset
+
+    Dataset.from_list([{"prompt": "p"}]).to_parquet(folder / "z.parquet")
+    assert rows("data")[-1] == ("data/z.parquet, row 1", {"prompt": "p"})
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
+    (folder / "[b].jsonl").write_text('"x"\n')
+    assert not is_collection("data/[b].jsonl")
+    assert rows("data/[b].jsonl") == [("data/[b].jsonl, row 1", "x")]
+
+
+def test_links_in_a_circle_end(folder):
+    os.symlink(folder, folder / "again")
+    os.symlink("nowhere.jsonl", folder / "broken.jsonl")
+    assert len(files_of("data", "corpus")) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["n" * 5000 + ".jsonl", "n\0.jsonl"])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(UserError, match="corpus: no such file"):
+        rows(name)
+
+
+@pytest.mark.parametrize(
+    ("source", "refusal"),
+    [
+        ("data/*.csv", "corpus: expected a .jsonl, .json or .parquet file in 'data/*.csv', found none"),
+        ("empty", "corpus: expected a .jsonl, .json or .parquet file in 'empty', found none"),
+        ("data/*.md", "corpus: expected a .jsonl, .json or .parquet file, got 'data/x.md', which 'data/*.md' matches"),
+    ],
+)
+def test_what_has_no_files_of_records_is_refused(folder, source, refusal):
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        rows(source)
+    assert str(caught.value) == refusal
