@@ -18,6 +18,7 @@ from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import distill_for_training
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
+from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
@@ -52,8 +53,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         max_length: Most tokens of a row, EOS included; None for the model's context length.
         eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
             their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
-        on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
-            and report their count (``skip``).
+        on_bad_row: Refuse the first row or evaluation prompt that cannot be used, with its number (``error``), or drop
+            such ones and report their count (``skip``).
         hub_split: Split of a hub data set.
         num_workers: Number of loader processes; it does not change the order or content of batches.
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
@@ -160,11 +161,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
         distill_for_training(trainer, self.task, corpus, settings)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the rows that the stage needs.
+        """Read and encode the rows that the stage needs, and check its prompts.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``, and for a
-                chat template that does not exist.
+            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a chat
+                template that does not exist.
         """
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
@@ -180,7 +181,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
         }
         for split, stages in stages_of.items():
             if stage in stages and self.task is not None and split not in self._examples:
-                self._examples[split] = self.task.examples(split, self.num_examples[split])
+                examples = self.task.examples(split, self.num_examples[split])
+                if self._encoding is not None or self.trainer is not None:
+                    tokenizer, _, context = self._model_encoding()
+                    examples = decodable_examples(examples, split, tokenizer, context, self.on_bad_row)
+                self._examples[split] = examples
 
     def teardown(self, stage: str) -> None:
         """Remove the files of a dry run."""
