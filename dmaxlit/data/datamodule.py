@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -18,10 +17,10 @@ from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import distill_for_training
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
-from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.example_batch import ExampleBatch
+from dmaxlit.data.eval_prompts import decodable_examples, eval_loader
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.sampling import ResumableLoader, RowSampler
+from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Example, Split, Task
@@ -114,6 +113,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             self.prepare_data_per_node = False
         self._dry_run_folder: TemporaryDirectory[str] | None = None
         self._encoding: tuple[PreTrainedTokenizerBase, int, int] | None = None
+        self._date = TemplateDate()
         self._train_rows: PackedPairs | None = None
         self._examples: dict[Split, list[Example]] = {}
 
@@ -164,8 +164,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """Read and encode the rows that the stage needs, and check its prompts.
 
         Raises:
-            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a chat
-                template that does not exist.
+            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a
+                chat template that does not exist.
         """
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
@@ -173,6 +173,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)
+            tokenizer = self._date.apply(tokenizer, self.trainer)
             rows = rows_with_warnings(self._rows(bad), tokenizer)
             self._train_rows = pack(rows, tokenizer, block_length, limit, self.eos_fill, bad)
         stages_of: dict[Split, tuple[str | None, ...]] = {
@@ -186,6 +187,16 @@ class SelfDistilledDataModule(L.LightningDataModule):
                     tokenizer, _, context = self._model_encoding()
                     examples = decodable_examples(examples, split, tokenizer, context, self.on_bad_row)
                 self._examples[split] = examples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the date that a chat template wrote into the rows."""
+        return self._date.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Encode the rows with the date that they had, if a chat template writes it."""
+        if self._date.restore(state_dict):
+            self._train_rows = None
+            self.setup("fit")
 
     def teardown(self, stage: str) -> None:
         """Remove the files of a dry run."""
@@ -245,13 +256,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         return [locations[index] for index in indices]
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
-        examples = self._examples.get(split)
-        if not examples:
-            return []
         rank, world_size = self._rank_and_world_size()
-        sampler = RowSampler(len(examples), self.eval_batch_size, world_size, rank, shuffle=False)
-        numbered: Any = list(enumerate(examples))
-        return [DataLoader(numbered, batch_size=self.eval_batch_size, sampler=sampler, collate_fn=_collate_examples)]
+        examples = self._examples.get(split)
+        return [eval_loader(examples, self.eval_batch_size, world_size, rank)] if examples else []
 
     def _share_dry_run_corpus(self) -> None:
         """Tell all ranks where rank zero has written the corpus of a dry run."""
@@ -288,8 +295,3 @@ class SelfDistilledDataModule(L.LightningDataModule):
                         f"corpus: task {self.task_name!r} has no worked responses to learn from; give a corpus"
                     )
                 yield Row(example.prompt, example.response, f"task {self.task_name}, example {number}")
-
-
-def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
-    index, examples = zip(*items, strict=True)
-    return {"index": torch.tensor(index), "examples": ExampleBatch(examples)}

@@ -1,11 +1,16 @@
-"""The check of validation and test prompts, before anything is trained or decoded."""
+"""Validation and test prompts: their check before anything is trained or decoded, and their batches."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.example_batch import ExampleBatch
+from dmaxlit.data.sampling import RowSampler
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import Example, Split
 from dmaxlit.tasks.records import BadRows, OnBadRow
@@ -54,6 +59,25 @@ def decodable_examples(
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(bad.counts.items()))
         rank_zero_info(f"data: kept {len(kept)} {_TITLES[split]} prompts, skipped {bad.counts.total()}: {reasons}")
     return kept
+
+
+def eval_loader(examples: Sequence[Example], batch_size: int, world_size: int, rank: int) -> DataLoader[Any]:
+    """Return one rank's batches of ``examples`` with ``index`` ``[B]``, their numbers, in order.
+
+    Args:
+        examples: The examples of all ranks.
+        batch_size: Examples in one rank's batch.
+        world_size: Number of ranks.
+        rank: This rank.
+    """
+    sampler = RowSampler(len(examples), batch_size, world_size, rank, shuffle=False)
+    numbered: Any = list(enumerate(examples))
+    return DataLoader(numbered, batch_size=batch_size, sampler=sampler, collate_fn=_collate_examples)
+
+
+def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
+    index, examples = zip(*items, strict=True)
+    return {"index": torch.tensor(index), "examples": ExampleBatch(examples)}
 
 
 def _beginning(prompt: str) -> str:
