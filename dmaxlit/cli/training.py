@@ -210,8 +210,8 @@ class DMaxCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks that every run has.
 
-        These are a :class:`RunCheckpoint`, unless checkpoints are switched off, a :class:`FiniteGuard` and a progress
-        bar. :class:`AtomicCheckpointIO` writes the checkpoints.
+        These are a :class:`RunCheckpoint` and a progress bar, unless they are switched off, as by ``barebones``, and a
+        :class:`FiniteGuard`. :class:`AtomicCheckpointIO` writes the checkpoints.
 
         Raises:
             UserError: If it refuses a setting.
@@ -221,12 +221,13 @@ class DMaxCLI(LightningCLI):
         if root is not None and Path(root).exists() and not Path(root).is_dir():
             raise UserError(f"trainer.default_root_dir: expected a folder, got the file {str(root)!r}")
         defaults = [settings[name] for name in ("checkpoint", "finite_guard")]
-        if settings.trainer.enable_checkpointing is False:
+        is_bare = bool(settings.trainer.barebones)
+        if settings.trainer.enable_checkpointing is False or is_bare:
             defaults = defaults[1:]
         callbacks = settings.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if not has_bar and settings.trainer.enable_progress_bar is not False:
+        if not has_bar and settings.trainer.enable_progress_bar is not False and not is_bare:
             defaults.append(RunProgressBar())
         self.trainer_defaults["callbacks"] = defaults
         try:

@@ -19,7 +19,7 @@ from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.eval_prompts import decodable_examples, eval_loader
 from dmaxlit.data.lost_turns import rows_with_warnings
-from dmaxlit.data.sampling import ResumableLoader, RowSampler
+from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
 from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
@@ -207,6 +207,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
 
+        Under the trainer's ``overfit_batches`` the rows keep the order of the corpus.
+
         Raises:
             UserError: If there are fewer rows than ranks.
         """
@@ -218,7 +220,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
         tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
+        shape, overfit = (len(rows), self.batch_size, world_size, rank), getattr(self.trainer, "overfit_batches", 0)
+        sampler = OrderedRowSampler(*shape, even=True) if overfit else RowSampler(*shape, seed=self.seed)
         collate = Collate(pad, tokenizer.eos_token_id, block_length)
         return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 

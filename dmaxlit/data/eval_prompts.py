@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.example_batch import ExampleBatch
-from dmaxlit.data.sampling import RowSampler
+from dmaxlit.data.sampling import OrderedRowSampler
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import Example, Split
 from dmaxlit.tasks.records import BadRows, OnBadRow
@@ -70,7 +70,7 @@ def eval_loader(examples: Sequence[Example], batch_size: int, world_size: int, r
         world_size: Number of ranks.
         rank: This rank.
     """
-    sampler = RowSampler(len(examples), batch_size, world_size, rank, shuffle=False)
+    sampler = OrderedRowSampler(len(examples), batch_size, world_size, rank)
     numbered: Any = list(enumerate(examples))
     return DataLoader(numbered, batch_size=batch_size, sampler=sampler, collate_fn=_collate_examples)
 
