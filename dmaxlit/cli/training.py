@@ -27,8 +27,9 @@ from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sha
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.module import DMaxModule
+from dmaxlit.tasks import Split
 from dmaxlit.training.fsdp import FSDP2Strategy
 
 _DESCRIPTION = """{summary}
@@ -200,12 +201,33 @@ class DMaxCLI(LightningCLI):
             self.trainer.fit(**options)
 
     def before_validate(self) -> None:
-        """Decode even if the configuration names no callback for it."""
+        """Decode even if the configuration names no callback for it.
+
+        Raises:
+            UserError: If there are no prompts to decode.
+        """
+        self._check_prompts("val" if self.subcommand == "validate" else "test")
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, SPDValidation) for callback in callbacks):
             callbacks.append(SPDValidation(curve=None))
 
     before_test = before_validate
+
+    def before_predict(self) -> None:
+        """Refuse data without prompts.
+
+        Raises:
+            UserError: If there are none to decode.
+        """
+        self._check_prompts("test")
+
+    def _check_prompts(self, split: Split) -> None:
+        data = self.datamodule
+        if not isinstance(data, SelfDistilledDataModule):
+            return
+        if data.task is None:
+            raise UserError("data.task: expected a task, whose prompts are decoded, got none")
+        check_at_least(1, **{f"data.num_{split}": data.num_examples[split]})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks that every run has.
