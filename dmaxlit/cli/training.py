@@ -23,6 +23,7 @@ from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_nam
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
+from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
@@ -73,6 +74,7 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
+    show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
     try:
         command_line = (cli or DMaxCLI)(
             module,
