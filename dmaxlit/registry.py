@@ -1,11 +1,12 @@
 """Registries: the short names of strategies, decoders and tasks."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError, reason_of
 
 T = TypeVar("T")
 
@@ -14,7 +15,7 @@ class Registry(Generic[T]):
     """Classes of one kind, by name.
 
     Other packages register classes through the entry-point group ``dmaxlit.<group>``; these are imported at the first
-    lookup.
+    lookup. One that cannot be registered is left out with a :class:`~dmaxlit.errors.DMaxWarning`.
 
     Args:
         kind: Name of the kind, for messages ("noise strategy").
@@ -107,5 +108,25 @@ class Registry(Generic[T]):
             return
         self._entry_points_loaded = True
         for point in entry_points(group=self.group):
-            if point.name not in self._classes:
-                self.register(point.name)(point.load())
+            reason = self._refusal(point)
+            if reason:
+                package = f"package {point.dist.name!r}" if point.dist else f"entry point {point.value!r}"
+                warnings.warn(
+                    f"{package}: its {self.kind} {point.name!r} is left out: {reason}", DMaxWarning, stacklevel=4
+                )
+
+    def _refusal(self, point: EntryPoint) -> str:
+        """Register the class of an entry point, and return why that was not possible; empty if it was."""
+        if point.name in self._on_demand:
+            return "dmaxlit has one of that name"
+        try:
+            cls = point.load()
+        except (Exception, SystemExit) as error:  # code of others may raise anything when it is imported
+            return f"{type(error).__name__}: {reason_of(error)}"
+        if not isinstance(cls, type) or not issubclass(cls, self.base or object):
+            return f"expected a {'class' if self.base is None else self.base.__name__}, got {point.value}"
+        try:
+            self.register(point.name)(cls)
+        except ValueError as error:
+            return str(error)
+        return ""

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -86,3 +87,38 @@ def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 3
+
+
+EDITABLE = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+USER_FILE = """
+from dmaxlit.callbacks import SPDValidation
+from dmaxlit.tasks import ChainTask
+
+wrong: int = ChainTask("hard")
+reveal_type(SPDValidation(batch_size=3))
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_see_an_editable_install(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("dmaxlit", "callbacks"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-c", EDITABLE, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env", with_pip=False)
+    (packages,) = (tmp_path / "env").glob("lib/*/site-packages")
+    zipfile.ZipFile(wheel).extractall(packages)
+    (tmp_path / "user.py").write_text(USER_FILE)
+    python = tmp_path / "env" / "bin" / "python"
+    check = [sys.executable, "-m", "mypy", "--python-executable", str(python), "--follow-imports", "silent", "user.py"]
+    checked = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert 'expression has type "ChainTask", variable has type "int"' in checked.stdout, checked.stdout
+    assert 'Revealed type is "dmaxlit.callbacks.spd_validation.SPDValidation"' in checked.stdout
+    assert "import-" not in checked.stdout

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from dmaxlit import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.noise import NOISE, MaskedNoise
 from dmaxlit.registry import Registry
 
@@ -28,14 +30,67 @@ def test_the_summary_is_the_first_line_of_the_docstring():
     assert NOISE.summary("masked").startswith("Masked diffusion")
 
 
-def test_entry_points_of_other_packages_are_found(tmp_path, monkeypatch):
-    package = tmp_path / "their_noise-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their-noise\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[dmaxlit.gadgets]\ntheirs = their_noise:Theirs\n")
-    (tmp_path / "their_noise.py").write_text('class Theirs:\n    """A gadget."""\n')
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package with entry points of the group ``dmaxlit.gadgets``."""
     monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, code, *points):
+        package = tmp_path / f"{name}-1.0.dist-info"
+        package.mkdir()
+        (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text("\n".join(["[dmaxlit.gadgets]", *points, ""]))
+        (tmp_path / f"{name}.py").write_text(code)
+
+    return install
+
+
+def test_entry_points_of_other_packages_are_found(install):
+    install("their_noise", 'class Theirs:\n    """A gadget."""\n', "theirs = their_noise:Theirs")
     assert Registry("gadget", "gadgets").summary("theirs") == "A gadget."
+
+
+@pytest.mark.parametrize(
+    ("code", "target", "reason"),
+    [
+        ("import no_such_module", "Theirs", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def broken(:", "Theirs", "SyntaxError: "),
+        ("1 / 0", "Theirs", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit('no\\nGPU')", "Theirs", "SystemExit: no GPU"),
+        ("", "Theirs", "AttributeError: "),
+        ("Theirs = 3", "Theirs", "expected a class, got broken_{}:Theirs"),
+        ("class Theirs: ...", "Theirs", ""),
+    ],
+)
+def test_a_package_that_cannot_be_registered_is_left_out_with_a_warning(install, code, target, reason, request):
+    name = f"broken_{request.node.callspec.indices['code']}"
+    install(name, code, f"theirs = {name}:{target}")
+    install(f"good_{name}", "class Good: ...", f"good = good_{name}:Good")
+    registry = Registry("gadget", "gadgets")
+    registry.register("a")(MaskedNoise)
+    if not reason:
+        assert list(registry) == ["a", "good", "theirs"]
+        return
+    index = name.partition("_")[2]
+    message = f"package '{name.replace('_', '-')}': its gadget 'theirs' is left out: {reason.format(index)}"
+    with pytest.warns(DMaxWarning, match=f"^{re.escape(message)}") as caught:
+        assert list(registry) == ["a", "good"]
+    assert len(caught) == 1
+    assert "\n" not in str(caught[0].message)
+    assert list(registry) == ["a", "good"]  # and no second warning, which would be an error here
+
+
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_package_cannot_take_the_name_of_a_built_in_class(install, on_demand):
+    name = f"taker_{int(on_demand)}"
+    install(name, "class Theirs: ...", f"a = {name}:Theirs", f"b = {name}:Theirs")
+    registry = Registry("gadget", "gadgets", on_demand={"a": "unused"} if on_demand else None)
+    if not on_demand:
+        registry.register("a")(MaskedNoise)
+    with pytest.warns(DMaxWarning, match=rf"^package 'taker-{int(on_demand)}': its gadget 'a' is left out: .*(by|has)"):
+        assert list(registry) == ["a", "b"]
+    if not on_demand:
+        assert registry.get("a") is MaskedNoise
 
 
 def test_an_import_path_is_a_name_too_if_the_class_is_of_the_kind():

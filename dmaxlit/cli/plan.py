@@ -96,6 +96,8 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
         extra = (torch.empty(model.config.hidden_size, dtype=source.dtype, device="meta", requires_grad=True),)
     context = source.context_length(model)
     length = min(context, data.max_length or context) // source.block_length * source.block_length
+    if length < source.block_length:
+        raise UserError(f"data.max_length: expected at least one block of {source.block_length}, got {data.max_length}")
     if gpus is None:
         gpus = trainer.devices * trainer.num_nodes if isinstance(trainer.devices, int) else 1
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)

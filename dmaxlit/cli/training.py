@@ -24,12 +24,14 @@ from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
+from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.module import DMaxModule
+from dmaxlit.tasks import Split
 from dmaxlit.training.fsdp import FSDP2Strategy
 
 _DESCRIPTION = """{summary}
@@ -75,6 +77,7 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
+    show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
     try:
         command_line = (cli or DMaxCLI)(
             module,
@@ -203,18 +206,39 @@ class DMaxCLI(LightningCLI):
             self.trainer.fit(**options)
 
     def before_validate(self) -> None:
-        """Decode even if the configuration names no callback for it."""
+        """Decode even if the configuration names no callback for it.
+
+        Raises:
+            UserError: If there are no prompts to decode.
+        """
+        self._check_prompts("val" if self.subcommand == "validate" else "test")
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, SPDValidation) for callback in callbacks):
             callbacks.append(SPDValidation(curve=None))
 
     before_test = before_validate
 
+    def before_predict(self) -> None:
+        """Refuse data without prompts.
+
+        Raises:
+            UserError: If there are none to decode.
+        """
+        self._check_prompts("test")
+
+    def _check_prompts(self, split: Split) -> None:
+        data = self.datamodule
+        if not isinstance(data, SelfDistilledDataModule):
+            return
+        if data.task is None:
+            raise UserError("data.task: expected a task, whose prompts are decoded, got none")
+        check_at_least(1, **{f"data.num_{split}": data.num_examples[split]})
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks that every run has.
 
-        These are a :class:`RunCheckpoint`, unless checkpoints are switched off, a :class:`FiniteGuard` and a progress
-        bar. :class:`AtomicCheckpointIO` writes the checkpoints.
+        These are a :class:`RunCheckpoint` and a progress bar, unless they are switched off, as by ``barebones``, and a
+        :class:`FiniteGuard`. :class:`AtomicCheckpointIO` writes the checkpoints.
 
         Raises:
             UserError: If it refuses a setting.
@@ -224,12 +248,13 @@ class DMaxCLI(LightningCLI):
         if root is not None and Path(root).exists() and not Path(root).is_dir():
             raise UserError(f"trainer.default_root_dir: expected a folder, got the file {str(root)!r}")
         defaults = [settings[name] for name in ("checkpoint", "finite_guard")]
-        if settings.trainer.enable_checkpointing is False:
+        is_bare = bool(settings.trainer.barebones)
+        if settings.trainer.enable_checkpointing is False or is_bare:
             defaults = defaults[1:]
         callbacks = settings.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if not has_bar and settings.trainer.enable_progress_bar is not False:
+        if not has_bar and settings.trainer.enable_progress_bar is not False and not is_bare:
             defaults.append(RunProgressBar())
         self.trainer_defaults["callbacks"] = defaults
         try:

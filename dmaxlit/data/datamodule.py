@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -18,10 +17,11 @@ from dmaxlit.data.dataset import Collate, PackedPairs, pack
 from dmaxlit.data.distill import distill_for_training
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
-from dmaxlit.data.example_batch import ExampleBatch
+from dmaxlit.data.eval_prompts import decodable_examples, eval_loader
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.row_forms import COLUMNS
-from dmaxlit.data.sampling import ResumableLoader, RowSampler
+from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Example, Split, Task
@@ -55,8 +55,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         max_length: Most tokens of a row, EOS included; None for the model's context length.
         eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
             their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
-        on_bad_row: Refuse the first row that cannot be used, with file and row number (``error``), or drop such rows
-            and report their count (``skip``).
+        on_bad_row: Refuse the first row or evaluation prompt that cannot be used, with its number (``error``), or drop
+            such ones and report their count (``skip``).
         hub_split: Split of a hub data set.
         num_workers: Number of loader processes; it does not change the order or content of batches.
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
@@ -120,6 +120,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             self.prepare_data_per_node = False
         self._dry_run_folder: TemporaryDirectory[str] | None = None
         self._encoding: tuple[PreTrainedTokenizerBase, int, int] | None = None
+        self._date = TemplateDate()
         self._train_rows: PackedPairs | None = None
         self._examples: dict[Split, list[Example]] = {}
 
@@ -167,10 +168,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         distill_for_training(trainer, self.task, corpus, settings)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the rows that the stage needs.
+        """Read and encode the rows that the stage needs, and check its prompts.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has a bad row under ``on_bad_row="error"``, and for a
+            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a
                 chat template that does not exist.
         """
         self._choose_template()
@@ -179,6 +180,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)
+            tokenizer = self._date.apply(tokenizer, self.trainer)
             rows = rows_with_warnings(self._rows(bad), tokenizer)
             self._train_rows = pack(rows, tokenizer, block_length, limit, self.eos_fill, bad)
         stages_of: dict[Split, tuple[str | None, ...]] = {
@@ -187,7 +189,21 @@ class SelfDistilledDataModule(L.LightningDataModule):
         }
         for split, stages in stages_of.items():
             if stage in stages and self.task is not None and split not in self._examples:
-                self._examples[split] = self.task.examples(split, self.num_examples[split])
+                examples = self.task.examples(split, self.num_examples[split])
+                if self._encoding is not None or self.trainer is not None:
+                    tokenizer, _, context = self._model_encoding()
+                    examples = decodable_examples(examples, split, tokenizer, context, self.on_bad_row)
+                self._examples[split] = examples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the date that a chat template wrote into the rows."""
+        return self._date.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Encode the rows with the date that they had, if a chat template writes it."""
+        if self._date.restore(state_dict):
+            self._train_rows = None
+            self.setup("fit")
 
     def teardown(self, stage: str) -> None:
         """Remove the files of a dry run."""
@@ -197,6 +213,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
+
+        Under the trainer's ``overfit_batches`` the rows keep the order of the corpus.
 
         Raises:
             UserError: If there are fewer rows than ranks.
@@ -209,7 +227,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
         tokenizer, block_length, _ = self._model_encoding()
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        sampler = RowSampler(len(rows), self.batch_size, world_size, rank, shuffle=True, seed=self.seed)
+        shape, overfit = (len(rows), self.batch_size, world_size, rank), getattr(self.trainer, "overfit_batches", 0)
+        sampler = OrderedRowSampler(*shape, even=True) if overfit else RowSampler(*shape, seed=self.seed)
         collate = Collate(pad, tokenizer.eos_token_id, block_length)
         return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
 
@@ -247,13 +266,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         return [locations[index] for index in indices]
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
-        examples = self._examples.get(split)
-        if not examples:
-            return []
         rank, world_size = self._rank_and_world_size()
-        sampler = RowSampler(len(examples), self.eval_batch_size, world_size, rank, shuffle=False)
-        numbered: Any = list(enumerate(examples))
-        return [DataLoader(numbered, batch_size=self.eval_batch_size, sampler=sampler, collate_fn=_collate_examples)]
+        examples = self._examples.get(split)
+        return [eval_loader(examples, self.eval_batch_size, world_size, rank)] if examples else []
 
     def _share_dry_run_corpus(self) -> None:
         """Tell all ranks where rank zero has written the corpus of a dry run."""
@@ -295,8 +310,3 @@ class SelfDistilledDataModule(L.LightningDataModule):
                         f"corpus: task {self.task_name!r} has no worked responses to learn from; give a corpus"
                     )
                 yield Row(example.prompt, example.response, f"task {self.task_name}, example {number}")
-
-
-def _collate_examples(items: list[tuple[int, Example]]) -> dict[str, Any]:
-    index, examples = zip(*items, strict=True)
-    return {"index": torch.tensor(index), "examples": ExampleBatch(examples)}

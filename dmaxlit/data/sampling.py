@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from dmaxlit.randomness import stable_seed
 
@@ -28,14 +28,23 @@ class RowSampler(DistributedSampler[Any]):
         rank: This rank, r.
         shuffle: Permute the rows; otherwise they keep their order.
         seed: Seed of the permutations.
+        even: Give all ranks the same number of batches, as training needs. Default: if shuffled.
     """
 
     def __init__(
-        self, rows: int, batch_size: int, num_replicas: int = 1, rank: int = 0, shuffle: bool = True, seed: int = 0
+        self,
+        rows: int,
+        batch_size: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        shuffle: bool = True,
+        seed: int = 0,
+        even: bool | None = None,
     ) -> None:
         super().__init__(range(rows), num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         ragged = rows % (batch_size * num_replicas)
-        self.used = rows - ragged if shuffle and ragged < num_replicas else rows
+        even = shuffle if even is None else even
+        self.used = rows - ragged if even and ragged < num_replicas else rows
         self.rows, self.batch_size = rows, batch_size
         self.first_batch = 0
 
@@ -49,6 +58,24 @@ class RowSampler(DistributedSampler[Any]):
             generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
             order = torch.randperm(self.rows, generator=generator).tolist()
         return iter(order[: self.used][self.rank :: self.num_replicas][self.first_batch * self.batch_size :])
+
+
+class OrderedRowSampler(RowSampler, SequentialSampler):
+    """Row numbers of one rank, in the same order in every epoch.
+
+    It is a :class:`~torch.utils.data.SequentialSampler`, so that Lightning does not replace it under
+    ``overfit_batches``.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Rows in one rank's batch.
+        num_replicas: Number of ranks.
+        rank: This rank.
+        even: Give all ranks the same number of batches.
+    """
+
+    def __init__(self, rows: int, batch_size: int, num_replicas: int = 1, rank: int = 0, even: bool = False) -> None:
+        RowSampler.__init__(self, rows, batch_size, num_replicas, rank, shuffle=False, even=even)
 
 
 class ResumableLoader(DataLoader[Any]):

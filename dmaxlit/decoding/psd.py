@@ -9,10 +9,12 @@ from torch.nn import functional as F
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.proposal import Proposal, confidence_rank, propose
-from dmaxlit.errors import check_at_least, check_choice, check_fraction
+from dmaxlit.errors import UserError, check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["PSDDecoder"]
+
+_MAX_DEPTH = 256  # far beyond use; memory grows with its square
 
 
 @DECODERS.register("psd")
@@ -28,7 +30,7 @@ class PSDDecoder(Decoder):
     leaves open how many positions a draft adds and which draft verifies it: both are options here.
 
     Args:
-        depth: Drafts, at least 1. The paper recommends 3.
+        depth: Drafts, from 1 to 256. The paper recommends 3.
         policy: What is committed at a forward: ``confidence``: positions above ``threshold``; ``local_leap``: these,
             and positions above ``relaxed`` within ``radius`` of one. Both commit at least the most confident position.
         threshold: In [0, 1].
@@ -55,6 +57,8 @@ class PSDDecoder(Decoder):
     ) -> None:
         super().__init__(max_steps)
         check_at_least(1, depth=depth, radius=radius, draft_tokens=draft_tokens)
+        if depth > _MAX_DEPTH:
+            raise UserError(f"depth: expected at most {_MAX_DEPTH}, got {depth}")
         check_choice("policy", policy, ("confidence", "local_leap"))
         check_choice("verify", verify, ("below", "inside"))
         self.depth, self.policy, self.radius = depth, policy, radius

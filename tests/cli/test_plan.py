@@ -109,3 +109,9 @@ def test_plan_refuses_the_model_that_training_refuses(dmax, tmp_path, base):
     refusals = [dmax(f"{command} {line}").refusal for command in ("plan", "fit")]
     assert "the sliding window of mistral" in refusals[0]
     assert refusals[0] == refusals[1]
+
+
+def test_rows_shorter_than_a_block_are_refused(dmax, base):
+    assert dmax(f"plan --config {base} --data.max_length 3").refusal == (
+        "data.max_length: expected at least one block of 16, got 3"
+    )

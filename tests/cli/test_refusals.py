@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
@@ -146,3 +147,16 @@ def test_a_file_that_is_no_checkpoint_is_refused(dmax, base, tmp_path):
     assert dmax(f"test --config {base} --ckpt_path other.ckpt").refusal == (
         "checkpoint: expected one written by dmaxlit, got 'other.ckpt'"
     )
+
+
+@pytest.mark.parametrize(("command", "split"), [("validate", "val"), ("test", "test"), ("predict", "test")])
+def test_a_command_that_decodes_needs_prompts(dmax, base, command, split):
+    assert dmax(f"{command} --config {base} --data.num_{split} 0").err.splitlines()[-1] == (
+        f"error: data.num_{split}: expected at least 1, got 0"
+    )
+    settings = yaml.safe_load(base.read_text())
+    del settings["data"]["task"], settings["data"]["task_options"]
+    base.write_text(yaml.safe_dump(settings))
+    ended = dmax(f"{command} --config {base}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1] == "error: data.task: expected a task, whose prompts are decoded, got none"

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import dmaxlit
-from tests.cli.conftest import printed
+from tests.cli.conftest import QUIET, printed
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
@@ -125,3 +125,14 @@ def test_another_bar_takes_its_place(dmax, base):
     )
     assert done.status == 0
     assert "Epoch 0" in done.out + done.err
+
+
+def test_barebones_trains_without_checkpoints_and_bar(dmax, base, tmp_path):
+    settings = yaml.safe_load(base.read_text())
+    for name in ("callbacks", *QUIET.keys() - {"accelerator"}):
+        settings["trainer"].pop(name)
+    base.write_text(yaml.safe_dump(settings))
+    done = dmax(f"fit --config {base} --trainer.barebones true")
+    assert done.status == 0, done.err
+    assert list((tmp_path / "runs").rglob("*.ckpt")) == []
+    assert "Epoch 0" not in done.out + done.err

@@ -240,6 +240,12 @@ class TestUnderATrainer:
             ("val", [e.prompt for e in task("chain").examples("val", 3)])
         ] * 2
 
+    def test_overfit_batches_repeats_the_first_batches_of_the_corpus(self, fake_module, tmp_path):
+        module = fake_module()
+        fit(module, tmp_path, num_train=20, limits={"overfit_batches": 2})
+        epochs = [[batch for epoch, batch in module.seen if epoch == number] for number in (0, 1)]
+        assert epochs == [[[0, 1, 2, 3], [4, 5, 6, 7]]] * 2
+
     def test_a_missing_corpus_is_distilled_first_and_used_the_next_time(self, fake_module, tmp_path):
         corpus, module = tmp_path / "deep" / "corpus.jsonl", fake_module()
         module.train()

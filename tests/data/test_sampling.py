@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from dmaxlit.data.sampling import ResumableLoader, RowSampler
+from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
 
 
 def epoch_of(rows, batch_size, epoch, world=1, rank=0, shuffle=True, seed=0):
@@ -37,6 +37,20 @@ def test_in_evaluation_every_row_comes_exactly_once(rows, world):
     ranks = [epoch_of(rows, 4, 0, world, rank, shuffle=False) for rank in range(world)]
     assert sorted(itertools.chain(*ranks)) == list(range(rows))
     assert all(order == sorted(order) for order in ranks)
+
+
+@pytest.mark.parametrize(("rows", "world", "used"), [(25, 2, 24), (7, 3, 7), (24, 2, 24)])
+def test_ordered_rows_are_the_same_in_every_epoch_and_even_if_asked(rows, world, used):
+    samplers = [OrderedRowSampler(rows, 4, world, rank, even=True) for rank in range(world)]
+    ranks = [list(sampler) for sampler in samplers]
+    assert len({len(batched(order, 4)) for order in ranks}) == 1
+    assert sorted(itertools.chain(*ranks)) == list(range(used))
+    for sampler, order in zip(samplers, ranks, strict=True):
+        sampler.set_epoch(3)
+        assert list(sampler) == order == sorted(order)
+        assert len(sampler) == len(order)
+    uneven = [list(OrderedRowSampler(rows, 4, world, rank)) for rank in range(world)]
+    assert sorted(itertools.chain(*uneven)) == list(range(rows))
 
 
 def test_order_depends_on_seed_and_epoch_only():

@@ -146,6 +146,7 @@ def test_its_policy_alone_is_threshold_decoding():
     ("options", "message"),
     [
         ({"depth": 0}, "depth: expected at least 1, got 0"),
+        ({"depth": 257}, "depth: expected at most 256, got 257"),
         ({"policy": "luck"}, "policy: expected 'confidence' or 'local_leap', got 'luck'"),
         ({"verify": "never"}, "verify: expected 'below' or 'inside', got 'never'"),
         ({"threshold": 2.0}, r"threshold: expected a number in \[0, 1\], got 2.0"),

@@ -1,0 +1,59 @@
+import json
+import logging
+
+import pytest
+
+from dmaxlit.data import SelfDistilledDataModule
+from dmaxlit.data.eval_prompts import decodable_examples
+from dmaxlit.errors import UserError
+from dmaxlit.tasks import ChainTask, Example
+
+
+def example(prompt):
+    return Example(prompt, "1", bool)
+
+
+FITS, LONG = example("1 +2 ?"), example("1 " + "+2 " * 7 + "?")  # 3 and 9 tokens
+
+
+def test_prompts_that_leave_room_for_an_answer_are_kept_in_order():
+    tokenizer = ChainTask.tokenizer()
+    assert len(tokenizer(LONG.prompt)["input_ids"]) == 9
+    assert decodable_examples([LONG, FITS], "val", tokenizer, 10) == [LONG, FITS]
+    assert decodable_examples([], "test", tokenizer, 10) == []
+
+
+def test_a_prompt_that_fills_the_context_is_refused_by_number_and_beginning():
+    message = r"^validation prompt 2 \('1 .*'\): is too long \(expected at most 8 tokens, as .* holds 9, got 9\)$"
+    with pytest.raises(UserError, match=message):
+        decodable_examples([FITS, LONG], "val", ChainTask.tokenizer(), 9)
+
+
+def test_long_prompts_are_left_out_and_counted_under_skip(caplog):
+    with caplog.at_level(logging.INFO):
+        assert decodable_examples([LONG, FITS, LONG], "test", ChainTask.tokenizer(), 9, "skip") == [FITS]
+    assert "kept 1 test prompts, skipped 2: 2 is too long" in caplog.text
+    with pytest.raises(UserError, match="at least one usable test prompt, found none"):
+        decodable_examples([LONG], "test", ChainTask.tokenizer(), 9, "skip")
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_refused_before_training(monkeypatch):
+    def refuse(tokenizer, prompt):
+        raise UserError("chat template: cannot be applied to the conversation")
+
+    monkeypatch.setattr("dmaxlit.data.eval_prompts.encode_prompt", refuse)
+    with pytest.raises(UserError, match=r"^test prompt 1 \('1 \+2 \?'\): cannot be encoded \(chat template: cannot"):
+        decodable_examples([FITS], "test", ChainTask.tokenizer(), 9)
+
+
+@pytest.mark.parametrize(("stage", "split"), [("fit", "val"), ("validate", "val"), ("test", "test")])
+def test_the_data_module_checks_prompts_when_it_is_set_up(stage, split, tmp_path):
+    rows = {name: tmp_path / f"{name}.jsonl" for name in ("train", "val", "test")}
+    for name, path in rows.items():
+        prompt = LONG.prompt if name == split else f"{len(name)} +2 ?"
+        path.write_text(json.dumps({"prompt": prompt, "answer": "1", "response": "so"}) + "\n")
+    files = {name: str(path) for name, path in rows.items()}
+    data = SelfDistilledDataModule(task="jsonl", task_options=files, num_train=1, num_val=1, num_test=1)
+    data.bind(ChainTask.tokenizer(), 4, 8)
+    with pytest.raises(UserError, match=r"prompt 1 .*: is too long"):
+        data.setup(stage)
