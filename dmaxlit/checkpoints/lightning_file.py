@@ -17,7 +17,7 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, read_generation_config
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged_model
-from dmaxlit.checkpoints.atomic_io import damage
+from dmaxlit.checkpoints.atomic_io import refuse_damaged
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
 from dmaxlit.checkpoints.schema import check_checkpoint
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
@@ -40,10 +40,15 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
     }
 
 
-def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, Any]:
     """Read a Lightning checkpoint of ours with ``weights_only``: nothing in it is executed.
 
-    A sharded checkpoint has its weights in other files; ``state_dict`` is then empty.
+    Its tensors stay in the file until they are used. A sharded checkpoint has its weights in other files;
+    ``state_dict`` is then empty.
+
+    Args:
+        checkpoint: The file, or the folder of a sharded one.
+        verify: Whether to read the whole file once and compare all checksums. Without it, the tensors may be damaged.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
@@ -55,10 +60,11 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         path = path / SHARDED_REST_FILE
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
-    if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
-        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it is damaged ({reason})")
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive:
+        refuse_damaged(path, tensors=verify)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
