@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 
@@ -152,3 +153,33 @@ def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in ended.out
     assert f"\n{answer.num_forwards:4} " in ended.out
     assert list(dmaxlit.engine.Trace.load(tmp_path / "t.safetensors").rows) == [0]
+
+
+def test_answers_are_printed_in_order_as_soon_as_they_are_finished(dmax, tiny, monkeypatch, capsys):
+    """Also where a later prompt is finished first; what comes after a kill is all that is lost."""
+    genuine, seen = dmaxlit.DMaxModule.generate_batch, []
+
+    def generate_batch(module, prompts, settings, *args, on_response, **options):
+        responses = genuine(module, prompts, settings, *args, **options)
+        for index in (1, 0, 2):
+            on_response(index, responses[index])
+            seen.append(re.findall("^> (.*)$", capsys.readouterr().out, re.MULTILINE))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dmaxlit.DMaxModule, "generate_batch", generate_batch)
+    prompts = [*PROMPTS, "1 +1 +1 +1 ?"]
+    flags = [flag for prompt in prompts for flag in ("--prompt", prompt)]
+    ended = dmax(["generate", "--model", str(tiny), "--max_new_tokens", "10", *flags])
+    assert ended.status == 130
+    assert seen == [[], prompts[:2], prompts[2:]]
+
+
+def test_a_bar_shows_the_prompts_on_a_terminal_only(dmax, tiny, monkeypatch):
+    line = ["generate", "--model", str(tiny), "--max_new_tokens", "10", "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]]
+    assert "prompt/s" not in dmax(line).err
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    ended = dmax(line)
+    assert "2 prompts:" in ended.out
+    assert "prompt" in terminal.getvalue()
