@@ -89,8 +89,7 @@ class RunCheckpoint(Checkpoint):
         Raises:
             UserError: If it cannot be written; the last one is not touched then.
         """
-        for logger in trainer.loggers:
-            logger.save()  # logs up to the checkpoint are on the disk before it
+        _save_logs(trainer)  # up to the checkpoint, so that they are on the disk before it
         files, begin, failure = self.files(trainer), time.monotonic(), None
         try:
             trainer.save_checkpoint(files.next, False)  # with optimiser and loops
@@ -286,3 +285,12 @@ class RunCheckpoint(Checkpoint):
     def _leave(trainer: L.Trainer, error: BaseException) -> NoReturn:
         """End on all ranks; only rank zero reports the error."""
         raise error if trainer.is_global_zero else Stopped(0)
+
+
+def _save_logs(trainer: L.Trainer) -> None:
+    """Force the logs to the disk; where they cannot be written, the weights may still be."""
+    for logger in trainer.loggers:
+        try:
+            logger.save()
+        except OSError as error:
+            rank_zero_warn(f"the log cannot be written ({error.strerror or error})", category=DMaxWarning)
