@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._save_times import SaveTimes
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
-from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early
+from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early, validate_after_last_step
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.run_limits import is_last_step, keep_patience, limits
 from dmaxlit.checkpoints.run_state import (
@@ -243,7 +243,10 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do what follows the last step, if the process that made the step was killed before it could."""
         if not self._trained and self._state is not None and not is_dry_run(trainer):
+            restore_run(trainer, self._state)
             self._promote_origin(trainer)
+            if self._state["validation_is_due"]:
+                validate_after_last_step(trainer)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 callback.on_train_end(trainer, pl_module)
 
