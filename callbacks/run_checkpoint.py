@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._save_times import SaveTimes
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
-from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early
+from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early, validate_after_last_step
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.run_limits import is_last_step, keep_patience, limits
 from dmaxlit.checkpoints.run_state import (
@@ -89,8 +89,7 @@ class RunCheckpoint(Checkpoint):
         Raises:
             UserError: If it cannot be written; the last one is not touched then.
         """
-        for logger in trainer.loggers:
-            logger.save()  # logs up to the checkpoint are on the disk before it
+        _save_logs(trainer)  # up to the checkpoint, so that they are on the disk before it
         files, begin, failure = self.files(trainer), time.monotonic(), None
         try:
             trainer.save_checkpoint(files.next, False)  # with optimiser and loops
@@ -244,7 +243,10 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do what follows the last step, if the process that made the step was killed before it could."""
         if not self._trained and self._state is not None and not is_dry_run(trainer):
+            restore_run(trainer, self._state)
             self._promote_origin(trainer)
+            if self._state["validation_is_due"]:
+                validate_after_last_step(trainer)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 callback.on_train_end(trainer, pl_module)
 
@@ -286,3 +288,12 @@ class RunCheckpoint(Checkpoint):
     def _leave(trainer: L.Trainer, error: BaseException) -> NoReturn:
         """End on all ranks; only rank zero reports the error."""
         raise error if trainer.is_global_zero else Stopped(0)
+
+
+def _save_logs(trainer: L.Trainer) -> None:
+    """Force the logs to the disk; where they cannot be written, the weights may still be."""
+    for logger in trainer.loggers:
+        try:
+            logger.save()
+        except OSError as error:
+            rank_zero_warn(f"the log cannot be written ({error.strerror or error})", category=DMaxWarning)

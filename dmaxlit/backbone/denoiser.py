@@ -88,6 +88,23 @@ class Denoiser(nn.Module):
         )
         if defer:
             source.check_deferrable()
+        self._set_up(source, defer, probe)
+        if gradient_checkpointing:
+            enable_activation_checkpointing(self.model)
+
+    @classmethod
+    def from_source(cls, source: BackboneSource) -> Denoiser:
+        """Make the denoiser of a source, with its weights.
+
+        Raises:
+            UserError: If the model cannot be loaded or built, or is refused.
+        """
+        denoiser = cls.__new__(cls)
+        nn.Module.__init__(denoiser)
+        denoiser._set_up(source)
+        return denoiser
+
+    def _set_up(self, source: BackboneSource, defer: bool = False, probe: bool = True) -> None:
         self.model: PreTrainedModel = source.empty_model() if defer else source.load_model()
         self.tokenizer = source.tokenizer
         self.special = SpecialTokens.of(self.tokenizer)
@@ -104,7 +121,7 @@ class Denoiser(nn.Module):
         elif len(self.tokenizer) > self.vocab_size:
             raise UserError(
                 f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
-                f"{self.vocab_size}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
+                f"{self.vocab_size}; `dmaxlit export --checkpoint {source.folder} --output FOLDER` adds the rest"
             )
         self._probes = probe
         self.compiles_training = False
@@ -112,8 +129,6 @@ class Denoiser(nn.Module):
         self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
         self._prepare_to_train()
-        if gradient_checkpointing:
-            enable_activation_checkpointing(self.model)
         mark_hidden_matrices(self)
 
     @property

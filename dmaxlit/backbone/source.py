@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
@@ -49,6 +50,7 @@ class BackboneSource:
         max_length: Longest sequence: the setting, else the checkpoint's stored value; None for the model's own limit.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters.
+        weights: The checkpoint's weights, if they are in memory and not in the folder.
     """
 
     folder: Path | None
@@ -60,6 +62,7 @@ class BackboneSource:
     max_length: int | None
     attn_implementation: str
     dtype: torch.dtype
+    weights: dict[str, Tensor] | None = None
 
     @classmethod
     def resolve(
@@ -129,7 +132,7 @@ class BackboneSource:
         if self.folder is None:
             return model_from_config(self.config, self.tokenizer, self.attn_implementation, self.dtype)
         generation_config = read_generation_config(self.folder)  # refused before the weights are read
-        model = model_from_folder(self.folder, self.attn_implementation, self.dtype)
+        model = model_from_folder(self.folder, self.attn_implementation, self.dtype, self.weights)
         check_finite(model, str(self.folder))
         self._check_vocabulary(model)
         if generation_config is not None:

@@ -2,10 +2,9 @@
 
 import json
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, read_generation_config
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged_model
-from dmaxlit.checkpoints.atomic_io import damage
+from dmaxlit.checkpoints.atomic_io import refuse_damaged
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
 from dmaxlit.checkpoints.schema import check_checkpoint
+from dmaxlit.checkpoints.scratch import scratch_folder
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tokens import SpecialTokens
@@ -29,10 +29,10 @@ _MODEL = "backbone."  # prefix of the model's weights in a module's
 
 def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint needs, in addition to the weights, to be loaded by itself; texts only."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("the tokenizer of a checkpoint") as folder:
         # Several chat templates would otherwise be files of a folder inside it.
         backbone.tokenizer.save_pretrained(folder, save_jinja_files=False)
-        files = {path.name: path.read_text() for path in Path(folder).iterdir() if path.is_file()}
+        files = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
     lora = None if backbone.lora is None else {**asdict(backbone.lora), "embedding": backbone.embedding_name}
     return {
         "lora": None if lora is None else json.dumps(lora),
@@ -43,10 +43,15 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
     }
 
 
-def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, Any]:
     """Read a Lightning checkpoint of ours with ``weights_only``: nothing in it is executed.
 
-    A sharded checkpoint has its weights in other files; ``state_dict`` is then empty.
+    Its tensors stay in the file until they are used. A sharded checkpoint has its weights in other files;
+    ``state_dict`` is then empty.
+
+    Args:
+        checkpoint: The file, or the folder of a sharded one.
+        verify: Whether to read the whole file once and compare all checksums. Without it, the tensors may be damaged.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
@@ -58,10 +63,11 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         path = path / SHARDED_REST_FILE
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")
-    if zipfile.is_zipfile(path) and (reason := damage(path)) is not None:
-        raise UserError(f"checkpoint: {str(path)!r} cannot be read, it is damaged ({reason})")
+    is_archive = zipfile.is_zipfile(path)
+    if is_archive:
+        refuse_damaged(path, tensors=verify)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})") from error
@@ -71,17 +77,17 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def _tokenizer(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("the tokenizer of a checkpoint") as folder:
         for name, text in files.items():
-            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
+            (folder / Path(name).name).write_text(text, encoding="utf-8")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
 
 
 def _generation_config(text: str) -> GenerationConfig:
-    with tempfile.TemporaryDirectory() as folder:  # one that is read from a file is saved as it was
-        (Path(folder) / GENERATION_CONFIG_FILE).write_text(text, encoding="utf-8")
-        config = read_generation_config(Path(folder))
+    with scratch_folder("the settings in a checkpoint") as folder:  # one that is read from a file is saved as it was
+        (folder / GENERATION_CONFIG_FILE).write_text(text, encoding="utf-8")
+        config = read_generation_config(folder)
     assert config is not None, "the file exists"
     return config
 
@@ -101,19 +107,34 @@ def _model(
     return merged_model(config, weights, LoraSettings(**lora), embedding_name, SpecialTokens.of(tokenizer).mask_id)
 
 
-def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
-    """Write the model of a Lightning checkpoint as a model folder.
+@dataclass(frozen=True)
+class StoredModel:
+    """The model of a checkpoint, as an export has it.
+
+    Args:
+        model: The model with its weights in their stored type; buffers that no weight holds have no values.
+        tokenizer: Its tokenizer.
+        metadata: Content of ``dmaxlit.json``.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    metadata: dict[str, Any]
+
+
+def stored_model(checkpoint: str | Path) -> StoredModel:
+    """Read the model of a Lightning checkpoint; nothing but its tokenizer's files is written, for a moment.
 
     Args:
         checkpoint: A ``.ckpt`` file, or sharded checkpoint, written by ``fit``.
-        folder: Folder to write.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
     content = read_checkpoint(checkpoint)
     payload = content["dmaxlit"]
-    stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else content["state_dict"]
+    # Copied out of the file, which may change while the model is used.
+    stored = weights_of_shards(checkpoint) if is_sharded_checkpoint(checkpoint) else _copied(content["state_dict"])
     weights = {
         name.removeprefix(_MODEL).removeprefix("model."): tensor
         for name, tensor in stored.items()
@@ -128,7 +149,27 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
         raise
     except Exception as error:  # a damaged config can make any line of transformers fail
         raise UserError(f"checkpoint: cannot make a model of {str(checkpoint)!r} ({reason_of(error)})") from error
-    write_folder(folder, model, tokenizer, json.loads(payload["metadata"]))
+    return StoredModel(model, tokenizer, json.loads(payload["metadata"]))
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies; those that share memory, as tied weights do, share it again."""
+    copies = {(weight.data_ptr(), weight.shape, weight.stride()): weight.clone() for weight in weights.values()}
+    return {name: copies[weight.data_ptr(), weight.shape, weight.stride()] for name, weight in weights.items()}
+
+
+def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
+    """Write the model of a Lightning checkpoint as a model folder.
+
+    Args:
+        checkpoint: A ``.ckpt`` file, or sharded checkpoint, written by ``fit``.
+        folder: Folder to write.
+
+    Raises:
+        UserError: If the file is missing, damaged, or not a checkpoint of ours.
+    """
+    stored = stored_model(checkpoint)
+    write_folder(folder, stored.model, stored.tokenizer, stored.metadata)
 
 
 def weights_beside_the_model(checkpoint: str | Path) -> dict[str, Tensor]:

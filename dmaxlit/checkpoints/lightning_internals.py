@@ -51,6 +51,16 @@ def stops_early(trainer: L.Trainer) -> bool:
     return bool(trainer.should_stop and trainer.fit_loop._can_stop_early)
 
 
+def validate_after_last_step(trainer: L.Trainer) -> None:
+    """Validate as after a training step, though training does not run: the last step was made by another process.
+
+    Relies on ``trainer.fit_loop.epoch_loop.val_loop``, and on ``trainer.validating``, by which loops are told apart.
+    """
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
 def epochs_begun(loops: dict[str, Any]) -> int:
     """Return the number of epochs that the run of a checkpoint has begun.
 

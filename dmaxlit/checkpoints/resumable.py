@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.checkpoints.schema import json_of
 from dmaxlit.errors import UserError, describe_value
 
 _KINDS = {int: "an integer", str: "a text", dict: "a dictionary", list: "a list", bool: "true or false"}
@@ -28,13 +29,19 @@ def check_resumable(path: str | Path, content: Mapping[str, Any]) -> None:
         UserError: If something is missing, as in a checkpoint of the weights only, or is of another type.
     """
     _check_fields(path, "", content, _OF_CHECKPOINT)
+    for name in ("global_step", "epoch"):
+        if content[name] < 0:
+            raise _error(path, name, "at least 0", str(content[name]))
     if not Path(path).is_dir():  # a sharded checkpoint has them with the weights
         _check_fields(path, "", content, {"optimizer_states": list})
     _check_fields(path, "loops.", content["loops"], {"fit_loop": dict})
     _check_fields(path, "loops.fit_loop.", content["loops"]["fit_loop"], _OF_LOOPS)
     if "dmaxlit_run" in content:
         _check_fields(path, "", content, {"dmaxlit_run": dict})
-        _check_fields(path, "dmaxlit_run.", content["dmaxlit_run"], _OF_RUN)
+        run = content["dmaxlit_run"]
+        _check_fields(path, "dmaxlit_run.", run, _OF_RUN)
+        if not isinstance(json_of(run["settings"]), dict):
+            raise _error(path, "dmaxlit_run.settings", "a JSON object", describe_value(run["settings"]))
 
 
 def check_step(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -48,8 +55,11 @@ def check_step(path: str | Path, content: Mapping[str, Any]) -> None:
 
 def _check_fields(path: str | Path, prefix: str, content: Mapping[str, Any], fields: Mapping[str, type]) -> None:
     for name, kind in fields.items():
-        if not isinstance(content.get(name), kind):
-            came = describe_value(content[name]) if name in content else "nothing"
-            raise UserError(
-                f"checkpoint: {str(path)!r} cannot be resumed from: {prefix}{name}: expected {_KINDS[kind]}, got {came}"
-            )
+        value = content.get(name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            came = describe_value(value) if name in content else "nothing"
+            raise _error(path, f"{prefix}{name}", _KINDS[kind], came)
+
+
+def _error(path: str | Path, field: str, expected: str, came: str) -> UserError:
+    return UserError(f"checkpoint: {str(path)!r} cannot be resumed from: {field}: expected {expected}, got {came}")

@@ -27,13 +27,15 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
     payload = content["dmaxlit"]
     for name in _TEXTS:
         _require(isinstance(payload.get(name), str), path, f"dmaxlit.{name}", "a JSON text", payload.get(name))
-        _require(isinstance(_json(payload[name]), dict), path, f"dmaxlit.{name}", "a JSON object", payload[name])
-    check_metadata(_json(payload["metadata"]), f"checkpoint: {path}: dmaxlit.metadata")
-    model_type = _json(payload["config"]).get("model_type")
+        _require(isinstance(json_of(payload[name]), dict), path, f"dmaxlit.{name}", "a JSON object", payload[name])
+    check_metadata(json_of(payload["metadata"]), f"checkpoint: {path}: dmaxlit.metadata")
+    model_type = json_of(payload["config"]).get("model_type")
     _require(isinstance(model_type, str), path, "dmaxlit.config", "an object with a model_type", payload["config"])
     for name in ("lora", "generation_config"):
         text = payload.get(name)
-        _require(text is None or isinstance(_json(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text)
+        _require(
+            text is None or isinstance(json_of(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text
+        )
     files = payload.get("tokenizer")
     is_files = isinstance(files, dict) and all(isinstance(text, str) for item in files.items() for text in item)
     _require(is_files, path, "dmaxlit.tokenizer", "the tokenizer's files, as texts by name", files)
@@ -43,35 +45,12 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
     return content
 
 
-def check_run(content: Mapping[str, Any], path: str) -> None:
-    """Refuse a checkpoint without the state of the run, from which training cannot go on.
-
-    Args:
-        content: A checkpoint that :func:`check_checkpoint` has accepted.
-        path: The file, for messages.
-
-    Raises:
-        UserError: If a field of it is missing or of the wrong type.
-    """
-    for name in ("global_step", "epoch"):
-        value = content.get(name)
-        _require(type(value) is int and value >= 0, path, name, "an integer, at least 0", value)
-    for name, kind in (("loops", dict), ("optimizer_states", list), ("lr_schedulers", list), ("callbacks", dict)):
-        if name == "optimizer_states" and not content["state_dict"]:
-            continue  # a sharded checkpoint has weights and optimiser in other files
-        _require(isinstance(content.get(name), kind), path, name, f"a {kind.__name__}", content.get(name))
-    state = content.get("dmaxlit_run", {})
-    _require(isinstance(state, dict), path, "dmaxlit_run", "a dict", state)
-    settings = state.get("settings", "{}")
-    _require(isinstance(_json(settings), dict), path, "dmaxlit_run.settings", "a JSON object", settings)
-
-
 def _require(fits: bool, path: str, field: str, expected: str, value: object) -> None:
     if not fits:
         raise UserError(f"checkpoint: {path}: {field}: expected {expected}, got {value!r:.80}")
 
 
-def _json(text: object) -> Any:
+def json_of(text: object) -> Any:
     """Return what a JSON text says, or None for anything else."""
     try:
         return json.loads(text) if isinstance(text, str) else None

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.checkpoints.atomic_io import refuse_damaged
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import require_local
 from dmaxlit.checkpoints.resumable import check_step
@@ -54,7 +55,9 @@ def resolve_checkpoint(name: str, command: str, settings: Any) -> str | None:
 def newest_readable(
     candidates: Iterable[Path], check: Callable[[Path, dict[str, Any]], None] = check_step, advice: str = ""
 ) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint with the most steps of those that are not damaged, and its content; report the others.
+    """Return the checkpoint with the most steps of those that are not damaged, and its content; report damaged ones.
+
+    Steps are compared before any tensor is read. Then the newest is verified, and one before it only if it is damaged.
 
     Args:
         candidates: Paths of checkpoints, at least one; of two with equal steps the first is taken.
@@ -68,17 +71,25 @@ def newest_readable(
     errors: list[str] = []
     for path in candidates:
         try:
-            content = read_checkpoint(path)
+            content = read_checkpoint(path, verify=False)
             check(path, content)
             checkpoints[path] = content
         except UserError as error:
             errors.append(str(error))
-    if not checkpoints:
+    newest: Path | None = None
+    for path in sorted(checkpoints, key=lambda path: int(checkpoints[path]["global_step"]), reverse=True):
+        try:
+            if path.is_file():
+                refuse_damaged(path)
+            newest = path
+            break  # the tensors of those before it are not needed, and not read
+        except UserError as error:
+            errors.append(str(error))
+    if newest is None:
         raise UserError(f"{errors[0]}, and there is none before it{advice}")
     for error_line in errors:
         rank_zero_info(error_line)
-    path = max(checkpoints, key=lambda path: int(checkpoints[path]["global_step"]))
-    return path, checkpoints[path]
+    return newest, checkpoints[newest]
 
 
 def hpc_checkpoints(root: str | Path | None) -> list[Path]:

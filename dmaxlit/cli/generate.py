@@ -54,7 +54,7 @@ def generate(
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> None:
-    """Answer prompts. Each answer is printed with its tokens, forwards and tokens per forward (TPF).
+    """Answer prompts. Each answer is printed, once finished, with its tokens, forwards and tokens per forward (TPF).
 
     Prompts come from --prompt, from a file, from the test prompts of a task, or from standard input, one a line. With
     --output answers are written to a file instead of printed; after an interruption, the same command resumes it.
@@ -172,28 +172,48 @@ def _print(
     record: "Trace | None",
     show_trace: bool,
 ) -> None:
+    from tqdm.auto import tqdm
+
     from dmaxlit.tasks import Example
 
-    examples = [item for item in inputs if isinstance(item, Example)]
     texts = [item.prompt if isinstance(item, Example) else item for item in inputs]
+    waiting: dict[int, Generation] = {}
+    printed: list[Generation] = []
+    verdicts: list[bool] = []
     started = time.perf_counter()
-    answers = module.generate_batch(texts, settings, trace=record)
-    seconds = time.perf_counter() - started
-    verdicts = [example.check(answer.text) for example, answer in zip(examples, answers, strict=False)]
-    for index, answer in enumerate(answers):
-        print(printable(f"> {answer.prompt}"))
-        if show_trace and record is not None:
-            from dmaxlit.cli.trace_view import print_trace
 
-            print_trace(record.rows[index], module.tokenizer)
-        verdict = (", right" if verdicts[index] else ", wrong") if verdicts else ""
-        print(
-            f"{printable(answer.text)}\n{_figures(answer.num_tokens, answer.num_forwards)}{_remarks(answer)}{verdict}\n"
-        )
-    if len(answers) > 1:
-        tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
+    def show(index: int, answer: "Generation") -> None:
+        """Print the answers up to the first that is not finished; those after it wait."""
+        waiting[index] = answer
+        bar.update()
+        while (ready := waiting.pop(len(printed), None)) is not None:
+            example = inputs[len(printed)]
+            if isinstance(example, Example):
+                verdicts.append(example.check(ready.text))
+            rows = record.rows[len(printed)] if show_trace and record is not None else None
+            printed.append(ready)
+            with tqdm.external_write_mode(file=sys.stdout):  # the bar gives way
+                _print_answer(module, ready, verdicts[-1] if verdicts else None, rows)
+
+    hidden = len(texts) == 1 or not sys.stderr.isatty()
+    with tqdm(total=len(texts), unit="prompt", leave=False, disable=hidden) as bar:
+        module.generate_batch(texts, settings, trace=record, on_response=show)
+    seconds = time.perf_counter() - started
+    if len(printed) > 1:
+        tokens, forwards = sum(a.num_tokens for a in printed), sum(a.num_forwards for a in printed)
         judged = f", {sum(verdicts)} right" if verdicts else ""
-        print(f"{len(answers)} prompts{judged}: {_figures(tokens, forwards)}, {seconds:.1f} s")
+        print(f"{len(printed)} prompts{judged}: {_figures(tokens, forwards)}, {seconds:.1f} s")
+
+
+def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | None, rows: Any) -> None:
+    print(printable(f"> {answer.prompt}"))
+    if rows is not None:
+        from dmaxlit.cli.trace_view import print_trace
+
+        print_trace(rows, module.tokenizer)
+    verdict = "" if is_right is None else ", right" if is_right else ", wrong"
+    figures = _figures(answer.num_tokens, answer.num_forwards)
+    print(f"{printable(answer.text)}\n{figures}{_remarks(answer)}{verdict}\n", flush=True)
 
 
 def _figures(tokens: int, forwards: int) -> str:

@@ -16,6 +16,7 @@ from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_limits import refuse_shorter
+from dmaxlit.checkpoints.tensorboard_internals import outlive_full_disks
 from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.checkpoint_names import resolve_checkpoint
@@ -78,6 +79,7 @@ def run_cli(
     """
     silence_known_warnings()
     show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
+    outlive_full_disks()
     try:
         command_line = (cli or DMaxCLI)(
             module,

@@ -85,6 +85,25 @@ def test_a_stop_ends_training_only_after_its_least_length(min_steps, stops):
     assert internals.stops_early(trainer) is stops, "_can_stop_early no longer heeds min_steps"
 
 
+def test_validation_can_be_run_where_training_is_over():
+    class Count(L.Callback):
+        epochs = 0
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            self.epochs += not trainer.sanity_checking
+
+        def on_fit_end(self, trainer, pl_module):
+            before = self.epochs
+            internals.validate_after_last_step(trainer)
+            assert self.epochs == before + 1, "val_loop.run no longer validates once"
+            assert trainer.training
+
+    count = Count()
+    options = {**QUIET, "max_steps": 1, "limit_val_batches": 1, "callbacks": [count]}
+    L.Trainer(**options).fit(DMaxModule(make_denoiser()), loader(), loader())
+    assert count.epochs >= 1
+
+
 def test_a_checkpoint_counts_epochs_where_they_are_reopened(run):
     loops = copy.deepcopy(run[1].loops)
     assert internals.epochs_begun(loops) == 1, "epoch_progress counts otherwise"

@@ -4,22 +4,15 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.checkpoints.schema import check_checkpoint, check_run
+from dmaxlit.checkpoints.schema import check_checkpoint
 
 
 def checkpoint():
-    """Return a checkpoint with the fewest fields from which training can go on."""
+    """Return a checkpoint with the fewest fields from which a model can be made."""
     texts = {"config": json.dumps({"model_type": "qwen3"}), "metadata": json.dumps({"block_length": 8}), "lora": None}
     return {
         "dmaxlit": {**texts, "tokenizer": {"tokenizer.json": "{}"}},
         "state_dict": {"weight": torch.zeros(1)},
-        "global_step": 2,
-        "epoch": 0,
-        "loops": {},
-        "optimizer_states": [],
-        "lr_schedulers": [],
-        "callbacks": {},
-        "dmaxlit_run": {"settings": "{}"},
     }
 
 
@@ -37,13 +30,6 @@ def change(content, path, value):
 def test_a_whole_checkpoint_passes():
     content = checkpoint()
     assert check_checkpoint(content, "a.ckpt") is content
-    check_run(content, "a.ckpt")
-
-
-def test_a_sharded_checkpoint_has_its_tensors_elsewhere():
-    content = {**checkpoint(), "state_dict": {}}
-    del content["optimizer_states"]
-    check_run(check_checkpoint(content, "a.ckpt"), "a.ckpt")
 
 
 @pytest.mark.parametrize("content", [[1], {}, {"dmaxlit": {}}, {"dmaxlit": [], "state_dict": {}}])
@@ -79,27 +65,3 @@ def test_a_field_from_which_no_model_can_be_made_is_refused_by_name(field, value
         caught.value
     )
     assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("global_step", None),
-        ("global_step", -1),
-        ("global_step", "2"),
-        ("epoch", True),
-        ("loops", None),
-        ("loops", [1]),
-        ("optimizer_states", {}),
-        ("lr_schedulers", None),
-        ("callbacks", None),
-        ("dmaxlit_run", [1]),
-        ("dmaxlit_run.settings", "["),
-    ],
-)
-def test_a_field_from_which_training_cannot_go_on_is_refused_by_name(field, value):
-    content = checkpoint()
-    change(content, field, value)
-    check_checkpoint(content, "a.ckpt")
-    with pytest.raises(UserError, match=f"checkpoint: a.ckpt: {field}: expected "):
-        check_run(content, "a.ckpt")

@@ -1,10 +1,16 @@
 """What ``--ckpt_path`` may name."""
 
+import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+
+from dmaxlit import UserError
+from dmaxlit.cli.checkpoint_names import newest_readable
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -99,3 +105,49 @@ def test_a_folder_is_refused_with_what_was_meant(dmax, begun, tiny):
         assert refusal.endswith(f"got the folder '{folder}'; give 'runs/checkpoints/last.ckpt'")
     refusal = dmax(f"test --config {begun} --ckpt_path {tiny}").refusal
     assert refusal.endswith(f"; an exported model is given as --model.backbone.pretrained {tiny}")
+
+
+# ---- the newest of several ------------------------------------------------------------------------------------------
+
+
+def write(path, step, floats=1):
+    metadata = {"config": json.dumps({"model_type": "qwen3"}), "metadata": "{}", "lora": None, "tokenizer": {}}
+    content = {"dmaxlit": metadata, "state_dict": {"weight": torch.ones(floats)}, "global_step": step}
+    torch.save(content, path)
+    return path
+
+
+def change_a_weight(path):
+    content = path.read_bytes()
+    begin = content.index(torch.ones(8).numpy().tobytes())
+    path.write_bytes(content[:begin] + b"x" + content[begin + 1 :])
+
+
+def test_the_one_with_the_most_steps_is_taken_the_first_of_two(tmp_path):
+    old, new, again = (write(tmp_path / f"{name}.ckpt", step) for name, step in (("a", 2), ("b", 3), ("c", 3)))
+    assert newest_readable([old, new, again])[0] == new
+
+
+def test_only_the_newest_is_verified_and_those_before_it_if_it_is_damaged(tmp_path, caplog):
+    caplog.set_level("INFO")
+    old, new = write(tmp_path / "a.ckpt", 2, 100), write(tmp_path / "b.ckpt", 3, 100)
+    change_a_weight(old)
+    path, content = newest_readable([new, old])
+    assert (path, content["global_step"], caplog.text) == (new, 3, "")
+    change_a_weight(new)
+    with pytest.raises(UserError, match=r"b.ckpt' cannot be read, it is damaged \(.*\), and there is none before it"):
+        newest_readable([new, old])
+    assert newest_readable([new, write(tmp_path / "a.ckpt", 2)])[0] == old
+    assert "b.ckpt' cannot be read, it is damaged" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's count of pages")
+def test_the_tensors_of_no_candidate_are_loaded(tmp_path):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    paths = [write(tmp_path / f"{step}.ckpt", step, 8 * 2**20) for step in (1, 2)]  # 32 MiB each
+    before = resident()
+    _, content = newest_readable(paths)
+    assert resident() - before < 16 * 2**20
+    assert content["state_dict"]["weight"].shape == (8 * 2**20,)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 
@@ -178,3 +179,25 @@ def test_killed_before_the_last_checkpoint_has_its_name_it_is_not_finished_until
         assert (last["global_step"], saved) == (8, [])
     assert "the run is finished, at step 8" in caplog.messages[-1]
     assert sorted(path.name for path in folder.iterdir()) == ["finished.json", "last.ckpt", "previous.ckpt"]
+
+
+def test_points_after_the_last_step_are_logged_again_after_a_kill(dmax, base, tmp_path, monkeypatch):
+    """Also the validation that was due after the last step: all are void when the same command goes on."""
+    options = "--trainer.val_check_interval 1 --trainer.callbacks+ SPDValidation"
+    line = f"fit --config {base} {options} --trainer.default_root_dir"
+
+    def points(folder):
+        log = EventAccumulator(str(tmp_path / folder / "lightning_logs" / "version_0")).Reload()
+        names = [name for name in log.Tags()["scalars"] if "seconds" not in name and "per_second" not in name]
+        return {name: [point.step for point in log.Scalars(name)] for name in names}
+
+    assert dmax(line, "whole").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "on_train_end", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            dmax(line, "killed")
+    assert dmax(line, "killed").status == 0
+    whole = points("whole")
+    assert whole["train/loss"] == [0, 1]
+    assert any(name.startswith("val") or name.startswith("decode") for name in whole), whole
+    assert points("killed") == whole

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 
@@ -178,3 +179,33 @@ def test_bytes_of_the_command_line_that_are_no_text_are_refused(dmax, tiny, flag
     name = "prompts[1]" if flag == "prompt" else "stop"
     ended = dmax(["generate", "--model", str(tiny), "--max_new_tokens", "10", *flags])
     assert ended.refusal == f"{name}: expected text that UTF-8 can encode, got a lone surrogate (\\udce9)"
+
+
+def test_answers_are_printed_in_order_as_soon_as_they_are_finished(dmax, tiny, monkeypatch, capsys):
+    """Also where a later prompt is finished first; what comes after a kill is all that is lost."""
+    genuine, seen = dmaxlit.DMaxModule.generate_batch, []
+
+    def generate_batch(module, prompts, settings, *args, on_response, **options):
+        responses = genuine(module, prompts, settings, *args, **options)
+        for index in (1, 0, 2):
+            on_response(index, responses[index])
+            seen.append(re.findall("^> (.*)$", capsys.readouterr().out, re.MULTILINE))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dmaxlit.DMaxModule, "generate_batch", generate_batch)
+    prompts = [*PROMPTS, "1 +1 +1 +1 ?"]
+    flags = [flag for prompt in prompts for flag in ("--prompt", prompt)]
+    ended = dmax(["generate", "--model", str(tiny), "--max_new_tokens", "10", *flags])
+    assert ended.status == 130
+    assert seen == [[], prompts[:2], prompts[2:]]
+
+
+def test_a_bar_shows_the_prompts_on_a_terminal_only(dmax, tiny, monkeypatch):
+    line = ["generate", "--model", str(tiny), "--max_new_tokens", "10", "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]]
+    assert "prompt/s" not in dmax(line).err
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    ended = dmax(line)
+    assert "2 prompts:" in ended.out
+    assert "prompt" in terminal.getvalue()

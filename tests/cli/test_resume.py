@@ -44,9 +44,12 @@ def step_of(path):
 @pytest.mark.parametrize(
     ("damage", "refusal"),
     [
-        (lambda content: content.pop("global_step"), "global_step: expected an integer, at least 0, got None"),
-        (lambda content: content.pop("loops"), "loops: expected a dict, got None"),
-        (lambda content: content.update(dmaxlit_run=[1]), "dmaxlit_run: expected a dict, got [1]"),
+        (lambda content: content.pop("global_step"), "global_step: expected an integer, got nothing"),
+        (lambda content: content.pop("loops"), "loops: expected a dictionary, got nothing"),
+        (
+            lambda content: content.update(dmaxlit_run=[1]),
+            "dmaxlit_run: expected a dictionary, got a value of type list",
+        ),
         (lambda content: content["state_dict"].popitem(), "expected the weights of the configured model, got others"),
     ],
 )

@@ -33,8 +33,16 @@ from dmaxlit.files import staged
 
 
 @without_progress_bars()
-def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+def model_from_folder(
+    source: Path, attention: str, dtype: torch.dtype, weights: dict[str, Tensor] | None = None
+) -> PreTrainedModel:
     """Load a causal language model from a folder; only safetensors are read, and no code of the checkpoint is run.
+
+    Args:
+        source: The folder.
+        attention: ``sdpa``, ``eager`` or ``flex_attention``.
+        dtype: Type of the parameters.
+        weights: The weights, if they are in memory and not in the folder, which then has the form of transformers.
 
     Raises:
         UserError: If it is missing, damaged or incomplete.
@@ -44,16 +52,20 @@ def model_from_folder(source: Path, attention: str, dtype: torch.dtype) -> PreTr
         return model_from_llada2(source, stored, attention, dtype)
     if stored.get("model_type") == SDAR:
         return model_from_sdar(source, stored, attention, dtype)
-    check_stored_types(weight_files(source))
+    options: dict[str, Any] = {"attn_implementation": attention, "dtype": dtype, "output_loading_info": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            trust_remote_code=False,
-            attn_implementation=attention,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        if weights is None:
+            check_stored_types(weight_files(source))
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=False, use_safetensors=True, **options
+            )
+        else:
+            config = AutoConfig.from_pretrained(source)
+            cls: Any = type(empty_model_of(config))
+            loaded = cls.from_pretrained(None, config=config, state_dict=weights, **options)
+            loaded[0].config.name_or_path = loaded[0].name_or_path = str(source)  # else the text "None"
+    except UserError:
+        raise
     except Exception as error:  # a damaged config can make any line of transformers fail
         reason = reason_of(error)
         if "does not support an attention implementation" in reason:

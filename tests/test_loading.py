@@ -1,0 +1,121 @@
+"""A checkpoint is loaded as an export of it is, bit for bit, without its weights being written again."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder
+from dmaxlit.checkpoints.scratch import scratch_folder
+from tests.conftest import make_denoiser
+
+EXPERTS = {"model_type": "mixtral", "num_local_experts": 4}
+
+
+def write(path, denoiser, lora=None):
+    """Write what ``fit`` stores of a model, with its metadata."""
+    module = DMaxModule(denoiser, lora=lora)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))  # adapters begin at zero
+    payload = checkpoint_metadata(module.backbone, module.metadata())
+    torch.save({"dmaxlit": payload, "state_dict": module.state_dict(), "global_step": 1}, path)
+    return path
+
+
+def assert_same(one, other):
+    assert type(one.backbone.model) is type(other.backbone.model)
+    for tensors in ("named_parameters", "named_buffers"):
+        expected, came = ({n: t for n, t in getattr(module, tensors)()} for module in (one, other))
+        assert expected.keys() == came.keys()
+        for name, tensor in expected.items():
+            assert tensor.dtype == came[name].dtype, name
+            assert torch.equal(tensor, came[name]), name
+    configs = [module.backbone.model.config.to_dict() | {"_name_or_path": ""} for module in (one, other)]
+    assert configs[0] == configs[1]
+    generation = [module.backbone.model.generation_config.to_dict() for module in (one, other)]
+    assert generation[0] == generation[1]
+    assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    assert one.tokenizer.special_tokens_map == other.tokenizer.special_tokens_map
+    assert one.metadata() == other.metadata()
+    prompts, options = ["3 +1 *3 ?"], {"max_new_tokens": 8}
+    assert one.generate(prompts, **options)[0].token_ids == other.generate(prompts, **options)[0].token_ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("config", "lora"),
+    [({}, None), ({"tie_word_embeddings": True}, LoraSettings(r=2)), (EXPERTS, None)],
+)
+def test_a_checkpoint_is_loaded_as_its_export_is(tmp_path, config, lora, dtype):
+    path = write(tmp_path / "x.ckpt", make_denoiser(**config), lora)
+    checkpoint_to_folder(path, tmp_path / "folder")
+    assert_same(load(tmp_path / "folder", dtype=dtype), load(path, dtype=dtype))
+
+
+def test_no_weights_are_written_to_the_temporary_folder(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.ckpt", make_denoiser(intermediate_size=8192))
+    assert path.stat().st_size > 3 * 2**20
+    sizes, genuine = [], BackboneSource.resolve
+
+    def resolve(folder, **options):
+        sizes.extend(file.stat().st_size for file in Path(folder).iterdir())
+        return genuine(folder, **options)
+
+    monkeypatch.setattr("dmaxlit.loading.BackboneSource.resolve", resolve)
+    load(path)
+    assert 0 < sum(sizes) < 2**20
+
+
+def test_a_model_does_not_depend_on_the_file_it_was_loaded_from(tmp_path):
+    path = write(tmp_path / "x.ckpt", make_denoiser())
+    module = load(path)
+    before = module.backbone.embedding.clone()
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(module.backbone.embedding, before)
+
+
+def test_a_scratch_folder_is_removed_after_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fail():
+        with scratch_folder("x") as folder:
+            (folder / "file").write_text("x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_is_removed_though_its_process_is_killed(tmp_path):
+    code = (
+        "import os, pathlib\n"
+        "from dmaxlit.checkpoints.scratch import scratch_folder\n"
+        "with scratch_folder('x') as folder:\n"
+        "    (folder / 'file').write_text('x')\n"
+        "    print(folder.exists(), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (-9, "True\n"), ended.stderr
+    deadline = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    refusal = r"TMPDIR: cannot write the tokenizer to '.*' \(No space left on device\)"
+    with pytest.raises(UserError, match=refusal), scratch_folder("the tokenizer"):
+        raise OSError(28, os.strerror(28))
