@@ -91,7 +91,7 @@ class Denoiser(nn.Module):
         self.model: PreTrainedModel = source.empty_model() if defer else source.load_model()
         self.tokenizer = source.tokenizer
         self.special = SpecialTokens.of(self.tokenizer)
-        self.source_metadata = source.metadata
+        self.source_metadata, self.base_model = source.metadata, source.base_model
         self.block_length = source.block_length
         self.is_deferred = defer
         self._folder, self._adds_mask = source.folder, source.adds_mask
@@ -262,7 +262,8 @@ class Denoiser(nn.Module):
     def export_metadata(self) -> dict[str, Any]:
         """Return the denoiser's own entries of ``dmaxlit.json``: what the model's config lacks."""
         limit = {"max_length": self._limit} if self._limit < self._positions else {}
-        return {"block_length": self.block_length, **limit}
+        base = {} if self.base_model is None else {"base_model": self.base_model}
+        return {"block_length": self.block_length, **limit, **base}
 
     def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.

@@ -14,7 +14,7 @@ from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
 from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
 from dmaxlit.backbone.formats.config_checks import require_language_model, require_valid_config
 from dmaxlit.backbone.formats.generation_config import read_generation_config
-from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch, is_local
 from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
@@ -49,6 +49,7 @@ class BackboneSource:
         max_length: Longest sequence: the setting, else the checkpoint's stored value; None for the model's own limit.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters.
+        base_model: What the model started from: hub id or ``builtin:NAME``, if known.
     """
 
     folder: Path | None
@@ -60,6 +61,7 @@ class BackboneSource:
     max_length: int | None
     attn_implementation: str
     dtype: torch.dtype
+    base_model: str | None = None
 
     @classmethod
     def resolve(
@@ -118,6 +120,8 @@ class BackboneSource:
             max_length=max_length or metadata.get("max_length"),
             attn_implementation=attn_implementation,
             dtype=getattr(torch, dtype),
+            # A path on this machine says nothing to others.
+            base_model=metadata.get("base_model") if pretrained is None or is_local(pretrained) else pretrained,
         )
 
     def load_model(self) -> PreTrainedModel:
