@@ -104,7 +104,7 @@ class Denoiser(nn.Module):
         elif len(self.tokenizer) > self.vocab_size:
             raise UserError(
                 f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
-                f"{self.vocab_size}; `dmaxlit export --checkpoint {pretrained} --output FOLDER` adds the rest"
+                f"{self.vocab_size}; `dmaxlit export --model {pretrained} --output FOLDER` adds the rest"
             )
         self._probes = probe
         self.compiles_training = False

@@ -24,6 +24,7 @@ from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
+from dmaxlit.cli.model_flag import expand_model_flag
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
@@ -75,6 +76,7 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
+    args = expand_option_flags(expand_model_flag(expand_bases(args)))
     try:
         command_line = (cli or DMaxCLI)(
             module,
@@ -88,7 +90,7 @@ def run_cli(
                 name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()
             },
             auto_configure_optimizers=False,
-            args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
+            args=[command, *expand_class_names(args, CLASS_OPTIONS)],
         )
     except MisconfigurationException as error:  # found only in the run, such as a share of no batch
         raise UserError(f"trainer: {one_line(error)}") from error

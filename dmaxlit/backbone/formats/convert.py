@@ -78,7 +78,7 @@ def refuse_existing(dest: Path) -> None:
         UserError: If ``dest`` exists.
     """
     if dest.exists() or dest.is_symlink():
-        raise UserError(f"dest: expected a folder that does not exist yet, got {str(dest)!r}")
+        raise UserError(f"output: expected a folder that does not exist yet, got {str(dest)!r}")
 
 
 def _translate(
@@ -94,7 +94,7 @@ def _translate(
     settings = {name: value for name, value in stored.items() if name != "model_type"}
     if stored.get("model_type") != Glm4MoeConfig.model_type or not isinstance(stored.get("llada2"), dict):
         raise UserError(
-            f"source: expected a model that came from LLaDA2-MoE, got a {stored.get('model_type')} in {source!r}"
+            f"model: expected a model that came from LLaDA2-MoE, got a {stored.get('model_type')} in {source!r}"
         )
     ours = Glm4MoeConfig(**settings)
     ours.dtype = cast or ours.dtype
@@ -113,7 +113,7 @@ def _write(
     size: int,
 ) -> None:
     """Write the complete folder or nothing."""
-    with staged(dest, "dest") as staging:
+    with staged(dest, "output") as staging:
         write_weights(tensors, staging, size, casts)
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in copied_from:

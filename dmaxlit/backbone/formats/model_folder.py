@@ -89,7 +89,7 @@ def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
     if stored.get("model_type") in (*MODEL_TYPES, SDAR):
         raise UserError(
             f"backbone.defer: expected the form of transformers, got a published checkpoint; "
-            f"`dmaxlit convert {source} FOLDER` writes it"
+            f"`dmaxlit convert --model {source} --output FOLDER` writes it"
         )
 
 
