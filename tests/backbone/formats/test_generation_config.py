@@ -59,6 +59,15 @@ def assert_kept(folder):
     assert {256, 258} <= eos_ids(Denoiser(str(folder)))
 
 
+def test_transformers_refuses_to_generate_with_an_export_whatever_the_form(source, tmp_path):
+    dmaxlit.load(source).export(tmp_path / "export")
+    dmaxlit.load(tmp_path / "export").export(tmp_path / "export")  # replaces itself
+    assert_kept(tmp_path / "export")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    with pytest.raises(ValueError, match="diffusion language model"):
+        model.generate(torch.tensor([[5]]), max_new_tokens=3)
+
+
 def test_they_are_read_whatever_the_form(source):
     assert eos_ids(Denoiser(str(source))) == {256, 258}
 
