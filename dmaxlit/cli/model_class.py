@@ -14,8 +14,8 @@ _FLAG = "--model"
 def split_model_class(args: Sequence[str]) -> tuple[type[DMaxModule], list[str]]:
     """Return the class that ``--model`` names by import path, and the other arguments.
 
-    A configuration file for the section ``model``, and its settings as YAML, are left to the parser; the name of a model,
-    to :func:`~dmaxlit.cli.model_flag.expand_model_flag`.
+    A configuration file for the section ``model``, and its settings as YAML, are left to the parser; the name of a
+    model, to :func:`~dmaxlit.cli.model_flag.expand_model_flag`.
 
     Args:
         args: Command-line arguments.
