@@ -128,7 +128,11 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
         stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        return {**self.backbone.export_metadata(), "task": stored}
+        training = self.backbone.source_metadata.get("training")
+        if steps := self._trainer_step("global_step"):  # else the model is as it was loaded
+            noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
+            training = {"noise": noise, "steps": steps}
+        return {**self.backbone.export_metadata(), "task": stored} | ({"training": training} if training else {})
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.

@@ -1,5 +1,6 @@
-"""Registries: the short names of strategies, decoders and tasks."""
+"""Registries: the short names of strategies, decoders and tasks; and how one of these is shown."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -130,3 +131,19 @@ class Registry(Generic[T]):
         except ValueError as error:
             return str(error)
         return ""
+
+
+def class_and_options(value: object) -> str:
+    """Return ``Class(option=value, ...)`` with those options that are attributes of the same name.
+
+    Options are the arguments of the constructor and, where it takes ``**options``, of that of its base class.
+    """
+    names: dict[str, None] = {}
+    for cls in type(value).__mro__:
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters
+            names |= dict.fromkeys(parameters)
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+                break
+    options = (f"{name}={vars(value)[name]!r}" for name in names if name in vars(value))
+    return f"{type(value).__name__}({', '.join(options)})"

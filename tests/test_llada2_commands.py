@@ -104,7 +104,7 @@ def test_a_lightning_checkpoint_is_not_converted_over_anything(hub, questions, c
     Path("taken").mkdir()
     with pytest.raises(SystemExit):
         main(["convert", "nothing.ckpt", "taken"])
-    assert capsys.readouterr().err.startswith("error: dest: expected a folder that does not exist yet")
+    assert capsys.readouterr().err.startswith("error: output: expected a folder that does not exist yet")
     with pytest.raises(SystemExit):
         main(["convert", "nothing.ckpt", "free/model"])
     assert capsys.readouterr().err.startswith("error: checkpoint: expected a file, got 'nothing.ckpt'")

@@ -22,10 +22,11 @@ def test_the_package_list_is_the_folders():
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders | {"dmaxlit.callbacks"}
 
 
-def test_callbacks_is_one_committed_relative_link():
-    link = ROOT / "dmaxlit" / "callbacks"
+@pytest.mark.parametrize("name", ["callbacks", "configs"])
+def test_top_level_folders_are_in_the_package_by_a_committed_relative_link(name):
+    link = ROOT / "dmaxlit" / name
     assert link.is_symlink()
-    assert str(link.readlink()) == "../callbacks"
+    assert str(link.readlink()) == f"../{name}"
 
 
 def test_callbacks_import_absolutely():
@@ -62,6 +63,9 @@ def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     assert "dmaxlit/py.typed" in names
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert "dmaxlit/models/chain-base/model.safetensors" in names
+    assert {name for name in names if name.startswith("dmaxlit/configs/")} == {
+        f"dmaxlit/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")
+    }
     assert not [name for name in names if name.startswith(("callbacks/", "tests/", "configs/"))]
 
     # Installed where this environment's libraries can be seen, but the checkout cannot.
@@ -88,6 +92,17 @@ def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 3
 
+    fit = "from dmaxlit.cli import main; main(['fit', '--config', 'builtin:control', '--print_config'])"
+    done = subprocess.run(
+        [target / "bin" / "python", "-I", "-W", "ignore", "-c", fit],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "default_root_dir: runs/control" in done.stdout
+
 
 EDITABLE = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
 USER_FILE = """
@@ -105,7 +120,7 @@ def test_type_checkers_see_an_editable_install(tmp_path):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("dmaxlit", "callbacks"):
+    for name in ("dmaxlit", "callbacks", "configs"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-c", EDITABLE, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False

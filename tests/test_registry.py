@@ -4,7 +4,7 @@ import pytest
 
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.noise import NOISE, MaskedNoise
-from dmaxlit.registry import Registry
+from dmaxlit.registry import Registry, class_and_options
 
 
 def test_the_noise_strategies_are_registered():
@@ -103,3 +103,40 @@ def test_an_import_path_is_a_name_too_if_the_class_is_of_the_kind():
     }.items():
         with pytest.raises(UserError, match=f"unknown noise strategy '{path}' .*{reason}.*; known: complementary"):
             NOISE.get(path)
+
+
+class Base:
+    def __init__(self, size=1, *, hidden=2):
+        self.size, self._hidden = size, hidden
+
+    def __repr__(self):
+        return class_and_options(self)
+
+
+class PassesOn(Base):
+    def __init__(self, name, **options):
+        super().__init__(**options)
+        self.name = name
+
+
+class SetsItself(Base):
+    def __init__(self, name):
+        super().__init__(size=3)
+        self.name = name
+
+
+class Inherits(PassesOn):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Base(), "Base(size=1)"),
+        (PassesOn("a", size=5), "PassesOn(name='a', size=5)"),
+        (SetsItself("a"), "SetsItself(name='a')"),
+        (Inherits(Base()), "Inherits(name=Base(size=1), size=1)"),
+    ],
+)
+def test_an_object_is_shown_with_the_options_that_its_constructor_takes(value, text):
+    assert repr(value) == text

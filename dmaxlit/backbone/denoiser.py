@@ -108,7 +108,7 @@ class Denoiser(nn.Module):
         self.model: PreTrainedModel = source.empty_model() if defer else source.load_model()
         self.tokenizer = source.tokenizer
         self.special = SpecialTokens.of(self.tokenizer)
-        self.source_metadata = source.metadata
+        self.source_metadata, self.base_model = source.metadata, source.base_model
         self.block_length = source.block_length
         self.is_deferred = defer
         self._folder, self._adds_mask = source.folder, source.adds_mask
@@ -121,7 +121,7 @@ class Denoiser(nn.Module):
         elif len(self.tokenizer) > self.vocab_size:
             raise UserError(
                 f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
-                f"{self.vocab_size}; `dmaxlit export --checkpoint {source.folder} --output FOLDER` adds the rest"
+                f"{self.vocab_size}; `dmaxlit export --model {source.folder} --output FOLDER` adds the rest"
             )
         self._probes = probe
         self.compiles_training = False
@@ -277,7 +277,8 @@ class Denoiser(nn.Module):
     def export_metadata(self) -> dict[str, Any]:
         """Return the denoiser's own entries of ``dmaxlit.json``: what the model's config lacks."""
         limit = {"max_length": self._limit} if self._limit < self._positions else {}
-        return {"block_length": self.block_length, **limit}
+        base = {} if self.base_model is None else {"base_model": self.base_model}
+        return {"block_length": self.block_length, **limit, **base}
 
     def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.

@@ -15,7 +15,7 @@ from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
 from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
 from dmaxlit.backbone.formats.config_checks import require_language_model, require_valid_config
 from dmaxlit.backbone.formats.generation_config import read_generation_config
-from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch, is_local
 from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
@@ -51,6 +51,7 @@ class BackboneSource:
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the parameters.
         weights: The checkpoint's weights, if they are in memory and not in the folder.
+        base_model: What the model started from: hub id or ``builtin:NAME``, if known.
     """
 
     folder: Path | None
@@ -63,6 +64,7 @@ class BackboneSource:
     attn_implementation: str
     dtype: torch.dtype
     weights: dict[str, Tensor] | None = None
+    base_model: str | None = None
 
     @classmethod
     def resolve(
@@ -121,6 +123,8 @@ class BackboneSource:
             max_length=max_length or metadata.get("max_length"),
             attn_implementation=attn_implementation,
             dtype=getattr(torch, dtype),
+            # A path on this machine says nothing to others.
+            base_model=metadata.get("base_model") if pretrained is None or is_local(pretrained) else pretrained,
         )
 
     def load_model(self) -> PreTrainedModel:

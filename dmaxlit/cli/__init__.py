@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
-    "list": ("listing", "List noise strategies, decoders, tasks and built-in models."),
+    "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
     "bench": ("bench", "Reproduce the figures of the documentation."),
     "convert": ("convert", "Convert a LLaDA2-MoE checkpoint to the format of transformers, or back."),
     "export": ("export", "Turn a checkpoint into a folder that dmaxlit.load and transformers read."),

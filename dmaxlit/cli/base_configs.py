@@ -1,5 +1,7 @@
 """Recipes that say only what differs from another one, which they name with ``config: quickstart.yaml``.
 
+A shipped recipe is ``builtin:NAME``, for ``--config`` and as a base (:mod:`dmaxlit.cli.recipes`).
+
 The base is inserted before the file that names it, as if the user had passed both; the parser then merges them setting
 by setting. (The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
 """
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.cli.config_files import read_config
+from dmaxlit.cli.recipes import recipe_path
 from dmaxlit.errors import UserError
 
 _FLAGS = ("--config", "-c")
@@ -23,14 +26,14 @@ def expand_bases(args: Sequence[str]) -> list[str]:
         args: Command-line arguments.
 
     Raises:
-        UserError: If a base does not exist, or a file is its own base.
+        UserError: If a base or a shipped recipe does not exist, or a file is its own base.
     """
     expanded: list[str] = []
     is_file = False  # whether this argument is the value of --config
     for arg in args:
         flag, equals, value = arg.partition("=")
         if is_file or (flag in _FLAGS and equals):
-            path = arg if is_file else value
+            path = recipe_path(arg if is_file else value)
             if is_file:
                 expanded.pop()
             for config in [*_bases_of(path, []), path]:
@@ -66,7 +69,7 @@ def _bases_of(path: str, users: list[Path]) -> list[str]:
         raise UserError(f"{path}: config: expected the name of the file it starts from, got {settings['config']!r}")
     if not isinstance(settings, dict) or not _names_base(settings):
         return []
-    base = file.parent / settings["config"]
+    base = file.parent / recipe_path(settings["config"])
     if not base.is_file():
         raise UserError(f"{path}: config: expected the file it starts from, got {settings['config']!r} (no such file)")
     return [*_bases_of(str(base), [*users, file.resolve()]), str(base)]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.messages import closest
+from dmaxlit.cli.recipes import RECIPES
 from dmaxlit.errors import UserError
 
 
@@ -26,7 +27,7 @@ def run(command: str, args: list[str]) -> None:
 def self_correction(
     output: str = "runs/self_correction",
     study: str = "methods",
-    configs: str = "configs",
+    configs: str = str(RECIPES),
     num_bases: int = 2,
     seeds: list[int] | None = None,
     num_prompts: int = 2048,
@@ -93,7 +94,7 @@ def decoders(
 
 def adaptation(
     output: str = "runs/adaptation",
-    configs: str = "configs",
+    configs: str = str(RECIPES),
     seeds: list[int] | None = None,
     autoregressive_steps: int = 600,
     steps: int = 300,

@@ -1,18 +1,21 @@
 """``dmaxlit list``."""
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import dmaxlit
 from dmaxlit.cli.arguments import call, make_parser
+from dmaxlit.cli.recipes import recipe_names, recipe_summary
 from dmaxlit.decoding import DECODERS
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.tasks import TASKS
 
-# Not imported from dmaxlit.backbone, which loads transformers.
-BUILTIN_MODELS = Path(dmaxlit.__file__).with_name("models")
+Kind = Literal["all", "noise", "decoders", "tasks", "metrics", "callbacks", "models", "recipes"]
+PACKAGE = Path(dmaxlit.__file__).parent
+BUILTIN_MODELS = PACKAGE / "models"  # not imported from dmaxlit.backbone, which loads transformers
 
 
 def run(command: str, args: list[str]) -> None:
@@ -20,28 +23,48 @@ def run(command: str, args: list[str]) -> None:
     call(make_parser(command, list_names), list_names, args)
 
 
-def list_names(kind: Literal["all", "noise", "decoders", "tasks", "models"] = "all") -> None:
-    """List the names of noise strategies, decoders, tasks and built-in models, one line each.
+def list_names(kind: Kind = "all") -> None:
+    """List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes, one line each.
 
     Other packages add theirs through the entry-point groups dmaxlit.noise, dmaxlit.decoders and dmaxlit.tasks. The
-    options of a strategy: dmaxlit fit --model.noise.help NAME.
+    options of a strategy: dmaxlit fit --model.noise.help NAME. A recipe: dmaxlit fit --config builtin:NAME.
 
     Args:
         kind: Only this kind.
     """
-    registries: dict[str, Registry[Any]] = {"noise": NOISE, "decoders": DECODERS, "tasks": TASKS}
-    summaries: dict[str, Mapping[str, str]] = {
-        group: {name: registry.summary(name) for name in registry} for group, registry in registries.items()
-    }
-    models = sorted(config.parent for config in BUILTIN_MODELS.glob("*/config.json"))
-    summaries["models"] = {f"builtin:{model.name}": _summary(model) for model in models}
-    titles = {"noise": "noise strategies", "models": "built-in models"}
-    kinds = [group for group in summaries if kind in ("all", group)]
+    kinds = [group for group in _SUMMARIES if kind in ("all", group)]
+    summaries = {group: _SUMMARIES[group]() for group in kinds}
     width = max((len(name) for group in kinds for name in summaries[group]), default=0)
     for group in kinds:
-        print(titles.get(group, group))
+        print(_TITLES.get(group, group))
         for name, summary in summaries[group].items():
             print(f"  {name:{width}}  {summary}".rstrip())
+
+
+def _of_registry(registry: Registry[Any]) -> dict[str, str]:
+    return {name: registry.summary(name) for name in registry}
+
+
+def _classes(folder: str, bases: tuple[str, ...]) -> dict[str, str]:
+    """Return the classes in a folder of the package, read from its files: importing them would take seconds.
+
+    Args:
+        folder: Name of the folder.
+        bases: Last parts of the names of the classes that they may derive from.
+    """
+    files = [path for path in (PACKAGE / folder).glob("[!_]*.py") if path.stem != "base"]
+    definitions = [node for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body]
+    classes = [node for node in definitions if isinstance(node, ast.ClassDef)]
+    return {
+        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
+        for node in sorted(classes, key=lambda node: node.name)
+        if any(ast.unparse(base).endswith(bases) for base in node.bases)
+    }
+
+
+def _models() -> dict[str, str]:
+    models = sorted(config.parent for config in BUILTIN_MODELS.glob("*/config.json"))
+    return {f"builtin:{model.name}": _summary(model) for model in models}
 
 
 def _summary(model: Path) -> str:
@@ -50,3 +73,15 @@ def _summary(model: Path) -> str:
     text = card.read_text() if card.is_file() else ""
     text = text.split("---\n", 2)[-1] if text.startswith("---\n") else text
     return next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+
+
+_TITLES = {"noise": "noise strategies", "models": "built-in models", "recipes": "built-in recipes"}
+_SUMMARIES: dict[str, Callable[[], dict[str, str]]] = {
+    "noise": lambda: _of_registry(NOISE),
+    "decoders": lambda: _of_registry(DECODERS),
+    "tasks": lambda: _of_registry(TASKS),
+    "metrics": lambda: _classes("metrics", ("Metric",)),
+    "callbacks": lambda: _classes("callbacks", ("Callback", "Checkpoint", "ProgressBar")),
+    "models": _models,
+    "recipes": lambda: {name: recipe_summary(name) for name in recipe_names()},
+}

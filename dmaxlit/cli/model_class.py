@@ -14,7 +14,8 @@ _FLAG = "--model"
 def split_model_class(args: Sequence[str]) -> tuple[type[DMaxModule], list[str]]:
     """Return the class that ``--model`` names by import path, and the other arguments.
 
-    A configuration file for the section ``model``, and its settings as YAML, are left to the parser.
+    A configuration file for the section ``model``, and its settings as YAML, are left to the parser; the name of a
+    model, to :func:`~dmaxlit.cli.model_flag.expand_model_flag`.
 
     Args:
         args: Command-line arguments.
@@ -55,4 +56,8 @@ def _module_class(path: str) -> type[DMaxModule]:
 
 def _is_import_path(value: str) -> bool:
     parts = value.split(".")
-    return len(parts) > 1 and parts[-1] not in ("yaml", "yml", "json") and all(part.isidentifier() for part in parts)
+    return (
+        len(parts) > 1
+        and parts[-1] not in ("yaml", "yml", "json", "ckpt")
+        and all(part.isidentifier() for part in parts)
+    )

@@ -36,7 +36,7 @@ def current_path(path: str) -> str:
     if not name[:1].isupper() or not (path in _MOVED or module in _MOVED):
         return path
     new = _MOVED.get(path) or f"{_MOVED[module]}.{name}"
-    _notify(path, new)
+    announce(path, new)
     return new
 
 
@@ -53,6 +53,22 @@ def current_args(args: Sequence[str]) -> list[str]:
     """Return command-line arguments with :func:`current_path` for each ``VALUE`` and ``--flag=VALUE``."""
     split = [arg.rpartition("=") for arg in args]
     return [f"{flag}{equals}{current_path(value)}" for flag, equals, value in split]
+
+
+def current_flags(args: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Return command-line arguments with flags under their current names.
+
+    Args:
+        args: Arguments of a command.
+        renamed: Current names of the command's flags by their old ones.
+    """
+    current = []
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if new := renamed.get(flag):
+            announce(flag, new)
+        current.append(f"{new or flag}{equals}{value}")
+    return current
 
 
 def renamed_option(path: str, option: str) -> str | None:
@@ -72,7 +88,7 @@ def current_options(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         new = renamed_option(path, option)
         if new is not None:
-            _notify(f"option {option} of {path}", new)
+            announce(f"option {option} of {path}", new)
         current[new or option] = value
     return current
 
@@ -92,8 +108,8 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _notify(old: str, new: str) -> None:
-    """Announce once, on rank zero, that a name is read for the last time."""
+def announce(old: str, new: str) -> None:
+    """Say once, on rank zero, that a name is read for the last time."""
     from lightning.pytorch.utilities import rank_zero_info
 
     rank_zero_info(f"{old} is now {new}; the old name is read for this release only")

@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
+from dmaxlit.errors import UserError
+
+_OUTPUT = "predictions.jsonl"
 
 
 class DMaxTrainer(Trainer):
@@ -19,7 +23,7 @@ class DMaxTrainer(Trainer):
         return_predictions: bool | None = False,
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
-        output: str = "predictions.jsonl",
+        output: str | None = None,
         decoder: str = "spd",
         decoder_options: dict[str, Any] | None = None,
         max_new_tokens: int | None = None,
@@ -34,12 +38,31 @@ class DMaxTrainer(Trainer):
             return_predictions: Not used: answers are written, not returned.
             ckpt_path: Checkpoint to take the weights from; default: the model as configured.
             weights_only: Whether to refuse checkpoints that hold more than plain data.
-            output: File to write, one JSON object a line, replaced if it exists.
+            output: File to write, one JSON object a line, replaced if it exists. Default: predictions.jsonl in
+                trainer.default_root_dir, if that is set.
             decoder: Registered name of the decoder, or import path of your own.
             decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
             max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's.
             check_decoder: Check what a decoder of your own returns in the first forwards.
+
+        Raises:
+            UserError: If neither a file nor the run's folder is given.
         """
+        is_in_run_folder = Path(self.default_root_dir).absolute() != Path.cwd()  # where Lightning writes by default
+        if not is_in_run_folder:
+            self._write_nothing()
+        if output is None and not is_in_run_folder:
+            raise UserError("output: expected a file to write the answers to, got none")
+        path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(output)
         spec = DecoderSpec(decoder, decoder_options or {}, check_decoder=check_decoder)
-        cast(Any, self).callbacks.append(PredictionWriter(output, spec, max_new_tokens))
+        cast(Any, self).callbacks.append(PredictionWriter(str(path), spec, max_new_tokens))
         return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
+
+    def _write_nothing(self) -> None:
+        """Leave out what would write logs and the configuration to the current folder unasked."""
+        trainer = cast(Any, self)
+        trainer.loggers = [logger for logger in self.loggers if logger.save_dir != self.default_root_dir]
+        if not self.loggers:  # the configuration is written next to the logs
+            trainer.callbacks = [
+                callback for callback in trainer.callbacks if not isinstance(callback, SaveConfigCallback)
+            ]

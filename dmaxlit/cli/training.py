@@ -25,6 +25,7 @@ from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
+from dmaxlit.cli.model_flag import expand_model_flag
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
@@ -80,6 +81,7 @@ def run_cli(
     silence_known_warnings()
     show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
     outlive_full_disks()
+    args = expand_option_flags(expand_model_flag(expand_bases(args)))
     try:
         command_line = (cli or DMaxCLI)(
             module,
@@ -93,7 +95,7 @@ def run_cli(
                 name: {"description": _DESCRIPTION.format(summary=text)} for name, text in _SUMMARIES.items()
             },
             auto_configure_optimizers=False,
-            args=[command, *expand_class_names(expand_option_flags(expand_bases(args)), CLASS_OPTIONS)],
+            args=[command, *expand_class_names(args, CLASS_OPTIONS)],
         )
     except MisconfigurationException as error:  # found only in the run, such as a share of no batch
         raise UserError(f"trainer: {one_line(error)}") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from dmaxlit.errors import check_choice
 from dmaxlit.noise.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.registry import Registry
+from dmaxlit.registry import Registry, class_and_options
 from dmaxlit.tokens import CleanBatch, SoftTokens
 
 __all__ = [
@@ -202,6 +202,10 @@ class NoiseStrategy(ABC):
         self.per = check_choice("per", per, ("sequence", "block"))
         self.stratified = stratified
         self.schedule = LinearSchedule() if schedule is None else schedule
+
+    def __repr__(self) -> str:
+        """Return the class and its options."""
+        return class_and_options(self)
 
     @abstractmethod
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:

@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import UserError
+from dmaxlit.registry import class_and_options
 
 
 class LevelDistribution(ABC):
     """Distribution of the noise level t on [0, 1], given by its inverse distribution function."""
+
+    def __repr__(self) -> str:
+        """Return the class and its options."""
+        return class_and_options(self)
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
@@ -100,6 +105,10 @@ def as_level(level: "float | tuple[float, float] | LevelDistribution") -> LevelD
 
 class AlphaSchedule(ABC):
     """Probability ``alpha_t`` that a token is still clean at level t, with its derivative."""
+
+    def __repr__(self) -> str:
+        """Return the class and its options."""
+        return class_and_options(self)
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
-from dmaxlit.registry import Registry
+from dmaxlit.registry import Registry, class_and_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,6 +52,10 @@ class Task(ABC):
     #: network and run no text as a program, whatever the options are. Only such a task is built because a checkpoint
     #: names it; another one has to be named by the user.
     self_contained: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        """Return the class and its options."""
+        return class_and_options(self)
 
     @abstractmethod
     def examples(self, split: Split, n: int) -> list[Example]:

@@ -1,6 +1,13 @@
+from importlib import import_module
+
+import lightning as L
+import pytest
+import torchmetrics
+
 from dmaxlit.backbone.formats import hub
-from dmaxlit.cli import listing
+from dmaxlit.cli import listing, recipes
 from dmaxlit.decoding import DECODERS
+from dmaxlit.metrics import RatioMetric
 from dmaxlit.noise import NOISE
 from dmaxlit.tasks import TASKS
 
@@ -28,9 +35,31 @@ def test_built_in_models_are_listed_with_the_first_sentence_of_their_card(dmax, 
     assert lines == [["builtin:blank"], ["builtin:small", "A", "small", "model."]]
 
 
+@pytest.mark.parametrize(("kind", "base"), [("callbacks", L.Callback), ("metrics", torchmetrics.Metric)])
+def test_exported_callbacks_and_metrics_are_listed_with_their_summary(dmax, kind, base):
+    exported = vars(import_module(f"dmaxlit.{kind}"))
+    classes = {
+        name: value
+        for name, value in exported.items()
+        if isinstance(value, type) and issubclass(value, base) and value is not RatioMetric
+    }
+    rows = dict(line.split(maxsplit=1) for line in dmax(f"list --kind {kind}").out.splitlines()[1:])
+    assert rows == {name: value.__doc__.partition("\n")[0] for name, value in classes.items()}
+
+
+def test_recipes_are_listed_by_the_name_that_runs_them(dmax):
+    lines = dmax("list --kind recipes").out.splitlines()[1:]
+    names = [line.split()[0] for line in lines]
+    assert names == sorted(f"builtin:{path.stem}" for path in recipes.RECIPES.glob("*.yaml"))
+    assert [line.split(maxsplit=1)[1] for line in lines if "builtin:control " in line] == [
+        "The control: masked training on the quickstart's corpus."
+    ]
+
+
 def test_the_folder_of_built_in_models_is_the_one_they_are_loaded_from():
     assert listing.BUILTIN_MODELS == hub.BUILTIN_MODELS
 
 
 def test_an_unknown_kind_is_refused(dmax):
-    assert dmax("list --kind x").refusal == "kind: expected 'all', 'noise', 'decoders', 'tasks' or 'models', got 'x'"
+    kinds = "'all', 'noise', 'decoders', 'tasks', 'metrics', 'callbacks', 'models' or 'recipes'"
+    assert dmax("list --kind x").refusal == f"kind: expected {kinds}, got 'x'"

@@ -98,7 +98,7 @@ def test_a_decoder_of_one_s_own_is_found_too(dmax, base, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     ended = dmax(f"predict --config {base} --decoder my_decoder.Bold --decoder.boldness 1.0")
     assert ended.status == 0, ended.err
-    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "predictions.jsonl").read_text().splitlines()]
     assert {row["num_forwards"] for row in rows} == {
         3
     }  # one a block: a prompt of five tokens, a budget of 32, blocks of 16

@@ -69,7 +69,7 @@ MOVED = [
 @pytest.fixture(autouse=True)
 def _notices(caplog):
     caplog.set_level("INFO")
-    renames._notify.cache_clear()
+    renames.announce.cache_clear()
 
 
 def class_at(path):

@@ -97,6 +97,24 @@ def test_predict_writes_the_answers_in_the_order_of_the_prompts(dmax, base, tmp_
     assert "threshold threshold=0.5" in ended.out
 
 
+def test_predict_writes_to_the_run_s_folder_by_default(dmax, base, tmp_path):
+    before = set(tmp_path.iterdir())
+    ended = dmax(f"predict --config {base}")
+    assert ended.status == 0, ended.err
+    assert len((tmp_path / "runs" / "predictions.jsonl").read_text().splitlines()) == 3
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "runs"}
+
+
+def test_predict_writes_nothing_to_the_current_folder_unasked(dmax, base, tmp_path):
+    before = set(tmp_path.iterdir())
+    for folder in ("null", ".", tmp_path):
+        ended = dmax(f"predict --config {base} --trainer.default_root_dir {folder}")
+        assert ended.err.splitlines()[-1] == "error: output: expected a file to write the answers to, got none"
+    assert set(tmp_path.iterdir()) == before
+    assert dmax(f"predict --config {base} --trainer.default_root_dir null --output here.jsonl").status == 0
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "here.jsonl"}
+
+
 def test_predict_refuses_a_folder_as_its_output(dmax, base, tmp_path):
     ended = dmax(f"predict --config {base} --output", tmp_path)
     assert ended.err.splitlines()[-1] == f"error: output: expected a file to write, got the folder '{tmp_path}'"

@@ -117,3 +117,10 @@ def test_a_level_out_of_range_is_refused(bad):
 def test_an_unknown_choice_is_refused(option, value):
     with pytest.raises(UserError, match=f"{option}: expected"):
         MaskedNoise(**{option: value})
+
+
+def test_a_strategy_is_shown_with_its_options():
+    noise = MaskedNoise(level=(0.2, 0.8), per="block")
+    options = "level=UniformLevel(low=0.2, high=0.8), weighting='none', supervise='masked'"
+    inherited = "per='block', stratified=False, schedule=LinearSchedule()"
+    assert repr(noise) == f"MaskedNoise({options}, {inherited})"

@@ -261,3 +261,7 @@ PINNED = {
         "take 6 with -2 , 4 so 2 is 4 *3 ; then answer is #### 2",
     ),
 }
+
+
+def test_a_task_is_shown_with_its_options():
+    assert repr(task("chain", operations=3)) == "ChainTask(difficulty='standard', operations=3, seed=0)"

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Glm4MoeConfig
 
+from dmaxlit.backbone.formats.generation_config import allow_generation, read_generation_config, refuse_generation
 from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
@@ -62,6 +63,8 @@ def convert(
         kind = "published checkpoint" if is_published else f"model in transformers' form ({stored.get('model_type')})"
         raise UserError(f"to: expected the form that {str(source)!r} is not in, got {form} for a {kind}")
     copied_from = [folder] if like is None else [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
+    for path in copied_from:
+        read_generation_config(path)  # refuses a damaged one before anything is written
     tensors, config = _translate(folder, stored, form, cast)
     casts = {} if cast is None else {name: cast for name in tensors if not name.endswith(ROUTER_BIAS)}
     _write(dest, tensors, casts, config, copied_from, size)
@@ -75,7 +78,7 @@ def refuse_existing(dest: Path) -> None:
         UserError: If ``dest`` exists.
     """
     if dest.exists() or dest.is_symlink():
-        raise UserError(f"dest: expected a folder that does not exist yet, got {str(dest)!r}")
+        raise UserError(f"output: expected a folder that does not exist yet, got {str(dest)!r}")
 
 
 def _translate(
@@ -91,7 +94,7 @@ def _translate(
     settings = {name: value for name, value in stored.items() if name != "model_type"}
     if stored.get("model_type") != Glm4MoeConfig.model_type or not isinstance(stored.get("llada2"), dict):
         raise UserError(
-            f"source: expected a model that came from LLaDA2-MoE, got a {stored.get('model_type')} in {source!r}"
+            f"model: expected a model that came from LLaDA2-MoE, got a {stored.get('model_type')} in {source!r}"
         )
     ours = Glm4MoeConfig(**settings)
     ours.dtype = cast or ours.dtype
@@ -110,12 +113,15 @@ def _write(
     size: int,
 ) -> None:
     """Write the complete folder or nothing."""
-    with staged(dest, "dest") as staging:
+    with staged(dest, "output") as staging:
         write_weights(tensors, staging, size, casts)
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in copied_from:
             _copy_files(folder, staging)
-        if config["model_type"] in MODEL_TYPES:
+        if config["model_type"] not in MODEL_TYPES:
+            refuse_generation(staging)
+        else:
+            allow_generation(staging)
             _name_class_for_all(staging / "tokenizer_config.json")
 
 

@@ -39,6 +39,11 @@ def resolve_folder(source: str) -> Path | str:
     return source
 
 
+def is_local(source: str) -> bool:
+    """Return whether a source is a folder of the user's, neither shipped nor a hub id."""
+    return not source.startswith("builtin:") and isinstance(resolve_folder(source), Path)
+
+
 def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
     """Return the folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
 

@@ -1,6 +1,7 @@
 """``dmaxlit.json``, in which a model folder stores what the model's config lacks, and its schema."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from dmaxlit.errors import UserError
 __all__ = ["read_metadata"]
 
 METADATA_FILE = "dmaxlit.json"
+_NAME = re.compile(r"[\w.:/-]{1,200}")
 
 
 def read_metadata(folder: Path | str) -> dict[str, Any]:
@@ -47,7 +49,21 @@ def check_metadata(metadata: Any, source: str) -> dict[str, Any]:
     task = metadata.get("task")
     if task is not None and not _is_task(task):
         raise UserError(f"{source}: task: expected an object with a name and options, got {task!r:.80}")
+    base = metadata.get("base_model")
+    if base is not None and not _is_name(base):
+        raise UserError(f"{source}: base_model: expected the name of a model, got {base!r:.80}")
+    training = metadata.get("training")
+    if training is not None and not _is_training(training):
+        raise UserError(f"{source}: training: expected an object with noise and steps, got {training!r:.80}")
     return metadata
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(_NAME.fullmatch(value))
+
+
+def _is_training(value: Any) -> bool:
+    return isinstance(value, Mapping) and _is_name(value.get("noise")) and type(value.get("steps")) is int
 
 
 def _is_task(task: Any) -> bool:

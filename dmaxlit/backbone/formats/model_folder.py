@@ -1,7 +1,8 @@
 """Model folders, which ``export`` writes and both ``dmaxlit.load`` and transformers read.
 
 ``config.json``, ``model.safetensors`` and the tokenizer's files are those of transformers. ``dmaxlit.json`` adds what
-only dmaxlit needs: the block length, a shortened context, and the task that the model was trained on.
+only dmaxlit needs: the block length, a shortened context, and how and on what task the model was trained. ``README.md``
+is the model's card.
 """
 
 import json
@@ -21,9 +22,11 @@ from transformers import (
 
 from dmaxlit.backbone.compatibility import refuse_without_positions
 from dmaxlit.backbone.formats.config_checks import refuse_multimodal
+from dmaxlit.backbone.formats.generation_config import refuse_generation
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
-from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, read_metadata
+from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_card, make_card
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
 from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
@@ -98,7 +101,7 @@ def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
     if stored.get("model_type") in (*MODEL_TYPES, SDAR):
         raise UserError(
             f"backbone.defer: expected the form of transformers, got a published checkpoint; "
-            f"`dmaxlit convert {source} FOLDER` writes it"
+            f"`dmaxlit convert --model {source} --output FOLDER` writes it"
         )
 
 
@@ -195,6 +198,8 @@ def write_folder(
 ) -> None:
     """Write a complete model folder or nothing; an existing one is replaced only when the new one is complete.
 
+    A card (``README.md``) that a user wrote or edited in the existing one is kept.
+
     Args:
         folder: Folder to write.
         model: The model.
@@ -211,4 +216,16 @@ def write_folder(
     with staged(folder, "output") as staging:
         model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
+        refuse_generation(staging)
+        card = make_card(folder.name, model.config, metadata).encode()
+        (staging / CARD_FILE).write_bytes(edited_card(folder, _metadata_of(folder)) or card)
+        metadata = {**metadata, "card": card_hash(card)}
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+
+
+def _metadata_of(folder: Path) -> dict[str, Any]:
+    """Return the metadata of the export that is replaced; empty if there is none or it is damaged."""
+    try:
+        return read_metadata(folder)
+    except UserError:
+        return {}

@@ -144,14 +144,14 @@ def test_bad_settings_are_refused_and_leave_nothing(tmp_path, published, setting
 
 def test_a_folder_that_exists_is_not_touched(tmp_path, published):
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="dest: expected a folder that does not exist yet"):
+    with pytest.raises(UserError, match="output: expected a folder that does not exist yet"):
         convert(published, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_model_that_never_was_llada2_does_not_become_one(tmp_path, denoiser):
     denoiser.save(tmp_path / "m", {})
-    with pytest.raises(UserError, match="source: expected a model that came from LLaDA2-MoE, got a qwen3"):
+    with pytest.raises(UserError, match="model: expected a model that came from LLaDA2-MoE, got a qwen3"):
         convert(tmp_path / "m", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 

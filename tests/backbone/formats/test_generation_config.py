@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 import dmaxlit
 from dmaxlit import DMaxModule, UserError
@@ -58,6 +59,15 @@ def assert_kept(folder):
     assert {256, 258} <= eos_ids(Denoiser(str(folder)))
 
 
+def test_transformers_refuses_to_generate_with_an_export_whatever_the_form(source, tmp_path):
+    dmaxlit.load(source).export(tmp_path / "export")
+    dmaxlit.load(tmp_path / "export").export(tmp_path / "export")  # replaces itself
+    assert_kept(tmp_path / "export")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    with pytest.raises(ValueError, match="diffusion language model"):
+        model.generate(torch.tensor([[5]]), max_new_tokens=3)
+
+
 def test_they_are_read_whatever_the_form(source):
     assert eos_ids(Denoiser(str(source))) == {256, 258}
 
@@ -88,8 +98,27 @@ def test_conversion_there_and_back_keeps_them(tmp_path):
     (tmp_path / "m" / "generation_config.json").write_text(json.dumps(SETTINGS))
     convert(tmp_path / "m", tmp_path / "ours")
     assert_kept(tmp_path / "ours")
+    with pytest.raises(ValueError, match="diffusion language model"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "ours").generate(torch.tensor([[5]]))
     convert(tmp_path / "ours", tmp_path / "back")
     assert json.loads((tmp_path / "back" / "generation_config.json").read_text()) == SETTINGS
+
+
+def test_conversion_back_leaves_no_settings_where_there_were_none(tmp_path):
+    write_published(tmp_path / "m")
+    convert(tmp_path / "m", tmp_path / "ours")
+    assert (tmp_path / "ours" / "generation_config.json").is_file()
+    convert(tmp_path / "ours", tmp_path / "back")
+    assert not (tmp_path / "back" / "generation_config.json").exists()
+
+
+def test_conversion_refuses_damaged_ones_and_writes_nothing(tmp_path):
+    write_published(tmp_path / "m")
+    path = tmp_path / "m" / "generation_config.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match=f"expected generation settings in '{path}'"):
+        convert(tmp_path / "m", tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
 
 
 def test_a_checkpoint_of_an_earlier_version_has_none(tmp_path):

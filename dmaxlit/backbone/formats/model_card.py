@@ -1,0 +1,90 @@
+"""``README.md`` of an exported model: what it is, and how it is loaded and decoded."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PretrainedConfig
+
+from dmaxlit.version import __version__
+
+CARD_FILE = "README.md"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_TEXT = """\
+---
+{front_matter}---
+# {name}
+
+A diffusion language model: it starts from masked tokens and fills in a block of them, several in one forward pass.
+`dmaxlit` decodes it:
+
+```python
+import dmaxlit
+
+model = dmaxlit.load("{name}")  # this folder, or its id on the hub
+print(model.generate("A prompt", max_new_tokens=256)[0].text)
+```
+
+or, on the command line, `dmaxlit generate --model {name} --prompt "A prompt"`.
+
+transformers loads the weights (`AutoModelForCausalLM`), but its `generate` writes one token after the other from left
+to right, which the model was not trained for, and would return nonsense. A note in `generation_config.json`, as
+`bad_words_ids`, makes it refuse. Delete the note to use the weights in another way.
+
+{facts}
+"""
+
+
+def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> str:
+    """Return the text of a model card.
+
+    Args:
+        name: Name of the model.
+        config: Its configuration.
+        metadata: Content of its ``dmaxlit.json``.
+    """
+    base, training, task = (metadata.get(key) for key in ("base_model", "training", "task"))
+    front: dict[str, Any] = {"library_name": "dmaxlit"}
+    if isinstance(base, str) and _HUB_ID.fullmatch(base):
+        front["base_model"] = base
+    front["tags"] = ["diffusion-language-model", "block-diffusion", config.model_type]
+    trained = f"`{training['noise']}`, {training['steps']} steps" if training else None
+    facts = {
+        "Architecture": f"`{config.model_type}` with a block-diffusion attention mask",
+        "Block length": f"{metadata['block_length']} tokens" if metadata.get("block_length") else None,
+        "Context": f"{metadata['max_length']} tokens" if metadata.get("max_length") else None,
+        "Trained from": f"`{base}`" if base else None,
+        "Trained with noise": trained,
+        "Task": f"`{task['name']}`" if task else None,
+        "Written by": f"dmaxlit {__version__}",
+    }
+    return _TEXT.format(
+        front_matter=yaml.safe_dump(front, sort_keys=False),
+        name=name,
+        facts="\n".join(f"- {title}: {value}" for title, value in facts.items() if value is not None),
+    )
+
+
+def card_hash(card: bytes) -> str:
+    """Return what identifies a card's text."""
+    return hashlib.sha256(card).hexdigest()
+
+
+def edited_card(folder: Path, metadata: dict[str, Any]) -> bytes | None:
+    """Return the card of an earlier export if a user wrote or edited it, else None.
+
+    Args:
+        folder: Folder of the earlier export, if there is one.
+        metadata: Content of its ``dmaxlit.json``, with the hash of the card as it was written.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        return None
+    card = path.read_bytes()
+    return None if card_hash(card) == metadata.get("card") else card
