@@ -70,7 +70,7 @@ def expand_option_flags(args: Sequence[str]) -> list[str]:
     The parser itself makes a --data.task that is an import path, and takes its options.
     """
     is_path = False
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
+    for flag, value in zip(args, [*args[1:], ""], strict=False):  # no arguments: no pairs
         if flag == "--data.task" or flag.startswith("--data.task="):
             is_path = "." in (value if flag == "--data.task" else flag.partition("=")[2])
     flags = [flag for flag in _WITH_OPTIONS if not (flag == "--data.task" and is_path)]
