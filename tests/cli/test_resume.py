@@ -8,6 +8,7 @@ import yaml
 
 import dmaxlit
 from tests.cli.conftest import TASK
+from tests.lock_holder import held_by_another
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
@@ -274,3 +275,15 @@ def test_checkpoints_can_be_switched_off(dmax, base, tmp_path):
     base.write_text(yaml.safe_dump(settings))
     assert dmax(f"fit --config {base} --trainer.enable_checkpointing false").status == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lightning_logs"]
+
+
+def test_two_processes_do_not_train_in_one_folder(dmax, base, folder):
+    with held_by_another(folder.parent, "exclusive_folder") as other:
+        ended = dmax(f"fit --config {base} {SHORT}")
+        assert ended.status == 2
+        assert f"trainer.default_root_dir: 'runs' is being written by process {other.pid}" in ended.err
+        assert [path.name for path in folder.parent.iterdir()] == [".lock"]
+    with held_by_another(folder, "exclusive_folder") as other:  # by a trainer without the command line
+        assert "checkpoint: 'runs/checkpoints' is being written by" in dmax(f"fit --config {base} {SHORT}").err
+    assert dmax(f"fit --config {base} {SHORT}").status == 0
+    assert not list(folder.parent.rglob("*.lock"))
