@@ -18,7 +18,7 @@ from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
-from dmaxlit.files import staged_file, weights_hash
+from dmaxlit.files import remove_unfinished, weights_hash, write_text
 from dmaxlit.locks import exclusive
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ class PredictionWriter(L.Callback):
             dist.all_gather_object(gathered, rows)
             rows = {index: row for rank_rows in gathered for index, row in rank_rows.items()}
         if trainer.is_global_zero:
-            with refusing(self.output, "output"), staged_file(self._path) as staging:
-                staging.write_text("".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
+            with refusing(self.output, "output"):
+                remove_unfinished(self._path.parent, self._path.name)
+                write_text(self._path, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
             sys.stdout.write(f"\n{format_table([(self.decoder.title, result)])}\n{self.output}: {len(rows)} answers\n")
         trainer.strategy.barrier("predictions written")
         self._partial.discard()

@@ -30,7 +30,8 @@ def exclusive(path: Path, argument: str) -> Iterator[None]:
     Raises:
         UserError: If another process holds it; the message names that process.
     """
-    with _locked(path.absolute().with_name(f".{path.name}.lock"), path, argument):
+    place = path.absolute()
+    with _locked(place.with_name(f".{place.name}.lock"), path, argument):
         yield
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dmaxlit.errors import UserError
-from dmaxlit.files import write_json
+from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 
 
@@ -58,4 +58,4 @@ def write_results(folder: Path, content: Any, table: str) -> None:
         table: Markdown for ``table.md``.
     """
     write_json(folder / "results.json", content)
-    (folder / "table.md").write_text(table + "\n")
+    write_text(folder / "table.md", table + "\n")

@@ -1,14 +1,13 @@
 """The folder of a run's checkpoints: the last, the one before it, and whether the run is finished."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.errors import UserError
-from dmaxlit.files import sync, write_json
+from dmaxlit.files import remove, sync, write_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RunFolder:
 
     def discard_next(self) -> None:
         """Remove a checkpoint that was not resumed from, complete or not: a folder would be written into."""
-        _remove(self.next)
+        remove(self.next)
 
     def promote(self, origin: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
@@ -53,7 +52,7 @@ class RunFolder:
                 checkpoints belong to an old one. The previous one: the last one is damaged.
         """
         if origin is None:
-            _remove(self.previous)
+            remove(self.previous)
             self._finished.unlink(missing_ok=True)
         elif self.last.exists() and origin != self.previous:
             _move(self.last, self.previous)
@@ -90,12 +89,5 @@ class RunFolder:
 def _move(source: Path, dest: Path) -> None:
     """Rename a checkpoint; a file replaces another in one step, a folder cannot, but then another one is complete."""
     if source.is_dir() or dest.is_dir():
-        _remove(dest)
+        remove(dest)
     source.replace(dest)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ def distill(
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
     with refusing(output, argument):
-        output = writable_path(output)
+        output = writable_path(output, argument)
     identity = _identity(module, source, prompts, settings)
     if not overwrite and (whole := whole_manifest(output, identity)) is not None:
         return Manifest.read(whole, manifest_path(output))
