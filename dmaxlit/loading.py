@@ -1,11 +1,10 @@
 """Loading a trained model for use."""
 
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from dmaxlit.backbone import Denoiser
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.checkpoints.temporary_model import temporary_model
 from dmaxlit.module import DMaxModule
 
 __all__ = ["load"]
@@ -31,9 +30,8 @@ def load(
         UserError: If there is no such model, or it is damaged.
     """
     if Path(path).suffix == ".ckpt":
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint_to_folder(path, Path(folder) / "model")
-            return load(Path(folder) / "model", device=device, attn_implementation=attn_implementation, dtype=dtype)
+        with temporary_model(path) as folder:
+            return load(folder, device=device, attn_implementation=attn_implementation, dtype=dtype)
     backbone = Denoiser(pretrained=str(path), attn_implementation=attn_implementation, dtype=dtype)  # type: ignore[arg-type]
     module = DMaxModule(backbone)
     return module.eval().to(device)

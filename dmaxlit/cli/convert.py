@@ -1,7 +1,6 @@
 """``dmaxlit convert``."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from dmaxlit.cli.arguments import call, make_parser
@@ -46,12 +45,11 @@ def convert(
     if Path(source).suffix != ".ckpt":
         form = convert_checkpoint(source, dest, to, max_shard_size, dtype, like)
     else:
-        from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+        from dmaxlit.checkpoints.temporary_model import temporary_model
 
         refuse_existing(Path(dest))  # before the work of exporting
-        with TemporaryDirectory(prefix=".dmaxlit-", dir=_existing(Path(dest).absolute().parent)) as folder:
-            checkpoint_to_folder(source, Path(folder) / "model")
-            form = convert_checkpoint(Path(folder) / "model", dest, to, max_shard_size, dtype, like)
+        with temporary_model(source, _existing(Path(dest).absolute().parent)) as folder:
+            form = convert_checkpoint(folder, dest, to, max_shard_size, dtype, like)
     print(f"{dest}: {source} as {form}")
 
 
