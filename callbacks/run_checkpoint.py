@@ -21,6 +21,7 @@ from dmaxlit.checkpoints.run_state import (
     batch_end,
     fingerprint,
     finish_batch,
+    log_versions,
     restore_run,
     run_state,
     validation_is_due,
@@ -166,6 +167,9 @@ class RunCheckpoint(Checkpoint):
             if trainer.is_global_zero:
                 self._lock.enter_context(exclusive_folder(folder, "checkpoint"))
                 remove_unfinished(folder)
+                if self.settings and not self.automatic:
+                    versions = [version if isinstance(version, int) else None for version in log_versions(trainer)]
+                    self.files(trainer).begin(self.settings, versions)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not go on with a run that was stopped under the same settings, and killed before it was finished."""
@@ -258,7 +262,9 @@ class RunCheckpoint(Checkpoint):
         self._lock.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let others use the folder."""
+        """Let others use the folder, without a record of a run that was refused."""
+        if isinstance(exception, UserError) and trainer.is_global_zero and self.folder is not None:
+            self.files(trainer).forget_begun()
         self._lock.close()
 
     # ---- ends --------------------------------------------------------------------------------------------------------

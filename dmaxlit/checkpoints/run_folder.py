@@ -57,6 +57,7 @@ class RunFolder:
         elif self.last.exists() and origin != self.previous:
             _move(self.last, self.previous)
         _move(self.next, self.last)
+        self.forget_begun()
         sync(self.path)
 
     @property
@@ -72,18 +73,54 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        try:
-            write_json(self._finished, record)
-        except OSError as error:
-            raise UserError(f"checkpoint: cannot write {str(self._finished)!r} ({error.strerror or error})") from error
+        _write_record(self._finished, record)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of :meth:`finish`, or None."""
-        try:
-            record = json.loads(self._finished.read_text())
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) else None
+        return _record(self._finished)
+
+    @property
+    def _begun(self) -> Path:
+        return self.path / "begun.json"
+
+    def begin(self, settings: dict[str, Any], versions: list[int | None]) -> None:
+        """Record the logs of a run that has no checkpoint yet, so that the same run, begun again, goes on with them.
+
+        Args:
+            settings: The settings of the run, JSON-able.
+            versions: The version of each log; None for a log without a number.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        _write_record(self._begun, {"settings": settings, "log_versions": versions})
+
+    def begun_logs(self, settings: dict[str, Any]) -> list[int | None]:
+        """Return the versions recorded by :meth:`begin` for a run with these settings; an empty list for none."""
+        record = _record(self._begun) or {}
+        versions = record.get("log_versions")
+        if record.get("settings") != json.loads(json.dumps(settings)) or not isinstance(versions, list):
+            return []
+        return [version if isinstance(version, int) else None for version in versions]
+
+    def forget_begun(self) -> None:
+        """Remove the record of :meth:`begin`."""
+        self._begun.unlink(missing_ok=True)
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise UserError(f"checkpoint: cannot write {str(path)!r} ({error.strerror or error})") from error
 
 
 def _move(source: Path, dest: Path) -> None:
