@@ -74,11 +74,13 @@ def _acquired(lock: Path) -> Iterator[None]:
             record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
             with os.fdopen(os.open(lock, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)), "w") as file:
                 file.write(record)
+        process = os.getpid()
         try:
             yield
         finally:
-            with suppress(OSError):
-                lock.unlink(missing_ok=True)
+            if os.getpid() == process:  # not in a forked one, such as a loader's worker
+                with suppress(OSError):
+                    lock.unlink(missing_ok=True)
 
 
 @contextmanager

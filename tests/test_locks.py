@@ -108,3 +108,27 @@ def test_of_three_that_come_and_go_one_at_a_time_is_inside(tmp_path):
     processes = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert list(tmp_path.iterdir()) == []
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from dmaxlit.locks import exclusive
+path = Path(sys.argv[1])
+with exclusive(path, "output"):
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)  # leaves the context
+    os.waitpid(child, 0)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_end_of_a_forked_process_frees_nothing(tmp_path):
+    command = [sys.executable, "-c", FORK, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        assert not can_hold(tmp_path / "x", "exclusive")
+        assert (tmp_path / ".x.lock").exists()
+    assert can_hold(tmp_path / "x", "exclusive")
