@@ -1,7 +1,6 @@
 """The table at the end of training: decoding before and after, on test prompts."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from dmaxlit.evaluation.validation_batches import (
     make_meter,
     rank_subset,
 )
+from dmaxlit.files import remove_unfinished, write_text
+from dmaxlit.locks import exclusive
 from dmaxlit.noise import NOISE
 from dmaxlit.tasks import Example
 
@@ -210,6 +211,6 @@ class ComparisonReport(L.Callback):
             "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
             "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
         }
-        staged = folder / f".results-{os.getpid()}.json"
-        staged.write_text(json.dumps(payload, indent=2, allow_nan=False) + "\n")
-        staged.replace(folder / "results.json")
+        with exclusive(folder / "results.json", "output"):
+            remove_unfinished(folder, "results.json")
+            write_text(folder / "results.json", json.dumps(payload, indent=2, allow_nan=False) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ import torch.distributed as dist
 
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.data.resumable_jsonl import PartialCorpus
+from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
-from dmaxlit.files import weights_hash
+from dmaxlit.files import remove_unfinished, weights_hash, write_text
+from dmaxlit.locks import exclusive
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -41,7 +43,7 @@ class PredictionWriter(L.Callback):
 
     Raises:
         UserError: For a setting out of range; when ``predict`` starts, if the output cannot be written, or was begun
-            with another model, decoder, budget or number of ranks.
+            with another model, decoder, budget or number of ranks, or is being written by another process.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class PredictionWriter(L.Callback):
         self._rows: dict[int, dict[str, Any]] = {}
         self._meter: Any = None
         self._partial: PartialCorpus
+        self._path = self.output
+        self._lock = ExitStack()
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the partial file of this rank, or resume it."""
         self._meter = make_meter(pl_module)
-        if self.output.is_dir():
-            raise UserError(f"output: expected a file to write, got the folder {str(self.output)!r}")
+        self._path = output_path(self.output, "output")
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         identity = {
             "model": weights_hash(pl_module),
@@ -67,11 +70,9 @@ class PredictionWriter(L.Callback):
             "max_new_tokens": budget,
             "ranks": trainer.world_size,
         }
-        rank_output = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}")
-        try:
-            self._partial = PartialCorpus(rank_output, identity)
-        except OSError as error:
-            raise UserError(f"output: cannot write {str(self.output)!r} ({error.strerror})") from error
+        rank_output = self._path.with_name(f"{self._path.name}.rank{trainer.global_rank}")
+        self._lock.enter_context(exclusive(rank_output, "output"))
+        self._partial = PartialCorpus(rank_output, identity)
         self._rows = {row["index"]: with_current_names(row) for row in self._partial.rows()}
         self._count(pl_module, list(self._rows.values()), self._partial.progress.seconds)
 
@@ -115,12 +116,20 @@ class PredictionWriter(L.Callback):
             dist.all_gather_object(gathered, rows)
             rows = {index: row for rank_rows in gathered for index, row in rank_rows.items()}
         if trainer.is_global_zero:
-            staging = self.output.with_name(self.output.name + ".new")
-            staging.write_text("".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
-            staging.replace(self.output)
+            with refusing(self.output, "output"):
+                remove_unfinished(self._path.parent, self._path.name)
+                write_text(self._path, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
             sys.stdout.write(f"\n{format_table([(self.decoder.title, result)])}\n{self.output}: {len(rows)} answers\n")
         trainer.strategy.barrier("predictions written")
         self._partial.discard()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let others write the file."""
+        self._lock.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let others write the file."""
+        self._lock.close()
 
     def _count(self, module: L.LightningModule, rows: list[dict[str, Any]], seconds: float) -> None:
         """Add the answers of an interrupted run to the meter."""

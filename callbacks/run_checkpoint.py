@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from dmaxlit.checkpoints.run_state import (
     batch_end,
     fingerprint,
     finish_batch,
+    log_versions,
     restore_run,
     run_state,
     validation_is_due,
@@ -27,6 +29,7 @@ from dmaxlit.checkpoints.run_state import (
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
 from dmaxlit.files import remove_unfinished
+from dmaxlit.locks import exclusive_folder
 
 __all__ = ["RunCheckpoint"]
 
@@ -76,6 +79,7 @@ class RunCheckpoint(Checkpoint):
         self._first_step = self._step = 0
         self._times = SaveTimes(every_minutes, every_n_steps)
         self._signals = StopSignals()
+        self._lock = ExitStack()
 
     # ---- files -------------------------------------------------------------------------------------------------------
 
@@ -153,14 +157,18 @@ class RunCheckpoint(Checkpoint):
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Determine the folder of checkpoints, and remove unfinished files of processes that were killed."""
+        """Keep others from the folder of checkpoints, and remove unfinished files of processes that were killed."""
         self._state, self._trained, self.saved_step, self._last = None, False, None, None
         self._batch_end, self._in_step, self._stop_postponed = None, False, False
         if stage == "fit" and not is_dry_run(trainer):
             folder = Path(trainer.strategy.broadcast(str(self.files(trainer).path)))
             self.folder = str(folder)
-            if trainer.is_global_zero and folder.is_dir():
+            if trainer.is_global_zero:
+                self._lock.enter_context(exclusive_folder(folder, "checkpoint"))
                 remove_unfinished(folder)
+                if self.settings and not self.automatic:
+                    versions = [version if isinstance(version, int) else None for version in log_versions(trainer)]
+                    self.files(trainer).begin(self.settings, versions)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not go on with a run that was stopped under the same settings, and killed before it was finished."""
@@ -251,8 +259,15 @@ class RunCheckpoint(Checkpoint):
                 callback.on_train_end(trainer, pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Restore the previous signal handlers."""
+        """Restore the previous signal handlers, and let others use the folder."""
         self._signals.restore()
+        self._lock.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let others use the folder, without a record of a run that was refused."""
+        if isinstance(exception, UserError) and trainer.is_global_zero and self.folder is not None:
+            self.files(trainer).forget_begun()
+        self._lock.close()
 
     # ---- ends --------------------------------------------------------------------------------------------------------
 

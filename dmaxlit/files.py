@@ -1,22 +1,56 @@
 """Files and folders that are complete or absent, whatever happens while they are written."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
 
 from dmaxlit.errors import UserError
+from dmaxlit.locks import exclusive
 
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _OLD = ".unfinished", ".old"
+
+
+# ---- names of what is unfinished ------------------------------------------------------------------------------------
+
+
+def _unfinished(path: Path, suffix: str = _UNFINISHED) -> Path:
+    """Return a name next to ``path`` that nobody can have taken beforehand, to make a link of it for instance."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+
+
+def _left_behind(path: Path, suffix: str) -> list[Path]:
+    """Return what killed processes left under such names."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(suffix)}")
+    return [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)] if path.parent.is_dir() else []
+
+
+def remove_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files of processes that were killed in :func:`staged_file`.
+
+    To be called only while no other process can be writing these files.
+
+    Args:
+        folder: The folder of the files.
+        name: Name of a file that was to be written, or the beginning of several names up to a dot. Default: any.
+    """
+    begin = r"\..+" if name is None else rf"\.{re.escape(name)}(\..+)?"
+    pattern = re.compile(rf"{begin}\.[0-9a-f]+{re.escape(_UNFINISHED)}")
+    for path in folder.iterdir():
+        if pattern.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
+            path.unlink(missing_ok=True)
 
 
 # ---- folders --------------------------------------------------------------------------------------------------------
@@ -26,43 +60,65 @@ _UNFINISHED = ".unfinished"
 def staged(folder: Path, argument: str) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``folder`` when the context ends without an error.
 
+    What killed processes left of earlier attempts is removed. Files and folders get the modes that the umask allows.
+
     Args:
         folder: Folder to write; an existing one is replaced.
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it cannot be written, for instance because the disk is full.
+        UserError: If it cannot be written, for instance because the disk is full, or another process is writing it.
     """
-    staging: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        yield staging
-        staging.chmod(0o755)  # a temporary folder, and weights written into it, are at first readable only by the owner
-        for path in staging.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        if folder.exists():
+    with exclusive(folder, argument):
+        staging = _unfinished(folder)
+        try:
+            _clear(folder)
+            staging.mkdir()
+            yield staging
+            mode = staging.stat().st_mode & 0o666
+            for path in staging.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    path.chmod(mode)  # weights are at first readable only by the owner
             _replace(folder, staging)
-        else:
-            staging.rename(folder)
-    except BaseException as error:
-        if staging is not None:
+        except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, (OSError, SafetensorError)):
-            raise UserError(f"{argument}: cannot write {str(folder)!r} ({error})") from error
-        raise
+            if isinstance(error, (OSError, SafetensorError)):
+                raise UserError(f"{argument}: cannot write {str(folder)!r} ({error})") from error
+            raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left, and undo the first of the renames of :func:`_replace` if it is the last."""
+    for old in _left_behind(folder, _OLD):
+        if os.path.lexists(folder):
+            remove(old)
+        else:
+            old.rename(folder)
+    for staging in _left_behind(folder, _UNFINISHED):
+        remove(staging)
 
 
 def _replace(folder: Path, staging: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
+    if not os.path.lexists(folder):
+        staging.rename(folder)
+        return
+    old = _unfinished(folder, _OLD)
+    folder.rename(old)
     try:
         staging.rename(folder)
     except BaseException:
-        (old / folder.name).rename(folder)
-        old.rmdir()
+        old.rename(folder)
         raise
-    shutil.rmtree(old, ignore_errors=True)  # the new folder is complete
+    with contextlib.suppress(OSError):  # the new folder is complete
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link without what it points to; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -70,10 +126,10 @@ def _replace(folder: Path, staging: Path) -> None:
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to ``path``; when the context ends without an error, the file there replaces it.
+    """Yield the path of an empty file next to ``path``; when the context ends without an error, it replaces ``path``.
 
     The bytes are forced to the disk before the file gets its name, so a file under that name is complete even after a
-    crash of the machine. After an error the old file is still there.
+    crash of the machine. After an error the old file is still there. The new file has the mode that the umask allows.
 
     Args:
         path: File to write; its folder is created if necessary.
@@ -82,9 +138,13 @@ def staged_file(path: Path) -> Iterator[Path]:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    staging = _unfinished(path)
+    handle = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    mode = os.fstat(handle).st_mode & 0o777
+    os.close(handle)
     try:
         yield staging
+        staging.chmod(mode)  # a library may have replaced it by a file of another mode
         handle = os.open(staging, os.O_RDWR)
         try:
             os.fsync(handle)
@@ -97,22 +157,41 @@ def staged_file(path: Path) -> Iterator[Path]:
             staging.unlink(missing_ok=True)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed in :func:`staged_file`."""
-    for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+def require_no_link(path: Path) -> None:
+    """Refuse a name under which a file is to be written in place if something else than a file has it.
+
+    Raises:
+        OSError: If it is a link, a folder, a device or a pipe.
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EEXIST, f"{path.name} is a link, or no file", str(path))
 
 
-def writable_path(output: Path) -> Path:
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file to write at its end, or create it; a link under its name is not followed.
+
+    Raises:
+        OSError: If it cannot be opened, or is no file.
+    """
+    require_no_link(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+
+def writable_path(output: Path, argument: str = "output") -> Path:
     """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
+
+    Args:
+        output: The file to write.
+        argument: The user's name for it, for messages.
 
     Raises:
         UserError: If it exists and is not a file.
     """
     if output.is_dir():
-        raise UserError(f"output: expected a file to write, got the folder {str(output)!r}")
+        raise UserError(f"{argument}: expected a file to write, got the folder {str(output)!r}")
     if output.exists() and not output.is_file():
-        raise UserError(f"output: expected a file to write, got {str(output)!r}, which is a device or a pipe")
+        raise UserError(f"{argument}: expected a file to write, got {str(output)!r}, which is a device or a pipe")
     return output.resolve() if output.is_symlink() else output
 
 
@@ -129,8 +208,8 @@ def require_writable(path: Path) -> None:
     while not folder.exists():
         folder = folder.parent
     # A name as long as the temporary ones.
-    name = f".{path.name}.progress.json.{os.getpid()}{_UNFINISHED}" if folder == path.absolute().parent else "new"
-    probe = folder / name
+    is_there = folder == path.absolute().parent
+    probe = _unfinished(path.absolute().with_name(f"{path.name}.progress.json") if is_there else folder / "new")
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     probe.unlink()
 
@@ -177,8 +256,17 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OSError: If it cannot be written.
     """
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step, as :func:`write_json`.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     with staged_file(path) as staging:
-        staging.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        staging.write_text(text, encoding="utf-8")
 
 
 def weights_hash(module: Any) -> str:

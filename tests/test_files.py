@@ -1,3 +1,5 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -5,8 +7,16 @@ import torch
 from safetensors.torch import save_file
 
 from dmaxlit import DMaxModule, UserError
-from dmaxlit.files import remove_unfinished, require_writable, staged, staged_file, writable_path
+from dmaxlit.files import (
+    open_to_append,
+    remove_unfinished,
+    require_writable,
+    staged,
+    staged_file,
+    writable_path,
+)
 from tests.conftest import limited_files, make_denoiser
+from tests.lock_holder import held_by_another
 
 
 def names(folder):
@@ -18,9 +28,9 @@ def test_what_is_there_stays_until_the_new_folder_is_whole(tmp_path):
     for text in ("one", "two"):
         with staged(folder, "output") as staging:
             (staging / "file").write_text(text)
-            assert names(tmp_path) == sorted([staging.name, *(["m"] if text == "two" else [])])
+            assert names(tmp_path) == sorted([".m.lock", staging.name, *(["m"] if text == "two" else [])])
         assert (folder / "file").read_text() == text
-        assert folder.stat().st_mode & 0o777 == 0o755
+        assert folder.stat().st_mode & 0o777 == 0o755  # as the umask of 022 allows
         assert names(tmp_path) == ["m"]
 
 
@@ -146,3 +156,133 @@ def test_whether_a_file_could_be_written_is_tried_and_leaves_nothing(tmp_path, m
     monkeypatch.chdir(tmp_path)
     require_writable(Path("a"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def umask_077():
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def modes(folder):
+    return {path.name: path.stat().st_mode & 0o777 for path in [folder, *folder.rglob("*")]}
+
+
+def test_the_umask_is_obeyed(tmp_path, umask_077):
+    with staged(tmp_path / "m", "output") as staging:
+        (staging / "sub").mkdir()
+        (staging / "sub" / "text").write_text("x")
+        save_file({"x": torch.zeros(1)}, staging / "weights")
+    assert modes(tmp_path / "m") == {"m": 0o700, "sub": 0o700, "text": 0o600, "weights": 0o600}
+    with staged_file(tmp_path / "f") as staging:
+        save_file({"x": torch.zeros(1)}, staging)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
+
+
+def test_with_a_usual_umask_others_may_read(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with staged(tmp_path / "m", "output") as staging:
+            save_file({"x": torch.zeros(1)}, staging / "weights")
+        with staged_file(tmp_path / "f") as staging:
+            save_file({"x": torch.zeros(1)}, staging)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "m") == {"m": 0o755, "weights": 0o644}
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
+
+
+def test_names_of_what_is_unfinished_cannot_be_guessed_and_are_taken_by_nobody_else(tmp_path, monkeypatch):
+    seen = []
+    for _ in range(2):
+        with staged_file(tmp_path / "a") as file, staged(tmp_path / "m", "output") as folder:
+            file.write_text("")
+            seen += [file.name, folder.name]
+    assert len(set(seen)) == 4
+    for name in seen:
+        assert re.fullmatch(r"\.[am]\.[0-9a-f]{16}\.unfinished", name)
+    (tmp_path / "victim").write_text("precious")
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)  # had it been guessed
+    for name in "am":
+        (tmp_path / f".{name}.{'0' * 16}.unfinished").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError), staged_file(tmp_path / "a"):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_link_in_an_exported_folder_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("")
+    (tmp_path / "victim").chmod(0o600)
+    with staged(tmp_path / "m", "output") as staging:
+        (staging / "link").symlink_to(tmp_path / "victim")
+    assert (tmp_path / "victim").stat().st_mode & 0o777 == 0o600
+
+
+def left(folder, suffix):
+    """Write what a process killed in ``staged`` leaves of the folder ``m``."""
+    path = folder / f".m.0123456789abcdef.{suffix}"
+    path.mkdir()
+    (path / "file").write_text(suffix)
+
+
+def test_what_killed_processes_left_of_a_folder_is_removed(tmp_path):
+    for name in (".m.unfinished", ".mm.0123456789abcdef.unfinished"):
+        (tmp_path / name).mkdir()
+    left(tmp_path, "unfinished")
+    (tmp_path / "m").mkdir()
+    left(tmp_path, "old")
+    with staged(tmp_path / "m", "output") as staging:
+        (staging / "file").write_text("new")
+    assert names(tmp_path) == [".m.unfinished", ".mm.0123456789abcdef.unfinished", "m"]
+    assert (tmp_path / "m" / "file").read_text() == "new"
+
+
+def test_the_old_folder_of_a_process_killed_between_the_renames_is_back_if_the_next_one_fails(tmp_path):
+    left(tmp_path, "unfinished")
+    left(tmp_path, "old")
+
+    def fail():
+        with staged(tmp_path / "m", "output"):
+            raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        fail()
+    assert names(tmp_path) == ["m"]
+    assert (tmp_path / "m" / "file").read_text() == "old"
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path):
+    left(tmp_path, "unfinished")
+    with (
+        held_by_another(tmp_path / "m"),
+        pytest.raises(UserError, match=r"output: .* is being written by process"),
+        staged(tmp_path / "m", "output"),
+    ):
+        pass
+    assert ".m.0123456789abcdef.unfinished" in names(tmp_path)
+
+
+def test_only_unfinished_files_of_that_name_are_removed(tmp_path):
+    mine = [".o.jsonl.0a.unfinished", ".o.jsonl.progress.json.0b.unfinished"]
+    others = [".o.jsonl2.0c.unfinished", ".p.0d.unfinished", ".o.jsonl.unfinished", "o.jsonl.0e.unfinished"]
+    for name in mine + others:
+        (tmp_path / name).write_text("")
+    (tmp_path / ".o.jsonl.0f.unfinished").mkdir()
+    remove_unfinished(tmp_path, "o.jsonl")
+    assert names(tmp_path) == sorted([*others, ".o.jsonl.0f.unfinished"])
+
+
+def test_a_file_is_appended_to_under_its_own_name_only(tmp_path):
+    for text in (b"one", b"two"):
+        with open_to_append(tmp_path / "a") as file:
+            file.write(text)
+    assert (tmp_path / "a").read_bytes() == b"onetwo"
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "pipe"):
+        with pytest.raises(OSError, match=f"{name} is a link, or no file"):
+            open_to_append(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == b"onetwo"
+    assert not (tmp_path / "none").exists()

@@ -17,6 +17,7 @@ FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # whi
 # Each layer may import those before it; members of a layer are independent.
 LAYERS = [
     {"errors", "version"},
+    {"locks"},
     {"files", "registry", "tokens", "randomness"},
     {"metrics", "decoding", "tasks"},
     {"noise", "data", "backbone"},

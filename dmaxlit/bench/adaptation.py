@@ -7,7 +7,7 @@ from typing import Any
 
 from dmaxlit.bench.autoregressive import forget_mask
 from dmaxlit.bench.command import fit
-from dmaxlit.bench.output_folder import claim_folder, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
@@ -65,6 +65,7 @@ class AdaptationBench:
         if not self._recipe.is_file():
             raise UserError(f"configs: expected a folder with {self._recipe.name}, got {str(self.configs)!r}")
 
+    @holds_output
     def run(self) -> str:
         """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.output_folder import write_results
+from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.engine import DecodeSettings, Trace
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import evaluate
@@ -99,6 +99,7 @@ class DecoderBench:
             if not label or not path:
                 raise UserError(f"models: expected LABEL=MODEL, got {model!r}")
 
+    @holds_output
     def run(self) -> str:
         """Decode what is missing, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,33 @@
 """The output folder of a benchmark: the settings that its results depend on, and the files that hold the results."""
 
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from dmaxlit.errors import UserError
-from dmaxlit.files import write_json
+from dmaxlit.files import write_json, write_text
+from dmaxlit.locks import exclusive_folder
+
+
+class _Bench(Protocol):
+    @property
+    def output(self) -> Path: ...
+
+
+B = TypeVar("B", bound=_Bench)
+
+
+def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
+    """Let a benchmark run only while no other process writes to its output folder."""
+
+    @wraps(run)
+    def run_alone(bench: B) -> str:
+        with exclusive_folder(bench.output, "output"):
+            return run(bench)
+
+    return run_alone
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
@@ -36,4 +58,4 @@ def write_results(folder: Path, content: Any, table: str) -> None:
         table: Markdown for ``table.md``.
     """
     write_json(folder / "results.json", content)
-    (folder / "table.md").write_text(table + "\n")
+    write_text(folder / "table.md", table + "\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmaxlit.bench.command import fit
-from dmaxlit.bench.output_folder import claim_folder, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import decode_rows
@@ -70,6 +70,7 @@ class SelfCorrectionBench:
             if not (self.configs / recipe).is_file():
                 raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
 
+    @holds_output
     def run(self) -> str:
         """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from dmaxlit.bench.output_folder import write_results
+from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.errors import UserError, check_at_least
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class SpeedBench(ABC):
     def table(self, measurements: Sequence[Any]) -> str:
         """Format all measurements as a Markdown table."""
 
+    @holds_output
     def run(self) -> str:
         """Measure, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,13 @@
 """The folder of a run's checkpoints: the last, the one before it, and whether the run is finished."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.errors import UserError
-from dmaxlit.files import sync, write_json
+from dmaxlit.files import remove, sync, write_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RunFolder:
 
     def discard_next(self) -> None:
         """Remove a checkpoint that was not resumed from, complete or not: a folder would be written into."""
-        _remove(self.next)
+        remove(self.next)
 
     def promote(self, origin: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
@@ -53,11 +52,12 @@ class RunFolder:
                 checkpoints belong to an old one. The previous one: the last one is damaged.
         """
         if origin is None:
-            _remove(self.previous)
+            remove(self.previous)
             self._finished.unlink(missing_ok=True)
         elif self.last.exists() and origin != self.previous:
             _move(self.last, self.previous)
         _move(self.next, self.last)
+        self.forget_begun()
         sync(self.path)
 
     @property
@@ -73,29 +73,58 @@ class RunFolder:
         Raises:
             UserError: If it cannot be written.
         """
-        try:
-            write_json(self._finished, record)
-        except OSError as error:
-            raise UserError(f"checkpoint: cannot write {str(self._finished)!r} ({error.strerror or error})") from error
+        _write_record(self._finished, record)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the record of :meth:`finish`, or None."""
-        try:
-            record = json.loads(self._finished.read_text())
-        except (OSError, ValueError):
-            return None
-        return record if isinstance(record, dict) else None
+        return _record(self._finished)
+
+    @property
+    def _begun(self) -> Path:
+        return self.path / "begun.json"
+
+    def begin(self, settings: dict[str, Any], versions: list[int | None]) -> None:
+        """Record the logs of a run that has no checkpoint yet, so that the same run, begun again, goes on with them.
+
+        Args:
+            settings: The settings of the run, JSON-able.
+            versions: The version of each log; None for a log without a number.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        _write_record(self._begun, {"settings": settings, "log_versions": versions})
+
+    def begun_logs(self, settings: dict[str, Any]) -> list[int | None]:
+        """Return the versions recorded by :meth:`begin` for a run with these settings; an empty list for none."""
+        record = _record(self._begun) or {}
+        versions = record.get("log_versions")
+        if record.get("settings") != json.loads(json.dumps(settings)) or not isinstance(versions, list):
+            return []
+        return [version if isinstance(version, int) else None for version in versions]
+
+    def forget_begun(self) -> None:
+        """Remove the record of :meth:`begin`."""
+        self._begun.unlink(missing_ok=True)
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise UserError(f"checkpoint: cannot write {str(path)!r} ({error.strerror or error})") from error
 
 
 def _move(source: Path, dest: Path) -> None:
     """Rename a checkpoint; a file replaces another in one step, a folder cannot, but then another one is complete."""
     if source.is_dir() or dest.is_dir():
-        _remove(dest)
+        remove(dest)
     source.replace(dest)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

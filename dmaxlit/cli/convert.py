@@ -2,7 +2,6 @@
 
 from argparse import SUPPRESS
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from dmaxlit.cli.arguments import call, make_parser
@@ -65,12 +64,11 @@ def convert(
     if Path(model).suffix != ".ckpt":
         form = convert_checkpoint(model, output, to, max_shard_size, dtype, like)
     else:
-        from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+        from dmaxlit.checkpoints.temporary_model import temporary_model
 
         refuse_existing(Path(output))  # before the work of exporting
-        with TemporaryDirectory(prefix=".dmaxlit-", dir=_existing(Path(output).absolute().parent)) as folder:
-            checkpoint_to_folder(model, Path(folder) / "model")
-            form = convert_checkpoint(Path(folder) / "model", output, to, max_shard_size, dtype, like)
+        with temporary_model(model, _existing(Path(output).absolute().parent)) as folder:
+            form = convert_checkpoint(folder, output, to, max_shard_size, dtype, like)
     print(f"{output}: {model} as {form}")
 
 

@@ -84,6 +84,9 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: Lightning
     files = callback.files(trainer)
     candidates = files.candidates()
     candidates += hpc_checkpoints(trainer.default_root_dir)
+    if not candidates or not callback.resume:
+        # Of a run that was killed before its first checkpoint only the log is left; this one writes it anew.
+        resume_logs(trainer, {"log_versions": files.begun_logs(callback.settings), "void_from_step": 0})
     if not candidates:
         return None
     if not callback.resume:

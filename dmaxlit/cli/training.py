@@ -1,6 +1,7 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our module and data."""
 
 from argparse import ArgumentError
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,8 @@ from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.trainer_settings import check_sections, check_trainer
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.evaluation.validation_batches import is_dry_run
+from dmaxlit.locks import exclusive_folder
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Split
 from dmaxlit.training.fsdp import FSDP2Strategy
@@ -117,6 +120,10 @@ class Parser(ConfigFileParser, LightningArgumentParser):
 class DMaxCLI(LightningCLI):
     """LightningCLI whose refusals are :class:`UserError`."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with ExitStack() as self._locks:
+            super().__init__(*args, **kwargs)
+
     parsers: tuple[LightningArgumentParser, ...] = ()
     _checkpoint: dict[str, Any] | None = None  # without the tensors
 
@@ -191,8 +198,12 @@ class DMaxCLI(LightningCLI):
         """Resume from the run's last checkpoint, unless one is named.
 
         Raises:
-            UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last.
+            UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last;
+                if another process trains in the folder of the run.
         """
+        root = self.config_init["fit"].trainer.default_root_dir
+        if root is not None and self.trainer.is_global_zero and not is_dry_run(self.trainer):
+            self._locks.enter_context(exclusive_folder(Path(root), "trainer.default_root_dir"))
         run_checkpoints = _run_checkpoints(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))

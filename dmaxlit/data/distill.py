@@ -24,6 +24,7 @@ from dmaxlit.data.resumable_jsonl import (
 )
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import read_json, writable_path
+from dmaxlit.locks import exclusive
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
@@ -100,7 +101,7 @@ def distill(
 
     Raises:
         UserError: If a setting is out of range, no response is kept, or the corpus was made or begun with other
-            settings, or cannot be written.
+            settings, cannot be written, or is being written by another process.
     """
     settings, output = settings or DistillSettings(), Path(output)
     settings.check()
@@ -108,11 +109,26 @@ def distill(
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
     with refusing(output, argument):
-        output = writable_path(output)
+        output = writable_path(output, argument)
     identity = _identity(module, source, prompts, settings)
     if not overwrite and (whole := whole_manifest(output, identity)) is not None:
         return Manifest.read(whole, manifest_path(output))
-    file = PartialCorpus(output, identity, overwrite, argument)
+    with exclusive(output, argument):
+        if not overwrite and (whole := whole_manifest(output, identity)) is not None:  # by another process, meanwhile
+            return Manifest.read(whole, manifest_path(output))
+        file = PartialCorpus(output, identity, overwrite, argument)
+        return _write(module, file, prompts, examples, settings, progress)
+
+
+def _write(
+    module: Any,
+    file: PartialCorpus,
+    prompts: list[str],
+    examples: list[Example] | None,
+    settings: DistillSettings,
+    progress: bool,
+) -> Manifest:
+    """Answer the prompts that the file does not hold yet, and finish it."""
     counts = generate_rows(
         file,
         prompts,
@@ -127,7 +143,7 @@ def distill(
             f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept"
         )
     manifest = Manifest(
-        settings=identity,
+        settings=file.settings,
         prompts=counts.prompts,
         finished=counts.finished,
         correct=None if examples is None else counts.correct,

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError, describe_value
-from dmaxlit.files import read_json, require_writable, sync, weights_hash, writable_path, write_json
+from dmaxlit.files import (
+    open_to_append,
+    read_json,
+    remove_unfinished,
+    require_no_link,
+    require_writable,
+    sync,
+    weights_hash,
+    writable_path,
+    write_json,
+)
 
 
 @dataclass
@@ -82,6 +92,8 @@ class PartialCorpus:
         self.argument = argument
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._rows = self.output.with_name(self.output.name + ".partial")
+        with refusing(self.output, argument):
+            require_no_link(self._rows)
         self.record = self.record_path(self.output)
         try:
             self.progress, self.has_name = self._restore()
@@ -133,7 +145,7 @@ class PartialCorpus:
         with refusing(self.output, self.argument):
             try:
                 self._begin()
-                with self._rows.open("ab") as file:
+                with open_to_append(self._rows) as file:
                     file.write(lines)
                     file.flush()
                     os.fsync(file.fileno())
@@ -151,7 +163,7 @@ class PartialCorpus:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         if not self.progress.prompts:
             self.record.unlink(missing_ok=True)
-        with self._rows.open("ab") as file:
+        with open_to_append(self._rows) as file:
             file.truncate(self.progress.offset)
         self._is_begun = True
 
@@ -159,7 +171,8 @@ class PartialCorpus:
         """Leave only what is recorded."""
         with suppress(OSError):
             if self.record.exists():
-                os.truncate(self._rows, self.progress.offset)
+                with open_to_append(self._rows) as file:
+                    file.truncate(self.progress.offset)
             else:
                 self._rows.unlink(missing_ok=True)
                 self._is_begun = False
@@ -184,11 +197,13 @@ class PartialCorpus:
             if manifest is not None:
                 write_json(manifest_path(self.output), manifest)
             self.record.unlink(missing_ok=True)
+            remove_unfinished(self.output.parent, self.output.name)
 
     def discard(self) -> None:
         """Remove the rows and their progress."""
         self.record.unlink(missing_ok=True)
         self._rows.unlink(missing_ok=True)
+        remove_unfinished(self.output.parent, self.output.name)
 
 
 @contextmanager
@@ -207,7 +222,7 @@ def output_path(output: Path, argument: str) -> Path:
         UserError: If it cannot be written; nothing is left behind.
     """
     with refusing(output, argument):
-        path = writable_path(output)
+        path = writable_path(output, argument)
         require_writable(path)
     return path
 

@@ -21,6 +21,7 @@ from dmaxlit.data.resumable_jsonl import (
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import UserError
 from dmaxlit.files import writable_path
+from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example
 from dmaxlit.version import __version__
 
@@ -58,8 +59,8 @@ def generate_to_file(
         Counts over the whole file.
 
     Raises:
-        UserError: If the file cannot be written, exists and was not made by the same call, or was begun with other
-            prompts, settings or weights.
+        UserError: If the file cannot be written, exists and was not made by the same call, was begun with other
+            prompts, settings or weights, or is being written by another process.
     """
     if not prompts:
         raise UserError("prompts: expected at least one, got none")
@@ -85,7 +86,10 @@ def generate_to_file(
         correct = bool(example.check(generation.text))
         return row | {"correct": correct}, correct
 
-    file = PartialCorpus(path, identity, overwrite)
-    counts = generate_rows(file, texts, generate, make_row, progress)
-    file.finish({"settings": identity, "counts": asdict(counts), "version": __version__})
+    with exclusive(path, "output"):
+        if not overwrite and (whole := whole_manifest(path, identity)) is not None:  # by another process, meanwhile
+            return Progress.read(whole.get("counts"), manifest_path(path))
+        file = PartialCorpus(path, identity, overwrite)
+        counts = generate_rows(file, texts, generate, make_row, progress)
+        file.finish({"settings": identity, "counts": asdict(counts), "version": __version__})
     return counts

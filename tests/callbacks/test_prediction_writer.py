@@ -1,10 +1,12 @@
 import json
+import os
 
 import pytest
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
+from tests.lock_holder import held_by_another
 
 pytestmark = [LIGHTNING_WARNINGS, pytest.mark.filterwarnings("ignore:predict returned None")]
 SPEC = DecoderSpec("threshold", {"threshold": 0.25})
@@ -94,3 +96,30 @@ def test_what_cannot_be_written_to_is_refused_before_decoding(tmp_path):
 def test_a_setting_out_of_range_is_refused(setting):
     with pytest.raises(UserError, match=f"{setting}: expected at least 1, got 0"):
         PredictionWriter("out.jsonl", SPEC, **{setting: 0})
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    with held_by_another(tmp_path / "out.jsonl.rank0") as other:
+        with pytest.raises(UserError, match=f"output: .* is being written by process {other.pid} on"):
+            predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC))
+        assert not list(tmp_path.glob("out.jsonl*"))
+    predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC))
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_what_is_no_file_is_not_replaced_and_a_link_is_written_through(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"output: .*which is a device or a pipe"):
+        predict(tmp_path, PredictionWriter(str(tmp_path / "pipe"), SPEC))
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    predict(tmp_path, PredictionWriter(str(tmp_path / "link"), SPEC))
+    assert (tmp_path / "link").is_symlink()
+    assert len(rows(tmp_path / "target")) == NUM_TEST
+
+
+def test_links_under_the_names_of_unfinished_files_are_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "out.jsonl.new").symlink_to(tmp_path / "victim")
+    predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC))
+    assert (tmp_path / "victim").read_text() == "precious"

@@ -5,9 +5,13 @@ import json
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dmaxlit
+from dmaxlit import UserError
+from dmaxlit.callbacks import RunCheckpoint
 from tests.cli.conftest import TASK
+from tests.lock_holder import held_by_another
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
@@ -277,3 +281,67 @@ def test_checkpoints_can_be_switched_off(dmax, base, tmp_path):
     base.write_text(yaml.safe_dump(settings))
     assert dmax(f"fit --config {base} --trainer.enable_checkpointing false").status == 0
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["lightning_logs"]
+
+
+def test_two_processes_do_not_train_in_one_folder(dmax, base, folder):
+    with held_by_another(folder.parent, "exclusive_folder") as other:
+        ended = dmax(f"fit --config {base} {SHORT}")
+        assert ended.status == 2
+        assert f"trainer.default_root_dir: 'runs' is being written by process {other.pid}" in ended.err
+        assert [path.name for path in folder.parent.iterdir()] == [".lock"]
+    with held_by_another(folder, "exclusive_folder") as other:  # by a trainer without the command line
+        assert "checkpoint: 'runs/checkpoints' is being written by" in dmax(f"fit --config {base} {SHORT}").err
+    assert dmax(f"fit --config {base} {SHORT}").status == 0
+    assert not list(folder.parent.rglob("*.lock"))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def end_before_the_first_checkpoint(dmax, base, monkeypatch):
+    def end(error, flags=""):
+        def fail(self, trainer):
+            for logger in trainer.loggers:
+                logger.save()
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunCheckpoint, "save", fail)
+            return dmax(f"fit --config {base} {SHORT} {LOGGED} {flags}")
+
+    return end
+
+
+LOGGED = "--trainer.log_every_n_steps 1 --trainer.logger TensorBoardLogger --trainer.logger.save_dir runs"
+
+
+def logs(folder):
+    return sorted(path.name for path in (folder.parent / "lightning_logs").iterdir())
+
+
+@pytest.mark.parametrize("again", ["", "--checkpoint.resume false"])
+def test_a_run_killed_before_its_first_checkpoint_goes_on_with_its_log(
+    dmax, base, folder, end_before_the_first_checkpoint, again
+):
+    for _ in range(2):
+        with pytest.raises(Killed):
+            end_before_the_first_checkpoint(Killed(), again)
+        assert logs(folder) == ["version_0"]
+    assert dmax(f"fit --config {base} {SHORT} {LOGGED} {again}").status == 0
+    assert logs(folder) == ["version_0"]
+    events = EventAccumulator(str(folder.parent / "lightning_logs" / "version_0")).Reload()
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    assert not (folder / "begun.json").exists()
+
+
+def test_another_run_gets_another_log_and_a_refused_one_leaves_no_record(
+    dmax, base, folder, end_before_the_first_checkpoint
+):
+    with pytest.raises(Killed):
+        end_before_the_first_checkpoint(Killed())
+    assert end_before_the_first_checkpoint(UserError("x"), "--model.optimizer.lr 0.1").err == "error: x\n"
+    assert logs(folder) == ["version_0", "version_1"]
+    assert not (folder / "begun.json").exists()

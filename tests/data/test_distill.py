@@ -9,6 +9,7 @@ import torch
 
 import dmaxlit
 from dmaxlit import DMaxModule
+from dmaxlit.data import distill as distilling
 from dmaxlit.data.distill import Manifest, distill
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
@@ -17,6 +18,7 @@ from dmaxlit.files import weights_hash, write_json
 from dmaxlit.tasks import ChainTask
 from dmaxlit.version import __version__
 from tests.conftest import make_denoiser
+from tests.lock_holder import held_by_another
 
 SETTINGS = DistillSettings(num_prompts=40, batch_size=2)
 TASK = ChainTask("easy")
@@ -401,3 +403,29 @@ def test_a_manifest_of_another_shape_is_refused(fake_module, tmp_path):
     manifest_path(output).write_text(json.dumps({**content, "settings": ["a"]}))
     with pytest.raises(UserError, match=r"manifest.json: expected settings, got a value of type list"):
         run(fake_module(), output)
+
+
+def test_two_processes_do_not_write_one_corpus(fake_module, tmp_path):
+    output = tmp_path / "c.jsonl"
+    with held_by_another(output) as other:
+        with pytest.raises(UserError, match=f"is being written by process {other.pid} on"):
+            run(fake_module(), output)
+        assert [path.name for path in tmp_path.iterdir()] == [".c.jsonl.lock"]
+    manifest = run(fake_module(), output)
+    with held_by_another(output):
+        assert run(fake_module(), output) == manifest  # nothing is left to write
+
+
+def test_a_corpus_that_another_process_has_just_finished_is_taken(fake_module, tmp_path, monkeypatch):
+    output = tmp_path / "c.jsonl"
+    whole = run(fake_module(), output)
+    genuine, answers = distilling.whole_manifest, []
+
+    def late(*args):
+        answers.append(genuine(*args))
+        return answers[-1] if len(answers) > 1 else None
+
+    monkeypatch.setattr(distilling, "whole_manifest", late)
+    module = fake_module()
+    assert run(module, output) == whole
+    assert module.calls == []

@@ -180,3 +180,33 @@ def test_no_json_object_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=r"a.json: "):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("name", ["c.jsonl.partial", "c.jsonl.progress.json", "c.jsonl.manifest.json"])
+def test_links_under_names_that_are_written_are_not_followed(tmp_path, name):
+    (tmp_path / "victim").write_text('{"settings": {"decoder": "threshold", "seed": 0}, "progress": {}}')
+    before = (tmp_path / "victim").read_bytes()
+    (tmp_path / name).symlink_to(tmp_path / "victim")
+    if name.endswith("partial"):
+        with pytest.raises(UserError, match=r"output: cannot write .* \(c.jsonl.partial is a link, or no file\)"):
+            begun(tmp_path)
+    else:
+        begun(tmp_path)
+        PartialCorpus(tmp_path / "c.jsonl", SETTINGS).finish({"settings": SETTINGS})
+    assert (tmp_path / "victim").read_bytes() == before
+
+
+def test_a_link_made_while_rows_are_written_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    partial = PartialCorpus(tmp_path / "c.jsonl", SETTINGS)
+    (tmp_path / "c.jsonl.partial").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="is a link, or no file"):
+        partial.append(ROWS[:1], Progress(prompts=1))
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_what_killed_processes_left_of_a_file_is_gone_once_it_is_whole(tmp_path):
+    output = begun(tmp_path)
+    (tmp_path / ".c.jsonl.progress.json.0123456789abcdef.unfinished").write_text("{")
+    PartialCorpus(output, SETTINGS).finish({"settings": SETTINGS})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.manifest.json"]

@@ -8,6 +8,7 @@ from dmaxlit import UserError
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.evaluation import batch_generate
 from dmaxlit.evaluation.batch_generate import generate_to_file
+from tests.lock_holder import held_by_another
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,11 @@ def test_killed_after_the_file_has_its_name_the_next_call_does_the_rest(module, 
     assert generate_to_file(module, examples[:2], path, SETTINGS, progress=False).prompts == 2
     assert path.read_bytes() == before
     assert sorted(name.name for name in tmp_path.iterdir()) == ["a.jsonl", "a.jsonl.manifest.json"]
+
+
+def test_two_processes_do_not_write_one_file(module, tmp_path):
+    path = tmp_path / "out.jsonl"
+    with held_by_another(path) as other:
+        with pytest.raises(UserError, match=f"output: .* is being written by process {other.pid} on"):
+            generate_to_file(module, ["7 +1 ?"], path, SETTINGS, progress=False)
+        assert [path.name for path in tmp_path.iterdir()] == [".out.jsonl.lock"]

@@ -65,6 +65,8 @@ def convert(
     copied_from = [folder] if like is None else [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
     for path in copied_from:
         read_generation_config(path)  # refuses a damaged one before anything is written
+    for origin in copied_from:
+        _refuse_links_out(origin, "source" if origin == folder else "like")
     tensors, config = _translate(folder, stored, form, cast)
     casts = {} if cast is None else {name: cast for name in tensors if not name.endswith(ROUTER_BIAS)}
     _write(dest, tensors, casts, config, copied_from, size)
@@ -144,10 +146,30 @@ def _name_class_for_all(path: Path) -> None:
             path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
 
 
+def _copied_files(folder: Path) -> list[Path]:
+    paths = sorted({path for pattern in COPIED_FILES for path in folder.glob(pattern)})
+    return [path for path in paths if path.is_file() and path.name not in _NOT_COPIED]
+
+
 def _copy_files(folder: Path, staging: Path) -> None:
-    for path in sorted({path for pattern in COPIED_FILES for path in folder.glob(pattern)}):
-        if path.is_file() and path.name not in _NOT_COPIED and not (staging / path.name).exists():
+    for path in _copied_files(folder):
+        if not (staging / path.name).exists():
             shutil.copyfile(path, staging / path.name)
+
+
+def _refuse_links_out(folder: Path, argument: str) -> None:
+    """Refuse a checkpoint whose links would make a copy of files that are not its own.
+
+    The hub's cache has links from ``snapshots/REVISION/`` to ``blobs/``, next to ``snapshots/``.
+    """
+    root = folder.resolve()
+    root = root.parent.parent if root.parent.name == "snapshots" else root
+    for path in _copied_files(folder):
+        if not path.resolve().is_relative_to(root):
+            raise UserError(
+                f"{argument}: expected files, or links within {str(folder)!r}, got {path.name!r}, a link to "
+                f"{str(path.resolve())!r}; if it belongs to the model, put a copy in its place"
+            )
 
 
 def _dtype(name: str | None) -> torch.dtype | None:

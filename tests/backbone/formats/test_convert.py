@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -202,3 +203,29 @@ def test_memory_is_that_of_a_shard_not_of_the_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert total > 400e6
     assert int(done.stdout) < 120e6
+
+
+@pytest.mark.parametrize("argument", ["source", "like"])
+def test_a_link_out_of_a_checkpoint_is_refused_and_nothing_is_written(tmp_path, published, argument):
+    (tmp_path / "secret").write_text("TOP SECRET")
+    bad = tmp_path / "bad"
+    shutil.copytree(published, bad)
+    (bad / "LICENSE.txt").unlink(missing_ok=True)
+    (bad / "LICENSE.txt").symlink_to(tmp_path / "secret")
+    folders = {"source": published, argument: bad}
+    with pytest.raises(UserError, match=f"{argument}: expected files, or links .* got 'LICENSE.txt', a link to"):
+        convert(**folders, dest=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_within_a_checkpoint_and_those_of_the_hubs_cache_are_followed(tmp_path, published):
+    snapshot, blobs = tmp_path / "models--x" / "snapshots" / "1a2b", tmp_path / "models--x" / "blobs"
+    shutil.copytree(published, snapshot)
+    blobs.mkdir()
+    (blobs / "3c").write_text("card")
+    (snapshot / "README.md").symlink_to("../../blobs/3c")
+    (snapshot / "LICENSE-2.txt").symlink_to("README.md")
+    convert(snapshot, tmp_path / "out")
+    for name in ("README.md", "LICENSE-2.txt"):
+        assert (tmp_path / "out" / name).read_text() == (blobs / "3c").read_text()
+        assert not (tmp_path / "out" / name).is_symlink()

@@ -1,0 +1,104 @@
+"""Locks: a file or folder is written by one process at a time."""
+
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dmaxlit.errors import UserError
+
+_PATIENCE = 0.3  # seconds; the lock of a process that is just ending may need a second look
+_holds: Counter[tuple[int, Path]] = Counter()  # by process, as a forked one inherits the counts but not the right
+
+
+@contextmanager
+def exclusive(path: Path, argument: str) -> Iterator[None]:
+    """Keep other processes from writing a file, or from replacing a folder, until the context ends.
+
+    The lock is ``.<name>.lock`` next to it. The operating system drops it when the process dies, so that nothing has
+    to be removed after a kill; after a normal end it is gone. Within a process, contexts of one path may nest.
+
+    Args:
+        path: The file or folder; it need not exist.
+        argument: The user's name for it, for messages.
+
+    Raises:
+        UserError: If another process holds it; the message names that process.
+    """
+    place = path.absolute()
+    with _locked(place.with_name(f".{place.name}.lock"), path, argument):
+        yield
+
+
+@contextmanager
+def exclusive_folder(folder: Path, argument: str) -> Iterator[None]:
+    """Keep other processes from writing into a folder until the context ends; see :func:`exclusive`.
+
+    The lock is ``.lock`` in the folder, which is created, and removed if it is still empty at the end.
+    """
+    with _locked(folder.absolute() / ".lock", folder, argument):
+        yield
+
+
+@contextmanager
+def _locked(lock: Path, path: Path, argument: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_folder_of(lock))
+            lock = lock.parent.resolve() / lock.name
+            hold = (os.getpid(), lock)
+            if not _holds[hold]:
+                stack.enter_context(_acquired(lock))
+        except Timeout as error:
+            raise UserError(f"{argument}: {str(path)!r} is being written by {_holder(lock)}") from error
+        except OSError as error:
+            raise UserError(f"{argument}: cannot write {str(path)!r} ({error.strerror or error})") from error
+        _holds[hold] += 1
+        try:
+            yield
+        finally:
+            _holds[hold] -= 1
+
+
+@contextmanager
+def _acquired(lock: Path) -> Iterator[None]:
+    """Hold a lock file, and remove it before it is released: who opened it in time finds that it has no name."""
+    holder = FileLock(lock, timeout=_PATIENCE, thread_local=False)
+    with holder:
+        with suppress(OSError):  # only for the message of others
+            record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            with os.fdopen(os.open(lock, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)), "w") as file:
+                file.write(record)
+        process = os.getpid()
+        try:
+            yield
+        finally:
+            if os.getpid() == process:  # not in a forked one, such as a loader's worker
+                with suppress(OSError):
+                    lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _folder_of(lock: Path) -> Iterator[None]:
+    """Create the folder of a lock file, and remove at the end what was created and is empty."""
+    new = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+
+
+def _holder(lock: Path) -> str:
+    try:
+        record = json.loads(lock.read_bytes())
+        return f"process {int(record['pid'])} on {record['host']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"
