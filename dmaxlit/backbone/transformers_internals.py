@@ -154,3 +154,12 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()
+
+
+def save_in_stored_form(model: PreTrainedModel) -> None:
+    """Let ``save_pretrained`` write the names and layout of checkpoints, such as one tensor per expert.
+
+    transformers does so by itself for a model it has read from such a checkpoint, not for one made of its own tensors.
+    Relies on ``PreTrainedModel._weight_conversions``.
+    """
+    model._weight_conversions = None  # type: ignore[assignment]

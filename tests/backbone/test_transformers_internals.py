@@ -5,8 +5,17 @@ import copy
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache, Gemma3TextConfig, GPT2Config, Qwen3Config, XGLMConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    Gemma3TextConfig,
+    GPT2Config,
+    MixtralConfig,
+    Qwen3Config,
+    XGLMConfig,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
@@ -166,3 +175,18 @@ def test_bars_are_what_they_were_before(enabled):
 def test_a_model_is_loaded_and_exported_without_a_bar(tmp_path, capfd):
     load("builtin:chain-base").export(tmp_path / "model")
     assert capfd.readouterr().err == ""
+
+
+def test_a_model_made_of_its_own_tensors_is_saved_with_a_tensor_for_each_expert(tmp_path):
+    config = MixtralConfig(
+        hidden_size=8, intermediate_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1,
+        vocab_size=11, num_local_experts=2,
+    )  # fmt: skip
+    model = model_of(config)
+    again = type(model).from_pretrained(None, config=config, state_dict=model.state_dict())
+    internals.save_in_stored_form(again)
+    model.save_pretrained(tmp_path / "model")
+    again.save_pretrained(tmp_path / "again")
+    expected, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "again"))
+    assert expected.keys() == saved.keys(), f"{VERSION}: save_in_stored_form has no effect"
+    assert any("experts.0." in name for name in saved)

@@ -30,7 +30,7 @@ from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_car
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
 from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
-from dmaxlit.backbone.transformers_internals import without_progress_bars
+from dmaxlit.backbone.transformers_internals import save_in_stored_form, without_progress_bars
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged
 
@@ -66,6 +66,7 @@ def model_from_folder(
             config = AutoConfig.from_pretrained(source)
             cls: Any = type(empty_model_of(config))
             loaded = cls.from_pretrained(None, config=config, state_dict=weights, **options)
+            save_in_stored_form(loaded[0])
             loaded[0].config.name_or_path = loaded[0].name_or_path = str(source)  # else the text "None"
     except UserError:
         raise
