@@ -61,7 +61,8 @@ def distill(
         keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
             that the task's checker accepts; all also those cut off.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
-        batch_size: Prompts decoded together. It changes the speed, not the answers.
+        batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
+            a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
             not on batch size or interruptions.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.

@@ -70,7 +70,8 @@ def generate(
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         max_new_tokens: Most tokens of an answer, EOS included. Default: that of the task the model was trained on, or
             256.
-        batch_size: Prompts decoded together. It changes the speed, not the answers.
+        batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
+            a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.

@@ -70,7 +70,8 @@ class GenerationMixin:
                 chat template.
             decoder: A decoder, or its registered name.
             max_new_tokens: Most tokens of each response, EOS included.
-            batch_size: Prompts that share a forward. It changes the speed, not the responses.
+            batch_size: Prompts that share a forward. It changes the speed, not the responses; in bfloat16
+                a near-tie may be rounded differently in another batch.
             max_forwards: Most forwards for each prompt; None for no limit.
             progress: Show a progress bar, or call this with the number of responses finished since the last call.
             temperature: At least 0; 0 takes the most probable tokens.
