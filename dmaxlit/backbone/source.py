@@ -28,8 +28,9 @@ from dmaxlit.backbone.formats.sdar import block_length_of
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.mask_embedding import embedding_table
 from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_choice
 
+_DTYPES = ("float32", "bfloat16", "float16")
 _DEFAULT_BLOCK_LENGTH = 32
 
 
@@ -112,6 +113,7 @@ class BackboneSource:
         adds_mask = not was_trained_with_masks(stored) and bool(ensure_special_tokens(loaded_tokenizer))
         metadata = {} if folder is None else read_metadata(folder)
         check_at_least(1, block_length=block_length, max_length=max_length)
+        check_choice("dtype", dtype, _DTYPES)
         length = block_length or metadata.get("block_length") or block_length_of(stored) or _DEFAULT_BLOCK_LENGTH
         return cls(
             folder=folder,

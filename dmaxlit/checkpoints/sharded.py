@@ -6,6 +6,7 @@ tensors. Both are read here with unpicklers that know only plain data and the cl
 
 import pickle
 import warnings
+from enum import Enum
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,18 @@ _UNREADABLE = (
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _enum_member
         if name not in _TRUSTED.get(module, ()):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
+
+
+def _enum_member(cls: Any, name: Any) -> Enum:
+    """Stand for ``getattr``, by which early releases of Python 3.11 write the members of an enum."""
+    if not (isinstance(cls, type) and issubclass(cls, Enum) and name in cls.__members__):
+        raise pickle.UnpicklingError(f"it names an attribute of {cls!r:.80}")
+    return cls[name]
 
 
 class _PlainPlanner(DefaultLoadPlanner):

@@ -63,6 +63,8 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     trainer = settings["trainer"]
     for name, least in _LEAST.items():
         check_at_least(least, **{f"trainer.{name}": trainer.get(name)})
+    if trainer.get("accumulate_grad_batches", 1) is None:
+        raise UserError("trainer.accumulate_grad_batches: expected an integer, at least 1, got null")
     interval = trainer.get("val_check_interval")
     if isinstance(interval, (int, float)) and not interval > 0:
         raise UserError(f"trainer.val_check_interval: expected a number above 0, got {interval}")
