@@ -9,6 +9,7 @@ __all__ = [
     "check_at_least",
     "check_choice",
     "check_fraction",
+    "check_not_none",
     "check_temperature",
     "describe_value",
     "reason_of",
@@ -72,6 +73,17 @@ def check_at_least(least: int, **settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise UserError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_not_none(**settings: object) -> None:
+    """Refuse settings that are None; for numbers that have no meaning of "default".
+
+    Raises:
+        UserError: For the first that is.
+    """
+    for name, value in settings.items():
+        if value is None:
+            raise UserError(f"{name}: expected a number, got null")
 
 
 def check_temperature(value: float) -> float:

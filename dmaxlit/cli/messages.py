@@ -69,7 +69,10 @@ def _of_class(path: str, option: str) -> str:
 
     # As the parser sees them: with the options that a constructor passes on to that of its base class.
     parser = ArgumentParser(exit_on_error=False)
-    options = parser.add_class_arguments(getattr(import_module(module), name), "options", fail_untyped=False)
+    try:
+        options = parser.add_class_arguments(getattr(import_module(module), name), "options", fail_untyped=False)
+    except (AttributeError, ImportError, ValueError):  # the parser may name a type, such as typing.Union
+        return ""
     known = [key for key in (argument.partition(".")[2] for argument in options) if key not in _FROM_MODULE]
     new = renamed_option(path, option)
     hint = closest(option, known) if new is None else f" (it is now {new})"

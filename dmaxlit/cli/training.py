@@ -3,6 +3,7 @@
 from argparse import ArgumentError
 from contextlib import ExitStack
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, cast
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -100,9 +101,19 @@ def run_cli(
             auto_configure_optimizers=False,
             args=[command, *expand_class_names(args, CLASS_OPTIONS)],
         )
-    except MisconfigurationException as error:  # found only in the run, such as a share of no batch
-        raise UserError(f"trainer: {one_line(error)}") from error
+    except UserError:
+        raise
+    except (MisconfigurationException, ValueError) as error:
+        if not _raised_by_lightning(error):
+            raise
+        raise UserError(f"trainer: {one_line(error)}") from error  # found only in the run, such as a share of no batch
     return command_line.model
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Return whether Lightning itself raised an exception, and not our code or a user's that it called."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__")).startswith("lightning.")
 
 
 class Parser(ConfigFileParser, LightningArgumentParser):

@@ -22,7 +22,7 @@ from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.row_forms import COLUMNS
 from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
 from dmaxlit.data.template_date import TemplateDate
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_not_none
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Example, Split, Task
 from dmaxlit.tasks import task as task_by_name
@@ -100,6 +100,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.task: Task | None = task_by_name(task, **(task_options or {})) if isinstance(task, str) else task
         if not self.corpora and self.task is None:
             raise UserError("data: expected a corpus or a task, got neither")
+        check_not_none(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
+        check_not_none(num_val=num_val, num_test=num_test)
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
         if num_workers > _MAX_WORKERS:

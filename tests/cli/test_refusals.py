@@ -25,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
         ("--data.task chan", "unknown task 'chan'; known: chain, jsonl, reasoning_gym"),
         ("--data.task.length 4", "unknown option 'length' of task 'chain'; known: difficulty, operations, seed"),
         ("--data.num_workers 1e9", "data.num_workers: expected int, got"),
+        ("--data.eval_batch_size null", "eval_batch_size: expected a number, got null"),
         ("--data.num_workers 1000000000", "num_workers: expected at most 256 processes, got 1000000000"),
         ("--data.batch_size 0", "batch_size: expected at least 1, got 0"),
         (
@@ -54,6 +55,7 @@ def test_bad_input_is_refused_in_one_line(dmax, base, flags, refusal):
     [
         ("--trainer.accelerator gpus", "trainer: You selected an invalid accelerator name"),
         ("--model.optimizer AdamW --model.optimizer.lr -1", "optimizer: Invalid learning rate: -1.0"),
+        ("--trainer.val_check_interval 1000", "trainer: `val_check_interval` (1000) must be less than or equal"),
         ("--trainer.limit_train_batches 1e-300", "trainer: You requested to check 1e-300 of the"),
         ("--model.lr_scheduler WarmupCosine --model.lr_scheduler.warmup null", "optimizer: '<=' not supported"),
         ("--model.optimizer SparseAdam", "optimizer: expected one for dense gradients, got SparseAdam"),
@@ -88,6 +90,7 @@ def test_bad_input_found_later_is_refused_in_one_line_too(dmax, base, flags, ref
         ("config: 5", "bad.yaml: config: expected the name of the file it starts from, got 5"),
         ("trainer: false", "bad.yaml: trainer: expected a mapping of settings, got a value of type bool"),
         ("finite_guard: [1]", "bad.yaml: finite_guard: expected a mapping of settings, got a value of type list"),
+        ("model: {lr_scheduler: {a: null}}", "bad.yaml: model.lr_scheduler: unknown option 'a'"),
         ("model: {noise: null}", "noise: expected a strategy or its registered name, got None"),
         ("trainer:", "bad.yaml: trainer: expected a mapping of settings, got null"),
         ("model: &m {noise: *m}", "bad.yaml: expected settings, got more than 100000 values (aliases expanded)"),
