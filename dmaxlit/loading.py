@@ -1,14 +1,10 @@
 """Loading a trained model for use."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from dmaxlit.backbone import Denoiser
-from dmaxlit.backbone.formats.model_folder import write_folder
-from dmaxlit.backbone.source import BackboneSource
-from dmaxlit.checkpoints.lightning_file import stored_model
-from dmaxlit.checkpoints.scratch import scratch_folder
+from dmaxlit.checkpoints.stored_backbone import backbone_of_checkpoint
 from dmaxlit.module import DMaxModule
 
 __all__ = ["load"]
@@ -34,17 +30,8 @@ def load(
         UserError: If there is no such model, or it is damaged.
     """
     if Path(path).suffix == ".ckpt":
-        backbone = _backbone_of_checkpoint(path, attn_implementation, dtype)
+        backbone = backbone_of_checkpoint(path, attn_implementation, dtype)
     else:
         backbone = Denoiser(pretrained=str(path), attn_implementation=attn_implementation, dtype=dtype)  # type: ignore[arg-type]
     module = DMaxModule(backbone)
     return module.eval().to(device)
-
-
-def _backbone_of_checkpoint(path: str | Path, attention: str, dtype: str) -> Denoiser:
-    """Make a denoiser of a checkpoint as of an export of it, whose small files are written, but not its weights."""
-    stored = stored_model(path)
-    with scratch_folder(f"the settings in {str(path)!r}") as folder:
-        write_folder(folder / "model", stored.model, stored.tokenizer, stored.metadata, weights={})
-        source = BackboneSource.resolve(str(folder / "model"), attn_implementation=attention, dtype=dtype)
-        return Denoiser.from_source(replace(source, weights=stored.model.state_dict()))

@@ -69,7 +69,7 @@ def test_no_weights_are_written_to_the_temporary_folder(tmp_path, monkeypatch):
         sizes.extend(file.stat().st_size for file in Path(folder).iterdir())
         return genuine(folder, **options)
 
-    monkeypatch.setattr("dmaxlit.loading.BackboneSource.resolve", resolve)
+    monkeypatch.setattr("dmaxlit.checkpoints.stored_backbone.BackboneSource.resolve", resolve)
     load(path)
     assert 0 < sum(sizes) < 2**20
 

@@ -1,13 +1,13 @@
 """Saving and loading a module with checkpoints that stand alone."""
 
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
 from torch import nn
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder, weights_beside_the_model
+from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, weights_beside_the_model
+from dmaxlit.checkpoints.stored_backbone import backbone_of_checkpoint
 from dmaxlit.errors import UserError
 
 
@@ -41,9 +41,7 @@ class CheckpointMixin(nn.Module):
         Raises:
             UserError: If the checkpoint is missing, damaged or not one of ours, or holds other weights.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint_to_folder(checkpoint_path, Path(folder) / "model")
-            module = cls(backbone=Denoiser(pretrained=str(Path(folder) / "model")), **options)
+        module = cls(backbone=backbone_of_checkpoint(checkpoint_path), **options)
         others = weights_beside_the_model(checkpoint_path)
         expected = {name: value for name, value in module.state_dict().items() if not name.startswith("backbone.")}
         wrong = [

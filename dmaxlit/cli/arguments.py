@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -118,5 +118,6 @@ def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"device: expected one that torch can compute on, got {device!r} ({reason})") from error
+        raise UserError(
+            f"device: expected one that torch can compute on, got {device!r} ({reason_of(error)})"
+        ) from error

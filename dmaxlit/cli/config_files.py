@@ -1,14 +1,14 @@
 """Configuration files: text of a user that is checked before the parser interprets it."""
 
 from argparse import ArgumentError
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from dmaxlit.cli.messages import one_line
-from dmaxlit.errors import UserError, describe_value
+from dmaxlit.errors import UserError, describe_value, reason_of
 
 _MAX_VALUES = 100_000  # in one file, with the copies that aliases stand for
 
@@ -30,7 +30,7 @@ def read_config(path: str | Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with a 13th month
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: is not YAML ({reason_of(error)})") from error
     except RecursionError as error:
         raise UserError(f"{path}: expected settings, got a value nested too deeply") from error
     check_size(content, str(path))
@@ -64,13 +64,10 @@ def _size(value: Any, known: dict[int, float], ancestors: set[int]) -> float:
         return float("inf")
     if key not in known:
         ancestors.add(key)
-        known[key] = 1 + sum(_size(child, known, ancestors) for child in _children(value))
+        children = value.values() if isinstance(value, dict) else value
+        known[key] = 1 + sum(_size(child, known, ancestors) for child in children)
         ancestors.remove(key)
     return known[key]
-
-
-def _children(value: dict[Any, Any] | list[Any]) -> Iterator[Any]:
-    return iter(value.values() if isinstance(value, dict) else value)
 
 
 def check_numbers(settings: Mapping[str, Any]) -> None:

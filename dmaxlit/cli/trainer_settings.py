@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from dmaxlit.errors import UserError, check_at_least, describe_value
+from dmaxlit.errors import UserError, check_at_least, check_not_none, describe_value
 
 #: The least value of each setting.
 _LEAST = {
@@ -63,8 +63,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     trainer = settings["trainer"]
     for name, least in _LEAST.items():
         check_at_least(least, **{f"trainer.{name}": trainer.get(name)})
-    if trainer.get("accumulate_grad_batches", 1) is None:
-        raise UserError("trainer.accumulate_grad_batches: expected an integer, at least 1, got null")
+    check_not_none(**{"trainer.accumulate_grad_batches": trainer["accumulate_grad_batches"]})
     interval = trainer.get("val_check_interval")
     if isinstance(interval, (int, float)) and not interval > 0:
         raise UserError(f"trainer.val_check_interval: expected a number above 0, got {interval}")
