@@ -79,8 +79,9 @@ def generate(
         chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
-        output: Write the answers to this file, one JSON object a line; settings and counts to OUTPUT.manifest.json.
-            After an interruption, the same command resumes; once the file is complete, it changes nothing.
+        output: Write the answers to this file, one JSON object a line, with the other columns of the prompts' rows;
+            settings and counts to OUTPUT.manifest.json. After an interruption, the same command resumes; once the file
+            is complete, it changes nothing.
         overwrite: Replace a complete --output, which stays until the new one is complete, and discard answers that were
             begun with other settings.
         trace: Show each answer forward by forward.
@@ -121,7 +122,8 @@ def generate(
             record.save(trace_file)
         return
     with naming_rows(rows):
-        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite)
+        extras = [row.extra for row in rows]
+        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras)
     judged = f", {counts.correct} correct" if task is not None else ""
     print(
         f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "

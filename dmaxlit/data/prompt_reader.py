@@ -2,13 +2,14 @@
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from dmaxlit.errors import PromptError, UserError
+from dmaxlit.tasks.columns import other_columns
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.sources import is_collection, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
@@ -25,10 +26,12 @@ class PromptRow:
     Args:
         text: The prompt.
         location: File and row, for messages to the user.
+        extra: The other columns of the row.
     """
 
     text: str
     location: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_prompts(source: str) -> list[PromptRow]:
@@ -45,7 +48,7 @@ def read_prompts(source: str) -> list[PromptRow]:
         prompts = list(_lines(decoded(io.BytesIO(sys.stdin.buffer.read())), source))
     elif record_suffix(source) is not None or is_collection(source):
         records = read_records(source, "train", BadRows("error"), "prompts")
-        prompts = [PromptRow(_prompt(record, location), location) for location, record in records]
+        prompts = [_row(record, location) for location, record in records]
     else:
         with open_text(Path(source), "prompts") as text:
             prompts = list(_lines(text, source))
@@ -80,13 +83,14 @@ def _lines(text: TextIO, source: str) -> Iterator[PromptRow]:
         yield PromptRow(line, location)
 
 
-def _prompt(record: Any, location: str) -> str:
-    prompt = record
+def _row(record: Any, location: str) -> PromptRow:
+    prompt, extra = record, {}
     if isinstance(record, dict):
-        prompt = next((record[name] for name in _COLUMNS if record.get(name) is not None), None)
+        name = next((name for name in _COLUMNS if record.get(name) is not None), "prompt")
+        prompt, extra = record.get(name), other_columns(record, {}, [name])
     if not isinstance(prompt, str) or not prompt.strip():
         quote = " ".join(str(record).split())[:_LONGEST_QUOTE]
         raise UserError(f"{location}: expected a text, or an object with a prompt or question, got {quote}")
     if (surrogate := lone_surrogate(prompt)) is not None:
         raise UserError(f"{location}: has a lone surrogate ({surrogate})")
-    return prompt
+    return PromptRow(prompt, location, extra)

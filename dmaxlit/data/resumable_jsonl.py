@@ -141,7 +141,7 @@ class PartialCorpus:
         Raises:
             UserError: If they cannot be written, for instance because the disk is full. What was recorded is kept.
         """
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+        lines = b"".join(map(_line, rows))
         with refusing(self.output, self.argument):
             try:
                 self._begin()
@@ -215,6 +215,13 @@ def refusing(output: Path, argument: str) -> Iterator[None]:
         raise UserError(f"{argument}: cannot write {str(output)!r} ({error.strerror or error})") from error
 
 
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold as an escape
+        return f"{json.dumps(row)}\n".encode()
+
+
 def output_path(output: Path, argument: str) -> Path:
     """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
 
@@ -270,8 +277,8 @@ def model_identity(module: Any) -> dict[str, Any]:
     return {"model": weights_hash(module), "block_length": module.backbone.block_length}
 
 
-def prompts_hash(prompts: Sequence[str]) -> str:
-    """Return the SHA-256 of prompts."""
+def prompts_hash(prompts: Sequence[Any]) -> str:
+    """Return the SHA-256 of prompts, or of other JSON values."""
     return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
 
 

@@ -49,6 +49,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
     assert ended.status == 0, ended.err
     rows = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == PROMPTS
+    assert [row.get("answer") for row in rows] == ["3" if name == "p.jsonl" else None] * 2
     assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
     assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in answers(tiny)]
     assert "out/a.jsonl: 2 answers" in ended.out

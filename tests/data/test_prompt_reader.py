@@ -55,7 +55,13 @@ def test_columns_texts_and_parquet(write, tmp_path):
     rows = [{"prompt": "a", "question": "x"}, {"question": "b"}, {"prompt": None, "question": "c"}, "d"]
     assert texts(write("p.jsonl", "\n".join(map(json.dumps, rows)))) == ["a", "b", "c", "d"]
     Dataset.from_list([{"question": "a"}, {"question": "b"}]).to_parquet(tmp_path / "p.parquet")
-    assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2")
+    assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2", {})
+
+
+def test_the_other_columns_of_a_row_are_kept(write):
+    rows = [{"id": 7, "question": "a", "answer": None}, {"prompt": "b", "question": "x"}, "c"]
+    read = read_prompts(write("p.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [row.extra for row in read] == [{"id": 7, "answer": None}, {"question": "x"}, {}]
 
 
 def test_json_arrays_and_compressed_files(write):
