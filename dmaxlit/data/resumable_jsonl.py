@@ -278,8 +278,9 @@ def model_identity(module: Any) -> dict[str, Any]:
 
 
 def prompts_hash(prompts: Sequence[Any]) -> str:
-    """Return the SHA-256 of prompts, or of other JSON values."""
-    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+    """Return the SHA-256 of prompts, with the tools of conversations, or of other JSON values."""
+    values = [[prompt, tools] if (tools := getattr(prompt, "tools", None)) else prompt for prompt in prompts]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

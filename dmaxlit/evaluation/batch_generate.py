@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.control_tokens import template_text
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def generate_to_file(
     module: DMaxModule,
-    prompts: Sequence[str] | Sequence[Example],
+    prompts: Sequence[Prompt] | Sequence[Example],
     output: str | Path,
     settings: DecodeSettings,
     progress: bool = True,
@@ -51,13 +52,13 @@ def generate_to_file(
 
     Args:
         module: The model.
-        prompts: Texts, or a task's examples.
+        prompts: Texts, lists of chat messages, or a task's examples.
         output: File to write.
         settings: How to decode; the decoder must be given by name.
         progress: Show a progress bar.
         overwrite: Replace a complete file, which stays until the new one is complete, and discard rows that were begun
             with other settings.
-        extras: The columns that came with each text; examples have theirs.
+        extras: The columns that came with each prompt; examples have theirs.
 
     Returns:
         Counts over the whole file.
@@ -82,7 +83,7 @@ def generate_to_file(
     if not overwrite and (whole := whole_manifest(path, identity)) is not None:
         return Progress.read(whole.get("counts"), manifest_path(path))
 
-    def generate(rest: Sequence[str], begin: int, take: Callable[[int, Generation], object]) -> object:
+    def generate(rest: Sequence[Prompt], begin: int, take: Callable[[int, Generation], object]) -> object:
         return module.generate_batch(rest, settings, begin, on_response=take)
 
     def make_row(index: int, generation: Generation) -> tuple[dict[str, Any], bool]:
@@ -100,7 +101,9 @@ def generate_to_file(
     return counts
 
 
-def _columns(prompts: Sequence[str] | Sequence[Example], extras: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _columns(
+    prompts: Sequence[Prompt] | Sequence[Example], extras: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the columns to keep in each row."""
     columns = []
     for index, prompt in enumerate(prompts):

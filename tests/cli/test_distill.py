@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import dmaxlit
+from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
 from tests.cli.conftest import TASK, start
 
@@ -42,6 +43,32 @@ def test_prompts_may_come_from_a_file(dmax, tiny, corpus, tmp_path):
     assert [row["prompt"] for row in rows(tmp_path / "c.jsonl")] == [row["prompt"] for row in rows(corpus)]
 
 
+def test_columns_of_a_file_of_prompts_may_have_other_names(dmax, tiny, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"q": "3 +1 ?", "prompt": "x"}')
+    flags = "--keep all --max_new_tokens 6 --prompts p.jsonl --columns.prompt q"
+    assert dmax(f"distill --model {tiny} --output c.jsonl {flags}").status == 0
+    assert [row["prompt"] for row in rows(tmp_path / "c.jsonl")] == ["3 +1 ?"]
+
+
+def test_a_model_is_trained_on_its_answers_to_dialogues(dmax, tiny, base, tmp_path):
+    model = dmaxlit.load(tiny)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    model.export(tmp_path / "chat")
+    dialogues = [
+        [{"role": "system", "content": str(n)}, {"role": "user", "content": [{"type": "text", "text": f"{n} +1 ?"}]}]
+        for n in range(8)
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"id": 1, "messages": turns}) for turns in dialogues))
+    ended = dmax("distill --model chat --output c.jsonl --keep all --max_new_tokens 6 --prompts p.jsonl")
+    assert ended.status == 0, ended.err
+    expected = model.generate(dialogues, "threshold", 6, threshold=0.95)
+    for row, turns, answer in zip(rows(tmp_path / "c.jsonl"), dialogues, expected, strict=True):
+        said = [*turns, {"role": "assistant", "content": answer.text}]
+        assert row == {"messages": [{**turn, "content": text_of(turn["content"])} for turn in said]}
+    ended = dmax(f"fit --config {base} --model chat --data.corpus c.jsonl")
+    assert ended.status == 0, ended.err
+
+
 def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
     for _ in range(2):
         assert dmax(f"distill --model {tiny} --output c.jsonl {SHORT}").status == 0
@@ -61,6 +88,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--prompts p.txt --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
         ("--prompts p.txt --num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--prompts p.txt --task.difficulty easy", "task_options: expected none with a file of prompts, got some"),
+        ("--columns.prompt q", "columns: expected none without a file of prompts, got some"),
         ("--decoder nope", "unknown decoder 'nope'"),
         ("--temperature -1", "temperature: expected a number from 0 to 10000, got -1"),
         ("--decoder.temperature 1", "decoder_options: expected no temperature, which is a setting of its own (--temp"),
