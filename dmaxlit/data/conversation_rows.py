@@ -59,7 +59,9 @@ def _tools(column: Any) -> list[dict[str, Any]] | None:
     Raises:
         ValueError: If they are not a list of objects.
     """
-    tools = without_nulls(json.loads(column) if isinstance(column, str) and column.strip() else column) or None
+    if isinstance(column, str):
+        column = json.loads(column) if column.strip() else None
+    tools = without_nulls(column) or None
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise ValueError(f"got a {type(tools).__name__}")
     return tools
