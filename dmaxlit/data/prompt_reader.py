@@ -20,7 +20,7 @@ from dmaxlit.tasks.sources import EXPECTED, is_collection, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
-_ANSWERED = ("user", "tool", "function", "ipython")  # roles whose turn the assistant answers
+_ANSWERED = ("user", "tool", "function", "ipython", "observation")  # roles whose turn the assistant answers
 _LONGEST_QUOTE = 80
 
 
@@ -122,7 +122,9 @@ def _conversation(messages: Any, tools: Any, location: str) -> Conversation:
     except BadConversationError as error:
         raise UserError(f"{location}: {error}") from error
     if (role := conversation[-1]["role"]) not in _ANSWERED:
-        raise UserError(f"{location}: expected messages that end in a user's turn, got one of {role!r}")
+        raise UserError(
+            f"{location}: expected messages that end in a user's turn, got one of {role[:_LONGEST_QUOTE]!r}"
+        )
     if not any(turn.get("content", "").strip() for turn in conversation):
         raise UserError(f"{location}: has messages without a text")
     return conversation

@@ -4,7 +4,7 @@ from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 
 USER = {"role": "user", "content": "a"}
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": None, "y": 1}}}]}
-SAID = {"role": "assistant", "content": "b", "tool_calls": [], "function_call": None}
+SAID: dict[str, object] = {"role": "assistant", "content": "b", "tool_calls": [], "function_call": None}
 
 
 def test_every_turn_has_a_text_or_calls():
