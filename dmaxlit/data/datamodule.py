@@ -62,7 +62,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
         distill: Write the corpus with the model itself if the file does not exist; None: a missing file is an error.
         chat_template: Name of one of the tokenizer's chat templates, or a ``.jinja`` file. It becomes the model's own:
-            checkpoints and exports have it. Default: the tokenizer's.
+            ``distill`` and validation use it, checkpoints and exports have it. Default: the tokenizer's.
         template_options: Values of variables that the chat template reads, for instance ``enable_thinking``; kept with
             the template.
         columns: Our name of each column that has another in the corpus, with that: ``prompt``, ``response``,
@@ -282,8 +282,13 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
 
     def _choose_template(self) -> None:
-        if self.chat_template is not None or self.template_options:
-            choose_template(self._model_encoding()[0], self.chat_template, self.template_options)
+        if self.chat_template is None and not self.template_options:
+            return
+        tokenizer = self._model_encoding()[0]
+        choose_template(tokenizer, self.chat_template, self.template_options)
+        decoding: Any = getattr(getattr(self.trainer, "lightning_module", None), "tokenizer", None)
+        if decoding is not None and decoding is not tokenizer:  # after bind()
+            choose_template(decoding, self.chat_template, self.template_options)
 
     def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
         """Return the tokenizer, block length and context length that rows are encoded for."""

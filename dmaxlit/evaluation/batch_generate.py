@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
@@ -70,8 +69,6 @@ def generate_to_file(
     with refusing(Path(output), "output"):
         path = writable_path(Path(output))
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    if template := template_text(module.tokenizer):
-        identity["chat_template"] = prompts_hash([template])
     if not overwrite and (whole := whole_manifest(path, identity)) is not None:
         return Progress.read(whole.get("counts"), manifest_path(path))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
-from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tokens import Role
@@ -219,9 +219,11 @@ def test_an_unbound_data_module_says_what_it_lacks():
         data.setup("fit")
 
 
-def fit(module, folder, **options):
+def fit(module, folder, encoding=None, **options):
     limits = {"max_epochs": 2} | options.pop("limits", {})
     data = SelfDistilledDataModule(task="chain", batch_size=4, num_val=3, seed=1, **options)
+    if encoding is not None:
+        data.bind(*encoding)
     L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
     return data
 
@@ -267,6 +269,26 @@ class TestUnderATrainer:
             UserWarning, match="used as it is, though made with other settings: num_prompts was 20, now 40"
         ):
             fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
+
+    @pytest.mark.parametrize("is_bound", [False, True])
+    def test_a_corpus_is_distilled_with_the_template_that_is_trained_with(self, fake_module, tmp_path, is_bound):
+        (tmp_path / "t.jinja").write_text("{% if short %}{{ messages[0].content }} {% else %}1 {% endif %}")
+        corpus, module, used = tmp_path / "corpus.jsonl", fake_module(), []
+        answer = module.answer
+        module.answer = lambda prompt, key: used.append(encode_prompt(module.tokenizer, prompt)) or answer(prompt, key)
+        template = {"chat_template": str(tmp_path / "t.jinja"), "template_options": {"short": True}}
+        tokenizer = ChainTask.tokenizer()
+        encoding = (tokenizer, 32, 128) if is_bound else None
+        data = fit(module, tmp_path, encoding, corpus=str(corpus), distill=SETTINGS, **template)
+        prompts = [example.prompt for example in task("chain").examples("train", 20)]
+        assert sorted(used) == sorted(tokenizer(f"{prompt} ")["input_ids"] for prompt in prompts)
+        rows = {}
+        for batch in data.train_dataloader():
+            for ids, roles in zip(batch["ids"], batch["roles"], strict=True):
+                rows[tuple(ids[roles == Role.PROMPT].tolist())] = True
+        assert rows.keys() <= {tuple(ids) for ids in used}
+        with pytest.warns(DMaxWarning, match="made with other settings: chat_template was '[0-9a-f]{64}', now None"):
+            fit(fake_module(), tmp_path, corpus=str(corpus), distill=SETTINGS)
 
     def test_a_dry_run_leaves_nothing_behind(self, fake_module, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -242,6 +242,16 @@ def test_resuming_with_another_batch_size_is_allowed(fake_module, tmp_path):
     assert [row["prompt"] for row in rows_of(tmp_path / "c.jsonl")] == [p for p in PROMPTS if kind(p) != 0]
 
 
+def test_another_chat_template_makes_another_corpus(fake_module, tmp_path):
+    output, module = tmp_path / "c.jsonl", fake_module()
+    assert run(module, output).settings["chat_template"] is None
+    module.tokenizer.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(UserError, match=r"other settings: chat_template was None, now '[0-9a-f]{64}'"):
+        run(module, output)
+    template = run(module, output, overwrite=True).settings["chat_template"]
+    assert template == hashlib.sha256(b'["{{ messages[0].content }}"]').hexdigest()
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_other_settings_are_refused_by_name_or_overwritten(fake_module, tmp_path, whole):
     output = tmp_path / "c.jsonl"
