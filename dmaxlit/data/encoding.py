@@ -78,6 +78,19 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str
     return ids
 
 
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Return, for each plain text, what stands before it (BOS, if the tokenizer adds one) and its own token ids.
+
+    No chat template is applied, and a special token spelled out in a text is ordinary text.
+
+    Raises:
+        UserError: If the tokenizer cannot tell such a text from the token itself.
+    """
+    bos = tokenizer.bos_token_id
+    before = [bos] if texts and bos is not None and bos in tokenizer("")["input_ids"] else []
+    return [(before, ids) for ids in encode_responses(tokenizer, texts)]
+
+
 def encode_turns(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[str]
 ) -> list[list[int]]:

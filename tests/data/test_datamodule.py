@@ -5,6 +5,7 @@ import os
 import lightning as L
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
 from dmaxlit.data.encoding import encode_pair, encode_prompt
@@ -42,6 +43,49 @@ def test_without_a_corpus_the_tasks_own_responses_are_learnt():
             seen.append(index)
         assert batch["ids"].shape[1] % 32 == 0
     assert sorted(seen) == list(range(10))
+
+
+def test_a_plain_text_is_learnt_from_its_first_token_to_its_end(write_rows, tmp_path):
+    text = "so 3 +1 is 4 .\n" * 6
+    (tmp_path / "a.txt").write_text(text)
+    path = write_rows([{"text": "3 4 ?"}, {"prompt": "5 ?", "response": "so"}])
+    data = SelfDistilledDataModule(corpus=[str(tmp_path / "a.txt"), path], max_length=16, batch_size=8)
+    tokenizer = ChainTask.tokenizer()
+    data.bind(tokenizer, 8, 128)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    order = batch["index"].tolist()
+    words = tokenizer(text)["input_ids"]
+    assert len(words) == 36
+    eos, pad = [tokenizer.eos_token_id], [tokenizer.pad_token_id]
+    pair, short = tokenizer("5 ? so")["input_ids"], tokenizer("3 4 ?")["input_ids"]
+    expected = [words[:16], words[16:32], words[32:] + eos * 4 + pad * 8, short + eos * 5 + pad * 8]
+    expected.append(pair + eos * 5 + pad * 8)
+    assert batch["ids"].tolist() == [expected[index] for index in order]
+    learnt, rest = [Role.RESPONSE], [Role.PAD] * 8
+    roles = [learnt * 16, learnt * 16, learnt * 8 + rest, learnt * 8 + rest, [Role.PROMPT] * 2 + learnt * 6 + rest]
+    assert batch["roles"].tolist() == [roles[index] for index in order]
+    places = [str(tmp_path / "a.txt")] * 3 + [f"{path}, row 1", f"{path}, row 2"]
+    assert data.places(order) == [places[index] for index in order]
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_bos_stands_before_a_plain_text_as_a_prompt(write_rows, adds_bos):
+    tokenizer = byte_level(CHATML)
+    if adds_bos:
+        tokenizer.bos_token = "<|turn|>"
+        post = {"single": "<|turn|> $A", "special_tokens": [("<|turn|>", tokenizer.bos_token_id)]}
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**post)
+    data = SelfDistilledDataModule(corpus=write_rows([{"text": "ab <|close|>"}]), batch_size=1)
+    data.bind(tokenizer, 16, 64)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    ids = batch["ids"][0].tolist()
+    before = [tokenizer.bos_token_id] * adds_bos
+    assert ids == before + [*tokenizer.convert_tokens_to_ids([*"ab\u0120<|close|>"])] + [tokenizer.eos_token_id] * (
+        4 - adds_bos
+    )
+    assert batch["roles"][0].tolist() == [Role.PROMPT] * adds_bos + [Role.RESPONSE] * (16 - adds_bos)
 
 
 def test_rows_that_are_dropped_at_any_stage_shift_no_other(write_rows):
