@@ -51,7 +51,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         return encode_chats(tokenizer, prompts)
     texts = [prompt if isinstance(prompt, str) else _joined_turns(prompt) for prompt in prompts]
     encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, texts, encoded, around=tokenizer("")["input_ids"])
+    check_plain_text(tokenizer, encoded, around=tokenizer("")["input_ids"])
     return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
 
 
@@ -74,7 +74,7 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, responses, ids)
+    check_plain_text(tokenizer, ids)
     return ids
 
 
