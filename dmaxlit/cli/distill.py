@@ -45,6 +45,7 @@ def distill(
     check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
+    probe: bool = True,
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
@@ -79,6 +80,7 @@ def distill(
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     defaults = DistillSettings()
     if decoder_options is None:
@@ -101,7 +103,7 @@ def distill(
     if prompts is not None and task_options:
         raise UserError("task_options: expected none with a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts)
-    module = load_model(model, device, dtype)
+    module = load_model(model, device, dtype, probe)
     choose_template(module.tokenizer, chat_template, template_options)
     source: Task | list[str]
     if not rows:
