@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
@@ -42,9 +43,12 @@ def distill(
     top_p: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
     check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
+    probe: bool = True,
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
@@ -75,9 +79,14 @@ def distill(
         seed: Seed of the samples.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard answers that were
             begun with other settings.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own. Train
+            with the same: fit --data.chat_template.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     defaults = DistillSettings()
     if decoder_options is None:
@@ -102,7 +111,8 @@ def distill(
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts, columns)
-    module = load_model(model, device, dtype)
+    module = load_model(model, device, dtype, probe)
+    choose_template(module.tokenizer, chat_template, template_options)
     source: Task | list[Prompt]
     if not rows:
         source = _task(module, model, task, task_options)

@@ -55,6 +55,7 @@ def generate(
     check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
+    probe: bool = True,
 ) -> None:
     """Answer prompts. Each answer is printed, once finished, with its tokens, forwards and tokens per forward (TPF).
 
@@ -95,6 +96,7 @@ def generate(
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     from dmaxlit.data.chat_template import choose_template
     from dmaxlit.data.lost_turns import check_roles
@@ -105,7 +107,7 @@ def generate(
 
     _check_trace(trace, trace_file, output)
     inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
-    module = load_model(model, device, dtype)
+    module = load_model(model, device, dtype, probe)
     choose_template(module.tokenizer, chat_template, template_options)
     with naming_rows(rows):
         check_roles(module.tokenizer, [row.prompt for row in rows])

@@ -1,4 +1,4 @@
-"""Reading a corpus: pairs of prompt and response from records in any of the usual forms."""
+"""Reading a corpus: pairs of prompt and response, or plain texts, from records in any of the usual forms."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,35 +7,35 @@ from typing import Any
 from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import CALLS, Conversation
-from dmaxlit.data.row_forms import missing_column, of_named_columns, usual_form
-from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.data.row_forms import foreign_to_text, missing_column, of_named_columns, usual_form
+from dmaxlit.tasks.records import BadRows, Document, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _EXPECTED = (
-    "expected the columns prompt and response (or completion), question and answer, messages, conversations, or "
-    "instruction and output"
+    "expected the columns prompt and response (or completion), question and answer, messages, conversations, "
+    "instruction and output, or text alone"
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training pair.
+    """One training pair, or a plain text.
 
     Args:
-        prompt: Text, or chat messages with their tools.
-        response: Text of the final turn.
+        prompt: Text, or chat messages with their tools; None for a plain text, all of which is learnt.
+        response: Text of the final turn, or the plain text.
         location: File and row, for messages to the user.
     """
 
-    prompt: Prompt
+    prompt: Prompt | None
     response: str
     location: str
 
 
 def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
-    """Yield the usable pairs of one corpus, in order.
+    """Yield the usable pairs and plain texts of one corpus, in order.
 
     Args:
         source: See :func:`~dmaxlit.tasks.records.read_records`.
@@ -47,7 +47,7 @@ def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str
     Raises:
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
-    for location, record in read_records(source, split, bad):
+    for location, record in read_records(source, split, bad, texts=True):
         row = _row_of(location, record, bad, columns or {})
         if row is None:
             continue
@@ -59,6 +59,8 @@ def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str
 
 
 def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) -> Row | None:
+    if isinstance(record, Document):
+        return _row_of_text(location, record, bad)
     if not isinstance(record, dict):
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
@@ -70,6 +72,8 @@ def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) 
         return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)
     if columns is None:
+        if record.get("text") is not None and not foreign_to_text(record):
+            return _row_of_text(location, record["text"], bad)
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got {', '.join(map(str, record)) or 'none'}")
         return None
     for name in columns:
@@ -81,6 +85,16 @@ def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) 
             bad.add(location, f"has an empty {name}")
             return None
     return Row(record[columns[0]], record[columns[1]], location)
+
+
+def _row_of_text(location: str, text: Any, bad: BadRows) -> Row | None:
+    if not isinstance(text, str):
+        bad.add(location, "has a text that is not text", f"got a {type(text).__name__}")
+        return None
+    if not text.strip():
+        bad.add(location, "has an empty text")
+        return None
+    return Row(None, text, location)
 
 
 def _row_of_messages(location: str, record: dict[str, Any], bad: BadRows) -> Row | None:

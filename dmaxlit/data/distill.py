@@ -21,6 +21,7 @@ from dmaxlit.data.resumable_jsonl import (
     model_identity,
     prompts_hash,
     refusing,
+    template_hash,
     whole_manifest,
 )
 from dmaxlit.errors import DMaxWarning, UserError
@@ -38,8 +39,8 @@ class Manifest:
     """The origin of a corpus; written next to it as ``<corpus>.manifest.json``.
 
     Args:
-        settings: Everything the corpus depends on: hash of the model's weights, block length, decoder and options,
-            task and options or hash of the prompts, number of prompts, budget, filter, seed.
+        settings: Everything the corpus depends on: hashes of the model's weights and chat template, block length,
+            decoder and options, task and options or hash of the prompts, number of prompts, budget, filter, seed.
         prompts: Prompts answered.
         finished: Responses that ended in EOS.
         correct: Finished responses that the checker accepts; None without a checker.
@@ -240,10 +241,10 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
         corpus: Path of the corpus.
         settings: How to distil it.
     """
-    if corpus.exists():
-        _warn_of_other_settings(task, corpus, settings)
-        return
     module = trainer.lightning_module
+    if corpus.exists():
+        _warn_of_other_settings(module, task, corpus, settings)
+        return
     original_device = module.device
     module.to(trainer.strategy.root_device)
     try:
@@ -252,11 +253,12 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
         module.to(original_device)
 
 
-def _warn_of_other_settings(task: Task, corpus: Path, settings: DistillSettings) -> None:
+def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
     if not manifest_path(corpus).exists():
         return
     recorded = read_json(manifest_path(corpus)).get("settings", {})
     expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens
     used = {key: recorded[key] for key in [*expected, *SAMPLING] if key in recorded}

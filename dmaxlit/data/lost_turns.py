@@ -22,7 +22,7 @@ def rows_with_warnings(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) 
     """
     noted: set[str] = set()
     for row in rows:
-        loss = _loss(tokenizer, row.prompt)
+        loss = "" if row.prompt is None else _loss(tokenizer, row.prompt)
         if loss and loss not in noted:
             noted.add(loss)
             rank_zero_warn(

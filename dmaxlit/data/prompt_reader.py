@@ -16,7 +16,7 @@ from dmaxlit.errors import PromptError, UserError
 from dmaxlit.tasks.columns import check_columns, other_columns
 from dmaxlit.tasks.json_values import json_value
 from dmaxlit.tasks.records import BadRows, read_records
-from dmaxlit.tasks.sources import EXPECTED, is_collection, record_suffix
+from dmaxlit.tasks.sources import expected_files, is_collection, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -55,7 +55,7 @@ def read_prompts(source: str, columns: Mapping[str, str] | None = None) -> list[
     names = check_columns(columns, PROMPT_COLUMNS)
     has_columns = source != "-" and (record_suffix(source) is not None or is_collection(source))
     if names and not has_columns:
-        raise UserError(f"columns: expected prompts in {EXPECTED}, got {source!r}")
+        raise UserError(f"columns: expected prompts in {expected_files(False)}, got {source!r}")
     if source == "-":
         prompts = list(_lines(decoded(io.BytesIO(sys.stdin.buffer.read())), source))
     elif has_columns:

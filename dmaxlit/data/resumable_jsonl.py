@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.control_tokens import template_text
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.files import (
     open_to_append,
@@ -269,12 +272,22 @@ def manifest_path(output: Path) -> Path:
 
 
 def model_identity(module: Any) -> dict[str, Any]:
-    """Return what responses depend on besides settings and prompts: the weights and the block length.
+    """Return what responses depend on besides settings and prompts: weights, block length, chat template.
 
     Args:
         module: A :class:`~dmaxlit.module.DMaxModule`.
     """
-    return {"model": weights_hash(module), "block_length": module.backbone.block_length}
+    return {
+        "model": weights_hash(module),
+        "block_length": module.backbone.block_length,
+        "chat_template": template_hash(module.tokenizer),
+    }
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the SHA-256 of a tokenizer's chat template, or of all of several; None without one."""
+    template = template_text(tokenizer)
+    return prompts_hash([template]) if template else None
 
 
 def prompts_hash(prompts: Sequence[Any]) -> str:

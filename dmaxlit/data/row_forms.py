@@ -18,9 +18,10 @@ _FORMS = (
     ("messages",),
     ("conversations",),
     ("instruction", "input", "output", "history"),
+    ("text",),
 )
 _OPTIONAL = ("input", "history", "system", "tools")
-COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", *_OPTIONAL)
+COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", "text", *_OPTIONAL)
 
 
 PROMPT_COLUMNS = tuple(name for name in COLUMNS if name not in ("response", "output"))
@@ -43,6 +44,11 @@ def of_named_columns(record: Mapping[str, Any], columns: Mapping[str, str]) -> d
     named = [form for form in _FORMS if not columns.keys().isdisjoint(form)]
     other = {name for form in _FORMS if named and form not in named for name in form}
     return {name: value for name, value in rename_columns(record, columns).items() if name not in other}
+
+
+def foreign_to_text(record: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a row that belong to another form than plain text, so that ``text`` may be only a part."""
+    return [name for form in _FORMS if form != ("text",) for name in form if record.get(name) is not None]
 
 
 def usual_form(record: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import (
@@ -75,8 +74,6 @@ def generate_to_file(
     with refusing(Path(output), "output"):
         path = writable_path(Path(output))
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    if template := template_text(module.tokenizer):
-        identity["chat_template"] = prompts_hash([template])
     columns = _columns(prompts, extras)
     if any(columns):
         identity["columns"] = prompts_hash(columns)

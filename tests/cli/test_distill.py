@@ -135,6 +135,20 @@ def test_more_prompts_than_a_file_has_are_all_of_them(dmax, tiny, corpus, tmp_pa
     assert len(rows(tmp_path / "c.jsonl")) == len(rows(tmp_path / "a.jsonl")) == 8
 
 
+def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, corpus, tmp_path):
+    (tmp_path / "t.jinja").write_text("{% if first %}3 +1 ?{% else %}{{ messages[0].content }}{% endif %}")
+    command = f"distill --model {tiny} --keep all --max_new_tokens 6 --prompts {corpus} --chat_template t.jinja"
+    for name, more in (("plain", ""), ("first", "--template_options.first true")):
+        ended = dmax(f"{command} {more} --output {name}.jsonl")
+        assert ended.status == 0, ended.err
+    plain, first = ([row["response"] for row in rows(tmp_path / f"{name}.jsonl")] for name in ("plain", "first"))
+    assert len(set(plain)) > len(set(first)) == 1
+    assert len({manifest(tmp_path / f"{name}.jsonl")["settings"]["chat_template"] for name in ("plain", "first")}) == 2
+    ended = dmax(f"{command} --template_options.frist true --output other.jsonl")
+    assert ended.status == 2
+    assert "error: template_options: expected variables that the chat template reads, got 'frist'" in ended.err
+
+
 BUSY = """
 import os, signal, threading
 import dmaxlit.data.distill as distilling

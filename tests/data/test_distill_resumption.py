@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import json
 import signal
 from dataclasses import replace
@@ -204,3 +205,13 @@ def test_a_corpus_that_another_process_has_just_finished_is_taken(fake_module, t
     module = fake_module()
     assert run(module, output) == whole
     assert module.calls == []
+
+
+def test_another_chat_template_makes_another_corpus(fake_module, tmp_path):
+    output, module = tmp_path / "c.jsonl", fake_module()
+    assert run(module, output).settings["chat_template"] is None
+    module.tokenizer.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(UserError, match=r"other settings: chat_template was None, now '[0-9a-f]{64}'"):
+        run(module, output)
+    template = run(module, output, overwrite=True).settings["chat_template"]
+    assert template == hashlib.sha256(b'["{{ messages[0].content }}"]').hexdigest()
