@@ -17,6 +17,7 @@ from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
+from dmaxlit.checkpoints.run_folder import refuse_links
 from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.tensorboard_internals import outlive_full_disks
 from dmaxlit.cli.arguments import expand_option_flags
@@ -213,11 +214,15 @@ class DMaxCLI(LightningCLI):
 
         Raises:
             UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last;
-                if another process trains in the folder of the run, or that of the logs cannot be written.
+                if another process trains in the folder of the run, that of the logs cannot be written, or that of
+                checkpoints has links to other folders.
         """
         root = self.config_init["fit"].trainer.default_root_dir
         if root is not None and self.trainer.is_global_zero and not is_dry_run(self.trainer):
             self._locks.enter_context(exclusive_folder(Path(root), "trainer.default_root_dir"))
+        for callback in self.trainer.checkpoint_callbacks:
+            if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
+                refuse_links(folder)
         run_checkpoints = _run_checkpoints(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))

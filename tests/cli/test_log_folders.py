@@ -114,3 +114,12 @@ def test_folders_of_logs_may_stand_elsewhere(dmax, base, tmp_path):
     (tmp_path / LOGS).symlink_to(tmp_path / "large")
     assert dmax(f"test --config {base}").status == 0
     assert (tmp_path / "large" / "version_0" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "epoch=0-step=2.ckpt"])
+def test_a_folder_of_checkpoints_with_links_to_another_is_refused(dmax, base, tmp_path, name):
+    folder = tmp_path / "runs" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(tmp_path / "victim")
+    assert dmax(f"fit --config {base}").refusal.endswith(f"runs/checkpoints/{name}")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["checkpoints"]
