@@ -234,6 +234,7 @@ class DMaxCLI(LightningCLI):
         elif self._checkpoint is not None:
             refuse_shorter(self.trainer, fit["ckpt_path"], self._checkpoint)
         if not self._is_finished():
+            self._skip_second_check(fit.get("ckpt_path"))
             self._hold_logs()
 
     def fit(self, **options: Any) -> None:
@@ -243,6 +244,12 @@ class DMaxCLI(LightningCLI):
 
     def _is_finished(self) -> bool:
         return any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks)
+
+    def _skip_second_check(self, checkpoint: str | None) -> None:
+        """Let the trainer read a file without comparing its checksums, which was done to choose it."""
+        reader = self.trainer.strategy.checkpoint_io
+        if checkpoint is not None and Path(checkpoint).is_file() and isinstance(reader, AtomicCheckpointIO):
+            reader.set_verified(checkpoint)
 
     def _hold_logs(self) -> None:
         if self.trainer.is_global_zero and not is_dry_run(self.trainer):
@@ -258,6 +265,7 @@ class DMaxCLI(LightningCLI):
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, SPDValidation) for callback in callbacks):
             callbacks.append(SPDValidation(curve=None))
+        self._skip_second_check(self.config_init[self.subcommand].get("ckpt_path"))
         self._hold_logs()
 
     before_test = before_validate
@@ -270,6 +278,7 @@ class DMaxCLI(LightningCLI):
         """
         self._check_prompts("test")
         cast(DMaxTrainer, self.trainer).write_nothing_unasked()
+        self._skip_second_check(self.config_init["predict"].get("ckpt_path"))
         self._hold_logs()
 
     def _check_prompts(self, split: Split) -> None:
