@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.chat_template import guarded, render
 from dmaxlit.data.template_content import readable_turn
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 _CONTENT = "\ue000\ue001\ue000"  # of the private use area: a text that is nowhere else
 
@@ -77,9 +78,9 @@ def response_content(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[
     Raises:
         UserError: If the template refuses the dialogue.
     """
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None or is_plain(prompt):
         return text
-    turn = assistant_turn(tokenizer, prompt, text)
+    turn = assistant_turn(tokenizer, conversation_of(prompt), text)
     before, after = (
         str(tokenizer.decode(encode_markup(tokenizer, part), skip_special_tokens=True))
         for part in (turn.before, turn.after)

@@ -1,14 +1,18 @@
 """Tasks: prompts in disjoint splits, and checkers for the answers."""
 
+from dmaxlit.tasks.asdiv import AsdivTask
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
 from dmaxlit.tasks.chain import ChainTask, StepReport
+from dmaxlit.tasks.gsm8k import Gsm8kTask
 from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
 
 __all__ = [
     "TASKS",
+    "AsdivTask",
     "ChainTask",
     "Example",
+    "Gsm8kTask",
     "JsonlTask",
     "ReasoningGymTask",
     "Split",

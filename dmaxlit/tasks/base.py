@@ -31,6 +31,7 @@ class Example:
         response: A reference worked response to learn from, if the task has one.
         extra: Whatever else the source says of the prompt, such as an id, by the name of its column. It is kept in the
             rows of files of answers.
+        extract: Returns the answer that the checker takes from a text, None for none; for records.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class Example:
     checker: Callable[[str], bool] = field(repr=False, compare=False)
     response: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    extract: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
 
     def check(self, text: str) -> bool:
         """Return whether ``text``, a generated answer without special tokens, is right."""
