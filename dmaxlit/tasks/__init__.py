@@ -5,6 +5,8 @@ from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
 from dmaxlit.tasks.chain import ChainTask, StepReport
 from dmaxlit.tasks.gsm8k import Gsm8kTask
 from dmaxlit.tasks.jsonl import JsonlTask
+from dmaxlit.tasks.math500 import Math500Task
+from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Example",
     "Gsm8kTask",
     "JsonlTask",
+    "Math500Task",
+    "MinervaAlgebraTask",
     "ReasoningGymTask",
     "Split",
     "StepReport",

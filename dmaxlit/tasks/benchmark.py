@@ -94,6 +94,7 @@ class BenchmarkTask(Task):
         max_new_tokens: int = 2048,
     ) -> None:
         check_at_least(1, max_new_tokens=max_new_tokens)
+        self.check_requirements()
         self.path, self.train, self.template, self.shots, self.lenient = path, train, template, shots, lenient
         self._max_new_tokens = max_new_tokens
         self.prompts = load_template(self.name(), template, self.fields)
@@ -111,6 +112,13 @@ class BenchmarkTask(Task):
     def max_new_tokens(self) -> int:
         """The ``max_new_tokens`` of the constructor."""
         return self._max_new_tokens
+
+    def check_requirements(self) -> None:
+        """Refuse to go on if a library that grading needs is missing.
+
+        Raises:
+            UserError: If so; the message says what to install.
+        """
 
     @abstractmethod
     def problem(self, row: Mapping[str, Any]) -> Problem:

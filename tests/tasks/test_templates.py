@@ -116,9 +116,9 @@ def test_a_missing_file_is_refused(tmp_path):
         load_template("gsm8k", str(tmp_path / "none.yaml"), FIELDS)
 
 
-@pytest.mark.parametrize("task", ["gsm8k", "asdiv"])
+@pytest.mark.parametrize("task", ["gsm8k", "asdiv", "math500", "minerva_algebra"])
 def test_each_benchmark_has_templates_for_chat_and_for_plain_text(task):
-    fields = ("body", "question")
+    fields = ("body", "question", "problem")
     templates = [load_template(task, name, fields) for name in known_templates(task)]
     assert {template.chat for template in templates} == {True, False}
     assert "zero_shot" in known_templates(task)

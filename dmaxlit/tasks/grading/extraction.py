@@ -7,6 +7,7 @@ _MARKER = re.compile(r"\\boxed\b\s*|\\fbox\b\s*|####|\banswer\s+is\b\s*:?", re.I
 _SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!?]\s+(?=[A-Z\\])")
 _DISPLAY = re.compile(r"^[\s*:]*(?:\\\[|\$\$)?\s*")  # emphasis, and the beginning of a displayed formula
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BRACES = re.compile(r"(?:\\boxed\s*|\\fbox\s*)?\{|\}")
 _LONGEST = 4_000  # characters of an answer that are looked at
 
 
@@ -33,6 +34,17 @@ def extract_answer(text: str) -> str | None:
     if answer is None or len(answer) > _LONGEST:
         return None
     return answer.strip() or None
+
+
+def boxed_contents(text: str) -> list[str]:
+    """Return the content of each box of a text whose braces close, in the order in which they close."""
+    contents, open_braces = [], []
+    for brace in _BRACES.finditer(text):
+        if brace[0] != "}":
+            open_braces.append(brace)
+        elif open_braces and (begin := open_braces.pop())[0] != "{":
+            contents.append(text[begin.end() : brace.start()].strip())
+    return contents
 
 
 def _sentence(rest: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from dmaxlit.tasks.grading.extraction import boxed_contents
+
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 _SPANS = (
     re.compile(r"####\s*([^\n]+)"),
@@ -16,7 +18,6 @@ _SPANS = (
     re.compile(r"The final answer is\s*(.*?)(?:\.?\s*I hope it is correct\.?|$)", re.IGNORECASE | re.DOTALL),
     re.compile(r"^\s*Answer\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE),
 )
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _MARKUP = re.compile(r"\*\*|__|\\boxed\{|\\fbox\{|\\?[()\[\]](?<=\\.)|[}$,]")
 _TROUBLE = re.compile(
     r"\b(?:wrong|incorrect|false|typo|glitch|stuck|loop|looping|malfunction|give up|system error|not right|confusing)\b"
@@ -58,19 +59,6 @@ class LenientNumberGrader:
         lines = [line for line in text.splitlines() if line.strip()]
         sources = [*reversed(spans[-3:]), *boxed_contents(text)[-1:], *reversed(lines[-5:]), "\n".join(lines[-8:])]
         return _different(source for source in sources if not _is_unsure(source))[:_MOST_NUMBERS]
-
-
-def boxed_contents(text: str) -> list[str]:
-    """Return the content of each box of a text whose braces close, in order."""
-    contents = []
-    for match in _BOXED.finditer(text):
-        depth = 0
-        for brace in re.finditer(r"[{}]", text[match.end() :]):
-            depth += 1 if brace[0] == "{" else -1
-            if depth == 0:
-                contents.append(text[match.end() + 1 : match.end() + brace.start()].strip())
-                break
-    return contents
 
 
 def _different(sources: Iterable[str]) -> list[Fraction]:
