@@ -230,10 +230,27 @@ def train(
     print(bench.run())
 
 
+def grading(data: str, output: str = "runs/grading", limit: int | None = None) -> None:
+    """Grade the reference answers of real data sets, and the same with one error, and print the table.
+
+    References have to be accepted in every form; without a marker, or with another sign, last digit, option or another
+    question's answer, they have to be refused.
+
+    Args:
+        data: Folder with gsm8k_test.jsonl, math500.jsonl, asdiv.xml, ...; those that are there are graded.
+        output: Folder for results.json and table.md.
+        limit: Number of items of each data set. Default: all.
+    """
+    from dmaxlit.bench import GradingBench
+
+    print(GradingBench(Path(data), Path(output), limit).run())
+
+
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "adaptation": adaptation,
     "decode": decode,
     "decoders": decoders,
+    "grading": grading,
     "self_correction": self_correction,
     "train": train,
 }

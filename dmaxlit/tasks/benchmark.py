@@ -137,13 +137,24 @@ class BenchmarkTask(Task):
         Raises:
             UserError: If the split holds fewer, or the data cannot be read.
         """
-        check_split(split)
-        if split not in self._splits:
-            self._splits |= self._read_test() if split == "test" else self._read_train()
-        examples = self._splits[split]
+        examples = self._all(split)
         if n > len(examples):
             raise UserError(f"n: expected at most the {len(examples)} {split} prompts of {self.name()}, got {n}")
         return examples[:n]
+
+    def count(self, split: Split) -> int:
+        """Return the number of examples of a split.
+
+        Raises:
+            UserError: If the data cannot be read.
+        """
+        return len(self._all(split))
+
+    def _all(self, split: Split) -> list[Example]:
+        check_split(split)
+        if split not in self._splits:
+            self._splits |= self._read_test() if split == "test" else self._read_train()
+        return self._splits[split]
 
     def _read_test(self) -> dict[Split, list[Example]]:
         problems = self._unique(self._rows("test", self.path, "path"), set())
