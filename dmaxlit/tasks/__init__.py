@@ -8,6 +8,7 @@ from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
 from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
+from dmaxlit.tasks.sudoku import MiniSudokuTask, SudokuTask
 
 __all__ = [
     "TASKS",
@@ -18,9 +19,11 @@ __all__ = [
     "JsonlTask",
     "Math500Task",
     "MinervaAlgebraTask",
+    "MiniSudokuTask",
     "ReasoningGymTask",
     "Split",
     "StepReport",
+    "SudokuTask",
     "Task",
     "split_of",
     "task",
