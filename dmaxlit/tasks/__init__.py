@@ -3,6 +3,7 @@
 from dmaxlit.tasks.asdiv import AsdivTask
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
 from dmaxlit.tasks.chain import ChainTask, StepReport
+from dmaxlit.tasks.dependency import DependencyTask
 from dmaxlit.tasks.gsm8k import Gsm8kTask
 from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
@@ -14,6 +15,7 @@ __all__ = [
     "TASKS",
     "AsdivTask",
     "ChainTask",
+    "DependencyTask",
     "Example",
     "Gsm8kTask",
     "JsonlTask",

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Sequence
 
+from dmaxlit.tasks.drawing import drawn
+
 Board = list[int]  # row by row; 0 is an empty cell
 
 
@@ -88,9 +90,3 @@ class Solver:
         """Return the empty cell with the fewest candidates, or None if none is empty."""
         empty = [cell for cell, value in enumerate(board) if value == 0]
         return min(empty, key=lambda cell: len(self.candidates(board, cell)), default=None)
-
-
-def drawn(values: Sequence[int], rng: random.Random) -> list[int]:
-    """Return the values in a random order."""
-    # Only rng.random() is used: Python guarantees its sequence across versions.
-    return [value for _, value in sorted((rng.random(), value) for value in values)]
