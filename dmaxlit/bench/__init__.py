@@ -5,5 +5,14 @@ from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
+from dmaxlit.bench.vocabulary import VocabularyBench
 
-__all__ = ["METHODS", "AdaptationBench", "DecodeSpeedBench", "DecoderBench", "SelfCorrectionBench", "TrainSpeedBench"]
+__all__ = [
+    "METHODS",
+    "AdaptationBench",
+    "DecodeSpeedBench",
+    "DecoderBench",
+    "SelfCorrectionBench",
+    "TrainSpeedBench",
+    "VocabularyBench",
+]
