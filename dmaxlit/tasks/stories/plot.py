@@ -62,6 +62,12 @@ class Plot:
     events: tuple[Event, ...]
     asked: tuple[Holding, ...]
 
+    @property
+    def key(self) -> str:
+        """The story as a text that its wording does not change; it decides the split, so it must stay as it is."""
+        events = (f"{e.kind} {e.holding.person} {e.holding.thing} {e.amount} {e.other} {e.size}" for e in self.events)
+        return "; ".join([*events, *(f"ask {holding.person} {holding.thing}" for holding in self.asked)])
+
 
 @dataclass(frozen=True)
 class Scale:

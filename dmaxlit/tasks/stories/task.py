@@ -116,13 +116,13 @@ class StoriesTask(Task):
         check_split(split)
         # The stories are those of every wording option: only the sentences differ.
         rng = random.Random(stable_seed("stories", self.difficulty, split, self.seed))
-        seen: set[Plot] = set()
+        seen: set[str] = set()
         examples: list[Example] = []
         while len(examples) < n:
             plot = draw_plot(rng, _SCALES[self.difficulty], NAMES[: self.words], THINGS[: self.words])
-            if plot in seen or split_of(repr(plot)) != split:
+            if plot.key in seen or split_of(plot.key) != split:
                 continue
-            seen.add(plot)
+            seen.add(plot.key)
             examples.append(self._example(plot, stable_seed(split, self.seed, len(examples))))
         return examples
 

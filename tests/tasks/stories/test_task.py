@@ -197,4 +197,4 @@ RESPONSE = (
     "has 14 + 3 = 17 sunglasses. Removing 6 from 17 gives Lucia 11 sunglasses. From 11 Lucia sinks down "
     "to 8 sunglasses with 3 less. Lucia now has 8 * 2 = 16 sunglasses. Therefore the result is #### 16"
 )
-DIGESTS = {"easy": "3d70d704fed7e9ff", "standard": "7accaec441123ee5", "hard": "2558cad3aa8f1f0c"}
+DIGESTS = {"easy": "0055a3099bb597e2", "standard": "588729fb04c23ea3", "hard": "6bf9c5762949ec9e"}
