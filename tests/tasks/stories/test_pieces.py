@@ -17,14 +17,14 @@ def tokenizer():
 def test_text_survives_and_fits_the_budget(tokenizer):
     for difficulty in ("easy", "standard", "hard"):
         stories = task("stories", difficulty=difficulty)
-        examples = stories.examples("val", 200)
+        examples = stories.examples("val", 60)
         encoded = encode_responses(tokenizer, [example.response for example in examples])
         assert tokenizer.batch_decode(encoded) == [example.response for example in examples]
         assert max(map(len, encoded)) < stories.max_new_tokens
 
 
 def test_standard_answers_span_about_six_blocks_of_32(tokenizer):
-    examples = task("stories").examples("val", 200)
+    examples = task("stories").examples("val", 60)
     lengths = [len(ids) for ids in encode_responses(tokenizer, [example.response for example in examples])]
     assert 150 < sum(lengths) / len(lengths) < 250
     assert min(lengths) > 110
@@ -44,9 +44,9 @@ def test_any_text_can_be_encoded_and_special_tokens_are_text(tokenizer):
 
 
 def test_most_pieces_occur_in_the_text(tokenizer):
-    examples = [example for d in ("easy", "hard") for example in task("stories", difficulty=d).examples("train", 1500)]
+    examples = [example for d in ("easy", "hard") for example in task("stories", difficulty=d).examples("train", 500)]
     texts = [f"{example.prompt} {example.response}" for example in examples]
-    assert len({piece for ids in tokenizer(texts)["input_ids"] for piece in ids}) > 0.85 * len(tokenizer)
+    assert len({piece for ids in tokenizer(texts)["input_ids"] for piece in ids}) > 0.75 * len(tokenizer)
 
 
 def test_training_is_deterministic_and_of_the_shipped_kind(tokenizer):
