@@ -6,6 +6,7 @@ from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.grading import GradingBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
+from dmaxlit.bench.vocabulary import VocabularyBench
 
 __all__ = [
     "METHODS",
@@ -15,4 +16,5 @@ __all__ = [
     "GradingBench",
     "SelfCorrectionBench",
     "TrainSpeedBench",
+    "VocabularyBench",
 ]

@@ -9,6 +9,7 @@ from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
 from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
+from dmaxlit.tasks.stories import StoriesTask, Story, StoryReport
 from dmaxlit.tasks.sudoku import MiniSudokuTask, SudokuTask
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "ReasoningGymTask",
     "Split",
     "StepReport",
+    "StoriesTask",
+    "Story",
+    "StoryReport",
     "SudokuTask",
     "Task",
     "split_of",
