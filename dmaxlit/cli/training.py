@@ -25,6 +25,7 @@ from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.known_warnings import silence_known_warnings
+from dmaxlit.cli.listed_classes import expand_listed_options
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import expand_model_flag
@@ -49,8 +50,10 @@ A noise strategy is given by registered name (--model.noise on_policy), class na
 (my_file.MyNoise, also from the current folder). Naming one starts from its own defaults; options follow, as in
 --model.noise.level 0.5, and --model.noise.help on_policy explains them. Optimiser (--model.optimizer AdamW
 --model.optimizer.lr 1e-3), schedule (--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 400) and
-callbacks are classes too. Options of a task: --data.task chain --data.task.difficulty hard. --model my_file.MyModule
-uses a subclass of DMaxModule, whose options are --model.NAME.
+callbacks are classes too. --trainer.callbacks+ EarlyStopping adds a callback to the list. An option of one in the list
+goes by its class: --trainer.callbacks.ComparisonReport.num_examples 64; --trainer.callbacks.ComparisonReport.help
+explains its options. Loggers and plugins likewise. Options of a task: --data.task chain --data.task.difficulty hard.
+--model my_file.MyModule uses a subclass of DMaxModule, whose options are --model.NAME.
 
 A configuration file is code: it names classes, which are imported and called. Read one from elsewhere before use, or
 run it with --safe: it may then name only registered strategies and tasks, and classes of dmaxlit, Lightning and
@@ -165,7 +168,7 @@ class DMaxCLI(LightningCLI):
             UserError: If an argument is refused, or the checkpoint they name cannot be read.
         """
         try:
-            self.config = parser.parse_args(cast(list[str], args))
+            self.config = parser.parse_args(expand_listed_options(parser, cast(list[str], args)))
         except ArgumentError as error:
             keys = [key.split(".") for parser in self.parsers for key, _ in parser.get_defaults().items()]
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}

@@ -140,3 +140,13 @@ def test_config_files_are_read_by_parse_path(tmp_path):
     (tmp_path / "file.yaml").write_text("steps: 3\n")
     assert parser.parse_args(["--config", str(tmp_path / "file.yaml")]).steps == 3
     assert [path.endswith("file.yaml") for path in paths] == [True]
+
+
+def test_settings_are_read_before_all_that_are_required_are_there():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--rate", type=float)
+    with pytest.raises(ArgumentError):
+        parser.parse_args(["--rate", "0.5"])
+    settings = internals.parse_unvalidated(parser, ["--rate", "0.5"])
+    assert internals.plain_settings(parser, settings, check=False) == {"steps": None, "rate": 0.5}

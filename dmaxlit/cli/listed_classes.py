@@ -1,0 +1,131 @@
+"""``--trainer.callbacks.ComparisonReport.num_examples 64``: options of a class in a list, by the name of the class.
+
+The parser itself gives options only to the last class of a list. Here a first pass over the other arguments finds out
+what the list holds; then the list with the new options takes the place of these flags.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
+from pydoc import locate
+from typing import Any, cast
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from dmaxlit.cli.class_names import PARSER_MODE
+from dmaxlit.cli.jsonargparse_internals import parse_unvalidated, plain_settings
+from dmaxlit.errors import UserError
+
+_LISTS = ("callbacks", "logger", "plugins")  # of the trainer
+# Names of classes begin with a capital, those of options and modules do not.
+_FLAG = re.compile(rf"--(trainer\.(?:{'|'.join(_LISTS)}))\.((?:[a-z_]\w*\.)*?_*[A-Z]\w*)\.([^=]+)")
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option of a class in a list.
+
+    Args:
+        setting: The list: ``trainer.callbacks``.
+        name: Name or import path of the class.
+        option: Name of the option, as the parser reads it: ``decoders``, ``decoders+``, ``decoders.name``.
+        value: Its value.
+    """
+
+    setting: str
+    name: str
+    option: str
+    value: str
+
+
+def expand_listed_options(parser: ArgumentParser, args: Sequence[str]) -> list[str]:
+    """Return the arguments with the whole list in place of options of its classes.
+
+    Args:
+        parser: Parser of the arguments.
+        args: Name of the command, and its arguments.
+
+    Raises:
+        UserError: If the list holds no such class, or several, or an option has no value.
+        ArgumentError: If the class refuses an option, or the parser another argument.
+    """
+    options, others = _split(args)
+    if not options:
+        return others
+    unprinted = [arg for arg in others if not arg.startswith("--print_config")]
+    settings = plain_settings(parser, parse_unvalidated(parser, unprinted), check=False)[args[0]]
+    for setting in dict.fromkeys(option.setting for option in options):
+        value = settings["trainer"].get(setting.partition(".")[2])
+        items = list(value) if isinstance(value, list) else [value] if isinstance(value, dict) else []
+        for name in dict.fromkeys(option.name for option in options if option.setting == setting):
+            index = _index(items, setting, name)
+            items[index] = _with_options(
+                items[index], [option for option in options if (option.setting, option.name) == (setting, name)]
+            )
+        # null first, because the parser merges a list into one of the same length
+        others += [f"--{setting}=null", f"--{setting}={_inline(items if isinstance(value, list) else items[0])}"]
+    return others
+
+
+def _split(args: Sequence[str]) -> tuple[list[_Option], list[str]]:
+    """Return the options of classes in lists, and the other arguments; ``--LIST.CLASS.help`` as the parser has it."""
+    options: list[_Option] = []
+    others: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        flag, equals, value = arg.partition("=")
+        match = _FLAG.fullmatch(flag)
+        if match is None:
+            others.append(arg)
+        elif match[3] == "help":
+            others.append(f"--{match[1]}.help={match[2]}")
+        else:
+            value = value if equals else next(rest, "--")
+            if not equals and value.startswith("--"):
+                raise UserError(f"{flag.removeprefix('--')}: expected a value, got none")
+            options.append(_Option(match[1], match[2], match[3], value))
+    return options, others
+
+
+def _index(items: Sequence[Any], setting: str, name: str) -> int:
+    """Return the index of the only item of a class."""
+    matching = [index for index, item in enumerate(items) if name in _names(item)]
+    if len(matching) > 1:
+        raise UserError(
+            f"{setting}.{name}: expected one of this class in the list, got {len(matching)}; set its options in a "
+            "configuration file"
+        )
+    if not matching:
+        listed = ", ".join(str(item["class_path"]).rpartition(".")[2] for item in items)
+        raise UserError(
+            f"{setting}.{name}: expected a class in the list, got none of this name; "
+            + (f"there are {listed}" if listed else f"the list is empty, --{setting}+={name} adds one")
+        )
+    return matching[0]
+
+
+def _names(item: dict[str, Any]) -> Iterator[str]:
+    """Return what the class of an item may be called."""
+    cls: Any = locate(item["class_path"])
+    yield from (item["class_path"], cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _with_options(item: dict[str, Any], options: Sequence[_Option]) -> dict[str, Any]:
+    """Return an item of a list with other options."""
+    key = f"{options[0].setting}.{options[0].name}"
+    # The parser merges a value with the one before; an option that is set as a whole has none.
+    whole = {option.option for option in options}
+    init_args = {name: value for name, value in item.get("init_args", {}).items() if name not in whole}
+    parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
+    parser.add_subclass_arguments(cast(Any, locate(item["class_path"])), key, fail_untyped=False)
+    flags = [f"--{key}.{option.option}={option.value}" for option in options]
+    parsed = parser.parse_args([f"--{key}={_inline({**item, 'init_args': init_args})}", *flags])
+    return reduce(getitem, key.split("."), plain_settings(parser, parsed))
+
+
+def _inline(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)).strip()
