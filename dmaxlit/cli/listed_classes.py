@@ -5,27 +5,29 @@ what the list holds; then the list with the new options takes the place of these
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pydoc import locate
 from typing import Any, cast
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from dmaxlit.cli.class_names import PARSER_MODE
-from dmaxlit.cli.jsonargparse_internals import parse_unvalidated, plain_settings
+from dmaxlit.cli.config_files import yaml_line
+from dmaxlit.cli.flags import split_flags
+from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.errors import UserError
 
 _LISTS = ("callbacks", "logger", "plugins")  # of the trainer
 # Names of classes begin with a capital, those of options and modules do not.
-_FLAG = re.compile(rf"--(trainer\.(?:{'|'.join(_LISTS)}))\.((?:[a-z_]\w*\.)*?_*[A-Z]\w*)\.([^=]+)")
+_FLAG = re.compile(rf"--(trainer\.(?:{'|'.join(_LISTS)}))\.((?:[a-z_]\w*\.)*?_*[A-Z]\w*)\.(.+)")
+_HELP = re.compile(f"^{_FLAG.pattern.removesuffix('(.+)')}help$")
 
 
 @dataclass(frozen=True)
-class _Option:
+class ListedOption:
     """An option of a class in a list.
 
     Args:
@@ -41,24 +43,44 @@ class _Option:
     value: str
 
 
-def expand_listed_options(parser: ArgumentParser, args: Sequence[str]) -> list[str]:
-    """Return the arguments with the whole list in place of options of its classes.
+def split_listed_options(args: Sequence[str]) -> tuple[list[ListedOption], list[str]]:
+    """Return the options of classes in lists, and the other arguments; ``--LIST.CLASS.help`` as the parser has it.
 
     Args:
-        parser: Parser of the arguments.
-        args: Name of the command, and its arguments.
+        args: Command-line arguments.
 
     Raises:
-        UserError: If the list holds no such class, or several, or an option has no value.
-        ArgumentError: If the class refuses an option, or the parser another argument.
+        UserError: If an option has no value.
     """
-    options, others = _split(args)
+    args = [_HELP.sub(r"--\1.help=\2", arg) for arg in args]
+    flags, others = split_flags(args, _FLAG.fullmatch)
+    options = []
+    for flag, value in flags:
+        setting, name, option = cast(re.Match[str], _FLAG.fullmatch(flag)).groups()
+        options.append(ListedOption(setting, name, option, value))
+    return options, others
+
+
+def with_listed_options(
+    args: Sequence[str], options: Sequence[ListedOption], settings_of: Callable[[Sequence[str]], Any]
+) -> list[str]:
+    """Return the arguments with lists that have other options.
+
+    Args:
+        args: Command-line arguments.
+        options: The options.
+        settings_of: Returns what arguments set.
+
+    Raises:
+        UserError: If the list holds no such class, or several.
+        ArgumentError: If the class refuses an option, or the parser an argument.
+    """
+    args = list(args)
     if not options:
-        return others
-    unprinted = [arg for arg in others if not arg.startswith("--print_config")]
-    settings = plain_settings(parser, parse_unvalidated(parser, unprinted), check=False)[args[0]]
+        return args
+    trainer = settings_of(args)["trainer"]
     for setting in dict.fromkeys(option.setting for option in options):
-        value = settings["trainer"].get(setting.partition(".")[2])
+        value = trainer.get(setting.partition(".")[2])
         items = list(value) if isinstance(value, list) else [value] if isinstance(value, dict) else []
         for name in dict.fromkeys(option.name for option in options if option.setting == setting):
             index = _index(items, setting, name)
@@ -66,28 +88,8 @@ def expand_listed_options(parser: ArgumentParser, args: Sequence[str]) -> list[s
                 items[index], [option for option in options if (option.setting, option.name) == (setting, name)]
             )
         # null first, because the parser merges a list into one of the same length
-        others += [f"--{setting}=null", f"--{setting}={_inline(items if isinstance(value, list) else items[0])}"]
-    return others
-
-
-def _split(args: Sequence[str]) -> tuple[list[_Option], list[str]]:
-    """Return the options of classes in lists, and the other arguments; ``--LIST.CLASS.help`` as the parser has it."""
-    options: list[_Option] = []
-    others: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        flag, equals, value = arg.partition("=")
-        match = _FLAG.fullmatch(flag)
-        if match is None:
-            others.append(arg)
-        elif match[3] == "help":
-            others.append(f"--{match[1]}.help={match[2]}")
-        else:
-            value = value if equals else next(rest, "--")
-            if not equals and value.startswith("--"):
-                raise UserError(f"{flag.removeprefix('--')}: expected a value, got none")
-            options.append(_Option(match[1], match[2], match[3], value))
-    return options, others
+        args += [f"--{setting}=null", f"--{setting}={yaml_line(items if isinstance(value, list) else items[0])}"]
+    return args
 
 
 def _index(items: Sequence[Any], setting: str, name: str) -> int:
@@ -113,7 +115,7 @@ def _names(item: dict[str, Any]) -> Iterator[str]:
     yield from (item["class_path"], cls.__name__, f"{cls.__module__}.{cls.__qualname__}")
 
 
-def _with_options(item: dict[str, Any], options: Sequence[_Option]) -> dict[str, Any]:
+def _with_options(item: dict[str, Any], options: Sequence[ListedOption]) -> dict[str, Any]:
     """Return an item of a list with other options."""
     key = f"{options[0].setting}.{options[0].name}"
     # The parser merges a value with the one before; an option that is set as a whole has none.
@@ -122,10 +124,5 @@ def _with_options(item: dict[str, Any], options: Sequence[_Option]) -> dict[str,
     parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     parser.add_subclass_arguments(cast(Any, locate(item["class_path"])), key, fail_untyped=False)
     flags = [f"--{key}.{option.option}={option.value}" for option in options]
-    parsed = parser.parse_args([f"--{key}={_inline({**item, 'init_args': init_args})}", *flags])
+    parsed = parser.parse_args([f"--{key}={yaml_line({**item, 'init_args': init_args})}", *flags])
     return reduce(getitem, key.split("."), plain_settings(parser, parsed))
-
-
-def _inline(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    return str(yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)).strip()

@@ -1,6 +1,7 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our module and data."""
 
 from argparse import ArgumentError
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from traceback import walk_tb
@@ -19,16 +20,17 @@ from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.tensorboard_internals import outlive_full_disks
-from dmaxlit.cli.arguments import expand_option_flags
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, PARSER_MODE, expand_class_names
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
+from dmaxlit.cli.flags import settings_of
 from dmaxlit.cli.known_warnings import silence_known_warnings
-from dmaxlit.cli.listed_classes import expand_listed_options
+from dmaxlit.cli.listed_classes import split_listed_options, with_listed_options
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import expand_model_flag
+from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.trainer import DMaxTrainer
@@ -88,7 +90,7 @@ def run_cli(
     silence_known_warnings()
     show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
     outlive_full_disks()
-    args = expand_option_flags(expand_model_flag(expand_bases(args)))
+    args = expand_model_flag(expand_bases(args))
     try:
         command_line = (cli or DMaxCLI)(
             module,
@@ -168,7 +170,7 @@ class DMaxCLI(LightningCLI):
             UserError: If an argument is refused, or the checkpoint they name cannot be read.
         """
         try:
-            self.config = parser.parse_args(expand_listed_options(parser, cast(list[str], args)))
+            self.config = parser.parse_args(_expand_flags(parser, cast(list[str], args)))
         except ArgumentError as error:
             keys = [key.split(".") for parser in self.parsers for key, _ in parser.get_defaults().items()]
             known = {".".join(key[:depth]) for key in keys for depth in range(1, len(key) + 1)}
@@ -295,6 +297,16 @@ class DMaxCLI(LightningCLI):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         guard_strategy(trainer.strategy, reads_folders=isinstance(trainer.strategy, FSDP2Strategy))
         return cast(Trainer, trainer)
+
+
+def _expand_flags(parser: LightningArgumentParser, args: list[str]) -> list[str]:
+    """Return a command and its arguments, with those replaced whose meaning depends on what the others set."""
+
+    def settings(others: Sequence[str]) -> Any:
+        return settings_of(parser, others)[args[0]]
+
+    listed, others = split_listed_options(args)
+    return with_listed_options(expand_option_flags(others, settings), listed, settings)
 
 
 def _run_checkpoints(trainer: Trainer) -> list[RunCheckpoint]:
