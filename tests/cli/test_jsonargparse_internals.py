@@ -126,7 +126,7 @@ def test_a_registered_loader_sees_what_is_read_from_flags_and_files(tmp_path):
 
 
 def test_config_files_are_read_by_parse_path(tmp_path):
-    """`dmaxlit.cli.training.Parser` overrides it, so that an error in a file names the file."""
+    """`dmaxlit.cli.training_parser.Parser` overrides it, so that an error in a file names the file."""
     paths = []
 
     class Parser(ArgumentParser):
