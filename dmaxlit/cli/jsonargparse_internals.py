@@ -8,7 +8,7 @@ function in this file that no longer understands it. Importing this file does no
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -114,6 +114,14 @@ def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
 
     load_yaml = get_loader("yaml")
     set_loader(mode, lambda text: transform(load_yaml(text)), exceptions=(yaml.YAMLError,))
+
+
+class WholeLists:
+    """A parser's mixin with which a list in a file replaces the one before; their items would be merged in pairs."""
+
+    def _check_value_key(self, action: Any, value: Any, key: str, cfg: Any, append: bool = False) -> Any:
+        before = None if isinstance(value, list) and not append else cfg
+        return cast(Any, super())._check_value_key(action, value, key, before, append)
 
 
 def parse_unvalidated(parser: "ArgumentParser", args: Sequence[str]) -> "Namespace":

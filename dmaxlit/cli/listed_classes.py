@@ -20,9 +20,9 @@ from dmaxlit.cli.flags import split_flags
 from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.errors import UserError
 
-_LISTS = ("callbacks", "logger", "plugins")  # of the trainer
+_LISTS = ("trainer.callbacks", "trainer.logger", "trainer.plugins")
 # Names of classes begin with a capital, those of options and modules do not.
-_FLAG = re.compile(rf"--(trainer\.(?:{'|'.join(_LISTS)}))\.((?:[a-z_]\w*\.)*?_*[A-Z]\w*)\.(.+)")
+_FLAG = re.compile(rf"--({'|'.join(map(re.escape, _LISTS))})\.((?:[a-z_]\w*\.)*?_*[A-Z]\w*)\.(.+)")
 _HELP = re.compile(f"^{_FLAG.pattern.removesuffix('(.+)')}help$")
 
 
@@ -53,12 +53,21 @@ def split_listed_options(args: Sequence[str]) -> tuple[list[ListedOption], list[
         UserError: If an option has no value.
     """
     args = [_HELP.sub(r"--\1.help=\2", arg) for arg in args]
-    flags, others = split_flags(args, _FLAG.fullmatch)
+    flags, others = split_flags(list(_whole_lists(args)), _FLAG.fullmatch)
     options = []
     for flag, value in flags:
         setting, name, option = cast(re.Match[str], _FLAG.fullmatch(flag)).groups()
         options.append(ListedOption(setting, name, option, value))
     return options, others
+
+
+def _whole_lists(args: Sequence[str]) -> Iterator[str]:
+    """Return the arguments with null before each whole list, which the parser would merge with one of its length."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        if flag.removeprefix("--") in _LISTS and (value if equals else following).startswith("["):
+            yield f"{flag}=null"
+        yield arg
 
 
 def with_listed_options(

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from dmaxlit.cli.class_names import PARSER_MODE
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.flags import settings_of
+from dmaxlit.cli.jsonargparse_internals import WholeLists
 from dmaxlit.cli.listed_classes import split_listed_options, with_listed_options
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
@@ -18,8 +19,9 @@ from dmaxlit.errors import UserError
 
 _DESCRIPTION = """{summary}
 
-Settings come from --config files and from flags; later ones win. Several files may be given, and a file may name
-another one to start from, relative to itself (config: quickstart.yaml). --print_config shows the result.
+Settings come from --config files and from flags; later ones win, and a list replaces the list before. Several files may
+be given, and a file may name another one to start from, relative to itself (config: quickstart.yaml). --print_config
+shows the result.
 
 A noise strategy is given by registered name (--model.noise on_policy), class name (OnPolicyNoise) or import path
 (my_file.MyNoise, also from the current folder). Naming one starts from its own defaults; options follow, as in
@@ -46,7 +48,7 @@ _SUMMARIES = {
 DESCRIPTIONS = {command: _DESCRIPTION.format(summary=summary) for command, summary in _SUMMARIES.items()}
 
 
-class Parser(ConfigFileParser, LightningArgumentParser):
+class Parser(ConfigFileParser, WholeLists, LightningArgumentParser):
     """Lightning's parser, with registered names in YAML and errors that are raised instead of printed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

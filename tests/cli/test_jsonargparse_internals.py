@@ -1,5 +1,6 @@
 """Errors provoked from the installed jsonargparse: a failure here names the text that a new release has changed."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import pytest
@@ -7,6 +8,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dmaxlit.cli import jsonargparse_internals as internals
 from dmaxlit.noise import NoiseStrategy
+
+
+@dataclass
+class Range:
+    low: int = 1
+    high: int = 2
 
 
 def provoke(*args, config=None, **types):
@@ -150,3 +157,16 @@ def test_settings_are_read_before_all_that_are_required_are_there():
         parser.parse_args(["--rate", "0.5"])
     settings = internals.parse_unvalidated(parser, ["--rate", "0.5"])
     assert internals.plain_settings(parser, settings, check=False) == {"steps": None, "rate": 0.5}
+
+
+def test_a_list_in_a_file_replaces_one_of_the_same_length(tmp_path):
+    class Whole(internals.WholeLists, ArgumentParser):
+        pass
+
+    (tmp_path / "first.yaml").write_text("items: [{low: 3}]\n")
+    (tmp_path / "second.yaml").write_text("items: [{high: 4}]\n")
+    for parser, low in ((ArgumentParser(exit_on_error=False), 3), (Whole(exit_on_error=False), 1)):
+        parser.add_argument("--config", action="config")
+        parser.add_argument("--items", type=list[Range])
+        parsed = parser.parse_args([f"--config={tmp_path / name}.yaml" for name in ("first", "second")])
+        assert [(item.low, item.high) for item in parsed["items"]] == [(low, 4)]

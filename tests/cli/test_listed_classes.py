@@ -81,6 +81,19 @@ def test_lists_of_decoders_are_replaced_extended_and_changed(dmax, listed, optio
     assert (parsed and [{name: spec[name] for name in THRESHOLD} for spec in parsed]) == decoders
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_whole_list_does_not_take_over_options_of_one_of_the_same_length(dmax, listed, tmp_path, in_file):
+    items = [{"class_path": "ComparisonReport", "init_args": {"decoders": [{"name": "spd"}, {"name": "threshold"}]}}]
+    items += [{"class_path": "SPDValidation"}, {"class_path": "TrainingThroughput"}]
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": items}}))
+    flags = ["--config", "more.yaml"] if in_file else ["--trainer.callbacks", json.dumps(items)]
+    after = callbacks(dmax, "--config", listed, *flags)
+    assert after["ComparisonReport"]["num_examples"] == 1000
+    assert [(spec["options"], spec["label"]) for spec in after["ComparisonReport"]["decoders"]] == [({}, None)] * 2
+    assert after["SPDValidation"]["curve"]
+    assert list(after) == ["ComparisonReport", "SPDValidation", "TrainingThroughput"]
+
+
 def test_options_of_several_classes_in_any_order_and_the_last_of_one_option(dmax, listed):
     flags = [f"{REPORT}.num_examples=2", "--trainer.callbacks.SPDValidation.num_samples=1", f"{REPORT}.num_examples=1"]
     after = callbacks(dmax, *flags, "--config", listed, f"{REPORT}.max_new_tokens=null")
