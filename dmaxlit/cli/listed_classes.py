@@ -128,7 +128,7 @@ def _with_options(item: dict[str, Any], options: Sequence[ListedOption]) -> dict
     """Return an item of a list with other options."""
     key = f"{options[0].setting}.{options[0].name}"
     # The parser merges a value with the one before; an option that is set as a whole has none.
-    whole = {option.option for option in options}
+    whole = {option.option.removeprefix("init_args.") for option in options}
     init_args = {name: value for name, value in item.get("init_args", {}).items() if name not in whole}
     parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     parser.add_subclass_arguments(cast(Any, locate(item["class_path"])), key, fail_untyped=False)

@@ -72,7 +72,7 @@ THRESHOLD: dict[str, object] = {"name": "threshold", "options": {}, "label": Non
         ("decoders+", "{name: threshold}", [FIRST, SECOND, THRESHOLD]),
         ("decoders+", '[{"name": "threshold"}]', [FIRST, SECOND, THRESHOLD]),
         ("decoders.options.tau_dec", "0.1", [FIRST, SECOND | {"options": {"tau_dec": 0.1}}]),
-        ("init_args.decoders", "[{name: threshold}]", [THRESHOLD]),
+        ("init_args.decoders", "[{name: threshold}, {name: threshold}]", [THRESHOLD] * 2),
         ("decoders", "null", None),
     ],
 )
