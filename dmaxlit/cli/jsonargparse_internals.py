@@ -8,6 +8,7 @@ function in this file that no longer understands it. Importing this file does no
 
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
 
     load_yaml = get_loader("yaml")
     set_loader(mode, lambda text: transform(load_yaml(text)), exceptions=(yaml.YAMLError,))
+    # Settings are dumped with defaults that may be members of an enumeration, as those of Lightning's Timer are.
+    yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 
 class WholeLists:

@@ -107,6 +107,12 @@ def test_a_class_added_by_a_flag_takes_what_it_requires(dmax, listed):
     assert after["EarlyStopping"]["monitor"] == "loss"
 
 
+def test_a_class_whose_default_is_a_member_of_an_enumeration(dmax, listed):
+    flags = ["--trainer.callbacks+", "Timer", "--trainer.callbacks.Timer.duration", "00:00:01:00"]
+    timer = callbacks(dmax, "--config", listed, *flags)["Timer"]
+    assert (timer["duration"], timer["interval"]) == ("00:00:01:00", "step")
+
+
 @pytest.mark.parametrize("first", [["--trainer.logger+", "CSVLogger", "--trainer.logger.save_dir", "logs"], []])
 def test_loggers_too_alone_and_among_others(dmax, listed, first):
     board = ["--trainer.logger+" if first else "--trainer.logger", "TensorBoardLogger"]
