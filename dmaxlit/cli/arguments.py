@@ -64,13 +64,14 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     function(**arguments)
 
 
-def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule":
+def load_model(path: str, device: str, dtype: Dtype = "float32", probe: bool = True) -> "DMaxModule":
     """Load a model in eval mode.
 
     Args:
         path: Folder, ``.ckpt`` file, hub id or ``builtin:NAME``.
         device: Device of the model; ``auto`` for an accelerator if there is one.
         dtype: Type of the weights.
+        probe: Check that the model obeys block masks and positions.
 
     Raises:
         UserError: If there is no such model or device.
@@ -86,7 +87,7 @@ def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule"
         device = "cpu" if accelerator is None else accelerator.type
     _check_device(device)
     try:
-        return load(path, device=device, dtype=dtype)
+        return load(path, device=device, dtype=dtype, probe=probe)
     except torch.OutOfMemoryError as error:
         raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
 

@@ -15,18 +15,21 @@ from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
+from dmaxlit.checkpoints.run_folder import refuse_links
 from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.tensorboard_internals import outlive_full_disks
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, expand_class_names
 from dmaxlit.cli.known_warnings import silence_known_warnings
+from dmaxlit.cli.log_folders import log_folders
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import expand_model_flag
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.run_callbacks import default_callbacks, direct_checkpoints, run_checkpoints_of
+from dmaxlit.cli.run_config import RunConfigCallback
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.training_parser import DESCRIPTIONS, Parser, parse_settings
 from dmaxlit.data.datamodule import SelfDistilledDataModule
@@ -63,6 +66,7 @@ def run_cli(
         command_line = (cli or DMaxCLI)(
             module,
             SelfDistilledDataModule,
+            save_config_callback=RunConfigCallback,
             save_config_kwargs={"overwrite": True},
             trainer_class=DMaxTrainer,
             seed_everything_default=0,
@@ -159,11 +163,15 @@ class DMaxCLI(LightningCLI):
 
         Raises:
             UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last;
-                if another process trains in the folder of the run.
+                if another process trains in the folder of the run, that of the logs cannot be written, or that of
+                checkpoints has links to other folders.
         """
         root = self.config_init["fit"].trainer.default_root_dir
         if root is not None and self.trainer.is_global_zero and not is_dry_run(self.trainer):
             self._locks.enter_context(exclusive_folder(Path(root), "trainer.default_root_dir"))
+        for callback in self.trainer.checkpoint_callbacks:
+            if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
+                refuse_links(folder)
         run_checkpoints = run_checkpoints_of(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))
@@ -174,22 +182,40 @@ class DMaxCLI(LightningCLI):
             fit["ckpt_path"] = None if path is None else str(path)
         elif self._checkpoint is not None:
             refuse_shorter(self.trainer, fit["ckpt_path"], self._checkpoint)
+        if not self._is_finished():
+            self._skip_second_check(fit.get("ckpt_path"))
+            self._hold_logs()
 
     def fit(self, **options: Any) -> None:
         """Train, unless the run is already finished."""
-        if not any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks):
+        if not self._is_finished():
             self.trainer.fit(**options)
+
+    def _is_finished(self) -> bool:
+        return any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks)
+
+    def _skip_second_check(self, checkpoint: str | None) -> None:
+        """Let the trainer read a file without comparing its checksums, which was done to choose it."""
+        reader = self.trainer.strategy.checkpoint_io
+        if checkpoint is not None and Path(checkpoint).is_file() and isinstance(reader, AtomicCheckpointIO):
+            reader.set_verified(checkpoint)
+
+    def _hold_logs(self) -> None:
+        if self.trainer.is_global_zero and not is_dry_run(self.trainer):
+            self._locks.enter_context(log_folders(self.trainer))
 
     def before_validate(self) -> None:
         """Decode even if the configuration names no callback for it.
 
         Raises:
-            UserError: If there are no prompts to decode.
+            UserError: If there are no prompts to decode, or the folder of the logs cannot be written.
         """
         self._check_prompts("val" if self.subcommand == "validate" else "test")
         callbacks = cast(Any, self.trainer).callbacks
         if not any(isinstance(callback, SPDValidation) for callback in callbacks):
             callbacks.append(SPDValidation(curve=None))
+        self._skip_second_check(self.config_init[self.subcommand].get("ckpt_path"))
+        self._hold_logs()
 
     before_test = before_validate
 
@@ -197,9 +223,12 @@ class DMaxCLI(LightningCLI):
         """Refuse data without prompts.
 
         Raises:
-            UserError: If there are none to decode.
+            UserError: If there are none to decode, or the folder of the logs cannot be written.
         """
         self._check_prompts("test")
+        cast(DMaxTrainer, self.trainer).write_nothing_unasked()
+        self._skip_second_check(self.config_init["predict"].get("ckpt_path"))
+        self._hold_logs()
 
     def _check_prompts(self, split: Split) -> None:
         data = self.datamodule

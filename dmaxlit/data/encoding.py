@@ -51,7 +51,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         return encode_chats(tokenizer, prompts)
     texts = [prompt if isinstance(prompt, str) else _joined_turns(prompt) for prompt in prompts]
     encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, texts, encoded, around=tokenizer("")["input_ids"])
+    check_plain_text(tokenizer, encoded, around=tokenizer("")["input_ids"])
     return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
 
 
@@ -74,8 +74,21 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, responses, ids)
+    check_plain_text(tokenizer, ids)
     return ids
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Return, for each plain text, what stands before it (BOS, if the tokenizer adds one) and its own token ids.
+
+    No chat template is applied, and a special token spelled out in a text is ordinary text.
+
+    Raises:
+        UserError: If the tokenizer cannot tell such a text from the token itself.
+    """
+    bos = tokenizer.bos_token_id
+    before = [bos] if texts and bos is not None and bos in tokenizer("")["input_ids"] else []
+    return [(before, ids) for ids in encode_responses(tokenizer, texts)]
 
 
 def encode_turns(
