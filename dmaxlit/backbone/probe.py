@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.transformers_internals import attention_of, computing_with
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tokens import SpecialTokens
 
 _MOST_TOKENS = 4  # per block
@@ -80,8 +80,7 @@ def check_behavior(denoiser: Probed) -> None:
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        lacking = f"its forward under a block mask fails ({type(error).__name__}: {reason})"
+        lacking = f"its forward under a block mask fails ({reason_of(error, with_type=True)})"
     if lacking is not None:
         raise UserError(
             f"backbone: expected a block-diffusion denoiser, got {denoiser.model.config.model_type}: {lacking}; "

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from dmaxlit.checkpoints.plain_data import load_plain, require_local
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged_file, system_error
 
 _CHUNK = 2**20
@@ -116,4 +116,4 @@ def _raising_system_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise (system_error(error) or OSError(0, " ".join(str(error).split())[:120])) from error
+        raise (system_error(error) or OSError(0, reason_of(error))) from error

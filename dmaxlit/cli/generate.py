@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.terminal import printable
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
     from dmaxlit.data.encoding import Prompt

@@ -11,12 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.control_tokens import ControlTokens, template_text
 from dmaxlit.data.spellings import Spellings
 from dmaxlit.data.template_content import readable_turn
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 T = TypeVar("T")
 
 _RESERVED = {"messages", "tools", "documents", "add_generation_prompt"}
-_LONGEST_REASON = 300
 
 
 def encode_chats(
@@ -80,13 +79,8 @@ def guarded(apply: Callable[[], T]) -> T:
     except UserError:
         raise
     except Exception as error:
-        reason = _printable(f"{type(error).__name__}: {error}")
+        reason = reason_of(error, with_type=True)
         raise UserError(f"chat template: cannot be applied to the conversation ({reason})") from error
-
-
-def _printable(text: str) -> str:
-    line = " ".join(text[:_LONGEST_REASON].split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _require_default(tokenizer: PreTrainedTokenizerBase, tools: Any) -> None:
@@ -147,7 +141,7 @@ def _chosen(templates: Any, choice: str) -> str | dict[str, str]:
     try:
         return Path(choice).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"chat_template: cannot read {choice!r} ({_printable(str(error))})") from error
+        raise UserError(f"chat_template: cannot read {choice!r} ({reason_of(error)})") from error
 
 
 def _names(templates: Mapping[str, str]) -> str:

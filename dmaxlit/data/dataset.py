@@ -168,6 +168,5 @@ def _encode_alone(tokenizer: PreTrainedTokenizerBase, row: Row, bad: BadRows) ->
     except MemoryError:
         raise
     except Exception as error:
-        reason = reason_of(error) if isinstance(error, UserError) else f"{type(error).__name__}: {reason_of(error)}"
-        bad.add(row.location, "cannot be encoded", reason)
+        bad.add(row.location, "cannot be encoded", reason_of(error, with_type=not isinstance(error, UserError)))
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import UserError, check_choice, reason_of
 from dmaxlit.tasks.sources import expected_files, files_of, is_collection, is_text_file, record_suffix
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -156,7 +156,9 @@ def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{argument}: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
+        raise UserError(
+            f"{argument}: cannot read {str(path)!r} after row {number}: {reason_of(error, with_type=True)}"
+        ) from error
 
 
 def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any]]:
@@ -166,12 +168,9 @@ def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any
     try:
         table = load_dataset(name, config or None, split=split)
     except Exception as error:
+        reason = reason_of(error, with_type=True)
         raise UserError(
-            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
+            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {reason}"
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
