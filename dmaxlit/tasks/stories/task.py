@@ -140,7 +140,7 @@ class StoriesTask(Task):
         prompt = tell(rng, plot, PLACES[: self.words], question_first)
         steps = tuple(solve(plot))
         check = _is_exact if self.check == "steps" else _is_final
-        return Story(prompt, str(steps[-1].result), partial(check, steps), reason(rng, steps), steps)
+        return Story(prompt, str(steps[-1].result), partial(check, steps), reason(rng, steps), steps=steps)
 
 
 def _report(steps: tuple[Step, ...], text: str) -> StoryReport:
