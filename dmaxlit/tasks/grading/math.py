@@ -10,6 +10,7 @@ _MATH = re.compile(r"^(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])[.,]?$", re.DOT
 # math-verify leaves the base of 52_8 and the power of cm^2 out.
 _BASE = re.compile(r"\d_\{?(\d+)\}?$")
 _POWER_OF_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{2,})\s*\^\{?(\d+)\}?$")
+_NEGATION = re.compile(r"\\(?:neq?|not)(?![A-Za-z])|≠|\bnot\b")  # at the beginning, math-verify leaves it out
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def is_same(reference: str, answer: str) -> bool:
     """Return whether two LaTeX answers are the same, or equivalent."""
     if answer.split() == reference.split():
         return True
+    if bool(_NEGATION.search(reference)) != bool(_NEGATION.search(answer)):
+        return False
     for stated in (_BASE, _POWER_OF_UNIT):
         left, right = stated.search(reference), stated.search(answer)
         if left and right and left[1] != right[1]:
