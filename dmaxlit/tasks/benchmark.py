@@ -105,8 +105,8 @@ class BenchmarkTask(Task):
 
     @classmethod
     def name(cls) -> str:
-        """Return the name under which the task, or the class it is derived from, is registered."""
-        return next(name for base in cls.__mro__ if (name := TASKS.name_of(base)) is not None)
+        """Return the name under which the task, or the class it is derived from, is registered; or else the class's."""
+        return next((name for base in cls.__mro__ if (name := TASKS.name_of(base)) is not None), cls.__name__)
 
     @property
     def max_new_tokens(self) -> int:

@@ -94,7 +94,7 @@ def load_template(task: str, name: str, fields: Sequence[str]) -> Template:
         return read_template(chosen[0], fields)
     if path.suffix in (".yaml", ".yml"):
         return read_template(path, fields)
-    known = ", ".join(known_templates(task))
+    known = ", ".join(known_templates(task)) or "none"
     raise UserError(f"template: expected one of {task} ({known}), or a .yaml file, got {name!r}")
 
 
