@@ -83,8 +83,8 @@ class StoriesTask(Task):
         self.difficulty = check_choice("difficulty", difficulty, tuple(_SCALES))
         self.question = check_choice("question", question, ("last", "first", "either"))
         self.check = check_choice("check", check, ("answer", "steps"))
-        if words is not None and words < _FEWEST_WORDS:
-            raise UserError(f"words: expected at least {_FEWEST_WORDS}, got {words}")
+        if words is not None and not (isinstance(words, int) and words >= _FEWEST_WORDS):
+            raise UserError(f"words: expected at least {_FEWEST_WORDS}, a whole number, got {words}")
         self.words, self.seed = words, seed
 
     @property
