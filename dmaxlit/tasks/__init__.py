@@ -3,14 +3,15 @@
 from dmaxlit.tasks.asdiv import AsdivTask
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
 from dmaxlit.tasks.benchmark import BenchmarkTask, Problem
-from dmaxlit.tasks.chain import ChainTask, StepReport
+from dmaxlit.tasks.chain import ChainTask
 from dmaxlit.tasks.dependency import DependencyTask
 from dmaxlit.tasks.gsm8k import Gsm8kTask
 from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
 from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
-from dmaxlit.tasks.stories import StoriesTask, Story, StoryReport
+from dmaxlit.tasks.step_report import StepReport
+from dmaxlit.tasks.stories import StoriesTask, Story
 from dmaxlit.tasks.sudoku import MiniSudokuTask, SudokuTask
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "StepReport",
     "StoriesTask",
     "Story",
-    "StoryReport",
     "SudokuTask",
     "Task",
     "split_of",

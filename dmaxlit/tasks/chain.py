@@ -2,19 +2,19 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["ChainTask", "StepReport"]
+__all__ = ["ChainTask"]
 
 _OPERATIONS = {
     "+1": lambda value: (value + 1) % 10,
@@ -46,23 +46,6 @@ _STEP_TOKENS = 6
 _DIFFICULTY = {"easy": 6, "standard": 10, "hard": 14}
 _MAX_DRAWN = 0.75  # fraction of a split that may be drawn, so that drawing without repeats stays quick
 _SPLIT_FRACTION: dict[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """The result of an exact check of a worked answer.
-
-    Args:
-        right: Number of steps whose layout, operation, operand and result are all right.
-        total: Number of steps the prompt requires.
-        final: Whether the final answer is right.
-        exact: Whether the whole text is a flawless answer: every step, the conclusion, and nothing else.
-    """
-
-    right: int
-    total: int
-    final: bool
-    exact: bool
 
 
 @TASKS.register("chain")

@@ -7,7 +7,7 @@ from dmaxlit.tasks import TASKS, split_of, task
 
 
 def test_built_in_tasks_are_registered():
-    assert {"chain", "jsonl", "reasoning_gym"} <= set(TASKS)
+    assert {"chain", "jsonl", "reasoning_gym", "stories"} <= set(TASKS)
 
 
 def test_unknown_task_lists_the_known_ones():
@@ -29,6 +29,7 @@ def test_missing_option_is_named():
     ("name", "options"),
     [
         ("chain", {"difficulty": "hard", "seed": 3}),
+        ("stories", {"difficulty": "easy", "question": "first", "words": 20, "check": "steps"}),
         ("jsonl", {"path": "x.jsonl", "match": "numeric", "max_new_tokens": 7}),
     ],
 )

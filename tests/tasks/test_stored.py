@@ -24,6 +24,7 @@ def test_a_self_contained_task_is_built_with_its_options():
     task = task_of_checkpoint("chain", {"operations": 4, "seed": 3})
     assert isinstance(task, ChainTask)
     assert (task.steps, task.seed) == (4, 3)
+    assert task_of_checkpoint("stories", {"words": 9}).options()["words"] == 9
 
 
 @pytest.mark.parametrize("name", ["planted.Task", "dmaxlit.tasks.chain.ChainTask", "os.system", "", "chain "])

@@ -1,5 +1,5 @@
 """The task ``stories``: word problems in free wording."""
 
-from dmaxlit.tasks.stories.task import StoriesTask, Story, StoryReport
+from dmaxlit.tasks.stories.task import StoriesTask, Story
 
-__all__ = ["StoriesTask", "Story", "StoryReport"]
+__all__ = ["StoriesTask", "Story"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.stories.plot import Plot, Scale, Step, draw_plot, solve
 from dmaxlit.tasks.stories.wording import is_conclusion, is_step, reason, tell
 from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
@@ -16,7 +17,7 @@ from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["StoriesTask", "StoryReport"]
+__all__ = ["StoriesTask"]
 
 _EASY_KINDS = ("gain", "gain", "gain", "lose", "lose", "lose", "give", "give", "give", "double", "halve", "share")
 _KINDS = (*_EASY_KINDS, "packs", "packs")
@@ -32,23 +33,6 @@ _MAX_NEW_TOKENS = {"easy": 128, "standard": 288, "hard": 352}
 
 
 @dataclass(frozen=True)
-class StoryReport:
-    """The result of an exact check of a worked answer.
-
-    Args:
-        right: Number of steps whose sentence is a possible wording with the right names and numbers.
-        total: Number of steps the question requires.
-        final: Whether the final answer is right.
-        exact: Whether the whole text is a flawless answer: every step, the conclusion, and nothing else.
-    """
-
-    right: int
-    total: int
-    final: bool
-    exact: bool
-
-
-@dataclass(frozen=True)
 class Story(Example):
     """A word problem, with the steps of its answer.
 
@@ -58,7 +42,7 @@ class Story(Example):
 
     steps: tuple[Step, ...] = ()
 
-    def check_steps(self, text: str) -> StoryReport:
+    def check_steps(self, text: str) -> StepReport:
         """Check every intermediate step of an answer exactly: sentence i of the answer has to word step i."""
         return _report(self.steps, text)
 
@@ -99,8 +83,8 @@ class StoriesTask(Task):
         self.difficulty = check_choice("difficulty", difficulty, tuple(_SCALES))
         self.question = check_choice("question", question, ("last", "first", "either"))
         self.check = check_choice("check", check, ("answer", "steps"))
-        if words is not None and words < _FEWEST_WORDS:
-            raise UserError(f"words: expected at least {_FEWEST_WORDS}, got {words}")
+        if words is not None and not (isinstance(words, int) and words >= _FEWEST_WORDS):
+            raise UserError(f"words: expected at least {_FEWEST_WORDS}, a whole number, got {words}")
         self.words, self.seed = words, seed
 
     @property
@@ -143,11 +127,11 @@ class StoriesTask(Task):
         return Story(prompt, str(steps[-1].result), partial(check, steps), reason(rng, steps), steps=steps)
 
 
-def _report(steps: tuple[Step, ...], text: str) -> StoryReport:
+def _report(steps: tuple[Step, ...], text: str) -> StepReport:
     sentences = re.split(r"(?<=\.) ", text.strip())
     right = sum(is_step(sentence, step) for sentence, step in zip(sentences, steps, strict=False))
     concluded = len(sentences) == len(steps) + 1 and is_conclusion(sentences[-1], steps[-1].result)
-    return StoryReport(right, len(steps), _is_final(steps, text), concluded and right == len(steps))
+    return StepReport(right, len(steps), _is_final(steps, text), concluded and right == len(steps))
 
 
 def _is_exact(steps: tuple[Step, ...], text: str) -> bool:
