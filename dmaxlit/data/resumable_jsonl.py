@@ -24,6 +24,7 @@ from dmaxlit.files import (
     writable_path,
     write_json,
 )
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 
 @dataclass
@@ -292,8 +293,14 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def prompts_hash(prompts: Sequence[Any]) -> str:
     """Return the SHA-256 of prompts, with the tools of conversations, or of other JSON values."""
-    values = [[prompt, tools] if (tools := getattr(prompt, "tools", None)) else prompt for prompt in prompts]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_hashed(prompt) for prompt in prompts]).encode()).hexdigest()
+
+
+def _hashed(prompt: Any) -> Any:
+    if is_plain(prompt):
+        return {"continued": prompt}  # not the same to a model as a text that is a user's turn
+    content, tools = conversation_of(prompt), getattr(prompt, "tools", None)
+    return [content, tools] if tools else content
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

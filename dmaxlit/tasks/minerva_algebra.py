@@ -1,5 +1,6 @@
 """The algebra problems of MATH, as in the Minerva evaluations."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ from dmaxlit.tasks.grading.extraction import boxed_contents
 from dmaxlit.tasks.math500 import Math500Task
 
 __all__ = ["MinervaAlgebraTask"]
+
+_UNBRACED = re.compile(r"\\boxed\s*([^\s{}$]+)")  # as in $\boxed 5$, which some solutions have
 
 
 @TASKS.register("minerva_algebra")
@@ -27,7 +30,7 @@ class MinervaAlgebraTask(Math500Task):
         """Return problem, boxed answer and solution; see :meth:`BenchmarkTask.problem`."""
         fields = {"problem": text_column(row, "problem").strip()}
         solution = text_column(row, "solution")
-        answers = [answer for answer in boxed_contents(solution) if answer]
+        answers = [answer for answer in boxed_contents(solution) if answer] or _UNBRACED.findall(solution)
         if not answers:
             raise ValueError(f"expected \\boxed{{...}} in column solution, got {solution[-40:]!r}")
         return Problem(fields, answers[-1], self.grader(answers[-1]), solution)

@@ -117,8 +117,8 @@ def read_template(path: Path, fields: Sequence[str]) -> Template:
     prompt, system = content.get("prompt"), content.get("system") or ""
     if not isinstance(prompt, str) or not prompt.strip():
         raise UserError(f"template: {str(path)!r}, prompt: expected a text, got {prompt!r}")
-    if not isinstance(system, str):
-        raise UserError(f"template: {str(path)!r}, system: expected a text, got {system!r}")
+    if not isinstance(system, str) or _FIELD.search(system):
+        raise UserError(f"template: {str(path)!r}, system: expected a text without fields, got {system!r}")
     used = set(_FIELD.findall(prompt))
     if not used or (unknown := sorted(used.difference(fields))):
         known = ", ".join(f"{{{{{field}}}}}" for field in fields)

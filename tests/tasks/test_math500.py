@@ -35,6 +35,11 @@ def test_minerva_algebra_takes_the_last_boxed_answer_of_the_solution(write_rows)
     assert len(algebra.examples("train", 55 - len(val))) == 55 - len(val)
 
 
+def test_a_reference_may_be_boxed_without_braces(write_rows):
+    path = write_rows([{"problem": "What is 2 + 3?", "solution": "It is $\\boxed 5$."}])
+    assert task("minerva_algebra", path=path).examples("test", 1)[0].answer == "5"
+
+
 @pytest.mark.parametrize("name", ["math500", "minerva_algebra"])
 def test_the_worked_examples_are_right(write_rows, name):
     template = task(name, path="none.jsonl", template="few_shot").prompts

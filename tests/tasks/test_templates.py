@@ -90,7 +90,11 @@ def test_an_unknown_template_is_refused_with_the_known_names(name):
         ({"prompt": 5}, r"mine.yaml', prompt: expected a text, got 5"),
         ({"prompt": "x"}, r"mine.yaml', prompt: expected fields of \{\{question\}\}, got none"),
         ({"prompt": "{{question}} {{hint}}"}, r"prompt: expected fields of \{\{question\}\}, got \{\{hint\}\}"),
-        ({"prompt": "{{question}}", "system": [1]}, r"mine.yaml', system: expected a text, got \[1\]"),
+        ({"prompt": "{{question}}", "system": [1]}, r"mine.yaml', system: expected a text without fields, got \[1\]"),
+        (
+            {"prompt": "{{question}}", "system": "{{question}}"},
+            r"mine.yaml', system: expected a text without fields, got",
+        ),
         ({"prompt": "{{question}}", "chat": "no"}, r"mine.yaml', chat: expected true or false, got 'no'"),
         ({"prompt": "{{question}}", "stop": "Q"}, r"mine.yaml', stop: expected a list of texts, got 'Q'"),
         ({"prompt": "{{question}}", "shots": 3}, r"mine.yaml', shots: expected a list, got a value of type int"),

@@ -9,7 +9,7 @@ from dmaxlit.tasks.grading.extraction import extract_answer
 from dmaxlit.tasks.matching import numbers_in
 
 _LONGEST = 200  # characters
-_UNIT = re.compile(r"\s\([^()]*\)")  # (apples)
+_UNIT = re.compile(r"\s\([^()\d]*\)")  # (apples)
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\{([-+]?\d+)\}\{(\d+)\}")
 _SEPARATOR = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\!|,\\!)(?=\d{3})")
 _DISPLAY = re.compile(
@@ -78,7 +78,7 @@ class NumberGrader:
 class WordsGrader:
     """Accepts a text whose extracted answer is the same words, such as a name, a time or a ratio.
 
-    Case, white space, units in brackets, a leading "the" and full stops do not matter.
+    Case, white space, units in brackets, a leading "the" and punctuation do not matter.
 
     Args:
         answer: The reference.
@@ -98,5 +98,5 @@ class WordsGrader:
 
 def _words(text: str) -> list[str]:
     plain = _DISPLAY.sub(" ", _UNIT.sub(" ", text))
-    words = re.sub(r"\.(?!\d)", "", re.sub(r"\s*:\s*", ":", plain)).casefold().split()
+    words = re.sub(r"[.,;!](?!\d)", "", re.sub(r"\s*:\s*", ":", plain)).casefold().split()
     return words[1:] if words[:1] == ["the"] else words

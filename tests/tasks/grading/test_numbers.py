@@ -48,6 +48,7 @@ def test_one_number_is_understood_with_its_unit(text, number):
         "",
         "five",
         "2 or 3",
+        "2 (or 3)",
         "1 234",
         "1,23",
         "2^3",
@@ -94,6 +95,7 @@ def test_words_are_the_same_up_to_case_and_units():
     assert WordsGrader("The 60th caller.")("#### 60th caller")
     assert WordsGrader("3:30 p.m.")("#### 3:30 PM")
     assert WordsGrader("3:4")("#### 3 : 4")
+    assert WordsGrader("Yes")("The answer is Yes!")
     assert not WordsGrader("2.5:3")("#### 25:3")
     assert not WordsGrader("3:30 p.m.")("#### 3:30 a.m.")
     assert not WordsGrader("Yes")("#### No, yes")
