@@ -81,7 +81,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
     ("flags", "refusal"),
     [
         ("--keep best", "keep: expected 'finished', 'correct' or 'all', got 'best'"),
-        ("--task chan", "unknown task 'chan'; known: chain"),
+        ("--task chan", "unknown task 'chan'; known: asdiv, chain, "),
         ("--task chain --prompts x.txt", "prompts: expected either a task or a file of prompts, got both"),
         ("--prompts gone.txt", "prompts: cannot read 'gone.txt'"),
         ("--max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),

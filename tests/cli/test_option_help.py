@@ -43,7 +43,7 @@ def test_the_options_of_a_decoder_or_task_are_explained(dmax, line, expected):
     ("line", "refusal"),
     [
         ("generate --decoder.help nope", "unknown decoder 'nope'; known: "),
-        ("fit --data.task.help", "data.task.help: expected a name; known: chain"),
+        ("fit --data.task.help", "data.task.help: expected a name; known: asdiv, chain, "),
         ("list --decoder.help spd", "unknown setting"),
     ],
 )

@@ -88,9 +88,8 @@ def test_a_checkpoint_imports_no_task(dmax, naming, trace, form):  # noqa: F811
     with pytest.warns(DMaxWarning, match=r"max_new_tokens: 256 by default.* got 'task_of_theirs.Task'.*--task"):
         assert dmax(f"generate --model {model} --prompt 3 --output a.jsonl").status == 0
     refusal = dmax(f"distill --model {model} --output c.jsonl --num_prompts 3").refusal
-    assert refusal.startswith(
-        "task: expected a registered one (chain, jsonl, reasoning_gym), got 'task_of_theirs.Task'"
-    )
+    assert refusal.startswith("task: expected a registered one (asdiv, chain, ")
+    assert "got 'task_of_theirs.Task'" in refusal
     assert not trace.exists()
     flags = "--task task_of_theirs.Task --num_prompts 3 --keep all --max_new_tokens 6"
     ended = dmax(f"distill --model {model} --output c.jsonl {flags}")  # what the user names is imported

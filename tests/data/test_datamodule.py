@@ -181,7 +181,7 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({}, "data: expected a corpus or a task, got neither"),
         ({"corpus": []}, "data: expected a corpus or a task"),
         ({"corpus": "a.jsonl", "task_options": {"seed": 1}}, "task_options: expected a task given by name, got None"),
-        ({"task": "chian"}, "unknown task 'chian'; known: chain"),
+        ({"task": "chian"}, "unknown task 'chian'; known: asdiv, chain, "),
         ({"task": "chain", "batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"task": "chain", "num_train": 0}, "num_train: expected at least 1, got 0"),
         ({"task": "chain", "num_val": -1}, "num_val: expected at least 0, got -1"),
