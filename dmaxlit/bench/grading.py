@@ -10,8 +10,7 @@ from tqdm import tqdm
 from dmaxlit.bench.answer_texts import AnswerText, answer_texts
 from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.errors import UserError, check_at_least
-from dmaxlit.tasks import Example, task
-from dmaxlit.tasks.benchmark import BenchmarkTask
+from dmaxlit.tasks import BenchmarkTask, Example, task
 
 _SHOWN = 20  # failures of one check in results.json
 _SHOWN_CHARACTERS = 200

@@ -2,6 +2,7 @@
 
 from dmaxlit.tasks.asdiv import AsdivTask
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
+from dmaxlit.tasks.benchmark import BenchmarkTask, Problem
 from dmaxlit.tasks.chain import ChainTask, StepReport
 from dmaxlit.tasks.dependency import DependencyTask
 from dmaxlit.tasks.gsm8k import Gsm8kTask
@@ -15,6 +16,7 @@ from dmaxlit.tasks.sudoku import MiniSudokuTask, SudokuTask
 __all__ = [
     "TASKS",
     "AsdivTask",
+    "BenchmarkTask",
     "ChainTask",
     "DependencyTask",
     "Example",
@@ -23,6 +25,7 @@ __all__ = [
     "Math500Task",
     "MinervaAlgebraTask",
     "MiniSudokuTask",
+    "Problem",
     "ReasoningGymTask",
     "Split",
     "StepReport",
