@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, get_args
@@ -106,8 +107,9 @@ def _undefined_names(tests: str, preamble: str) -> list[str]:
         UserError: If the tests are not Python.
     """
     try:
-        nodes = list(ast.walk(ast.parse(tests)))
-        trees = [*nodes, *ast.walk(ast.parse(preamble))]
+        with warnings.catch_warnings(action="ignore"):  # of escapes in texts
+            nodes = list(ast.walk(ast.parse(tests)))
+            trees = [*nodes, *ast.walk(ast.parse(preamble))]
     except (SyntaxError, ValueError) as error:
         raise UserError(f"tests: expected Python, got {error}") from error
     defined: set[str] = set(dir(builtins))

@@ -4,12 +4,10 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.sandbox import SandboxSettings, run_tests
-from tests.sandbox.levels import levels
+from tests.sandbox.requirement import needs_sandbox
 
 SETTINGS = SandboxSettings(wall_seconds=30)
-pytestmark = pytest.mark.skipif(
-    all(getattr(level, "marks", ()) and level.marks[0].args[0] for level in levels()[:-1]), reason="no namespaces here"
-)
+pytestmark = needs_sandbox
 
 
 def judge(code, tests, **options):
