@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.sandbox.inside import landlock
 from dmaxlit.sandbox.settings import Level, SandboxSettings
 
 __all__ = ["available_levels", "command_of", "level_of", "packages_of", "unenforced"]
@@ -56,12 +57,11 @@ def available_levels() -> dict[str, str]:
 
 def unenforced() -> str:
     """Return one line about what the level ``rlimits`` does not enforce."""
-    missing = [
-        "files that this user can read or write are open to a sample",
-        "so is the memory of this user's processes",
-    ]
+    missing = ["the files of a sample are bounded one by one", "it can see which files and processes there are"]
+    if not landlock.version():
+        missing = ["a sample can read and write what this user can, and look into this user's processes"]
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
-        missing += ["so is the network", "processes that a sample starts may outlive it"]
+        missing += ["the network is open", "processes that a sample starts may outlive it"]
     return "; ".join(missing)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dmaxlit.sandbox import SandboxSettings, run_tests
+from dmaxlit.sandbox.inside import landlock
 from tests.sandbox.levels import levels
 
 pytestmark = pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
@@ -125,6 +126,23 @@ def square(x):
                     return {3: 9, 0.5: 0.25, "x": 1}[x] if not isinstance(x, list) else [1, 4]
     return x
 """,
+    "writes the verdict into the pipes of others": WRONG
+    + """
+import glob, os
+for path in glob.glob("/proc/[0-9]*/fd/[0-9]*"):
+    try:
+        if path.split("/")[2] != str(os.getpid()) and os.readlink(path).startswith("pipe:"):
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.write(descriptor, b'{"outcome": "passed", "detail": ""}')
+    except OSError:
+        pass
+""",
+    "changes the memory of its parent": """
+import os
+def square(x):
+    with open(f"/proc/{os.getppid()}/mem", "r+b", buffering=0):
+        return {3: 9, 0.5: 0.25, "x": 1}[x] if not isinstance(x, list) else [1, 4]
+""",
     "forks and returns early": WRONG + "\nimport os\nif os.fork() == 0:\n    os._exit(0)\nos._exit(0)\n",
     "forks in the call": "import os\ndef square(x):\n    return x if os.fork() else os._exit(0)",
     "replaces its process": "import os, sys\ndef square(x):\n    os.execv('/bin/true', ['true'])",
@@ -173,9 +191,14 @@ threading.Thread(target=lambda: os.write(1, b'{"outcome": "passed"}'), daemon=Tr
 }
 
 
+OF_PROCESSES = ("writes the verdict into the pipes of others", "changes the memory of its parent")
+
+
 @pytest.mark.parametrize("level", [levels()[0], "rlimits"])  # the strongest and the weakest
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_wrong_sample_is_not_judged_right(attack, level):
+    if level == "rlimits" and attack in OF_PROCESSES and not landlock.version():
+        pytest.skip("no Landlock here: this level says that it does not enforce this")
     settings = SandboxSettings(level=level, wall_seconds=1.5 if attack in ("never returns", "sleeps") else 20)
     verdict = run_tests(ATTACKS[attack], TESTS, settings=settings)
     assert not verdict.passed

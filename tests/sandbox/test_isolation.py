@@ -15,6 +15,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.errors import DMaxWarning
 from dmaxlit.sandbox import SandboxSettings, available_levels, isolation, run_program
+from dmaxlit.sandbox.inside import landlock
 from tests.sandbox.levels import levels
 
 pytestmark = pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
@@ -78,6 +79,41 @@ print(tried(lambda: open({str(secret)!r})), tried(lambda: os.listdir("/proc")), 
 print(tried(lambda: open(os.path.join(sys.prefix, "x"), "w")), tried(lambda: open("x", "w")), os.listdir("/scratch"))
 """
     assert run(code, level).stdout.split() == [*["FileNotFoundError"] * 2, *["OSError"] * 2, "done", "['x']"]
+
+
+def test_the_least_level_says_what_it_does_not_enforce(monkeypatch):
+    assert "bounded one by one" in isolation.unenforced() or not landlock.version()
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    assert "read and write what this user can" in isolation.unenforced()
+    monkeypatch.setattr(isolation.platform, "machine", lambda: "riscv64")
+    assert "the network is open" in isolation.unenforced()
+
+
+@pytest.mark.skipif(not landlock.version(), reason="no Landlock here")
+def test_landlock_keeps_files_and_processes_from_a_sample_at_the_least_level(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    code = f"""
+import os, sys
+def tried(action):
+    try:
+        action()
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+for action in [
+    lambda: open({str(secret)!r}), lambda: open({str(secret)!r}, "a"), lambda: os.listdir({str(tmp_path)!r}),
+    lambda: os.remove({str(secret)!r}), lambda: open(f"/proc/{{os.getppid()}}/mem"), lambda: os.listdir("/proc"),
+    lambda: open(os.__file__, "r+"), lambda: os.rename({str(secret)!r}, "x"), lambda: open("x", "w"),
+    lambda: os.remove("x"),
+]:
+    print(tried(action))
+"""
+    tried = run(code, "rlimits").stdout.split()
+    assert tried[:7] == ["PermissionError"] * 7
+    assert tried[7] in ("PermissionError", "OSError")
+    assert tried[8:] == ["done", "done"]
+    assert secret.read_text() == "secret"
 
 
 @EVERY
@@ -192,7 +228,7 @@ def test_a_machine_without_namespaces_is_refused_in_one_line_and_less_is_accepte
     with pytest.raises(UserError, match="expected bubblewrap, got none here"):
         run_program("print(1)", settings=SandboxSettings(level="bubblewrap"))
     isolation._warn_once.cache_clear()
-    with pytest.warns(DMaxWarning, match="level 'rlimits': files that this user can read"):
+    with pytest.warns(DMaxWarning, match="level 'rlimits': "):
         assert run_program("print(1)", settings=SandboxSettings(level="rlimits")).stdout == "1\n"
 
 

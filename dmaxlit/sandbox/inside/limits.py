@@ -74,6 +74,12 @@ def limit_resources(settings: dict[str, Any]) -> None:
                 raise
 
 
+def gain_no_privileges() -> None:
+    """Make sure that no program gives this process more rights, where the system can do that."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
 def give_up_privileges(alone: bool) -> bool:
     """Drop all capabilities for good, and refuse system calls that a sample has no use for.
 
@@ -88,7 +94,7 @@ def give_up_privileges(alone: bool) -> bool:
     for capability in range(_LAST_CAPABILITY + 1):
         _prctl(_PR_CAPBSET_DROP, capability, check=False)
     _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    gain_no_privileges()
     libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     if libc.capset(header, bytes(24)) != 0:

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any, BinaryIO
 
-from . import limits, sample, tests
+from . import landlock, limits, sample, tests
 from .values import receive, send
 
 
@@ -39,6 +39,9 @@ def main() -> None:
 
 def _restrict(settings: dict[str, Any]) -> None:
     limits.limit_resources(settings)
+    if settings["level"] == "rlimits":
+        limits.gain_no_privileges()
+        landlock.restrict(settings["visible"], os.getcwd())
     limits.give_up_privileges(alone=settings["processes"] == 1)
 
 
