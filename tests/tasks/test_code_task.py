@@ -151,9 +151,9 @@ def test_options_are_kept_and_bad_ones_refused(write_rows):
     assert task("mbpp").hub_id == "google-research-datasets/mbpp:full"
     for name in NAMES:
         assert not TASKS.get(name).self_contained
-    with pytest.raises(UserError, match="level: expected"):
+    with pytest.raises(UserError, match="sandbox: expected"):
         task("mbpp", sandbox="docker")
-    with pytest.raises(UserError, match="wall_seconds: expected a positive number, got 0"):
+    with pytest.raises(UserError, match="seconds: expected a number above 0 and up to 86400, got 0"):
         task("mbpp", seconds=0)
 
 
