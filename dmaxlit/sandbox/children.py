@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from dmaxlit.sandbox.isolation import environment
@@ -50,7 +50,8 @@ def ended_at_exit(processes: "list[subprocess.Popen[bytes]]") -> Iterator[None]:
     finally:
         for process in processes:
             if process.returncode is None:  # not waited for: its id is not another one's
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError, PermissionError):  # macOS, if it has ended
+                    os.killpg(process.pid, signal.SIGKILL)
         for process in processes:
             process.wait()
 

@@ -45,7 +45,7 @@ def level_of(settings: SandboxSettings) -> Level:
     listed = "; ".join(f"{level}: {reason}" for level, reason in reasons.items())
     raise UserError(
         f"sandbox: expected {' or '.join(candidates)}, got none here ({listed}); install bubblewrap, allow user "
-        "namespaces, or accept less with level 'rlimits'"
+        "namespaces, or accept less with the level 'rlimits'"
     )
 
 

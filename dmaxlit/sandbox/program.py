@@ -35,7 +35,7 @@ def run_program(
     with (
         tempfile.TemporaryDirectory() as folder,
         file_with(code.encode(errors="surrogatepass")) as program,
-        file_with(stdin.encode()) as given,
+        file_with(stdin.encode(errors="surrogatepass")) as given,
         ended_at_exit(processes),
     ):
         details = {"pipes": [program.fileno()], "arguments": list(arguments)}

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.sandbox import SandboxSettings
+from dmaxlit.sandbox.isolation import level_of
 from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.benchmark import BenchmarkTask
 
@@ -33,8 +34,8 @@ class CodeTask(BenchmarkTask):
         max_new_tokens: Budget of tokens for one answer, EOS included.
 
     Raises:
-        UserError: If there is no such template, or it has fewer worked examples. Data are read when examples are
-            requested, and the sandbox is looked for when an answer is judged.
+        UserError: If there is no such template, it has fewer worked examples, or this machine has no such sandbox. Data
+            are read when examples are requested.
     """
 
     #: Hub id of the data with the tests of EvalPlus.
@@ -59,6 +60,19 @@ class CodeTask(BenchmarkTask):
         super().__init__(path, None, template, shots, max_new_tokens=max_new_tokens)
         if plus:
             self.hub_id = self.plus_hub_id
+
+    def check_requirements(self) -> None:
+        """Refuse to go on without a sandbox, before anything is generated.
+
+        Raises:
+            UserError: If this machine does not have it; the message says what to install or which option accepts less.
+        """
+        _ = self.sandbox_level
+
+    @property
+    def sandbox_level(self) -> Level:
+        """How answers are separated on this machine, for the record of a run."""
+        return level_of(self.settings)
 
 
 def definitions(code: str) -> list[str]:

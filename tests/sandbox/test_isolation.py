@@ -222,7 +222,7 @@ run_program("import time; time.sleep(50)", arguments=[os.environ["MARKER"]],
 
 def test_a_machine_without_namespaces_is_refused_in_one_line_and_less_is_accepted_by_name(monkeypatch):
     monkeypatch.setattr(isolation, "reason_against", lambda level: "not allowed")
-    with pytest.raises(UserError, match=r"install bubblewrap, .* or accept less with level 'rlimits'") as error:
+    with pytest.raises(UserError, match=r"install bubblewrap, .* or accept less with the level 'rlimits'") as error:
         run_program("print(1)")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="expected bubblewrap, got none here"):

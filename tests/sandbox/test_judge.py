@@ -55,6 +55,7 @@ def test_calls_cross(code, test):
     ("code", "tests", "detail"),
     [
         ("def f(x):\n    return x", "\nassert f(1) == 2, 'not two'", "AssertionError: not two (line 2 of the tests)"),
+        ("def f(x):\n    raise ValueError('one\\ntwo')", "assert f(1) == 1", "ValueError: one two (line 1"),
         ("def g():\n    pass", "assert f(1) == 1", "the sample does not define f"),
         ("def f(:", "assert f(1) == 1", "SyntaxError"),
         ("1 / 0", "assert f(1) == 1", "ZeroDivisionError: division by zero"),

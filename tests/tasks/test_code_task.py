@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dmaxlit.errors import UserError
+from dmaxlit.sandbox import isolation
 from dmaxlit.tasks import TASKS, task
 from dmaxlit.tasks.plus_tests import plus_inputs
 from dmaxlit.tasks.prompts import is_plain
@@ -45,6 +46,7 @@ PLUS = {
 }
 
 
+@needs_sandbox
 @pytest.mark.parametrize("name", NAMES)
 def test_each_has_two_templates_whose_prompts_hold_the_question(name, write_rows):
     row = HUMANEVAL if name.startswith("humaneval") else MBPP
@@ -55,9 +57,10 @@ def test_each_has_two_templates_whose_prompts_hold_the_question(name, write_rows
     for template in templates:
         example = task(name, path=path, template=template).examples("test", 1)[0]
         assert asked in example.prompt
-        assert is_plain(example.prompt) == (template in ("completion", "few_shot") or name == "mbpp")
+        assert is_plain(example.prompt) == (name in ("humaneval", "mbpp") and template != "zero_shot")
 
 
+@needs_sandbox
 def test_prompts_of_humaneval_are_the_beginning_of_the_function(write_rows):
     assert task("humaneval", path=write_rows([HUMANEVAL])).examples("test", 1)[0].prompt == HELPER
 
@@ -65,7 +68,7 @@ def test_prompts_of_humaneval_are_the_beginning_of_the_function(write_rows):
 @needs_sandbox
 def test_the_body_or_the_function_continues_the_prompt(write_rows):
     path = write_rows([HUMANEVAL])
-    example = task("humaneval", path=path, template="completion").examples("test", 1)[0]
+    example = task("humaneval", path=path).examples("test", 1)[0]
     assert example.check("    return x / 2\n")
     assert example.check("    return x / 2\nprint(half('no number'))\n")  # cut at the stop text
     assert not example.check("    return x // 2\n")
@@ -138,23 +141,34 @@ def test_arguments_get_the_types_that_json_lacks():
         ("mbpp", {**PLUS, "task_id": "x"}, {"plus": True}, "row 1: expected Mbpp/NUMBER in column task_id, got 'x'"),
     ],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
 def test_another_schema_is_refused(name, row, options, message, write_rows):
     with pytest.raises(UserError, match=message):
-        task(name, path=write_rows([row]), **options).examples("test", 1)
+        task(name, path=write_rows([row]), sandbox="rlimits", **options).examples("test", 1)
 
 
+def test_a_machine_without_sandbox_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(isolation, "reason_against", lambda level: "not allowed")
+    with pytest.raises(UserError, match=r"install bubblewrap, .* or accept less with the level 'rlimits'"):
+        task("humaneval")
+    monkeypatch.setattr(isolation, "reason_against", lambda level: None)
+    assert task("humaneval").sandbox_level == "bubblewrap"
+    assert task("humaneval", sandbox="namespaces").sandbox_level == "namespaces"
+
+
+@pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
 def test_options_are_kept_and_bad_ones_refused(write_rows):
     made = task("mbpp", path=write_rows([MBPP]), plus=True, sandbox="rlimits", seconds=2.5)
     assert made.settings.cpu_seconds == 3
     again = type(made)(**made.options())
     assert (again.options(), again.hub_id) == (made.options(), "evalplus/mbppplus")
-    assert task("mbpp").hub_id == "google-research-datasets/mbpp:full"
+    assert task("mbpp", sandbox="rlimits").hub_id == "google-research-datasets/mbpp:full"
     for name in NAMES:
         assert not TASKS.get(name).self_contained
     with pytest.raises(UserError, match="sandbox: expected"):
         task("mbpp", sandbox="docker")
     with pytest.raises(UserError, match="seconds: expected a number above 0 and up to 86400, got 0"):
-        task("mbpp", seconds=0)
+        task("mbpp", sandbox="rlimits", seconds=0)
 
 
 REAL_FILES = [
@@ -179,6 +193,7 @@ def test_real_reference_solutions_pass_and_another_s_do_not(name, file, count, s
 
 
 @pytest.mark.skipif(not (REAL / "mbpp.jsonl").is_file(), reason="the real data are not here")
+@needs_sandbox
 def test_every_real_row_names_what_its_tests_call():
     rows = [json.loads(line) for line in (REAL / "mbpp.jsonl").read_text().splitlines()]
     examples = task("mbpp", path=str(REAL / "mbpp.jsonl")).examples("test", len(rows))

@@ -143,4 +143,5 @@ def _described(error: BaseException) -> str:
         frame = frame.tb_next
     where = f" (line {line} of the tests)" if line else ""
     name = "" if isinstance(error, _SampleLost) else f"{type(error).__name__}: "
-    return f"{name}{error}".removesuffix(": ")[:_LONGEST_REASON] + where
+    text = " ".join(str(error)[:_LONGEST_REASON].split())
+    return f"{name}{text}".removesuffix(": ") + where
