@@ -13,6 +13,7 @@ from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.benchmark import BenchmarkTask
 
 _SECONDS, _SECONDS_PLUS, _DAY = 15.0, 60.0, 86400.0
+_WALL_PER_CPU = 3
 
 
 class CodeTask(BenchmarkTask):
@@ -30,7 +31,8 @@ class CodeTask(BenchmarkTask):
             ``plus_input``, in which the reference solution says what is right.
         sandbox: How answers are separated when they run: ``auto``, ``bubblewrap``, ``namespaces`` or ``rlimits``; see
             :class:`~dmaxlit.sandbox.SandboxSettings`.
-        seconds: Time for the tests of one answer; 15 by default, with ``plus`` 60.
+        seconds: CPU time for one answer, and as much for its tests; 15 by default, with ``plus`` 60. Three times
+            as much may pass, so that a busy machine changes no verdict.
         max_new_tokens: Budget of tokens for one answer, EOS included.
 
     Raises:
@@ -54,8 +56,8 @@ class CodeTask(BenchmarkTask):
         check_choice("sandbox", sandbox, get_args(Level))
         if seconds is not None and not 0 < seconds <= _DAY:
             raise UserError(f"seconds: expected a number above 0 and up to {_DAY:g}, got {seconds}")
-        wall = (_SECONDS_PLUS if plus else _SECONDS) if seconds is None else seconds
-        self.settings = SandboxSettings(level=sandbox, wall_seconds=wall, cpu_seconds=ceil(wall))
+        cpu = (_SECONDS_PLUS if plus else _SECONDS) if seconds is None else seconds
+        self.settings = SandboxSettings(level=sandbox, wall_seconds=_WALL_PER_CPU * cpu, cpu_seconds=ceil(cpu))
         self.plus, self.sandbox, self.seconds = plus, sandbox, seconds
         super().__init__(path, None, template, shots, max_new_tokens=max_new_tokens)
         if plus:

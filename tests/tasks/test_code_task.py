@@ -159,7 +159,7 @@ def test_a_machine_without_sandbox_is_refused_at_once(monkeypatch):
 @pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
 def test_options_are_kept_and_bad_ones_refused(write_rows):
     made = task("mbpp", path=write_rows([MBPP]), plus=True, sandbox="rlimits", seconds=2.5)
-    assert made.settings.cpu_seconds == 3
+    assert (made.settings.cpu_seconds, made.settings.wall_seconds) == (3, 7.5)
     again = type(made)(**made.options())
     assert (again.options(), again.hub_id) == (made.options(), "evalplus/mbppplus")
     assert task("mbpp", sandbox="rlimits").hub_id == "google-research-datasets/mbpp:full"
