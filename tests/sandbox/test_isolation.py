@@ -41,12 +41,14 @@ def is_open(descriptor):
     except OSError:
         return False
 print(json.dumps([dict(os.environ), [d for d in range(64) if is_open(d)], sys.path, os.getcwd()]))
+assert sys.argv + sys.orig_argv == ["program"]
 """
     try:
-        environment, descriptors, path, folder = json.loads(run(code, level).stdout)
+        output = run(code, level)
+        environment, descriptors, path, folder = json.loads(output.stdout)
     finally:
         os.close(opened)
-    assert environment == {}
+    assert (output.status, environment) == (0, {})
     assert descriptors == [0, 1, 2]
     assert all(folder.startswith(sys.base_prefix) for folder in path)
     assert folder != os.getcwd()

@@ -14,6 +14,7 @@ def main() -> None:
 
     settings: dict[str, Any] = json.loads(sys.argv[2])
     job = sys.argv[1]
+    sys.argv[1:], sys.orig_argv[:] = [], []  # the settings are no business of the sample
     del sys.path[0]  # the folder of this package
     if settings["level"] != "bubblewrap":  # which does this itself
         limits.die_with_parent(settings["parent"])
