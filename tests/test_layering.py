@@ -19,6 +19,7 @@ LAYERS = [
     {"errors", "version"},
     {"locks"},
     {"files", "registry", "tokens", "randomness"},
+    {"sandbox"},
     {"metrics", "decoding", "tasks"},
     {"noise", "data", "backbone"},
     {"engine", "checkpoints"},

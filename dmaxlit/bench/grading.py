@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmaxlit.bench.answer_texts import AnswerText, answer_texts
+from dmaxlit.bench.code_texts import code_texts
 from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.tasks import BenchmarkTask, Example, task
@@ -34,6 +35,8 @@ GRADED: dict[str, GradedData] = {
     "gsm8k": GradedData("gsm8k_test.jsonl"),
     "math500": GradedData("math500.jsonl"),
     "asdiv": GradedData("asdiv.xml"),
+    "humaneval_instruct": GradedData("humaneval.jsonl", code_texts),
+    "mbpp_instruct": GradedData("mbpp.jsonl", code_texts),
 }
 
 
@@ -73,7 +76,8 @@ class GradingBench:
     """Grade reference answers, and answers with one error, on the data sets that a folder holds.
 
     Args:
-        data: Folder with ``gsm8k_test.jsonl``, ``math500.jsonl``, ``asdiv.xml``; those that are there are graded.
+        data: Folder with ``gsm8k_test.jsonl``, ``math500.jsonl``, ``asdiv.xml``, ``humaneval.jsonl``, ``mbpp.jsonl``;
+            those that are there are graded.
         output: Folder for ``results.json`` and ``table.md``.
         limit: Number of items of each data set; all by default.
     """

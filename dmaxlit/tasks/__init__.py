@@ -6,8 +6,10 @@ from dmaxlit.tasks.benchmark import BenchmarkTask, Problem
 from dmaxlit.tasks.chain import ChainTask
 from dmaxlit.tasks.dependency import DependencyTask
 from dmaxlit.tasks.gsm8k import Gsm8kTask
+from dmaxlit.tasks.humaneval import HumanEvalInstructTask, HumanEvalTask
 from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
+from dmaxlit.tasks.mbpp import MbppInstructTask, MbppTask
 from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
 from dmaxlit.tasks.step_report import StepReport
@@ -22,8 +24,12 @@ __all__ = [
     "DependencyTask",
     "Example",
     "Gsm8kTask",
+    "HumanEvalInstructTask",
+    "HumanEvalTask",
     "JsonlTask",
     "Math500Task",
+    "MbppInstructTask",
+    "MbppTask",
     "MinervaAlgebraTask",
     "MiniSudokuTask",
     "Problem",

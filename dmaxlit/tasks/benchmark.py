@@ -78,7 +78,7 @@ class BenchmarkTask(Task):
     """
 
     #: Hub id, with ``:config`` if there are several, and the hub's name of each split.
-    hub_id: ClassVar[str]
+    hub_id: str
     hub_splits: ClassVar[Mapping[Split, str]]
     #: Columns that a row must have, for messages, and the fields of a template.
     columns: ClassVar[tuple[str, ...]]

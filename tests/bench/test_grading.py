@@ -7,6 +7,7 @@ import pytest
 from dmaxlit.bench import GradingBench
 from dmaxlit.bench.grading import GRADED, Check, format_table
 from dmaxlit.errors import UserError
+from tests.sandbox.requirement import REASONS
 
 # The files are not part of the project.
 REAL = Path(os.environ.get("DMAXLIT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -55,7 +56,9 @@ def test_the_first_items_of_the_real_data_are_graded_without_failure(tmp_path, n
         pytest.skip(f"no {GRADED[name].file} in {REAL}")
     if name == "math500":
         pytest.importorskip("math_verify")
-    limit = 10 if name == "math500" else 40  # LaTeX takes its time
+    if name.endswith("_instruct") and all(REASONS.values()):
+        pytest.skip(f"no sandbox here: {REASONS}")
+    limit = {"math500": 10, "humaneval_instruct": 3, "mbpp_instruct": 3}.get(name, 40)  # LaTeX and code take their time
     checks = GradingBench(REAL, tmp_path, limit=limit).grade(name, GRADED[name])
-    assert sum(check.texts for check in checks) > 10 * limit
+    assert sum(check.texts for check in checks) >= 4 * limit
     assert [(check.check, check.examples) for check in checks if check.failures] == []

@@ -1,0 +1,1 @@
+"""What runs inside the sandbox, with the standard library alone; dmaxlit starts it in another process."""

@@ -1,0 +1,249 @@
+"""What a program in the sandbox cannot reach, take or leave behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dmaxlit import UserError
+from dmaxlit.errors import DMaxWarning
+from dmaxlit.sandbox import SandboxSettings, available_levels, isolation, run_program
+from dmaxlit.sandbox.inside import landlock
+from tests.sandbox.levels import levels
+
+pytestmark = pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
+SEPARATED = levels()[:-1]
+EVERY = pytest.mark.parametrize("level", levels())
+
+
+def run(code, level, **settings):
+    return run_program(code, settings=SandboxSettings(level=level, **{"wall_seconds": 30, **settings}))
+
+
+@EVERY
+def test_environment_descriptors_and_path_hold_nothing_of_ours(level, monkeypatch):
+    monkeypatch.setenv("SECRET", "secret")
+    opened = os.open(__file__, os.O_RDONLY)
+    os.set_inheritable(opened, True)
+    code = """
+import json, os, sys
+def is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+        return True
+    except OSError:
+        return False
+print(json.dumps([dict(os.environ), [d for d in range(64) if is_open(d)], sys.path, os.getcwd()]))
+assert sys.argv + sys.orig_argv == ["program"]
+"""
+    try:
+        output = run(code, level)
+        environment, descriptors, path, folder = json.loads(output.stdout)
+    finally:
+        os.close(opened)
+    assert (output.status, environment) == (0, {})
+    assert descriptors == [0, 1, 2]
+    assert all(folder.startswith(sys.base_prefix) for folder in path)
+    assert folder != os.getcwd()
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "code", ["socket.socket()", "socket.socket(socket.AF_UNIX)", "socket.create_connection(ADDRESS)"]
+)
+def test_there_is_no_network(level, code):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        run_of = run(f"import socket\nADDRESS = {server.getsockname()!r}\n{code}\nprint('connected')", level)
+    assert run_of.stdout == ""
+    assert run_of.status != 0
+
+
+@pytest.mark.parametrize("level", SEPARATED)
+def test_files_of_the_user_are_not_there_and_only_the_scratch_folder_is_written(level, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    code = f"""
+import os, sys
+def tried(action):
+    try:
+        action()
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+print(tried(lambda: open({str(secret)!r})), tried(lambda: os.listdir("/proc")), tried(lambda: open("/x", "w")))
+print(tried(lambda: open(os.path.join(sys.prefix, "x"), "w")), tried(lambda: open("x", "w")), os.listdir("/scratch"))
+"""
+    assert run(code, level).stdout.split() == [*["FileNotFoundError"] * 2, *["OSError"] * 2, "done", "['x']"]
+
+
+def test_the_least_level_says_what_it_does_not_enforce(monkeypatch):
+    assert "bounded one by one" in isolation.unenforced() or not landlock.version()
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    assert "read and write what this user can" in isolation.unenforced()
+    monkeypatch.setattr(isolation.platform, "machine", lambda: "riscv64")
+    assert "the network is open" in isolation.unenforced()
+
+
+@pytest.mark.skipif(not landlock.version(), reason="no Landlock here")
+def test_landlock_keeps_files_and_processes_from_a_sample_at_the_least_level(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    code = f"""
+import os, sys
+def tried(action):
+    try:
+        action()
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+for action in [
+    lambda: open({str(secret)!r}), lambda: open({str(secret)!r}, "a"), lambda: os.listdir({str(tmp_path)!r}),
+    lambda: os.remove({str(secret)!r}), lambda: open(f"/proc/{{os.getppid()}}/mem"), lambda: os.listdir("/proc"),
+    lambda: open(os.__file__, "r+"), lambda: os.rename({str(secret)!r}, "x"), lambda: open("x", "w"),
+    lambda: os.remove("x"),
+]:
+    print(tried(action))
+"""
+    tried = run(code, "rlimits").stdout.split()
+    assert tried[:7] == ["PermissionError"] * 7
+    assert tried[7] in ("PermissionError", "OSError")
+    assert tried[8:] == ["done", "done"]
+    assert secret.read_text() == "secret"
+
+
+@EVERY
+def test_each_run_has_a_scratch_folder_of_its_own(level):
+    run("open('left', 'w').write('x')", level)
+    assert run("import os; print(os.listdir())", level).stdout == "[]\n"
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("bytearray(300 * 2**20)", "MemoryError"),
+        ("open('x', 'wb').write(bytes(2 * 2**20))", "File too large"),
+        ("import os; os.fork()", "PermissionError"),
+        ("import subprocess; subprocess.run(['/usr/bin/true'])", "PermissionError"),
+        ("import os; os.kill(os.getppid(), 0)", "PermissionError"),
+        ("import ctypes; print(ctypes.CDLL(None).ptrace(16, 1, 0, 0)); raise OSError('refused')", "refused"),
+        ("import resource as r; r.setrlimit(r.RLIMIT_AS, (2**40, 2**40))", "ValueError"),
+    ],
+)
+def test_bounds_of_a_process(level, code, error):
+    output = run(code, level, memory_mib=256, file_mib=1)
+    assert output.status == 1
+    assert error in output.stderr
+    assert output.stdout in ("", "-1\n")
+
+
+@pytest.mark.parametrize("level", SEPARATED)
+def test_the_scratch_folder_is_bounded_as_a_whole(level):
+    output = run("for i in range(5):\n    open(str(i), 'wb').write(bytes(2**19))", level, file_mib=1)
+    assert "No space left" in output.stderr
+
+
+@EVERY
+def test_cpu_time_wall_time_and_output_are_bounded(level):
+    assert run("while True: pass", level, cpu_seconds=1).status == -signal.SIGKILL
+    slept = run("import time; print('begun', flush=True); time.sleep(60)", level, wall_seconds=1.5)
+    assert (slept.status, slept.stopped_by, slept.stdout) == (None, "wall_seconds", "begun\n")
+    assert slept.seconds < 10
+    closed = run("import time, os; os.closerange(0, 3); time.sleep(60)", level, wall_seconds=1.5)
+    assert (closed.status, closed.stopped_by) == (None, "wall_seconds")
+    printed = run("while True: print('x' * 1000)", level, output_kib=2)
+    assert (printed.status, printed.stopped_by, len(printed.stdout)) == (None, "output_kib", 2048)
+
+
+def processes_with(marker):
+    """Return the ids of the processes whose command has a text."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until_gone(marker):
+    deadline = time.monotonic() + 10
+    while (left := processes_with(marker)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.execv(sys.executable, [sys.executable, "-S", "-c", "import time; time.sleep(50)", sys.argv[1]])
+    os._exit(0)
+os.wait()
+time.sleep(0.2)
+print("left")
+"""
+
+
+@pytest.mark.parametrize("level", SEPARATED)
+def test_a_daemon_ends_with_its_sample(level):
+    marker = f"daemon-{level}-{os.getpid()}"
+    settings = SandboxSettings(level=level, processes=10, wall_seconds=5)
+    output = run_program(DAEMON, arguments=[marker], settings=settings)
+    assert output.stdout == "left\n"
+    assert not wait_until_gone(marker.encode())
+
+
+@EVERY
+def test_the_sandbox_ends_with_its_parent(level):
+    marker = f"orphan-{level}-{os.getpid()}"
+    code = f"""
+import os, warnings; warnings.simplefilter("ignore")
+from dmaxlit.sandbox import SandboxSettings, run_program
+run_program("import time; time.sleep(50)", arguments=[os.environ["MARKER"]],
+            settings=SandboxSettings(level={level!r}, wall_seconds=60))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "MARKER": marker})
+    deadline = time.monotonic() + 60
+    while not (begun := processes_with(marker.encode())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)  # until it sleeps
+    parent.kill()
+    parent.wait()
+    assert begun
+    assert not wait_until_gone(marker.encode())
+
+
+def test_a_machine_without_namespaces_is_refused_in_one_line_and_less_is_accepted_by_name(monkeypatch):
+    monkeypatch.setattr(isolation, "reason_against", lambda level: "not allowed")
+    with pytest.raises(UserError, match=r"install bubblewrap, .* or accept less with the level 'rlimits'") as error:
+        run_program("print(1)")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="expected bubblewrap, got none here"):
+        run_program("print(1)", settings=SandboxSettings(level="bubblewrap"))
+    isolation._warn_once.cache_clear()
+    with pytest.warns(DMaxWarning, match="level 'rlimits': "):
+        assert run_program("print(1)", settings=SandboxSettings(level="rlimits")).stdout == "1\n"
+
+
+def test_windows_is_refused(monkeypatch):
+    monkeypatch.setattr(isolation, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(isolation.platform, "system", lambda: "Windows")
+    with pytest.raises(UserError, match="expected Linux or macOS, got Windows"):
+        run_program("print(1)")
+
+
+def test_the_levels_of_this_machine_are_named():
+    found = available_levels()
+    assert list(found) == ["bubblewrap", "namespaces", "rlimits"]
+    assert [level for level, text in found.items() if text == "works"] == [
+        level for level in ("bubblewrap", "namespaces") if isolation.reason_against(level) is None
+    ]
