@@ -113,6 +113,11 @@ class BenchmarkTask(Task):
         """The ``max_new_tokens`` of the constructor."""
         return self._max_new_tokens
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The texts at which the template says that an answer ends."""
+        return self.prompts.stop
+
     def check_requirements(self) -> None:
         """Refuse to go on if a library that grading needs is missing.
 

@@ -1,0 +1,179 @@
+"""``dmaxlit evaluate``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.config_files import check_numbers, read_config
+from dmaxlit.cli.option_help import show_option_help
+from dmaxlit.errors import UserError, describe_value, reason_of
+
+if TYPE_CHECKING:
+    from dmaxlit.module import DMaxModule
+
+_OPTION = "--task."
+_FILES = (".yaml", ".yml")
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run the command."""
+    show_option_help(args, ["--task"])
+    args, options = take_task_options(args)
+
+    def evaluate_with_flags(task_options: dict[str, Any] | None = None, **settings: Any) -> None:
+        evaluate(task_options=_merged(task_options or {}, options), **settings)
+
+    call(make_parser(command, evaluate), evaluate_with_flags, args)
+
+
+def evaluate(
+    model: str,
+    tasks: str,
+    output: str,
+    decoders: str = "spd",
+    task_options: dict[str, Any] | None = None,
+    num_prompts: int | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
+    one_token: bool = True,
+    trace: bool = False,
+    compile: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    dtype: Dtype = "float32",
+) -> None:
+    """Answer the prompts of tasks with every decoder, judge the answers, and record how everything was counted.
+
+    The output folder gets table.md, record.json and, for each task, the answers (.jsonl), curve.csv and curve.png.
+    After an interruption the same command resumes at the prompts that are not answered yet; once the folder is
+    complete, it changes nothing and prints the table again.
+
+    Args:
+        model: Folder, .ckpt file, hub id, or builtin:NAME.
+        tasks: Names of tasks, separated by commas, or import paths of your own; or a .yaml file with a list of name,
+            options and label. Several templates, as a list, are a task each.
+        output: Folder to write, new or of the same evaluation.
+        decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label and sweep.
+            Several values of the swept option, as a list, are a setting each.
+        task_options: Options of tasks by their names or labels, also as --task.chain.difficulty hard.
+        num_prompts: Prompts of each task, the first ones; fewer where a task has fewer. Default: all, 100 of a task
+            that has as many as one asks for.
+        split: train, val or test.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
+        batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
+            a near-tie may be rounded differently in another batch.
+        temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
+            not on batch size, devices or interruptions.
+        top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
+        seed: Seed of the samples.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
+        one_token: Add the row of one token per forward, if it is not among the decoders.
+        trace: Write the record of every forward into the answers' rows. It takes time, which is measured too.
+        compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
+        overwrite: Remove the results of an evaluation that is complete, or has other settings.
+        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        devices: Devices of each node; each answers its share of the prompts.
+        num_nodes: Nodes; start the same command on each, as for fit.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+    """
+    from dmaxlit.evaluation.answerers import Sampling
+    from dmaxlit.evaluation.decoder_entries import decoder_entries
+    from dmaxlit.evaluation.ranks import Ranks
+    from dmaxlit.evaluation.suite import Suite
+    from dmaxlit.evaluation.task_entries import task_entries
+
+    suite = Suite(
+        tasks=task_entries(_entries("tasks", tasks), task_options, _source("tasks", tasks)),
+        decoders=decoder_entries(_entries("decoders", decoders), one_token, _source("decoders", decoders)),
+        num_prompts=num_prompts,
+        split=split,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        sampling=Sampling(temperature, top_p, seed),
+        compile=compile,
+        trace=trace,
+        num_nodes=num_nodes,
+    )
+    ranks = Ranks.launch(device, devices, num_nodes)
+
+    def load() -> "DMaxModule":
+        from dmaxlit.data.chat_template import choose_template
+
+        module = load_model(model, str(ranks.device), dtype)
+        choose_template(module.tokenizer, chat_template, template_options)
+        return module
+
+    table = suite.run(ranks, load, model, Path(output), overwrite)
+    if ranks.is_main:
+        print(table, end="")
+    ranks.end()
+
+
+def take_task_options(args: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Return the arguments without ``--task.NAME.OPTION VALUE``, and these options by the tasks' names.
+
+    Raises:
+        UserError: If such a flag has no name, option or value, or the value is not YAML.
+    """
+    rest: list[str] = []
+    options: dict[str, dict[str, Any]] = {}
+    queue = list(args)
+    while queue:
+        arg = queue.pop(0)
+        if not arg.startswith(_OPTION):
+            rest.append(arg)
+            continue
+        flag, equals, value = arg.partition("=")
+        name, _, option = flag.removeprefix(_OPTION).rpartition(".")
+        if not name or not option:
+            raise UserError(f"{flag.removeprefix('--')}: expected --task.NAME.OPTION VALUE, got no name or option")
+        if not equals:
+            if not queue:
+                raise UserError(f"{flag.removeprefix('--')}: expected a value, got none")
+            value = queue.pop(0)
+        options.setdefault(name, {})[option] = _value(flag.removeprefix("--"), value)
+    return rest, options
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
+    check_numbers({name: value})
+    return value
+
+
+def _merged(settings: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return options of tasks, of which those given as flags take precedence."""
+    for name, options in settings.items():
+        if not isinstance(options, dict):
+            raise UserError(f"task_options.{name}: expected options by their names, got {describe_value(options)}")
+    return {name: {**settings.get(name, {}), **flags.get(name, {})} for name in [*settings, *flags]}
+
+
+def _entries(argument: str, value: str) -> list[Any]:
+    """Return names separated by commas, or what a file has a list of."""
+    if not value.endswith(_FILES):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    content = read_config(value)
+    if not isinstance(content, list):
+        raise UserError(f"{argument}: expected a list of names or mappings in {value!r}, got {describe_value(content)}")
+    return content
+
+
+def _source(argument: str, value: str) -> str:
+    return value if value.endswith(_FILES) else argument
