@@ -26,13 +26,17 @@ def run(command: str, args: list[str]) -> None:
     def evaluate_with_flags(task_options: dict[str, Any] | None = None, **settings: Any) -> None:
         evaluate(task_options=_merged(task_options or {}, options), **settings)
 
-    call(make_parser(command, evaluate), evaluate_with_flags, args)
+    parser = make_parser(command, evaluate, skip=["compare"])
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="Compare two evaluations instead: folders, or files of answers."
+    )
+    call(parser, evaluate_with_flags, args)
 
 
 def evaluate(
-    model: str,
-    tasks: str,
-    output: str,
+    model: str | None = None,
+    tasks: str | None = None,
+    output: str | None = None,
     decoders: str = "spd",
     task_options: dict[str, Any] | None = None,
     num_prompts: int | None = None,
@@ -52,6 +56,7 @@ def evaluate(
     devices: int = 1,
     num_nodes: int = 1,
     dtype: Dtype = "float32",
+    compare: Sequence[str] | None = None,
 ) -> None:
     """Answer the prompts of tasks with every decoder, judge the answers, and record how everything was counted.
 
@@ -63,7 +68,7 @@ def evaluate(
         model: Folder, .ckpt file, hub id, or builtin:NAME.
         tasks: Names of tasks, separated by commas, or import paths of your own; or a .yaml file with a list of name,
             options and label. Several templates, as a list, are a task each.
-        output: Folder to write, new or of the same evaluation.
+        output: Folder to write, new or of the same evaluation. With --compare: a .json file for its figures.
         decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label and sweep.
             Several values of the swept option, as a list, are a setting each.
         task_options: Options of tasks by their names or labels, also as --task.chain.difficulty hard.
@@ -88,7 +93,12 @@ def evaluate(
         devices: Devices of each node; each answers its share of the prompts.
         num_nodes: Nodes; start the same command on each, as for fit.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        compare: Compare two evaluations instead: folders, or files of answers.
     """
+    if compare is not None:
+        _compare(compare, output, {"model": model, "tasks": tasks})
+        return
+    model, tasks, output = _required(model=model, tasks=tasks, output=output)
     from dmaxlit.evaluation.answerers import Sampling
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.ranks import Ranks
@@ -120,6 +130,35 @@ def evaluate(
     if ranks.is_main:
         print(table, end="")
     ranks.end()
+
+
+def _required(**settings: str | None) -> list[str]:
+    """Return settings that have no default.
+
+    Raises:
+        UserError: For the first that is missing.
+    """
+    for name, value in settings.items():
+        if not value:
+            raise UserError(f"{name}: expected a value, got none (--compare A B needs none)")
+    return [str(value) for value in settings.values()]
+
+
+def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, object]) -> None:
+    """Print the comparison of two runs, and write its figures if there is a file for them."""
+    from dmaxlit.data.resumable_jsonl import output_path, refusing
+    from dmaxlit.evaluation.compare import compare_runs, comparison_table
+    from dmaxlit.files import write_json
+
+    for name, value in unwanted.items():
+        if value is not None:
+            raise UserError(f"compare: expected no --{name} with it, got {value!r}")
+    path = None if output is None else output_path(Path(output), "output")
+    comparisons = compare_runs(*map(Path, runs))
+    print(comparison_table(comparisons), end="")
+    if path is not None:
+        with refusing(path, "output"):
+            write_json(path, [comparison.to_dict() for comparison in comparisons])
 
 
 def take_task_options(args: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:

@@ -90,7 +90,9 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
         ("--tasks chain --output bad.yaml", "output: expected a folder to write, got 'bad.yaml', which is none"),
         ("--tasks chain --output .", "output: expected a new folder, or that of an evaluation, got '.', which holds"),
         ("--task chain", "ambiguous option: --task could match --tasks, --task_options"),
-        ("", "the following arguments are required: tasks"),
+        ("", "tasks: expected a value, got none"),
+        ("--tasks chain --compare a b", "compare: expected no --model with it"),
+        ("--compare a", "argument --compare: expected 2 arguments"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(dmax, tiny, tmp_path, flags, refusal):
@@ -108,6 +110,21 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(dmax, tiny, tmp_pat
     assert ended.status == 2
     assert ended.err.splitlines()[-1].startswith(f"error: {refusal}"), ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_two_evaluations_are_compared(dmax, tiny, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        line = f"evaluate --model {tiny} --output {name} {SHORT} --temperature 1 --seed {seed} --one_token false"
+        assert dmax(line).status == 0
+    ended = dmax("evaluate --compare a b --output c.json")
+    assert ended.status == 0, ended.err
+    assert ended.out.startswith("## chain\n\n5 prompts\n\n|")
+    (figures,) = json.loads((tmp_path / "c.json").read_text())
+    verdicts = [[row["correct"] for row in rows(tmp_path / name / "chain/spd.jsonl")] for name in "ab"]
+    assert figures["accuracy"] == [sum(verdicts[0]) / 5, sum(verdicts[1]) / 5]
+    other = f"evaluate --model {tiny} --output d {SHORT} --task.chain.operations 4 --one_token false"
+    assert dmax(other).status == 0
+    assert dmax("evaluate --compare a d").refusal.startswith("compare: expected the same prompts, got 5 of 'chain'")
 
 
 def test_the_options_of_a_task_are_explained(dmax):
