@@ -12,6 +12,9 @@ from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.errors import UserError, describe_value, reason_of
 
 if TYPE_CHECKING:
+    import torch
+
+    from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
     from dmaxlit.module import DMaxModule
 
 _OPTION = "--task."
@@ -49,6 +52,8 @@ def evaluate(
     chat_template: str | None = None,
     template_options: dict[str, Any] | None = None,
     one_token: bool = True,
+    autoregressive: str | None = None,
+    assistant: str | None = None,
     trace: bool = False,
     compile: bool = False,
     overwrite: bool = False,
@@ -86,6 +91,9 @@ def evaluate(
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
         one_token: Add the row of one token per forward, if it is not among the decoders.
+        autoregressive: Folder or hub id of an autoregressive model, which answers the same prompts greedily.
+        assistant: Folder or hub id of a smaller model with the same vocabulary, which proposes tokens to that model:
+            assisted generation, one more row.
         trace: Write the record of every forward into the answers' rows. It takes time, which is measured too.
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         overwrite: Remove the results of an evaluation that is complete, or has other settings.
@@ -117,6 +125,8 @@ def evaluate(
         trace=trace,
         num_nodes=num_nodes,
     )
+    if assistant is not None and autoregressive is None:
+        raise UserError(f"assistant: expected --autoregressive with it, got {assistant!r} alone")
     ranks = Ranks.launch(device, devices, num_nodes)
 
     def load() -> "DMaxModule":
@@ -126,10 +136,30 @@ def evaluate(
         choose_template(module.tokenizer, chat_template, template_options)
         return module
 
-    table = suite.run(ranks, load, model, Path(output), overwrite)
+    def load_baselines() -> "list[AutoregressiveAnswerer]":
+        return _baselines(autoregressive, assistant, ranks.device, dtype)
+
+    table = suite.run(ranks, load, model, Path(output), overwrite, load_baselines=load_baselines)
     if ranks.is_main:
         print(table, end="")
     ranks.end()
+
+
+def _baselines(
+    autoregressive: str | None, assistant: str | None, device: "torch.device", dtype: Dtype
+) -> "list[AutoregressiveAnswerer]":
+    """Load the autoregressive models; return plain greedy decoding and, with an assistant, assisted generation."""
+    from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel
+
+    if autoregressive is None:
+        return []
+    main = AutoregressiveModel.load(autoregressive, "autoregressive", device, dtype)
+    if assistant is None:
+        return [AutoregressiveAnswerer(main)]
+    return [
+        AutoregressiveAnswerer(main),
+        AutoregressiveAnswerer(main, AutoregressiveModel.load(assistant, "assistant", device, dtype)),
+    ]
 
 
 def _required(**settings: str | None) -> list[str]:

@@ -30,7 +30,10 @@ TPF_RULES = {
     "published": "macro-average as in DMax's published evaluation: mean over answers of tokens before EOS / (forwards "
     "+ 1 for the prompt)",
 }
-_FORWARDS = "forwards of the model in which the answer's row took part; prefill and cache commits are parts of these"
+_FORWARDS = (
+    "forwards of the model in which the answer's row took part; prefill and cache commits are parts of these; forwards "
+    "of an assistant do not count, their time does"
+)
 _BOUNDARY = (
     "wall clock around generate_batch: tokenisation, prefill, decoding and detokenisation, the device synchronised at "
     "both ends; grading and files are left out; tokens up to and including EOS, per device; what an interruption made "
@@ -41,6 +44,7 @@ _BOUNDARY = (
 def make_record(
     settings: dict[str, Any],
     model: dict[str, Any],
+    baselines: Sequence[dict[str, Any]],
     tasks: dict[str, dict[str, Any]],
     results: Sequence[CellResult],
     device: dict[str, Any],
@@ -50,6 +54,7 @@ def make_record(
     Args:
         settings: The settings that its answers depend on.
         model: What is known of the model; see :func:`describe_model`.
+        baselines: What is known of each autoregressive model.
         tasks: What is known of each task, by its label.
         results: The figures of all cells.
         device: What it ran on.
@@ -59,6 +64,7 @@ def make_record(
         "format": FORMAT,
         "software": _software(),
         "model": model,
+        "baselines": list(baselines),
         "device": device,
         "tasks": {
             label: {**facts, "y_max": best_accuracy(groups[label]), "aup": aup_of(groups[label])}

@@ -56,12 +56,17 @@ def by_task(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
     return tasks
 
 
-def results_table(results: Sequence[CellResult]) -> str:
-    """Format all results as one Markdown table for each task; the AUP of a curve is in its first row."""
-    return "\n".join(_task_table(task, cells) for task, cells in by_task(results).items())
+def results_table(results: Sequence[CellResult], notes: Sequence[str] = ()) -> str:
+    """Format all results as one Markdown table for each task; the AUP of a curve is in its first row.
+
+    Args:
+        results: The figures of all cells.
+        notes: Lines above each table.
+    """
+    return "\n".join(_task_table(task, cells, notes) for task, cells in by_task(results).items())
 
 
-def _task_table(task: str, results: Sequence[CellResult]) -> str:
+def _task_table(task: str, results: Sequence[CellResult], notes: Sequence[str]) -> str:
     aup, rows, seen = aup_of(results), [], set()
     for cell in results:
         result = cell.result
@@ -82,7 +87,8 @@ def _task_table(task: str, results: Sequence[CellResult]) -> str:
             ]
         )
     prompts, y_max = results[0].result.num_examples, best_accuracy(results)
-    return f"## {task}\n\n{prompts} prompts; AUP with y_max {y_max:.1f}%\n\n{aligned_table(_HEADER, rows)}"
+    above = "".join(f"{note}\n" for note in (f"{prompts} prompts; AUP with y_max {y_max:.1f}%", *notes))
+    return f"## {task}\n\n{above}\n{aligned_table(_HEADER, rows)}"
 
 
 def write_curve(folder: Path, task: str, results: Sequence[CellResult]) -> None:

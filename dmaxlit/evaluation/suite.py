@@ -14,9 +14,10 @@ from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.resumable_jsonl import prompts_hash, refusing
 from dmaxlit.errors import UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
+from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
 from dmaxlit.evaluation.cell_result import CellResult, count_sums, decode_result, tpf_by_rule
-from dmaxlit.evaluation.decoder_entries import DecoderEntry
+from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
 from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.report import by_task, results_table, write_curve
@@ -28,6 +29,8 @@ from dmaxlit.locks import exclusive_folder
 from dmaxlit.tasks import Example, Split
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from dmaxlit.module import DMaxModule
 
 #: Prompts of a task that has as many as one asks for.
@@ -77,6 +80,7 @@ class Suite:
         output: Path,
         overwrite: bool = False,
         progress: bool = True,
+        load_baselines: Callable[[], Sequence[AutoregressiveAnswerer]] = tuple,
     ) -> str:
         """Answer what is not answered yet, write tables, curves and record, and return the tables.
 
@@ -87,12 +91,14 @@ class Suite:
             output: The folder to write.
             overwrite: Remove the results of a run that is complete, or has other settings.
             progress: Show progress bars.
+            load_baselines: Loads autoregressive models to compare with.
 
         Raises:
             UserError: If a prompt does not fit the model, a task has no prompts, or the folder cannot be used.
         """
         module = ranks.together(load)
-        cells = ranks.together(lambda: self.cells(module))
+        baselines = ranks.together(load_baselines)
+        cells = ranks.together(lambda: self.cells(module, baselines))
         model = ranks.from_main(lambda: describe_model(module, source))
         settings = ranks.together(lambda: self.settings(module, model["weights_sha256"], cells))
         with ExitStack() as stack:
@@ -102,21 +108,28 @@ class Suite:
             for number, cell in enumerate(cells, start=1):
                 file = SampleFile(output / cell.file, cell_identity(settings, cell))
                 cell.run(file, ranks, progress, f"[{number}/{len(cells)}]")
-            return ranks.from_main(lambda: self._report(model, settings, cells, output, ranks))
+            return ranks.from_main(lambda: self._report(model, baselines, settings, cells, output, ranks))
 
-    def cells(self, module: DMaxModule) -> list[Cell]:
-        """Return every task answered in every way.
+    def cells(self, module: DMaxModule, baselines: Sequence[AutoregressiveAnswerer] = ()) -> list[Cell]:
+        """Return every task answered in every way, the baselines next to that of one token per forward.
+
+        Args:
+            module: The model.
+            baselines: Autoregressive models.
 
         Raises:
             UserError: If a prompt does not fit the model, or a task has no prompts.
         """
-        answerers: list[Answerer] = [
+        diffusion = [
             DiffusionAnswerer(module, entry, self.batch_size, self.sampling, self.compile, self.trace)
             for entry in self.decoders
         ]
+        answerers: list[Answerer] = sorted([*baselines, *diffusion], key=lambda answerer: answerer.name != ONE_TOKEN)
         cells = []
         for entry in self.tasks:
             examples = self._examples(entry, module)
+            for baseline in baselines:
+                self._check(examples, entry, baseline.tokenizer, baseline.context_length)
             budget = entry.task.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
             limits = Limits(budget, tuple(entry.task.stop))
             cells += [Cell(entry, examples, limits, answerer) for answerer in answerers]
@@ -168,8 +181,15 @@ class Suite:
         if number == 0:
             raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
         examples = entry.task.examples(self.split, number)
+        self._check(examples, entry, module.tokenizer, module.backbone.max_length)
+        return examples
+
+    def _check(
+        self, examples: list[Example], entry: TaskEntry, tokenizer: PreTrainedTokenizerBase, context: int
+    ) -> None:
+        """Refuse prompts that a model cannot answer, before any is answered."""
         try:
-            return decodable_examples(examples, self.split, module.tokenizer, module.backbone.max_length)
+            decodable_examples(examples, self.split, tokenizer, context)
         except UserError as error:
             raise UserError(f"{entry.label}: {error}") from error
 
@@ -182,6 +202,7 @@ class Suite:
     def _report(
         self,
         model: dict[str, Any],
+        baselines: Sequence[AutoregressiveAnswerer],
         settings: dict[str, Any],
         cells: Sequence[Cell],
         output: Path,
@@ -191,7 +212,7 @@ class Suite:
             cell_result(cell, SampleFile(output / cell.file, cell_identity(settings, cell)), settings["block_length"])
             for cell in cells
         ]
-        table = results_table(results)
+        table = results_table(results, [baseline.note for baseline in baselines])
         facts = {
             cell.entry.label: {
                 **settings["tasks"][cell.entry.label],
@@ -202,7 +223,7 @@ class Suite:
             for cell in cells
         }
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
-        record = make_record(settings, model, facts, results, device)
+        record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device)
         with refusing(output, "output"):
             for task, own in by_task(results).items():
                 write_curve(output / task, task, own)

@@ -91,6 +91,8 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
         ("--tasks chain --output .", "output: expected a new folder, or that of an evaluation, got '.', which holds"),
         ("--task chain", "ambiguous option: --task could match --tasks, --task_options"),
         ("", "tasks: expected a value, got none"),
+        ("--tasks chain --assistant x", "assistant: expected --autoregressive with it, got 'x' alone"),
+        ("--tasks chain --autoregressive ./gone", "autoregressive: pretrained: expected a model folder"),
         ("--tasks chain --compare a b", "compare: expected no --model with it"),
         ("--compare a", "argument --compare: expected 2 arguments"),
     ],
