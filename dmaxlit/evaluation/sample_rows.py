@@ -7,7 +7,9 @@ import torch
 
 from dmaxlit.engine import Generation
 from dmaxlit.engine.trace import RowTrace
+from dmaxlit.errors import UserError
 from dmaxlit.tasks import Example
+from dmaxlit.tasks.json_values import json_value
 
 _DECIMALS = 4  # of confidences, which are kept in float16
 
@@ -35,7 +37,21 @@ def sample_row(
         "extracted": extracted,
         "correct": bool(example.check(answer.text)),
     }
+    if example.extra:
+        row["columns"] = extra_columns(example)
     return row if trace is None else {**row, "trace": trace_to_json(trace)}
+
+
+def extra_columns(example: Example) -> dict[str, Any]:
+    """Return whatever else the source says of a prompt, such as an id, as JSON values.
+
+    Raises:
+        UserError: If a value is nested too deeply.
+    """
+    try:
+        return {name: json_value(value) for name, value in example.extra.items()}
+    except RecursionError as error:
+        raise UserError("has a column that is nested too deeply") from error
 
 
 def trace_to_json(trace: RowTrace) -> dict[str, Any]:

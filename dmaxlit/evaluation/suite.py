@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.resumable_jsonl import prompts_hash, refusing
+from dmaxlit.data.resumable_jsonl import prompts_hash, refusing, template_hash
 from dmaxlit.errors import UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
@@ -23,6 +22,7 @@ from dmaxlit.evaluation.record import describe_device, describe_model, make_reco
 from dmaxlit.evaluation.report import by_task, results_table, write_curve
 from dmaxlit.evaluation.run_folder import RECORD, TABLE, claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile
+from dmaxlit.evaluation.sample_rows import extra_columns
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
@@ -101,6 +101,7 @@ class Suite:
         cells = ranks.together(lambda: self.cells(module, baselines))
         model = ranks.from_main(lambda: describe_model(module, source))
         settings = ranks.together(lambda: self.settings(module, model["weights_sha256"], cells))
+        facts = ranks.together(lambda: {entry.label: task_facts(entry) for entry in self.tasks})
         with ExitStack() as stack:
             ranks.from_main(lambda: self._begin(stack, output, settings, overwrite))
             if ranks.from_main((output / RECORD).is_file):
@@ -108,7 +109,7 @@ class Suite:
             for number, cell in enumerate(cells, start=1):
                 file = SampleFile(output / cell.file, cell_identity(settings, cell))
                 cell.run(file, ranks, progress, f"[{number}/{len(cells)}]")
-            return ranks.from_main(lambda: self._report(model, baselines, settings, cells, output, ranks))
+            return ranks.from_main(lambda: self._report(model, baselines, settings, facts, cells, output, ranks))
 
     def cells(self, module: DMaxModule, baselines: Sequence[AutoregressiveAnswerer] = ()) -> list[Cell]:
         """Return every task answered in every way, the baselines next to that of one token per forward.
@@ -146,13 +147,12 @@ class Suite:
         Raises:
             UserError: If an option of a task or decoder is no JSON value.
         """
-        template = template_text(module.tokenizer)
         tasks = {
             cell.entry.label: {
                 "name": cell.entry.name,
                 "options": cell.entry.task.options(),
                 "num_prompts": len(cell.examples),
-                "prompts": prompts_hash([str(example.prompt) for example in cell.examples]),
+                "prompts": prompts_hash([example.prompt for example in cell.examples]),
                 "max_new_tokens": cell.limits.max_new_tokens,
                 "stop": list(cell.limits.stop),
             }
@@ -162,7 +162,7 @@ class Suite:
             "dtype": str(module.backbone.embedding.dtype).removeprefix("torch."),
             "model": weights,
             "block_length": module.backbone.block_length,
-            "chat_template": prompts_hash([template]) if template else None,
+            "chat_template": template_hash(module.tokenizer),
             "split": self.split,
             **asdict(self.sampling),
             "trace": self.trace,
@@ -182,6 +182,11 @@ class Suite:
             raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
         examples = entry.task.examples(self.split, number)
         self._check(examples, entry, module.tokenizer, module.backbone.max_length)
+        for number, example in enumerate(examples, start=1):
+            try:
+                extra_columns(example)
+            except UserError as error:
+                raise UserError(f"{entry.label}: {self.split} prompt {number}: {error}") from error
         return examples
 
     def _check(
@@ -204,6 +209,7 @@ class Suite:
         model: dict[str, Any],
         baselines: Sequence[AutoregressiveAnswerer],
         settings: dict[str, Any],
+        facts: dict[str, dict[str, Any]],
         cells: Sequence[Cell],
         output: Path,
         ranks: Ranks,
@@ -213,23 +219,25 @@ class Suite:
             for cell in cells
         ]
         table = results_table(results, [baseline.note for baseline in baselines])
-        facts = {
-            cell.entry.label: {
-                **settings["tasks"][cell.entry.label],
-                "template": cell.entry.template,
-                "shots": cell.entry.task.options().get("shots"),
-                "facts": cell.entry.task.record(),
-            }
-            for cell in cells
-        }
+        tasks = {label: {**own, **facts[label]} for label, own in settings["tasks"].items()}
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
-        record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device)
+        record = make_record(settings, model, [b.describe() for b in baselines], tasks, results, device)
         with refusing(output, "output"):
             for task, own in by_task(results).items():
                 write_curve(output / task, task, own)
             write_text(output / TABLE, table)
             write_json(output / RECORD, record)
         return table
+
+
+def task_facts(entry: TaskEntry) -> dict[str, Any]:
+    """Return what the record says of a task besides its settings: template, few-shot count, and its own facts.
+
+    Raises:
+        UserError: If the task cannot grade on this machine, for instance without a sandbox.
+    """
+    options = entry.task.options()
+    return {"template": entry.template, "shots": options.get("shots"), **entry.task.record()}
 
 
 def cell_identity(settings: dict[str, Any], cell: Cell) -> dict[str, Any]:

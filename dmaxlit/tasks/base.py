@@ -102,7 +102,11 @@ class Task(ABC):
     def record(self) -> dict[str, Any]:
         """Return what a record of an evaluation has to say besides the options, as JSON values.
 
-        For instance the template's text, or what the sandbox that ran the answers enforced.
+        For instance the number of worked examples in a prompt (``shots``), or how answers that are programs are
+        separated when they run (``sandbox``). It is called before anything is decoded.
+
+        Raises:
+            UserError: If answers cannot be judged on this machine.
         """
         return {}
 

@@ -173,6 +173,10 @@ def test_traces_are_in_the_rows_on_request(module, ranks, tmp_path):
         torch.testing.assert_close(read.confidence, expected.confidence, atol=1e-3, rtol=0)
 
 
+def refuse(task):
+    raise UserError("sandbox: expected one of bubblewrap and namespaces, got none")
+
+
 class Grading(Task):
     """Three prompts that are continued up to a stop text; its record says how answers are graded."""
 
@@ -184,7 +188,7 @@ class Grading(Task):
 
     def examples(self, split, n):
         assert n <= 3
-        return [Example(f"{digit} +1 ?", "", lambda text: True) for digit in range(n)]
+        return [Example(f"{digit} +1 ?", "", lambda text: True, extra={"id": digit}) for digit in range(n)]
 
     def record(self):
         return {"sandbox": "none needed"}
@@ -196,9 +200,14 @@ def test_a_task_s_own_limits_numbers_and_facts_are_used(module, ranks, tmp_path,
     record = json.loads((tmp_path / "record.json").read_text())
     facts = record["tasks"]["grading"]
     assert (facts["num_prompts"], facts["max_new_tokens"], facts["stop"]) == (3, 9, ["so"])
-    assert facts["facts"] == {"sandbox": "none needed"}
+    assert facts["sandbox"] == "none needed"
     assert record["results"][0]["accuracy"] == facts["y_max"] / 100 == 1.0
-    assert rows(tmp_path / "grading/one_token.jsonl")[0]["extracted"] is None
+    first = rows(tmp_path / "grading/one_token.jsonl")[0]
+    assert (first["extracted"], first["columns"]) == (None, {"id": 0})
+    monkeypatch.setattr(Grading, "record", refuse)
+    with pytest.raises(UserError, match="sandbox: expected one of bubblewrap"):
+        run(module, ranks, tmp_path / "none", tasks=("grading",), options={}, max_new_tokens=None)
+    assert not (tmp_path / "none").exists()
     with pytest.raises(UserError, match="tasks: expected val prompts of 'grading', found none"):
         suite(tasks=("grading",), options={}, split="val").cells(module)
 
