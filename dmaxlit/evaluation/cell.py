@@ -69,7 +69,7 @@ class Cell:
         remaining = [index for index in range(len(self.examples)) if index not in stored.rows]
         share = remaining[ranks.rank :: ranks.world_size]
         title = f"{number} {self.title}".strip() if progress and ranks.is_main else None
-        own = ranks.together(lambda: self._answer(share, file, ranks.rank, stored, title))
+        own = ranks.together(lambda: self._answer(share, file, ranks, stored, title))
         resumed = bool(stored.rows)
         for more in ranks.gather(own):
             stored.add(more)
@@ -83,7 +83,9 @@ class Cell:
         if not ranks.is_main:
             file.remove_journals([ranks.rank])
 
-    def _answer(self, share: Sequence[int], file: SampleFile, rank: int, stored: Stored, title: str | None) -> Stored:
+    def _answer(
+        self, share: Sequence[int], file: SampleFile, ranks: Ranks, stored: Stored, title: str | None
+    ) -> Stored:
         """Answer this process's share, and return its rows and the time they took."""
         if not share:
             return Stored()
@@ -91,7 +93,7 @@ class Cell:
         prompts = [example.prompt for example in examples]
         lengths = self.answerer.prompt_lengths(prompts)
         with ExitStack() as stack:
-            journal = file.journal(rank)
+            journal = file.journal(ranks.rank)
             stack.enter_context(exclusive(journal.output, "output"))
             before = read_journal(journal)
             self.answerer.warm_up(prompts, self.limits)
@@ -105,6 +107,7 @@ class Cell:
                     row = sample_row(share[position], examples[position], answer, lengths[position], trace)
                     writer.add(row)
                     bar.count(row)
+                ranks.end_with_parent()
 
             try:
                 with clock.running():

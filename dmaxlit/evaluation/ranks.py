@@ -1,5 +1,6 @@
 """The processes of an evaluation, one for each device, started by Lightning's launcher."""
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ class Ranks:
     def __init__(self, fabric: Fabric) -> None:
         self.device = fabric.device
         self.rank, self.world_size = fabric.global_rank, fabric.world_size
+        self._parent = os.getppid()
 
     @classmethod
     def launch(cls, device: str = "auto", devices: int = 1, num_nodes: int = 1) -> "Ranks":
@@ -58,6 +60,15 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this is the process that writes the results."""
         return self.rank == 0
+
+    def end_with_parent(self) -> None:
+        """End this process if the one that started it has been killed: nobody waits for its share any more.
+
+        Raises:
+            SystemExit: If so.
+        """
+        if not self.is_main and os.getppid() != self._parent:
+            raise SystemExit(1)
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, in order."""

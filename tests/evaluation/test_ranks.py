@@ -47,6 +47,16 @@ def test_only_the_main_rank_calls_what_is_for_it():
     assert called == [0]
 
 
+def test_a_process_ends_with_the_one_that_started_it(monkeypatch):
+    ranks = Ranks(Fabric(accelerator="cpu", devices=1))
+    ranks.end_with_parent()
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    ranks.end_with_parent()  # the main one is nobody's share
+    ranks.rank = 1
+    with pytest.raises(SystemExit):
+        ranks.end_with_parent()
+
+
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [

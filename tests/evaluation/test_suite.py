@@ -144,7 +144,9 @@ def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path
     claim_folder(output, settings)
     file = SampleFile(output / cells[0].file, cell_identity(settings, cells[0]))
     for rank, share in ((0, [0]), (1, [3, 1]), (2, [4])):
-        cells[0]._answer(share, file, rank, Stored(), None)
+        one_of_three = Ranks(Fabric(accelerator="cpu", devices=1))
+        one_of_three.rank = rank
+        cells[0]._answer(share, file, one_of_three, Stored(), None)
     assert sorted(file.stored().rows) == [0, 1, 3, 4]
     run(module, ranks, output)
     assert contents(output) == contents(tmp_path / "whole")
