@@ -2,15 +2,18 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from dmaxlit.errors import UserError, check_at_least, reason_of
 
 T = TypeVar("T")
+_PATIENCE = timedelta(days=7)
 
 
 class Ranks:
@@ -42,7 +45,9 @@ class Ranks:
         kind, _, index = device.partition(":")
         if index and (not index.isdecimal() or devices > 1):
             raise UserError(f"device: expected a kind of device, or one with devices 1, got {device!r}")
-        strategy = "ddp" if devices * num_nodes > 1 else "auto"
+        # What the processes exchange is on the host, and one may wait long for another one's share.
+        several = DDPStrategy(process_group_backend="gloo", timeout=_PATIENCE)
+        strategy: Any = several if devices * num_nodes > 1 else "auto"
         try:
             fabric = Fabric(
                 accelerator=kind, devices=[int(index)] if index else devices, num_nodes=num_nodes, strategy=strategy

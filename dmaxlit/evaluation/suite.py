@@ -104,8 +104,8 @@ class Suite:
         facts = ranks.together(lambda: {entry.label: task_facts(entry) for entry in self.tasks})
         with ExitStack() as stack:
             ranks.from_main(lambda: self._begin(stack, output, settings, overwrite))
-            if ranks.from_main((output / RECORD).is_file):
-                return (output / TABLE).read_text(encoding="utf-8") if ranks.is_main else ""
+            if (table := ranks.from_main(lambda: _finished_table(output))) is not None:
+                return table
             for number, cell in enumerate(cells, start=1):
                 file = SampleFile(output / cell.file, cell_identity(settings, cell))
                 cell.run(file, ranks, progress, f"[{number}/{len(cells)}]")
@@ -228,6 +228,12 @@ class Suite:
             write_text(output / TABLE, table)
             write_json(output / RECORD, record)
         return table
+
+
+def _finished_table(output: Path) -> str | None:
+    """Return the table of a complete run, or None."""
+    table = output / TABLE
+    return table.read_text(encoding="utf-8") if (output / RECORD).is_file() and table.is_file() else None
 
 
 def task_facts(entry: TaskEntry) -> dict[str, Any]:

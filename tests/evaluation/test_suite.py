@@ -102,6 +102,8 @@ def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ran
     monkeypatch.setattr(module, "generate_batch", None)
     assert run(module, ranks, tmp_path) == table
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
+    (tmp_path / "table.md").unlink()
+    assert run(module, ranks, tmp_path) == table
 
 
 def _run_and_die(module, output, num_rows):
