@@ -1,15 +1,15 @@
 """``dmaxlit evaluate``."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.config_files import check_numbers, read_config
+from dmaxlit.cli.config_files import read_config
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.errors import UserError, describe_value, reason_of
+from dmaxlit.cli.task_flags import options_by_task, take_task_flags
+from dmaxlit.errors import UserError, describe_value
 
 if TYPE_CHECKING:
     import torch
@@ -17,23 +17,18 @@ if TYPE_CHECKING:
     from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
     from dmaxlit.module import DMaxModule
 
-_OPTION = "--task."
 _FILES = (".yaml", ".yml")
 
 
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
     show_option_help(args, ["--task"])
-    args, options = take_task_options(args)
-
-    def evaluate_with_flags(task_options: dict[str, Any] | None = None, **settings: Any) -> None:
-        evaluate(task_options=_merged(task_options or {}, options), **settings)
-
-    parser = make_parser(command, evaluate, skip=["compare"])
+    args, flags = take_task_flags(args)
+    parser = make_parser(command, evaluate, skip=["compare", "task_flags"])
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="Compare two evaluations instead: folders, or files of answers."
     )
-    call(parser, evaluate_with_flags, args)
+    call(parser, partial(evaluate, task_flags=flags), args)
 
 
 def evaluate(
@@ -62,6 +57,7 @@ def evaluate(
     num_nodes: int = 1,
     dtype: Dtype = "float32",
     compare: Sequence[str] | None = None,
+    task_flags: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer the prompts of tasks with every decoder, judge the answers, and record how everything was counted.
 
@@ -102,6 +98,7 @@ def evaluate(
         num_nodes: Nodes; start the same command on each, as for fit.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         compare: Compare two evaluations instead: folders, or files of answers.
+        task_flags: Options of tasks by NAME.OPTION, which take precedence.
     """
     if compare is not None:
         _compare(compare, output, {"model": model, "tasks": tasks})
@@ -113,8 +110,10 @@ def evaluate(
     from dmaxlit.evaluation.suite import Suite
     from dmaxlit.evaluation.task_entries import task_entries
 
+    listed = _entries("tasks", tasks)
+    options = options_by_task(_names(listed), task_options or {}, task_flags or {})
     suite = Suite(
-        tasks=task_entries(_entries("tasks", tasks), task_options, _source("tasks", tasks)),
+        tasks=task_entries(listed, options, _source("tasks", tasks)),
         decoders=decoder_entries(_entries("decoders", decoders), one_token, _source("decoders", decoders)),
         num_prompts=num_prompts,
         split=split,
@@ -191,47 +190,14 @@ def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, obj
             write_json(path, [comparison.to_dict() for comparison in comparisons])
 
 
-def take_task_options(args: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Return the arguments without ``--task.NAME.OPTION VALUE``, and these options by the tasks' names.
-
-    Raises:
-        UserError: If such a flag has no name, option or value, or the value is not YAML.
-    """
-    rest: list[str] = []
-    options: dict[str, dict[str, Any]] = {}
-    queue = list(args)
-    while queue:
-        arg = queue.pop(0)
-        if not arg.startswith(_OPTION):
-            rest.append(arg)
-            continue
-        flag, equals, value = arg.partition("=")
-        name, _, option = flag.removeprefix(_OPTION).rpartition(".")
-        if not name or not option:
-            raise UserError(f"{flag.removeprefix('--')}: expected --task.NAME.OPTION VALUE, got no name or option")
-        if not equals:
-            if not queue:
-                raise UserError(f"{flag.removeprefix('--')}: expected a value, got none")
-            value = queue.pop(0)
-        options.setdefault(name, {})[option] = _value(flag.removeprefix("--"), value)
-    return rest, options
-
-
-def _value(name: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
-    check_numbers({name: value})
-    return value
-
-
-def _merged(settings: Mapping[str, Any], flags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return options of tasks, of which those given as flags take precedence."""
-    for name, options in settings.items():
-        if not isinstance(options, dict):
-            raise UserError(f"task_options.{name}: expected options by their names, got {describe_value(options)}")
-    return {name: {**settings.get(name, {}), **flags.get(name, {})} for name in [*settings, *flags]}
+def _names(entries: Sequence[Any]) -> list[str]:
+    """Return the names and labels of listed tasks; what is no task is refused later."""
+    names: dict[str, None] = {}
+    for entry in entries:
+        fields = entry if isinstance(entry, dict) else {"name": entry}
+        given = [fields.get("label"), fields.get("name"), str(fields.get("name")).rpartition(".")[2]]
+        names |= dict.fromkeys(name for name in given if isinstance(name, str))
+    return list(names)
 
 
 def _entries(argument: str, value: str) -> list[Any]:
