@@ -277,9 +277,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def weights_hash(module: Any) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of the model's weights; the same on every device."""
+    """Return the :func:`model_hash` of a module's model."""
+    return model_hash(module.backbone.model)
+
+
+def model_hash(model: torch.nn.Module) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of a model's weights; the same on every device."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.backbone.model.state_dict().items()):
+    for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -109,7 +109,7 @@ class GenerationMixin:
         self,
         prompts: Prompts,
         settings: DecodeSettings | Mapping[str, Any],
-        first_index: int = 0,
+        first_index: int | Sequence[int] = 0,
         progress: bool | Callable[[int], object] = False,
         trace: Trace | None = None,
         on_response: Callable[[int, Generation], object] | None = None,
@@ -119,7 +119,7 @@ class GenerationMixin:
         Args:
             prompts: As in :meth:`generate`.
             settings: How to decode them, or the arguments of :class:`DecodeSettings`.
-            first_index: Index of the first prompt in the longer list. Samples depend on it.
+            first_index: Index of the first prompt in the longer list, or the index of each. Samples depend on it.
             progress: As in :meth:`generate`.
             trace: Records every forward.
             on_response: Called with the index of a prompt in ``prompts`` and its response, as soon as that is finished.

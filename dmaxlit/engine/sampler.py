@@ -1,5 +1,7 @@
 """Random numbers for sampling, determined by prompt and position instead of the batch they are drawn in."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,12 @@ class Sampler:
         temperature: From 0 to 10,000; 0 takes the most probable token.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         seed: Seed; the same seed gives the same responses whatever the batch size.
-        first_index: Index of the first prompt, if a list is decoded in several parts.
+        first_index: Index of the first prompt, if a list is decoded in several parts; or the index of each.
     """
 
-    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, first_index: int = 0) -> None:
+    def __init__(
+        self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, first_index: int | Sequence[int] = 0
+    ) -> None:
         check_temperature(temperature)
         if not 0 < top_p <= 1:
             raise UserError(f"top_p: expected a number above 0 and at most 1, got {top_p}")
@@ -44,11 +48,15 @@ class Sampler:
         """
         if self.temperature == 0:
             return None
-        seeds = torch.tensor([stable_seed(self.seed, "sample", self.first_index + index) for index in prompt_indices])
+        seeds = torch.tensor([stable_seed(self.seed, "sample", self._index(prompt)) for prompt in prompt_indices])
         positions = torch.tensor(block_starts)[:, None] + torch.arange(block_length)
         draws = _splitmix64(seeds[:, None] + (positions + 1) * _INCREMENT).to(device)
         ones = torch.ones(len(prompt_indices), device=device)
         return Sampling(draws, ones * self.temperature, ones * self.top_p)
+
+    def _index(self, prompt: int) -> int:
+        first = self.first_index
+        return first + prompt if isinstance(first, int) else first[prompt]
 
 
 def _splitmix64(state: Tensor) -> Tensor:

@@ -45,12 +45,13 @@ class DecodeSettings:
     compile: bool = False
     check_decoder: bool = True
 
-    def make_engine(self, denoiser: Denoiser, first_index: int = 0) -> BlockDecoder:
+    def make_engine(self, denoiser: Denoiser, first_index: int | Sequence[int] = 0) -> BlockDecoder:
         """Build the engine that decodes with these settings.
 
         Args:
             denoiser: The model.
-            first_index: Index of the first prompt, if a list is decoded in several parts. Samples depend on it.
+            first_index: Index of the first prompt, if a list is decoded in several parts, or the index of each. Samples
+                depend on it.
 
         Raises:
             UserError: For an unknown decoder or option, or a setting out of range.

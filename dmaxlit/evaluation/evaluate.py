@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
 _SWEPT_BY_DEFAULT = ("tau_dec", "threshold")
-_WARM_UP_FORWARDS = 4
+#: Forwards on the first batch before time is measured.
+WARM_UP_FORWARDS = 4
 _DEFAULT_BUDGET = 256
 
 
@@ -153,7 +154,7 @@ def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, 
     """Run a few forwards of one batch, so that one-off costs are not timed."""
     prompts = [example.prompt for example in examples]
     if prompts:
-        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), _WARM_UP_FORWARDS))
+        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), WARM_UP_FORWARDS))
 
 
 def count_answers(
@@ -183,9 +184,9 @@ def count_answers(
         return []
     prompts = [example.prompt for example in examples]
     device = module.backbone.device
-    begin = _now(device)
+    begin = device_time(device)
     answers = module.generate_batch(prompts, spec.settings(max_new_tokens, batch_size), progress=progress)
-    seconds = _now(device) - begin
+    seconds = device_time(device) - begin
     right = [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)]
     meter.update(answers, right, [len(ids) for ids in encode_prompts(module.tokenizer, prompts)], seconds)
     return list(zip(answers, right, strict=True))
@@ -219,7 +220,8 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def _now(device: torch.device) -> float:
+def device_time(device: torch.device) -> float:
+    """Return the time in seconds, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -89,11 +89,20 @@ def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
         rows: Name and result of each row.
     """
     header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit step limit"]
-    table = [header] + [[name, *_cells(result)] for name, result in rows]
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(header))]
+    return aligned_table(header, [[name, *_cells(result)] for name, result in rows])
+
+
+def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table with columns of equal width, the first to the left and the others to the right.
+
+    Args:
+        header: Titles of the columns.
+        rows: Their cells.
+    """
+    widths = [max(3, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = []
-    for row in [header, rule, *table[1:]]:
+    for row in [header, rule, *rows]:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
         lines.append(f"| {' | '.join(cells)} |\n")
     return "".join(lines)

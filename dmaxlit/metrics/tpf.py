@@ -30,6 +30,7 @@ class Convention:
 CONVENTIONS = {
     "dmaxlit": Convention(count_eos=True, prefill=0, pooled=True),
     "published": Convention(count_eos=False, prefill=1, pooled=False),
+    "without_eos": Convention(count_eos=False, prefill=0, pooled=True),
 }
 
 
@@ -57,7 +58,7 @@ def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, conve
         tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
         forwards: ``[N]`` forwards each answer took part in, at least 1.
         finished: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
-        convention: ``dmaxlit`` or ``published``.
+        convention: ``dmaxlit``, ``published`` or ``without_eos``.
 
     Returns:
         A float64 scalar; nan for no answers.
@@ -76,6 +77,8 @@ class TokensPerForward(RatioMetric):
       forwards in which its row took part, whatever other rows shared them.
     - ``published``: ``mean_i (n_i - [finished_i]) / (f_i + 1)``, as in DMax's evaluation: EOS does not count, the
       prompt is charged one forward, and short answers weigh as much as long ones.
+    - ``without_eos``: ``sum_i (n_i - [finished_i]) / sum_i f_i``, the micro-average of the strictest public protocols:
+      neither EOS nor padding nor the prompt counts.
 
     In our engine neither prefill nor cache commits take a separate forward. The prompt's blocks, and later every
     finished block, are processed in the row's next denoising forward, which writes their keys and values. So ``f_i``
@@ -86,7 +89,7 @@ class TokensPerForward(RatioMetric):
     - Output: a scalar.
 
     Args:
-        convention: ``dmaxlit`` or ``published``.
+        convention: ``dmaxlit``, ``published`` or ``without_eos``.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -85,6 +85,30 @@ class Task(ABC):
     def tokenizer(cls) -> "PreTrainedTokenizerFast | None":
         """Return the task's own small tokenizer, or None if the task is written in natural language."""
         return None
+
+    @property
+    def stop(self) -> Sequence[str]:
+        """Texts that end an answer as EOS does, for prompts that a model continues instead of answering."""
+        return ()
+
+    def count(self, split: Split) -> int | None:
+        """Return the number of examples of a split; None if there are as many as one asks for, or it is not known.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+        """
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """Return what a record of an evaluation has to say besides the options, as JSON values.
+
+        For instance the number of worked examples in a prompt (``shots``), or how answers that are programs are
+        separated when they run (``sandbox``). It is called before anything is decoded.
+
+        Raises:
+            UserError: If answers cannot be judged on this machine.
+        """
+        return {}
 
     def options(self) -> dict[str, Any]:
         """Return the constructor's arguments as JSON values: ``type(self)(**self.options())`` is the same task."""

@@ -113,6 +113,20 @@ class BenchmarkTask(Task):
         """The ``max_new_tokens`` of the constructor."""
         return self._max_new_tokens
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The texts at which the template says that an answer ends."""
+        return self.prompts.stop
+
+    def record(self) -> dict[str, Any]:
+        """Return how a row is asked and an answer graded; see :meth:`Task.record`."""
+        return {
+            "template": self.prompts.name,
+            "shots": len(self.prompts.shots) if self.shots is None else self.shots,
+            "chat": self.prompts.chat,
+            "grading": "lenient" if self.lenient else "strict",
+        }
+
     def check_requirements(self) -> None:
         """Refuse to go on if a library that grading needs is missing.
 

@@ -112,7 +112,7 @@ class ChainTask(Task):
             values = _values(start, operations)
             answer = values[-1]
             response = " ".join(_draw_response(rng, operations, values))
-            examples.append(Example(prompt, answer, partial(_final_answer_is, answer), response))
+            examples.append(Example(prompt, answer, partial(_final_answer_is, answer), response, extract=_final_answer))
         return examples
 
     def check_steps(self, prompt: str, text: str) -> StepReport:
@@ -177,8 +177,12 @@ def _is_step(words: Sequence[str], before: str, operation: str, after: str) -> b
 
 
 def _final_answer_is(answer: str, text: str) -> bool:
+    return _final_answer(text) == answer
+
+
+def _final_answer(text: str) -> str | None:
+    """Return the word after the last ``####``, or None."""
     words = text.split()
     if "####" not in words:
-        return False
-    last = len(words) - 1 - words[::-1].index("####")
-    return words[last + 1 : last + 2] == [answer]
+        return None
+    return next(iter(words[len(words) - words[::-1].index("####") :]), None)

@@ -7,7 +7,7 @@ from math import isfinite
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.columns import check_columns, other_columns, rename_columns
-from dmaxlit.tasks.matching import Match, last_number, matches
+from dmaxlit.tasks.matching import Match, extracted, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -67,14 +67,25 @@ class JsonlTask(Task):
         Raises:
             UserError: If the split holds fewer, or a file cannot be used.
         """
-        check_split(split)
-        if self._splits is None:
-            self._splits = self._read()
-        examples = self._splits[split]
+        examples = self._examples(split)
         if n > len(examples):
             source = self._source(split)
             raise UserError(f"n: expected at most the {len(examples)} {split} prompts of {source!r}, got {n}")
         return examples[:n]
+
+    def count(self, split: Split) -> int:
+        """Return the number of examples of a split; see :meth:`Task.count`.
+
+        Raises:
+            UserError: If a file cannot be used.
+        """
+        return len(self._examples(split))
+
+    def _examples(self, split: Split) -> list[Example]:
+        check_split(split)
+        if self._splits is None:
+            self._splits = self._read()
+        return self._splits[split]
 
     def _source(self, split: Split) -> str | None:
         files: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
@@ -117,4 +128,5 @@ class JsonlTask(Task):
             if self.match == "numeric" and last_number(answer) is None:
                 raise UserError(f"{location}: expected an answer with a number for match 'numeric', got {answer!r}")
             extra = other_columns(record, self.columns, (name, "answer", "response"))
-            yield Example(prompt, answer, partial(matches, self.match, answer), response, extra)
+            judge, extract = partial(matches, self.match, answer), partial(extracted, self.match)
+            yield Example(prompt, answer, judge, response, extra, extract)

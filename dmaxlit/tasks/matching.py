@@ -37,6 +37,19 @@ def last_number(text: str) -> Decimal | None:
     return numbers[0 if marked else -1] if numbers else None
 
 
+def extracted(match: Match, text: str) -> str | None:
+    """Return what :func:`matches` compares of a text: all its words, or the number it ends with; None if it has none.
+
+    Args:
+        match: ``exact`` or ``numeric``.
+        text: The generated text.
+    """
+    if match == "exact":
+        return " ".join(text.split()) or None
+    number = last_number(text)
+    return None if number is None else str(number)
+
+
 def matches(match: Match, answer: str, text: str) -> bool:
     """Return whether ``text`` gives ``answer``.
 

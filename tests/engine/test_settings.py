@@ -79,3 +79,8 @@ def test_a_decoder_without_a_name_has_no_identity():
 def test_bad_settings_are_refused_when_the_engine_is_made(module, settings, message):
     with pytest.raises(UserError, match=message):
         settings.make_engine(module.backbone)
+
+
+def test_prompts_may_have_any_indices_in_the_whole_list(module, prompts):
+    whole = module.generate_batch(prompts, HOT)
+    assert module.generate_batch([prompts[4], prompts[1]], HOT, first_index=[4, 1]) == [whole[4], whole[1]]

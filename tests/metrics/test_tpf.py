@@ -27,11 +27,20 @@ def test_published_is_the_mean_of_ratios_without_eos_and_with_a_prefill(answers)
     check_sharing(lambda: TokensPerForward("published"), update, answers, sum(ratios) / len(ratios))
 
 
+def test_without_eos_is_all_other_tokens_over_all_forwards(answers):
+    tokens = forwards = 0
+    for _, n, f, finished, *_ in answers:
+        tokens += n - 1 if finished else n
+        forwards += f
+    check_sharing(lambda: TokensPerForward("without_eos"), update, answers, tokens / forwards)
+
+
 def test_the_conventions_differ(answers):
     columns = column(answers, 1), column(answers, 2), column(answers, 3)
     values = {name: float(tokens_per_forward(*columns, convention=name)) for name in CONVENTIONS}
-    assert set(values) == {"dmaxlit", "published"}
+    assert set(values) == {"dmaxlit", "published", "without_eos"}
     assert values["dmaxlit"] != pytest.approx(values["published"], rel=0.01)
+    assert values["without_eos"] < values["dmaxlit"]
 
 
 def test_an_unfinished_answer_has_no_eos_to_drop():
@@ -46,7 +55,7 @@ def test_no_answers_have_no_tpf():
 
 
 def test_unknown_convention_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown TPF convention 'nfe'; known: dmaxlit, published"):
+    with pytest.raises(UserError, match=r"unknown TPF convention 'nfe'; known: dmaxlit, published, without_eos"):
         TokensPerForward("nfe")
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import pickle
 from collections import Counter
@@ -265,3 +266,12 @@ PINNED = {
 
 def test_a_task_is_shown_with_its_options():
     assert repr(task("chain", operations=3)) == "ChainTask(difficulty='standard', operations=3, seed=0)"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("so is #### 3 .", "3"), ("#### 3 #### 4", "4"), ("#### 4 ####", None), ("4", None), ("", None)],
+)
+def test_the_extracted_answer_is_the_word_after_the_last_mark(text, expected):
+    example = dataclasses.replace(ChainTask().examples("test", 1)[0], answer="4")
+    assert example.extract(text) == expected

@@ -116,3 +116,11 @@ def test_parquet_reads_like_jsonl(tmp_path, write_rows):
     Dataset.from_list(ROWS).to_parquet(path)
     assert task("jsonl", path=str(path)).examples("test", 9) == task("jsonl", path=write_rows(ROWS)).examples("test", 9)
     assert json.loads(json.dumps(task("jsonl", path=str(path)).options()))["path"] == str(path)
+
+
+def test_the_number_of_examples_of_a_split_is_known(write_rows):
+    rows = [{"prompt": f"q{i}", "answer": str(i)} for i in range(40)]
+    one = task("jsonl", path=write_rows(rows))
+    assert sum(one.count(split) for split in ("train", "val", "test")) == 40
+    assert len(one.examples("val", one.count("val"))) == one.count("val")
+    assert task("jsonl", test=write_rows(rows[:3], "t.jsonl")).count("train") == 0

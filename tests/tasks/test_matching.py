@@ -3,7 +3,7 @@ from decimal import Decimal
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks.matching import answer_part, last_number, matches
+from dmaxlit.tasks.matching import answer_part, extracted, last_number, matches
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,17 @@ def test_unknown_match_is_refused():
 def test_answer_part():
     assert answer_part("a #### b #### c") == " c"
     assert answer_part("abc") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("match", "text", "expected"),
+    [
+        ("exact", " a  b\n", "a b"),
+        ("exact", " ", None),
+        ("numeric", "3 and 1,234.50.", "1234.50"),
+        ("numeric", "none", None),
+    ],
+)
+def test_what_is_extracted_is_what_is_compared(match, text, expected):
+    assert extracted(match, text) == expected
+    assert matches(match, "7" if expected is None else expected, text) is (expected is not None)

@@ -67,3 +67,15 @@ def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
     if not (folder / "config.json").is_file():
         raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
     return folder
+
+
+def hub_commit(source: str) -> str | None:
+    """Return the commit of the hub's repository that a model comes from; None for one that is not from the hub.
+
+    Args:
+        source: Folder, ``builtin:NAME``, ``.ckpt`` file, or hub id of a model that has been fetched.
+    """
+    if source.endswith(".ckpt") or isinstance(resolve_folder(source), Path):
+        return None
+    folder = fetch(source, CONFIG_AND_TOKENIZER)
+    return folder.name if folder.parent.name == "snapshots" else None

@@ -61,3 +61,14 @@ def test_a_repository_without_a_model_is_refused(tmp_path, monkeypatch):
     answering(monkeypatch, tmp_path)
     with pytest.raises(UserError, match=r"expected a model with a config.json, found none in 'someone/data'"):
         hub.fetch("someone/data")
+
+
+def test_the_commit_of_a_model_from_the_hub_is_known(tmp_path, monkeypatch):
+    folder = tmp_path / "models--a--b" / "snapshots" / "0f1e2d"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **patterns: str(folder))
+    assert hub.hub_commit("a/b") == "0f1e2d"
+    assert (
+        hub.hub_commit(str(folder)) is hub.hub_commit("builtin:chain-base") is hub.hub_commit("run/last.ckpt") is None
+    )

@@ -1,0 +1,261 @@
+"""The autoregressive baseline: a model of transformers with greedy decoding, plain or assisted by a smaller model.
+
+Both write the same tokens. Plain decoding takes one forward for each; assisted decoding (speculation) checks several
+tokens that the assistant proposes in one forward of the model, and keeps those that the model would have written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+
+from dmaxlit.backbone.formats.config_checks import require_language_model
+from dmaxlit.backbone.formats.hub import fetch, hub_commit
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks
+from dmaxlit.backbone.formats.weight_files import read_config
+from dmaxlit.backbone.tokenizer import load_tokenizer
+from dmaxlit.data.encoding import Prompt, encode_prompt
+from dmaxlit.engine import Generation
+from dmaxlit.engine.request import DecodedSequence
+from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.answerers import Answerer, Limits, Take
+from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
+from dmaxlit.files import model_hash
+
+# Settings of an assistant on which the number of forwards depends, with the defaults of transformers.
+_SPECULATION = {
+    "num_assistant_tokens": 20,
+    "num_assistant_tokens_schedule": "constant",
+    "assistant_confidence_threshold": 0.4,
+}
+
+
+@dataclass(frozen=True)
+class AutoregressiveModel:
+    """An autoregressive model with its tokenizer.
+
+    Args:
+        source: What the user named: folder or hub id.
+        model: The model, in eval mode.
+        tokenizer: Its tokenizer.
+        weights: Hash of its weights.
+    """
+
+    source: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    weights: str
+
+    @classmethod
+    def load(cls, source: str, argument: str, device: torch.device, dtype: str) -> AutoregressiveModel:
+        """Load a model; no code of the checkpoint is run.
+
+        Args:
+            source: Folder or hub id.
+            argument: The user's name for it, for messages.
+            device: Device of the model.
+            dtype: Type of the weights.
+
+        Raises:
+            UserError: If there is no such model, or it is a diffusion model.
+        """
+        try:
+            folder = fetch(source)
+            stored = read_config(folder)
+            require_language_model(stored, source)
+            if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
+                raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
+            tokenizer = load_tokenizer(str(folder))
+            model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
+        except UserError as error:
+            raise UserError(f"{argument}: {error}") from error
+        model.generation_config = _plain(model.generation_config)
+        return cls(source, model.eval().to(device), tokenizer, model_hash(model))
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence in tokens."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The tokens that end an answer: the tokenizer's EOS and those that the generation config names."""
+        generation_config: Any = self.model.generation_config
+        named = getattr(generation_config, "eos_token_id", None)
+        ids = [*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id]
+        return sorted({index for index in ids if isinstance(index, int)})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says of it."""
+        return {
+            "source": self.source,
+            "revision": hub_commit(self.source),
+            "weights_sha256": self.weights,
+            "num_parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "context_length": self.context_length,
+        }
+
+
+class AutoregressiveAnswerer(Answerer):
+    """Greedy decoding of one prompt at a time, as transformers does it; a forward is one of the main model.
+
+    Args:
+        main: The model.
+        assistant: A smaller model that proposes tokens; None for plain decoding.
+
+    Raises:
+        UserError: If the assistant has another vocabulary.
+    """
+
+    batch_size = 1
+
+    def __init__(self, main: AutoregressiveModel, assistant: AutoregressiveModel | None = None) -> None:
+        if assistant is not None and assistant.tokenizer.get_vocab() != main.tokenizer.get_vocab():
+            raise UserError(
+                f"assistant: expected a model with the vocabulary of {main.source!r}, got {assistant.source!r}"
+            )
+        self.title = self.line = self.name = "autoregressive" if assistant is None else "assisted"
+        self.threshold = None
+        self.options = {} if assistant is None else _set_speculation(assistant.model)
+        self._main, self._assistant = main, assistant
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._main.model.device
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._main.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence in tokens."""
+        both = (self._main, self._assistant)
+        return min(model.context_length for model in both if model is not None)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the weights of model and assistant."""
+        assistant = None if self._assistant is None else self._assistant.weights
+        return {"decoder": self.name, "options": self.options, "main": self._main.weights, "assistant": assistant}
+
+    @property
+    def note(self) -> str:
+        """What a table says of the row."""
+        assisted = "" if self._assistant is None else f", proposals by {self._assistant.source}"
+        return f"{self.title}: {self._main.source}, greedy{assisted}, one prompt at a time"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says of model and assistant."""
+        assistant = None if self._assistant is None else self._assistant.describe()
+        return {"title": self.title, "model": self._main.describe(), "assistant": assistant}
+
+    def warm_up(self, prompts: Sequence[Prompt], limits: Limits) -> None:
+        """Write the first few tokens of the first answer."""
+        short = replace(limits, max_new_tokens=min(limits.max_new_tokens, WARM_UP_FORWARDS))
+        self._generate(prompts[0], short)
+
+    def answer(self, prompts: Sequence[Prompt], indices: Sequence[int], limits: Limits, take: Take) -> None:
+        """Answer prompts one by one; see :meth:`Answerer.answer`."""
+        stop = StopStrings(self.tokenizer, limits.stop) if limits.stop else None
+        for index, prompt in enumerate(prompts):
+            sequence = self._generate(prompt, limits, stop)
+            take(index, Generation.from_sequence(sequence, prompt, self.tokenizer, stop), None)
+
+    def prompt_lengths(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Return the number of tokens of each prompt."""
+        return [len(encode_prompt(self.tokenizer, prompt)) for prompt in prompts]
+
+    def _generate(self, prompt: Prompt, limits: Limits, stop: StopStrings | None = None) -> DecodedSequence:
+        prompt_ids = encode_prompt(self.tokenizer, prompt)
+        eos_ids = self._main.eos_ids
+        budget = min(limits.max_new_tokens, self.context_length - len(prompt_ids))
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=budget,
+            eos_token_id=eos_ids or None,
+            pad_token_id=eos_ids[0] if eos_ids else None,
+        )
+        ids = torch.tensor([prompt_ids], device=self.device)
+        more: dict[str, Any] = {} if self._assistant is None else {"assistant_model": self._assistant.model}
+        if stop is not None:
+            more["stopping_criteria"] = StoppingCriteriaList([_Stop(stop, len(prompt_ids))])
+        main: Any = self._main.model
+        with torch.no_grad(), _counting_forwards(main) as forwards:
+            output = main.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **more)
+        tokens = output[0, len(prompt_ids) :].tolist()[:budget]
+        first_eos = next((index for index, token in enumerate(tokens) if token in eos_ids), None)
+        finished = first_eos is not None
+        end = len(tokens) if first_eos is None else first_eos + 1
+        before_stop = None if stop is None else stop(tokens[:end])
+        if before_stop is None or (finished and before_stop == end):
+            return DecodedSequence(tokens[:end], forwards[0], finished, 0)
+        return DecodedSequence(tokens[:before_stop], forwards[0], True, 0, stopped=True)
+
+
+def _plain(config: Any) -> GenerationConfig:
+    """Return a model's generation settings without those that change which tokens are written.
+
+    Otherwise ``generate`` would take a penalty of repetitions, for instance, from the model's folder.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", *_SPECULATION)
+    kept = {name: getattr(config, name, None) for name in names}
+    return GenerationConfig(**{name: value for name, value in kept.items() if value is not None})
+
+
+def _set_speculation(assistant: PreTrainedModel) -> dict[str, Any]:
+    """Make the settings of an assistant explicit, and the same for each prompt; return them.
+
+    The schedule ``heuristic`` carries a number from prompt to prompt, so that forwards would depend on their order.
+    """
+    config: Any = assistant.generation_config
+    for name, default in _SPECULATION.items():
+        if getattr(config, name, None) is None:
+            setattr(config, name, default)
+    if config.num_assistant_tokens_schedule == "heuristic":
+        config.num_assistant_tokens_schedule = "heuristic_transient"
+    options = {name: getattr(config, name) for name in _SPECULATION}
+    # transformers adapts it to the answer, if it finds that library.
+    return {**options, "adapts_confidence_threshold": find_spec("sklearn") is not None}
+
+
+class _Stop(StoppingCriteria):
+    """Ends generation at a stop text, by the rule of our own engine."""
+
+    def __init__(self, stop: StopStrings, num_prompt_tokens: int) -> None:
+        self._stop, self._begin = stop, num_prompt_tokens
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Return whether each of the sequences ends, ``[1]``."""
+        return torch.tensor([self._stop(input_ids[0, self._begin :].tolist()) is not None], device=input_ids.device)
+
+
+@contextmanager
+def _counting_forwards(model: torch.nn.Module) -> Iterator[list[int]]:
+    """Yield a list of one number, the forwards of a model until the context ends."""
+    count = [0]
+
+    def add(module: torch.nn.Module, inputs: Any) -> None:
+        count[0] += 1
+
+    handle = model.register_forward_pre_hook(add)
+    try:
+        yield count
+    finally:
+        handle.remove()

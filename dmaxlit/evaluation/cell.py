@@ -1,0 +1,152 @@
+"""One cell of an evaluation, a task answered in one way: decoded, judged and recorded, resumable at each sample."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
+from dmaxlit.engine import Generation
+from dmaxlit.engine.trace import RowTrace
+from dmaxlit.errors import PromptError, UserError
+from dmaxlit.evaluation.answerers import Answerer, Limits
+from dmaxlit.evaluation.clock import DecodeClock
+from dmaxlit.evaluation.labels import file_name
+from dmaxlit.evaluation.ranks import Ranks
+from dmaxlit.evaluation.running_figures import RunningFigures
+from dmaxlit.evaluation.sample_files import SampleFile, Stored, read_journal
+from dmaxlit.evaluation.sample_rows import sample_row
+from dmaxlit.evaluation.task_entries import TaskEntry
+from dmaxlit.locks import exclusive
+from dmaxlit.tasks import Example
+
+_RECORD_SECONDS = 5.0  # between two records of progress, each of which waits for the disk
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task answered in one way.
+
+    Args:
+        entry: The task.
+        examples: Its prompts with their checkers.
+        limits: What ends an answer.
+        answerer: Who answers.
+    """
+
+    entry: TaskEntry
+    examples: Sequence[Example]
+    limits: Limits
+    answerer: Answerer
+
+    @property
+    def title(self) -> str:
+        """The task's label and the setting's title."""
+        return f"{self.entry.label}, {self.answerer.title}"
+
+    @property
+    def file(self) -> Path:
+        """Path of the samples in the output folder."""
+        return Path(self.entry.label) / f"{file_name(self.answerer.title)}.jsonl"
+
+    def run(self, file: SampleFile, ranks: Ranks, progress: bool = True, number: str = "") -> None:
+        """Answer the prompts that no process has answered yet, each process its share, and write the file.
+
+        Args:
+            file: The file of samples. Nothing is done if it is complete.
+            ranks: The processes.
+            progress: Show a progress bar, with the accuracy and TPF so far.
+            number: Beginning of the bar's title.
+
+        Raises:
+            UserError: If the file cannot be written; what was recorded before is kept.
+        """
+        if ranks.from_main(file.timing) is not None:
+            return
+        stored = ranks.from_main(file.stored)
+        remaining = [index for index in range(len(self.examples)) if index not in stored.rows]
+        share = remaining[ranks.rank :: ranks.world_size]
+        title = f"{number} {self.title}".strip() if progress and ranks.is_main else None
+        own = ranks.together(lambda: self._answer(share, file, ranks, stored, title))
+        resumed = bool(stored.rows)
+        for more in ranks.gather(own):
+            stored.add(more)
+        timing = {
+            "seconds": stored.seconds,
+            "batch_size": self.answerer.batch_size,
+            "processes": ranks.world_size,
+            "resumed": resumed,
+        }
+        ranks.from_main(lambda: file.finish(stored.rows, timing))
+        if not ranks.is_main:
+            file.remove_journals([ranks.rank])
+
+    def _answer(
+        self, share: Sequence[int], file: SampleFile, ranks: Ranks, stored: Stored, title: str | None
+    ) -> Stored:
+        """Answer this process's share, and return its rows and the time they took."""
+        if not share:
+            return Stored()
+        examples = [self.examples[index] for index in share]
+        prompts = [example.prompt for example in examples]
+        lengths = self.answerer.prompt_lengths(prompts)
+        with ExitStack() as stack:
+            journal = file.journal(ranks.rank)
+            stack.enter_context(exclusive(journal.output, "output"))
+            before = read_journal(journal)
+            self.answerer.warm_up(prompts, self.limits)
+            clock = DecodeClock(self.answerer.device)
+            writer = _JournalWriter(journal, clock)
+            stack.callback(writer.record)  # also what was finished before Ctrl-C
+            bar = stack.enter_context(RunningFigures(stored, len(share), title))
+
+            def take(position: int, answer: Generation, trace: RowTrace | None) -> None:
+                with clock.paused():
+                    row = sample_row(share[position], examples[position], answer, lengths[position], trace)
+                    writer.add(row)
+                    bar.count(row)
+                ranks.end_with_parent()
+
+            try:
+                with clock.running():
+                    self.answerer.answer(prompts, share, self.limits, take)
+            except PromptError as error:
+                raise UserError(f"{self.entry.label}: prompt {share[error.index] + 1}: {error.reason}") from error
+            writer.record()
+            after = read_journal(journal)
+        rows = {index: row for index, row in after.rows.items() if index not in before.rows}
+        return Stored(rows, after.seconds - before.seconds)
+
+
+class _JournalWriter:
+    """Appends rows to a journal, with the time that was spent on them."""
+
+    def __init__(self, journal: PartialCorpus, clock: DecodeClock) -> None:
+        self._journal, self._clock = journal, clock
+        self._counts, self._seconds = replace(journal.progress), journal.progress.seconds
+        self._rows: list[dict[str, Any]] = []
+        self._last_record = time.perf_counter()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; write those that wait, if the last time was some seconds ago."""
+        self._rows.append(row)
+        if time.perf_counter() - self._last_record >= _RECORD_SECONDS:
+            self.record()
+
+    def record(self) -> None:
+        """Write the rows that wait."""
+        if not self._rows:
+            return
+        self._counts = Progress(
+            prompts=self._counts.prompts + len(self._rows),
+            finished=self._counts.finished + sum(row["finished"] for row in self._rows),
+            correct=self._counts.correct + sum(row["correct"] for row in self._rows),
+            kept=self._counts.kept + len(self._rows),
+            tokens=self._counts.tokens + sum(row["num_tokens"] for row in self._rows),
+            forwards=self._counts.forwards + sum(row["num_forwards"] for row in self._rows),
+            seconds=self._seconds + self._clock.seconds,
+        )
+        self._journal.append(self._rows, self._counts)
+        self._rows, self._last_record = [], time.perf_counter()

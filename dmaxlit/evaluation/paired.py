@@ -1,0 +1,139 @@
+"""Two ways of answering the same prompts: differences and ratios with paired intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+_RESAMPLES = 10_000
+_CHUNK = 1_000_000  # indices drawn at once
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference of two accuracies on the same prompts, B - A.
+
+    Args:
+        difference: As a fraction.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+        only_a: Prompts that A alone answers right.
+        only_b: Prompts that B alone answers right.
+        p_value: Of McNemar's exact test.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class PairedRatio:
+    """Ratio of two quotients of sums over the same prompts, B / A.
+
+    Args:
+        ratio: The ratio; nan if a sum is 0.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+def paired_difference(right_a: Sequence[bool], right_b: Sequence[bool], confidence: float = 0.95) -> PairedDifference:
+    """Compute the difference of two accuracies on the same n prompts, with an interval and a test.
+
+    With ``b`` prompts that B alone answers right, ``a`` that A alone does, ``q = (b + 1) / (n + 2)`` and
+    ``p = (a + 1) / (n + 2)``, the interval is ``(q - p) ± z sqrt((q + p - (q - p)^2) / (n + 2))`` (Bonett and Price,
+    2012), cut off at -1 and 1. Like Wilson's it is not empty where the answers agree on every prompt. The p-value is
+    that of McNemar's exact test: two-sided, of ``min(a, b)`` in ``a + b`` throws of a fair coin.
+
+    Args:
+        right_a: Verdicts on A's answers.
+        right_b: Verdicts on B's, to the same prompts.
+        confidence: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: For no prompts, or sequences of different length.
+
+    Example:
+        >>> paired_difference([True, True, False, False], [True, False, True, True]).difference
+        0.25
+    """
+    pairs = list(zip(right_a, right_b, strict=True))
+    if not pairs:
+        raise ValueError("right_a: expected at least one verdict, got none")
+    n = len(pairs)
+    only_a, only_b = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    half = z * math.sqrt((q + p - (q - p) ** 2) / (n + 2))
+    low, high = max(-1.0, q - p - half), min(1.0, q - p + half)
+    return PairedDifference((only_b - only_a) / n, low, high, only_a, only_b, mcnemar_p_value(only_a, only_b))
+
+
+def mcnemar_p_value(only_a: int, only_b: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test.
+
+    Args:
+        only_a: Prompts that A alone answers right.
+        only_b: Prompts that B alone answers right.
+
+    Example:
+        >>> mcnemar_p_value(1, 5)
+        0.21875
+    """
+    n, tail, ways = only_a + only_b, 0, 1
+    for k in range(min(only_a, only_b) + 1):
+        tail += ways  # n over k
+        ways = ways * (n - k) // (k + 1)
+    return float(min(1.0, 2 * tail / 2**n))  # of integers of any size
+
+
+def paired_ratio(
+    a: tuple[Sequence[int], Sequence[int]],
+    b: tuple[Sequence[int], Sequence[int]],
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> PairedRatio:
+    """Compute the ratio of two quotients of sums, such as TPF, with a paired bootstrap interval over prompts.
+
+    Prompts are drawn with replacement, each with its counts under A and under B; the interval is between the quantiles
+    of ``(sum n_B / sum d_B) / (sum n_A / sum d_A)``.
+
+    Args:
+        a: Numerators and denominators of A, one of each for each prompt: tokens and forwards.
+        b: Those of B, for the same prompts.
+        confidence: Coverage, in (0, 1).
+        resamples: Number of draws.
+        seed: Seed of the draws; the same on every machine.
+
+    Raises:
+        ValueError: For no prompts, or sequences of different length.
+    """
+    counts = np.array([*a, *b], dtype=np.float64)  # [4, N]
+    if counts.ndim != 2 or counts.shape[1] == 0:
+        raise ValueError("a: expected at least one prompt, got none")
+    generator, size = np.random.default_rng(seed), counts.shape[1]
+    ratios = []
+    for begin in range(0, resamples, max(1, _CHUNK // size)):
+        rows = min(max(1, _CHUNK // size), resamples - begin)
+        ratios.append(_ratio(counts[:, generator.integers(0, size, (rows, size))].sum(-1)))
+    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return PairedRatio(float(_ratio(counts.sum(-1, keepdims=True))[0]), float(low), float(high))
+
+
+def _ratio(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the ratios of ``[4, R]`` sums; nan where one is 0."""
+    numerator_a, denominator_a, numerator_b, denominator_b = np.where(sums == 0, np.nan, sums)
+    ratios: npt.NDArray[np.float64] = (numerator_b / denominator_b) / (numerator_a / denominator_a)
+    return ratios

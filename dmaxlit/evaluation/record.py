@@ -1,0 +1,142 @@
+"""The record of an evaluation: everything its figures depend on, and how they were counted."""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import transformers
+
+from dmaxlit.backbone.formats.hub import hub_commit
+from dmaxlit.backbone.transformers_internals import attention_of
+from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
+from dmaxlit.evaluation.report import aup_of, best_accuracy, by_task
+from dmaxlit.files import weights_hash
+from dmaxlit.version import __version__
+
+FORMAT = "dmaxlit-evaluation-1"
+
+#: The rules of counting tokens per forward, as ``dmaxlit.metrics.TokensPerForward`` has them.
+TPF_RULES = {
+    "without_eos": "micro-average: tokens before EOS of all answers / forwards of all answers; neither EOS nor padding "
+    "nor the prompt counts",
+    "dmaxlit": "micro-average: tokens up to and including EOS of all answers / forwards of all answers; the rule of "
+    "curves and AUP",
+    "published": "macro-average as in DMax's published evaluation: mean over answers of tokens before EOS / (forwards "
+    "+ 1 for the prompt)",
+}
+_FORWARDS = (
+    "forwards of the model in which the answer's row took part; prefill and cache commits are parts of these; forwards "
+    "of an assistant do not count, their time does"
+)
+_BOUNDARY = (
+    "wall clock around generate_batch: tokenisation, prefill, decoding and detokenisation, the device synchronised at "
+    "both ends; grading and files are left out; tokens up to and including EOS, per device; what an interruption made "
+    "necessary again is included"
+)
+
+
+def make_record(
+    settings: dict[str, Any],
+    model: dict[str, Any],
+    baselines: Sequence[dict[str, Any]],
+    tasks: dict[str, dict[str, Any]],
+    results: Sequence[CellResult],
+    device: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the record of an evaluation, as JSON values.
+
+    Args:
+        settings: The settings that its answers depend on.
+        model: What is known of the model; see :func:`describe_model`.
+        baselines: What is known of each autoregressive model.
+        tasks: What is known of each task, by its label.
+        results: The figures of all cells.
+        device: What it ran on.
+    """
+    groups = by_task(results)
+    return {
+        "format": FORMAT,
+        "software": _software(),
+        "model": model,
+        "baselines": list(baselines),
+        "device": device,
+        "tasks": {
+            label: {**facts, "y_max": best_accuracy(groups[label]), "aup": aup_of(groups[label])}
+            for label, facts in tasks.items()
+        },
+        "counting": {
+            "tpf_rules": TPF_RULES,
+            "forwards": _FORWARDS,
+            "intervals": "95%, Wilson's score over prompts",
+            "aup": "d3LLM (arXiv 2601.07568), alpha 3, over the TPF of rule dmaxlit; y_max is the task's best accuracy",
+        },
+        "timing": {
+            "boundary": _BOUNDARY,
+            "warm_up": f"{WARM_UP_FORWARDS} forwards of the first batch of each process, not timed",
+            "tokens_per_second": "measured, not derived from forwards",
+        },
+        "settings": settings,
+        "results": [cell.to_dict() for cell in results],
+    }
+
+
+def describe_model(module: Any, source: str) -> dict[str, Any]:
+    """Return what a record says of a model.
+
+    Args:
+        module: The :class:`~dmaxlit.module.DMaxModule`.
+        source: What the user named: folder, hub id, ``builtin:NAME`` or ``.ckpt`` file.
+    """
+    backbone = module.backbone
+    parameters = next(backbone.model.parameters())
+    return {
+        "source": source,
+        "revision": hub_commit(source),
+        "base_model": backbone.base_model,
+        "weights_sha256": weights_hash(module),
+        "num_parameters": sum(p.numel() for p in backbone.model.parameters()),
+        "dtype": str(parameters.dtype).removeprefix("torch."),
+        "block_length": backbone.block_length,
+        "context_length": backbone.max_length,
+        "attention": attention_of(backbone.model),
+    }
+
+
+def describe_device(device: torch.device, processes: int, num_nodes: int) -> dict[str, Any]:
+    """Return what a record says of the machine."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "type": device.type,
+        "name": name,
+        "processes": processes,
+        "nodes": num_nodes,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def _software() -> dict[str, Any]:
+    return {
+        "dmaxlit": __version__,
+        "revision": _code_revision(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "lightning": lightning.__version__,
+    }
+
+
+def _code_revision() -> str | None:
+    """Return the commit of the checkout that this package is imported from, ``-dirty`` if changed; None for a wheel."""
+    folder, git = Path(__file__).parents[2], shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return None
+    command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None if done.returncode == 0 else None

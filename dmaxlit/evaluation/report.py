@@ -1,0 +1,120 @@
+"""What an evaluation writes for people: a table of each task, its curve as CSV, and its picture."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure
+from dmaxlit.evaluation.results import aligned_table
+from dmaxlit.files import staged_file, write_text
+from dmaxlit.metrics import accuracy_under_parallelism
+
+_HEADER = (
+    "",
+    "accuracy % [95%]",
+    "TPF",
+    "TPF without EOS",
+    "TPF published",
+    "forwards",
+    "tokens/s",
+    "finished %",
+    "AUP",
+)
+
+
+def curves_of(results: Sequence[CellResult]) -> dict[str, list[CurvePoint]]:
+    """Return the points of each curve of one task, in the order of the settings."""
+    curves: dict[str, list[CurvePoint]] = {}
+    for cell in results:
+        curves.setdefault(cell.line, []).append(CurvePoint(cell.threshold, cell.result))
+    return curves
+
+
+def best_accuracy(results: Sequence[CellResult]) -> float:
+    """Return the best accuracy of any setting of one task, in percent: the ``y_max`` of AUP."""
+    return max(100 * cell.result.accuracy for cell in results)
+
+
+def aup_of(results: Sequence[CellResult]) -> dict[str, float]:
+    """Return the AUP of each curve of one task, discounted by the best accuracy of any setting."""
+    y_max = best_accuracy(results) or None
+    return {
+        line: accuracy_under_parallelism([(p.result.tpf, 100 * p.result.accuracy) for p in points], y_max)
+        for line, points in curves_of(results).items()
+    }
+
+
+def by_task(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
+    """Return the results of each task."""
+    tasks: dict[str, list[CellResult]] = {}
+    for cell in results:
+        tasks.setdefault(cell.task, []).append(cell)
+    return tasks
+
+
+def results_table(results: Sequence[CellResult], notes: Sequence[str] = ()) -> str:
+    """Format all results as one Markdown table for each task; the AUP of a curve is in its first row.
+
+    Args:
+        results: The figures of all cells.
+        notes: Lines above each table.
+    """
+    return "\n".join(_task_table(task, cells, notes) for task, cells in by_task(results).items())
+
+
+def _task_table(task: str, results: Sequence[CellResult], notes: Sequence[str]) -> str:
+    aup, rows, seen = aup_of(results), [], set()
+    for cell in results:
+        result = cell.result
+        low, high = result.accuracy_interval()
+        is_first = cell.line not in seen
+        seen.add(cell.line)
+        rows.append(
+            [
+                cell.title,
+                f"{100 * result.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+                f"{cell.tpf['dmaxlit']:.2f}",
+                f"{cell.tpf['without_eos']:.2f}",
+                f"{cell.tpf['published']:.2f}",
+                f"{result.forwards_per_answer:.1f}",
+                "" if math.isnan(result.tokens_per_second) else f"{result.tokens_per_second:.0f}",
+                f"{100 * result.finished:.1f}",
+                f"{aup[cell.line]:.0f}" if is_first else "",
+            ]
+        )
+    prompts, y_max = results[0].result.num_examples, best_accuracy(results)
+    above = "".join(f"{note}\n" for note in (f"{prompts} prompts; AUP with y_max {y_max:.1f}%", *notes))
+    return f"## {task}\n\n{above}\n{aligned_table(_HEADER, rows)}"
+
+
+def write_curve(folder: Path, task: str, results: Sequence[CellResult]) -> None:
+    """Write ``curve.csv`` and ``curve.png`` of one task.
+
+    Args:
+        folder: The task's folder.
+        task: The task's label, the picture's title.
+        results: The task's results.
+    """
+    write_text(folder / "curve.csv", _csv([_point(cell, aup_of(results)[cell.line]) for cell in results]))
+    with staged_file(folder / "curve.png") as staging:
+        curve_figure(curves_of(results), task).savefig(staging, format="png", dpi=120, metadata={"Software": None})
+
+
+def _point(cell: CellResult, aup: float) -> dict[str, object]:
+    figures = cell.result.to_dict()
+    options = json.dumps(figures.pop("options"))
+    rules = {f"tpf_{rule}": value for rule, value in cell.tpf.items()}
+    named = {"title": cell.title, "line": cell.line, "threshold": cell.threshold, "options": options}
+    return {**named, **figures, **rules, "aup": aup}
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

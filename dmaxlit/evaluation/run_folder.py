@@ -1,0 +1,64 @@
+"""The output folder of an evaluation: it holds one run, whose settings it records before anything is decoded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.data.resumable_jsonl import difference, refusing
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.labels import check_label
+from dmaxlit.files import read_json, remove, write_json
+
+_LOCK = ".lock"
+_SETTINGS = "settings.json"
+#: Written last: a folder that has it is complete.
+RECORD = "record.json"
+TABLE = "table.md"
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Record the settings of a run in its folder, or check that they are those of the run that it holds.
+
+    Args:
+        folder: The output folder, which exists and is held by this process.
+        settings: Everything the answers depend on, JSON-able; nested mappings for tasks.
+        overwrite: Remove the results of a run that is complete, or has other settings.
+
+    Raises:
+        UserError: If it holds a run with other settings, the first of which is named, or files of something else.
+    """
+    path = folder / _SETTINGS
+    if path.is_file():
+        change = difference(flat(read_json(path)), flat(settings))
+        if change is None and not (overwrite and (folder / RECORD).exists()):
+            return
+        if not overwrite:
+            raise UserError(
+                f"output: {str(folder)!r} holds a run with other settings: {change}; choose another folder, or "
+                "overwrite (--overwrite true)"
+            )
+        _clear(folder, read_json(path))
+    elif others := sorted(entry.name for entry in folder.iterdir() if entry.name != _LOCK):
+        raise UserError(
+            f"output: expected a new folder, or that of an evaluation, got {str(folder)!r}, which holds {others[0]!r}"
+        )
+    with refusing(folder, "output"):
+        write_json(path, dict(settings))
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _clear(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Remove what a run wrote: the record first, so that the folder is not complete any more."""
+    with refusing(folder, "output"):
+        for name in (RECORD, TABLE, *(check_label(label, _SETTINGS) for label in settings.get("tasks") or {})):
+            remove(folder / name)

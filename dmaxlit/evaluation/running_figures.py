@@ -1,0 +1,43 @@
+"""The progress bar of one cell of an evaluation."""
+
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from dmaxlit.evaluation.sample_files import Stored
+
+
+class RunningFigures:
+    """A progress bar with the accuracy and TPF so far.
+
+    Args:
+        stored: What is done already, by all processes.
+        num_more: Prompts to come.
+        title: Title of the bar; None for no bar.
+    """
+
+    def __init__(self, stored: Stored, num_more: int, title: str | None) -> None:
+        done = len(stored.rows)
+        self._bar = tqdm(total=done + num_more, initial=done, desc=title, unit="prompt", disable=title is None)
+        self._correct = self._prompts = self._tokens = self._forwards = 0
+        for row in stored.rows.values():
+            self._add(row)
+
+    def __enter__(self) -> "RunningFigures":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def count(self, row: dict[str, Any]) -> None:
+        """Show one more row."""
+        self._add(row)
+        figures = f"accuracy {100 * self._correct / self._prompts:.1f}%, TPF {self._tokens / self._forwards:.2f}"
+        self._bar.set_postfix_str(figures, refresh=False)
+        self._bar.update()
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self._prompts += 1
+        self._correct += row["correct"]
+        self._tokens += row["num_tokens"]
+        self._forwards += row["num_forwards"]

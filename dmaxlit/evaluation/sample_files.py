@@ -1,0 +1,143 @@
+"""The file of samples of one cell, and the journals from which it is made.
+
+Each process appends its rows to a journal of its own, ``.<name>.rank<r>.jsonl.partial``, in the order in which they are
+finished. The file appears once all rows are there, sorted, whatever the number of processes and interruptions was.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path, refusing, whole_manifest
+from dmaxlit.files import read_json, staged_file, write_json
+from dmaxlit.locks import exclusive
+from dmaxlit.version import __version__
+
+_SUFFIX = ".jsonl"
+
+
+@dataclass
+class Stored:
+    """What journals hold.
+
+    Args:
+        rows: Rows by the index of their prompt.
+        seconds: Time spent decoding them.
+    """
+
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, other: "Stored") -> None:
+        """Add what other journals hold."""
+        self.rows |= other.rows
+        self.seconds += other.seconds
+
+
+class SampleFile:
+    """The samples of one cell.
+
+    Args:
+        path: The finished file; its name ends in ``.jsonl``.
+        identity: Everything the rows depend on, JSON-able.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+
+    def journal(self, rank: int) -> PartialCorpus:
+        """Open the journal of a process.
+
+        Raises:
+            UserError: If it was written with other settings, or cannot be written.
+        """
+        return PartialCorpus(self._journal_path(rank), self._identity)
+
+    def stored(self) -> Stored:
+        """Return what the journals of earlier, interrupted processes hold.
+
+        Raises:
+            UserError: If one was written with other settings, or is damaged.
+        """
+        stored = Stored()
+        for rank in self._ranks():
+            stored.add(read_journal(self.journal(rank)))
+        return stored
+
+    def timing(self) -> dict[str, Any] | None:
+        """Return what was measured when the file was made; None if it is not complete.
+
+        Raises:
+            UserError: If the file was made with other settings, or by something else.
+        """
+        manifest = whole_manifest(self.path, self._identity)
+        return None if manifest is None else dict(manifest.get("timing") or {})
+
+    def finish(self, rows: Mapping[int, Mapping[str, Any]], timing: Mapping[str, Any]) -> None:
+        """Write the file and remove the journals.
+
+        Args:
+            rows: All rows, by the index of their prompt.
+            timing: What was measured.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        lines = "".join(json.dumps(rows[index], ensure_ascii=False) + "\n" for index in sorted(rows))
+        manifest = {"settings": self._identity, "timing": dict(timing), "version": __version__}
+        with refusing(self.path, "output"):
+            write_json(manifest_path(self.path), manifest)
+            with staged_file(self.path) as staging:
+                staging.write_bytes(lines.encode("utf-8", "surrogatepass"))
+            self.remove_journals(self._ranks())
+
+    def remove_journals(self, ranks: Iterable[int]) -> None:
+        """Remove the journals of some processes, and the locks that killed ones have left.
+
+        Raises:
+            UserError: If a process is writing one.
+        """
+        for rank in ranks:
+            with exclusive(self._journal_path(rank), "output"):
+                self.journal(rank).discard()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the rows of the finished file."""
+        return read_rows(self.path)
+
+    def _journal_path(self, rank: int) -> Path:
+        return self.path.with_name(f".{self.path.name.removesuffix(_SUFFIX)}.rank{rank}{_SUFFIX}")
+
+    def _ranks(self) -> list[int]:
+        """Return the processes that have left a journal, or the beginning of one."""
+        stem, suffix = re.escape(self.path.name.removesuffix(_SUFFIX)), re.escape(_SUFFIX)
+        journal = re.compile(rf"\.{{1,2}}{stem}\.rank(\d+){suffix}\..+")
+        names = [path.name for path in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
+        return sorted({int(match[1]) for match in map(journal.fullmatch, names) if match})
+
+
+def read_journal(file: PartialCorpus) -> Stored:
+    """Return what a journal holds."""
+    return Stored({row["index"]: row for row in file.rows()}, file.progress.seconds)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a finished file of samples, in order.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings with which a finished file of samples was made.
+
+    Raises:
+        UserError: If its manifest cannot be read.
+    """
+    return dict(read_json(manifest_path(path)).get("settings") or {})

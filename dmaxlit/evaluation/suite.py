@@ -1,0 +1,270 @@
+"""Evaluate a model on tasks, in every setting: what ``dmaxlit evaluate`` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmaxlit.data.eval_prompts import decodable_examples
+from dmaxlit.data.resumable_jsonl import prompts_hash, refusing, template_hash
+from dmaxlit.errors import UserError, check_at_least, reason_of
+from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
+from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
+from dmaxlit.evaluation.cell import Cell
+from dmaxlit.evaluation.cell_result import CellResult, count_sums, decode_result, tpf_by_rule
+from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
+from dmaxlit.evaluation.ranks import Ranks
+from dmaxlit.evaluation.record import describe_device, describe_model, make_record
+from dmaxlit.evaluation.report import by_task, results_table, write_curve
+from dmaxlit.evaluation.run_folder import RECORD, TABLE, claim_folder
+from dmaxlit.evaluation.sample_files import SampleFile
+from dmaxlit.evaluation.sample_rows import extra_columns
+from dmaxlit.evaluation.task_entries import TaskEntry
+from dmaxlit.files import write_json, write_text
+from dmaxlit.locks import exclusive_folder
+from dmaxlit.tasks import Example, Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from dmaxlit.module import DMaxModule
+
+#: Prompts of a task that has as many as one asks for.
+DEFAULT_PROMPTS = 100
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The settings of an evaluation.
+
+    Args:
+        tasks: The tasks.
+        decoders: The decoders, with the baseline.
+        num_prompts: Prompts of each task, the first of the split; fewer where a task has fewer. Default: all, 100 of a
+            task that has no end.
+        split: The split.
+        max_new_tokens: Budget of tokens for each answer, EOS included. Default: the task's own.
+        batch_size: Prompts that share a forward. It changes the speed, not the answers.
+        sampling: How tokens are drawn.
+        compile: Compile the forwards.
+        trace: Write the record of every forward into the rows; this takes time, which is measured too.
+        num_nodes: Nodes it runs on, for the record.
+
+    Raises:
+        UserError: If a number is below 1.
+    """
+
+    tasks: Sequence[TaskEntry]
+    decoders: Sequence[DecoderEntry]
+    num_prompts: int | None = None
+    split: Split = "test"
+    max_new_tokens: int | None = None
+    batch_size: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+    compile: bool = False
+    trace: bool = False
+    num_nodes: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least(1, num_prompts=self.num_prompts, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+
+    def run(
+        self,
+        ranks: Ranks,
+        load: Callable[[], DMaxModule],
+        source: str,
+        output: Path,
+        overwrite: bool = False,
+        progress: bool = True,
+        load_baselines: Callable[[], Sequence[AutoregressiveAnswerer]] = tuple,
+    ) -> str:
+        """Answer what is not answered yet, write tables, curves and record, and return the tables.
+
+        Args:
+            ranks: The processes.
+            load: Loads the model on this process's device.
+            source: What the user named as the model, for the record.
+            output: The folder to write.
+            overwrite: Remove the results of a run that is complete, or has other settings.
+            progress: Show progress bars.
+            load_baselines: Loads autoregressive models to compare with.
+
+        Raises:
+            UserError: If a prompt does not fit the model, a task has no prompts, or the folder cannot be used.
+        """
+        module = ranks.together(load)
+        baselines = ranks.together(load_baselines)
+        cells = ranks.together(lambda: self.cells(module, baselines))
+        model = ranks.from_main(lambda: describe_model(module, source))
+        settings = ranks.together(lambda: self.settings(module, model["weights_sha256"], cells))
+        facts = ranks.together(lambda: {entry.label: task_facts(entry) for entry in self.tasks})
+        with ExitStack() as stack:
+            ranks.from_main(lambda: self._begin(stack, output, settings, overwrite))
+            if (table := ranks.from_main(lambda: _finished_table(output))) is not None:
+                return table
+            for number, cell in enumerate(cells, start=1):
+                file = SampleFile(output / cell.file, cell_identity(settings, cell))
+                cell.run(file, ranks, progress, f"[{number}/{len(cells)}]")
+            return ranks.from_main(lambda: self._report(model, baselines, settings, facts, cells, output, ranks))
+
+    def cells(self, module: DMaxModule, baselines: Sequence[AutoregressiveAnswerer] = ()) -> list[Cell]:
+        """Return every task answered in every way, the baselines next to that of one token per forward.
+
+        Args:
+            module: The model.
+            baselines: Autoregressive models.
+
+        Raises:
+            UserError: If a prompt does not fit the model, or a task has no prompts.
+        """
+        diffusion = [
+            DiffusionAnswerer(module, entry, self.batch_size, self.sampling, self.compile, self.trace)
+            for entry in self.decoders
+        ]
+        answerers: list[Answerer] = sorted([*baselines, *diffusion], key=lambda answerer: answerer.name != ONE_TOKEN)
+        cells = []
+        for entry in self.tasks:
+            examples = self._examples(entry, module)
+            for baseline in baselines:
+                self._check(examples, entry, baseline.tokenizer, baseline.context_length)
+            budget = entry.task.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+            limits = Limits(budget, tuple(entry.task.stop))
+            cells += [Cell(entry, examples, limits, answerer) for answerer in answerers]
+        return cells
+
+    def settings(self, module: DMaxModule, weights: str, cells: Sequence[Cell]) -> dict[str, Any]:
+        """Return everything that the answers depend on, as JSON values.
+
+        Args:
+            module: The model.
+            weights: Hash of its weights.
+            cells: All cells.
+
+        Raises:
+            UserError: If an option of a task or decoder is no JSON value.
+        """
+        tasks = {
+            cell.entry.label: {
+                "name": cell.entry.name,
+                "options": cell.entry.task.options(),
+                "num_prompts": len(cell.examples),
+                "prompts": prompts_hash([example.prompt for example in cell.examples]),
+                "max_new_tokens": cell.limits.max_new_tokens,
+                "stop": list(cell.limits.stop),
+            }
+            for cell in cells
+        }
+        settings = {
+            "dtype": str(module.backbone.embedding.dtype).removeprefix("torch."),
+            "model": weights,
+            "block_length": module.backbone.block_length,
+            "chat_template": template_hash(module.tokenizer),
+            "split": self.split,
+            **asdict(self.sampling),
+            "trace": self.trace,
+            "tasks": tasks,
+            "decoders": {cell.answerer.title: cell.answerer.identity() for cell in cells},
+        }
+        try:
+            return dict(json.loads(json.dumps(settings)))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"tasks: expected options that JSON can express ({reason_of(error)})") from error
+
+    def _examples(self, entry: TaskEntry, module: DMaxModule) -> list[Example]:
+        available = entry.task.count(self.split)
+        wanted = self.num_prompts or (DEFAULT_PROMPTS if available is None else available)
+        number = wanted if available is None else min(wanted, available)
+        if number == 0:
+            raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
+        examples = entry.task.examples(self.split, number)
+        self._check(examples, entry, module.tokenizer, module.backbone.max_length)
+        for number, example in enumerate(examples, start=1):
+            try:
+                extra_columns(example)
+            except UserError as error:
+                raise UserError(f"{entry.label}: {self.split} prompt {number}: {error}") from error
+        return examples
+
+    def _check(
+        self, examples: list[Example], entry: TaskEntry, tokenizer: PreTrainedTokenizerBase, context: int
+    ) -> None:
+        """Refuse prompts that a model cannot answer, before any is answered."""
+        try:
+            decodable_examples(examples, self.split, tokenizer, context)
+        except UserError as error:
+            raise UserError(f"{entry.label}: {error}") from error
+
+    def _begin(self, stack: ExitStack, output: Path, settings: dict[str, Any], overwrite: bool) -> None:
+        if output.exists() and not output.is_dir():
+            raise UserError(f"output: expected a folder to write, got {str(output)!r}, which is none")
+        stack.enter_context(exclusive_folder(output, "output"))
+        claim_folder(output, settings, overwrite)
+
+    def _report(
+        self,
+        model: dict[str, Any],
+        baselines: Sequence[AutoregressiveAnswerer],
+        settings: dict[str, Any],
+        facts: dict[str, dict[str, Any]],
+        cells: Sequence[Cell],
+        output: Path,
+        ranks: Ranks,
+    ) -> str:
+        results = [
+            cell_result(cell, SampleFile(output / cell.file, cell_identity(settings, cell)), settings["block_length"])
+            for cell in cells
+        ]
+        table = results_table(results, [baseline.note for baseline in baselines])
+        tasks = {label: {**own, **facts[label]} for label, own in settings["tasks"].items()}
+        device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
+        record = make_record(settings, model, [b.describe() for b in baselines], tasks, results, device)
+        with refusing(output, "output"):
+            for task, own in by_task(results).items():
+                write_curve(output / task, task, own)
+            write_text(output / TABLE, table)
+            write_json(output / RECORD, record)
+        return table
+
+
+def _finished_table(output: Path) -> str | None:
+    """Return the table of a complete run, or None."""
+    table = output / TABLE
+    return table.read_text(encoding="utf-8") if (output / RECORD).is_file() and table.is_file() else None
+
+
+def task_facts(entry: TaskEntry) -> dict[str, Any]:
+    """Return what the record says of a task besides its settings: template, few-shot count, and its own facts.
+
+    Raises:
+        UserError: If the task cannot grade on this machine, for instance without a sandbox.
+    """
+    options = entry.task.options()
+    return {"template": entry.template, "shots": options.get("shots"), **entry.task.record()}
+
+
+def cell_identity(settings: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """Return what the rows of one cell depend on, of the settings of all."""
+    shared = {name: value for name, value in settings.items() if name not in ("tasks", "decoders")}
+    own = {"title": cell.answerer.title, **cell.answerer.identity()}
+    return {**shared, "task": cell.entry.label, **settings["tasks"][cell.entry.label], **own}
+
+
+def cell_result(cell: Cell, file: SampleFile, block_length: int) -> CellResult:
+    """Return the figures of a complete cell."""
+    rows, timing = file.read(), file.timing() or {}
+    answerer = cell.answerer
+    return CellResult(
+        task=cell.entry.label,
+        title=answerer.title,
+        line=answerer.line,
+        threshold=answerer.threshold,
+        samples=cell.file.as_posix(),
+        result=decode_result(rows, answerer.name, answerer.options, block_length, timing["seconds"]),
+        tpf=tpf_by_rule(rows),
+        counts=count_sums(rows),
+        timing=timing,
+    )

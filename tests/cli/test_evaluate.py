@@ -1,0 +1,155 @@
+import json
+import sys
+
+import pytest
+import yaml
+
+from tests.cli.conftest import TASK, start
+
+SHORT = "--tasks chain --task.chain.operations 3 --num_prompts 5 --max_new_tokens 8 --device cpu"
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def record(folder):
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_path):
+    ended = dmax(f"evaluate --model {tiny} --output out {SHORT} --decoders spd,threshold")
+    assert ended.status == 0, ended.err
+    assert ended.out == (tmp_path / "out/table.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "out/chain").iterdir() if ".manifest" not in path.name) == [
+        "curve.csv",
+        "curve.png",
+        "one_token.jsonl",
+        "spd.jsonl",
+        "threshold.jsonl",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "chain",
+        "record.json",
+        "settings.json",
+        "table.md",
+    ]
+    assert (tmp_path / "out/chain/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "out/chain/curve.csv").read_text().splitlines()) == 4
+    made = record(tmp_path / "out")
+    assert made["tasks"]["chain"]["options"]["operations"] == TASK["operations"]
+    assert made["model"]["source"] == str(tiny)
+    assert made["device"]["type"] == "cpu"
+
+
+def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_configs(dmax, tiny, tmp_path):
+    tasks = [
+        {"name": "chain", "label": "three", "options": {"operations": 3}},
+        {"name": "chain", "label": "four", "options": {"operations": 9}},
+    ]
+    decoders = [{"name": "spd", "options": {"tau_dec": [0.5, 0.0]}}]
+    config = {"model": str(tiny), "tasks": "t.yaml", "decoders": "d.yaml", "num_prompts": 2, "max_new_tokens": 4}
+    config["task_options"] = {"four": {"operations": 5, "seed": 1}}
+    for name, content in (("t", tasks), ("d", decoders), ("c", config)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    ended = dmax("evaluate --config c.yaml --task.four.operations=4 --output out --device cpu --one_token false")
+    assert ended.status == 0, ended.err
+    made = record(tmp_path / "out")
+    assert [(result["task"], result["title"]) for result in made["results"]] == [
+        (task, f"spd tau_dec={value}") for task in ("three", "four") for value in (0.5, 0.0)
+    ]
+    assert made["tasks"]["four"]["options"]["operations"] == 4
+    assert made["tasks"]["four"]["options"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        ("--tasks chan", "unknown task 'chan'; known: chain"),
+        ("--tasks gone.yaml", "gone.yaml: cannot be read"),
+        ("--tasks bad.yaml", "tasks: expected a list of names or mappings in 'bad.yaml', got a value of type dict"),
+        ("--tasks ,", "tasks: expected at least one task, got none"),
+        ("--tasks chain --task.chan.operations 3", "task.chan.operations: expected --task.NAME.OPTION of one"),
+        ("--tasks chain --task.operations 3", "task.operations: expected --task.NAME.OPTION of one"),
+        ("--tasks chain --task.chain.operations", "task.chain.operations: expected a value"),
+        ("--tasks chain --task.chain.operations [", "task.chain.operations: expected a value, got '['"),
+        ("--tasks chain --task.chain.operations .nan", "task.chain.operations: expected a number, got nan"),
+        ("--tasks chain --task.chain.operation 3", "unknown option 'operation' of task 'chain'"),
+        ("--tasks jsonl", "jsonl: expected either path or files for train, val, test"),
+        ("--tasks jsonl --task.jsonl.path gone.jsonl", "path: no such file: 'gone.jsonl'"),
+        ("--tasks jsonl --task.jsonl.val one.jsonl", "tasks: expected test prompts of 'jsonl', found none"),
+        ("--tasks chain --decoders nope", "decoders, item 1: unknown decoder 'nope'"),
+        ("--tasks chain --decoders gone.yaml", "gone.yaml: cannot be read"),
+        ("--tasks chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
+        ("--tasks chain --batch_size 0", "batch_size: expected at least 1, got 0"),
+        ("--tasks chain --temperature -1", "temperature: expected a number from 0"),
+        ("--tasks chain --task.chain.operations 64 --split test --model SMALL", "chain: test prompt 1 ('"),
+        ("--tasks chain --device nowhere", "device: expected what torch can compute on here, got 'nowhere'"),
+        ("--tasks chain --device cpu:x", "device: expected a kind of device, or one with devices 1, got 'cpu:x'"),
+        ("--tasks chain --devices 0", "devices: expected at least 1, got 0"),
+        ("--tasks chain --output bad.yaml", "output: expected a folder to write, got 'bad.yaml', which is none"),
+        ("--tasks chain --output .", "output: expected a new folder, or that of an evaluation, got '.', which holds"),
+        ("--task chain", "ambiguous option: --task could match --tasks, --task_options"),
+        ("", "tasks: expected a value, got none"),
+        ("--tasks chain --assistant x", "assistant: expected --autoregressive with it, got 'x' alone"),
+        ("--tasks chain --autoregressive ./gone", "autoregressive: pretrained: expected a model folder"),
+        ("--tasks chain --compare a b", "compare: expected no --model with it"),
+        ("--compare a", "argument --compare: expected 2 arguments"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(dmax, tiny, tmp_path, flags, refusal):
+    from dmaxlit import DMaxModule
+    from tests.conftest import make_denoiser
+
+    (tmp_path / "bad.yaml").write_text("a: 1\n")
+    (tmp_path / "one.jsonl").write_text('{"prompt": "3 ?", "answer": "3"}\n')
+    if "SMALL" in flags:
+        DMaxModule(make_denoiser(block_length=16, max_position_embeddings=64)).export(tmp_path / "SMALL")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    device = "" if "--device " in flags else "--device cpu"
+    output = "" if "--output" in flags else "--output out"
+    ended = dmax(f"evaluate --model {tiny} {output} {device} {flags}")
+    assert ended.status == 2
+    assert ended.err.splitlines()[-1].startswith(f"error: {refusal}"), ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_two_evaluations_are_compared(dmax, tiny, tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        line = f"evaluate --model {tiny} --output {name} {SHORT} --temperature 1 --seed {seed} --one_token false"
+        assert dmax(line).status == 0
+    ended = dmax("evaluate --compare a b --output c.json")
+    assert ended.status == 0, ended.err
+    assert ended.out.startswith("## chain\n\n5 prompts\n\n|")
+    (figures,) = json.loads((tmp_path / "c.json").read_text())
+    verdicts = [[row["correct"] for row in rows(tmp_path / name / "chain/spd.jsonl")] for name in "ab"]
+    assert figures["accuracy"] == [sum(verdicts[0]) / 5, sum(verdicts[1]) / 5]
+    other = f"evaluate --model {tiny} --output d {SHORT} --task.chain.operations 4 --one_token false"
+    assert dmax(other).status == 0
+    assert dmax("evaluate --compare a d").refusal.startswith("compare: expected the same prompts, got 5 of 'chain'")
+
+
+def test_the_options_of_a_task_are_explained(dmax):
+    ended = dmax("evaluate --task.help chain")
+    assert ended.status == 0
+    assert "Length of the chain" in ended.out
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(dmax, tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER_PORT", raising=False)  # of a trainer that ran in this process, which may still listen
+    sampled = ("--decoders", "spd", "--temperature", "1", "--batch_size", "2")
+    command = ["evaluate", "--model", str(tiny), *SHORT.split(), *sampled]
+    ended = start([sys.executable, "-m", "dmaxlit", *command, "--output", "two", "--devices", "2"], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("| one_token") == 1
+    assert dmax([*command, "--output", "one"]).status == 0
+    for name in ("chain/one_token.jsonl", "chain/spd.jsonl", "settings.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    two, one = record(tmp_path / "two"), record(tmp_path / "one")
+    assert (two["device"].pop("processes"), one["device"].pop("processes")) == (2, 1)
+    for made in (two, one):
+        for result in made["results"]:
+            result["timing"] = None
+    assert two == one
+    assert sorted(path.name for path in (tmp_path / "two").rglob(".*")) == []

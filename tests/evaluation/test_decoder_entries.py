@@ -1,0 +1,58 @@
+import pytest
+
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.decoder_entries import decoder_entries
+
+
+def test_several_values_of_the_swept_option_are_points_of_one_curve():
+    entries = decoder_entries([{"name": "spd", "options": {"tau_dec": [0.5, 0.0], "soft": False}}, "threshold"])
+    assert [(entry.title, entry.line, entry.threshold) for entry in entries] == [
+        ("one_token", "one_token", None),
+        ("spd tau_dec=0.5 soft=False", "spd soft=False", 0.5),
+        ("spd tau_dec=0.0 soft=False", "spd soft=False", 0.0),
+        ("threshold", "threshold", None),
+    ]
+    assert entries[2].spec.options == {"tau_dec": 0.0, "soft": False}
+
+
+def test_points_that_are_listed_one_by_one_share_their_curve():
+    entries = decoder_entries([{"name": "threshold", "options": {"threshold": value}} for value in (0.9, 0.5)])
+    assert [entry.line for entry in entries[1:]] == ["threshold", "threshold"]
+
+
+def test_a_label_names_curve_and_points():
+    several = {"name": "psd", "label": "drafts", "sweep": "depth", "options": {"depth": [1, 3]}}
+    entries = decoder_entries([several, {"name": "spd", "label": "ours", "options": {"tau_dec": 0.5}}], baseline=False)
+    assert [(entry.title, entry.line) for entry in entries] == [
+        ("drafts depth=1", "drafts"),
+        ("drafts depth=3", "drafts"),
+        ("ours", "ours"),
+    ]
+
+
+def test_the_baseline_is_there_once():
+    assert [entry.title for entry in decoder_entries(["spd", "one_token"])] == ["spd", "one_token"]
+    assert [entry.title for entry in decoder_entries(["spd"], baseline=False)] == ["spd"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "refusal"),
+    [
+        ([], "decoders: expected at least one decoder, got none"),
+        (["nope"], "decoders, item 1: unknown decoder 'nope'"),
+        ([{"name": "spd", "options": {"tau": 0.5}}], "decoders, item 1: .*unknown option tau"),
+        ([{"name": "spd", "options": {"tau_dec": [0.5, 2]}}], "decoders, item 1: tau_dec: expected a number in .0, 1"),
+        ([{"name": "spd", "options": {"tau_dec": [0.5, "x"]}}], "decoders, item 1: "),
+        ([{"name": "spd", "options": {"tau_dec": []}}], "decoders, item 1: tau_dec: expected at least one value"),
+        ([{"name": "spd", "options": {"tau_dec": [0.5, 0.5]}}], "expected different settings, got 'spd tau_dec=0.5' t"),
+        (["spd", {"name": "spd", "values": [1]}], "decoders, item 2: expected keys of name, options, label, sweep"),
+        ([{"name": "spd", "sweep": "gamma"}], "decoders, item 1: sweep: decoder 'spd' has no option 'gamma'"),
+        ([{"name": "spd", "label": 3}], "decoders, item 1: expected texts as label and sweep, got 3"),
+        ([{"name": "spd", "label": " "}], "decoders, item 1: label: expected a name"),
+        ([None], "decoders, item 1: expected a name, or a mapping .* got None"),
+    ],
+)
+def test_bad_decoders_are_refused_in_one_line(entries, refusal):
+    with pytest.raises(UserError, match=refusal) as refused:
+        decoder_entries(entries)
+    assert "\n" not in str(refused.value)

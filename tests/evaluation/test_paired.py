@@ -1,0 +1,103 @@
+import itertools
+import math
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from dmaxlit.evaluation.paired import mcnemar_p_value, paired_difference, paired_ratio
+
+
+def verdicts(seed, n):
+    drawn = random.Random(seed)
+    return [[drawn.random() < share for _ in range(n)] for share in (0.4, 0.6)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [1, 2, 9, 40])
+def test_the_interval_is_that_of_bonett_and_price(seed, n):
+    a, b = verdicts(seed, n)
+    # Reference: one more discordant prompt of each kind, two more prompts, then the textbook (Wald) interval.
+    more = [int(y) - int(x) for x, y in zip(a, b, strict=True)] + [1, -1]
+    mean = Fraction(sum(more), n + 2)
+    variance = Fraction(sum(value * value for value in more), n + 2) - mean * mean
+    half = 1.959963984540054 * math.sqrt(variance / (n + 2))
+    found = paired_difference(a, b)
+    assert found.difference == pytest.approx(sum(b) / n - sum(a) / n)
+    assert found.low == pytest.approx(max(-1.0, float(mean) - half))
+    assert found.high == pytest.approx(min(1.0, float(mean) + half))
+    assert found.only_b - found.only_a == sum(b) - sum(a)
+
+
+def test_the_interval_covers_the_difference_about_as_often_as_it_says():
+    drawn, covered, runs = random.Random(1), 0, 600
+    for _ in range(runs):
+        a = [drawn.random() < 0.5 for _ in range(60)]
+        b = [x if drawn.random() < 0.7 else drawn.random() < 0.8 for x in a]  # truth: 0.3 * (0.8 - 0.5)
+        found = paired_difference(a, b)
+        covered += found.low <= 0.09 <= found.high
+    assert 0.92 < covered / runs < 0.98
+
+
+@pytest.mark.parametrize("only_a", range(5))
+@pytest.mark.parametrize("only_b", range(5))
+def test_mcnemar_s_test_counts_all_throws_of_a_coin(only_a, only_b):
+    n, smaller = only_a + only_b, min(only_a, only_b)
+    throws = list(itertools.product((0, 1), repeat=n))
+    extreme = sum(sum(throw) <= smaller or sum(throw) >= n - smaller for throw in throws)
+    assert mcnemar_p_value(only_a, only_b) == pytest.approx(extreme / len(throws))
+
+
+def test_large_counts_have_a_p_value():
+    assert mcnemar_p_value(3000, 3000) == 1.0
+    assert 0 < mcnemar_p_value(900, 1100) < 1e-4
+    assert mcnemar_p_value(0, 5000) == 0.0
+
+
+def test_the_ratio_s_interval_is_the_quantiles_of_a_paired_bootstrap():
+    drawn = random.Random(3)
+    a = ([drawn.randint(1, 30) for _ in range(13)], [drawn.randint(1, 9) for _ in range(13)])
+    b = ([drawn.randint(1, 30) for _ in range(13)], [drawn.randint(1, 9) for _ in range(13)])
+    found = paired_ratio(a, b, resamples=300, seed=5)
+    ratios = []
+    for picks in np.random.default_rng(5).integers(0, 13, (300, 13)).tolist():
+        sums = [sum(column[pick] for pick in picks) for column in (*a, *b)]
+        ratios.append(sums[2] / sums[3] / (sums[0] / sums[1]))
+    ratios.sort()
+
+    def quantile(share):
+        below, part = divmod(share * 299, 1)
+        return ratios[int(below)] * (1 - part) + ratios[int(below) + 1] * part
+
+    assert found.ratio == pytest.approx(sum(b[0]) / sum(b[1]) / (sum(a[0]) / sum(a[1])))
+    assert (found.low, found.high) == pytest.approx((quantile(0.025), quantile(0.975)))
+
+
+def test_the_same_counts_have_a_ratio_of_one_whatever_is_drawn():
+    counts = ([5, 7, 30], [1, 4, 2])
+    assert paired_ratio(counts, counts, resamples=50).low == pytest.approx(1.0)
+    doubled = ([10, 14, 60], counts[1])
+    assert paired_ratio(counts, doubled, resamples=50).high == pytest.approx(2.0)
+
+
+def test_without_tokens_there_is_no_ratio():
+    assert math.isnan(paired_ratio(([0, 0], [1, 1]), ([3, 3], [1, 1]), resamples=9).ratio)
+
+
+def test_the_draws_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
+    a, b = ([5, 7, 30], [1, 4, 2]), ([4, 9, 11], [2, 2, 2])
+    at_once = paired_ratio(a, b, resamples=200)
+    monkeypatch.setattr("dmaxlit.evaluation.paired._CHUNK", 7)
+    assert paired_ratio(a, b, resamples=200) == at_once
+
+
+def test_no_prompts_and_unequal_numbers_are_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        paired_difference([], [])
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference([True], [True, False])
+    with pytest.raises(ValueError, match="at least one"):
+        paired_ratio(([], []), ([], []))
+    with pytest.raises(ValueError, match="shape"):
+        paired_ratio(([1], [1]), ([1, 2], [1, 2]))

@@ -1,0 +1,272 @@
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+
+from dmaxlit import DMaxModule
+from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.engine import Trace
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation import cell as cell_module
+from dmaxlit.evaluation.answerers import Sampling
+from dmaxlit.evaluation.decoder_entries import decoder_entries
+from dmaxlit.evaluation.ranks import Ranks
+from dmaxlit.evaluation.run_folder import claim_folder
+from dmaxlit.evaluation.sample_files import SampleFile, Stored
+from dmaxlit.evaluation.sample_rows import trace_from_json
+from dmaxlit.evaluation.suite import Suite, cell_identity
+from dmaxlit.evaluation.task_entries import task_entries
+from dmaxlit.tasks import TASKS, ChainTask, Example, Task
+from tests.conftest import limited_files, make_denoiser
+from tests.lock_holder import held_by_another
+
+TASK = {"chain": {"operations": 3}}
+SPD = [{"name": "spd", "options": {"tau_dec": [0.5, 0.0]}}]
+FILES = ["one_token.jsonl", "spd-tau_dec=0.0.jsonl", "spd-tau_dec=0.5.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def module():
+    return DMaxModule(make_denoiser(sharpen=6.0))
+
+
+@pytest.fixture
+def ranks():
+    return Ranks(Fabric(accelerator="cpu", devices=1))
+
+
+def suite(tasks=("chain",), options=TASK, decoders=SPD, **settings):
+    settings = {"num_prompts": 5, "max_new_tokens": 12, "batch_size": 2, **settings}
+    return Suite(task_entries(list(tasks), options), decoder_entries(decoders), **settings)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(folder):
+    """Return the files of a run without the times in them, which differ from run to run."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".png" and path.name != "table.md":
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    record = json.loads(files.pop("record.json"))
+    for result in record["results"]:
+        result["timing"] = None
+    record["device"]["processes"] = None
+    for name in [name for name in files if name.endswith(".manifest.json")]:
+        files[name] = json.loads(files[name])["settings"]
+    files.pop("chain/curve.csv")
+    return files | {"record.json": record}
+
+
+def run(module, ranks, output, progress=False, overwrite=False, **settings):
+    return suite(**settings).run(ranks, lambda: module, "builtin:chain-base", output, overwrite, progress)
+
+
+def test_answers_verdicts_and_figures_are_those_of_generate(module, ranks, tmp_path):
+    run(module, ranks, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    examples = ChainTask(operations=3).examples("test", 5)
+    assert [result["samples"] for result in record["results"]] == [
+        f"chain/{name}" for name in (FILES[0], *FILES[:0:-1])
+    ]
+    for result in record["results"]:
+        answers = module.generate(
+            [example.prompt for example in examples], result["decoder"], max_new_tokens=12, **result["options"]
+        )
+        own = rows(tmp_path / "out" / result["samples"])
+        for index, (row, answer, example) in enumerate(zip(own, answers, examples, strict=True)):
+            assert row["index"] == index
+            assert (row["prompt"], row["response"], row["answer"]) == (example.prompt, answer.text, example.answer)
+            assert (row["token_ids"], row["num_forwards"]) == (answer.token_ids, answer.num_forwards)
+            assert row["num_prompt_tokens"] == len(encode_prompt(module.tokenizer, example.prompt))
+            assert row["correct"] == example.check(answer.text)
+            assert row["extracted"] == example.extract(answer.text)
+        tokens, forwards = sum(a.num_tokens for a in answers), sum(a.num_forwards for a in answers)
+        eos = sum(a.ends_with_eos for a in answers)
+        assert result["tpf"]["dmaxlit"] == pytest.approx(tokens / forwards)
+        assert result["tpf"]["without_eos"] == pytest.approx((tokens - eos) / forwards)
+        assert result["counts"]["tokens"] == tokens
+        assert result["accuracy"] == pytest.approx(sum(row["correct"] for row in own) / 5)
+        assert result["timing"]["tokens_per_second"] == pytest.approx(tokens / result["timing"]["seconds"])
+
+
+def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ranks, tmp_path, monkeypatch):
+    table = run(module, ranks, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(module, "generate_batch", None)
+    assert run(module, ranks, tmp_path) == table
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
+    (tmp_path / "table.md").unlink()
+    assert run(module, ranks, tmp_path) == table
+
+
+def _run_and_die(module, output, num_rows):
+    """Run, and be killed as soon as some more rows are on the disk."""
+    add, count = cell_module._JournalWriter.add, [0]
+
+    def add_and_die(self, row):
+        add(self, row)
+        count[0] += 1
+        if count[0] == num_rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    cell_module._JournalWriter.add = add_and_die
+    run(module, Ranks(Fabric(accelerator="cpu", devices=1)), output, num_prompts=7, batch_size=3)
+
+
+def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole", num_prompts=7, batch_size=3)
+    fork = multiprocessing.get_context("fork")
+    for attempt in range(10):
+        process = fork.Process(target=_run_and_die, args=(module, tmp_path / "killed", 1 + attempt % 3))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "record.json").exists()
+    run(module, ranks, tmp_path / "killed", num_prompts=7, batch_size=3)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    one = suite()
+    cells = one.cells(module)
+    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
+
+    output = tmp_path / "shared"
+    output.mkdir()
+    claim_folder(output, settings)
+    file = SampleFile(output / cells[0].file, cell_identity(settings, cells[0]))
+    for rank, share in ((0, [0]), (1, [3, 1]), (2, [4])):
+        one_of_three = Ranks(Fabric(accelerator="cpu", devices=1))
+        one_of_three.rank = rank
+        cells[0]._answer(share, file, one_of_three, Stored(), None)
+    assert sorted(file.stored().rows) == [0, 1, 3, 4]
+    run(module, ranks, output)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_samples_depend_on_seed_and_prompt_only(module, ranks, tmp_path):
+    for name, seed, batch_size in (("a", 1, 5), ("b", 1, 2), ("c", 2, 5)):
+        run(module, ranks, tmp_path / name, batch_size=batch_size, sampling=Sampling(1.5, 0.9, seed))
+    a, b, c = ((tmp_path / name / "chain" / FILES[1]).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_traces_are_in_the_rows_on_request(module, ranks, tmp_path):
+    run(module, ranks, tmp_path / "plain")
+    run(module, ranks, tmp_path / "traced", trace=True)
+
+    trace = Trace()
+    prompts = [example.prompt for example in ChainTask(operations=3).examples("test", 5)]
+    module.generate(prompts, "spd", max_new_tokens=12, tau_dec=0.0, trace=trace)
+    both = (rows(tmp_path / name / "chain" / FILES[1]) for name in ("plain", "traced"))
+    for plain, traced in zip(*both, strict=True):
+        expected, read = trace.rows[traced["index"]], trace_from_json(traced.pop("trace"))
+        assert plain == traced
+        for name in ("start", "ids", "state"):
+            assert torch.equal(getattr(read, name), getattr(expected, name))
+        torch.testing.assert_close(read.confidence, expected.confidence, atol=1e-3, rtol=0)
+
+
+def refuse(task):
+    raise UserError("sandbox: expected one of bubblewrap and namespaces, got none")
+
+
+class Grading(Task):
+    """Three prompts that are continued up to a stop text; its record says how answers are graded."""
+
+    stop = ("so",)
+    max_new_tokens = 9
+
+    def count(self, split):
+        return 3 if split == "test" else 0
+
+    def examples(self, split, n):
+        assert n <= 3
+        return [Example(f"{digit} +1 ?", "", lambda text: True, extra={"id": digit}) for digit in range(n)]
+
+    def record(self):
+        return {"sandbox": "none needed"}
+
+
+def test_a_task_s_own_limits_numbers_and_facts_are_used(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS._classes, "grading", Grading)
+    run(module, ranks, tmp_path, tasks=("grading",), options={}, num_prompts=100, max_new_tokens=None)
+    record = json.loads((tmp_path / "record.json").read_text())
+    facts = record["tasks"]["grading"]
+    assert (facts["num_prompts"], facts["max_new_tokens"], facts["stop"]) == (3, 9, ["so"])
+    assert facts["sandbox"] == "none needed"
+    assert record["results"][0]["accuracy"] == facts["y_max"] / 100 == 1.0
+    first = rows(tmp_path / "grading/one_token.jsonl")[0]
+    assert (first["extracted"], first["columns"]) == (None, {"id": 0})
+    monkeypatch.setattr(Grading, "record", refuse)
+    with pytest.raises(UserError, match="sandbox: expected one of bubblewrap"):
+        run(module, ranks, tmp_path / "none", tasks=("grading",), options={}, max_new_tokens=None)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match="tasks: expected val prompts of 'grading', found none"):
+        suite(tasks=("grading",), options={}, split="val").cells(module)
+
+
+def test_the_table_has_the_baseline_aup_and_all_rules_of_counting(module, ranks, tmp_path):
+    table = run(module, ranks, tmp_path)
+    assert table == (tmp_path / "table.md").read_text()
+    assert "5 prompts; AUP with y_max" in table
+    lines = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert lines[-3:] == ["one_token", "spd tau_dec=0.5", "spd tau_dec=0.0"]
+    header = [cell.strip() for cell in table.splitlines()[4].strip("|").split("|")]
+    assert header[2:5] == ["TPF", "TPF without EOS", "TPF published"]
+
+
+def test_progress_is_shown_with_accuracy_and_tpf(module, ranks, tmp_path, capsys):
+    run(module, ranks, tmp_path, progress=True)
+    shown = capsys.readouterr().err
+    assert "[2/3] chain, spd tau_dec=0.5" in shown
+    assert "5/5" in shown
+    result = json.loads((tmp_path / "record.json").read_text())["results"][0]
+    assert f"accuracy {100 * result['accuracy']:.1f}%, TPF {result['tpf']['dmaxlit']:.2f}" in shown
+
+
+def test_a_prompt_that_does_not_fit_is_named_before_anything_is_written(ranks, tmp_path):
+    small = DMaxModule(make_denoiser(max_position_embeddings=16))
+    with pytest.raises(UserError, match=r"chain: test prompt 1 \('.*'\): is too long .expected at most 15 tokens"):
+        run(small, ranks, tmp_path / "out", options={"chain": {"operations": 20}})
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_run_in_the_folder_is_refused_unless_overwritten(module, ranks, tmp_path):
+    run(module, ranks, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"other settings: tasks.chain.num_prompts was 5, now 4"):
+        run(module, ranks, tmp_path, num_prompts=4)
+    with pytest.raises(UserError, match=r"decoders.spd tau_dec=0.1.decoder was None, now 'spd'"):
+        run(module, ranks, tmp_path, decoders=[{"name": "spd", "options": {"tau_dec": [0.5, 0.0, 0.1]}}])
+    assert contents(tmp_path) == before
+    run(module, ranks, tmp_path, num_prompts=4, overwrite=True)
+    assert len(rows(tmp_path / "chain" / FILES[0])) == 4
+
+
+def test_only_one_process_evaluates_into_a_folder(module, ranks, tmp_path):
+    with held_by_another(tmp_path / "out", "exclusive_folder"), pytest.raises(UserError, match=r"output: .*by process"):
+        run(module, ranks, tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"output: expected a folder to write, got '.*file'"):
+        run(module, ranks, tmp_path / "file")
+
+
+def test_a_full_disk_is_one_line_and_what_was_recorded_is_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    size = (tmp_path / "whole/chain" / FILES[0]).stat().st_size
+    with limited_files(int(size * 0.7)), pytest.raises(UserError, match=r"output: cannot write .*\(File too large\)"):
+        run(module, ranks, tmp_path / "full")
+    run(module, ranks, tmp_path / "full")
+    assert contents(tmp_path / "full") == contents(tmp_path / "whole")
