@@ -15,6 +15,7 @@ from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing
 from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
@@ -31,9 +32,10 @@ class PredictionWriter(L.Callback):
     """Decodes the prompts of ``predict`` and writes one JSON object for each, in their order.
 
     An object holds ``index``, ``prompt``, ``response``, ``correct`` (the checker's verdict), ``num_tokens``,
-    ``num_forwards``, ``finished`` and ``hit_step_limit``. Ranks share the prompts; rank zero writes the output. Each
-    rank also appends its answers to a partial file next to the output: run again after an interruption, with the same
-    model, decoder and number of ranks, it resumes.
+    ``num_forwards``, ``finished``, ``hit_step_limit`` and the columns that came with the prompt, such as an id; one
+    that has the name of a column of ours is kept as ``prompt_<name>``. Ranks share the prompts; rank zero writes the
+    output. Each rank also appends its answers to a partial file next to the output: run again after an interruption,
+    with the same model, decoder and number of ranks, it resumes.
 
     Args:
         output: File to write, replaced if it exists.
@@ -73,7 +75,8 @@ class PredictionWriter(L.Callback):
         rank_output = self._path.with_name(f"{self._path.name}.rank{trainer.global_rank}")
         self._lock.enter_context(exclusive(rank_output, "output"))
         self._partial = PartialCorpus(rank_output, identity)
-        self._rows = {row["index"]: with_current_names(row) for row in self._partial.rows()}
+        rows = (row if "hit_step_limit" in row else with_current_names(row) for row in self._partial.rows())
+        self._rows = {row["index"]: row for row in rows}
         self._count(pl_module, list(self._rows.values()), self._partial.progress.seconds)
 
     def on_predict_batch_end(
@@ -89,7 +92,8 @@ class PredictionWriter(L.Callback):
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         pairs = list(zip(batch["index"].tolist(), examples_of(batch), strict=True))
         for index, example in pairs:
-            if self._rows.get(index, {"prompt": example.prompt})["prompt"] != example.prompt:
+            row = self._rows.get(index)
+            if row and (row["prompt"] != example.prompt or columns_in(row) != kept_columns(example.extra)):
                 raise UserError(f"{self.output}: was begun with other prompts; delete {self._partial.record}")
         new = [(index, example) for index, example in pairs if index not in self._rows]
         examples, module = [example for _, example in new], cast("DMaxModule", pl_module)
@@ -99,8 +103,8 @@ class PredictionWriter(L.Callback):
                 self._meter, module, examples, self.decoder, budget, self.batch_size, progress=advance
             )
         rows = [
-            {"index": index, **answer.to_dict(), "correct": bool(right)}
-            for (index, _), (answer, right) in zip(new, answers, strict=True)
+            answer_row(index, kept_columns(example.extra), answer, correct=bool(right))
+            for (index, example), (answer, right) in zip(new, answers, strict=True)
         ]
         self._rows |= {row["index"]: row for row in rows}
         progress = self._partial.progress
@@ -136,7 +140,8 @@ class PredictionWriter(L.Callback):
         if not rows:
             return
         answers = [
-            SimpleNamespace(**row, ends_with_eos=row["finished"] and not row.get("stopped", False)) for row in rows
+            SimpleNamespace(**{**row, "ends_with_eos": row["finished"] and not row.get("stopped", False)})
+            for row in rows
         ]
         prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
         self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)

@@ -220,7 +220,10 @@ class RunCheckpoint(Checkpoint):
         self._signals.at_once = final and not trainer.is_last_batch
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let a stop that was requested in the middle of a step wait for its end."""
+        """Stop on all ranks if one is to stop; in the middle of a step, wait for its end."""
+        if self._trained and not trainer.sanity_checking:
+            (stop,) = agreed(trainer, trainer.should_stop)
+            trainer.should_stop = bool(stop)
         if self._in_step:
             self._postpone_stop(trainer)
 
@@ -234,6 +237,9 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if the run was stopped in validation or here; then nothing is lost by stopping at once."""
+        if self._trained:
+            (stop,) = agreed(trainer, trainer.should_stop)
+            trainer.should_stop = bool(stop)
         if stops_early(trainer):
             self._save_last_step(trainer)
         self._signals.at_once = is_last_step(trainer) or stops_early(trainer)

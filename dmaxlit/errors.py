@@ -1,5 +1,6 @@
-"""The exception for mistakes that a user can correct, the category of our warnings, and checks of arguments."""
+"""The exception for mistakes that a user can correct, the category of our warnings, and helpers of messages."""
 
+import unicodedata
 from collections.abc import Collection
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "check_not_none",
     "check_temperature",
     "describe_value",
+    "printable",
     "reason_of",
 ]
 
-# Far beyond use, within single precision.
 _MAX_REASON = 300  # characters
+# Directional marks change the order in which other characters appear.
+_DIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Far beyond use, within single precision.
 _MAX_TEMPERATURE, _MIN_TEMPERATURE = 1e4, 1e-6
 
 
@@ -119,13 +123,35 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
-def reason_of(error: BaseException) -> str:
-    """Return what a library's exception says, in one line of reasonable length, for the end of a message."""
-    text = " ".join(str(error).split())
+def reason_of(error: BaseException, with_type: bool = False) -> str:
+    """Return what a library's exception says, in one printable line of reasonable length, for the end of a message.
+
+    Args:
+        error: The exception.
+        with_type: Whether to begin with the name of its type. Without a text, that is all.
+    """
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, KeyError):
         text = f"{text} is missing"
-    text = text or type(error).__name__
-    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+    text = text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
+    name = type(error).__name__
+    return f"{name}: {text}" if with_type and text else text or name
+
+
+def printable(text: str) -> str:
+    r"""Return a text whose control characters are written as escapes (``\x1b``); tabs and line ends stay.
+
+    A terminal obeys control sequences: they can rewrite what is on the screen, set the title, or write to the
+    clipboard. Directional marks and lone surrogates, which cannot be encoded, are escaped too.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"
+    if is_control or character in _DIRECTIONAL:
+        return character.encode("unicode_escape").decode()
+    return character
 
 
 def describe_value(value: object) -> str:

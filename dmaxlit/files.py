@@ -195,14 +195,15 @@ def writable_path(output: Path, argument: str = "output") -> Path:
     return output.resolve() if output.is_symlink() else output
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, room: int = 0) -> None:
     """Try whether a file could be written, and leave nothing behind.
 
     Args:
         path: The file. Its folder need not exist.
+        room: Bytes that the disk must have room for.
 
     Raises:
-        OSError: If the folder is no folder or read-only, or the name is too long for it.
+        OSError: If the folder is no folder or read-only, the name is too long for it, or the disk is full.
     """
     folder = path.absolute().parent
     while not folder.exists():
@@ -210,8 +211,14 @@ def require_writable(path: Path) -> None:
     # A name as long as the temporary ones.
     is_there = folder == path.absolute().parent
     probe = _unfinished(path.absolute().with_name(f"{path.name}.progress.json") if is_there else folder / "new")
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-    probe.unlink()
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(bytes(room))
+            file.flush()
+            os.fsync(handle)
+    finally:
+        probe.unlink()
 
 
 def sync(path: Path) -> None:

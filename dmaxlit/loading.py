@@ -1,7 +1,7 @@
 """Loading a trained model for use."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dmaxlit.backbone import Denoiser
 from dmaxlit.checkpoints.stored_backbone import backbone_of_checkpoint
@@ -16,6 +16,7 @@ def load(
     device: str = "cpu",
     attn_implementation: str = "sdpa",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    probe: bool = True,
 ) -> DMaxModule:
     """Load a trained model in eval mode, ready to ``generate``.
 
@@ -25,13 +26,15 @@ def load(
         device: Device of the model.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; responses may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
 
     Raises:
-        UserError: If there is no such model, or it is damaged.
+        UserError: If there is no such model, it is damaged, or the probe shows that it is no block-diffusion denoiser.
     """
     if Path(path).suffix == ".ckpt":
-        backbone = backbone_of_checkpoint(path, attn_implementation, dtype)
+        backbone = backbone_of_checkpoint(path, attn_implementation, dtype, probe)
     else:
-        backbone = Denoiser(pretrained=str(path), attn_implementation=attn_implementation, dtype=dtype)  # type: ignore[arg-type]
+        attention: Any = attn_implementation
+        backbone = Denoiser(pretrained=str(path), attn_implementation=attention, dtype=dtype, probe=probe)
     module = DMaxModule(backbone)
     return module.eval().to(device)

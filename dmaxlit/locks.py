@@ -49,7 +49,7 @@ def exclusive_folder(folder: Path, argument: str) -> Iterator[None]:
 def _locked(lock: Path, path: Path, argument: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(_folder_of(lock))
+            stack.enter_context(created_folder(lock.parent))
             lock = lock.parent.resolve() / lock.name
             hold = (os.getpid(), lock)
             if not _holds[hold]:
@@ -84,16 +84,20 @@ def _acquired(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _folder_of(lock: Path) -> Iterator[None]:
-    """Create the folder of a lock file, and remove at the end what was created and is empty."""
-    new = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
-    lock.parent.mkdir(parents=True, exist_ok=True)
+def created_folder(folder: Path) -> Iterator[None]:
+    """Create a folder with its parents, unless it exists, and remove at the end what was created and is empty.
+
+    Raises:
+        OSError: If it cannot be created.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
         with suppress(OSError):
-            for folder in new:
-                folder.rmdir()
+            for path in new:
+                path.rmdir()
 
 
 def _holder(lock: Path) -> str:

@@ -123,7 +123,7 @@ class Registry(Generic[T]):
         try:
             cls = point.load()
         except (Exception, SystemExit) as error:  # code of others may raise anything when it is imported
-            return f"{type(error).__name__}: {reason_of(error)}"
+            return reason_of(error, with_type=True)
         if not isinstance(cls, type) or not issubclass(cls, self.base or object):
             return f"expected a {'class' if self.base is None else self.base.__name__}, got {point.value}"
         try:

@@ -12,6 +12,8 @@ from dmaxlit.errors import (
     check_choice,
     check_fraction,
     describe_value,
+    printable,
+    reason_of,
 )
 
 
@@ -60,3 +62,38 @@ def test_a_user_error_is_a_value_error_and_our_warnings_are_of_one_class():
 )
 def test_a_value_is_described_without_its_content(value, description):
     assert describe_value(value) == description
+
+
+@pytest.mark.parametrize(
+    ("error", "with_type", "reason"),
+    [
+        (ValueError("two\nlines  of \x1b[31m \ud800"), False, r"two lines of \x1b[31m \ud800"),
+        (ValueError("one"), True, "ValueError: one"),
+        (KeyError("name"), False, "'name' is missing"),
+        (KeyError("name"), True, "KeyError: 'name' is missing"),
+        (RuntimeError(), False, "RuntimeError"),
+        (RuntimeError(" \n"), True, "RuntimeError"),
+        (RuntimeError("x" * 301), False, "x" * 300 + "..."),
+        (RuntimeError("x" * 300), True, "RuntimeError: " + "x" * 300),
+    ],
+)
+def test_a_reason_is_one_printable_line_of_reasonable_length(error, with_type, reason):
+    assert reason_of(error, with_type) == reason
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("7 + 1 = 8\n\tDone.", "7 + 1 = 8\n\tDone."),
+        ("\u00fc\u6f22 \U0001f469\u200d\U0001f680", "\u00fc\u6f22 \U0001f469\u200d\U0001f680"),
+        ("\x1b]0;owned\x07", r"\x1b]0;owned\x07"),
+        ("a\rb\x08\x7f", r"a\rb\x08\x7f"),
+        ("\x9b2J", r"\x9b2J"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_only_control_characters_are_escaped(text, shown):
+    assert printable(text) == shown
+    shown.encode()

@@ -119,3 +119,17 @@ def test_a_full_temporary_folder_is_named(tmp_path, monkeypatch):
     refusal = r"TMPDIR: cannot write the tokenizer to '.*' \(No space left on device\)"
     with pytest.raises(UserError, match=refusal), scratch_folder("the tokenizer"):
         raise OSError(28, os.strerror(28))
+
+
+def test_the_probe_is_skipped_by_name(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.ckpt", make_denoiser())
+    checkpoint_to_folder(path, tmp_path / "folder")
+
+    def refuse(denoiser):
+        raise UserError("no denoiser")
+
+    monkeypatch.setattr("dmaxlit.backbone.denoiser.check_behavior", refuse)
+    for source in (path, tmp_path / "folder"):
+        with pytest.raises(UserError, match=r"^no denoiser$"):
+            load(source)
+        assert load(source, probe=False).generate("3 ?", max_new_tokens=4)

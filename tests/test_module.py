@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import TrainingForward
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.noise import MaskedNoise, NoiseStrategy, OnPolicyNoise, View
+from dmaxlit.noise import NOISE, MaskedNoise, NoiseStrategy, OnPolicyNoise, View
 from dmaxlit.tokens import Role
 from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
@@ -183,6 +183,15 @@ def test_rows_without_response_do_not_break_a_step():
     trainer = L.Trainer(**QUIET, max_steps=1)
     trainer.fit(module, DataLoader([batch], batch_size=None))
     assert all(p.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("noise", [*NOISE])
+def test_every_strategy_learns_from_rows_without_a_prompt(noise):
+    clean = make_batch((0, 0, 3), (24, 8, 5))
+    rows = {"ids": clean.ids, "roles": clean.roles, "index": torch.arange(3)}
+    module = DMaxModule(make_denoiser(sharpen=3.0), NOISE.get(noise)())
+    module.loss(rows).backward()
+    assert 0 < module.backbone.embedding.grad.norm() < torch.inf
 
 
 def test_losses_and_rates_are_logged():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from transformers.cache_utils import Cache
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.attention import MaskSource, to_model_mask
 from dmaxlit.backbone.compatibility import logit_transform
-from dmaxlit.backbone.formats.model_folder import write_folder
+from dmaxlit.backbone.formats.model_folder import AttentionError, write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, check_embedding, merged_model
 from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
@@ -93,19 +94,23 @@ class Denoiser(nn.Module):
             enable_activation_checkpointing(self.model)
 
     @classmethod
-    def from_source(cls, source: BackboneSource) -> Denoiser:
+    def from_source(cls, source: BackboneSource, probe: bool = True) -> Denoiser:
         """Make the denoiser of a source, with its weights.
+
+        Args:
+            source: The source.
+            probe: As in :class:`Denoiser`.
 
         Raises:
             UserError: If the model cannot be loaded or built, or is refused.
         """
         denoiser = cls.__new__(cls)
         nn.Module.__init__(denoiser)
-        denoiser._set_up(source)
+        denoiser._set_up(source, probe=probe)
         return denoiser
 
     def _set_up(self, source: BackboneSource, defer: bool = False, probe: bool = True) -> None:
-        self.model: PreTrainedModel = source.empty_model() if defer else source.load_model()
+        self.model: PreTrainedModel = source.empty_model() if defer else _loaded(source, probe)
         self.tokenizer = source.tokenizer
         self.special = SpecialTokens.of(self.tokenizer)
         self.source_metadata, self.base_model = source.metadata, source.base_model
@@ -297,6 +302,15 @@ class Denoiser(nn.Module):
             model.generation_config = self.model.generation_config
             weights = None
         write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights)
+
+
+def _loaded(source: BackboneSource, probe: bool) -> PreTrainedModel:
+    try:
+        return source.load_model()
+    except AttentionError:
+        if probe:  # whether the model is of use with the attention that it has: if not, for another reason
+            Denoiser.from_source(replace(source, attn_implementation="eager"))
+        raise
 
 
 @cache

@@ -23,12 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.transformers_internals import attention_of, computing_with
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tokens import SpecialTokens
 
 _MOST_TOKENS = 4  # per block
 _LEAK = 0.1  # of the influence of a token that may be attended to
 _NOTHING = 1e-4  # of the same
+_ROUNDING = 1e-4  # relative difference of states in float32: ten times what 48 layers of random weights add up to
 _HEAD = 0.02  # relative difference of logits, beyond any rounding
 
 _passed = set[str]()
@@ -79,12 +80,11 @@ def check_behavior(denoiser: Probed) -> None:
     except (UserError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        lacking = f"its forward under a block mask fails ({type(error).__name__}: {reason})"
+        lacking = f"its forward under a block mask fails ({reason_of(error, with_type=True)})"
     if lacking is not None:
         raise UserError(
             f"backbone: expected a block-diffusion denoiser, got {denoiser.model.config.model_type}: {lacking}; "
-            "backbone.probe false skips this check"
+            "--probe false (fit: --model.backbone.probe false) skips this check"
         )
     _passed.add(key)
 
@@ -174,7 +174,7 @@ def _first_lacking(denoiser: Probed) -> str | None:
     influence, lacking = _attention(doubled, base)
     if lacking is not None:
         return lacking
-    rounding = max(1e-3, 16 * _precision(base.dtype))
+    rounding = max(_ROUNDING, 16 * _precision(base.dtype))
 
     def differs(states: Tensor, expected: Tensor) -> bool:
         return bool(_distance(states, expected).median() > rounding)

@@ -5,7 +5,8 @@ release that changes one of them says what to mend.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -138,6 +139,20 @@ def parse_size(text: str) -> int:
         ValueError: If it is not a size; also IndexError.
     """
     return parse_size_to_int(text)
+
+
+def unread_settings(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+    """Return the settings that a model's code does not read, sorted.
+
+    Some published configs have fields that their class does not declare, such as Qwen3-MoE's ``head_dim``. Relies on
+    the model's code naming a field that it reads as ``config.head_dim`` or ``getattr(config, "head_dim", ...)``.
+
+    Args:
+        model: The model, with or without weights.
+        names: Names of settings.
+    """
+    code = inspect.getsource(inspect.getmodule(type(model)) or type(model))
+    return sorted(name for name in names if not re.search(rf"config(\.|, [\"']){re.escape(name)}\b", code))
 
 
 @contextmanager

@@ -3,7 +3,18 @@
 from dmaxlit.bench.adaptation import METHODS, AdaptationBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
+from dmaxlit.bench.grading import GradingBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
+from dmaxlit.bench.vocabulary import VocabularyBench
 
-__all__ = ["METHODS", "AdaptationBench", "DecodeSpeedBench", "DecoderBench", "SelfCorrectionBench", "TrainSpeedBench"]
+__all__ = [
+    "METHODS",
+    "AdaptationBench",
+    "DecodeSpeedBench",
+    "DecoderBench",
+    "GradingBench",
+    "SelfCorrectionBench",
+    "TrainSpeedBench",
+    "VocabularyBench",
+]

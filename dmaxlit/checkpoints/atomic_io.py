@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from dmaxlit.checkpoints.plain_data import load_plain, require_local
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged_file, system_error
 
 _CHUNK = 2**20
@@ -23,6 +23,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     old one. (Lightning's own IO goes through memory and the system's temporary folder, and does not force the file to
     the disk.) Writing to remote paths is left to Lightning; nothing is read from them.
     """
+
+    _verified: tuple[object, ...] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
@@ -48,13 +50,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a local checkpoint, always with ``weights_only``: nothing in it is executed.
 
+        Its tensors stay in the file until they are copied or changed, so that all ranks of a machine share the memory.
+
         Raises:
             UserError: If it is remote, damaged, or holds more than plain data and tensors.
         """
         require_local(path)
-        if Path(path).is_file() and (reason := damage(path)) is not None:
+        is_verified = Path(path).is_file() and _identity(path) == self._verified
+        if Path(path).is_file() and not is_verified and (reason := damage(path)) is not None:
             raise UserError(f"checkpoint: {str(path)!r} cannot be read, it may be truncated ({reason})")
-        return load_plain(path, map_location=map_location)
+        return load_plain(path, map_location=map_location, mmap=zipfile.is_zipfile(path))
+
+    def set_verified(self, path: str | Path) -> None:
+        """Do not verify a file again that just was, unless it is changed before it is read."""
+        self._verified = _identity(path)
+
+
+def _identity(path: str | Path) -> tuple[object, ...]:
+    status = Path(path).stat()
+    return Path(path).resolve(), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def damage(path: str | Path, tensors: bool = True) -> str | None:
@@ -102,4 +116,4 @@ def _raising_system_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise (system_error(error) or OSError(0, " ".join(str(error).split())[:120])) from error
+        raise (system_error(error) or OSError(0, reason_of(error))) from error

@@ -7,7 +7,7 @@ release that changes one of them says what to mend.
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 SHARDED_REST_FILE = "meta.pt"
@@ -140,6 +140,22 @@ def resume_log(logger: TensorBoardLogger, version: str | int, purge_step: int) -
     """
     logger._version = version if logger._version is None else logger._version
     logger._kwargs["purge_step"] = purge_step
+
+
+def has_version(logger: TensorBoardLogger | CSVLogger) -> bool:
+    """Return whether the version of a log, which names its folder, is chosen.
+
+    Relies on ``logger._version``, None until then.
+    """
+    return logger._version is not None
+
+
+def set_version(logger: TensorBoardLogger | CSVLogger, version: int) -> None:
+    """Choose the version of a log, before its first use.
+
+    Relies on ``logger._version``.
+    """
+    logger._version = version
 
 
 # ---- module and strategy --------------------------------------------------------------------------------------------

@@ -108,6 +108,25 @@ class RunFolder:
         self._begun.unlink(missing_ok=True)
 
 
+def refuse_links(folder: str | Path) -> None:
+    """Refuse a folder of checkpoints with links to what is outside it: a sharded checkpoint would be written there.
+
+    The folder itself may be a link, and checkpoints may be links to each other, as ``save_last: link`` makes one.
+
+    Args:
+        folder: The folder; it need not exist.
+
+    Raises:
+        UserError: If there is such a link, in place of a checkpoint or of a file in a sharded one.
+    """
+    inside = Path(folder).resolve()
+    for path in (*inside.glob("*.ckpt"), *inside.glob("*.ckpt/*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise UserError(
+                f"checkpoint: expected no link to another folder under the name of a checkpoint, got {path}"
+            )
+
+
 def _record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text())

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 _DESCRIPTION = ".metadata"
 _TRUSTED = {
@@ -148,5 +148,5 @@ def _description(path: str | Path) -> Any:
 
 
 def _damaged(path: str | Path, error: BaseException | str) -> UserError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = reason_of(error) if isinstance(error, BaseException) else error
     return UserError(f"checkpoint: {str(path)!r} cannot be read, it may be damaged ({reason})")

@@ -10,13 +10,16 @@ from dmaxlit.checkpoints.lightning_file import stored_model
 from dmaxlit.checkpoints.scratch import scratch_folder
 
 
-def backbone_of_checkpoint(path: str | Path, attn_implementation: str = "sdpa", dtype: str = "float32") -> Denoiser:
+def backbone_of_checkpoint(
+    path: str | Path, attn_implementation: str = "sdpa", dtype: str = "float32", probe: bool = True
+) -> Denoiser:
     """Return the denoiser of a checkpoint as of an export of it, adapters merged; its weights are not written anywhere.
 
     Args:
         path: A ``.ckpt`` file, or sharded checkpoint, written by ``fit``.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
+        probe: Check that the model obeys block masks and positions.
 
     Raises:
         UserError: If the checkpoint is missing, damaged or none of ours.
@@ -25,4 +28,4 @@ def backbone_of_checkpoint(path: str | Path, attn_implementation: str = "sdpa", 
     with scratch_folder(f"the settings in {str(path)!r}") as folder:
         write_folder(folder / "model", stored.model, stored.tokenizer, stored.metadata, weights={})
         source = BackboneSource.resolve(str(folder / "model"), attn_implementation=attn_implementation, dtype=dtype)
-        return Denoiser.from_source(replace(source, weights=stored.model.state_dict()))
+        return Denoiser.from_source(replace(source, weights=stored.model.state_dict()), probe)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
-from dmaxlit.cli.terminal import printable, printable_warnings
-from dmaxlit.errors import UserError
+from dmaxlit.cli.terminal import printable_warnings
+from dmaxlit.errors import UserError, printable
 from dmaxlit.version import __version__
 
 __all__ = ["COMMANDS", "main"]

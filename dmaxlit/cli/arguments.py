@@ -3,12 +3,15 @@
 import inspect
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
+from dmaxlit.cli.flags import settings_of
 from dmaxlit.cli.messages import one_line
+from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.errors import UserError, reason_of
 
@@ -16,8 +19,6 @@ if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-_WITH_OPTIONS = ("--decoder", "--task", "--data.task")
 
 
 class CommandParser(ConfigFileParser, ArgumentParser):
@@ -53,7 +54,7 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     """
     show_option_help(args, [flag for flag in ("--decoder", "--task") if flag[2:] in parser.get_defaults()])
     try:
-        settings = parser.parse_args(expand_option_flags(args))
+        settings = parser.parse_args(expand_option_flags(args, partial(settings_of, parser)))
     except ArgumentError as error:
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
     arguments = settings.as_dict()
@@ -63,34 +64,14 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     function(**arguments)
 
 
-def expand_option_flags(args: Sequence[str]) -> list[str]:
-    """Return the arguments with ``--decoder_options.tau_dec 0.5`` for ``--decoder.tau_dec 0.5``; likewise for tasks.
-
-    Decoder and task are given by name, with their options as a separate mapping; on the command line flags are easier.
-    The parser itself makes a --data.task that is an import path, and takes its options.
-    """
-    is_path = False
-    for flag, value in zip(args, [*args[1:], ""], strict=False):  # no arguments: no pairs
-        if flag == "--data.task" or flag.startswith("--data.task="):
-            is_path = "." in (value if flag == "--data.task" else flag.partition("=")[2])
-    flags = [flag for flag in _WITH_OPTIONS if not (flag == "--data.task" and is_path)]
-    return [
-        next((f"{flag}_options{arg.removeprefix(flag)}" for flag in flags if _is_option(arg, flag)), arg)
-        for arg in args
-    ]
-
-
-def _is_option(arg: str, flag: str) -> bool:
-    return arg.startswith(f"{flag}.") and not arg.startswith((f"{flag}.init_args.", f"{flag}.class_path"))
-
-
-def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule":
+def load_model(path: str, device: str, dtype: Dtype = "float32", probe: bool = True) -> "DMaxModule":
     """Load a model in eval mode.
 
     Args:
         path: Folder, ``.ckpt`` file, hub id or ``builtin:NAME``.
         device: Device of the model; ``auto`` for an accelerator if there is one.
         dtype: Type of the weights.
+        probe: Check that the model obeys block masks and positions.
 
     Raises:
         UserError: If there is no such model or device.
@@ -106,7 +87,7 @@ def load_model(path: str, device: str, dtype: Dtype = "float32") -> "DMaxModule"
         device = "cpu" if accelerator is None else accelerator.type
     _check_device(device)
     try:
-        return load(path, device=device, dtype=dtype)
+        return load(path, device=device, dtype=dtype, probe=probe)
     except torch.OutOfMemoryError as error:
         raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
 

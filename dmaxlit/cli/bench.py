@@ -230,10 +230,70 @@ def train(
     print(bench.run())
 
 
+def grading(data: str, output: str = "runs/grading", limit: int | None = None) -> None:
+    """Grade the reference answers of real data sets, and the same with one error, and print the table.
+
+    References have to be accepted in every form; without a marker, or with another sign, last digit, option or another
+    question's answer, they have to be refused.
+
+    Args:
+        data: Folder with gsm8k_test.jsonl, math500.jsonl, asdiv.xml, ...; those that are there are graded.
+        output: Folder for results.json and table.md.
+        limit: Number of items of each data set. Default: all.
+    """
+    from dmaxlit.bench import GradingBench
+
+    print(GradingBench(Path(data), Path(output), limit).run())
+
+
+def vocabulary(
+    output: str = "runs/vocabulary",
+    configs: str = str(RECIPES),
+    sizes: list[int] | None = None,
+    seeds: list[int] | None = None,
+    num_prompts: int = 2048,
+    steps: int = 400,
+    num_examples: int = 256,
+    methods: list[str] | None = None,
+) -> None:
+    """Train the shipped base with more and more token ids that nothing uses, on uniform and on-policy noise.
+
+    Random tokens of a large vocabulary look less like a model's own errors than those of a small one. All models learn
+    from the same corpus, which the base writes. Models and results are kept under the output folder: run it again after
+    an interruption and it resumes. The defaults take about two hours on one CPU core.
+
+    Args:
+        output: Folder for models, results.json and table.md.
+        configs: Folder of the recipes: control.yaml, uniform.yaml and quickstart.yaml.
+        sizes: Numbers of token ids, those of the base included. Default: 38 (the base's) 128 512 2000.
+        seeds: Training seeds. Default: 0 1 2.
+        num_prompts: Prompts that the base writes the corpus from.
+        steps: Training steps of each model.
+        num_examples: Test prompts decoded by each model.
+        methods: Some of control, uniform and on_policy. Default: all.
+    """
+    from dmaxlit.bench import VocabularyBench
+    from dmaxlit.bench.vocabulary import RECIPES as METHODS
+
+    bench = VocabularyBench(
+        Path(output),
+        Path(configs),
+        sizes=(38, 128, 512, 2000) if sizes is None else tuple(sizes),
+        seeds=(0, 1, 2) if seeds is None else tuple(seeds),
+        num_prompts=num_prompts,
+        steps=steps,
+        num_examples=num_examples,
+        methods=tuple(METHODS) if methods is None else tuple(methods),
+    )
+    print(bench.run())
+
+
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "adaptation": adaptation,
     "decode": decode,
     "decoders": decoders,
+    "grading": grading,
     "self_correction": self_correction,
     "train": train,
+    "vocabulary": vocabulary,
 }

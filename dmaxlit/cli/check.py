@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 import dmaxlit
 from dmaxlit.cli.messages import closest, one_line
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import UserError, check_choice, reason_of
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.testing import ContractError, Property, decoder_properties, noise_properties
@@ -175,11 +175,10 @@ def _test(item: Property) -> str | None:
 
 def _describe(error: Exception) -> str:
     """Return type and text of an exception, and the last line outside of dmaxlit and libraries that it passed."""
-    text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_own(frame.filename)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {text}{where}"
+    return f"{reason_of(error, with_type=True)}{where}"
 
 
 def _is_own(file: str) -> bool:

@@ -25,6 +25,7 @@ import dmaxlit.training.fsdp
 import dmaxlit.training.lr_schedules
 import dmaxlit.training.muon  # noqa: F401
 from dmaxlit.cli.base_configs import without_base
+from dmaxlit.cli.config_files import yaml_line
 from dmaxlit.cli.jsonargparse_internals import denied_import, register_loader
 from dmaxlit.cli.renames import current_args, current_options, current_path, current_paths
 from dmaxlit.errors import UserError
@@ -113,9 +114,7 @@ def _expand_value(option: ClassOption, value: str, is_help: bool) -> str:
     if is_help:
         return class_path(option.known, value)
     spec = _expand_spec(option, yaml.safe_load(value) if value.startswith("{") else value)
-    if isinstance(spec, str):
-        return spec
-    return str(yaml.safe_dump(spec, default_flow_style=True, width=10**6, sort_keys=False)).strip()
+    return spec if isinstance(spec, str) else yaml_line(spec)
 
 
 def _expand_spec(option: ClassOption, spec: Any) -> Any:

@@ -37,6 +37,11 @@ def read_config(path: str | Path) -> Any:
     return content
 
 
+def yaml_line(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)).strip()
+
+
 def check_size(content: Any, source: str) -> None:
     """Refuse a value that contains itself, or is huge once its aliases are expanded: parsing it would never end.
 

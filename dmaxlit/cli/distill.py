@@ -5,8 +5,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.lost_turns import check_roles
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import default_budget
@@ -29,6 +32,7 @@ def distill(
     task: str | None = None,
     task_options: dict[str, Any] | None = None,
     prompts: str | None = None,
+    columns: dict[str, str] | None = None,
     num_prompts: int | None = None,
     decoder: str = "threshold",
     decoder_options: dict[str, Any] | None = None,
@@ -39,9 +43,12 @@ def distill(
     top_p: float = 1.0,
     seed: int = 0,
     overwrite: bool = False,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
     check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
+    probe: bool = True,
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
@@ -54,7 +61,10 @@ def distill(
         task: Registered name of the task whose training prompts are answered. Default: the one the model was trained
             on, unless that reads files, which you have to name.
         task_options: Options of the task, also as --task.difficulty hard.
-        prompts: Answer the prompts of this file instead: .jsonl rows with prompt or question, or one prompt a line.
+        prompts: Answer the prompts of this file instead: .jsonl rows with prompt, question or messages, or one prompt a
+            line.
+        columns: Columns of --prompts that have other names there, also as --columns.prompt NAME: prompt, messages,
+            conversations, instruction, input, history, system, tools.
         num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
@@ -69,9 +79,14 @@ def distill(
         seed: Seed of the samples.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard answers that were
             begun with other settings.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own. Train
+            with the same: fit --data.chat_template.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     defaults = DistillSettings()
     if decoder_options is None:
@@ -93,19 +108,23 @@ def distill(
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:
         raise UserError("task_options: expected none with a file of prompts, got some")
-    rows = [] if prompts is None else read_prompts(prompts)
-    module = load_model(model, device, dtype)
-    source: Task | list[str]
+    if prompts is None and columns:
+        raise UserError("columns: expected none without a file of prompts, got some")
+    rows = [] if prompts is None else read_prompts(prompts, columns)
+    module = load_model(model, device, dtype, probe)
+    choose_template(module.tokenizer, chat_template, template_options)
+    source: Task | list[Prompt]
     if not rows:
         source = _task(module, model, task, task_options)
     else:
-        source = [row.text for row in rows]
+        source = [row.prompt for row in rows]
         if num_prompts is not None and num_prompts > len(rows):
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
         settings = replace(settings, num_prompts=num_prompts or len(rows))
         if max_new_tokens is None:
             settings = replace(settings, max_new_tokens=default_budget(module))
     with naming_rows(rows):
+        check_roles(module.tokenizer, [row.prompt for row in rows])
         manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     print(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.terminal import printable
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
+    from dmaxlit.data.encoding import Prompt
     from dmaxlit.data.prompt_reader import PromptRow
     from dmaxlit.engine import DecodeSettings, Generation, Trace
     from dmaxlit.module import DMaxModule
@@ -32,6 +32,7 @@ def generate(
     model: str,
     prompt: list[str] | None = None,
     prompts: str | None = None,
+    columns: dict[str, str] | None = None,
     task: str | None = None,
     task_options: dict[str, Any] | None = None,
     num_prompts: int | None = None,
@@ -53,6 +54,7 @@ def generate(
     check_decoder: bool = True,
     device: str = "auto",
     dtype: Dtype = "float32",
+    probe: bool = True,
 ) -> None:
     """Answer prompts. Each answer is printed, once finished, with its tokens, forwards and tokens per forward (TPF).
 
@@ -62,7 +64,10 @@ def generate(
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
         prompt: A prompt; may be given several times.
-        prompts: File of prompts: .jsonl rows with prompt or question, or one prompt a line; - for standard input.
+        prompts: File of prompts: .jsonl rows with prompt, question or messages, or one prompt a line; - for standard
+            input.
+        columns: Columns of --prompts that have other names there, also as --columns.prompt NAME: prompt, messages,
+            conversations, instruction, input, history, system, tools.
         task: Registered name of a task whose test prompts are answered, and the answers judged.
         task_options: Options of the task, also as --task.difficulty hard.
         num_prompts: Prompts to answer. Default: 100 of a task, all others.
@@ -79,8 +84,9 @@ def generate(
         chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
-        output: Write the answers to this file, one JSON object a line; settings and counts to OUTPUT.manifest.json.
-            After an interruption, the same command resumes; once the file is complete, it changes nothing.
+        output: Write the answers to this file, one JSON object a line, with the other columns of the prompts' rows;
+            settings and counts to OUTPUT.manifest.json. After an interruption, the same command resumes; once the file
+            is complete, it changes nothing.
         overwrite: Replace a complete --output, which stays until the new one is complete, and discard answers that were
             begun with other settings.
         trace: Show each answer forward by forward.
@@ -89,17 +95,21 @@ def generate(
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     from dmaxlit.data.chat_template import choose_template
+    from dmaxlit.data.lost_turns import check_roles
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import DecodeSettings, Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.evaluate import default_budget
 
     _check_trace(trace, trace_file, output)
-    inputs, rows = _prompts(prompt, prompts, task, task_options, num_prompts)
-    module = load_model(model, device, dtype)
+    inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
+    module = load_model(model, device, dtype, probe)
     choose_template(module.tokenizer, chat_template, template_options)
+    with naming_rows(rows):
+        check_roles(module.tokenizer, [row.prompt for row in rows])
     settings = DecodeSettings(
         decoder=decoder,
         decoder_options=decoder_options or {},
@@ -121,7 +131,8 @@ def generate(
             record.save(trace_file)
         return
     with naming_rows(rows):
-        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite)
+        extras = [row.extra for row in rows]
+        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras)
     judged = f", {counts.correct} correct" if task is not None else ""
     print(
         f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "
@@ -140,15 +151,18 @@ def _check_trace(trace: bool, trace_file: str | None, output: str | None) -> Non
 def _prompts(
     prompt: list[str] | None,
     path: str | None,
+    columns: dict[str, str] | None,
     task: str | None,
     task_options: dict[str, Any] | None,
     number: int | None,
-) -> "tuple[list[str] | list[Example], list[PromptRow]]":
+) -> "tuple[list[Prompt] | list[Example], list[PromptRow]]":
     """Return the prompts, and their rows if they come from a file."""
     sources = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
     if len(sources) > 1:
         raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(sources)}")
     check_at_least(1, num_prompts=number)
+    if columns and path is None:
+        raise UserError("columns: expected none without --prompts, got some")
     if task is not None:
         from dmaxlit.tasks import task as task_by_name
 
@@ -159,8 +173,8 @@ def _prompts(
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
     from dmaxlit.data.prompt_reader import read_prompts
 
-    rows = [] if prompt else read_prompts(path or "-")
-    prompts = prompt or [row.text for row in rows]
+    rows = [] if prompt else read_prompts(path or "-", columns)
+    prompts: list[Prompt] = [*prompt] if prompt else [row.prompt for row in rows]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
     return prompts[:number], rows
@@ -168,7 +182,7 @@ def _prompts(
 
 def _print(
     module: "DMaxModule",
-    inputs: "Sequence[str] | Sequence[Example]",
+    inputs: "Sequence[Prompt] | Sequence[Example]",
     settings: "DecodeSettings",
     record: "Trace | None",
     show_trace: bool,
@@ -207,7 +221,7 @@ def _print(
 
 
 def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | None, rows: Any) -> None:
-    print(printable(f"> {answer.prompt}"))
+    print(printable(f"> {_shown(answer.prompt)}"))
     if rows is not None:
         from dmaxlit.cli.trace_view import print_trace
 
@@ -215,6 +229,12 @@ def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | N
     verdict = "" if is_right is None else ", right" if is_right else ", wrong"
     figures = _figures(answer.num_tokens, answer.num_forwards)
     print(f"{printable(answer.text)}\n{figures}{_remarks(answer)}{verdict}\n", flush=True)
+
+
+def _shown(prompt: "Prompt") -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n> ".join(f"{turn['role']}: {turn.get('content', '')}" for turn in prompt)
 
 
 def _figures(tokens: int, forwards: int) -> str:

@@ -8,7 +8,11 @@ function in this file that no longer understands it. Importing this file does no
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
 
 _SETTING = re.compile(r'Parser key "([^"]+)":\s*')
 _WRONG_VALUE = re.compile(r"Expected an? (.+?)\. Got value: (.*)")
@@ -111,3 +115,32 @@ def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
 
     load_yaml = get_loader("yaml")
     set_loader(mode, lambda text: transform(load_yaml(text)), exceptions=(yaml.YAMLError,))
+    # Settings are dumped with defaults that may be members of an enumeration, as those of Lightning's Timer are.
+    yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+
+
+class WholeLists:
+    """A parser's mixin with which a list in a file replaces the one before; their items would be merged in pairs."""
+
+    def _check_value_key(self, action: Any, value: Any, key: str, cfg: Any, append: bool = False) -> Any:
+        before = None if isinstance(value, list) and not append else cfg
+        return cast(Any, super())._check_value_key(action, value, key, before, append)
+
+
+def parse_unvalidated(parser: "ArgumentParser", args: Sequence[str]) -> "Namespace":
+    """Return what the arguments set; what is required and missing is None."""
+    return parser.parse_args(list(args), _skip_validation=True)
+
+
+def plain_settings(parser: "ArgumentParser", settings: "Namespace", check: bool = True) -> dict[str, Any]:
+    """Return settings as plain values, as a file of them would hold them.
+
+    Args:
+        parser: The parser that made them.
+        settings: The settings.
+        check: Whether to check them once more.
+    """
+    import yaml
+
+    content: dict[str, Any] = yaml.safe_load(parser.dump(settings, skip_unset=False, skip_validation=not check))
+    return content

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from dmaxlit.cli.jsonargparse_internals import denied_import
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.module import DMaxModule
 
 _FLAG = "--model"
@@ -47,7 +47,7 @@ def _module_class(path: str) -> type[DMaxModule]:
         cls: Any = getattr(import_module(module), name)
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(
-            f"model: expected the import path of a subclass of DMaxModule, got {path!r} ({error})"
+            f"model: expected the import path of a subclass of DMaxModule, got {path!r} ({reason_of(error)})"
         ) from error
     if not isinstance(cls, type) or not issubclass(cls, DMaxModule):
         raise UserError(f"model: expected the import path of a subclass of DMaxModule, got {path!r}")

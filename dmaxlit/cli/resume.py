@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +15,7 @@ from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
+from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
@@ -49,7 +49,7 @@ def run_settings(
     They do not include how long it trains, or what it validates, logs and saves. The batch size counts rows over all
     ranks, so that a run may be resumed with another number of processes.
     """
-    settings = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]
+    settings = plain_settings(parser, config)["fit"]
     data = settings.get("data") or {}
     batch_size = data.get("init_args", data).get("batch_size")
     fixed: dict[str, Any] = {
@@ -67,7 +67,7 @@ def run_settings(
 
 def stop_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return the settings that may stop a run before its last step, as plain values: time limit and callbacks."""
-    trainer = yaml.safe_load(parser.dump(config, skip_none=False))["fit"]["trainer"]
+    trainer = plain_settings(parser, config)["fit"]["trainer"]
     return {name: trainer.get(name) for name in _STOP_OPTIONS}
 
 

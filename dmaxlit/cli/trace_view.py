@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.cli.terminal import printable
 from dmaxlit.engine import RowTrace, TokenState
+from dmaxlit.errors import printable
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
 _STYLES = {

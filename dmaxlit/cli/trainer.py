@@ -1,5 +1,6 @@
 """Lightning's trainer with a ``predict`` that writes the answers to a file."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.errors import UserError
+from dmaxlit.locks import exclusive
 
 _OUTPUT = "predictions.jsonl"
 
@@ -46,20 +48,25 @@ class DMaxTrainer(Trainer):
             check_decoder: Check what a decoder of your own returns in the first forwards.
 
         Raises:
-            UserError: If neither a file nor the run's folder is given.
+            UserError: If neither a file nor the run's folder is given, or another process writes the file.
         """
-        is_in_run_folder = Path(self.default_root_dir).absolute() != Path.cwd()  # where Lightning writes by default
-        if not is_in_run_folder:
-            self._write_nothing()
-        if output is None and not is_in_run_folder:
+        self.write_nothing_unasked()
+        if output is None and not self._has_run_folder:
             raise UserError("output: expected a file to write the answers to, got none")
         path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(output)
         spec = DecoderSpec(decoder, decoder_options or {}, check_decoder=check_decoder)
         cast(Any, self).callbacks.append(PredictionWriter(str(path), spec, max_new_tokens))
-        return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
+        with exclusive(path, "output") if self.is_global_zero else nullcontext():
+            return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)
 
-    def _write_nothing(self) -> None:
-        """Leave out what would write logs and the configuration to the current folder unasked."""
+    @property
+    def _has_run_folder(self) -> bool:
+        return Path(self.default_root_dir).absolute() != Path.cwd()  # where Lightning writes by default
+
+    def write_nothing_unasked(self) -> None:
+        """Leave out what would write logs and the configuration to the current folder."""
+        if self._has_run_folder:
+            return
         trainer = cast(Any, self)
         trainer.loggers = [logger for logger in self.loggers if logger.save_dir != self.default_root_dir]
         if not self.loggers:  # the configuration is written next to the logs

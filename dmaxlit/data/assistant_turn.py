@@ -6,7 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.data.chat_template import guarded, plain_turn
+from dmaxlit.data.chat_template import guarded, render
+from dmaxlit.data.template_content import readable_turn
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 _CONTENT = "\ue000\ue001\ue000"  # of the private use area: a text that is nowhere else
 
@@ -48,8 +50,8 @@ def assistant_turn(
 
     def dialogue(content: str | None) -> str:
         spoken = turns if content is None else [*turns, {"role": "assistant", "content": content}]
-        text: Any = _render(tokenizer, spoken, tools=tools, add_generation_prompt=content is None)
-        return str(text)
+        readable = guarded(lambda: [readable_turn(tokenizer, turn) for turn in spoken])
+        return render(tokenizer, readable, tools=tools, add_generation_prompt=content is None)
 
     beginning, whole, marked = dialogue(None), dialogue(response), dialogue(_CONTENT)
     head, mark, after = marked.rpartition(_CONTENT)
@@ -76,9 +78,9 @@ def response_content(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[
     Raises:
         UserError: If the template refuses the dialogue.
     """
-    if tokenizer.chat_template is None:
+    if tokenizer.chat_template is None or is_plain(prompt):
         return text
-    turn = assistant_turn(tokenizer, prompt, text)
+    turn = assistant_turn(tokenizer, conversation_of(prompt), text)
     before, after = (
         str(tokenizer.decode(encode_markup(tokenizer, part), skip_special_tokens=True))
         for part in (turn.before, turn.after)
@@ -90,8 +92,3 @@ def encode_markup(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the token ids of a text that a chat template wrote, in which special tokens are tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
     return ids
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, turns: list[Any], **options: Any) -> Any:
-    plain = [plain_turn(turn) for turn in turns]
-    return guarded(lambda: tokenizer.apply_chat_template(plain, tokenize=False, **options))

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.control_tokens import ControlTokens, template_text
-from dmaxlit.data.messages import text_of
-from dmaxlit.errors import UserError
+from dmaxlit.data.spellings import Spellings
+from dmaxlit.data.template_content import readable_turn
+from dmaxlit.errors import UserError, reason_of
 
 T = TypeVar("T")
 
 _RESERVED = {"messages", "tools", "documents", "add_generation_prompt"}
-_LONGEST_REASON = 300
 
 
 def encode_chats(
@@ -33,18 +33,21 @@ def encode_chats(
     Raises:
         UserError: If the template cannot be chosen or refuses a conversation.
     """
-    control = ControlTokens.of(tokenizer)
-    return [_encode_chat(tokenizer, prompt, control) for prompt in prompts]
+    control, spellings = ControlTokens.of(tokenizer), Spellings(tokenizer)
+    return [_encode_chat(tokenizer, prompt, control, spellings) for prompt in prompts]
 
 
 def _encode_chat(
-    tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]], control: ControlTokens
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | Sequence[Mapping[str, Any]],
+    control: ControlTokens,
+    spellings: Spellings,
 ) -> list[int]:
-    tools = getattr(prompt, "tools", None)
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [plain_turn(turn) for turn in prompt]
-    _require_default(tokenizer, tools)
+    tools = guarded(lambda: spellings.unified(getattr(prompt, "tools", None)))
+    spoken = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    turns = guarded(lambda: [readable_turn(tokenizer, spellings.unified(dict(turn))) for turn in spoken])
     arguments: dict[str, Any] = {"tools": tools, "add_generation_prompt": True}
-    rendered: Any = guarded(lambda: tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
+    rendered = render(tokenizer, turns, **arguments)
     if not guarded(lambda: control.are_in(turns, tools)):
         ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return ids
@@ -54,12 +57,19 @@ def _encode_chat(
     return list(sanitised)
 
 
-def plain_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message without keys that are null, and with the joined text of a list of text parts."""
-    text = text_of(turn.get("content"))
-    return {key: value for key, value in turn.items() if value is not None} | (
-        {} if text is None else {"content": text}
-    )
+def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **arguments: Any) -> str:
+    """Return the text that the chat template writes.
+
+    Args:
+        tokenizer: A tokenizer with a chat template.
+        turns: Messages; see :func:`~dmaxlit.data.template_content.readable_turn`.
+        arguments: ``tools`` and ``add_generation_prompt``.
+
+    Raises:
+        UserError: If the template cannot be chosen or refuses the conversation.
+    """
+    _require_default(tokenizer, arguments.get("tools"))
+    return guarded(lambda: str(tokenizer.apply_chat_template(turns, tokenize=False, **arguments)))
 
 
 def guarded(apply: Callable[[], T]) -> T:
@@ -69,13 +79,8 @@ def guarded(apply: Callable[[], T]) -> T:
     except UserError:
         raise
     except Exception as error:
-        reason = _printable(f"{type(error).__name__}: {error}")
+        reason = reason_of(error, with_type=True)
         raise UserError(f"chat template: cannot be applied to the conversation ({reason})") from error
-
-
-def _printable(text: str) -> str:
-    line = " ".join(text[:_LONGEST_REASON].split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
 def _require_default(tokenizer: PreTrainedTokenizerBase, tools: Any) -> None:
@@ -136,7 +141,7 @@ def _chosen(templates: Any, choice: str) -> str | dict[str, str]:
     try:
         return Path(choice).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"chat_template: cannot read {choice!r} ({_printable(str(error))})") from error
+        raise UserError(f"chat_template: cannot read {choice!r} ({reason_of(error)})") from error
 
 
 def _names(templates: Mapping[str, str]) -> str:

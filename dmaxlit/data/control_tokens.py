@@ -51,27 +51,29 @@ class ControlTokens:
 
 
 def check_plain_text(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[Sequence[int]], around: Sequence[int] = ()
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], around: Sequence[int] = ()
 ) -> None:
-    """Refuse a text whose special tokens a tokenizer makes special ids of though it was asked not to.
+    """Refuse a text of which a tokenizer makes special ids though it was asked not to.
 
     Word-level and unigram tokenizers do if their special tokens are words of the vocabulary too.
 
     Args:
         tokenizer: The tokenizer.
-        texts: The texts.
-        ids: Token ids of each, encoded with ``split_special_tokens``.
+        ids: Token ids of each text, encoded with ``split_special_tokens``.
         around: The ids among them that the tokenizer puts around any text.
 
     Raises:
         UserError: For the first such text.
     """
-    special = ControlTokens.of(tokenizer).special
-    for text, tokens in zip(texts, ids, strict=True):
-        for spelled in sorted(set(special.findall(text))):
-            index: Any = tokenizer.convert_tokens_to_ids(spelled)
-            if index != tokenizer.unk_token_id and tokens.count(index) > around.count(index):
-                raise UserError(f"tokenizer: expected {spelled!r} in a text to be text, got its token {index}")
+    special = {
+        index: token.content
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special and not token.content.isspace() and index != tokenizer.unk_token_id
+    }
+    for tokens in ids:
+        for index in sorted(special.keys() & set(tokens)):
+            if tokens.count(index) > around.count(index):
+                raise UserError(f"tokenizer: expected {special[index]!r} in a text to be text, got its token {index}")
 
 
 def template_text(tokenizer: PreTrainedTokenizerBase) -> str:

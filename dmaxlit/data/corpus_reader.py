@@ -1,42 +1,41 @@
-"""Reading a corpus: pairs of prompt and response from records in any of the usual forms."""
+"""Reading a corpus: pairs of prompt and response, or plain texts, from records in any of the usual forms."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.messages import Conversation, text_of, without_nulls
-from dmaxlit.data.row_forms import missing_column, of_named_columns, usual_form
-from dmaxlit.tasks.records import BadRows, read_records
+from dmaxlit.data.messages import CALLS, Conversation
+from dmaxlit.data.row_forms import foreign_to_text, missing_column, of_named_columns, usual_form
+from dmaxlit.tasks.records import BadRows, Document, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
-_CALLS = ("tool_calls", "function_call")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _EXPECTED = (
-    "expected the columns prompt and response (or completion), question and answer, messages, conversations, or "
-    "instruction and output"
+    "expected the columns prompt and response (or completion), question and answer, messages, conversations, "
+    "instruction and output, or text alone"
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training pair.
+    """One training pair, or a plain text.
 
     Args:
-        prompt: Text, or chat messages with their tools.
-        response: Text of the final turn.
+        prompt: Text, or chat messages with their tools; None for a plain text, all of which is learnt.
+        response: Text of the final turn, or the plain text.
         location: File and row, for messages to the user.
     """
 
-    prompt: Prompt
+    prompt: Prompt | None
     response: str
     location: str
 
 
 def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
-    """Yield the usable pairs of one corpus, in order.
+    """Yield the usable pairs and plain texts of one corpus, in order.
 
     Args:
         source: See :func:`~dmaxlit.tasks.records.read_records`.
@@ -48,7 +47,7 @@ def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str
     Raises:
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
-    for location, record in read_records(source, split, bad):
+    for location, record in read_records(source, split, bad, texts=True):
         row = _row_of(location, record, bad, columns or {})
         if row is None:
             continue
@@ -60,6 +59,8 @@ def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str
 
 
 def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) -> Row | None:
+    if isinstance(record, Document):
+        return _row_of_text(location, record, bad)
     if not isinstance(record, dict):
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got a {type(record).__name__}")
         return None
@@ -71,6 +72,8 @@ def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) 
         return _row_of_messages(location, record, bad)
     columns = next((pair for pair in _COLUMNS if all(record.get(name) is not None for name in pair)), None)
     if columns is None:
+        if record.get("text") is not None and not foreign_to_text(record):
+            return _row_of_text(location, record["text"], bad)
         bad.add(location, "has wrong columns", f"{_EXPECTED}, got {', '.join(map(str, record)) or 'none'}")
         return None
     for name in columns:
@@ -84,51 +87,30 @@ def _row_of(location: str, record: Any, bad: BadRows, names: Mapping[str, str]) 
     return Row(record[columns[0]], record[columns[1]], location)
 
 
+def _row_of_text(location: str, text: Any, bad: BadRows) -> Row | None:
+    if not isinstance(text, str):
+        bad.add(location, "has a text that is not text", f"got a {type(text).__name__}")
+        return None
+    if not text.strip():
+        bad.add(location, "has an empty text")
+        return None
+    return Row(None, text, location)
+
+
 def _row_of_messages(location: str, record: dict[str, Any], bad: BadRows) -> Row | None:
     try:
-        messages, tools = without_nulls(record["messages"]), _tools(record.get("tools"))
-    except RecursionError:
-        bad.add(location, "has messages that are nested too deeply")
+        conversation = conversation_of(record["messages"], record.get("tools"))
+    except BadConversationError as error:
+        bad.add(location, error.reason, error.detail)
         return None
-    except ValueError as error:
-        bad.add(location, "has tools that are not a list of objects", str(error))
-        return None
-    turns = [_turn(message) for message in messages] if isinstance(messages, list) else []
-    usable = [turn for turn in turns if turn is not None]
-    if not usable or len(usable) < len(turns):
-        bad.add(location, "has messages that are not a list of role and content texts")
-        return None
-    *context, final = usable
+    *context, final = conversation
     if not context or final["role"] != "assistant":
         bad.add(location, "has messages that do not end in an assistant turn after a prompt")
         return None
-    if more := [name for name in (*_CALLS, *_REASONING) if final.get(name)]:
+    if more := [name for name in (*CALLS, *_REASONING) if final.get(name)]:
         bad.add(location, "has messages that end in more than a text", f"got {', '.join(more)}, which is not learnt")
         return None
     if not final["content"].strip() or not any(turn.get("content", "").strip() for turn in context):
         bad.add(location, "has an empty prompt or response")
         return None
-    return Row(Conversation(context, tools), final["content"], location)
-
-
-def _turn(message: Any) -> dict[str, Any] | None:
-    """Return a message whose content is one text, or which has calls instead; None for any other."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        return None
-    turn = {name: value for name, value in message.items() if name not in _CALLS or value}
-    text = text_of(turn.get("content"))
-    if text is not None:
-        return turn | {"content": text}
-    return turn if "content" not in turn and any(name in turn for name in _CALLS) else None
-
-
-def _tools(column: Any) -> list[dict[str, Any]] | None:
-    """Return the tools of a row, which some data sets hold as JSON in a text; None for none.
-
-    Raises:
-        ValueError: If they are not a list of objects.
-    """
-    tools = without_nulls(json.loads(column) if isinstance(column, str) and column.strip() else column) or None
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise ValueError(f"got a {type(tools).__name__}")
-    return tools
+    return Row(Conversation(context, conversation.tools), final["content"], location)

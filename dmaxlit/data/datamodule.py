@@ -1,4 +1,4 @@
-"""The data module: a corpus of prompts with responses for training, and a task's prompts for evaluation."""
+"""The data module: a corpus of pairs or plain texts for training, and a task's prompts for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ _MAX_WORKERS = 256  # more would only use up the memory
 
 
 class SelfDistilledDataModule(L.LightningDataModule):
-    """Pairs of prompt and response for training, and prompts with a checker for evaluation.
+    """Pairs of prompt and response, or plain texts, for training, and prompts with a checker for evaluation.
 
     Training rows come from a corpus, usually one that the model wrote itself (self-distillation, DMax section 3.1), or
     from the task's worked responses if there is none (pretraining). Validation and test prompts come from the
@@ -44,7 +44,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
     Args:
         corpus: One or more ``.jsonl``, ``.json`` or ``.parquet`` files, folders of these, patterns (``data/*.jsonl``)
             or hub ids (``name`` or ``name:config``) with columns ``prompt``/``response``, ``question``/``answer``, chat
-            ``messages`` or those of ShareGPT, Alpaca or TRL. None: the task's responses.
+            ``messages``, those of ShareGPT, Alpaca or TRL, or ``text`` alone; or ``.txt`` files, each one text. A text
+            is learnt as a whole, in windows of ``max_length``. None: the task's responses.
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
         num_train: Number of training rows taken from the task if there is no corpus.
@@ -62,11 +63,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
         seed: Seed of the order. Default: the run's (``seed_everything``), or 0.
         distill: Write the corpus with the model itself if the file does not exist; None: a missing file is an error.
         chat_template: Name of one of the tokenizer's chat templates, or a ``.jinja`` file. It becomes the model's own:
-            checkpoints and exports have it. Default: the tokenizer's.
+            ``distill`` and validation use it, checkpoints and exports have it. Default: the tokenizer's.
         template_options: Values of variables that the chat template reads, for instance ``enable_thinking``; kept with
             the template.
         columns: Our name of each column that has another in the corpus, with that: ``prompt``, ``response``,
-            ``messages``, ``conversations``, ``instruction``, ``output``, ``input``, ``history``, ``system``, ``tools``.
+            ``messages``, ``conversations``, ``instruction``, ``output``, ``text``, ``input``, ``history``, ``system``,
+            ``tools``.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -258,14 +260,15 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """
         if self._train_rows is None:
             raise UserError("data: expected setup('fit') before places()")
-        index_of = {int(self._train_rows.numbers[index]): index for index in indices}
+        numbers = [int(self._train_rows.numbers[index]) for index in indices]
+        wanted = set(numbers)  # windows of one text have the same
         locations: dict[int, str] = {}
         for number, row in enumerate(self._rows(BadRows("skip"))):
-            if number in index_of:
-                locations[index_of[number]] = row.location
-            if len(locations) == len(index_of):
+            if number in wanted:
+                locations[number] = row.location
+            if len(locations) == len(wanted):
                 break
-        return [locations[index] for index in indices]
+        return [locations[number] for number in numbers]
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         rank, world_size = self._rank_and_world_size()
@@ -282,8 +285,13 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
 
     def _choose_template(self) -> None:
-        if self.chat_template is not None or self.template_options:
-            choose_template(self._model_encoding()[0], self.chat_template, self.template_options)
+        if self.chat_template is None and not self.template_options:
+            return
+        tokenizer = self._model_encoding()[0]
+        choose_template(tokenizer, self.chat_template, self.template_options)
+        decoding: Any = getattr(getattr(self.trainer, "lightning_module", None), "tokenizer", None)
+        if decoding is not None and decoding is not tokenizer:  # after bind()
+            choose_template(decoding, self.chat_template, self.template_options)
 
     def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
         """Return the tokenizer, block length and context length that rows are encoded for."""

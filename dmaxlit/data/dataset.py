@@ -1,8 +1,7 @@
 """Encoded rows, packed into one flat tensor, and their collation into batches."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,24 +10,27 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_turns, eos_count, whole_blocks
+from dmaxlit.data.encoding import EosFill, check_eos_fill, encode_prompts, encode_texts, encode_turns, whole_blocks
+from dmaxlit.data.sequences import SequenceMaker
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
 
 _CHUNK = 4096  # rows the tokenizer encodes at once
+_CHUNK_CHARACTERS = 2**24  # after which a chunk ends, as plain texts may be long
 
 Item = tuple[int, Tensor, int]
 
 
 class PackedPairs(Dataset[Item]):
-    """Encoded pairs, concatenated in a single tensor: small, and quick to fork and to share.
+    """Encoded pairs and windows of plain texts, concatenated in a single tensor: small, and quick to fork and to share.
 
     Args:
-        ids: ``[tokens]`` token ids of all pairs.
-        ends: ``[rows]`` end of each pair in ``ids``.
-        prompt_lengths: ``[rows]`` number of prompt tokens of each pair.
-        numbers: ``[rows]`` number of each pair in the corpus; rows that cannot be used leave gaps. Default: no gaps.
+        ids: ``[tokens]`` token ids of all of them.
+        ends: ``[rows]`` end of each in ``ids``.
+        prompt_lengths: ``[rows]`` number of prompt tokens of each.
+        numbers: ``[rows]`` number of each one's row in the corpus, the same for all windows of a text; rows that cannot
+            be used leave gaps. Default: no gaps.
     """
 
     def __init__(self, ids: Tensor, ends: Tensor, prompt_lengths: Tensor, numbers: Tensor | None = None) -> None:
@@ -86,15 +88,15 @@ def pack(
     eos_fill: EosFill,
     bad: BadRows,
 ) -> PackedPairs:
-    """Encode rows, each as :func:`~dmaxlit.data.encoding.encode_pair` does.
+    """Encode rows, pairs as :func:`~dmaxlit.data.encoding.encode_pair` does, and plain texts in windows.
 
     Args:
-        rows: The pairs.
+        rows: The pairs and plain texts.
         tokenizer: The model's tokenizer.
         block_length: Length of the blocks of the grid.
         max_length: Most tokens of a sequence, EOS fill included, rounded down to whole blocks.
         eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`.
-        bad: Receives the rows that the chat template refuses, or that are too long.
+        bad: Receives the rows that the chat template refuses, or pairs that are too long.
 
     Raises:
         UserError: If no row is left, or under the policy ``error`` for the first that cannot be used.
@@ -103,36 +105,40 @@ def pack(
     limit = max_length // block_length * block_length
     if limit < block_length:
         raise UserError(f"max_length: expected at least one block of {block_length}, got {max_length}")
+    maker = SequenceMaker(limit, block_length, eos_fill, tokenizer.eos_token_id, bad)
     ids: list[Tensor] = []
-    lengths: list[int] = []
     prompt_lengths: list[int] = []
     numbers: list[int] = []
-    source, begin = iter(rows), 0
-    while chunk := list(islice(source, _CHUNK)):
+    begin = 0
+    for chunk in _chunks(rows):
         for number, (row, encoded) in enumerate(zip(chunk, _encode(tokenizer, chunk, bad), strict=True), start=begin):
-            if encoded is None:
-                continue
-            prompt, response = encoded
-            if len(prompt) >= limit:
-                bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {limit}")
-                continue
-            fill = eos_count(len(prompt) + len(response), block_length, eos_fill)
-            length = len(prompt) + len(response) + fill
-            if length > limit:
-                bad.add(row.location, "is too long", f"{length} tokens with EOS, at most {limit}")
-                continue
-            ids.append(torch.tensor(prompt + response + [tokenizer.eos_token_id] * fill, dtype=torch.int32))
-            lengths.append(length)
-            prompt_lengths.append(len(prompt))
-            numbers.append(number)
+            for tokens, prompt_length in () if encoded is None else maker.sequences(row, *encoded):
+                ids.append(torch.tensor(tokens, dtype=torch.int32))
+                prompt_lengths.append(prompt_length)
+                numbers.append(number)
         begin += len(chunk)
-    if summary := bad.summary(len(lengths)):
+    num_rows = len(set(numbers))
+    if summary := bad.summary(num_rows):
         rank_zero_info(summary)
-    if not lengths:
+    if not ids:
         raise UserError("corpus: expected at least one usable row, found none")
-    return PackedPairs(
-        torch.cat(ids), torch.tensor(lengths).cumsum(0), torch.tensor(prompt_lengths), torch.tensor(numbers)
-    )
+    if len(ids) > num_rows:
+        rank_zero_info(f"corpus: {num_rows} rows in {len(ids)} windows of at most {limit} tokens")
+    ends = torch.tensor([len(tokens) for tokens in ids]).cumsum(0)
+    return PackedPairs(torch.cat(ids), ends, torch.tensor(prompt_lengths), torch.tensor(numbers))
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    size = 0
+    for row in rows:
+        chunk.append(row)
+        size += len(row.response)
+        if len(chunk) == _CHUNK or size >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _encode(
@@ -148,9 +154,12 @@ def _encode(
 
 
 def _encode_together(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> Sequence[tuple[list[int], list[int]]]:
-    prompts = [row.prompt for row in rows]
-    turns = encode_turns(tokenizer, prompts, [row.response for row in rows])
-    return list(zip(encode_prompts(tokenizer, prompts), turns, strict=True))
+    pairs = [(row.prompt, row.response) for row in rows if row.prompt is not None]
+    prompts, responses = [prompt for prompt, _ in pairs], [response for _, response in pairs]
+    turns = encode_turns(tokenizer, prompts, responses)
+    encoded_pairs = zip(encode_prompts(tokenizer, prompts), turns, strict=True)
+    encoded_texts = iter(encode_texts(tokenizer, [row.response for row in rows if row.prompt is None]))
+    return [next(encoded_texts if row.prompt is None else encoded_pairs) for row in rows]
 
 
 def _encode_alone(tokenizer: PreTrainedTokenizerBase, row: Row, bad: BadRows) -> tuple[list[int], list[int]] | None:
@@ -159,6 +168,5 @@ def _encode_alone(tokenizer: PreTrainedTokenizerBase, row: Row, bad: BadRows) ->
     except MemoryError:
         raise
     except Exception as error:
-        reason = reason_of(error) if isinstance(error, UserError) else f"{type(error).__name__}: {reason_of(error)}"
-        bad.add(row.location, "cannot be encoded", reason)
+        bad.add(row.location, "cannot be encoded", reason_of(error, with_type=not isinstance(error, UserError)))
         return None

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.assistant_turn import response_content
 from dmaxlit.data.distill_settings import SAMPLING, DistillSettings, Keep
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.response_rows import Response, generate_rows
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
@@ -20,6 +21,7 @@ from dmaxlit.data.resumable_jsonl import (
     model_identity,
     prompts_hash,
     refusing,
+    template_hash,
     whole_manifest,
 )
 from dmaxlit.errors import DMaxWarning, UserError
@@ -37,8 +39,8 @@ class Manifest:
     """The origin of a corpus; written next to it as ``<corpus>.manifest.json``.
 
     Args:
-        settings: Everything the corpus depends on: hash of the model's weights, block length, decoder and options,
-            task and options or hash of the prompts, number of prompts, budget, filter, seed.
+        settings: Everything the corpus depends on: hashes of the model's weights and chat template, block length,
+            decoder and options, task and options or hash of the prompts, number of prompts, budget, filter, seed.
         prompts: Prompts answered.
         finished: Responses that ended in EOS.
         correct: Finished responses that the checker accepts; None without a checker.
@@ -72,7 +74,7 @@ class Manifest:
 
 def distill(
     module: Any,
-    source: Task | Sequence[str],
+    source: Task | Sequence[Prompt],
     output: Path | str,
     settings: DistillSettings | None = None,
     progress: bool = True,
@@ -88,8 +90,9 @@ def distill(
 
     Args:
         module: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode.
-        source: A task, whose training prompts are answered, or prompts.
-        output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``.
+        source: A task, whose training prompts are answered, or prompts: texts, or lists of chat messages.
+        output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``; for a prompt of messages with
+            ``messages`` that end in the response, and its ``tools``.
         settings: How to distil; default :class:`DistillSettings`.
         progress: Show a progress bar.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard rows that were
@@ -123,7 +126,7 @@ def distill(
 def _write(
     module: Any,
     file: PartialCorpus,
-    prompts: list[str],
+    prompts: Sequence[Prompt],
     examples: list[Example] | None,
     settings: DistillSettings,
     progress: bool,
@@ -155,7 +158,9 @@ def _write(
     return manifest
 
 
-def _prompts(source: Task | Sequence[str], settings: DistillSettings) -> tuple[list[str], list[Example] | None]:
+def _prompts(
+    source: Task | Sequence[Prompt], settings: DistillSettings
+) -> tuple[Sequence[Prompt], list[Example] | None]:
     if isinstance(source, Task):
         examples = source.examples("train", settings.num_prompts)
         return [example.prompt for example in examples], examples
@@ -167,14 +172,14 @@ def _prompts(source: Task | Sequence[str], settings: DistillSettings) -> tuple[l
     return prompts, None
 
 
-def _budget(source: Task | Sequence[str]) -> int:
+def _budget(source: Task | Sequence[Prompt]) -> int:
     if not isinstance(source, Task):
         raise UserError("max_new_tokens: expected a number, since prompts alone have no budget of their own")
     return source.max_new_tokens
 
 
 def _identity(
-    module: Any, source: Task | Sequence[str], prompts: Sequence[str], settings: DistillSettings
+    module: Any, source: Task | Sequence[Prompt], prompts: Sequence[Prompt], settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
     return {
@@ -189,12 +194,12 @@ def _identity(
 
 def _generator(
     module: Any, settings: DistillSettings
-) -> Callable[[Sequence[str], int, Callable[[int, Response], object]], object]:
+) -> Callable[[Sequence[Prompt], int, Callable[[int, Response], object]], object]:
     """Return a function that decodes the prompts from an index on, and passes on each response as it is finished."""
     device = next(module.backbone.model.parameters()).device
     decoding = {name: value for name, value in asdict(settings).items() if name not in ("num_prompts", "keep")}
 
-    def generate(prompts: Sequence[str], begin: int, take: Callable[[int, Response], object]) -> object:
+    def generate(prompts: Sequence[Prompt], begin: int, take: Callable[[int, Response], object]) -> object:
         # For decoders of one's own that use the global generator; the samples of ours do not.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(stable_seed("distill", settings.seed, begin))
@@ -204,7 +209,7 @@ def _generator(
 
 
 def _row_filter(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], examples: Sequence[Example] | None, keep: Keep
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], examples: Sequence[Example] | None, keep: Keep
 ) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
     """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
 
@@ -212,9 +217,17 @@ def _row_filter(
         correct = response.finished and examples is not None and examples[index].check(response.text)
         is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
         text = response_content(tokenizer, prompts[index], response.text) if is_kept else ""
-        return {"prompt": prompts[index], "response": text} if text.strip() else None, correct
+        return _corpus_row(prompts[index], text) if text.strip() else None, correct
 
     return make_row
+
+
+def _corpus_row(prompt: Prompt, response: str) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"prompt": prompt, "response": response}
+    tools = getattr(prompt, "tools", None)
+    messages = [*prompt, {"role": "assistant", "content": response}]
+    return {"messages": messages, **({"tools": tools} if tools else {})}
 
 
 def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
@@ -228,10 +241,10 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
         corpus: Path of the corpus.
         settings: How to distil it.
     """
-    if corpus.exists():
-        _warn_of_other_settings(task, corpus, settings)
-        return
     module = trainer.lightning_module
+    if corpus.exists():
+        _warn_of_other_settings(module, task, corpus, settings)
+        return
     original_device = module.device
     module.to(trainer.strategy.root_device)
     try:
@@ -240,11 +253,12 @@ def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: Disti
         module.to(original_device)
 
 
-def _warn_of_other_settings(task: Task, corpus: Path, settings: DistillSettings) -> None:
+def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
     if not manifest_path(corpus).exists():
         return
     recorded = read_json(manifest_path(corpus)).get("settings", {})
     expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens
     used = {key: recorded[key] for key in [*expected, *SAMPLING] if key in recorded}

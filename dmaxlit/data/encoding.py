@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.data.assistant_turn import assistant_turn, encode_markup
+from dmaxlit.data.assistant_turn import AssistantTurn, assistant_turn, encode_markup
 from dmaxlit.data.chat_template import encode_chats
 from dmaxlit.data.control_tokens import check_plain_text
 from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 from dmaxlit.tokens import Role
 
 Prompt = str | list[dict[str, Any]]
@@ -34,8 +36,9 @@ class EncodedPair:
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Return the token ids of each prompt.
 
-    With a chat template, these are the template's, up to the beginning of the assistant's turn. Without one, they are
-    the text's, after the BOS token if the tokenizer adds one. A special token spelled out in the text is ordinary text.
+    With a chat template, these are the template's, up to the beginning of the assistant's turn. Without one, or for a
+    :class:`~dmaxlit.tasks.prompts.TemplatedPrompt` without messages, they are the text's, after the BOS token if the
+    tokenizer adds one. A special token spelled out in the text is ordinary text.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -45,13 +48,22 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
         UserError: If the chat template refuses a conversation, or the tokenizer cannot tell a special token in a text
             from the token itself.
     """
+    plain = [tokenizer.chat_template is None or is_plain(prompt) for prompt in prompts]
+    texts = iter(_encode_texts(tokenizer, list(compress(prompts, plain))))
+    chats = iter(_encode_chats(tokenizer, [prompt for prompt, text in zip(prompts, plain, strict=True) if not text]))
+    return [next(texts if text else chats) for text in plain]
+
+
+def _encode_chats(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
+    return encode_chats(tokenizer, [conversation_of(prompt) for prompt in prompts]) if prompts else []
+
+
+def _encode_texts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
     if not prompts:
         return []
-    if tokenizer.chat_template is not None:
-        return encode_chats(tokenizer, prompts)
     texts = [prompt if isinstance(prompt, str) else _joined_turns(prompt) for prompt in prompts]
     encoded: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, texts, encoded, around=tokenizer("")["input_ids"])
+    check_plain_text(tokenizer, encoded, around=tokenizer("")["input_ids"])
     return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
 
 
@@ -74,8 +86,21 @@ def encode_responses(tokenizer: PreTrainedTokenizerBase, responses: Sequence[str
     if not responses:
         return []
     ids: list[list[int]] = tokenizer(list(responses), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    check_plain_text(tokenizer, responses, ids)
+    check_plain_text(tokenizer, ids)
     return ids
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Return, for each plain text, what stands before it (BOS, if the tokenizer adds one) and its own token ids.
+
+    No chat template is applied, and a special token spelled out in a text is ordinary text.
+
+    Raises:
+        UserError: If the tokenizer cannot tell such a text from the token itself.
+    """
+    bos = tokenizer.bos_token_id
+    before = [bos] if texts and bos is not None and bos in tokenizer("")["input_ids"] else []
+    return [(before, ids) for ids in encode_responses(tokenizer, texts)]
 
 
 def encode_turns(
@@ -93,9 +118,12 @@ def encode_turns(
     Raises:
         UserError: If the chat template refuses a dialogue.
     """
-    if tokenizer.chat_template is None:
-        return encode_responses(tokenizer, responses)
-    turns = [assistant_turn(tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
+    turns = [
+        AssistantTurn("", response, "")
+        if tokenizer.chat_template is None or is_plain(prompt)
+        else assistant_turn(tokenizer, conversation_of(prompt), response)
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
     contents = encode_responses(tokenizer, [turn.content for turn in turns])
     encoded = []
     for turn, content in zip(turns, contents, strict=True):

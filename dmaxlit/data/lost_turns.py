@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.errors import DMaxWarning
+from dmaxlit.errors import DMaxWarning, PromptError
 
 _WITHOUT_TEMPLATE = "the tokenizer has no chat template, so roles are lost and turns are joined by line breaks"
 
@@ -22,7 +22,7 @@ def rows_with_warnings(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) 
     """
     noted: set[str] = set()
     for row in rows:
-        loss = _loss(tokenizer, row.prompt)
+        loss = "" if row.prompt is None else _loss(tokenizer, row.prompt)
         if loss and loss not in noted:
             noted.add(loss)
             rank_zero_warn(
@@ -41,6 +41,22 @@ def warn_of_losses(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | S
     """
     for loss in sorted({_loss(tokenizer, prompt) for prompt in prompts} - {""}):
         rank_zero_warn(f"prompts: {loss}", category=DMaxWarning)
+
+
+def check_roles(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse conversations of which a tokenizer without a chat template would only keep the texts.
+
+    Args:
+        tokenizer: The tokenizer that will encode them.
+        prompts: The prompts.
+
+    Raises:
+        PromptError: For the first such prompt.
+    """
+    if tokenizer.chat_template is None:
+        for index, prompt in enumerate(prompts):
+            if _loss(tokenizer, prompt):
+                raise PromptError(index, "expected a model with a chat template for a conversation, got one without")
 
 
 def _loss(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]]) -> str:

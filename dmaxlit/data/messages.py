@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+#: Fields of a turn that has calls, and perhaps no content.
+CALLS = ("tool_calls", "function_call")
+
 
 class Conversation(list[dict[str, Any]]):
     """Chat messages, and the tools that the assistant may call.

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.control_tokens import template_text
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.files import (
     open_to_append,
@@ -141,7 +144,7 @@ class PartialCorpus:
         Raises:
             UserError: If they cannot be written, for instance because the disk is full. What was recorded is kept.
         """
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+        lines = b"".join(map(_line, rows))
         with refusing(self.output, self.argument):
             try:
                 self._begin()
@@ -215,6 +218,13 @@ def refusing(output: Path, argument: str) -> Iterator[None]:
         raise UserError(f"{argument}: cannot write {str(output)!r} ({error.strerror or error})") from error
 
 
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold as an escape
+        return f"{json.dumps(row)}\n".encode()
+
+
 def output_path(output: Path, argument: str) -> Path:
     """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
 
@@ -262,17 +272,28 @@ def manifest_path(output: Path) -> Path:
 
 
 def model_identity(module: Any) -> dict[str, Any]:
-    """Return what responses depend on besides settings and prompts: the weights and the block length.
+    """Return what responses depend on besides settings and prompts: weights, block length, chat template.
 
     Args:
         module: A :class:`~dmaxlit.module.DMaxModule`.
     """
-    return {"model": weights_hash(module), "block_length": module.backbone.block_length}
+    return {
+        "model": weights_hash(module),
+        "block_length": module.backbone.block_length,
+        "chat_template": template_hash(module.tokenizer),
+    }
 
 
-def prompts_hash(prompts: Sequence[str]) -> str:
-    """Return the SHA-256 of prompts."""
-    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the SHA-256 of a tokenizer's chat template, or of all of several; None without one."""
+    template = template_text(tokenizer)
+    return prompts_hash([template]) if template else None
+
+
+def prompts_hash(prompts: Sequence[Any]) -> str:
+    """Return the SHA-256 of prompts, with the tools of conversations, or of other JSON values."""
+    values = [[prompt, tools] if (tools := getattr(prompt, "tools", None)) else prompt for prompt in prompts]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:

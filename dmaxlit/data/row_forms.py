@@ -18,9 +18,13 @@ _FORMS = (
     ("messages",),
     ("conversations",),
     ("instruction", "input", "output", "history"),
+    ("text",),
 )
 _OPTIONAL = ("input", "history", "system", "tools")
-COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", *_OPTIONAL)
+COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", "text", *_OPTIONAL)
+
+
+PROMPT_COLUMNS = tuple(name for name in COLUMNS if name not in ("response", "output"))
 
 
 def missing_column(record: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
@@ -40,6 +44,11 @@ def of_named_columns(record: Mapping[str, Any], columns: Mapping[str, str]) -> d
     named = [form for form in _FORMS if not columns.keys().isdisjoint(form)]
     other = {name for form in _FORMS if named and form not in named for name in form}
     return {name: value for name, value in rename_columns(record, columns).items() if name not in other}
+
+
+def foreign_to_text(record: Mapping[str, Any]) -> list[str]:
+    """Return the columns of a row that belong to another form than plain text, so that ``text`` may be only a part."""
+    return [name for form in _FORMS if form != ("text",) for name in form if record.get(name) is not None]
 
 
 def usual_form(record: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +77,30 @@ def usual_form(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def prompt_form(record: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the prompt of a row, under ``prompt`` or as ``messages``, with the names of the columns it is made of.
+
+    These are, in this order, ``prompt`` or ``question`` (a text, or messages), ``messages``, and the forms of ShareGPT
+    and Alpaca, as in :func:`usual_form`; a response may be absent. A row of no form has no prompt.
+
+    Args:
+        record: The row by its columns.
+    """
+    for name in ("prompt", "question"):
+        if (value := record.get(name)) is not None:
+            return {"messages" if _is_messages(value) else "prompt": value}, (name,)
+    if record.get("messages") is not None:
+        return {"messages": record["messages"]}, ("messages",)
+    if isinstance(record.get("conversations"), list):
+        form = _conversation(record, map(_message, record["conversations"]))
+        return {"messages": form["messages"]}, ("conversations", "system")
+    if record.get("instruction") is not None:
+        form = _alpaca_prompt(record)
+        columns = ("instruction", "input", "history", "system")
+        return ({"messages": form["messages"]} if "messages" in form else {"prompt": form["instruction"]}), columns
+    return {}, ()
+
+
 def _is_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
 
@@ -91,6 +124,14 @@ def _message(turn: Any) -> Any:
 
 
 def _alpaca(record: Mapping[str, Any]) -> dict[str, Any]:
+    form = _alpaca_prompt(record)
+    if "messages" in form:
+        form["messages"] += _turns(record["output"], "assistant")
+    return form
+
+
+def _alpaca_prompt(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its whole prompt as ``instruction`` or, if it is a conversation, as ``messages``."""
     parts = [part for part in (record["instruction"], record.get("input")) if part not in (None, "")]
     prompt = "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
     history = record.get("history") or []
@@ -101,4 +142,4 @@ def _alpaca(record: Mapping[str, Any]) -> dict[str, Any]:
     for pair in pairs:
         is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2  # what is not is refused where messages are
         before += [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")] if is_pair else [pair]
-    return _conversation(record, [*before, *_turns(prompt, "user"), *_turns(record["output"], "assistant")])
+    return _conversation(record, [*before, *_turns(prompt, "user")])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.messages import Conversation, text_of
+from dmaxlit.data.messages import CALLS, Conversation, text_of
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.tasks.unicode import check_text
 
@@ -66,7 +66,7 @@ def _conversation(name: str, messages: Sequence[Any]) -> Conversation:
 def _message(name: str, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise UserError(f"{name}: expected a message with role and content, got {describe_value(message)}")
-    is_call = bool(message.get("tool_calls"))  # a turn of nothing but calls has no content
+    is_call = any(message.get(name) for name in CALLS)  # a turn of nothing but calls has no content
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and is_call)]
     if missing:
         raise UserError(f"{name}: expected a message with role and content, got one without {' and '.join(missing)}")

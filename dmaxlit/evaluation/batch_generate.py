@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.data.control_tokens import template_text
+from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import (
     PartialCorpus,
@@ -19,7 +19,8 @@ from dmaxlit.data.resumable_jsonl import (
     whole_manifest,
 )
 from dmaxlit.engine import DecodeSettings, Generation
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
+from dmaxlit.evaluation.answer_rows import answer_row, kept_columns
 from dmaxlit.files import writable_path
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example
@@ -31,16 +32,18 @@ if TYPE_CHECKING:
 
 def generate_to_file(
     module: DMaxModule,
-    prompts: Sequence[str] | Sequence[Example],
+    prompts: Sequence[Prompt] | Sequence[Example],
     output: str | Path,
     settings: DecodeSettings,
     progress: bool = True,
     overwrite: bool = False,
+    extras: Sequence[Mapping[str, Any]] = (),
 ) -> Progress:
     """Decode prompts into a file of one JSON object a line, in their order.
 
     A row holds ``index``, ``prompt``, ``response``, ``token_ids``, ``num_tokens``, ``num_forwards``, ``finished``,
-    ``hit_step_limit``, ``stopped`` where a stop text ended it and, for examples of a task, ``correct``.
+    ``hit_step_limit``, ``stopped`` where a stop text ended it and, for examples of a task, ``correct``; and the columns
+    that came with the prompt, such as an id. A column that has the name of one of ours is kept as ``prompt_<name>``.
 
     The file appears under its name once it is complete; until then its rows are recorded every few seconds. Next to it,
     ``<output>.manifest.json`` holds the settings and the counts. Called again with the same model, prompts and
@@ -48,19 +51,20 @@ def generate_to_file(
 
     Args:
         module: The model.
-        prompts: Texts, or a task's examples.
+        prompts: Texts, lists of chat messages, or a task's examples.
         output: File to write.
         settings: How to decode; the decoder must be given by name.
         progress: Show a progress bar.
         overwrite: Replace a complete file, which stays until the new one is complete, and discard rows that were begun
             with other settings.
+        extras: The columns that came with each prompt; examples have theirs.
 
     Returns:
         Counts over the whole file.
 
     Raises:
         UserError: If the file cannot be written, exists and was not made by the same call, was begun with other
-            prompts, settings or weights, or is being written by another process.
+            prompts, columns, settings or weights, or is being written by another process.
     """
     if not prompts:
         raise UserError("prompts: expected at least one, got none")
@@ -70,21 +74,20 @@ def generate_to_file(
     with refusing(Path(output), "output"):
         path = writable_path(Path(output))
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    if template := template_text(module.tokenizer):
-        identity["chat_template"] = prompts_hash([template])
+    columns = _columns(prompts, extras)
+    if any(columns):
+        identity["columns"] = prompts_hash(columns)
     if not overwrite and (whole := whole_manifest(path, identity)) is not None:
         return Progress.read(whole.get("counts"), manifest_path(path))
 
-    def generate(rest: Sequence[str], begin: int, take: Callable[[int, Generation], object]) -> object:
+    def generate(rest: Sequence[Prompt], begin: int, take: Callable[[int, Generation], object]) -> object:
         return module.generate_batch(rest, settings, begin, on_response=take)
 
     def make_row(index: int, generation: Generation) -> tuple[dict[str, Any], bool]:
-        row = {"index": index, **generation.to_dict(), "token_ids": generation.token_ids}
         example = examples[index]
-        if example is None:
-            return row, False
-        correct = bool(example.check(generation.text))
-        return row | {"correct": correct}, correct
+        correct = example is not None and bool(example.check(generation.text))
+        judged = {} if example is None else {"correct": correct}
+        return answer_row(index, columns[index], generation, token_ids=generation.token_ids, **judged), correct
 
     with exclusive(path, "output"):
         if not overwrite and (whole := whole_manifest(path, identity)) is not None:  # by another process, meanwhile
@@ -93,3 +96,17 @@ def generate_to_file(
         counts = generate_rows(file, texts, generate, make_row, progress)
         file.finish({"settings": identity, "counts": asdict(counts), "version": __version__})
     return counts
+
+
+def _columns(
+    prompts: Sequence[Prompt] | Sequence[Example], extras: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the columns to keep in each row."""
+    columns = []
+    for index, prompt in enumerate(prompts):
+        extra = prompt.extra if isinstance(prompt, Example) else extras[index] if extras else {}
+        try:
+            columns.append(kept_columns(extra))
+        except UserError as error:
+            raise PromptError(index, str(error)) from error
+    return columns

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -29,12 +29,17 @@ class Example:
         answer: Reference final answer; empty if the task has only a scorer.
         checker: Decides whether a generated text answers the prompt.
         response: A reference worked response to learn from, if the task has one.
+        extra: Whatever else the source says of the prompt, such as an id, by the name of its column. It is kept in the
+            rows of files of answers.
+        extract: Returns the answer that the checker takes from a text, None for none; for records.
     """
 
     prompt: str
     answer: str
     checker: Callable[[str], bool] = field(repr=False, compare=False)
     response: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    extract: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
 
     def check(self, text: str) -> bool:
         """Return whether ``text``, a generated answer without special tokens, is right."""

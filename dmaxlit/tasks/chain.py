@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.word_tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -157,23 +158,9 @@ class ChainTask(Task):
 
     @classmethod
     def tokenizer(cls) -> "PreTrainedTokenizerFast":
-        """Return a tokenizer with one token a word.
-
-        Special tokens are not words: their text inside a prompt is an unknown word.
-        """
-        from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-        from transformers import PreTrainedTokenizerFast
-
+        """Return a tokenizer with one token a word; see :func:`~dmaxlit.tasks.word_tokenizer.word_tokenizer`."""
         words = [*_DIGITS, *_OPERATIONS, "?"]
-        words += [word for group in (*_WORDS.values(), *_CONCLUSION) for word in group]
-        vocabulary = {word: i for i, word in enumerate(dict.fromkeys(["<unk>", *words]))}
-        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        special = {"pad_token": "<pad>", "eos_token": "<eos>", "mask_token": "<mask>"}
-        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token="<unk>", clean_up_tokenization_spaces=False, **special
-        )
+        return word_tokenizer([*words, *(word for group in (*_WORDS.values(), *_CONCLUSION) for word in group)])
 
 
 def _draw_prompt(rng: random.Random, steps: int) -> tuple[str, list[str]]:

@@ -32,3 +32,15 @@ def rename_columns(record: Mapping[str, Any], columns: Mapping[str, str]) -> dic
     """
     others = {name: value for name, value in record.items() if name not in columns}
     return others | {name: record[column] for name, column in columns.items() if column in record}
+
+
+def other_columns(record: Mapping[str, Any], columns: Mapping[str, str], used: Collection[str]) -> dict[str, Any]:
+    """Return the columns of a row that are not used, under the user's names.
+
+    Args:
+        record: The row by its columns.
+        columns: Our name of each column with the user's.
+        used: Our names of the columns that are used.
+    """
+    names = {columns.get(name, name) for name in used}
+    return {name: value for name, value in record.items() if name not in names}

@@ -6,7 +6,7 @@ from math import isfinite
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
-from dmaxlit.tasks.columns import check_columns, rename_columns
+from dmaxlit.tasks.columns import check_columns, other_columns, rename_columns
 from dmaxlit.tasks.matching import Match, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -18,9 +18,10 @@ __all__ = ["JsonlTask"]
 class JsonlTask(Task):
     """Prompts and answers from a JSONL or Parquet file, judged by exact or numeric match.
 
-    Rows have ``prompt`` and ``answer``, or ``question`` and ``answer``, and may have a ``response`` to learn from. One
-    file is divided by a hash of each prompt (80% train, 10% val, 10% test); or each split has its own file, and a
-    prompt that is in several counts for test before val before train. A repeated prompt counts once.
+    Rows have ``prompt`` and ``answer``, or ``question`` and ``answer``, and may have a ``response`` to learn from. All
+    other columns are kept in files of answers (``generate --output``, ``predict``). One file is divided by a hash of
+    each prompt (80% train, 10% val, 10% test); or each split has its own file, and a prompt that is in several counts
+    for test before val before train. A repeated prompt counts once.
 
     Args:
         path: The one file. None if each split has its own.
@@ -96,7 +97,8 @@ class JsonlTask(Task):
     def _examples_of(self, file: str, argument: str) -> Iterator[Example]:
         for location, record in read_records(file, "train", BadRows("error"), argument):
             columns = rename_columns(record, self.columns) if isinstance(record, dict) else {}
-            prompt = columns.get("prompt", columns.get("question"))
+            name = "question" if columns.get("prompt") is None else "prompt"
+            prompt = columns.get(name)
             answer, response = columns.get("answer"), columns.get("response")
             if isinstance(answer, (int, float)) and not isinstance(answer, bool) and isfinite(answer):
                 answer = str(answer)
@@ -114,4 +116,5 @@ class JsonlTask(Task):
                 raise UserError(f"{location}: has an empty prompt or answer")
             if self.match == "numeric" and last_number(answer) is None:
                 raise UserError(f"{location}: expected an answer with a number for match 'numeric', got {answer!r}")
-            yield Example(prompt, answer, partial(matches, self.match, answer), response)
+            extra = other_columns(record, self.columns, (name, "answer", "response"))
+            yield Example(prompt, answer, partial(matches, self.match, answer), response, extra)

@@ -21,6 +21,11 @@ def answer_part(text: str) -> str:
     return text.rpartition("####")[2]
 
 
+def numbers_in(text: str) -> list[Decimal]:
+    """Return all numbers of a text in order; see :func:`last_number` for what a number is."""
+    return [Decimal(number.replace(",", "")) for number in _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))]
+
+
 def last_number(text: str) -> Decimal | None:
     """Return the number a text ends with, or None.
 
@@ -28,8 +33,8 @@ def last_number(text: str) -> Decimal | None:
     ``2e3`` are understood; in ``3-5`` the last number is 5.
     """
     marked = "####" in text
-    numbers = _NUMBER.findall(answer_part(text).replace("\N{MINUS SIGN}", "-"))
-    return Decimal(numbers[0 if marked else -1].replace(",", "")) if numbers else None
+    numbers = numbers_in(answer_part(text))
+    return numbers[0 if marked else -1] if numbers else None
 
 
 def matches(match: Match, answer: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Records from JSONL, Parquet or the hub, with bad ones refused or counted."""
+"""Records from JSONL, Parquet, plain texts or the hub, with bad ones refused or counted."""
 
 import os
 from collections import Counter
@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from dmaxlit.errors import UserError, check_choice
-from dmaxlit.tasks.sources import EXPECTED, files_of, is_collection, record_suffix
+from dmaxlit.errors import UserError, check_choice, reason_of
+from dmaxlit.tasks.sources import expected_files, files_of, is_collection, is_text_file, record_suffix
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
 OnBadRow = Literal["error", "skip"]
+
+
+class Document(str):
+    """The whole text of a file, in place of a record."""
 
 
 class BadRows:
@@ -53,7 +57,9 @@ class BadRows:
         return f"corpus: kept {num_usable} rows, skipped {self.counts.total()}: {reasons}"
 
 
-def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus") -> Iterator[tuple[str, Any]]:
+def read_records(
+    source: str, split: str, bad: BadRows, argument: str = "corpus", texts: bool = False
+) -> Iterator[tuple[str, Any]]:
     """Yield every row of a file or hub data set with its location, whatever its columns.
 
     JSONL is read line by line rather than as a table, so that a bad line has a number, rows may differ in their
@@ -65,23 +71,27 @@ def read_records(source: str, split: str, bad: BadRows, argument: str = "corpus"
             as ``.gz``; a folder of such files or a pattern (``data/*.jsonl``), read in the order of their paths; or a
             hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
-        bad: Receives lines that are not JSON.
+        bad: Receives lines that are not JSON, and plain texts that are not UTF-8.
         argument: The user's name for the source, for messages.
+        texts: Whether plain texts (``.txt``, ``.txt.gz``) count too; each is one :class:`Document`.
 
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
     """
     if is_collection(source):
-        files = files_of(source, argument)
+        files = files_of(source, argument, texts)
         return (row for file in files for row in _read_file(file, bad, argument))
-    if record_suffix(source) is not None:
+    if record_suffix(source) is not None or (texts and is_text_file(source)):
         return _read_file(Path(source), bad, argument)
     if not source or os.path.exists(source):
-        raise UserError(f"{argument}: expected {EXPECTED}, a folder of these, or a hub id, got {source!r}")
+        expected = expected_files(texts)
+        raise UserError(f"{argument}: expected {expected}, a folder of these, or a hub id, got {source!r}")
     return _read_hub(source, split, argument)
 
 
 def _read_file(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
+    if is_text_file(path.name):
+        return _read_document(path, bad, argument)
     is_table = record_suffix(path.name) == ".parquet"
     return _read_table(path, argument) if is_table else _read_json(path, bad, argument)
 
@@ -89,6 +99,16 @@ def _read_file(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, A
 def _require_file(path: Path, argument: str) -> None:
     if not os.path.isfile(path):
         raise UserError(f"{argument}: no such file: {str(path)!r}")
+
+
+def _read_document(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Document]]:
+    _require_file(path, argument)
+    with open_text(path, argument) as file:
+        text = file.read()
+    if lone_surrogate(text):  # which stands for bytes that are not UTF-8
+        bad.add(str(path), "is not UTF-8")
+    else:
+        yield str(path), Document(text)
 
 
 def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
@@ -136,7 +156,9 @@ def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{argument}: cannot read {str(path)!r} after row {number}: {_one_line(error)}") from error
+        raise UserError(
+            f"{argument}: cannot read {str(path)!r} after row {number}: {reason_of(error, with_type=True)}"
+        ) from error
 
 
 def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any]]:
@@ -146,12 +168,9 @@ def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any
     try:
         table = load_dataset(name, config or None, split=split)
     except Exception as error:
+        reason = reason_of(error, with_type=True)
         raise UserError(
-            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {_one_line(error)}"
+            f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {reason}"
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

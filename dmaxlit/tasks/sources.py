@@ -1,4 +1,4 @@
-"""The files that a source of records names: one, those of a folder, or those that match a pattern."""
+"""The files that a source of records or texts names: one, those of a folder, or those that match a pattern."""
 
 import glob
 import os
@@ -8,7 +8,6 @@ from dmaxlit.errors import UserError
 
 _TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _BESIDE = (".manifest.json", ".progress.json", ".partial", ".lock")  # written next to files of records
-EXPECTED = "a .jsonl, .json or .parquet file"
 
 
 def record_suffix(source: str) -> str | None:
@@ -18,12 +17,26 @@ def record_suffix(source: str) -> str | None:
     return next((suffix.removesuffix(".gz") for suffix in suffixes if name.endswith(suffix)), None)
 
 
+def is_text_file(source: str) -> bool:
+    """Return whether a name is that of a plain text (``.txt``, ``.txt.gz``)."""
+    return source.lower().endswith((".txt", ".txt.gz"))
+
+
+def expected_files(texts: bool) -> str:
+    """Return in words what files a source names, for messages.
+
+    Args:
+        texts: Whether plain texts are among them.
+    """
+    return "a .jsonl, .json, .parquet or .txt file" if texts else "a .jsonl, .json or .parquet file"
+
+
 def is_collection(source: str) -> bool:
     """Return whether a source is a folder or a pattern (``data/*.jsonl``)."""
     return os.path.isdir(source) or (glob.has_magic(source) and not os.path.exists(source))
 
 
-def files_of(source: str, argument: str) -> list[Path]:
+def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:
     """Return the files of records in a folder, at any depth, or that match a pattern, sorted by their paths.
 
     Hidden files, and what is written next to an unfinished or finished corpus, are left out.
@@ -31,20 +44,33 @@ def files_of(source: str, argument: str) -> list[Path]:
     Args:
         source: A folder, or a pattern as of a shell, in which ``**`` stands for folders at any depth.
         argument: The user's name for it, for messages.
+        texts: Whether plain texts count too.
 
     Raises:
-        UserError: If there are none, or a pattern matches a file of another kind.
+        UserError: If there are none, a pattern matches a file of another kind, or there are both records and plain
+            texts, which may be notes on the records.
     """
+    expected = expected_files(texts)
+
+    def counts(path: Path) -> bool:
+        return record_suffix(path.name) is not None or (texts and is_text_file(path.name))
+
     root = Path(source)
     is_folder = root.is_dir()
     found = root.rglob("*") if is_folder else map(Path, glob.glob(source, recursive=True))
     files = sorted({path for path in found if path.is_file() and not path.name.endswith(_BESIDE)})
     if is_folder:
         files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-        files = [path for path in files if record_suffix(path.name) is not None]
+        files = [path for path in files if counts(path)]
     for path in files:
-        if record_suffix(path.name) is None:
-            raise UserError(f"{argument}: expected {EXPECTED}, got {str(path)!r}, which {source!r} matches")
+        if not counts(path):
+            raise UserError(f"{argument}: expected {expected}, got {str(path)!r}, which {source!r} matches")
     if not files:
-        raise UserError(f"{argument}: expected {EXPECTED} in {source!r}, found none")
+        raise UserError(f"{argument}: expected {expected} in {source!r}, found none")
+    kinds = {is_text_file(path.name): str(path) for path in reversed(files)}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{argument}: expected files of rows or of plain text in {source!r}, got {kinds[False]!r} and "
+            f"{kinds[True]!r}; a pattern such as '*.jsonl' names one kind"
+        )
     return files

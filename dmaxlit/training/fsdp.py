@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE, share_among_all
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint, read_shards
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import sync, system_error
 
 _TIMEOUT = timedelta(minutes=30)
@@ -96,4 +96,4 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def _write_error(path: str | Path, error: BaseException) -> UserError:
-    return UserError(f"checkpoint: cannot write {str(path)!r} ({' '.join(str(error).split())[:200]})")
+    return UserError(f"checkpoint: cannot write {str(path)!r} ({reason_of(error)})")

@@ -43,6 +43,7 @@ FAMILIES = {
     "olmo2": {"model_type": "olmo2"},
 }
 EAGER = {"gemma2"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
 
 
 def plain_tokenizer(folder):
@@ -68,6 +69,30 @@ def checkpoint(folder, rows=37, **settings):
     model.save_pretrained(folder)
     plain_tokenizer(folder)
     return str(folder)
+
+
+def test_a_fresh_model_takes_settings_that_its_code_reads_though_its_config_does_not_declare_them(tmp_path):
+    torch.manual_seed(0)
+    config = {**SIZES, "model_type": "qwen3_moe", **EXPERTS, "rope_theta": 100.0}
+    module = DMaxModule(Denoiser(config=config, tokenizer="chain", block_length=8)).eval()
+    layer = module.backbone.model.model.layers[0]
+    assert layer.self_attn.q_proj.weight.shape == (2 * 8, 32)  # not the heads' share of the width, 16
+    assert layer.mlp.experts.gate_up_proj.shape == (4, 2 * 16, 32)
+    assert module.backbone.model.config.rope_parameters["rope_theta"] == 100.0
+    module.export(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert_same_weights(module, loaded)
+    one, other = (model.generate("3 ?", max_new_tokens=8)[0].token_ids for model in (module, loaded))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("model_type", "unknown"),
+    [("qwen3_moe", {"num_expert": 4, "hiden_size": 8}), ("llama", {"num_experts": 4}), ("qwen3", {"n_layer": 2})],
+)
+def test_settings_that_nothing_reads_are_refused_by_name(model_type, unknown):
+    with pytest.raises(UserError, match=f"^backbone.config: {model_type} has no setting {', '.join(sorted(unknown))}$"):
+        Denoiser(config={**SIZES, "model_type": model_type, **unknown}, tokenizer="chain", block_length=8)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser, compatibility, probe
 from dmaxlit.backbone.probe import check_behavior
-from tests.backbone.test_families import EAGER, FAMILIES, SIZES, checkpoint
+from tests.backbone.test_families import EAGER, FAMILIES, SIZES, checkpoint, plain_tokenizer
 from tests.conftest import TINY, make_denoiser
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}
@@ -108,10 +109,27 @@ def test_a_model_that_is_no_denoiser_is_refused_with_the_property_it_lacks(model
     settings, lacking = REFUSED[model_type]
     options = {"tokenizer": "chain", "block_length": 8, "attn_implementation": "eager"}
     config = {"model_type": model_type, **settings}
-    with pytest.raises(UserError, match=f"got {model_type}: .*{lacking}.*; backbone.probe false skips") as caught:
+    with pytest.raises(UserError, match=rf"got {model_type}: .*{lacking}.*; --probe false \(.*\) skips") as caught:
         Denoiser(config=config, **options)
     assert "\n" not in str(caught.value)
     Denoiser(config=config, **options, probe=False)
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_model_without_the_attention_is_refused_for_what_it_lacks_with_its_own(tmp_path, is_fresh):
+    options = {"block_length": 8, "attn_implementation": "sdpa"}
+    if is_fresh:
+        options |= {"config": {"model_type": "gpt_neo", **NEO}, "tokenizer": "chain"}
+    else:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_neo", vocab_size=37, **NEO))
+        model.save_pretrained(tmp_path)
+        plain_tokenizer(tmp_path)
+        options["pretrained"] = str(tmp_path)
+    with pytest.raises(UserError, match=REFUSED["gpt_neo"][1]):
+        Denoiser(**options)
+    refusal = r"^attn_implementation: expected eager for GPTNeoForCausalLM, which has no other, got 'sdpa'$"
+    with pytest.raises(UserError, match=refusal):
+        Denoiser(**options, probe=False)
 
 
 def sees_everything(allowed, positions, cache, ids):
@@ -143,6 +161,26 @@ def stretches_with_the_longest(allowed, positions, cache, ids):
 
 def forgets_the_cache(allowed, positions, cache, ids):
     return allowed[..., -positions.shape[1] :], positions, None, ids
+
+
+def drifts_with_a_cache(allowed, positions, cache, ids):
+    return allowed, positions + (0.0 if cache is None else 2e-3 * (positions >= 4)), cache, ids
+
+
+def test_in_float32_a_small_difference_with_a_cache_is_no_rounding(monkeypatch):
+    denoiser = make_denoiser()
+    probe._passed.clear()
+    compute, moved = denoiser.hidden, []
+    distance = probe._distance
+
+    def hidden(allowed, positions, cache=None, input_ids=None):
+        return compute(*drifts_with_a_cache(allowed, positions, cache, input_ids))
+
+    monkeypatch.setattr(wide(denoiser), "hidden", hidden)
+    monkeypatch.setattr(probe, "_distance", lambda *states: moved.append(distance(*states)) or moved[-1])
+    with pytest.raises(UserError, match="with a cache of keys and values is another"):
+        check_behavior(denoiser)
+    assert 1e-4 < moved[-1].median() < 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

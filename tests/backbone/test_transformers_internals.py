@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     MixtralConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     XGLMConfig,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -32,6 +33,13 @@ GEMMA3 = Gemma3TextConfig(
 IDS = torch.tensor([[1, 2, 3]])
 SDPA = ALL_ATTENTION_FUNCTIONS["sdpa"]
 VERSION = f"transformers {transformers.__version__}"
+
+
+def test_unread_settings():
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(num_experts=2, num_hidden_layers=1))
+    found = internals.unread_settings(model, ["head_dim", "typo", "rms_norm_eps", "num_experts_per_token"])
+    assert found == ["num_experts_per_token", "typo"], f"{VERSION}: models read settings in another way"
 
 
 def model_of(config):

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
+from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
 from tests.lock_holder import held_by_another
@@ -12,10 +13,20 @@ pytestmark = [LIGHTNING_WARNINGS, pytest.mark.filterwarnings("ignore:predict ret
 SPEC = DecoderSpec("threshold", {"threshold": 0.25})
 
 
-def predict(folder, writer):
+def predict(folder, writer, data=None):
     module = FakeModule()
-    make_trainer(folder, [writer]).predict(module, datamodule=make_data(), return_predictions=False)
+    make_trainer(folder, [writer]).predict(module, datamodule=data or make_data(), return_predictions=False)
     return module
+
+
+def with_columns(folder, **columns):
+    """Return the test prompts as a file's, with other columns."""
+    lines = [
+        json.dumps({"prompt": e.prompt, "answer": "4", **columns, "id": i}) for i, e in enumerate(examples("test"))
+    ]
+    (folder / "test.jsonl").write_text("\n".join(lines))
+    options = {"test": str(folder / "test.jsonl")}
+    return SelfDistilledDataModule(task="jsonl", task_options=options, num_test=NUM_TEST, eval_batch_size=4)
 
 
 def rows(path):
@@ -48,6 +59,10 @@ def test_an_earlier_file_is_replaced(tmp_path):
 
 class Interrupted(BaseException):
     pass
+
+
+def interrupt(*_):
+    raise Interrupted
 
 
 def test_an_interrupted_run_goes_on_and_answers_nothing_twice(tmp_path, capsys):
@@ -123,3 +138,25 @@ def test_links_under_the_names_of_unfinished_files_are_not_followed(tmp_path):
     (tmp_path / "out.jsonl.new").symlink_to(tmp_path / "victim")
     predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC))
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_the_columns_of_the_task_s_file_are_kept(tmp_path):
+    predict(tmp_path, PredictionWriter(str(tmp_path / "bare.jsonl"), SPEC))
+    predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), with_columns(tmp_path, correct="?"))
+    for index, (row, bare) in enumerate(
+        zip(*map(rows, (tmp_path / "out.jsonl", tmp_path / "bare.jsonl")), strict=True)
+    ):
+        assert row == {**bare, "correct": row["correct"], "id": index, "prompt_correct": "?"}
+
+
+def test_a_file_begun_with_other_columns_does_not_go_on(tmp_path):
+    writer = PredictionWriter(str(tmp_path / "out.jsonl"), SPEC)
+    writer.on_predict_epoch_end = interrupt
+    columns = {"capped": 3, "ends_with_eos": "yes"}  # names that mean something here
+    with pytest.raises(Interrupted):
+        predict(tmp_path, writer, with_columns(tmp_path, **columns))
+    with pytest.raises(UserError, match="was begun with other prompts"):
+        predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), with_columns(tmp_path, capped=4))
+    module = predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), with_columns(tmp_path, **columns))
+    assert module.calls == []
+    assert {row["capped"] for row in rows(tmp_path / "out.jsonl")} == {3}

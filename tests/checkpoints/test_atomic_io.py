@@ -107,3 +107,29 @@ def test_a_truncated_file_is_found(path, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match="cannot be read, it may be truncated"):
         AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_a_file_that_was_verified_is_not_verified_again_unless_it_has_changed(path, monkeypatch):
+    reader = AtomicCheckpointIO()
+    reader.save_checkpoint(NEW, path)
+    reader.set_verified(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("dmaxlit.checkpoints.atomic_io.damage", lambda path: pytest.fail("verified again"))
+        reader.load_checkpoint(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        reader.load_checkpoint(path)
+
+
+def test_what_is_read_stays_in_the_file_and_may_be_changed_without_changing_it(path):
+    AtomicCheckpointIO().save_checkpoint(NEW, path)
+    stored = path.read_bytes()
+    weights = AtomicCheckpointIO().load_checkpoint(path)["weights"]
+    assert str(path) in Path("/proc/self/maps").read_text()
+    weights.add_(1)
+    assert path.read_bytes() == stored
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    assert torch.equal(weights, NEW["weights"] + 1)

@@ -5,7 +5,7 @@ import copy
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from dmaxlit import DMaxModule
@@ -140,6 +140,16 @@ def test_a_log_is_continued_under_its_version_from_a_step_on(tmp_path, chosen, v
     (log,) = (tmp_path / "lightning_logs" / f"version_{version}").iterdir()
     starts = [event.step for event in EventFileLoader(str(log)).Load() if event.HasField("session_log")]
     assert starts == [5], "_kwargs no longer reach the SummaryWriter, or it does not purge"
+
+
+@pytest.mark.parametrize("kind", [TensorBoardLogger, CSVLogger])
+def test_the_version_of_a_log_can_be_chosen(tmp_path, kind):
+    logger = kind(tmp_path)
+    has(logger, "_version")
+    assert not internals.has_version(logger), "_version is no longer None until it is chosen"
+    internals.set_version(logger, 3)
+    assert internals.has_version(logger)
+    assert logger.log_dir.endswith("version_3"), "the folder of a log is no longer named by _version"
 
 
 def test_a_module_says_whether_it_has_a_trainer():

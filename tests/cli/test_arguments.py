@@ -34,3 +34,20 @@ def test_another_fault_is_not_blamed_on_the_device(monkeypatch):
     failing(monkeypatch, RuntimeError("a fault of ours"))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         load_model(BASE, "cpu")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate --prompt 3 --max_new_tokens 4",
+        "distill --num_prompts 1 --keep all --max_new_tokens 4 --output c.jsonl",
+        "export --output exported",
+    ],
+)
+def test_the_probe_of_a_model_is_skipped_by_name(dmax, tiny, monkeypatch, command):
+    def refuse(denoiser):
+        raise UserError("no denoiser")
+
+    monkeypatch.setattr("dmaxlit.backbone.denoiser.check_behavior", refuse)
+    assert dmax(f"{command} --model {tiny}").refusal == "no denoiser"
+    assert dmax(f"{command} --model {tiny} --probe false").status == 0

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import dmaxlit
+from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
 from tests.cli.conftest import TASK, start
 
@@ -42,6 +43,32 @@ def test_prompts_may_come_from_a_file(dmax, tiny, corpus, tmp_path):
     assert [row["prompt"] for row in rows(tmp_path / "c.jsonl")] == [row["prompt"] for row in rows(corpus)]
 
 
+def test_columns_of_a_file_of_prompts_may_have_other_names(dmax, tiny, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"q": "3 +1 ?", "prompt": "x"}')
+    flags = "--keep all --max_new_tokens 6 --prompts p.jsonl --columns.prompt q"
+    assert dmax(f"distill --model {tiny} --output c.jsonl {flags}").status == 0
+    assert [row["prompt"] for row in rows(tmp_path / "c.jsonl")] == ["3 +1 ?"]
+
+
+def test_a_model_is_trained_on_its_answers_to_dialogues(dmax, tiny, base, tmp_path):
+    model = dmaxlit.load(tiny)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    model.export(tmp_path / "chat")
+    dialogues = [
+        [{"role": "system", "content": str(n)}, {"role": "user", "content": [{"type": "text", "text": f"{n} +1 ?"}]}]
+        for n in range(8)
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"id": 1, "messages": turns}) for turns in dialogues))
+    ended = dmax("distill --model chat --output c.jsonl --keep all --max_new_tokens 6 --prompts p.jsonl")
+    assert ended.status == 0, ended.err
+    expected = model.generate(dialogues, "threshold", 6, threshold=0.95)
+    for row, turns, answer in zip(rows(tmp_path / "c.jsonl"), dialogues, expected, strict=True):
+        said = [*turns, {"role": "assistant", "content": answer.text}]
+        assert row == {"messages": [{**turn, "content": text_of(turn["content"])} for turn in said]}
+    ended = dmax(f"fit --config {base} --model chat --data.corpus c.jsonl")
+    assert ended.status == 0, ended.err
+
+
 def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
     for _ in range(2):
         assert dmax(f"distill --model {tiny} --output c.jsonl {SHORT}").status == 0
@@ -61,6 +88,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--prompts p.txt --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
         ("--prompts p.txt --num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--prompts p.txt --task.difficulty easy", "task_options: expected none with a file of prompts, got some"),
+        ("--columns.prompt q", "columns: expected none without a file of prompts, got some"),
         ("--decoder nope", "unknown decoder 'nope'"),
         ("--temperature -1", "temperature: expected a number from 0 to 10000, got -1"),
         ("--decoder.temperature 1", "decoder_options: expected no temperature, which is a setting of its own (--temp"),
@@ -105,6 +133,20 @@ def test_more_prompts_than_a_file_has_are_all_of_them(dmax, tiny, corpus, tmp_pa
         assert ended.status == 0, ended.err
         assert "prompts: 8 are there, 100 were asked for; all are answered" in ended.err
     assert len(rows(tmp_path / "c.jsonl")) == len(rows(tmp_path / "a.jsonl")) == 8
+
+
+def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, corpus, tmp_path):
+    (tmp_path / "t.jinja").write_text("{% if first %}3 +1 ?{% else %}{{ messages[0].content }}{% endif %}")
+    command = f"distill --model {tiny} --keep all --max_new_tokens 6 --prompts {corpus} --chat_template t.jinja"
+    for name, more in (("plain", ""), ("first", "--template_options.first true")):
+        ended = dmax(f"{command} {more} --output {name}.jsonl")
+        assert ended.status == 0, ended.err
+    plain, first = ([row["response"] for row in rows(tmp_path / f"{name}.jsonl")] for name in ("plain", "first"))
+    assert len(set(plain)) > len(set(first)) == 1
+    assert len({manifest(tmp_path / f"{name}.jsonl")["settings"]["chat_template"] for name in ("plain", "first")}) == 2
+    ended = dmax(f"{command} --template_options.frist true --output other.jsonl")
+    assert ended.status == 2
+    assert "error: template_options: expected variables that the chat template reads, got 'frist'" in ended.err
 
 
 BUSY = """

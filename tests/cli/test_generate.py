@@ -49,6 +49,7 @@ def test_prompts_from_files_are_answered_and_written_as_jsonl(dmax, tiny, tmp_pa
     assert ended.status == 0, ended.err
     rows = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == PROMPTS
+    assert [row.get("answer") for row in rows] == ["3" if name == "p.jsonl" else None] * 2
     assert [row["response"] for row in rows] == [answer.text for answer in answers(tiny)]
     assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in answers(tiny)]
     assert "out/a.jsonl: 2 answers" in ended.out
@@ -94,6 +95,11 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
             "threshold: expected float, got 'abc'",
         ),
         ("--model {tiny} --prompt 3 --decoder psd --decoder.depth 1.5", "depth: expected int, got 1.5"),
+        ("--model {tiny} --prompt 3 --columns.prompt q", "columns: expected none without --prompts, got some"),
+        (
+            "--model {tiny} --prompts p.txt --columns.prompt q",
+            "columns: expected prompts in a .jsonl, .json or .parquet",
+        ),
         ("--model {tiny} --task nope", "unknown task 'nope'; known: chain, jsonl, reasoning_gym"),
         ("--model {tiny} --prompt 3 --task.operations 3", "task_options: expected none without --task"),
         ("--model {tiny} --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
@@ -209,3 +215,63 @@ def test_a_bar_shows_the_prompts_on_a_terminal_only(dmax, tiny, monkeypatch):
     ended = dmax(line)
     assert "2 prompts:" in ended.out
     assert "prompt" in terminal.getvalue()
+
+
+def test_columns_of_a_file_of_prompts_may_have_other_names(dmax, tiny, tmp_path):
+    rows = [{"id": 1, "task": "3 +1 +1", "data": "*3 ?"}, {"id": 2, "task": PROMPTS[1], "data": ""}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = "--prompts p.jsonl --columns.instruction task --columns.input data --output a.jsonl"
+    ended = dmax(f"generate --model {tiny} --max_new_tokens 10 {flags}")
+    assert ended.status == 0, ended.err
+    written = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in written] == ["3 +1 +1\n*3 ?", PROMPTS[1]]
+    assert [row["id"] for row in written] == [1, 2]
+
+
+TEMPLATE = "{% for m in messages %}{{ m.content }} {% endfor %}"
+DIALOGUE = [
+    {"role": "system", "content": "1"},
+    {"role": "user", "content": PROMPTS[1]},
+    {"role": "assistant", "content": "2"},
+    {"role": "user", "content": PROMPTS[0]},
+]
+
+
+@pytest.fixture
+def dialogues(tmp_path):
+    rows = [{"id": 1, "messages": DIALOGUE[:2]}, {"id": 2, "messages": DIALOGUE}, {"id": 3, "prompt": PROMPTS[0]}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "t.jinja").write_text(TEMPLATE)
+    return [DIALOGUE[:2], DIALOGUE, PROMPTS[0]]
+
+
+def test_a_row_of_messages_is_answered_as_in_python(dmax, tmp_path, dialogues):
+    model = dmaxlit.load("builtin:chain-base")
+    model.tokenizer.chat_template = TEMPLATE
+    expected = model.generate(dialogues, max_new_tokens=10)
+    assert len({tuple(answer.token_ids) for answer in expected}) == 3
+    command = "generate --model builtin:chain-base --max_new_tokens 10 --chat_template t.jinja --prompts p.jsonl"
+    assert dmax(f"{command} --output a.jsonl").status == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["token_ids"] for row in rows] == [answer.token_ids for answer in expected]
+    assert [row["prompt"] for row in rows] == dialogues
+    assert [row["id"] for row in rows] == [1, 2, 3]
+    assert f"> system: 1\n> user: {PROMPTS[1]}\n{expected[0].text}\n" in dmax(command).out
+
+
+def test_a_row_of_messages_that_the_template_refuses_is_named(dmax, tiny, tmp_path, dialogues):
+    refusing = "{% if messages | length > 2 %}{{ raise_exception('too long') }}{% endif %}" + TEMPLATE
+    (tmp_path / "t.jinja").write_text(refusing)
+    flags = "--max_new_tokens 10 --chat_template t.jinja --prompts p.jsonl --output a.jsonl"
+    ended = dmax(f"generate --model {tiny} {flags}")
+    assert ended.err.splitlines()[-1].startswith("error: p.jsonl, row 2: chat template: cannot be applied to the")
+    assert not list(tmp_path.glob("a.jsonl*"))
+
+
+@pytest.mark.parametrize("command", ["generate", "distill --keep all"])
+def test_messages_need_a_chat_template(dmax, tiny, tmp_path, dialogues, command):
+    ended = dmax(f"{command} --model {tiny} --max_new_tokens 10 --prompts p.jsonl --output a.jsonl")
+    assert ended.refusal == "p.jsonl, row 1: expected a model with a chat template for a conversation, got one without"
+    assert not list(tmp_path.glob("a.jsonl*"))
+    (tmp_path / "p.jsonl").write_text(json.dumps({"messages": DIALOGUE[-1:]}))  # one text, whose role is no matter
+    assert dmax(f"{command} --model {tiny} --max_new_tokens 10 --prompts p.jsonl --output a.jsonl").status == 0

@@ -1,5 +1,6 @@
 """Errors provoked from the installed jsonargparse: a failure here names the text that a new release has changed."""
 
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import pytest
@@ -7,6 +8,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from dmaxlit.cli import jsonargparse_internals as internals
 from dmaxlit.noise import NoiseStrategy
+
+
+@dataclass
+class Range:
+    low: int = 1
+    high: int = 2
 
 
 def provoke(*args, config=None, **types):
@@ -126,7 +133,7 @@ def test_a_registered_loader_sees_what_is_read_from_flags_and_files(tmp_path):
 
 
 def test_config_files_are_read_by_parse_path(tmp_path):
-    """`dmaxlit.cli.training.Parser` overrides it, so that an error in a file names the file."""
+    """`dmaxlit.cli.training_parser.Parser` overrides it, so that an error in a file names the file."""
     paths = []
 
     class Parser(ArgumentParser):
@@ -140,3 +147,26 @@ def test_config_files_are_read_by_parse_path(tmp_path):
     (tmp_path / "file.yaml").write_text("steps: 3\n")
     assert parser.parse_args(["--config", str(tmp_path / "file.yaml")]).steps == 3
     assert [path.endswith("file.yaml") for path in paths] == [True]
+
+
+def test_settings_are_read_before_all_that_are_required_are_there():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--rate", type=float)
+    with pytest.raises(ArgumentError):
+        parser.parse_args(["--rate", "0.5"])
+    settings = internals.parse_unvalidated(parser, ["--rate", "0.5"])
+    assert internals.plain_settings(parser, settings, check=False) == {"steps": None, "rate": 0.5}
+
+
+def test_a_list_in_a_file_replaces_one_of_the_same_length(tmp_path):
+    class Whole(internals.WholeLists, ArgumentParser):
+        pass
+
+    (tmp_path / "first.yaml").write_text("items: [{low: 3}]\n")
+    (tmp_path / "second.yaml").write_text("items: [{high: 4}]\n")
+    for parser, low in ((ArgumentParser(exit_on_error=False), 3), (Whole(exit_on_error=False), 1)):
+        parser.add_argument("--config", action="config")
+        parser.add_argument("--items", type=list[Range])
+        parsed = parser.parse_args([f"--config={tmp_path / name}.yaml" for name in ("first", "second")])
+        assert [(item.low, item.high) for item in parsed["items"]] == [(low, 4)]

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
+from dmaxlit.checkpoints import atomic_io
 from tests.cli.conftest import TASK
 from tests.lock_holder import held_by_another
 
@@ -83,6 +84,22 @@ def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplo
     assert "resuming from runs/checkpoints/last.ckpt, after step 2" in caplog.text
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
     assert len(list((tmp_path / "runs" / "lightning_logs").iterdir())) == 1
+
+
+@pytest.mark.parametrize("flags", ["", "--ckpt_path runs/checkpoints/last.ckpt"])
+def test_checksums_are_compared_once(dmax, begun, monkeypatch, flags):
+    compared = []
+    is_whole = atomic_io._is_whole
+
+    def counted(archive, member):
+        compared.append((archive.filename, member.filename))
+        return is_whole(archive, member)
+
+    monkeypatch.setattr(atomic_io, "_is_whole", counted)
+    assert dmax(f"fit --config {begun} {flags}").status == 0
+    tensors = [name for name in compared if "/data/" in name[1]]
+    assert tensors
+    assert sorted(tensors) == sorted(set(tensors))
 
 
 def test_a_finished_run_has_nothing_to_do(dmax, begun, folder, caplog):

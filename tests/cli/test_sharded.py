@@ -1,5 +1,6 @@
 """Training with ``configs/fsdp.yaml`` from the command line: stopped, killed while it writes, and gone on with."""
 
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,21 @@ class Spoil(Callback):
     def on_after_backward(self, trainer, module):
         if trainer.global_rank == 1 and trainer.global_step == 1:
             module.backbone.model.model.norm.weight.grad.to_local()[0] = float("inf")
+"""
+
+STOP = """
+from lightning import Callback
+
+class Stop(Callback):
+    # One rank alone asks to stop.
+
+    def __init__(self, hook: str, rank: int):
+        self.rank = rank
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer, *args, **kwargs):
+        if trainer.global_rank == self.rank and not trainer.sanity_checking:
+            trainer.should_stop = True
 """
 
 SLOW_NOISE = """
@@ -62,6 +78,7 @@ def folder(tmp_path_factory, tiny, corpus):
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     (folder / "slow_noise.py").write_text(SLOW_NOISE)
     (folder / "spoil.py").write_text(SPOIL)
+    (folder / "stop.py").write_text(STOP)
     return folder
 
 
@@ -114,6 +131,28 @@ def test_asked_to_stop_all_ranks_save_together_and_the_same_command_goes_on(fold
     assert "Traceback" not in log.read_text()
     fit(folder, "stopped")
     assert_same(last(folder, "stopped"), straight)
+
+
+@pytest.mark.parametrize(
+    ("shared", "hook", "rank", "step"),
+    [(True, "on_validation_end", 0, 1), (False, "on_validation_end", 1, 1), (False, "on_train_epoch_end", 1, 2)],
+)
+def test_stopped_by_a_callback_of_one_rank_all_ranks_save_the_last_step(folder, shared, hook, rank, step):
+    """Where the others do not learn of it, they wait for that rank forever."""
+    root = f"{hook}-{shared}"
+    flags = ["--checkpoint.every_n_steps", "100", "--trainer.val_check_interval", "1"]
+    flags += ["--trainer.callbacks", "stop.Stop", "--trainer.callbacks.hook", hook, "--trainer.callbacks.rank", rank]
+    if not shared:
+        flags += ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    process = start(folder, root, *map(str, flags), shared=shared)
+    try:
+        assert process.wait(100) == 0, (folder / f"{root}.log").read_text()[-3000:]
+    finally:
+        process.kill()
+    checkpoints = folder / root / "checkpoints"
+    rest = checkpoints / "last.ckpt" / "meta.pt" if shared else checkpoints / "last.ckpt"
+    assert torch.load(rest, weights_only=True)["global_step"] == step
+    assert json.loads((checkpoints / "finished.json").read_text())["step"] == step
 
 
 def test_a_damaged_checkpoint_of_parts_is_left_for_the_one_before(folder, straight):

@@ -7,26 +7,9 @@ import warnings
 import pytest
 
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
-from dmaxlit.cli.terminal import printable, printable_warnings
+from dmaxlit.cli.terminal import printable_warnings
 
 OSC = "\x1b]0;owned\x07"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("7 + 1 = 8\n\tDone.", "7 + 1 = 8\n\tDone."),
-        ("\u00fc\u6f22 \U0001f469\u200d\U0001f680", "\u00fc\u6f22 \U0001f469\u200d\U0001f680"),
-        (OSC, r"\x1b]0;owned\x07"),
-        ("a\rb\x08\x7f", r"a\rb\x08\x7f"),
-        ("\x9b2J", r"\x9b2J"),
-        ("\u202egnp.exe", r"\u202egnp.exe"),
-        ("\ud800", r"\ud800"),
-    ],
-)
-def test_only_control_characters_are_escaped(text, shown):
-    assert printable(text) == shown
-    shown.encode()
 
 
 def test_warnings_are_shown_the_same_way_and_only_inside():

@@ -10,24 +10,26 @@ CHATML = (
 )
 
 
-def _finished(backend, template, added=()):
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+def _finished(backend, template, added=(), normalized=False):
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=normalized) for text in SPECIAL])
+    backend.add_tokens([AddedToken(text, special=False, normalized=normalized) for text in added])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|end|>", mask_token="<|mask|>", chat_template=template
     )
 
 
-def byte_level(template=CHATML, added=()):
+def byte_level(template=CHATML, added=(), normalizer=None):
     """Every byte is a token, as in GPT-2's, Qwen's and Llama 3's before any merge."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({text: index for index, text in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    return _finished(backend, template, added)
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    return _finished(backend, template, added, normalized=normalizer is not None)
 
 
-def word_pieces(template=CHATML, added=()):
+def word_pieces(template=CHATML, added=(), normalized=False):
     """As BERT's: lower case, punctuation apart, words in pieces."""
     letters = "abcdefghijklmnopqrstuvwxyz|<>/_?!."
     words = ["[UNK]", *letters, *(f"##{letter}" for letter in letters)]
@@ -35,7 +37,7 @@ def word_pieces(template=CHATML, added=()):
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    return _finished(backend, template, added)
+    return _finished(backend, template, added, normalized)
 
 
 def sentence_pieces(template=CHATML, added=()):

@@ -56,6 +56,7 @@ class FakeModule(L.LightningModule):
         return [responses[index] for index in range(len(prompts))]
 
     def answer(self, prompt, key=None):
+        prompt = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         kind = sum(map(ord, prompt)) % 5
         value = chain_value(prompt) + (kind == 1)
         lead = f"{stable_seed(*key)} " if self.random else ""

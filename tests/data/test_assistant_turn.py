@@ -10,6 +10,7 @@ from dmaxlit.data.corpus_reader import Row
 from dmaxlit.data.dataset import pack
 from dmaxlit.data.distill import _row_filter
 from dmaxlit.data.encoding import encode_pair, encode_prompt
+from dmaxlit.data.messages import Conversation
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
 from tests.engine.tokenizers_by_bytes import byte_level
@@ -80,6 +81,44 @@ def test_the_parts_of_a_turn():
     assert assistant_turn(thought, "2?", empty + "4") == AssistantTurn(empty, "4", "<|end|>\n")
     known = "<think>\nwell\n</think>\n\n4"
     assert assistant_turn(thought, "2?", known) == AssistantTurn("", known, "<|end|>\n")
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"city": {"type": "string"}}}}
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Bern"}}}]}
+# As Hermes' and Qwen's: tools in the system's turn, calls as JSON.
+TOOLS = (
+    "{% if tools %}<|turn|>system\nTools: {{ tools | tojson }}<|end|>\n{% endif %}"
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] or '' }}"
+    "{% for call in m['tool_calls'] or [] %}<call>{{ call['function'] | tojson }}</call>{% endfor %}"
+    "<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("templates", [TOOLS, {"default": CHATML, "tool_use": TOOLS}])
+def test_tools_are_in_the_prompt_and_the_turn_behind_it(templates):
+    tokenizer = with_template(templates)
+    turns = [{"role": "user", "content": "rain?"}, CALL, {"role": "tool", "content": "dry"}]
+    prompt = Conversation(turns, tools=[TOOL])
+    assert assistant_turn(tokenizer, prompt, "no") == AssistantTurn("", "no", "<|end|>\n")
+    whole = tokenizer.apply_chat_template(
+        [*turns, {"role": "assistant", "content": "no"}], tools=[TOOL], return_dict=False
+    )
+    pair = encode_pair(tokenizer, prompt, "no", 16)
+    assert pair.ids[: len(whole)] == whole
+    text = written(tokenizer, pair.ids[: pair.roles.index(Role.RESPONSE)])
+    assert text.startswith('<|turn|>system\nTools: [{"type": "function", "function": {"name": "weather", ')
+    assert '<call>{"name": "weather", "arguments": {"city": "Bern"}}</call><|end|>' in text
+    assert text.endswith("<|turn|>tool\ndry<|end|>\n<|turn|>assistant\n")
+    assert response_content(tokenizer, prompt, "no\n") == "no"
+
+
+def test_a_tool_use_template_alone_is_for_conversations_with_tools():
+    tokenizer = with_template({"tool_use": TOOLS, "rag": CHATML})
+    turns = [{"role": "user", "content": "rain?"}]
+    assert assistant_turn(tokenizer, Conversation(turns, tools=[TOOL]), "no").after == "<|end|>\n"
+    with pytest.raises(UserError, match=r"^chat_template: expected 'rag' or 'tool_use', since the tokenizer has no"):
+        assistant_turn(tokenizer, turns, "no")
 
 
 def test_a_prompt_that_begins_a_thought_is_followed_by_the_response():

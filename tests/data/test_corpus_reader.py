@@ -37,6 +37,9 @@ BAD = [
     ('{"question": "p", "answer": "\\ude00"}', "has a lone surrogate"),
     ({"messages": [{"role": "user\udfff", "content": "u"}, TURNS[1]]}, "has a lone surrogate"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": "a\ud800"}]}, "has a lone surrogate"),
+    ({"text": " "}, "has an empty text"),
+    ({"text": 3}, "has a text that is not text"),
+    ({"text": "half \ud83d"}, "has a lone surrogate"),
     ({"messages": []}, NO_TEXTS),
     ({"messages": "hi"}, NO_TEXTS),
     ({"messages": [*TURNS, "hi"]}, NO_TEXTS),
@@ -84,6 +87,51 @@ def test_text_comes_as_it_is(write_rows):
     odd = {"prompt": ' línea\u2028uno\n"dos" ', "response": "日本 <mask> \N{GRINNING FACE}\t"}
     path = write_rows([odd, json.dumps(odd, ensure_ascii=False)])
     assert read(path) == [(odd["prompt"], odd["response"])] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        ({"text": " one\ntwo "}, {}, (None, " one\ntwo ")),
+        ({"text": "one", "url": "x", "id": 3, "prompt": None}, {}, (None, "one")),
+        ({"text": "one", **GOOD}, {}, ("p", "r")),
+        ({"text": "one", "messages": TURNS}, {}, (TURNS[:1], "a")),
+        ({"text": "one", "instruction": "i", "input": "", "output": "o"}, {}, ("i", "o")),
+        ({"text": "one", **GOOD}, {"text": "text"}, (None, "one")),
+        ({"body": "two", "text": "one", "answer": "a"}, {"text": "body"}, (None, "two")),
+    ],
+)
+def test_rows_of_plain_text(write_rows, row, columns, expected):
+    (read_row,) = read_corpus(write_rows([row]), "train", BadRows("error"), columns)
+    assert (read_row.prompt, read_row.response) == expected
+
+
+def test_a_text_that_is_perhaps_a_part_only_is_refused(write_rows):
+    message = r"row 1: has wrong columns \(expected the columns .*, or text alone, got prompt, text\)"
+    with pytest.raises(UserError, match=message):
+        read(write_rows([{"prompt": "p", "text": "t"}]))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.txt.gz"])
+def test_a_plain_text_is_one_row(tmp_path, name):
+    text = "One.\r\n\n  Two.\u2028\n"
+    content = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    for source in (tmp_path / name, tmp_path, tmp_path / "[aA].*"):
+        (row,) = read_corpus(str(source), "train", BadRows("error"), {"text": "of other files"})
+        assert (row.prompt, row.response) == (None, "One.\n\n  Two.\u2028\n")
+        assert row.location == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "has an empty text"), (b" \n", "has an empty text"), (b"\xff\n", "is not UTF-8")]
+)
+def test_a_bad_plain_text_is_refused_or_skipped(tmp_path, content, reason):
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b.txt").write_text("b")
+    with pytest.raises(UserError, match=f"a.txt: {reason}$"):
+        read(tmp_path)
+    assert read(tmp_path, "skip") == [(None, "b")]
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD)
@@ -259,7 +307,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["none.jsonl", "none.json", "none.parquet"])
+@pytest.mark.parametrize("name", ["none.jsonl", "none.json", "none.parquet", "none.txt"])
 def test_a_missing_file_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=f"corpus: no such file: '.*{name}'"):
         read(str(tmp_path / name))
@@ -268,7 +316,7 @@ def test_a_missing_file_is_refused(tmp_path, name):
 def test_a_folder_or_foreign_file_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("prompt,response\n")
     for path in (tmp_path, tmp_path / "a.csv", ""):
-        with pytest.raises(UserError, match=r"corpus: expected a .jsonl, .json or .parquet file"):
+        with pytest.raises(UserError, match=r"corpus: expected a .jsonl, .json, .parquet or .txt file"):
             read(str(path))
 
 

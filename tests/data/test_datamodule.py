@@ -5,9 +5,10 @@ import os
 import lightning as L
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
-from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tokens import Role
@@ -42,6 +43,49 @@ def test_without_a_corpus_the_tasks_own_responses_are_learnt():
             seen.append(index)
         assert batch["ids"].shape[1] % 32 == 0
     assert sorted(seen) == list(range(10))
+
+
+def test_a_plain_text_is_learnt_from_its_first_token_to_its_end(write_rows, tmp_path):
+    text = "so 3 +1 is 4 .\n" * 6
+    (tmp_path / "a.txt").write_text(text)
+    path = write_rows([{"text": "3 4 ?"}, {"prompt": "5 ?", "response": "so"}])
+    data = SelfDistilledDataModule(corpus=[str(tmp_path / "a.txt"), path], max_length=16, batch_size=8)
+    tokenizer = ChainTask.tokenizer()
+    data.bind(tokenizer, 8, 128)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    order = batch["index"].tolist()
+    words = tokenizer(text)["input_ids"]
+    assert len(words) == 36
+    eos, pad = [tokenizer.eos_token_id], [tokenizer.pad_token_id]
+    pair, short = tokenizer("5 ? so")["input_ids"], tokenizer("3 4 ?")["input_ids"]
+    expected = [words[:16], words[16:32], words[32:] + eos * 4 + pad * 8, short + eos * 5 + pad * 8]
+    expected.append(pair + eos * 5 + pad * 8)
+    assert batch["ids"].tolist() == [expected[index] for index in order]
+    learnt, rest = [Role.RESPONSE], [Role.PAD] * 8
+    roles = [learnt * 16, learnt * 16, learnt * 8 + rest, learnt * 8 + rest, [Role.PROMPT] * 2 + learnt * 6 + rest]
+    assert batch["roles"].tolist() == [roles[index] for index in order]
+    places = [str(tmp_path / "a.txt")] * 3 + [f"{path}, row 1", f"{path}, row 2"]
+    assert data.places(order) == [places[index] for index in order]
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_bos_stands_before_a_plain_text_as_a_prompt(write_rows, adds_bos):
+    tokenizer = byte_level(CHATML)
+    if adds_bos:
+        tokenizer.bos_token = "<|turn|>"
+        post = {"single": "<|turn|> $A", "special_tokens": [("<|turn|>", tokenizer.bos_token_id)]}
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**post)
+    data = SelfDistilledDataModule(corpus=write_rows([{"text": "ab <|close|>"}]), batch_size=1)
+    data.bind(tokenizer, 16, 64)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    ids = batch["ids"][0].tolist()
+    before = [tokenizer.bos_token_id] * adds_bos
+    assert ids == before + [*tokenizer.convert_tokens_to_ids([*"ab\u0120<|close|>"])] + [tokenizer.eos_token_id] * (
+        4 - adds_bos
+    )
+    assert batch["roles"][0].tolist() == [Role.PROMPT] * adds_bos + [Role.RESPONSE] * (16 - adds_bos)
 
 
 def test_rows_that_are_dropped_at_any_stage_shift_no_other(write_rows):
@@ -219,9 +263,11 @@ def test_an_unbound_data_module_says_what_it_lacks():
         data.setup("fit")
 
 
-def fit(module, folder, **options):
+def fit(module, folder, encoding=None, **options):
     limits = {"max_epochs": 2} | options.pop("limits", {})
     data = SelfDistilledDataModule(task="chain", batch_size=4, num_val=3, seed=1, **options)
+    if encoding is not None:
+        data.bind(*encoding)
     L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
     return data
 
@@ -267,6 +313,26 @@ class TestUnderATrainer:
             UserWarning, match="used as it is, though made with other settings: num_prompts was 20, now 40"
         ):
             fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
+
+    @pytest.mark.parametrize("is_bound", [False, True])
+    def test_a_corpus_is_distilled_with_the_template_that_is_trained_with(self, fake_module, tmp_path, is_bound):
+        (tmp_path / "t.jinja").write_text("{% if short %}{{ messages[0].content }} {% else %}1 {% endif %}")
+        corpus, module, used = tmp_path / "corpus.jsonl", fake_module(), []
+        answer = module.answer
+        module.answer = lambda prompt, key: used.append(encode_prompt(module.tokenizer, prompt)) or answer(prompt, key)
+        template = {"chat_template": str(tmp_path / "t.jinja"), "template_options": {"short": True}}
+        tokenizer = ChainTask.tokenizer()
+        encoding = (tokenizer, 32, 128) if is_bound else None
+        data = fit(module, tmp_path, encoding, corpus=str(corpus), distill=SETTINGS, **template)
+        prompts = [example.prompt for example in task("chain").examples("train", 20)]
+        assert sorted(used) == sorted(tokenizer(f"{prompt} ")["input_ids"] for prompt in prompts)
+        rows = {}
+        for batch in data.train_dataloader():
+            for ids, roles in zip(batch["ids"], batch["roles"], strict=True):
+                rows[tuple(ids[roles == Role.PROMPT].tolist())] = True
+        assert rows.keys() <= {tuple(ids) for ids in used}
+        with pytest.warns(DMaxWarning, match="made with other settings: chat_template was '[0-9a-f]{64}', now None"):
+            fit(fake_module(), tmp_path, corpus=str(corpus), distill=SETTINGS)
 
     def test_a_dry_run_leaves_nothing_behind(self, fake_module, tmp_path, monkeypatch):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

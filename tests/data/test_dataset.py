@@ -58,6 +58,15 @@ def test_the_limit_counts_eos_fill_and_whole_blocks_only():
             packed([row(prompt, response)], max_length=max_length)
 
 
+def test_long_texts_are_encoded_in_several_goes(monkeypatch):
+    rows = [row(1, 2), Row(None, "so " * 30, "f.txt"), row(2, 3), Row(None, "3", "g.txt")]
+    together = packed(rows)
+    monkeypatch.setattr("dmaxlit.data.dataset._CHUNK_CHARACTERS", 1)
+    alone = packed(rows)
+    assert alone.fingerprint() == together.fingerprint()
+    assert alone.numbers.tolist() == together.numbers.tolist() == [0, 1, 1, 2, 3]
+
+
 def test_a_length_between_blocks_is_rounded_down():
     assert len(packed([row(3, 8)], max_length=15, eos_fill=1)) == 1
     with pytest.raises(UserError, match=r"is too long \(13 tokens with EOS, at most 12\)"):

@@ -1,40 +1,23 @@
 import contextlib
 import hashlib
 import json
-import signal
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-import dmaxlit
 from dmaxlit import DMaxModule
-from dmaxlit.data import distill as distilling
-from dmaxlit.data.distill import Manifest, distill
-from dmaxlit.data.distill_settings import DistillSettings
-from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
+from dmaxlit.data.corpus_reader import read_corpus
+from dmaxlit.data.distill import distill
+from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.messages import Conversation
+from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import UserError
-from dmaxlit.files import weights_hash, write_json
-from dmaxlit.tasks import ChainTask
+from dmaxlit.files import weights_hash
+from dmaxlit.tasks.records import BadRows
 from dmaxlit.version import __version__
 from tests.conftest import make_denoiser
-from tests.lock_holder import held_by_another
-
-SETTINGS = DistillSettings(num_prompts=40, batch_size=2)
-TASK = ChainTask("easy")
-PROMPTS = [example.prompt for example in TASK.examples("train", 40)]
-
-
-def run(module, output, settings=SETTINGS, source=TASK, **options):
-    return distill(module, source, output, settings, progress=False, **options)
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def kind(prompt):
-    return sum(map(ord, prompt)) % 5
+from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 
 
 def test_every_finished_answer_is_kept_in_order(fake_module, tmp_path):
@@ -127,162 +110,6 @@ def test_decoding_is_in_eval_mode_and_every_mode_is_restored(tmp_path, fails):
     assert (layers[0].training, layers[1].training) == (True, False)
 
 
-@pytest.mark.parametrize("fail_at", [0, 1, 7, 40])
-@pytest.mark.parametrize("torn", [b"", b'{"prompt": "torn'])
-def test_an_interrupted_run_is_resumed_without_losing_or_duplicating_a_row(fake_module, tmp_path, fail_at, torn):
-    whole = run(fake_module(random=True), tmp_path / "whole.jsonl")
-    output = tmp_path / "c.jsonl"
-    with pytest.raises(KeyboardInterrupt) if fail_at < 40 else contextlib.nullcontext():
-        run(fake_module(fail_at, random=True), output)
-    if fail_at < 40:
-        assert not output.exists()
-        assert not manifest_path(output).exists()
-    with (tmp_path / "c.jsonl.partial").open("ab") as file:
-        file.write(torn)
-    module = fake_module(random=True)
-    manifest = run(module, output)
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert replace(manifest, seconds=0.0) == replace(whole, seconds=0.0)
-    begin = fail_at // 2 * 2  # answers come in pairs, the second of a pair first
-    assert [prompts for prompts, *_ in module.calls] == ([PROMPTS[begin:]] if fail_at < 40 else [])
-
-
-@pytest.fixture(scope="module")
-def chain_base():
-    return dmaxlit.load("builtin:chain-base")
-
-
-SAMPLED = DistillSettings(num_prompts=7, keep="all", max_new_tokens=24, temperature=1.0, seed=3)
-
-
-@pytest.fixture(scope="module")
-def sampled(chain_base, tmp_path_factory):
-    output = tmp_path_factory.mktemp("sampled") / "c.jsonl"
-    run(chain_base, output, SAMPLED)
-    return output.read_bytes()
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7])
-@pytest.mark.parametrize("interrupted_after", [None, 1, 4])
-def test_a_sampled_corpus_depends_on_seed_and_row_only(
-    chain_base, sampled, tmp_path, monkeypatch, batch_size, interrupted_after
-):
-    output, settings = tmp_path / "c.jsonl", replace(SAMPLED, batch_size=batch_size)
-    if interrupted_after is not None:
-        genuine, taken = chain_base.generate_batch, []
-
-        def generate_batch(*args, on_response, **options):
-            def take(index, response):
-                if len(taken) == interrupted_after:
-                    raise KeyboardInterrupt
-                taken.append(index)
-                on_response(index, response)
-
-            return genuine(*args, on_response=take, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(chain_base, "generate_batch", generate_batch)
-            with pytest.raises(KeyboardInterrupt):
-                run(chain_base, output, replace(settings, batch_size=2))
-        assert not output.exists()
-    torch.manual_seed(batch_size)
-    run(chain_base, output, settings)
-    assert output.read_bytes() == sampled
-
-
-def test_a_sampled_corpus_depends_on_seed_temperature_and_nucleus(chain_base, sampled, tmp_path):
-    corpora = [sampled]
-    for number, change in enumerate([{"seed": 4}, {"temperature": 0.0}, {"temperature": 2.0}, {"top_p": 0.8}]):
-        manifest = run(chain_base, tmp_path / f"{number}.jsonl", replace(SAMPLED, **change))
-        corpora.append((tmp_path / f"{number}.jsonl").read_bytes())
-        assert manifest.settings.get("temperature", 0.0) == {**asdict(SAMPLED), **change}["temperature"]
-    assert len(set(corpora)) == 5
-    state = torch.get_rng_state()
-    run(chain_base, tmp_path / "again.jsonl", SAMPLED)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_rows_are_those_that_generate_returns(chain_base, sampled):
-    prompts = [example.prompt for example in TASK.examples("train", 7)]
-    answers = chain_base.generate(prompts, "threshold", 24, threshold=0.95, temperature=1.0, seed=3)
-    assert [json.loads(line)["response"] for line in sampled.splitlines()] == [answer.text for answer in answers]
-
-
-def test_a_manifest_from_before_there_was_a_temperature_still_counts(fake_module, tmp_path):
-    output = tmp_path / "c.jsonl"
-    manifest = run(fake_module(), output)
-    assert not {"temperature", "top_p", "batch_size"} & manifest.settings.keys()
-    for change in ({"temperature": 0.7}, {"top_p": 0.5}):
-        with pytest.raises(UserError, match=r"other settings: (temperature|top_p) was None, now 0\.\d"):
-            run(fake_module(), output, replace(SETTINGS, **change))
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(
-    fake_module, fake_script, run_script, tmp_path
-):
-    output = tmp_path / "c.jsonl"
-    killed = run_script(fake_script, output)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    recorded = json.loads((tmp_path / "c.jsonl.progress.json").read_text())["progress"]
-    assert recorded["prompts"] == 4
-    assert (tmp_path / "c.jsonl.partial").stat().st_size > recorded["offset"]
-    assert not output.exists()
-    module = fake_module()
-    run(module, output)
-    assert [prompt for prompts, *_ in module.calls for prompt in prompts] == PROMPTS[4:]
-    run(fake_module(), tmp_path / "whole.jsonl")
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-
-
-def test_resuming_with_another_batch_size_is_allowed(fake_module, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run(fake_module(2), tmp_path / "c.jsonl")
-    run(fake_module(), tmp_path / "c.jsonl", replace(SETTINGS, batch_size=3, check_decoder=False))
-    assert [row["prompt"] for row in rows_of(tmp_path / "c.jsonl")] == [p for p in PROMPTS if kind(p) != 0]
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_other_settings_are_refused_by_name_or_overwritten(fake_module, tmp_path, whole):
-    output = tmp_path / "c.jsonl"
-    if whole:
-        run(fake_module(), output)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            run(fake_module(3), output)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = fake_module()
-    other.backbone.model[0].weight.data.add_(1)
-    for module, settings, source, name in [
-        (other, SETTINGS, TASK, "model"),
-        (fake_module(), replace(SETTINGS, num_prompts=39), TASK, "num_prompts"),
-        (fake_module(), replace(SETTINGS, decoder_options={"threshold": 0.9}), TASK, "decoder_options"),
-        (fake_module(), SETTINGS, ChainTask("easy", seed=1), "task_options"),
-        (fake_module(), replace(SETTINGS, max_new_tokens=64), PROMPTS, "task"),
-    ]:
-        with pytest.raises(UserError, match=f"other settings: {name} was"):
-            run(module, output, settings, source)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    manifest = run(other, output, overwrite=True)
-    assert manifest.settings["model"] == weights_hash(other)
-
-
-def test_a_whole_corpus_is_left_alone(fake_module, tmp_path):
-    output, module = tmp_path / "c.jsonl", fake_module()
-    first = run(fake_module(), output)
-    assert run(module, output) == first
-    assert isinstance(first, Manifest)
-    assert module.calls == []
-
-
-def test_a_foreign_file_is_not_overwritten(fake_module, tmp_path):
-    output = tmp_path / "c.jsonl"
-    output.write_text("mine")
-    with pytest.raises(UserError, match=r"c.jsonl: exists and has no manifest"):
-        run(fake_module(), output)
-    assert output.read_text() == "mine"
-
-
 def test_prompts_of_ones_own(fake_module, tmp_path):
     settings = replace(SETTINGS, max_new_tokens=9)
     manifest = run(fake_module(), tmp_path / "c.jsonl", settings, PROMPTS[:7])
@@ -328,104 +155,54 @@ def test_progress_is_shown(fake_module, tmp_path, capsys):
     assert "40/40" in capsys.readouterr().err
 
 
-def test_a_refusal_changes_no_file(fake_module, chain_base, tmp_path):
-    output, long = tmp_path / "c.jsonl", [*PROMPTS[:3], "3 " * 5000]
-    refused = [
-        (fake_module(), replace(SETTINGS, decoder="nope"), TASK, "unknown decoder"),
-        (chain_base, replace(SAMPLED, num_prompts=4), long, r"prompts\[3\]: expected at most"),
-        (fake_module(), replace(SETTINGS, max_new_tokens=9), [p for p in PROMPTS if kind(p) == 0], "none kept"),
-    ]
-    for state in ("absent", "begun", "whole"):
-        if state == "begun":
-            with pytest.raises(KeyboardInterrupt):
-                run(fake_module(9), output)
-        if state == "whole":
-            run(fake_module(), output)
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        for module, settings, source, message in refused:
-            for overwrite in (False, True):
-                if state != "absent" and (not overwrite or message == "none kept"):
-                    continue
-                with pytest.raises(UserError, match=message):
-                    run(module, output, settings, source, overwrite=overwrite)
-                assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+CALLS = [{"type": "function", "function": {"name": "add", "arguments": {"a": 3}}}]
+DIALOGUES = [
+    Conversation([{"role": "system", "content": "be brief"}, {"role": "user", "content": "5 +4 ?"}]),
+    Conversation(
+        [
+            {"role": "user", "content": "4 +1 ?"},
+            {"role": "assistant", "tool_calls": CALLS},
+            {"role": "tool", "content": "5", "name": "add"},
+            {"role": "user", "content": "3 +1 ?"},
+        ],
+        TOOLS,
+    ),
+]
 
 
-def test_an_old_corpus_stays_until_the_new_one_is_complete(fake_module, tmp_path):
-    output = tmp_path / "c.jsonl"
-    run(fake_module(), output)
-    before = output.read_bytes()
-    other = replace(SETTINGS, keep="all")
-    with pytest.raises(KeyboardInterrupt):
-        run(fake_module(9), output, other, overwrite=True)
-    assert output.read_bytes() == before
-    module = fake_module()
-    run(module, output, other, overwrite=True)  # resumes
-    assert [prompts for prompts, *_ in module.calls] == [PROMPTS[8:]]
-    assert [row["prompt"] for row in rows_of(output)] == PROMPTS
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.manifest.json"]
+def test_an_answer_to_a_dialogue_is_the_last_turn_of_its_row(fake_module, tmp_path):
+    output, settings = tmp_path / "c.jsonl", replace(SETTINGS, max_new_tokens=9, keep="all")
+    run(fake_module(), output, settings, [*DIALOGUES, "5 +3 ?"])
+    first, second, text = rows_of(output)
+    answers = [{"role": "assistant", "content": f"so answer is #### {value}"} for value in (9, 4)]
+    assert first == {"messages": [*DIALOGUES[0], answers[0]]}
+    assert second == {"messages": [*DIALOGUES[1], answers[1]], "tools": TOOLS}
+    assert text == {"prompt": "5 +3 ?", "response": "so answer is #### 8"}
+    read = list(read_corpus(str(output), "train", BadRows("error")))
+    assert [row.prompt for row in read] == [*DIALOGUES, "5 +3 ?"]
+    assert [getattr(row.prompt, "tools", None) for row in read] == [None, TOOLS, None]
+    assert [row.response for row in read] == [*(answer["content"] for answer in answers), text["response"]]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("at", [1, 2])
-def test_killed_at_the_end_the_rest_is_done_by_the_next_call(fake_module, tmp_path, monkeypatch, at, overwrite):
-    output = tmp_path / "c.jsonl"
-    whole = run(fake_module(), tmp_path / "whole.jsonl")
-    if overwrite:
-        run(fake_module(), output, replace(SETTINGS, keep="all"))
-    name = ["sync", "write_json"][at - 1]
-    with monkeypatch.context() as patch:
-
-        def killed(path, *_):
-            if name == "sync" or path == manifest_path(output):
-                raise KeyboardInterrupt
-            write_json(path, *_)
-
-        patch.setattr(f"dmaxlit.data.resumable_jsonl.{name}", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(fake_module(), output, overwrite=overwrite)
-    assert output.exists()
-    module = fake_module()
-    manifest = run(module, output, overwrite=overwrite)
-    assert module.calls == []
-    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert replace(manifest, seconds=0.0) == replace(whole, seconds=0.0)
-    assert not PartialCorpus.record_path(output).exists()
+def test_other_tools_are_other_prompts(fake_module, tmp_path):
+    settings = replace(SETTINGS, max_new_tokens=9, keep="all")
+    hashes = {
+        run(fake_module(), tmp_path / f"{n}.jsonl", settings, [Conversation(DIALOGUES[0], tools)]).settings["prompts"]
+        for n, tools in enumerate([None, TOOLS, TOOLS * 2])
+    }
+    assert len(hashes) == 3
 
 
-def test_a_manifest_of_another_shape_is_refused(fake_module, tmp_path):
-    output = tmp_path / "c.jsonl"
-    run(fake_module(), output)
-    content = json.loads(manifest_path(output).read_text())
-    manifest_path(output).write_text(json.dumps({**content, "more": 1}))
-    with pytest.raises(UserError, match=r"manifest.json: expected the manifest of a corpus"):
-        run(fake_module(), output)
-    manifest_path(output).write_text(json.dumps({**content, "settings": ["a"]}))
-    with pytest.raises(UserError, match=r"manifest.json: expected settings, got a value of type list"):
-        run(fake_module(), output)
-
-
-def test_two_processes_do_not_write_one_corpus(fake_module, tmp_path):
-    output = tmp_path / "c.jsonl"
-    with held_by_another(output) as other:
-        with pytest.raises(UserError, match=f"is being written by process {other.pid} on"):
-            run(fake_module(), output)
-        assert [path.name for path in tmp_path.iterdir()] == [".c.jsonl.lock"]
-    manifest = run(fake_module(), output)
-    with held_by_another(output):
-        assert run(fake_module(), output) == manifest  # nothing is left to write
-
-
-def test_a_corpus_that_another_process_has_just_finished_is_taken(fake_module, tmp_path, monkeypatch):
-    output = tmp_path / "c.jsonl"
-    whole = run(fake_module(), output)
-    genuine, answers = distilling.whole_manifest, []
-
-    def late(*args):
-        answers.append(genuine(*args))
-        return answers[-1] if len(answers) > 1 else None
-
-    monkeypatch.setattr(distilling, "whole_manifest", late)
-    module = fake_module()
-    assert run(module, output) == whole
-    assert module.calls == []
+def test_training_sees_the_tokens_that_were_decoded(tmp_path):
+    """The prompt as it was encoded, the answer as it was decoded, and the end of the turn."""
+    module = DMaxModule(make_denoiser())
+    dialogue = [{"role": "system", "content": "7"}, {"role": "user", "content": "3 +1 ?"}]
+    module.tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    settings = replace(SETTINGS, max_new_tokens=9, keep="all")
+    run(module, tmp_path / "c.jsonl", settings, [dialogue])
+    (row,) = read_corpus(str(tmp_path / "c.jsonl"), "train", BadRows("error"))
+    (answer,) = module.generate(dialogue, "threshold", 9, threshold=0.95)
+    encoded = encode_pair(module.tokenizer, row.prompt, row.response, 8, "block")
+    prompt = module.encode_prompt(dialogue)
+    assert encoded.ids[: len(prompt) + len(answer.token_ids)] == prompt + answer.token_ids

@@ -2,9 +2,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts, encode_responses
+from dmaxlit.data.assistant_turn import response_content
+from dmaxlit.data.encoding import encode_pair, encode_prompt, encode_prompts, encode_responses, encode_turns
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
+from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tokens import Role
 
 TEMPLATE = (
@@ -129,3 +131,23 @@ def test_many_at_once_equal_one_by_one():
     tokenizer = ChainTask.tokenizer()
     prompts = ["3 ?", "", "4 +1 +1 ?", [{"role": "user", "content": "5 ?"}]]
     assert encode_prompts(tokenizer, prompts) == [encode_prompt(tokenizer, prompt) for prompt in prompts]
+
+
+def test_a_templated_prompt_is_a_conversation_or_a_text_to_continue():
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    turns = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
+    plain, chat = TemplatedPrompt("a b"), TemplatedPrompt("c a", turns)
+    ids = encode_prompts(tokenizer, [chat, plain, "a", plain])
+    assert [words_of(tokenizer, row) for row in ids] == [
+        "system : c / user : a / assistant :",
+        "a b",
+        "user : a / assistant :",
+        "a b",
+    ]
+    turns_after = encode_turns(tokenizer, [plain, chat], ["c", "c"])
+    assert [words_of(tokenizer, row) for row in turns_after] == ["c", "c /"]
+    assert response_content(tokenizer, plain, "c /") == "c /"
+    assert response_content(tokenizer, chat, "c /").strip() == "c"
+    tokenizer.chat_template = None
+    assert words_of(tokenizer, encode_prompt(tokenizer, chat)) == "c a"

@@ -3,9 +3,9 @@ import warnings
 import pytest
 
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.lost_turns import rows_with_warnings, warn_of_losses
+from dmaxlit.data.lost_turns import check_roles, rows_with_warnings, warn_of_losses
 from dmaxlit.data.messages import Conversation
-from dmaxlit.errors import DMaxWarning
+from dmaxlit.errors import DMaxWarning, PromptError
 from tests.data.chat_tokenizers import CHATML, byte_level
 
 USER = {"role": "user", "content": "u"}
@@ -58,3 +58,13 @@ def test_a_loss_is_one_warning_that_names_the_first_row(template, lossy, loss):
     assert of_rows.startswith(f"row 3, and perhaps others: {loss}")
     assert of_rows.endswith("; data.chat_template takes a .jinja file")
     assert of_prompts.startswith(f"prompts: {loss}")
+
+
+def test_conversations_of_several_turns_need_a_template():
+    prompts = ["a", [USER], [USER, USER], [CALL]]
+    check_roles(byte_level(CHATML), prompts)
+    check_roles(byte_level(None), prompts[:2])
+    with pytest.raises(
+        PromptError, match=r"^prompts\[2\]: expected a model with a chat template for a conversation, got"
+    ):
+        check_roles(byte_level(None), prompts)

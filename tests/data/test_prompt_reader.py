@@ -22,7 +22,7 @@ def write(tmp_path, monkeypatch):
 
 
 def texts(source):
-    return [row.text for row in read_prompts(source)]
+    return [row.prompt for row in read_prompts(source)]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -37,7 +37,7 @@ def test_the_encoding_does_not_depend_on_the_locale(write, run_script, tmp_path)
     write("p.txt", "日本 é\n")
     (tmp_path / "read.py").write_text(
         "import locale, sys\nlocale.getpreferredencoding = locale.getencoding = lambda *_: 'ascii'\n"
-        "from dmaxlit.data.prompt_reader import read_prompts\nprint(ascii(read_prompts(sys.argv[1])[0].text))\n"
+        "from dmaxlit.data.prompt_reader import read_prompts\nprint(ascii(read_prompts(sys.argv[1])[0].prompt))\n"
     )
     ended = run_script("-X", "utf8=0", tmp_path / "read.py", tmp_path / "p.txt")
     assert ended.stdout.strip() == ascii("日本 é"), ended.stderr
@@ -55,7 +55,13 @@ def test_columns_texts_and_parquet(write, tmp_path):
     rows = [{"prompt": "a", "question": "x"}, {"question": "b"}, {"prompt": None, "question": "c"}, "d"]
     assert texts(write("p.jsonl", "\n".join(map(json.dumps, rows)))) == ["a", "b", "c", "d"]
     Dataset.from_list([{"question": "a"}, {"question": "b"}]).to_parquet(tmp_path / "p.parquet")
-    assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2")
+    assert read_prompts("p.parquet")[1] == PromptRow("b", "p.parquet, row 2", {})
+
+
+def test_the_other_columns_of_a_row_are_kept(write):
+    rows = [{"id": 7, "question": "a", "answer": None}, {"prompt": "b", "question": "x"}, "c"]
+    read = read_prompts(write("p.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [row.extra for row in read] == [{"id": 7, "answer": None}, {"question": "x"}, {}]
 
 
 def test_json_arrays_and_compressed_files(write):
@@ -83,6 +89,9 @@ def test_blank_lines_count_as_rows_but_are_no_prompts(write):
         ("p.jsonl", '"a"\n"half \\ud83d"', "p.jsonl, row 2: has a lone surrogate (\\ud83d)"),
         ("p.jsonl", '{"prompt": "\\ude00"}', "p.jsonl, row 1: has a lone surrogate (\\ude00)"),
         ("p.jsonl", '"a"\n{"text": "b"}', "p.jsonl, row 2: expected a text, or an object with a prompt or question, "),
+        ("p.jsonl", '{"prompt": ["a"]}', "p.jsonl, row 1: expected a text, or an object with a prompt or question, "),
+        ("p.jsonl", "3", "p.jsonl, row 1: expected a text, or an object with a prompt or question, "),
+        ("p.jsonl", '{"instruction": "", "input": ""}', "p.jsonl, row 1: expected a text, or an object with "),
         ("p.jsonl", "\n", "prompts: expected at least one, found none in 'p.jsonl'"),
         ("p.txt", "\ufeff", "prompts: expected at least one, found none in 'p.txt'"),
     ],
@@ -111,3 +120,122 @@ def test_a_file_that_cannot_be_read_is_refused(write, tmp_path):
         with pytest.raises(UserError) as caught:
             read_prompts(name)
         assert str(caught.value) == refusal
+
+
+SYSTEM, USER = {"role": "system", "content": "be brief"}, {"role": "user", "content": "2 + 2?"}
+ANSWER, MORE = {"role": "assistant", "content": "4"}, {"role": "user", "content": "sure?"}
+PARTS = {"role": "user", "content": [{"type": "text", "text": "2 +"}, {"type": "text", "text": " 2?"}]}
+RESULT = {"role": "tool", "content": "4"}
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "add"}}]}
+FORMS = {
+    "messages": ({"messages": [SYSTEM, USER, ANSWER, MORE]}, [SYSTEM, USER, ANSWER, MORE]),
+    "parts": ({"messages": [PARTS]}, [USER]),
+    "prompt of messages": ({"prompt": [SYSTEM, USER]}, [SYSTEM, USER]),
+    "a result of a tool": ({"messages": [USER, CALL, RESULT]}, [USER, CALL, RESULT]),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "2 + 2?"}], "system": "be brief"},
+        [SYSTEM, USER],
+    ),
+    "alpaca": ({"instruction": "Add.", "input": "2 and 2"}, "Add.\n2 and 2"),
+    "alpaca with a history": (
+        {"instruction": "sure?", "history": [["2 + 2?", "4"]], "system": "be brief"},
+        [SYSTEM, USER, ANSWER, MORE],
+    ),
+    "a prompt comes first": ({"prompt": "2 + 2?"}, "2 + 2?"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_rows_in_the_forms_of_corpora_without_their_response(write, name):
+    record, prompt = FORMS[name]
+    others = {"id": 7, "response": "4", "completion": [ANSWER], "output": "4"}
+    (row,) = read_prompts(write("p.jsonl", json.dumps({**others, **record})))
+    assert row == PromptRow(prompt, "p.jsonl, row 1", others)
+
+
+def test_a_prompt_comes_before_messages_and_these_before_other_forms(write):
+    messages, others = {"messages": [USER]}, {"conversations": [MORE], "instruction": "x"}
+    rows = [{"question": "2 + 2?", **messages, **others}, {**messages, **others}]
+    first, second = read_prompts(write("p.jsonl", "\n".join(map(json.dumps, rows))))
+    assert (first.prompt, first.extra) == ("2 + 2?", {**messages, **others})
+    assert (second.prompt, second.extra) == ([USER], others)
+
+
+def test_tools_are_part_of_a_conversation_and_kept(write):
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    for column in (tools, json.dumps(tools)):
+        (row,) = read_prompts(write("p.jsonl", json.dumps({"messages": [USER], "tools": column})))
+        assert row.prompt.tools == tools
+        assert row.extra == {"tools": column}
+
+
+def test_messages_in_parquet_are_values_of_json(write, tmp_path):
+    import datetime
+
+    from datasets import Dataset
+
+    seen = datetime.datetime(2026, 1, 2)
+    messages = [{**SYSTEM, "seen": seen}, USER]
+    Dataset.from_list([{"messages": messages, "seen": seen}]).to_parquet(tmp_path / "p.parquet")
+    (row,) = read_prompts(str(tmp_path / "p.parquet"))
+    assert row.prompt == [{**SYSTEM, "seen": "2026-01-02T00:00:00"}, USER]
+    assert row.extra == {"seen": seen}
+
+
+@pytest.mark.parametrize(
+    ("record", "refusal"),
+    [
+        ({"messages": [USER, ANSWER]}, "expected messages that end in a user's turn, got one of 'assistant'"),
+        ({"messages": [SYSTEM]}, "expected messages that end in a user's turn, got one of 'system'"),
+        (
+            {"conversations": [{"from": "gpt", "value": "4"}]},
+            "expected messages that end in a user's turn, got one of ",
+        ),
+        ({"messages": []}, "has messages that are not a list of role and content texts"),
+        ({"messages": "2 + 2?"}, "has messages that are not a list of role and content texts"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "has messages that are not a list of role"),
+        ({"messages": [{"role": "user", "content": " "}]}, "has messages without a text"),
+        ({"messages": [USER], "tools": "add"}, "has tools that are not a list of objects (Expecting value"),
+        ({"messages": [{**USER, "content": "\ud83d"}]}, "has a lone surrogate (\\ud83d)"),
+        ({"messages": [USER], "tools": [{"\ud83d": 1}]}, "has a lone surrogate (\\ud83d)"),
+    ],
+)
+def test_messages_that_are_no_prompt_are_refused(write, record, refusal):
+    with pytest.raises(UserError) as caught:
+        read_prompts(write("p.jsonl", json.dumps(record)))
+    assert str(caught.value).startswith(f"p.jsonl, row 1: {refusal}")
+
+
+def test_messages_that_are_nested_too_deeply_are_refused(write):
+    deep = '{"role": "user", "content": "a", "x": ' + "[" * 900 + "]" * 900 + "}"
+    with pytest.raises(UserError, match=r"^p.jsonl, row 1: has messages that are nested too deeply$"):
+        read_prompts(write("p.jsonl", f'{{"messages": [{deep}]}}'))
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "prompt", "extra"),
+    [
+        ({"q": "a", "prompt": "x"}, {"prompt": "q"}, "a", {"prompt": "x"}),
+        ({"chat": [USER], "prompt": "x", "messages": 3}, {"messages": "chat"}, [USER], {"prompt": "x", "messages": 3}),
+        ({"task": "a", "data": "b", "input": "c"}, {"instruction": "task", "input": "data"}, "a\nb", {"input": "c"}),
+        ({"task": "a"}, {"instruction": "task", "input": "data"}, "a", {}),
+        ({"prompt": "a", "functions": 3}, {"tools": "functions"}, "a", {"functions": 3}),
+    ],
+)
+def test_columns_may_have_other_names(write, record, columns, prompt, extra):
+    assert read_prompts(write("p.jsonl", json.dumps(record)), columns) == [PromptRow(prompt, "p.jsonl, row 1", extra)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "refusal"),
+    [
+        ("p.jsonl", '{"prompt": "a"}', {"prompt": "q"}, "p.jsonl, row 1: expected the column 'q', got prompt"),
+        ("p.jsonl", '"a"', {"prompt": "q"}, "p.jsonl, row 1: expected the column 'q', got none"),
+        ("p.jsonl", '{"prompt": "a"}', {"response": "q"}, "columns: expected 'prompt', 'messages', "),
+        ("p.txt", "a", {"prompt": "q"}, "columns: expected prompts in a .jsonl, .json or .parquet file, got 'p.txt'"),
+    ],
+)
+def test_a_column_that_is_absent_or_cannot_be_named_is_refused(write, name, content, columns, refusal):
+    with pytest.raises(UserError) as caught:
+        read_prompts(write(name, content), columns)
+    assert str(caught.value).startswith(refusal)

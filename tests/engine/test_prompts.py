@@ -42,6 +42,10 @@ def module():
             [{"role": "assistant", "tool_calls": [{"id": 1}]}, TURN],
             [[{"role": "assistant", "tool_calls": [{"id": 1}]}, TURN]],
         ),
+        (
+            [{"role": "assistant", "function_call": {"name": "f"}}, TURN],
+            [[{"role": "assistant", "function_call": {"name": "f"}}, TURN]],
+        ),
         ([{"role": "user", "content": [{"type": "text", "text": "7 "}, {"text": "+1"}, " ?"]}], [[TURN]]),
         ([], []),
     ],

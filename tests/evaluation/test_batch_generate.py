@@ -1,11 +1,14 @@
+import datetime
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.engine import DecodeSettings
+from dmaxlit.errors import PromptError
 from dmaxlit.evaluation import batch_generate
 from dmaxlit.evaluation.batch_generate import generate_to_file
 from tests.lock_holder import held_by_another
@@ -163,3 +166,57 @@ def test_two_processes_do_not_write_one_file(module, tmp_path):
         with pytest.raises(UserError, match=f"output: .* is being written by process {other.pid} on"):
             generate_to_file(module, ["7 +1 ?"], path, SETTINGS, progress=False)
         assert [path.name for path in tmp_path.iterdir()] == [".out.jsonl.lock"]
+
+
+EXTRAS = [{"id": 7, "response": "4"}, {"id": 8, "seen": datetime.date(2026, 1, 2)}]
+
+
+def test_the_columns_that_came_with_a_prompt_are_kept(module, examples, tmp_path):
+    path = tmp_path / "a.jsonl"
+    generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False)
+    bare = rows_of(path)
+    assert "columns" not in json.loads((tmp_path / "a.jsonl.manifest.json").read_text())["settings"]
+    generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False, overwrite=True, extras=EXTRAS)
+    kept = [{"id": 7, "prompt_response": "4"}, {"id": 8, "seen": "2026-01-02"}]
+    assert rows_of(path) == [{**row, **columns} for row, columns in zip(bare, kept, strict=True)]
+    theirs = [replace(example, extra=extra) for example, extra in zip(examples, EXTRAS, strict=False)]
+    generate_to_file(module, theirs, tmp_path / "b.jsonl", SETTINGS, progress=False)
+    assert [row["id"] for row in rows_of(tmp_path / "b.jsonl")] == [7, 8]
+
+
+def test_other_columns_are_another_file(module, tmp_path, monkeypatch):
+    """Else the rows of one file would be of two sources."""
+    path = tmp_path / "a.jsonl"
+    genuine = module.generate_batch
+
+    def interrupted(*args, **kwargs):
+        genuine(*args, **kwargs)
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "generate_batch", interrupted)
+        with pytest.raises(Interrupted):
+            generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False, extras=EXTRAS)
+    for extras in ([EXTRAS[0], {**EXTRAS[1], "id": 9}], ()):
+        with pytest.raises(UserError, match="was begun with other settings: columns was"):
+            generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False, extras=extras)
+    assert generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False, extras=EXTRAS).prompts == 2
+    with pytest.raises(UserError, match="was made with other settings: columns was"):
+        generate_to_file(module, ["3 ?", "4 ?"], path, SETTINGS, progress=False)
+
+
+def test_a_lone_surrogate_in_a_column_is_written_as_an_escape(module, tmp_path):
+    extras = [{"id": "é\ud83d"}, {"id": "é"}]
+    generate_to_file(module, ["3 ?", "4 ?"], tmp_path / "a.jsonl", SETTINGS, progress=False, extras=extras)
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["é\ud83d", "é"]
+    assert "é" in lines[1]
+
+
+def test_a_column_that_cannot_be_kept_is_named_with_its_prompt(module, tmp_path):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(PromptError, match=r"^prompts\[1\]: column 'deep' is nested too deeply$"):
+        generate_to_file(module, ["3 ?", "4 ?"], tmp_path / "a.jsonl", SETTINGS, extras=[{}, {"deep": deep}])
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ def test_built_in_tasks_are_registered():
 
 
 def test_unknown_task_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown task 'chian'; known: chain, jsonl"):
+    with pytest.raises(UserError, match=r"unknown task 'chian'; known: .*chain, .*jsonl"):
         task("chian")
 
 

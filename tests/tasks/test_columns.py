@@ -2,7 +2,7 @@ import pytest
 
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import task
-from dmaxlit.tasks.columns import check_columns, rename_columns
+from dmaxlit.tasks.columns import check_columns, other_columns, rename_columns
 
 
 def test_columns_are_checked():
@@ -28,3 +28,19 @@ def test_a_task_s_file_may_have_other_names(write_rows):
     assert jsonl.options()["columns"] == {"prompt": "problem", "answer": "target"}
     with pytest.raises(UserError, match="expected texts prompt"):
         task("jsonl", test=path, columns={"prompt": "query"}).examples("test", 1)
+
+
+def test_the_columns_that_are_not_used_keep_their_names():
+    row = {"problem": "a", "prompt": "b", "answer": "c", "id": None}
+    assert other_columns(row, {"prompt": "problem"}, ["prompt", "answer"]) == {"prompt": "b", "id": None}
+    assert other_columns(row, {}, ["question"]) == row
+
+
+def test_a_task_keeps_the_other_columns_of_its_file(write_rows):
+    rows = [
+        {"id": 7, "prompt": "2 + 2?", "answer": 4, "response": "4", "question": "x"},
+        {"prompt": None, "question": "3 + 3?", "answer": "6", "level": ["hard"]},
+    ]
+    first, second = task("jsonl", test=write_rows(rows)).examples("test", 2)
+    assert (first.extra, second.extra) == ({"id": 7, "question": "x"}, {"prompt": None, "level": ["hard"]})
+    assert second.prompt == "3 + 3?"

@@ -59,6 +59,31 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
     assert rows("data/[b].jsonl") == [("data/[b].jsonl, row 1", "x")]
 
 
+def test_plain_texts_count_only_where_they_are_wanted(folder):
+    (folder / "t").mkdir()
+    (folder / "t" / "b.txt").write_text("one\ntwo\n")
+    (folder / "t" / "a.txt.gz").write_bytes(gzip.compress(b"zip"))
+    expected = [("data/t/a.txt.gz", "zip"), ("data/t/b.txt", "one\ntwo\n")]
+    for source in ("data/t", "data/t/*", "data/**/*.txt*"):
+        assert list(read_records(source, "train", BadRows("error"), texts=True)) == expected
+        with pytest.raises(UserError, match=r"expected a .jsonl, .json or .parquet file"):
+            rows(source)
+    assert len(rows("data")) == len(NAMES)
+
+
+@pytest.mark.parametrize("source", ["data", "data/*"])
+def test_rows_and_plain_texts_together_are_refused(folder, source):
+    (folder / "notes.txt").write_text("read me")
+    (folder / "x.md").unlink()
+    with pytest.raises(UserError) as caught:
+        list(read_records(source, "train", BadRows("error"), texts=True))
+    first = "data/a/b/d.jsonl.gz" if source == "data" else "data/b.jsonl"
+    assert str(caught.value) == (
+        f"corpus: expected files of rows or of plain text in {source!r}, got {first!r} and 'data/notes.txt'; "
+        "a pattern such as '*.jsonl' names one kind"
+    )
+
+
 def test_links_in_a_circle_end(folder):
     os.symlink(folder, folder / "again")
     os.symlink("nowhere.jsonl", folder / "broken.jsonl")

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import Glm4MoeConfig
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 # The second is the published trainer's name of the same model; the tensors show whether its experts are stacked.
 MODEL_TYPES = ("llada2_moe", "llada2_moe_veomni")
@@ -137,7 +137,7 @@ def to_glm(published: dict[str, Any], source: str) -> Glm4MoeConfig:
             architectures=["Glm4MoeForCausalLM"],
         )
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise _refusal(source, " ".join(str(error).split())) from error
+        raise _refusal(source, reason_of(error)) from error
     ours.llada2 = published
     return ours
 

@@ -6,7 +6,7 @@ is the model's card.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,13 @@ from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_car
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
 from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
-from dmaxlit.backbone.transformers_internals import save_in_stored_form, without_progress_bars
+from dmaxlit.backbone.transformers_internals import save_in_stored_form, unread_settings, without_progress_bars
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged
+
+
+class AttentionError(UserError):
+    """A model does not have the attention implementation; it may have another."""
 
 
 @without_progress_bars()
@@ -48,6 +52,7 @@ def model_from_folder(
         weights: The weights, if they are in memory and not in the folder, which then has the form of transformers.
 
     Raises:
+        AttentionError: If it has no such attention.
         UserError: If it is missing, damaged or incomplete.
     """
     stored = read_config(source)
@@ -71,12 +76,8 @@ def model_from_folder(
     except UserError:
         raise
     except Exception as error:  # a damaged config can make any line of transformers fail
-        reason = reason_of(error)
-        if "does not support an attention implementation" in reason:
-            raise UserError(
-                f"attn_implementation: expected eager for {reason.split()[0]}, which has no other, got {attention!r}"
-            ) from error
-        raise UserError(f"pretrained: cannot load a model from {str(source)!r} ({reason})") from error
+        _refuse_attention(error, attention)
+        raise UserError(f"pretrained: cannot load a model from {str(source)!r} ({reason_of(error)})") from error
     model, info = loaded
     problems = [key for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind, [])]
     if problems:
@@ -86,6 +87,20 @@ def model_from_folder(
         )
     assert isinstance(model, PreTrainedModel), "transformers gives a model"
     return model
+
+
+def _refuse_attention(error: Exception, attention: str) -> None:
+    """Refuse the attention implementation, if an error of transformers says that the model has no such.
+
+    Raises:
+        AttentionError: If so.
+    """
+    reason = reason_of(error)
+    if "does not support an attention implementation" in reason:
+        others = "eager" if attention == "sdpa" else "sdpa or eager"
+        raise AttentionError(
+            f"attn_implementation: expected {others} for {reason.split()[0]}, which has no other, got {attention!r}"
+        ) from error
 
 
 def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
@@ -144,6 +159,7 @@ def model_from_config(
     """Build a fresh model; vocabulary size and special ids are the tokenizer's.
 
     Raises:
+        AttentionError: If it has no such attention.
         UserError: If the model type or a setting is missing or unknown.
     """
     settings = dict(config)
@@ -160,9 +176,7 @@ def model_from_config(
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
         model_config = AutoConfig.for_model(model_type, **{**ids, **settings})
-        unknown = sorted(set(settings) - set(AutoConfig.for_model(model_type).to_dict()))
-        if unknown:
-            raise UserError(f"backbone.config: {model_type} has no setting {', '.join(unknown)}")
+        _refuse_unknown_settings(model_config, settings)
         refuse_without_positions(model_config)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             model_config, attn_implementation=attention, dtype=dtype
@@ -170,8 +184,17 @@ def model_from_config(
     except UserError:
         raise
     except Exception as error:
+        _refuse_attention(error, attention)
         raise UserError(f"backbone.config: cannot build a {model_type!r} model ({reason_of(error)})") from error
     return model
+
+
+def _refuse_unknown_settings(config: PretrainedConfig, settings: Iterable[str]) -> None:
+    # What the class takes under another name is not among the fields under its own.
+    undeclared = set(settings) & set(config.to_dict()) - set(AutoConfig.for_model(config.model_type).to_dict())
+    unknown = unread_settings(empty_model_of(config), undeclared) if undeclared else []
+    if unknown:
+        raise UserError(f"backbone.config: {config.model_type} has no setting {', '.join(unknown)}")
 
 
 def empty_model_of(config: PretrainedConfig) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from dmaxlit.backbone.formats.weight_files import open_weights
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 MODEL_TYPE = "sdar"
 _DEFAULT_BLOCK = 4
@@ -91,7 +91,7 @@ def to_qwen3(stored: Mapping[str, Any], source: str) -> Qwen3Config:
     try:
         return Qwen3Config(**settings, rope_parameters={"rope_type": "default", "rope_theta": stored["rope_theta"]})
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise _refusal(source, " ".join(str(error).split())) from error
+        raise _refusal(source, reason_of(error)) from error
 
 
 def block_length_of(stored: Mapping[str, Any]) -> int | None:
@@ -127,8 +127,7 @@ def model_from_sdar(folder: Path, stored: Mapping[str, Any], attention: str, dty
             output_loading_info=True,
         )
     except RuntimeError as error:  # a tensor of another shape
-        reason = " ".join(str(error).split())
-        raise UserError(f"pretrained: {str(folder)!r}: expected the weights of SDAR ({reason})") from error
+        raise UserError(f"pretrained: {str(folder)!r}: expected the weights of SDAR ({reason_of(error)})") from error
     model, info = loaded
     wrong = sorted(str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind])
     if wrong:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dmaxlit.backbone.transformers_internals import parse_size
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"pretrained: {str(path)!r} cannot be read ({error})") from error
+        raise UserError(f"pretrained: {str(path)!r} cannot be read ({reason_of(error)})") from error
     if not isinstance(config, dict):
         raise UserError(f"pretrained: expected an object in {str(path)!r}, got a {type(config).__name__}")
     model_type = config.get("model_type")

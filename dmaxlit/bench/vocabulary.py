@@ -1,0 +1,153 @@
+"""Does the size of the vocabulary decide which noise teaches correction? The shipped base, with more and more ids."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dmaxlit.bench.command import fit
+from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.summary import format_summary, summarize
+from dmaxlit.bench.table_rows import TableRow, decode_rows
+from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.data.distill import DistillSettings, distill
+from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.files import write_json
+from dmaxlit.loading import load
+
+__all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
+
+_BASE = "builtin:chain-base"
+#: Recipe of each method.
+RECIPES = {"control": "control.yaml", "uniform": "uniform.yaml", "on_policy": "quickstart.yaml"}
+_DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("threshold 0.95", "threshold", {"threshold": 0.95}),
+    ("uniform", "uniform", {}),
+    ("SPD 0.5", "spd", {"tau_dec": 0.5}),
+    ("SPD 0", "spd", {"tau_dec": 0.0}),
+    ("hard tokens 0.5", "spd", {"tau_dec": 0.5, "soft": False}),
+    ("hard tokens 0", "spd", {"tau_dec": 0.0, "soft": False}),
+)
+
+
+@dataclass(frozen=True)
+class VocabularyBench:
+    """Train and decode the models that are missing under ``output``, and tabulate.
+
+    Args:
+        output: Folder for models and results.
+        configs: Folder of the recipes.
+        sizes: Numbers of token ids, those of the base included.
+        seeds: Training seeds.
+        num_prompts: Prompts that the base distils the corpus of all models from.
+        steps: Training steps.
+        num_examples: Test prompts decoded by each model.
+        methods: Some of :data:`RECIPES`.
+    """
+
+    output: Path
+    configs: Path
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    num_prompts: int
+    steps: int
+    num_examples: int
+    methods: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is started."""
+        unknown = [name for name in self.methods if name not in RECIPES]
+        if unknown:
+            raise UserError(f"methods: expected some of {', '.join(RECIPES)}, got {unknown[0]!r}")
+        check_at_least(1, **self._settings())
+        for recipe in RECIPES.values():
+            if not (self.configs / recipe).is_file():
+                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+
+    @holds_output
+    def run(self) -> str:
+        """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
+
+        Raises:
+            UserError: If ``output`` holds results of other settings, a size is smaller than the base's, or training
+                fails.
+        """
+        claim_folder(self.output, self._settings())
+        (self.output / "runs").mkdir(exist_ok=True)
+        for size in self.sizes:
+            grow_vocabulary(_BASE, size, self.output / f"base-{size}")
+        for seed in self.seeds:
+            for size in self.sizes:
+                for method in self.methods:
+                    path = self.output / "runs" / f"{method}-{size}-{seed}.json"
+                    if not path.is_file():
+                        model = self._trained(method, size, seed)
+                        write_json(path, decode_rows(model, seed, _rows(method, size), self.num_examples))
+        runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
+        rows = [row for size in self.sizes for method in self.methods for row in _rows(method, size)]
+        summary = summarize((result for run in runs for result in run), rows)
+        table = format_summary(summary)
+        write_results(self.output, {"settings": self._settings(), "summary": summary, "runs": runs}, table)
+        return table
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
+
+    def _corpus(self) -> Path:
+        path = self.output / "corpus.jsonl"
+        if not path.is_file():
+            module = load(_BASE)
+            task = module.task()
+            assert task is not None, "the base was trained on a task"
+            distill(module, task, path, DistillSettings(num_prompts=self.num_prompts))
+        return path
+
+    def _trained(self, method: str, size: int, seed: int) -> str:
+        folder = self.output / f"{method}-{size}-{seed}"
+        if not (folder / "model").is_dir():
+            checkpoint = fit(
+                self.configs / RECIPES[method],
+                folder,
+                seed,
+                f"--model.backbone.pretrained={self.output / f'base-{size}'}",
+                f"--data.corpus={self._corpus()}",
+                "--data.distill=null",
+                f"--trainer.max_steps={self.steps}",
+                f"--model.lr_scheduler.init_args.T_max={self.steps}",
+            )
+            checkpoint_to_folder(checkpoint, folder / "model")
+        return str(folder / "model")
+
+
+def grow_vocabulary(source: str, size: int, folder: Path) -> None:
+    """Write a model with more token ids than another one; nothing uses those that are added.
+
+    Their embeddings are random like those of a fresh model, much shorter than trained ones, so that the model hardly
+    ever predicts them.
+
+    Args:
+        source: The model: a folder, hub id or ``builtin:NAME``.
+        size: Number of token ids, at least the model's.
+        folder: Folder to write; one that exists is left as it is.
+
+    Raises:
+        UserError: If the model has more ids than ``size``.
+    """
+    if folder.is_dir():
+        return
+    module = load(source)
+    table = module.backbone.embedding.detach()
+    if size < len(table):
+        raise UserError(f"sizes: expected at least the {len(table)} token ids of {source}, got {size}")
+    added = torch.randn(size - len(table), table.shape[1], generator=torch.Generator().manual_seed(size))
+    module.tokenizer.add_tokens([f"<unused{index}>" for index in range(len(table), size)])
+    module.backbone.model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        module.backbone.embedding[len(table) :] = added * module.backbone.model.config.initializer_range
+    module.export(folder)
+
+
+def _rows(method: str, size: int) -> list[TableRow]:
+    return [TableRow(f"{size} ids, {method}", label, name, options) for label, name, options in _DECODERS]

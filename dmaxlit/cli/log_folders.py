@@ -1,0 +1,84 @@
+"""The folders in which a command logs: each written by one process, and free of links."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatch
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from dmaxlit.checkpoints.lightning_internals import has_version, set_version
+from dmaxlit.errors import UserError
+from dmaxlit.files import require_no_link, require_writable
+from dmaxlit.locks import created_folder, exclusive
+
+CONFIG_FILE = "config.yaml"
+_ROOM = 2**15  # bytes: more than the configuration and the beginning of a log
+
+# What Lightning and TensorBoard write there; they would follow a link.
+_LOG_FILES = ("hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+
+
+@contextmanager
+def log_folders(trainer: Trainer) -> Iterator[None]:
+    """Keep other processes from the folders of the trainer's logs until the context ends; to be entered by rank zero.
+
+    A log without a version gets a new folder, which no other command has at the same time: a run may be tested twice
+    at once, and while it is trained. Folders that are empty at the end are removed.
+
+    Args:
+        trainer: The trainer, before its loggers are used.
+
+    Raises:
+        UserError: If a folder cannot be written, as on a full disk, if another process writes there, or if links stand
+            under the names of files that are written into it.
+    """
+    with ExitStack() as stack:
+        for logger in trainer.loggers:
+            if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
+                try:
+                    folder = _existing(logger) if has_version(logger) else stack.enter_context(_new(logger))
+                except OSError as error:
+                    raise unwritable(Path(logger.log_dir), error) from error
+                stack.enter_context(exclusive(folder, "trainer.logger"))
+        saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if saves_config and "://" not in str(trainer.log_dir):
+            config = Path(str(trainer.log_dir)) / CONFIG_FILE
+            try:
+                require_writable(config, _ROOM)
+            except OSError as error:
+                raise unwritable(config, error) from error
+        yield
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return the refusal of a file or folder in a run's folder of logs that cannot be written."""
+    return UserError(f"trainer.default_root_dir: cannot write {str(path)!r} ({error.strerror or error})")
+
+
+def _existing(logger: TensorBoardLogger | CSVLogger) -> Path:
+    folder = Path(logger.log_dir)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if any(fnmatch(path.name, pattern) for pattern in _LOG_FILES):
+            require_no_link(path)
+    return folder
+
+
+@contextmanager
+def _new(logger: TensorBoardLogger | CSVLogger) -> Iterator[Path]:
+    """Create the folder of the next version that no other process has created."""
+    with created_folder(Path(logger.log_dir).parent):
+        while True:
+            folder = Path(logger.log_dir)
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                set_version(logger, int(logger.version) + 1)
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                folder.rmdir()

@@ -1,0 +1,59 @@
+"""The callbacks that every run has, and where checkpoints of a run go."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+
+from dmaxlit.callbacks import RunCheckpoint, RunProgressBar
+
+
+def default_callbacks(settings: Namespace) -> list[Callback]:
+    """Return the callbacks of a run beside those that its settings list.
+
+    These are a :class:`~dmaxlit.callbacks.RunCheckpoint` and a progress bar, unless they are switched off, as by
+    ``barebones``, and a :class:`~dmaxlit.callbacks.FiniteGuard`.
+
+    Args:
+        settings: Settings of a command, with their classes made.
+    """
+    defaults = [settings[name] for name in ("checkpoint", "finite_guard")]
+    trainer = settings.trainer
+    is_bare = bool(trainer.barebones)
+    if trainer.enable_checkpointing is False or is_bare:
+        defaults = defaults[1:]
+    callbacks = trainer.callbacks or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if not has_bar and trainer.enable_progress_bar is not False and not is_bare:
+        defaults.append(RunProgressBar())
+    return defaults
+
+
+def run_checkpoints_of(trainer: Trainer) -> list[RunCheckpoint]:
+    """Return the callbacks of a trainer that keep a run's last checkpoint."""
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint)]
+
+
+def direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
+    """Direct checkpoints to ``checkpoints/`` in ``default_root_dir``, if that is set; none are written in a dry run.
+
+    Lightning would write them to the numbered folder of the run's logs, where the next command could not find them; and
+    with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if trainer.fast_dev_run:
+            trainer.callbacks.remove(callback)
+        elif root is None:
+            continue
+        elif isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(Path(root) / "checkpoints")
+        elif isinstance(callback, RunCheckpoint) and callback.folder is None:
+            callback.folder = str(Path(root) / "checkpoints")
+    # Only the RunCheckpoint writes last.ckpt in its folder.
+    folders = [callback.folder for callback in run_checkpoints_of(trainer)]
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and folders == [callback.dirpath]:
+            callback.save_last = False

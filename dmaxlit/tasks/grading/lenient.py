@@ -1,0 +1,94 @@
+r"""The grading of DMax's published figures, which accepts any of several candidates; only to compare figures with them.
+
+Its rules are facts of ``val_gsm8k.py`` and ``val_math.py`` in the authors' repository.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from dmaxlit.tasks.grading.extraction import boxed_contents
+
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+_SPANS = (
+    re.compile(r"####\s*([^\n]+)"),
+    re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL),
+    re.compile(r"Final Answer\s*[:\uff1a]\s*(.*?)(?=\n\s*\n|$)", re.IGNORECASE | re.DOTALL),
+    re.compile(r"The final answer is\s*(.*?)(?:\.?\s*I hope it is correct\.?|$)", re.IGNORECASE | re.DOTALL),
+    re.compile(r"^\s*Answer\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE),
+)
+_MARKUP = re.compile(r"\*\*|__|\\boxed\{|\\fbox\{|\\?[()\[\]](?<=\\.)|[}$,]")
+_TROUBLE = re.compile(
+    r"\b(?:wrong|incorrect|false|typo|glitch|stuck|loop|looping|malfunction|give up|system error|not right|confusing)\b"
+)
+_TROUBLED_TEXT = ("i give up", "system error", "malfunction", "i'm stuck", "glitch")
+_COUNTED = ("wait", "wrong", "incorrect", "false", "glitch", "stuck", "loop", "malfunction", "system error", "give up")
+_LONGEST = 20_000  # characters of a text that are looked at, the last ones
+_MOST_NUMBERS = 2
+
+
+@dataclass(frozen=True)
+class LenientNumberGrader:
+    """Accepts a text if either of its first two different candidates is one of the reference's numbers.
+
+    Candidates are the last number of each of the last three marked answers (``####``, "Final Answer:", "Answer:",
+    "The final answer is", ``<answer>``), of the last boxed one, of each of the last five lines, and of the last eight
+    lines. What sounds unsure ("wrong", "glitch", "wait" twice) is left out.
+
+    Args:
+        answer: The reference, a worked response perhaps.
+    """
+
+    answer: str
+
+    def extract(self, text: str) -> str | None:
+        """Return the candidates that are compared, or None if there is none."""
+        return " or ".join(map(str, self._candidates(text))) or None
+
+    def __call__(self, text: str) -> bool:
+        """Return whether a candidate is one of the reference's numbers."""
+        marked = [match[1] for match in _SPANS[0].finditer(self.answer)][-1:]
+        return not set(_different([*marked, self.answer])).isdisjoint(self._candidates(text))
+
+    def _candidates(self, text: str) -> list[Fraction]:
+        text = text[-_LONGEST:].strip()
+        spans = [match[1] for pattern in _SPANS for match in pattern.finditer(text)]
+        if _gives_up(text) and not _ends_well(text[-250:]):
+            return []
+        lines = [line for line in text.splitlines() if line.strip()]
+        sources = [*reversed(spans[-3:]), *boxed_contents(text)[-1:], *reversed(lines[-5:]), "\n".join(lines[-8:])]
+        return _different(source for source in sources if not _is_unsure(source))[:_MOST_NUMBERS]
+
+
+def _different(sources: Iterable[str]) -> list[Fraction]:
+    """Return the last number of each source, without repeats."""
+    last = (_NUMBER.findall(_MARKUP.sub("", source))[-1:] for source in sources)
+    return list(dict.fromkeys(value for found in last for text in found if (value := _value(text)) is not None))
+
+
+def _value(text: str) -> Fraction | None:
+    try:
+        return Fraction(text.replace(",", ""))
+    except (ValueError, ZeroDivisionError):  # 1.5/2, 1/0
+        return None
+
+
+def _is_unsure(text: str) -> bool:
+    lower = text.lower()
+    doubts = lower.count("?") >= 2 and any(word in lower for word in (" no", "wrong", "incorrect"))
+    return bool(_TROUBLE.search(lower)) or lower.count("wait") >= 2 or doubts
+
+
+def _gives_up(text: str) -> bool:
+    lower = text.lower()
+    wrong = sum(map(lower.count, ("wrong", "incorrect", "false")))
+    return (
+        any(words in lower for words in _TROUBLED_TEXT)
+        or (lower.count("wait") >= 3 and wrong >= 1)
+        or sum(map(lower.count, _COUNTED)) >= 8
+    )
+
+
+def _ends_well(tail: str) -> bool:
+    return not _is_unsure(tail) and (any(pattern.search(tail) for pattern in _SPANS) or bool(boxed_contents(tail)))

@@ -1,0 +1,92 @@
+"""Sudoku of any box size: counting solutions, and puzzles with exactly one."""
+
+import random
+from collections.abc import Sequence
+
+from dmaxlit.tasks.drawing import drawn
+
+Board = list[int]  # row by row; 0 is an empty cell
+
+
+def peers(side: int) -> list[tuple[int, ...]]:
+    """Return for each cell the others of its row, column and box.
+
+    Args:
+        side: Number of rows; the square of the side of a box.
+    """
+    box = round(side**0.5)
+    groups = []
+    for cell in range(side * side):
+        row, column = divmod(cell, side)
+        groups.append((row, column + side, (row // box) * box + column // box + 2 * side))
+    return [
+        tuple(other for other in range(side * side) if other != cell and set(groups[other]) & set(groups[cell]))
+        for cell in range(side * side)
+    ]
+
+
+class Solver:
+    """Solves boards of one size.
+
+    Args:
+        side: Number of rows: 4 or 9.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self.peers = peers(side)
+
+    def candidates(self, board: Sequence[int], cell: int) -> list[int]:
+        """Return the values that no cell of the same row, column or box has."""
+        taken = {board[other] for other in self.peers[cell]}
+        return [value for value in range(1, self.side + 1) if value not in taken]
+
+    def count(self, board: Sequence[int], limit: int = 2) -> int:
+        """Return the number of solutions, up to ``limit``."""
+        return len(self.solutions(list(board), limit))
+
+    def solutions(self, board: Board, limit: int, rng: random.Random | None = None) -> list[Board]:
+        """Return up to ``limit`` solutions, tried in ascending order, or in an order that ``rng`` draws."""
+        cell = self._hardest(board)
+        if cell is None:
+            return [list(board)]
+        found: list[Board] = []
+        values = self.candidates(board, cell)
+        if rng is not None:
+            values = drawn(values, rng)
+        for value in values:
+            board[cell] = value
+            found += self.solutions(board, limit - len(found), rng)
+            if len(found) == limit:
+                break
+        board[cell] = 0
+        return found
+
+    def solution(self, rng: random.Random) -> Board:
+        """Draw a complete board."""
+        return self.solutions([0] * self.side**2, 1, rng)[0]
+
+    def emptied(self, solution: Board, blanks: int, rng: random.Random) -> Board | None:
+        """Empty cells of a complete board, drawn one by one, as long as it stays the only solution.
+
+        Args:
+            solution: The board.
+            blanks: Number of cells to empty.
+            rng: Source of randomness.
+
+        Returns:
+            The puzzle; None if not so many cells can be emptied in the order drawn.
+        """
+        board = list(solution)
+        for cell in drawn(range(self.side**2), rng):
+            if board.count(0) == blanks:
+                break
+            board[cell] = 0
+            if self.count(board) > 1:
+                board[cell] = solution[cell]
+        return board if board.count(0) == blanks else None
+
+    def _hardest(self, board: Sequence[int]) -> int | None:
+        """Return the empty cell with the fewest candidates, or None if none is empty."""
+        empty = [cell for cell, value in enumerate(board) if value == 0]
+        return min(empty, key=lambda cell: len(self.candidates(board, cell)), default=None)

@@ -1,0 +1,125 @@
+"""Folders of logs: one process in each, nothing left on a full disk, no links followed."""
+
+from pathlib import Path
+
+import pytest
+
+from dmaxlit.checkpoints.lightning_internals import set_version
+from dmaxlit.cli.training import DMaxCLI
+from tests.conftest import limited_files
+from tests.lock_holder import held_by_another
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*Trying to"
+)
+
+LOGS = Path("runs/lightning_logs")
+COMMANDS = ["fit", "validate", "test", "predict"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_on_a_full_disk_one_line_names_the_file_and_nothing_stays(dmax, base, tmp_path, command):
+    with limited_files(20_000):
+        outcome = dmax(f"{command} --config {base}")
+    assert outcome.refusal == (
+        f"trainer.default_root_dir: cannot write '{LOGS}/version_0/config.yaml' (File too large)"
+    )
+    assert list(tmp_path.iterdir()) == [base]
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_no_half_configuration(dmax, base, tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.cli.log_folders._ROOM", 0)
+    with limited_files(500):
+        outcome = dmax(f"test --config {base}")
+    assert outcome.refusal.endswith(f"cannot write '{LOGS}/version_0/config.yaml' (File too large)")
+    assert [path.name for path in (tmp_path / LOGS / "version_0").glob("*.yaml")] == []
+
+
+def test_a_run_is_tested_while_it_is_trained_and_each_command_has_a_folder_of_its_own(dmax, base, tmp_path):
+    folder = tmp_path / LOGS
+    (folder / "version_0").mkdir(parents=True)
+    (folder / "version_0" / "config.yaml").write_text("of the run")
+    with held_by_another(tmp_path / "runs", "exclusive_folder"), held_by_another(folder / "version_0"):
+        for command in ("test", "predict"):
+            outcome = dmax(f"{command} --config {base}")
+            assert outcome.status == 0, outcome.err
+    assert sorted(path.name for path in folder.iterdir()) == ["version_0", "version_1", "version_2"]
+    assert (folder / "version_0" / "config.yaml").read_text() == "of the run"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_another_command_has_just_taken_is_left_to_it(dmax, base, tmp_path, monkeypatch, command):
+    (tmp_path / LOGS).mkdir(parents=True)
+    hold = DMaxCLI._hold_logs
+
+    def hold_too_late(self):
+        (logger,) = self.trainer.loggers
+        assert logger.version == 0
+        set_version(logger, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(logger), "_get_next_version", lambda self: 0)
+            (tmp_path / LOGS / "version_0").mkdir()
+            hold(self)
+
+    monkeypatch.setattr(DMaxCLI, "_hold_logs", hold_too_late)
+    assert dmax(f"{command} --config {base}").status == 0
+    assert list((tmp_path / LOGS / "version_0").iterdir()) == []
+    assert (tmp_path / LOGS / "version_1" / "config.yaml").is_file()
+
+
+LOGGER = "--trainer.logger {} --trainer.logger.save_dir runs --trainer.logger.version 5"
+
+
+@pytest.mark.parametrize("kind", ["TensorBoardLogger", "CSVLogger"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_who_comes_second_into_the_same_folder_is_refused(dmax, base, tmp_path, command, kind):
+    folder = LOGS / "version_5"
+    with held_by_another(tmp_path / folder) as other:
+        refusal = dmax(f"{command} --config {base} {LOGGER.format(kind)}").refusal
+    assert refusal.startswith(f"trainer.logger: '{folder}' is being written by process {other.pid} on ")
+    assert list(tmp_path.iterdir()) == [base]
+
+
+def test_who_comes_second_with_the_same_answers_is_refused_and_leaves_nothing(dmax, base, tmp_path):
+    with held_by_another(tmp_path / "runs" / "predictions.jsonl") as other:
+        refusal = dmax(f"predict --config {base}").refusal
+    assert refusal.startswith(f"output: 'runs/predictions.jsonl' is being written by process {other.pid} on ")
+    assert list(tmp_path.iterdir()) == [base]
+
+
+@pytest.mark.parametrize("name", ["hparams.yaml", "events.out.tfevents.1.host.2.0", "metrics.csv"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_links_that_a_log_would_follow_are_refused(dmax, base, tmp_path, command, name):
+    folder = tmp_path / LOGS / "version_5"
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(tmp_path / "victim")
+    refusal = dmax(f"{command} --config {base} {LOGGER.format('TensorBoardLogger')}").refusal
+    assert refusal == (f"trainer.default_root_dir: cannot write '{LOGS}/version_5' ({name} is a link, or no file)")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_link_in_place_of_the_configuration_is_replaced(dmax, base, tmp_path):
+    folder, victim = tmp_path / LOGS / "version_5", tmp_path / "victim"
+    folder.mkdir(parents=True)
+    victim.write_text("precious")
+    (folder / "config.yaml").symlink_to(victim)
+    assert dmax(f"test --config {base} {LOGGER.format('TensorBoardLogger')}").status == 0
+    assert victim.read_text() == "precious"
+    assert "num_test: 3" in (folder / "config.yaml").read_text()
+
+
+def test_folders_of_logs_may_stand_elsewhere(dmax, base, tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / LOGS).symlink_to(tmp_path / "large")
+    assert dmax(f"test --config {base}").status == 0
+    assert (tmp_path / "large" / "version_0" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "epoch=0-step=2.ckpt"])
+def test_a_folder_of_checkpoints_with_links_to_another_is_refused(dmax, base, tmp_path, name):
+    folder = tmp_path / "runs" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(tmp_path / "victim")
+    assert dmax(f"fit --config {base}").refusal.endswith(f"runs/checkpoints/{name}")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["checkpoints"]

@@ -1,0 +1,38 @@
+import pytest
+
+from dmaxlit.tasks.grading.lenient import LenientNumberGrader
+
+GRADER = LenientNumberGrader("He has 2 * 9 = 18.\n#### 18")
+
+
+@pytest.mark.parametrize(
+    ("text", "candidates"),
+    [
+        ("#### 18", "18"),
+        ("The final answer is 20\nbut 18 is nice", "18 or 20"),  # this marked answer runs to the end
+        ("5 and 18", "18"),
+        ("18\n20", "20 or 18"),
+        ("18\n20\n21", "21 or 20"),
+        ("Answer: 20\nso \\boxed{18}", "20 or 18"),
+        ("Answer: 20\n#### 19\nso \\boxed{18}", "20 or 19"),
+        (r"\boxed{36/2} \$", "18"),
+        ("it is $1,800.50", "3601/2"),
+        ("-18", "-18"),
+        ("18\nthis is wrong: 20", "18"),
+        ("I give up, 18", None),
+        ("I give up\n" + "." * 260 + "\n#### 18", "18"),
+        ("none", None),
+        ("1/0", None),
+    ],
+)
+def test_the_first_two_candidates_of_the_published_grading(text, candidates):
+    assert GRADER.extract(text) == candidates
+    assert GRADER(text) == (candidates is not None and "18" in candidates.split(" or "))
+
+
+def test_a_reference_without_a_number_is_never_met():
+    assert not LenientNumberGrader("Yes")("Yes")
+
+
+def test_long_texts_are_bounded():
+    assert not GRADER("\\boxed{" * 50_000)
