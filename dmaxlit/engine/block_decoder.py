@@ -3,7 +3,6 @@
 Shapes: R rows, one for each open block of each request; T tokens of a block, V vocabulary.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_forward import BlockForward
-from dmaxlit.engine.block_rows import BlockRow, BlockRows
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.block_states import BlockStates, indices
 from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
@@ -27,6 +27,7 @@ from dmaxlit.engine.request import DecodedSequence, Request, make_requests
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
+from dmaxlit.engine.window import check_window, resize_windows
 from dmaxlit.errors import UserError, check_at_least
 
 __all__ = ["BlockDecoder"]
@@ -82,12 +83,8 @@ class BlockDecoder:
         window: int = 1,
         admission: str | AdmissionPolicy = "progress",
     ) -> None:
-        check_at_least(1, batch_size=batch_size, max_forwards=max_forwards, window=window)
-        if window > 1 and decoder.extra_blocks:
-            raise UserError(
-                f"window: expected 1 for decoder {type(decoder).__name__}, which reads several versions of a block in "
-                f"one forward, got {window}"
-            )
+        check_at_least(1, batch_size=batch_size, max_forwards=max_forwards)
+        check_window(window, decoder)
         if window > 1 and compile:
             raise UserError(f"window: expected 1 for compiled forwards, got {window}")
         self.denoiser = denoiser
@@ -174,11 +171,12 @@ class BlockDecoder:
         forward = self._make_forward(len(batch), max(request.length for request in requests))
         batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
         blocks = BlockRows(batch)
-        state = self._open(blocks, checks)
+        states = BlockStates(denoiser, self.decoder, self.sampler, checks)
+        state = states.open(blocks)
         while batch:
             # One forward of the model and one step of the decoder.
             hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
-            copy = state.select(_indices(range(len(blocks)), state)) if checks.due else None
+            copy = state.select(indices(range(len(blocks)), state)) if checks.due else None
             before, (state, logits) = state, self._advance(state, hidden, watched)
             if copy is not None:
                 checks.check_step(before, copy, state)
@@ -195,7 +193,7 @@ class BlockDecoder:
 
             # The next prompts take over the rows of finished ones, and the next blocks begin.
             if self.window > 1:
-                self._resize_windows(batch, blocks, outcome)
+                resize_windows(batch, blocks, outcome, self.window, self.eos_ids)
                 state = replace(state, converged=torch.zeros_like(state.converged))
             vacant = set()
             for row in ended:
@@ -210,7 +208,7 @@ class BlockDecoder:
                 batch = [batch[row] for row in order]
                 forward.reorder(order)
             previous, blocks = blocks, BlockRows(batch)
-            state = self._next_state(state, previous, blocks, checks)
+            state = states.carry(state, previous, blocks)
         checks.warn_of_limit()
 
     def _make_forward(self, num_rows: int, max_length: int) -> BlockForward:
@@ -218,36 +216,6 @@ class BlockDecoder:
         if self.decoder.extra_blocks:
             mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
         return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile, self.window)
-
-    def _next_state(
-        self, state: BlockState, previous: BlockRows, blocks: BlockRows, checks: DecoderChecks
-    ) -> BlockState:
-        """Return the states of ``blocks``: those of ``previous`` where they were open, else new ones."""
-        sources = blocks.sources(previous)
-        new = [row for row, source in enumerate(sources) if source is None]
-        if new:
-            opened = self._open([blocks[row] for row in new], checks)
-            if len(blocks) == len(previous) and all(source in (None, row) for row, source in enumerate(sources)):
-                return state.assign(_indices(new, state), opened)
-            state = state.join(opened)
-        elif sources == list(range(len(previous))):
-            return state
-        number = itertools.count(len(previous))
-        return state.select(_indices([next(number) if source is None else source for source in sources], state))
-
-    def _open(self, blocks: Sequence[BlockRow], checks: DecoderChecks) -> BlockState:
-        """Return fresh states of blocks."""
-        special, length, device = self.denoiser.special, self.denoiser.block_length, self.denoiser.device
-        tails = [block.prompt_tail for block in blocks]
-        ids = torch.tensor([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device=device)
-        num_prompt_tokens = torch.tensor([len(tail) for tail in tails], device=device)
-        editable = torch.arange(length, device=device) >= num_prompt_tokens.unsqueeze(1)
-        sampling = self.sampler.sampling(
-            [block.index for block in blocks], [block.start for block in blocks], length, device
-        )
-        state = self.decoder.start(ids, editable, special)
-        checks.check_start(state, ids, editable)
-        return replace(state, sampling=sampling)
 
     def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
         """Take a step of the decoder.
@@ -290,15 +258,15 @@ class BlockDecoder:
         ]
         ids = state.ids
         if at_limit:
-            rows = _indices(at_limit, state)
+            rows = indices(at_limit, state)
             # A decoder may have masked positions again whose logits were not computed.
             top1 = (self.denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
         columns = [state.converged.unsqueeze(1), ids]
         if self.window > 1:
             last = [blocks.row_of(request.index, request.open_starts[-1]) for request in batch]
-            admitted = self.admission.admit(before.select(_indices(last, state)), state.select(_indices(last, state)))
-            columns.insert(0, torch.zeros_like(columns[0]).index_copy(0, _indices(last, state), admitted.unsqueeze(1)))
+            admitted = self.admission.admit(before.select(indices(last, state)), state.select(indices(last, state)))
+            columns.insert(0, torch.zeros_like(columns[0]).index_copy(0, indices(last, state), admitted.unsqueeze(1)))
         rows_of_values = torch.cat(columns, 1).tolist()
         return Outcome(
             tokens=[values[-self.denoiser.block_length :] for values in rows_of_values],
@@ -320,7 +288,6 @@ class BlockDecoder:
             last = request.num_forwards == self.max_forwards
             for start in request.open_starts:
                 row = blocks.row_of(request.index, start)
-                assert row is not None
                 converged, tokens = outcome.converged[row], outcome.tokens[row]
                 if not converged and row not in outcome.at_limit:
                     break
@@ -331,27 +298,6 @@ class BlockDecoder:
                     ended[batch_row] = sequence
                     break
         return ended, closed
-
-    def _resize_windows(self, batch: Sequence[Request], blocks: BlockRows, outcome: Outcome) -> None:
-        """Drop the blocks behind an EOS, and add a block to the windows that admit one."""
-        for request in batch:
-            for place, start in enumerate(request.open_starts):
-                row = blocks.row_of(request.index, start)
-                if row is None:  # the front block has just begun
-                    break
-                response = outcome.tokens[row][len(request.prompt_tail) if place == 0 else 0 :]
-                if not self.eos_ids.isdisjoint(response):
-                    request.drop_behind(place + 1)
-                    break
-                is_last = place == request.num_open - 1
-                if is_last and outcome.admits[row] and request.has_room and request.num_open < self.window:
-                    request.open_next()
-                    break
-
-
-def _indices(rows: Sequence[int], state: BlockState) -> Tensor:
-    """Return rows as a tensor on the state's device."""
-    return torch.tensor(rows, dtype=torch.long, device=state.ids.device)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class BlockForward:
                 first those behind the front blocks, request by request, then the front blocks.
         """
         num_behind = [request.num_open - 1 for request in requests]
-        behind, front = blocks.split([sum(num_behind), len(requests)])
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
         hidden_behind, hidden_front = [], []
         for first, last in groups(requests, self._num_committed):
             begin = sum(num_behind[:first])

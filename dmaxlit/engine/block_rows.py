@@ -59,10 +59,14 @@ class BlockRows(Sequence[BlockRow]):
         """Yield the blocks in order."""
         return iter(self._rows)
 
-    def row_of(self, index: int, start: int) -> int | None:
+    def row_of(self, index: int, start: int) -> int:
+        """Return the row of a block, by the index of its prompt and the position at which it begins."""
+        return self._row_of[index, start]
+
+    def find(self, index: int, start: int) -> int | None:
         """Return the row of a block, or None if it is not among these."""
         return self._row_of.get((index, start))
 
     def sources(self, previous: "BlockRows") -> list[int | None]:
         """Return for each block its row in ``previous``, or None if it is new."""
-        return [previous.row_of(*block.key) for block in self._rows]
+        return [previous.find(*block.key) for block in self._rows]

@@ -59,7 +59,9 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
         logits = denoiser.logits(denoiser.hidden(allowed, number[None], inputs_embeds=inputs))[0, len(decided) :]
         before = blocks
         blocks = [
-            decoder.step(replace(block, converged=torch.tensor([False])), logits[None, i * length : (i + 1) * length], special)
+            decoder.step(
+                replace(block, converged=torch.tensor([False])), logits[None, i * length : (i + 1) * length], special
+            )
             for i, block in enumerate(blocks)
         ]
         result.num_forwards += 1

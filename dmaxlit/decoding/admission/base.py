@@ -3,14 +3,13 @@
 Shapes: R rows, each with the last open block of a prompt; T tokens per block.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState
-from dmaxlit.errors import UserError
+from dmaxlit.decoding.factory import make_by_name
 from dmaxlit.registry import Registry, class_and_options
 
 __all__ = ["ADMISSIONS", "AdmissionPolicy", "make_admission"]
@@ -49,24 +48,14 @@ def progress(state: BlockState) -> Tensor:
 
 
 def make_admission(policy: str | AdmissionPolicy, **options: Any) -> AdmissionPolicy:
-    """Return a policy by its registered name or import path, or the policy itself.
+    """Return a policy by its registered name or import path; a ready policy is returned unchanged.
 
     Args:
-        policy: For instance ``progress``.
-        **options: Options of a policy given by name.
+        policy: Registered name, import path, or a policy.
+        options: Options of its constructor; a ready policy takes none.
 
     Raises:
-        UserError: If there is no such policy, or it has no such option.
+        UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
     """
-    if isinstance(policy, AdmissionPolicy):
-        if options:
-            raise UserError(f"admission: expected no options beside a policy, got {', '.join(options)}")
-        return policy
-    cls = ADMISSIONS.get(policy)
-    known = inspect.signature(cls).parameters
-    for option in options:
-        if option not in known:
-            raise UserError(
-                f"unknown option {option!r} of admission policy {policy!r}; known: {', '.join(known) or 'none'}"
-            )
-    return cls(**options)
+    made: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
+    return made
