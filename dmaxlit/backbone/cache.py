@@ -84,7 +84,7 @@ class _RowLayer(_Layer):
         """Write each row's keys and values at its own slots; return the first ``num_keys`` slots of the rows."""
         owner = self._owner
         if self.keys is None or self.values is None:
-            shape = (owner.max_commit_rows + owner.num_rows, key_states.shape[1], owner.length)
+            shape = (owner.max_extra_rows + owner.num_rows, key_states.shape[1], owner.length)
             self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
             self.values = value_states.new_zeros(*shape, value_states.shape[-1])
             if owner.static:
@@ -94,18 +94,16 @@ class _RowLayer(_Layer):
         states = []
         for buffer, new in ((self.keys, key_states), (self.values, value_states)):
             rows, new = buffer[owner.row_slice], new.transpose(1, 2)
-            if owner.commit_rows is not None:  # copies of rows, whose new keys the rows themselves get too
-                count = len(owner.commit_rows)
-                rows[:count, :, : owner.num_keys] = buffer[owner.commit_rows, :, : owner.num_keys]
-                buffer[owner.commit_rows.unsqueeze(1), :, owner.slots[:count]] = new[:count]
             # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
-            rows[owner.row_indices, :, owner.slots] = new
+            buffer[owner.target_rows, :, owner.slots] = new
+            if owner.extra_rows is not None:
+                rows[: len(owner.extra_rows), :, : owner.num_keys] = buffer[owner.extra_rows, :, : owner.num_keys]
             states.append(rows[:, :, : owner.num_keys])
         return states[0], states[1]
 
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
-        first = self._owner.max_commit_rows
+        first = self._owner.max_extra_rows
         for buffer in (self.keys, self.values):
             if buffer is not None:
                 buffer[first + target, :, :num_slots] = buffer[first + source, :, :num_slots]
@@ -118,9 +116,8 @@ class RowCache(Cache):
     of different lengths thus share a forward exactly: a slot is the token's position in its sequence, and the attention
     mask decides which slots count.
 
-    A forward may process two blocks of a row, the earlier one as a *commit row*: an extra batch row in front of the
-    others that holds a copy of the row's keys. What it writes is written to the row itself too, before any query reads
-    it.
+    A forward may process several blocks of a row, all but one as *extra rows*: batch rows in front of the others that
+    hold a copy of the row's keys. What they write is written to the row itself, before any query reads it.
 
     Args:
         num_rows: Number of rows the buffer holds.
@@ -128,19 +125,19 @@ class RowCache(Cache):
         num_layers: Layers of the model.
         static: Promise compiled forwards that the buffers stay at their address, so that writing to them can be part
             of a CUDA graph.
-        max_commit_rows: Most commit rows in a forward.
+        max_extra_rows: Most extra rows in a forward.
     """
 
     def __init__(
-        self, num_rows: int, length: int, num_layers: int, static: bool = False, max_commit_rows: int = 0
+        self, num_rows: int, length: int, num_layers: int, static: bool = False, max_extra_rows: int = 0
     ) -> None:
-        self.num_rows, self.length, self.static, self.max_commit_rows = num_rows, length, static, max_commit_rows
+        self.num_rows, self.length, self.static, self.max_extra_rows = num_rows, length, static, max_extra_rows
         self.num_keys = length
         self._num_used_slots = 0
         self.row_slice: slice
         self.slots: Tensor
-        self.row_indices: Tensor
-        self.commit_rows: Tensor | None = None
+        self.target_rows: Tensor
+        self.extra_rows: Tensor | None = None
         self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._row_layers))
 
@@ -149,22 +146,27 @@ class RowCache(Cache):
         """Whether something has been written."""
         return all(layer.keys is not None for layer in self._row_layers)
 
-    def prepare(self, row_slice: slice, slots: Tensor, num_keys: int, commit_rows: Tensor | None = None) -> None:
+    def prepare(self, row_slice: slice, slots: Tensor, num_keys: int, extra_rows: Tensor | None = None) -> None:
         """Choose what the next forward writes and reads.
 
         Args:
             row_slice: The R rows that take part: neighbours, so that the model reads them in place.
-            slots: ``[R, Q]`` slot of each query token; with commit rows ``[C + R, Q]``, theirs first.
+            slots: ``[R, Q]`` slot of each query token; with extra rows ``[C + R, Q]``, theirs first.
             num_keys: Slots that can be attended to; the model sees keys ``0 ... num_keys - 1``.
-            commit_rows: ``[C]`` rows with a commit row, at most ``max_commit_rows``; then the first row must take part.
+            extra_rows: ``[C]`` the row that each extra row belongs to, at most ``max_extra_rows``; then the first row
+                must take part.
         """
-        count = 0 if commit_rows is None else len(commit_rows)
-        assert count <= self.max_commit_rows
-        assert count == 0 or row_slice.start == 0, "commit rows come right before the first row"
-        first = self.max_commit_rows
+        count = 0 if extra_rows is None else len(extra_rows)
+        assert count <= self.max_extra_rows
+        assert count == 0 or row_slice.start == 0, "extra rows come right before the first row"
+        first = self.max_extra_rows
         self.row_slice = slice(first + row_slice.start - count, first + row_slice.stop)
-        self.commit_rows = None if commit_rows is None else first + commit_rows
-        self.row_indices = torch.arange(slots.shape[0], device=slots.device).unsqueeze(1)
+        rows = torch.arange(first + row_slice.start, first + row_slice.stop, device=slots.device)
+        self.extra_rows = None
+        if extra_rows is not None:
+            self.extra_rows = first + extra_rows
+            rows = torch.cat([self.extra_rows, rows])
+        self.target_rows = rows.unsqueeze(1)
         self.slots, self.num_keys = slots, num_keys
         self._num_used_slots = max(self._num_used_slots, num_keys)
 

@@ -52,7 +52,9 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     Raises:
         UserError: If an argument is unknown, missing or of the wrong type.
     """
-    show_option_help(args, [flag for flag in ("--decoder", "--task") if flag[2:] in parser.get_defaults()])
+    show_option_help(
+        args, [flag for flag in ("--decoder", "--admission", "--task") if flag[2:] in parser.get_defaults()]
+    )
     try:
         settings = parser.parse_args(expand_option_flags(args, partial(settings_of, parser)))
     except ArgumentError as error:

@@ -38,6 +38,9 @@ def generate(
     num_prompts: int | None = None,
     decoder: str = "spd",
     decoder_options: dict[str, Any] | None = None,
+    window: int = 1,
+    admission: str = "progress",
+    admission_options: dict[str, Any] | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
     temperature: float = 0.0,
@@ -73,6 +76,10 @@ def generate(
         num_prompts: Prompts to answer. Default: 100 of a task, all others.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
+        window: Most blocks of a prompt that are open at once.
+        admission: Registered name of the policy that says when a window takes in the next block, or import path of your
+            own.
+        admission_options: Options of the policy, also as --admission.theta 0.8.
         max_new_tokens: Most tokens of an answer, EOS included. Default: that of the task the model was trained on, or
             256.
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
@@ -113,6 +120,9 @@ def generate(
     settings = DecodeSettings(
         decoder=decoder,
         decoder_options=decoder_options or {},
+        window=window,
+        admission=admission,
+        admission_options=admission_options or {},
         max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
         batch_size=batch_size,
         temperature=temperature,

@@ -9,6 +9,7 @@ import dmaxlit
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.recipes import recipe_names, recipe_summary
 from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.tasks import TASKS
@@ -75,10 +76,16 @@ def _summary(model: Path) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
 
 
-_TITLES = {"noise": "noise strategies", "models": "built-in models", "recipes": "built-in recipes"}
+_TITLES = {
+    "noise": "noise strategies",
+    "admissions": "admission policies of windows",
+    "models": "built-in models",
+    "recipes": "built-in recipes",
+}
 _SUMMARIES: dict[str, Callable[[], dict[str, str]]] = {
     "noise": lambda: _of_registry(NOISE),
     "decoders": lambda: _of_registry(DECODERS),
+    "admissions": lambda: _of_registry(ADMISSIONS),
     "tasks": lambda: _of_registry(TASKS),
     "metrics": lambda: _classes("metrics", ("Metric",)),
     "callbacks": lambda: _classes("callbacks", ("Callback", "Checkpoint", "ProgressBar")),

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from dmaxlit.cli.config_files import yaml_line
 from dmaxlit.cli.flags import split_flags
 
-_SETTINGS = ("decoder", "task", "data.task")
+_SETTINGS = ("decoder", "admission", "task", "data.task")
 _OF_PARSER = ("init_args", "class_path", "help")
 
 

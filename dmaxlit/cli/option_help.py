@@ -17,7 +17,7 @@ def show_option_help(args: Sequence[str], flags: Collection[str]) -> None:
     Args:
         args: Arguments of a command: ``--decoder.help NAME`` or ``--decoder.help=NAME``; without a name, that of
             ``--decoder NAME``.
-        flags: Those of ``--decoder``, ``--task`` and ``--data.task`` that the command has.
+        flags: Those of ``--decoder``, ``--admission``, ``--task`` and ``--data.task`` that the command has.
 
     Raises:
         UserError: If there is no name, or no class of it.
@@ -41,6 +41,10 @@ def _registry(flag: str) -> Registry[Any]:
         from dmaxlit.decoding import DECODERS
 
         return DECODERS
+    if flag == "--admission":
+        from dmaxlit.decoding.admission import ADMISSIONS
+
+        return ADMISSIONS
     from dmaxlit.tasks import TASKS
 
     return TASKS

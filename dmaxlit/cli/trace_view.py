@@ -1,4 +1,4 @@
-"""A trace in the terminal: one line per forward."""
+"""A trace in the terminal: one line per forward and open block."""
 
 from rich.console import Console
 from rich.text import Text
@@ -18,7 +18,7 @@ _MASK = "\u2591"
 
 
 def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Console | None = None) -> None:
-    """Print one line per forward: the tokens of the open block, styled by state, with a mark where they changed.
+    """Print a line per forward and open block: its tokens, styled by state, with a mark where they changed.
 
     Args:
         trace: The record of one prompt.
@@ -32,9 +32,11 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
     )  # fmt: skip
     console.print(legend)
     previous: dict[int, int] = {}  # token of each position after the forward before
-    for forward, start in enumerate(trace.start.tolist()):
+    for entry, (forward, start) in enumerate(
+        zip(trace.forward_of_entries().tolist(), trace.start.tolist(), strict=True)
+    ):
         line = Text(f"{forward + 1:4} ", style="dim")
-        cells = zip(trace.ids[forward].tolist(), trace.state[forward].tolist(), strict=True)
+        cells = zip(trace.ids[entry].tolist(), trace.state[entry].tolist(), strict=True)
         for position, (token, value) in enumerate(cells, start=start):
             state = TokenState(value)
             if state == TokenState.PROMPT:
@@ -58,7 +60,7 @@ def _summary(trace: RowTrace) -> str:
     counts = count_revisions(ids, ids[-1])
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())
     return (
-        f"{trace.num_tokens} tokens in {len(trace.start)} forwards ({forwards} by block); "
+        f"{trace.num_tokens} tokens in {trace.num_forwards} forwards ({forwards} by block); "
         f"AFP {finalization_parallelism(finalized):.2f}, tau {kendall_tau(finalized):.2f}; "
         f"{counts['revised']} revisions, {counts['introduced']} tokens first shown wrong"
     )

@@ -28,6 +28,9 @@ class DMaxTrainer(Trainer):
         output: str | None = None,
         decoder: str = "spd",
         decoder_options: dict[str, Any] | None = None,
+        window: int = 1,
+        admission: str = "progress",
+        admission_options: dict[str, Any] | None = None,
         max_new_tokens: int | None = None,
         check_decoder: bool = True,
     ) -> Any:
@@ -44,6 +47,10 @@ class DMaxTrainer(Trainer):
                 trainer.default_root_dir, if that is set.
             decoder: Registered name of the decoder, or import path of your own.
             decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
+            window: Most blocks of a prompt that are open at once.
+            admission: Registered name of the policy that says when a window takes in the next block, or import path of
+                your own.
+            admission_options: Options of the policy, also as --admission.theta 0.8.
             max_new_tokens: Budget of tokens for an answer, EOS included. Default: the task's.
             check_decoder: Check what a decoder of your own returns in the first forwards.
 
@@ -54,7 +61,14 @@ class DMaxTrainer(Trainer):
         if output is None and not self._has_run_folder:
             raise UserError("output: expected a file to write the answers to, got none")
         path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(output)
-        spec = DecoderSpec(decoder, decoder_options or {}, check_decoder=check_decoder)
+        spec = DecoderSpec(
+            decoder,
+            decoder_options or {},
+            check_decoder=check_decoder,
+            window=window,
+            admission=admission,
+            admission_options=admission_options or {},
+        )
         cast(Any, self).callbacks.append(PredictionWriter(str(path), spec, max_new_tokens))
         with exclusive(path, "output") if self.is_global_zero else nullcontext():
             return super().predict(model, dataloaders, datamodule, return_predictions, ckpt_path, weights_only)

@@ -59,7 +59,7 @@ def run_cli(
         cli: Class of the command line; default: :class:`DMaxCLI`.
     """
     silence_known_warnings()
-    show_option_help(args, ["--data.task", *(["--decoder"] if command == "predict" else [])])
+    show_option_help(args, ["--data.task", *(["--decoder", "--admission"] if command == "predict" else [])])
     outlive_full_disks()
     args = expand_model_flag(expand_bases(args))
     try:

@@ -86,6 +86,13 @@ class BlockState:
         selected: BlockState = _map_tensors(lambda tensor: tensor.index_select(0, indices), self)
         return selected
 
+    def join(self, other: "BlockState") -> "BlockState":
+        """Return this state with the rows of ``other`` behind its own."""
+        joined: BlockState = _map_tensors(
+            lambda tensor, source: torch.cat([tensor, source.to(tensor.dtype)]), self, other
+        )
+        return joined
+
     def assign(self, indices: Tensor, other: "BlockState") -> "BlockState":
         """Return this state with the rows at ``indices`` (``[n]``, no repeats) replaced by the rows of ``other``."""
         merged: BlockState = _map_tensors(

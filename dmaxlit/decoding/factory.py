@@ -1,4 +1,4 @@
-"""Construction of a decoder from its name and options."""
+"""Construction of a decoder, or of another registered kind, from its name and options."""
 
 import inspect
 import math
@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dmaxlit.decoding.base import DECODERS, Decoder
 from dmaxlit.errors import UserError
+from dmaxlit.registry import Registry
 
 __all__ = ["make_decoder"]
 
@@ -22,26 +23,41 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Deco
     Raises:
         UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
     """
-    if isinstance(decoder, Decoder):
+    made: Decoder = make_by_name("decoder", DECODERS, Decoder, decoder, options)
+    return made
+
+
+def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any, options: dict[str, Any]) -> Any:
+    """Return an object of a registered kind by name, import path or class; a ready one is returned unchanged.
+
+    Args:
+        kind: Name of the argument, for messages.
+        registry: Registry of the kind.
+        base: Its base class.
+        value: Registered name, import path, class, or instance.
+        options: Options of the constructor; an instance takes none.
+
+    Raises:
+        UserError: As :func:`make_decoder`.
+    """
+    if isinstance(value, base):
         if options:
-            raise UserError(
-                f"decoder options: expected none for a ready {type(decoder).__name__}, got {_join(options)}"
-            )
-        return decoder
-    cls = DECODERS.get(decoder) if isinstance(decoder, str) else decoder
+            raise UserError(f"{kind} options: expected none for a ready {type(value).__name__}, got {_join(options)}")
+        return value
+    cls = registry.get(value) if isinstance(value, str) else value
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise UserError(f"decoder: expected a class that implements {missing}, got {cls.__name__}")
+        raise UserError(f"{kind}: expected a class that implements {missing}, got {cls.__name__}")
     parameters = inspect.signature(cls).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]
     if unknown and len(known) == len(parameters):
-        name = DECODERS.name_of(cls) or cls.__name__
-        raise UserError(f"decoder {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
+        name = registry.name_of(cls) or cls.__name__
+        raise UserError(f"{kind} {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
     hints = get_type_hints(cls.__init__)
-    for name, value in options.items():
-        if not _matches(value, hints.get(name, Any)):
-            raise UserError(f"{name}: expected {_describe(hints[name])}, got {value!r}")
+    for name, option in options.items():
+        if not _matches(option, hints.get(name, Any)):
+            raise UserError(f"{name}: expected {_describe(hints[name])}, got {option!r}")
     return cls(**options)
 
 

@@ -11,21 +11,21 @@ from itertools import groupby
 from dmaxlit.engine.request import Request
 
 
-def groups(requests: Sequence[Request], commit_rows: bool) -> Iterator[tuple[int, int]]:
+def groups(requests: Sequence[Request], num_committed: int) -> Iterator[tuple[int, int]]:
     """Yield the first and last row (exclusive) of each run of requests that share a forward, in order.
 
     Args:
         requests: All requests of the batch.
-        commit_rows: Whether requests with one pending block share the forward of those without.
+        num_committed: Requests with up to so many pending blocks share the forward of those without.
     """
     first = 0
-    for _, members in groupby(requests, partial(_group, commit_rows=commit_rows)):
+    for _, members in groupby(requests, partial(_group, num_committed=num_committed)):
         last = first + sum(1 for _ in members)
         yield first, last
         first = last
 
 
-def group_order(requests: Sequence[Request], remaining: Sequence[int], commit_rows: bool) -> list[int]:
+def group_order(requests: Sequence[Request], remaining: Sequence[int], num_committed: int) -> list[int]:
     """Return an order in which requests that share a forward are neighbours.
 
     The cache is read in place where rows are neighbours; others would have to be copied at each forward. As few
@@ -34,12 +34,12 @@ def group_order(requests: Sequence[Request], remaining: Sequence[int], commit_ro
     Args:
         requests: All requests of the batch.
         remaining: Rows of those that stay in the batch.
-        commit_rows: As in :func:`groups`.
+        num_committed: As in :func:`groups`.
 
     Returns:
         The remaining rows in their new order.
     """
-    group_of = {row: _group(requests[row], commit_rows) for row in remaining}
+    group_of = {row: _group(requests[row], num_committed) for row in remaining}
     target_groups = sorted(group_of.values())
     unmoved = {row for row, group in enumerate(target_groups) if group_of.get(row) == group}
     moved: dict[int, deque[int]] = defaultdict(deque)
@@ -49,7 +49,7 @@ def group_order(requests: Sequence[Request], remaining: Sequence[int], commit_ro
     return [row if row in unmoved else moved[group].popleft() for row, group in enumerate(target_groups)]
 
 
-def _group(request: Request, commit_rows: bool) -> int:
-    """Return a number for 0, 1, 2, 3-4, 5-8 ... pending blocks; with commit rows one number for 0 and 1."""
+def _group(request: Request, num_committed: int) -> int:
+    """Return a number for 0, 1, 2, 3-4, 5-8 ... pending blocks; one number for all up to ``num_committed``."""
     blocks = request.num_pending // request.block_length
-    return (blocks - 1).bit_length() if blocks > commit_rows else -1
+    return (blocks - 1).bit_length() if blocks > num_committed else -1

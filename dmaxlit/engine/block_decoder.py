@@ -1,6 +1,6 @@
 """The loop that decodes prompts block by block; nothing else calls a model to decode.
 
-Shapes: R rows of the batch, T tokens of a block, V vocabulary.
+Shapes: R rows, one for each open block of each request; T tokens of a block, V vocabulary.
 """
 
 from collections import deque
@@ -13,17 +13,22 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_forward import BlockForward
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.block_states import BlockStates, indices
 from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.inputs import input_embeddings
+from dmaxlit.engine.outcome import Outcome
 from dmaxlit.engine.request import DecodedSequence, Request, make_requests
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
-from dmaxlit.errors import check_at_least
+from dmaxlit.engine.window import check_window, resize_windows
+from dmaxlit.errors import UserError, check_at_least
 
 __all__ = ["BlockDecoder"]
 
@@ -38,6 +43,11 @@ class BlockDecoder:
     A block whose number of forwards reaches the decoder's ``max_steps`` is closed unconverged; remaining masks take the
     top-1 token of the block's logits, so the mask token is never part of a response.
 
+    With a ``window``, up to so many blocks of a prompt are denoised in one forward, each a row of its own to the
+    decoder, and attending to those before it as they are. The front block alone is closed, when it has converged, and
+    with it those behind it that have too. Its forwards count from when it is the front block. An EOS closes the window
+    behind it: blocks there are dropped, and begun anew if the EOS is revised away.
+
     Args:
         denoiser: The model.
         decoder: Decides the tokens of a block.
@@ -51,6 +61,12 @@ class BlockDecoder:
         compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first
             forwards of each shape take long, so this pays for many prompts only.
         check_decoder: Check what a decoder that is not dmaxlit's own returns in the first forwards of a call.
+        window: Most blocks of a prompt that are open at once, at least 1.
+        admission: Decides when the block behind the last open one is opened too; a policy or its name.
+
+    Raises:
+        UserError: For a limit below 1, or a window of several blocks if the forwards are compiled or the decoder reads
+            several versions of a block.
     """
 
     def __init__(
@@ -64,8 +80,13 @@ class BlockDecoder:
         stop: Sequence[str] = (),
         compile: bool = False,
         check_decoder: bool = True,
+        window: int = 1,
+        admission: str | AdmissionPolicy = "progress",
     ) -> None:
         check_at_least(1, batch_size=batch_size, max_forwards=max_forwards)
+        check_window(window, decoder)
+        if window > 1 and compile:
+            raise UserError(f"window: expected 1 for compiled forwards, got {window}")
         self.denoiser = denoiser
         self.decoder = decoder
         self.batch_size = batch_size
@@ -73,6 +94,8 @@ class BlockDecoder:
         self.max_forwards = max_forwards
         self.compile = compile
         self.check_decoder = check_decoder
+        self.window = window
+        self.admission = make_admission(admission)
         self.sampler = sampler or Sampler()
         self.eos_ids = eos_ids(denoiser)
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
@@ -147,66 +170,52 @@ class BlockDecoder:
         batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
         forward = self._make_forward(len(batch), max(request.length for request in requests))
         batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
-        state = self._open(batch, checks)
+        blocks = BlockRows(batch)
+        states = BlockStates(denoiser, self.decoder, self.sampler, checks)
+        state = states.open(blocks)
         while batch:
             # One forward of the model and one step of the decoder.
             hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
-            before = state.select(_indices(range(len(batch)), state)) if checks.due else None
-            after, logits = self._advance(state, hidden, watched)
-            if before is not None:
-                checks.check_step(state, before, after)
-            state = after
+            copy = state.select(indices(range(len(blocks)), state)) if checks.due else None
+            before, (state, logits) = state, self._advance(state, hidden, watched)
+            if copy is not None:
+                checks.check_step(before, copy, state)
             for request in batch:
                 request.count_forward(self.decoder.extra_blocks)
 
             # Blocks that are done are closed, and with them some responses.
-            prompt_indices = [request.index for request in batch]
-            block_starts = [request.block_start for request in batch]
-            closed, converged = self._closed_blocks(batch, state, logits, hidden)
-            for row, block in closed.items():
-                checks.count_closed(converged[row], batch[row].num_steps, block[len(batch[row].prompt_tail) :])
-            ended = self._close(batch, closed, converged)
-            finished = {prompt_indices[row]: sequence for row, sequence in ended.items()}
-            yield ForwardEvent(prompt_indices, block_starts, state, logits, closed, finished)
+            outcome = self._outcome(batch, blocks, before, state, logits, hidden)
+            ended, closed = self._close(batch, blocks, outcome, checks)
+            finished = {batch[row].index: sequence for row, sequence in ended.items()}
+            yield ForwardEvent(
+                [block.index for block in blocks], [block.start for block in blocks], state, logits, closed, finished
+            )
 
             # The next prompts take over the rows of finished ones, and the next blocks begin.
+            if self.window > 1:
+                resize_windows(batch, blocks, outcome, self.window, self.eos_ids)
+                state = replace(state, converged=torch.zeros_like(state.converged))
             vacant = set()
             for row in ended:
                 if queue:
                     batch[row] = queue.popleft()
                 else:
                     vacant.add(row)
-            opened = [row for row in closed if row not in vacant]
-            if opened:
-                state = state.assign(_indices(opened, state), self._open([batch[row] for row in opened], checks))
 
             # Requests that will share a forward become neighbours.
             order = forward.group_order(batch, [row for row in range(len(batch)) if row not in vacant])
             if order != list(range(len(batch))):
                 batch = [batch[row] for row in order]
-                state = state.select(_indices(order, state))
                 forward.reorder(order)
+            previous, blocks = blocks, BlockRows(batch)
+            state = states.carry(state, previous, blocks)
         checks.warn_of_limit()
 
     def _make_forward(self, num_rows: int, max_length: int) -> BlockForward:
         denoiser, mask = self.denoiser, None
         if self.decoder.extra_blocks:
             mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
-        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile)
-
-    def _open(self, requests: Sequence[Request], checks: DecoderChecks) -> BlockState:
-        """Return fresh states of the requests' current blocks."""
-        special, length, device = self.denoiser.special, self.denoiser.block_length, self.denoiser.device
-        tails = [request.prompt_tail for request in requests]
-        ids = torch.tensor([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device=device)
-        num_prompt_tokens = torch.tensor([len(tail) for tail in tails], device=device)
-        editable = torch.arange(length, device=device) >= num_prompt_tokens.unsqueeze(1)
-        prompt_indices = [request.index for request in requests]
-        block_starts = [request.block_start for request in requests]
-        sampling = self.sampler.sampling(prompt_indices, block_starts, length, device)
-        state = self.decoder.start(ids, editable, special)
-        checks.check_start(state, ids, editable)
-        return replace(state, sampling=sampling)
+        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile, self.window)
 
     def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
         """Take a step of the decoder.
@@ -230,49 +239,65 @@ class BlockDecoder:
         logits = logits.view(len(state.ids), 1 + self.decoder.extra_blocks, -1, logits.shape[-1])
         return self.decoder.step(state, logits, self.denoiser.special), logits[:, 0]
 
-    def _closed_blocks(
-        self, batch: Sequence[Request], state: BlockState, logits: Tensor | None, hidden: Tensor
-    ) -> tuple[dict[int, list[int]], list[bool]]:
-        """Return the tokens of the blocks that are done, by row, and which rows have converged.
-
-        Waits for the device.
-        """
+    def _outcome(
+        self,
+        batch: Sequence[Request],
+        blocks: BlockRows,
+        before: BlockState,
+        state: BlockState,
+        logits: Tensor | None,
+        hidden: Tensor,
+    ) -> Outcome:
+        """Return what a forward has come to. Waits for the device."""
         step_limit = self.decoder.max_steps(self.denoiser.block_length)
+        num_behind = len(blocks) - len(batch)
         at_limit = [
-            row
+            num_behind + row
             for row, request in enumerate(batch)
             if request.num_steps >= step_limit or request.num_forwards == self.max_forwards
         ]
         ids = state.ids
         if at_limit:
-            rows = _indices(at_limit, state)
+            rows = indices(at_limit, state)
             # A decoder may have masked positions again whose logits were not computed.
             top1 = (self.denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
-        converged, blocks = [], []
-        for flag, *block in torch.cat([state.converged.unsqueeze(1), ids], 1).tolist():
-            converged.append(bool(flag))
-            blocks.append(block)
-        due = set(at_limit)
-        return {row: block for row, block in enumerate(blocks) if converged[row] or row in due}, converged
+        columns = [state.converged.unsqueeze(1), ids]
+        if self.window > 1:
+            last = [blocks.row_of(request.index, request.open_starts[-1]) for request in batch]
+            admitted = self.admission.admit(before.select(indices(last, state)), state.select(indices(last, state)))
+            columns.insert(0, torch.zeros_like(columns[0]).index_copy(0, indices(last, state), admitted.unsqueeze(1)))
+        rows_of_values = torch.cat(columns, 1).tolist()
+        return Outcome(
+            tokens=[values[-self.denoiser.block_length :] for values in rows_of_values],
+            converged=[bool(values[len(columns) - 2]) for values in rows_of_values],
+            admits=[len(columns) == 3 and bool(values[0]) for values in rows_of_values],
+            at_limit=set(at_limit),
+        )
 
     def _close(
-        self, batch: Sequence[Request], closed: dict[int, list[int]], converged: Sequence[bool]
-    ) -> dict[int, DecodedSequence]:
-        """Close the blocks that are done; return the responses that end with them, by row."""
-        ended = {}
-        for row, block in closed.items():
-            request = batch[row]
+        self, batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, checks: DecoderChecks
+    ) -> tuple[dict[int, DecodedSequence], dict[int, list[int]]]:
+        """Close the front blocks that are done, and those behind them.
+
+        Returns:
+            The responses that end with them, by row of the batch, and the tokens of the blocks, by row of the state.
+        """
+        ended, closed = {}, {}
+        for batch_row, request in enumerate(batch):
             last = request.num_forwards == self.max_forwards
-            sequence = request.close(block, converged[row], self.eos_ids, last, self.stop)
-            if sequence is not None:
-                ended[row] = sequence
-        return ended
-
-
-def _indices(rows: Sequence[int], state: BlockState) -> Tensor:
-    """Return rows as a tensor on the state's device."""
-    return torch.tensor(rows, dtype=torch.long, device=state.ids.device)
+            for start in request.open_starts:
+                row = blocks.row_of(request.index, start)
+                converged, tokens = outcome.converged[row], outcome.tokens[row]
+                if not converged and row not in outcome.at_limit:
+                    break
+                checks.count_closed(converged, request.num_steps, tokens[len(request.prompt_tail) :])
+                closed[row] = tokens
+                sequence = request.close(tokens, converged, self.eos_ids, last, self.stop)
+                if sequence is not None:
+                    ended[batch_row] = sequence
+                    break
+        return ended, closed
 
 
 @contextmanager

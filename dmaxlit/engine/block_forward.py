@@ -1,7 +1,7 @@
-"""One model forward for the current blocks of requests of different lengths and progress.
+"""One model forward for the open blocks of requests of different lengths and progress.
 
-Shapes: R rows of the batch, G rows of a group, P pending tokens, T tokens of a block, N versions of the block (the
-block itself and the decoder's extra blocks), Q queries of a row, K keys.
+Shapes: R rows of the batch, B blocks behind the front blocks of their windows, G rows of a group, P pending tokens, T
+tokens of a block, N versions of a block (the block itself and the decoder's extra blocks), Q queries of a row, K keys.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,22 @@ from dmaxlit.engine.request import Request
 
 
 class BlockForward:
-    """Runs the denoiser on ``[pending tokens ; current block]`` of each request.
+    """Runs the denoiser on ``[pending tokens ; open blocks]`` of each request.
 
     Decided tokens without keys and values (the prompt of a new request, the last committed block) are *pending*. They
-    are processed as clean queries in the request's next forward, in front of the noisy block. The block-diffusion mask
+    are processed as clean queries in the request's next forward, in front of the noisy blocks. The block-diffusion mask
     makes that exact, so neither prefill nor commit needs a separate forward. Pending tokens come in whole blocks.
     Requests with 2, 3-4, 5-8 ... pending blocks form one group each and are padded to its longest. Padding queries
     attend to the first block, write their keys to a scratch slot, and nothing attends to them.
 
-    Most requests have no pending tokens, and most others only the last committed block. These two share a forward
-    without padding: the committed block is processed as an extra batch row, a *commit row*, which shares the keys of
-    its request. The cache has room for half as many commit rows as rows; if more than half of the requests need one,
-    all are padded instead. Without cache, compiled, or with several versions of a block there are no commit rows, and
-    requests with one pending block are a group like the others.
+    A request has one open block, or several if the decoder works on a window: the *front block*, and others behind it,
+    which attend to it as it is in the same forward (block-causally), and whose keys the next forward overwrites.
+
+    Most requests have no pending tokens, and most others only the last committed block. These share a forward with
+    little padding: a committed block, or one behind the front block, is processed as an *extra row* of the batch, which
+    shares the keys of its request. Where that would copy more keys than it saves queries, all are padded instead.
+    Without cache, compiled, or with several versions of a block there are no extra rows, and requests with one pending
+    block are a group like the others.
 
     A decoder may request several versions of a block in one forward. They are queries of one row at the same
     positions. Their keys are stored behind those of the block until the next block overwrites them.
@@ -44,6 +47,7 @@ class BlockForward:
             version, which attends to itself.
         compile: Compile the forwards without pending tokens. For the number of shapes to be small, rows and keys are
             padded to powers of two.
+        window: Most open blocks of a request; 1 with several versions of a block or compiled.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class BlockForward:
         use_cache: bool = True,
         block_attention_mask: Tensor | None = None,
         compile: bool = False,
+        window: int = 1,
     ) -> None:
+        assert window == 1 or (block_attention_mask is None and not compile)
         self._denoiser = denoiser
         self._device = denoiser.device
         self._block_mask = block_attention_mask
@@ -62,58 +68,82 @@ class BlockForward:
         self._scratch_slot = max_length - denoiser.block_length + self._num_queries
         self._compile = compile
         self._num_rows = _power_of_two(num_rows) if compile else num_rows
-        may_commit = use_cache and block_attention_mask is None and not compile
-        self._max_commit_rows = num_rows // 2 if may_commit else 0
+        has_extra_rows = use_cache and block_attention_mask is None and not compile
+        self._num_committed = window if has_extra_rows else 0
+        max_extra_rows = num_rows * (2 * window - 1) // 2 if has_extra_rows else 0
         self._cache: RowCache | None = None
         if use_cache:
             num_layers = int(denoiser.model.config.num_hidden_layers)
             num_slots = self._scratch_slot + 1
-            self._cache = RowCache(self._num_rows, num_slots, num_layers, compile, self._max_commit_rows)
+            self._cache = RowCache(self._num_rows, num_slots, num_layers, compile, max_extra_rows)
 
     def group_order(self, requests: Sequence[Request], remaining: Sequence[int]) -> list[int]:
         """Return the remaining rows such that requests that share a forward are neighbours.
 
         See :func:`~dmaxlit.engine.batching.group_order`.
         """
-        return group_order(requests, remaining, self._max_commit_rows > 0)
+        return group_order(requests, remaining, self._num_committed)
 
     def reorder(self, row_indices: Sequence[int]) -> None:
         """Keep the given rows, in this order."""
         if self._cache is not None:
             self._cache.reorder(row_indices)
 
-    def __call__(self, requests: Sequence[Request], block: Tensor) -> Tensor:
-        """Compute the hidden states of the current blocks, ``[R, N T, hidden_size]``.
+    def __call__(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Compute the hidden states of the open blocks, ``[B + R, N T, hidden_size]``.
 
         Args:
             requests: All requests of the batch, in the order of the cache; see :meth:`group_order`.
-            block: ``[R, N T, hidden_size]`` input embeddings of the current blocks, one version after the other.
+            blocks: ``[B + R, N T, hidden_size]`` input embeddings of the open blocks, one version after the other:
+                first those behind the front blocks, request by request, then the front blocks.
         """
-        hidden = [
-            self._forward_group(requests[first:last], first, block[first:last])
-            for first, last in groups(requests, self._max_commit_rows > 0)
-        ]
+        num_behind = [request.num_open - 1 for request in requests]
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
+        hidden_behind, hidden_front = [], []
+        for first, last in groups(requests, self._num_committed):
+            begin = sum(num_behind[:first])
+            end = begin + sum(num_behind[first:last])
+            group = self._forward_group(requests[first:last], first, behind[begin:end], front[first:last])
+            hidden_behind.append(group[: end - begin])
+            hidden_front.append(group[end - begin :])
         if self._cache is not None:
             for request in requests:
                 request.mark_cached()
-        return hidden[0] if len(hidden) == 1 else torch.cat(hidden)
+        return group if len(hidden_front) == 1 else torch.cat(hidden_behind + hidden_front)
 
-    def _forward_group(self, requests: Sequence[Request], first: int, block: Tensor) -> Tensor:
-        """Run one group, whose first request is row ``first`` of the cache."""
+    def _forward_group(self, requests: Sequence[Request], first: int, behind: Tensor, front: Tensor) -> Tensor:
+        """Run one group, whose first request is row ``first`` of the cache; return its blocks in the same order."""
+        length = self._denoiser.block_length
         num_pending = max(request.num_pending for request in requests)
-        committed = []
-        if num_pending == self._denoiser.block_length:
-            committed = [row for row, request in enumerate(requests) if request.num_pending]
-        # With more commit rows than half of the rows, padding costs no more.
-        if self._max_commit_rows and first == 0 and 0 < 2 * len(committed) <= len(requests):
-            return self._forward_with_commit_rows(requests, committed, block)
-        return self._forward_padded(requests, first, num_pending, block)
+        num_open = max(request.num_open for request in requests)
+        if self._num_committed and first == 0 and num_pending <= length * self._num_committed:
+            # An extra row costs the queries of a block and about as much again for the copy of its keys.
+            num_extra = sum(request.num_pending // length + request.num_open - 1 for request in requests)
+            if 0 < 2 * num_extra <= len(requests) * (num_pending // length + num_open - 1):
+                return self._forward_with_extra_rows(requests, behind, front)
+        if num_open == 1:
+            return self._forward_padded(requests, first, num_pending, front)
+        windows = front.new_zeros(len(requests), num_open, *front.shape[1:])
+        rows, places = torch.tensor(_behind(requests), device=self._device).reshape(-1, 2).unbind(1)
+        windows[:, 0] = front
+        windows[rows, places] = behind
+        hidden = self._forward_padded(requests, first, num_pending, windows.flatten(1, 2)).view_as(windows)
+        return torch.cat([hidden[rows, places], hidden[:, 0]])
 
-    def _forward_padded(self, requests: Sequence[Request], first: int, num_pending: int, block: Tensor) -> Tensor:
-        """Run a group with the pending tokens of each request in front of its block, padded to ``num_pending``."""
-        cache, length = self._cache, self._denoiser.block_length
-        inputs = block if num_pending == 0 else torch.cat([self._embed_pending(requests, num_pending), block], 1)
-        num_rows, num_keys = len(requests), max(request.block_start for request in requests) + self._num_queries
+    def _forward_padded(self, requests: Sequence[Request], first: int, num_pending: int, blocks: Tensor) -> Tensor:
+        """Run a group with the pending tokens of each request in front of its blocks, padded at both ends.
+
+        Args:
+            requests: The requests of the group.
+            first: Row of the first one in the cache.
+            num_pending: Most pending tokens of a request.
+            blocks: ``[G, Q, hidden_size]`` the open blocks of each request, or the versions of its block.
+        """
+        cache, length, num_queries = self._cache, self._denoiser.block_length, blocks.shape[1]
+        inputs = blocks if num_pending == 0 else torch.cat([self._embed_pending(requests, num_pending), blocks], 1)
+        num_rows = len(requests)
+        # Versions of a block have slots behind it.
+        num_keys = max(request.open_end for request in requests) + self._num_queries - length
 
         # Compiled forwards have few shapes: idle rows, and keys that nothing attends to, pad to them.
         compiled = self._compile and num_pending == first == 0 and cache is not None and cache.is_filled
@@ -123,13 +153,18 @@ class BlockForward:
             inputs = F.pad(inputs, (0, 0, 0, 0, 0, num_rows - len(requests)))
 
         # Slot and position of each query. Versions of a block have different slots but the same positions.
-        extents = [(request.num_cached, request.block_start) for request in requests]
-        extents += [(0, 0)] * (num_rows - len(requests))
-        num_cached, block_start = torch.tensor(extents, device=self._device).T.unsqueeze(-1)
-        offsets = torch.arange(-num_pending, self._num_queries, device=self._device)
+        extents = [(request.num_cached, request.block_start, request.open_end) for request in requests]
+        extents += [(0, 0, length)] * (num_rows - len(requests))
+        num_cached, block_start, open_end = torch.tensor(extents, device=self._device).T.unsqueeze(-1)
+        offsets = torch.arange(-num_pending, num_queries, device=self._device)
         slots = block_start + offsets
         is_token = slots >= num_cached
-        positions = torch.where(is_token, block_start + torch.where(offsets < 0, offsets, offsets % length), 0)
+        offset_in_window = offsets
+        if self._block_mask is not None:
+            offset_in_window = torch.where(offsets < 0, offsets, offsets % length)
+        elif num_queries > length:
+            is_token &= slots < open_end
+        positions = torch.where(is_token, block_start + offset_in_window, 0)
 
         # Keys: those of this forward alone, or all slots of the cache, counted from the current block.
         if cache is None:
@@ -139,33 +174,45 @@ class BlockForward:
             written[len(requests) :] = self._scratch_slot
             cache.prepare(slice(first, first + num_rows), written, num_keys)
             key_offsets = torch.arange(num_keys, device=self._device) - block_start
-            is_key = key_offsets < self._num_queries
+            is_key = key_offsets < num_queries
 
-        if num_pending == 0 and self._block_mask is None:  # a block alone attends to itself and everything before
-            allowed = is_key[:, None]
+        if num_pending == 0 and self._block_mask is None and num_queries == length:
+            allowed = is_key[:, None]  # a block alone attends to itself and everything before
         else:
             mask = self._attention_mask(offsets.expand(num_rows, -1), key_offsets, block_start // length, is_token)
             allowed = is_key[:, None] & mask
         run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
         return run(allowed, positions, cache, inputs_embeds=inputs)[: len(requests), num_pending:]
 
-    def _forward_with_commit_rows(self, requests: Sequence[Request], committed: list[int], block: Tensor) -> Tensor:
-        """Run the first group; the one pending block of each request in ``committed`` is processed as an extra row."""
+    def _forward_with_extra_rows(self, requests: Sequence[Request], behind: Tensor, front: Tensor) -> Tensor:
+        """Run the first group with a row for each block; those of pending blocks come first, then ``behind``."""
         assert self._cache is not None
         length = self._denoiser.block_length
-        num_keys = max(request.block_start for request in requests) + self._num_queries
-        pending = [requests[row] for row in committed]
-        inputs = torch.cat([self._embed_pending(pending, length), block])
+        pending = [
+            (row, start)
+            for row, request in enumerate(requests)
+            for start in range(request.num_cached, request.block_start, length)
+        ]
+        inputs = [behind, front]
+        if pending:
+            ids = [
+                request.pending_tokens[place : place + length]
+                for request in requests
+                for place in range(0, request.num_pending, length)
+            ]
+            inputs.insert(0, self._denoiser.embed(torch.tensor(ids, device=self._device)))
 
-        # The commit rows come first.
-        starts = [request.num_cached for request in pending] + [request.block_start for request in requests]
+        rows = [row for row, _ in pending] + [row for row, _ in _behind(requests)]
+        starts = [start for _, start in pending]
+        starts += [start for request in requests for start in request.open_starts[1:]]
+        starts += [request.block_start for request in requests]
         start = torch.tensor(starts, device=self._device)
         slots = start.unsqueeze(1) + torch.arange(length, device=self._device)
-        commit_rows = torch.tensor(committed, device=self._device)
-        self._cache.prepare(slice(0, len(requests)), slots, num_keys, commit_rows)
+        num_keys = max(request.open_end for request in requests)
+        self._cache.prepare(slice(0, len(requests)), slots, num_keys, torch.tensor(rows, device=self._device))
         is_key = torch.arange(num_keys, device=self._device) < start.unsqueeze(1) + length
-        hidden = self._denoiser.hidden(is_key[:, None], slots, self._cache, inputs_embeds=inputs)
-        return hidden[len(committed) :]
+        hidden = self._denoiser.hidden(is_key[:, None], slots, self._cache, inputs_embeds=torch.cat(inputs))
+        return hidden[len(pending) :]
 
     def _attention_mask(self, queries: Tensor, keys: Tensor, current_block: Tensor, is_token: Tensor) -> Tensor:
         """Compute which query attends to which key, ``[G, Q, K]`` bool.
@@ -178,12 +225,13 @@ class BlockForward:
         """
         length = self._denoiser.block_length
         # Padding queries count as part of the first block, so that they have keys to attend to.
+        if self._block_mask is None:  # each block attends to itself and those before, as they are
+            q_block = torch.where(is_token, current_block + queries // length, 0)
+            return (current_block + keys // length).unsqueeze(-2) <= q_block.unsqueeze(-1)
         q_block = torch.where(is_token, current_block + (queries // length).clamp(max=0), 0)
         k_block = current_block + (keys // length).clamp(max=0)
         q_noisy, k_noisy = q_block == current_block, k_block == current_block
         allowed = block_diffusion_mask(q_block, k_block, q_noisy, k_noisy)
-        if self._block_mask is None:
-            return allowed
 
         # Within the current block, the mask among its versions applies as well.
         q_index, k_index = queries[0].clamp(min=0), keys.clamp(0, self._num_queries - 1)
@@ -196,6 +244,11 @@ class BlockForward:
         pad_id = self._denoiser.special.pad_id
         ids = [[pad_id] * (num_pending - request.num_pending) + request.pending_tokens for request in requests]
         return self._denoiser.embed(torch.tensor(ids, device=self._device))
+
+
+def _behind(requests: Sequence[Request]) -> list[tuple[int, int]]:
+    """Return the row, and the place in its window, of each block behind a front block."""
+    return [(row, place) for row, request in enumerate(requests) for place in range(1, request.num_open)]
 
 
 def _power_of_two(number: int, least: int = 1) -> int:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.data.lost_turns import warn_of_losses
 from dmaxlit.decoding import Decoder
+from dmaxlit.decoding.admission import AdmissionPolicy
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.prompts import Prompts, as_prompt, as_prompts
 from dmaxlit.engine.request import DecodedSequence
@@ -60,6 +61,9 @@ class GenerationMixin:
         trace: Trace | None = None,
         compile: bool = False,
         check_decoder: bool = True,
+        window: int = 1,
+        admission: str | AdmissionPolicy = "progress",
+        admission_options: Mapping[str, Any] | None = None,
         **decoder_options: Any,
     ) -> list[Generation]:
         """Decode prompts.
@@ -81,6 +85,10 @@ class GenerationMixin:
             trace: Records every forward.
             compile: Compile the forwards; see :class:`~dmaxlit.engine.BlockDecoder`.
             check_decoder: Check what a decoder of your own returns in the first forwards of this call.
+            window: Most blocks of a prompt that are open at once, at least 1; see
+                :class:`~dmaxlit.engine.BlockDecoder`.
+            admission: Says when a window takes in the next block: a policy, or its registered name.
+            admission_options: Options of a policy given by name.
             decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.
 
         Returns:
@@ -102,6 +110,9 @@ class GenerationMixin:
             stop=stop,
             compile=compile,
             check_decoder=check_decoder,
+            window=window,
+            admission=admission,
+            admission_options=dict(admission_options or {}),
         )
         return self.generate_batch(prompts, settings, progress=progress, trace=trace)
 
@@ -163,6 +174,9 @@ class GenerationMixin:
         seed: int = 0,
         stop: Sequence[str] = (),
         check_decoder: bool = True,
+        window: int = 1,
+        admission: str | AdmissionPolicy = "progress",
+        admission_options: Mapping[str, Any] | None = None,
         **decoder_options: Any,
     ) -> Iterator[Draft]:
         """Decode one prompt and yield a draft of its response after every forward.
@@ -180,6 +194,9 @@ class GenerationMixin:
             seed: Seed of the samples.
             stop: Texts that end the response as EOS does.
             check_decoder: Check what a decoder of your own returns in the first forwards.
+            window: As in :meth:`generate`, like the two arguments below.
+            admission: Says when a window takes in the next block.
+            admission_options: Options of a policy given by name.
             decoder_options: Options of a decoder given by name.
 
         Raises:
@@ -196,6 +213,9 @@ class GenerationMixin:
             seed=seed,
             stop=stop,
             check_decoder=check_decoder,
+            window=window,
+            admission=admission,
+            admission_options=dict(admission_options or {}),
         )
         engine = settings.make_engine(self.backbone)
         one = as_prompt(prompt)

@@ -21,8 +21,8 @@ class DecodedSequence:
         finished: The response ends with EOS or a stop string.
         hit_step_limit: Blocks that were closed before they had converged, at the decoder's ``max_steps`` or at the
             limit of forwards; tokens undecided by then are the most probable ones.
-        num_extra_blocks: Extra blocks processed next to the prompt's own, over all forwards, by decoders that read
-            several versions of a block in one forward. TPF does not count them; time does.
+        num_extra_blocks: Blocks processed next to the prompt's front block, over all forwards: the others of its
+            window, and further versions of a block, which some decoders read. TPF does not count them; time does.
         stopped: The response ends with a stop string, and not with EOS.
     """
 
@@ -61,11 +61,12 @@ class Request:
         block_length: Tokens per block.
 
     Attributes:
-        block_start: Position at which the current block begins.
+        block_start: Position at which the current block begins, the front block of the window.
         tokens: Tokens before the current block.
         prompt_tail: Prompt tokens inside the current block.
+        num_open: Blocks of the window, the current one included.
         num_cached: Positions whose keys and values are cached.
-        num_steps: Forwards spent on the current block.
+        num_steps: Forwards spent on the current block since it is the front block.
         num_forwards: Forwards spent on all blocks.
     """
 
@@ -77,6 +78,7 @@ class Request:
         self.block_start = self.prompt_length // block_length * block_length
         self.tokens = prompt[: self.block_start]
         self.prompt_tail = prompt[self.block_start :]
+        self.num_open = 1
         self.num_cached = 0
         self.num_steps = 0
         self.num_forwards = 0
@@ -87,6 +89,29 @@ class Request:
     def length(self) -> int:
         """Most positions of prompt and response, rounded up to whole blocks."""
         return -(-(self.prompt_length + self.max_new_tokens) // self.block_length) * self.block_length
+
+    @property
+    def open_starts(self) -> list[int]:
+        """Position at which each block of the window begins, the front block first."""
+        return list(range(self.block_start, self.open_end, self.block_length))
+
+    @property
+    def open_end(self) -> int:
+        """Position behind the last block of the window."""
+        return self.block_start + self.num_open * self.block_length
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the budget reaches beyond the window."""
+        return self.open_end < self.length
+
+    def open_next(self) -> None:
+        """Add a block to the window."""
+        self.num_open += 1
+
+    def drop_behind(self, num_open: int) -> None:
+        """Keep the first ``num_open`` blocks of the window."""
+        self.num_open = num_open
 
     @property
     def num_pending(self) -> int:
@@ -103,14 +128,14 @@ class Request:
         self.num_cached = self.block_start
 
     def count_forward(self, extra_blocks: int = 0) -> None:
-        """Count a forward of the current block.
+        """Count a forward of the window.
 
         Args:
-            extra_blocks: Further versions of the block in that forward.
+            extra_blocks: Further versions of the current block in that forward.
         """
         self.num_steps += 1
         self.num_forwards += 1
-        self._num_extra_blocks += extra_blocks
+        self._num_extra_blocks += extra_blocks + self.num_open - 1
 
     def close(
         self,
@@ -120,7 +145,9 @@ class Request:
         last: bool = False,
         stop: StopRule | None = None,
     ) -> DecodedSequence | None:
-        """Append the current block; return the response if that ends it, else begin the next block.
+        """Append the current block; return the response if that ends it, else go on with the next block.
+
+        That is the next one of the window, or a new one.
 
         Args:
             block: All tokens of the block, those of the prompt included.
@@ -156,6 +183,7 @@ class Request:
                 stopped=stopped,
             )
         self.block_start += self.block_length
+        self.num_open = max(self.num_open - 1, 1)
         self.prompt_tail = []
         self.num_steps = 0
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding import Decoder, make_decoder
+from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.errors import UserError
@@ -31,6 +32,10 @@ class DecodeSettings:
         stop: Texts that end a response as EOS does; the response's text ends before them. A special token may be one.
         compile: Compile the forwards (``torch.compile``). Changes the speed only.
         check_decoder: Check what a decoder of your own returns in the first forwards.
+        window: Most blocks of a prompt that are open at once, at least 1.
+        admission: Registered name or import path of the policy that says when a window takes in the next block, or a
+            policy.
+        admission_options: Options of a policy given by name.
     """
 
     decoder: str | Decoder = "spd"
@@ -44,6 +49,9 @@ class DecodeSettings:
     stop: Sequence[str] = ()
     compile: bool = False
     check_decoder: bool = True
+    window: int = 1
+    admission: str | AdmissionPolicy = "progress"
+    admission_options: dict[str, Any] = field(default_factory=dict)
 
     def make_engine(self, denoiser: Denoiser, first_index: int | Sequence[int] = 0) -> BlockDecoder:
         """Build the engine that decodes with these settings.
@@ -67,17 +75,24 @@ class DecodeSettings:
             stop=self.stop,
             compile=self.compile,
             check_decoder=self.check_decoder,
+            window=self.window,
+            admission=make_admission(self.admission, **self.admission_options),
         )
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that responses depend on, as JSON values: all but those that change the speed only.
 
         Raises:
-            UserError: If the decoder is not given by name.
+            UserError: If the decoder or the admission policy is not given by name.
         """
         if not isinstance(self.decoder, str):
             raise UserError(f"decoder: expected a name, which a file can hold, got a {type(self.decoder).__name__}")
+        if not isinstance(self.admission, str):
+            raise UserError(f"admission: expected a name, which a file can hold, got a {type(self.admission).__name__}")
         identity = {name: value for name, value in vars(self).items() if name not in _SPEED_ONLY}
+        if self.window == 1:  # responses do not depend on the policy
+            for name in ("window", "admission", "admission_options"):
+                del identity[name]
         if self.max_forwards is None:  # absent from the records of files begun before there was such a limit
             del identity["max_forwards"]
         return identity | {"stop": list(self.stop)}

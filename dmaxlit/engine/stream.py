@@ -22,7 +22,7 @@ class Draft:
     Args:
         committed: Text of the finished blocks; it only grows. Text at its end that later tokens may change, such as
             part of a character or the beginning of a stop text, is kept in ``provisional``.
-        provisional: Text of the open block; undecided tokens are shown as light shades. Any of it may change.
+        provisional: Text of the open blocks; undecided tokens are shown as light shades. Any of it may change.
         num_forwards: Forwards so far.
         generation: The finished response, with the last draft; else None.
     """
@@ -51,21 +51,27 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
             generation = Generation.from_sequence(sequence, prompt, tokenizer, engine.stop)
             yield Draft(generation.text, "", number, generation)
             return
-        open_block = ""
-        if event.closed:
-            editable = event.state.editable[0].tolist()
-            committed_ids += [token for token, is_ours in zip(event.closed[0], editable, strict=True) if is_ours]
-        else:
-            open_block = _block_text(event, text, engine.eos_ids)
+        in_order = sorted(range(len(event.block_starts)), key=lambda row: event.block_starts[row])
+        for row in filter(event.closed.__contains__, in_order):
+            editable = event.state.editable[row].tolist()
+            committed_ids += [token for token, is_ours in zip(event.closed[row], editable, strict=True) if is_ours]
+        open_rows = [row for row in in_order if row not in event.closed]
+        open_blocks = _open_text(event, open_rows, text, engine.eos_ids)
         committed = settled(committed_ids)
         unsettled = text(committed_ids)[len(committed) :]
-        yield Draft(committed, " ".join(filter(None, [unsettled, open_block])), number)
+        yield Draft(committed, " ".join(filter(None, [unsettled, open_blocks])), number)
 
 
-def _block_text(event: ForwardEvent, text: ResponseText, eos_ids: Collection[int]) -> str:
-    """Return the text of the open block up to EOS, with shades for its masks."""
+def _open_text(event: ForwardEvent, rows: Sequence[int], text: ResponseText, eos_ids: Collection[int]) -> str:
+    """Return the text of the open blocks up to EOS, with shades for their masks."""
     state = event.state
-    columns = zip(state.ids[0].tolist(), state.masked[0].tolist(), state.editable[0].tolist(), strict=True)
+    columns = (
+        column
+        for row in rows
+        for column in zip(
+            state.ids[row].tolist(), state.masked[row].tolist(), state.editable[row].tolist(), strict=True
+        )
+    )
     block = [(masked, token) for token, masked, editable in columns if editable]
     end = next((index for index, cell in enumerate(block) if not cell[0] and cell[1] in eos_ids), len(block))
     runs = [(masked, [token for _, token in run]) for masked, run in groupby(block[:end], key=lambda cell: cell[0])]

@@ -1,6 +1,7 @@
 """A record of every forward of every prompt, in memory or in one file."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -34,15 +35,18 @@ class TokenState(IntEnum):
 
 @dataclass(frozen=True, repr=False)
 class RowTrace:
-    """The record of one prompt over its F forwards, with blocks of T tokens.
+    """The record of one prompt: E entries, one for each block of each of its F forwards. Blocks have T tokens.
+
+    F and E differ only for a window of several blocks; the entries of a forward are in the order of their blocks.
 
     Args:
-        start: ``[F]`` first position of the block of each forward.
-        ids: ``[F, T]`` int32, the block after the forward.
-        confidence: ``[F, T]`` float16, probability of the token proposed at each position by the block's logits (a
+        start: ``[E]`` first position of the block of each entry.
+        ids: ``[E, T]`` int32, the block after the forward.
+        confidence: ``[E, T]`` float16, probability of the token proposed at each position by the block's logits (a
             decoder may have used others: ``credit`` raises them, ``psd`` may take those of a draft).
-        state: ``[F, T]`` uint8, values of :class:`TokenState`.
+        state: ``[E, T]`` uint8, values of :class:`TokenState`.
         num_tokens: Length of the response.
+        forward: ``[E]`` number of the forward of each entry, from 0. Default: one entry for each forward.
     """
 
     start: Tensor
@@ -50,10 +54,16 @@ class RowTrace:
     confidence: Tensor
     state: Tensor
     num_tokens: int
+    forward: Tensor | None = None
+
+    @property
+    def num_forwards(self) -> int:
+        """Number of forwards (F)."""
+        return len(self.ids) if self.forward is None else int(self.forward[-1]) + 1
 
     def __repr__(self) -> str:
         """Return the counts instead of the tensors."""
-        num_forwards, block_length = self.ids.shape
+        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
         num_blocks = len(self.forwards_per_block())
         return (
             f"RowTrace(num_tokens={self.num_tokens}, num_forwards={num_forwards}, num_blocks={num_blocks}, "
@@ -67,17 +77,17 @@ class RowTrace:
             ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open yet; a committed
             block keeps its tokens), and ``[F, num_tokens]`` confidences, nan outside the block that is open.
         """
-        num_forwards, block_length = self.ids.shape
+        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
         prompt_length = int(self.start[0]) + self._num_prompt_tokens()
         ids = torch.full((num_forwards, self.num_tokens), -1, dtype=torch.long)
         confidence = torch.full((num_forwards, self.num_tokens), torch.nan)
-        for forward in range(num_forwards):
-            tokens = torch.arange(block_length) + int(self.start[forward]) - prompt_length
+        for entry, forward in enumerate(self.forward_of_entries().tolist()):
+            tokens = torch.arange(block_length) + int(self.start[entry]) - prompt_length
             in_response = (tokens >= 0) & (tokens < self.num_tokens)
-            decided = in_response & (self.state[forward] != TokenState.MASKED)
-            ids[forward:, tokens[decided]] = self.ids[forward, decided].long()
-            ids[forward, tokens[in_response & ~decided]] = -1
-            confidence[forward, tokens[in_response]] = self.confidence[forward, in_response].float()
+            decided = in_response & (self.state[entry] != TokenState.MASKED)
+            ids[forward:, tokens[decided]] = self.ids[entry, decided].long()
+            ids[forward:, tokens[in_response & ~decided]] = -1
+            confidence[forward, tokens[in_response]] = self.confidence[entry, in_response].float()
         return ids, confidence
 
     def finalized(self) -> Tensor:
@@ -92,9 +102,13 @@ class RowTrace:
         return (torch.arange(self.num_tokens) + self._num_prompt_tokens()) // self.ids.shape[1]
 
     def forwards_per_block(self) -> Tensor:
-        """Return the number of forwards of each block, in order."""
-        counts: Tensor = torch.unique_consecutive(self.start, return_counts=True)[1]
+        """Return the number of forwards in which each block was open, in order."""
+        counts: Tensor = torch.unique(self.start, return_counts=True)[1]
         return counts
+
+    def forward_of_entries(self) -> Tensor:
+        """Return the number of the forward of each entry, from 0, ``[E]``."""
+        return torch.arange(len(self.ids)) if self.forward is None else self.forward
 
     def _num_prompt_tokens(self) -> int:
         """Return the number of prompt tokens in the first block."""
@@ -110,11 +124,11 @@ class Trace:
 
     def __init__(self, rows: Mapping[int, RowTrace] | None = None) -> None:
         self.rows: dict[int, RowTrace] = dict(rows or {})
-        self._unfinished: dict[int, list[tuple[int, Tensor, Tensor, Tensor]]] = {}
+        self._unfinished: dict[int, list[list[tuple[int, Tensor, Tensor, Tensor]]]] = {}
 
     def __repr__(self) -> str:
         """Return the number of prompts and forwards."""
-        forwards = sum(len(row.start) for row in self.rows.values())
+        forwards = sum(row.num_forwards for row in self.rows.values())
         return f"Trace({len(self.rows)} prompts, {forwards} forwards)"
 
     def record(self, event: ForwardEvent) -> None:
@@ -132,12 +146,20 @@ class Trace:
         state[~block.editable] = TokenState.PROMPT
         fields = {"ids": ids, "confidence": propose(block, event.logits).confidence, "state": state}
         ids, confidence, state = (tensor.to("cpu", _DTYPES[name]) for name, tensor in fields.items())
+        entries = defaultdict(list)
         for row, (index, start) in enumerate(zip(event.prompt_indices, event.block_starts, strict=True)):
-            self._unfinished.setdefault(index, []).append((start, ids[row], confidence[row], state[row]))
+            entries[index].append((start, ids[row], confidence[row], state[row]))
+        for index, blocks in entries.items():
+            self._unfinished.setdefault(index, []).append(sorted(blocks, key=lambda entry: entry[0]))
         for index, sequence in event.finished.items():
-            starts, *columns = zip(*self._unfinished.pop(index), strict=True)
+            forwards = self._unfinished.pop(index)
+            starts, *columns = zip(*(entry for blocks in forwards for entry in blocks), strict=True)
             tensors = dict(zip(_DTYPES, map(torch.stack, columns), strict=True))
-            self.rows[index] = RowTrace(torch.tensor(starts), **tensors, num_tokens=sequence.num_tokens)
+            widths = torch.tensor([len(blocks) for blocks in forwards])
+            forward = None if bool((widths == 1).all()) else torch.arange(len(widths)).repeat_interleave(widths)
+            self.rows[index] = RowTrace(
+                torch.tensor(starts), **tensors, num_tokens=sequence.num_tokens, forward=forward
+            )
 
     def save(self, path: str | Path) -> None:
         """Write all records to one safetensors file, complete or not at all.
@@ -152,6 +174,8 @@ class Trace:
             {name: torch.cat([getattr(row, name) for row in rows]) for name in ("start", *_DTYPES)} if rows else {}
         )
         header = {"index": order, "forwards": [len(r.start) for r in rows], "tokens": [r.num_tokens for r in rows]}
+        if any(row.forward is not None for row in rows):
+            tensors["forward"] = torch.cat([row.forward_of_entries() for row in rows])
         if path.exists() and not path.is_file():
             raise UserError(f"trace: expected a file to write, got {str(path)!r}, which is none")
         try:

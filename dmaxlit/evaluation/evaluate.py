@@ -14,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.decoding.admission import make_admission
 from dmaxlit.engine import DecodeSettings, Generation
+from dmaxlit.engine.window import check_window
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
@@ -40,6 +42,9 @@ class DecoderSpec:
         label: Name of the decoder in tags and tables. Default: the registered name.
         sweep: The option that an accuracy-TPF curve varies. Default: ``tau_dec`` or ``threshold``, if it has one.
         check_decoder: Check what a decoder of your own returns in the first forwards.
+        window: Most blocks of a prompt that are open at once.
+        admission: Registered name of the policy that says when a window takes in the next block.
+        admission_options: Its options.
 
     Raises:
         UserError: For an unknown name or option, or an option out of range.
@@ -50,9 +55,13 @@ class DecoderSpec:
     label: str | None = None
     sweep: str | None = None
     check_decoder: bool = True
+    window: int = 1
+    admission: str = "progress"
+    admission_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        make_decoder(self.name, **self.options)
+        check_window(self.window, make_decoder(self.name, **self.options))
+        make_admission(self.admission, **self.admission_options)
         if self.label is not None and not self.label.strip():
             raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
         if self.sweep is not None and self.sweep not in self._option_names():
@@ -67,7 +76,11 @@ class DecoderSpec:
     @property
     def title(self) -> str:
         """The label, or the name with its options."""
-        return self.label or " ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        parts = [self.name, *(f"{key}={value}" for key, value in self.options.items())]
+        if self.window > 1:
+            options = (f"{key}={value}" for key, value in self.admission_options.items())
+            parts += [f"window={self.window}", self.admission, *options]
+        return self.label or " ".join(parts)
 
     @property
     def swept(self) -> str | None:
@@ -93,6 +106,9 @@ class DecoderSpec:
             batch_size,
             max_forwards,
             check_decoder=self.check_decoder,
+            window=self.window,
+            admission=self.admission,
+            admission_options=self.admission_options,
         )
 
     def _option_names(self) -> list[str]:

@@ -1,0 +1,61 @@
+"""The contract of admission policies.
+
+Shapes: R rows, each with the last open block of a prompt; T tokens per block.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from dmaxlit.decoding.base import BlockState
+from dmaxlit.decoding.factory import make_by_name
+from dmaxlit.registry import Registry, class_and_options
+
+__all__ = ["ADMISSIONS", "AdmissionPolicy", "make_admission"]
+
+
+class AdmissionPolicy(ABC):
+    """Decides when the block behind the last open one is opened too.
+
+    The engine asks after each forward, for prompts whose window has room, whose budget reaches further, and none of
+    whose open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the answer is a tensor
+    operation over all rows in which no row depends on another.
+    """
+
+    def __repr__(self) -> str:
+        """Return the class and its options."""
+        return class_and_options(self)
+
+    @abstractmethod
+    def admit(self, before: BlockState, after: BlockState) -> Tensor:
+        """Return whether to open the next block, ``[R]`` bool.
+
+        Args:
+            before: The last open block of each prompt, as it was fed to the model.
+            after: The same blocks after the decoder's step.
+        """
+
+
+ADMISSIONS: Registry[AdmissionPolicy] = Registry("admission policy", "admissions", AdmissionPolicy)
+
+
+def progress(state: BlockState) -> Tensor:
+    """Return the share of decided positions of each block's response, ``[R]``; 1 for a block of prompt alone."""
+    decided = (state.editable & ~state.masked).sum(1)
+    total = state.editable.sum(1)
+    return (decided / total.clamp(min=1)).masked_fill(total == 0, 1.0)
+
+
+def make_admission(policy: str | AdmissionPolicy, **options: Any) -> AdmissionPolicy:
+    """Return a policy by its registered name or import path; a ready policy is returned unchanged.
+
+    Args:
+        policy: Registered name, import path, or a policy.
+        options: Options of its constructor; a ready policy takes none.
+
+    Raises:
+        UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
+    """
+    made: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
+    return made

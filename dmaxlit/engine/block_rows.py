@@ -1,0 +1,72 @@
+"""The rows of a decoder's state: one for each open block of each request of a batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dmaxlit.engine.request import Request
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One open block.
+
+    Args:
+        request_row: Row of its request in the batch.
+        index: Index of the prompt.
+        start: Position at which the block begins.
+        prompt_tail: Prompt tokens inside the block.
+    """
+
+    request_row: int
+    index: int
+    start: int
+    prompt_tail: list[int]
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells the block from all others of the call."""
+        return self.index, self.start
+
+
+class BlockRows(Sequence[BlockRow]):
+    """The open blocks of a batch: those behind the front blocks, request by request, then the front blocks.
+
+    Args:
+        batch: The requests, each with the blocks that are open now.
+    """
+
+    def __init__(self, batch: Sequence[Request]) -> None:
+        behind = [
+            BlockRow(row, request.index, start, [])
+            for row, request in enumerate(batch)
+            for start in request.open_starts[1:]
+        ]
+        front = [
+            BlockRow(row, request.index, request.block_start, request.prompt_tail) for row, request in enumerate(batch)
+        ]
+        self._rows = behind + front
+        self._row_of = {block.key: row for row, block in enumerate(self._rows)}
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> BlockRow:  # type: ignore[override]
+        """Return the block of a row."""
+        return self._rows[row]
+
+    def __iter__(self) -> Iterator[BlockRow]:
+        """Yield the blocks in order."""
+        return iter(self._rows)
+
+    def row_of(self, index: int, start: int) -> int:
+        """Return the row of a block, by the index of its prompt and the position at which it begins."""
+        return self._row_of[index, start]
+
+    def find(self, index: int, start: int) -> int | None:
+        """Return the row of a block, or None if it is not among these."""
+        return self._row_of.get((index, start))
+
+    def sources(self, previous: "BlockRows") -> list[int | None]:
+        """Return for each block its row in ``previous``, or None if it is new."""
+        return [previous.find(*block.key) for block in self._rows]

@@ -1,0 +1,66 @@
+"""The states of open blocks: new ones, and those that go on."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.engine.block_rows import BlockRow, BlockRows
+from dmaxlit.engine.decoder_checks import DecoderChecks
+from dmaxlit.engine.sampler import Sampler
+
+
+class BlockStates:
+    """Makes the states that the next forward reads.
+
+    Args:
+        denoiser: The model.
+        decoder: Begins the states of blocks.
+        sampler: Their random numbers.
+        checks: Checks of the decoder.
+    """
+
+    def __init__(self, denoiser: Denoiser, decoder: Decoder, sampler: Sampler, checks: DecoderChecks) -> None:
+        self._denoiser, self._decoder, self._sampler, self._checks = denoiser, decoder, sampler, checks
+
+    def open(self, blocks: Sequence[BlockRow]) -> BlockState:
+        """Return fresh states of blocks."""
+        special, length, device = self._denoiser.special, self._denoiser.block_length, self._denoiser.device
+        tails = [block.prompt_tail for block in blocks]
+        ids = torch.tensor([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device=device)
+        num_prompt_tokens = torch.tensor([len(tail) for tail in tails], device=device)
+        editable = torch.arange(length, device=device) >= num_prompt_tokens.unsqueeze(1)
+        prompt_indices, block_starts = [block.index for block in blocks], [block.start for block in blocks]
+        sampling = self._sampler.sampling(prompt_indices, block_starts, length, device)
+        state = self._decoder.start(ids, editable, special)
+        self._checks.check_start(state, ids, editable)
+        return replace(state, sampling=sampling)
+
+    def carry(self, state: BlockState, previous: BlockRows, blocks: BlockRows) -> BlockState:
+        """Return the states of blocks: those they had where they were open, else fresh ones.
+
+        Args:
+            state: The states of ``previous``.
+            previous: The blocks that were open.
+            blocks: The blocks that are open now.
+        """
+        sources = blocks.sources(previous)
+        new = [row for row, source in enumerate(sources) if source is None]
+        if new:
+            opened = self.open([blocks[row] for row in new])
+            if len(blocks) == len(previous) and all(source in (None, row) for row, source in enumerate(sources)):
+                return state.assign(indices(new, state), opened)
+            state = state.join(opened)
+        elif sources == list(range(len(previous))):
+            return state
+        behind = itertools.count(len(previous))
+        return state.select(indices([next(behind) if source is None else source for source in sources], state))
+
+
+def indices(rows: Sequence[int], state: BlockState) -> Tensor:
+    """Return rows as a tensor on the state's device."""
+    return torch.tensor(rows, dtype=torch.long, device=state.ids.device)

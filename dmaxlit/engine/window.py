@@ -1,0 +1,50 @@
+"""The open blocks of each request: which are dropped, and which are added."""
+
+from collections.abc import Sequence
+
+from dmaxlit.decoding.base import Decoder
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.outcome import Outcome
+from dmaxlit.engine.request import Request
+from dmaxlit.errors import UserError, check_at_least
+
+
+def check_window(window: int, decoder: Decoder) -> None:
+    """Refuse a number of open blocks that is below 1, or above it for a decoder with extra blocks.
+
+    Raises:
+        UserError: If so.
+    """
+    check_at_least(1, window=window)
+    if window > 1 and decoder.extra_blocks:
+        raise UserError(
+            f"window: expected 1 for decoder {type(decoder).__name__}, which reads several versions of a block in one "
+            f"forward, got {window}"
+        )
+
+
+def resize_windows(
+    batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, window: int, eos_ids: frozenset[int]
+) -> None:
+    """Drop the blocks behind an EOS, and add a block to the windows that admit one.
+
+    Args:
+        batch: The requests, after blocks have been closed.
+        blocks: The blocks of the forward.
+        outcome: What the forward has come to.
+        window: Most open blocks of a request.
+        eos_ids: The ids that end a response.
+    """
+    for request in batch:
+        for place, start in enumerate(request.open_starts):
+            row = blocks.find(request.index, start)
+            if row is None:  # the front block has just begun
+                break
+            response = outcome.tokens[row][len(request.prompt_tail) if place == 0 else 0 :]
+            if not eos_ids.isdisjoint(response):
+                request.drop_behind(place + 1)
+                break
+            is_last = place == request.num_open - 1
+            if is_last and outcome.admits[row] and request.has_room and request.num_open < window:
+                request.open_next()
+                break
