@@ -41,5 +41,5 @@ def test_other_flags_are_refused_in_one_line(args, refusal):
 
 
 def test_settings_that_are_no_options_are_refused():
-    with pytest.raises(UserError, match="task_options.a: expected options by their names, got a value of type int"):
+    with pytest.raises(UserError, match=r"task_options\.a: expected options by their names, got a value of type int"):
         options_by_task(["a"], {"a": 3}, {})
