@@ -27,7 +27,7 @@ LAYERS = [
     {"module"},
     {"loading"},
     {"evaluation"},
-    {"callbacks", "bench"},
+    {"callbacks", "bench", "harness"},
     {"cli"},
     {"__main__"},
 ]
