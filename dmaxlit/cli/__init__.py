@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
+    "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
     "bench": ("bench", "Reproduce the figures of the documentation."),
