@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from dmaxlit.backbone import Denoiser
 from dmaxlit.checkpoints.stored_backbone import backbone_of_checkpoint
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.module import DMaxModule
 
 __all__ = ["load"]
@@ -38,3 +41,22 @@ def load(
         backbone = Denoiser(pretrained=str(path), attn_implementation=attention, dtype=dtype, probe=probe)
     module = DMaxModule(backbone)
     return module.eval().to(device)
+
+
+def usable_device(name: str) -> str:
+    """Return the name of a device that torch can compute on.
+
+    Args:
+        name: ``cpu``, ``cuda`` and so on; ``auto`` for an accelerator if there is one.
+
+    Raises:
+        UserError: If there is no such device, or it has no memory.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        name = "cpu" if accelerator is None else accelerator.type
+    try:
+        torch.zeros(1, device=name).tolist()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device: expected one that torch can compute on, got {name!r} ({reason_of(error)})") from error
+    return name

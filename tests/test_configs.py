@@ -18,8 +18,8 @@ FRAGMENTS = {"fsdp"}  # put after a recipe
 TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model that writes text
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
-ON_STORIES = {"pretrain_stories"}
-ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_STORIES and not path.stem.startswith("llada2")]
+ON_OTHER_TASKS = {"pretrain_mini_sudoku", "pretrain_stories"}
+ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_OTHER_TASKS and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -87,8 +87,8 @@ def test_a_recipe_runs_dry_from_any_folder_and_leaves_nothing_behind(path, tiny,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(ON_STORIES))
-def test_a_recipe_for_stories_runs_dry(tmp_path, name):
+@pytest.mark.parametrize("name", sorted(ON_OTHER_TASKS))
+def test_a_recipe_for_another_task_runs_dry(tmp_path, name):
     size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     model = [flag for key, value in size.items() for flag in (f"--model.backbone.config.{key}", str(value))]
     flags = [*model, *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]

@@ -28,7 +28,7 @@ LAYERS = [
     {"module"},
     {"loading"},
     {"evaluation"},
-    {"callbacks", "bench"},
+    {"callbacks", "bench", "harness"},
     {"cli"},
     {"__main__"},
 ]

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
+    "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
+    "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
     "bench": ("bench", "Reproduce the figures of the documentation."),

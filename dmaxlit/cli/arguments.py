@@ -13,7 +13,7 @@ from dmaxlit.cli.flags import settings_of
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.errors import UserError, reason_of
+from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -81,26 +81,11 @@ def load_model(path: str, device: str, dtype: Dtype = "float32", probe: bool = T
     import torch
 
     from dmaxlit.cli.known_warnings import silence_known_warnings
-    from dmaxlit.loading import load
+    from dmaxlit.loading import load, usable_device
 
     silence_known_warnings()
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        device = "cpu" if accelerator is None else accelerator.type
-    _check_device(device)
+    device = usable_device(device)
     try:
         return load(path, device=device, dtype=dtype, probe=probe)
     except torch.OutOfMemoryError as error:
         raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
-
-
-def _check_device(device: str) -> None:
-    """Refuse a device that does not exist, or has no memory."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device: expected one that torch can compute on, got {device!r} ({reason_of(error)})"
-        ) from error

@@ -27,7 +27,7 @@ def finalization_parallelism(finalized: Tensor) -> float:
     return len(finalized) / len(torch.unique(finalized)) if len(finalized) else math.nan
 
 
-def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b") -> float:
+def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Tensor | None = None) -> float:
     """Compute Kendall's tau between the position of tokens and the forward that finalised them.
 
     1: strictly from left to right; 0: order and position unrelated; -1: from right to left. Tokens that became final
@@ -37,22 +37,32 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b") -> float:
     Args:
         finalized: ``[n]`` forward at which each token, in order of position, took its final value.
         variant: ``b`` or ``a``.
+        against: ``[n]`` another property of each token, instead of its position. Ties in it count like those in
+            ``finalized``.
 
     Example:
         >>> import torch
         >>> kendall_tau(torch.tensor([1, 2, 3, 4])), kendall_tau(torch.tensor([2, 1]))
         (1.0, -1.0)
+        >>> kendall_tau(torch.tensor([3, 1, 2]), against=torch.tensor([9, 7, 8]))
+        1.0
     """
     n = len(finalized)
     pairs = n * (n - 1) // 2
     if pairs == 0:
         return math.nan
-    signs = (finalized.unsqueeze(0) - finalized.unsqueeze(1)).sign().triu(1)
-    surplus = int(signs.sum())
+    signs = _pair_signs(finalized)
+    others = torch.ones_like(signs).triu(1) if against is None else _pair_signs(against)
+    surplus = int((signs * others).sum())
     if variant == "a":
         return surplus / pairs
-    untied = int(signs.abs().sum())
-    return surplus / math.sqrt(pairs * untied) if untied else math.nan
+    untied = int(signs.abs().sum()) * int(others.abs().sum())
+    return surplus / math.sqrt(untied) if untied else math.nan
+
+
+def _pair_signs(values: Tensor) -> Tensor:
+    """Return for each pair i < j the sign of ``values[j] - values[i]``, and 0 elsewhere, ``[n, n]``."""
+    return (values.unsqueeze(0) - values.unsqueeze(1)).sign().triu(1)
 
 
 class FinalizationParallelism(RatioMetric):

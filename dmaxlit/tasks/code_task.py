@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.sandbox import SandboxSettings
-from dmaxlit.sandbox.isolation import level_of
+from dmaxlit.sandbox.isolation import level_of, unenforced
 from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.benchmark import BenchmarkTask
 
@@ -75,6 +75,12 @@ class CodeTask(BenchmarkTask):
     def sandbox_level(self) -> Level:
         """How answers are separated on this machine, for the record of a run."""
         return level_of(self.settings)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a benchmark says, and how answers are separated; see :meth:`Task.record`."""
+        level = self.sandbox_level
+        not_enforced = {"sandbox_does_not_enforce": unenforced()} if level == "rlimits" else {}
+        return {**super().record(), "sandbox": level, **not_enforced}
 
 
 def definitions(code: str) -> list[str]:

@@ -131,6 +131,11 @@ class MiniSudokuTask(_Grids):
     most_blanks = 12
 
 
+def side_of(task_class: type[Task]) -> int | None:
+    """Return the number of rows of the puzzles of a Sudoku task, None for another task."""
+    return task_class.side if issubclass(task_class, _Grids) else None
+
+
 class _Draws:
     """The puzzles of a split, drawn as they are asked for."""
 

@@ -65,7 +65,7 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
-        ("--tasks chan", "unknown task 'chan'; known: asdiv"),
+        ("--tasks chan", "unknown task 'chan'; known: asdiv, chain"),
         ("--tasks gone.yaml", "gone.yaml: cannot be read"),
         ("--tasks bad.yaml", "tasks: expected a list of names or mappings in 'bad.yaml', got a value of type dict"),
         ("--tasks ,", "tasks: expected at least one task, got none"),

@@ -42,6 +42,24 @@ def test_tau_b_is_torchmetrics_where_that_has_it():
             assert kendall_tau(torch.tensor(order)) == pytest.approx(float(theirs), abs=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["a", "b"])
+def test_tau_against_another_property_is_the_count_over_pairs(variant):
+    from torchmetrics.functional.regression import kendall_rank_corrcoef
+
+    rng = random.Random(3)
+    for order in random_orders():
+        other = [rng.randint(1, 4) for _ in order]
+        pairs = list(itertools.combinations(zip(order, other, strict=True), 2))
+        surplus = sum(1 if (a - c) * (b - d) > 0 else -1 if (a - c) * (b - d) < 0 else 0 for (a, b), (c, d) in pairs)
+        untied = [sum(x[k] != y[k] for x, y in pairs) for k in (0, 1)]
+        below = len(pairs) if variant == "a" else math.sqrt(untied[0] * untied[1])
+        tau = kendall_tau(torch.tensor(order), variant, torch.tensor(other))
+        assert tau == pytest.approx(surplus / below if below else math.nan, nan_ok=True)
+        if variant == "b" and min(untied):
+            theirs = kendall_rank_corrcoef(torch.tensor(order).float(), torch.tensor(other).float(), variant="b")
+            assert tau == pytest.approx(float(theirs), abs=1e-5)
+
+
 def test_undefined_taus_are_nan_and_the_variants_differ_where_there_are_ties():
     for short in ([], [3]):
         assert math.isnan(kendall_tau(torch.tensor(short)))

@@ -8,7 +8,7 @@ import pytest
 
 from dmaxlit.errors import UserError
 from dmaxlit.sandbox import isolation
-from dmaxlit.tasks import TASKS, task
+from dmaxlit.tasks import TASKS, code_task, task
 from dmaxlit.tasks.plus_tests import plus_inputs
 from dmaxlit.tasks.prompts import is_plain
 from dmaxlit.tasks.templates import known_templates
@@ -202,3 +202,17 @@ def test_every_real_row_names_what_its_tests_call():
     assert set(graders[601].names) == {"Pair", "max_chain_length"}
     assert "import sys" in graders[596].preamble
     assert not any("\r" in grader.tests + grader.preamble for grader in graders.values())
+
+
+def test_the_record_of_a_run_says_how_answers_are_separated(monkeypatch):
+    monkeypatch.setattr(code_task, "level_of", lambda settings: "bubblewrap")
+    separated = task("humaneval")
+    assert separated.record() == {
+        "template": "dmax",
+        "shots": 0,
+        "chat": separated.prompts.chat,
+        "grading": "strict",
+        "sandbox": "bubblewrap",
+    }
+    monkeypatch.setattr(code_task, "level_of", lambda settings: "rlimits")
+    assert "a sample" in separated.record()["sandbox_does_not_enforce"]

@@ -1,0 +1,231 @@
+"""``dmaxlit analyse``."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.messages import closest
+from dmaxlit.errors import UserError, check_at_least
+
+if TYPE_CHECKING:
+    from dmaxlit.evaluation.evaluate import DecoderSpec
+    from dmaxlit.evaluation.order_report import OrderSource
+    from dmaxlit.module import DMaxModule
+    from dmaxlit.tasks import Task
+
+_NUM_PROMPTS = 100
+_FILES = ("trace", "answers")
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run an analysis, or list the analyses."""
+    name, *rest = args or ["--help"]
+    if name in ("-h", "--help"):
+        lines = [f"  {name:18}{(function.__doc__ or '').partition(chr(10))[0]}" for name, function in ANALYSES.items()]
+        print("\n".join(["usage: dmaxlit analyse NAME [options]", "", *lines]))
+        return
+    if name not in ANALYSES:
+        raise UserError(f"unknown analysis {name!r}{closest(name, ANALYSES)}; known: {', '.join(ANALYSES)}")
+    parser = make_parser(f"analyse {name}", ANALYSES[name], skip=_FILES)
+    parser.add_argument(
+        "--trace",
+        action="append",
+        help="File of generate --trace_file, instead of decoding; may be given several times.",
+    )
+    parser.add_argument(
+        "--answers", action="append", help="File of generate --output with the same settings, one for each --trace."
+    )
+    call(parser, ANALYSES[name], rest)
+
+
+def order(
+    model: str | None = None,
+    task: str | None = None,
+    task_options: dict[str, Any] | None = None,
+    decoder: str = "spd",
+    decoder_options: dict[str, Any] | None = None,
+    decoders: list[Any] | None = None,
+    num_prompts: int = _NUM_PROMPTS,
+    max_new_tokens: int | None = None,
+    batch_size: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
+    trace: list[str] | None = None,
+    answers: list[str] | None = None,
+    resamples: int = 1000,
+    output: str = "runs/order",
+    overwrite: bool = False,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    probe: bool = True,
+) -> None:
+    """Show in which order tokens become final, and how many at a time: AFP and Kendall's tau, with 95% intervals.
+
+    By task, by third of the answer, and by right or wrong answer; for sudoku and mini_sudoku also whether easier blanks
+    are filled first. The output folder gets table.md, order.json and order.png. A model decodes the test prompts of
+    tasks; or --trace and --answers name what generate has saved.
+
+    Args:
+        model: Folder, .ckpt file, hub id, or builtin:NAME. With --trace, for Sudoku only: the model of the answers,
+            whose tokenizer is needed.
+        task: Registered names of tasks, separated by commas, or import paths of your own. With --trace: the task of
+            each file. Default: with --trace, the names of the files of answers.
+        task_options: Options of the task, also as --task.difficulty hard; of several tasks, those of each under its
+            name, also as --task.chain.difficulty hard.
+        decoder: Registered name of the decoder, or import path of your own.
+        decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
+        decoders: Several decoders instead: names, or mappings with name, options and label.
+        num_prompts: Test prompts of each task.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
+        batch_size: Prompts decoded together.
+        temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
+        top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
+        seed: Seed of the samples, and of the intervals.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
+        trace: File of generate --trace_file, instead of decoding; may be given several times.
+        answers: File of generate --output with the same settings, one for each --trace.
+        resamples: Bootstrap samples of the intervals.
+        output: Folder to write.
+        overwrite: Replace an earlier report in the output folder.
+        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        dtype: Type of the weights.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
+    """
+    from dmaxlit.evaluation.order_folder import check_report_folder, write_report
+
+    check_at_least(1, num_prompts=num_prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    check_at_least(100, resamples=resamples)
+    check_report_folder(Path(output), overwrite)
+    names = _split(task)
+    load = partial(_load, device, dtype, probe, chat_template, template_options)
+    if trace or answers:
+        if decoders or decoder_options or task_options:
+            raise UserError("decoders: expected no options of tasks and decoders with --trace, got some")
+        sources = _stored(trace or [], answers or [], names, None if model is None else load(model))
+        record: dict[str, Any] = {"trace": trace, "answers": answers, "task": names}
+    else:
+        if model is None or not names:
+            raise UserError("model: expected --model and --task, or --trace and --answers, got neither pair")
+        tasks, specs = _tasks(names, task_options or {}), _specs(decoder, decoder_options or {}, decoders)
+        sampling = {"batch_size": batch_size, "temperature": temperature, "top_p": top_p, "seed": seed}
+        sources = _decoded(load(model), tasks, specs, num_prompts, max_new_tokens, sampling)
+        record = {"model": model, "tasks": {name: built.options() for name, built in tasks.items()}}
+        record |= {"num_prompts": num_prompts, "max_new_tokens": max_new_tokens, "dtype": dtype, **sampling}
+    reports = [source.report(resamples, seed) for source in sources]
+    print(write_report(Path(output), reports, {**record, "resamples": resamples, "seed": seed}, overwrite))
+
+
+def _split(names: str | None) -> list[str]:
+    """Return the names in a text, which commas separate."""
+    parts = [name.strip() for name in (names or "").split(",")] if names else []
+    if "" in parts or len(set(parts)) < len(parts):
+        raise UserError(f"task: expected different names separated by commas, got {names!r}")
+    return parts
+
+
+def _load(
+    device: str,
+    dtype: Dtype,
+    probe: bool,
+    chat_template: str | None,
+    template_options: dict[str, Any] | None,
+    model: str,
+) -> "DMaxModule":
+    from dmaxlit.data.chat_template import choose_template
+
+    module = load_model(model, device, dtype, probe)
+    choose_template(module.tokenizer, chat_template, template_options)
+    return module
+
+
+def _tasks(names: Sequence[str], options: dict[str, Any]) -> "dict[str, Task]":
+    """Return the tasks by their names; the options of several are under their names."""
+    from dmaxlit.tasks import task
+
+    if len(names) == 1:
+        return {names[0]: task(names[0], **options)}
+    for name, values in options.items():
+        if name not in names or not isinstance(values, dict):
+            raise UserError(
+                f"task_options: expected the options of {', '.join(names)}, each under its name, got {name!r}"
+            )
+    return {name: task(name, **options.get(name, {})) for name in names}
+
+
+def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) -> "dict[str, DecoderSpec]":
+    """Return the decoders by their titles."""
+    from dmaxlit.evaluation.evaluate import DecoderSpec
+
+    if decoders is None:
+        spec = DecoderSpec(decoder, options)
+        return {spec.title: spec}
+    if options or not decoders:
+        got = "none" if not decoders else "--decoder_options too"
+        raise UserError(f"decoders: expected at least one, with its options in the list, got {got}")
+    specs: dict[str, DecoderSpec] = {}
+    for number, entry in enumerate(decoders):
+        fields = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(fields, dict) or "name" not in fields or set(fields) - {"name", "options", "label"}:
+            raise UserError(f"decoders[{number}]: expected a name, or name, options and label, got {entry!r}")
+        spec = DecoderSpec(fields["name"], fields.get("options") or {}, fields.get("label"))
+        if spec.title in specs:
+            raise UserError(f"decoders[{number}]: expected another label, got {spec.title!r} again")
+        specs[spec.title] = spec
+    return specs
+
+
+def _decoded(
+    module: "DMaxModule",
+    tasks: "dict[str, Task]",
+    specs: "dict[str, DecoderSpec]",
+    num_prompts: int,
+    max_new_tokens: int | None,
+    sampling: dict[str, Any],
+) -> "Iterator[OrderSource]":
+    """Yield the answers of each decoder to each task."""
+    from dmaxlit.engine import DecodeSettings
+    from dmaxlit.evaluation.order_report import OrderSource
+    from dmaxlit.evaluation.order_sources import decoded_orders
+    from dmaxlit.tasks.sudoku import side_of
+
+    for name, task in tasks.items():
+        examples = task.examples("test", num_prompts)
+        for title, spec in specs.items():
+            budget = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+            settings = DecodeSettings(spec.name, spec.options, budget, **sampling)
+            orders = decoded_orders(module, examples, settings, progress=sys.stderr.isatty())
+            yield OrderSource(name, title, orders, side_of(type(task)), module.tokenizer)
+
+
+def _stored(
+    traces: Sequence[str], answers: Sequence[str], names: Sequence[str], module: "DMaxModule | None"
+) -> "Iterator[OrderSource]":
+    """Yield the answers of each pair of files."""
+    from dmaxlit.evaluation.order_report import OrderSource
+    from dmaxlit.evaluation.order_sources import stored_orders
+    from dmaxlit.tasks import TASKS
+    from dmaxlit.tasks.sudoku import side_of
+
+    labels = names or [Path(path).stem for path in answers]
+    if not len(traces) == len(answers) == len(labels):
+        counts = f"{len(traces)}, {len(answers)} and {len(labels)}"
+        raise UserError(f"trace: expected one of --answers, and of --task if any, for each --trace, got {counts}")
+    for trace, file, label in zip(traces, answers, labels, strict=True):
+        side = side_of(TASKS.get(label)) if label in TASKS else None
+        if side is not None and module is None:
+            print(
+                f"{label}: the blanks are left out; --model names the model whose tokenizer they need", file=sys.stderr
+            )
+        tokenizer = None if module is None else module.tokenizer
+        yield OrderSource(label, Path(trace).name, stored_orders(trace, file), side, tokenizer)
+
+
+ANALYSES: dict[str, Callable[..., None]] = {"order": order}

@@ -1,0 +1,25 @@
+"""``dmaxlit lm_eval``."""
+
+import sys
+
+from dmaxlit.cli.known_warnings import silence_known_warnings
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run lm-evaluation-harness with ``dmaxlit`` among its models; its own parser reads the arguments.
+
+    Raises:
+        UserError: If it is not installed, or the model's arguments cannot be used.
+    """
+    from dmaxlit.harness import register
+
+    register()
+    from lm_eval.__main__ import cli_evaluate
+
+    silence_known_warnings()
+    ours = sys.argv
+    sys.argv = [f"dmaxlit {command}", *(args or ["--help"])]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = ours

@@ -1,0 +1,93 @@
+import pytest
+
+import dmaxlit
+from dmaxlit.backbone import Denoiser
+from dmaxlit.files import read_json
+from tests.conftest import TINY
+
+SHORT = "--max_new_tokens 12 --resamples 100"
+
+
+@pytest.fixture(scope="module")
+def sudoku(tmp_path_factory):
+    """Export a tiny untrained model with the tokens of mini Sudoku; return its folder."""
+    folder = tmp_path_factory.mktemp("models") / "sudoku"
+    dmaxlit.DMaxModule(Denoiser(config=TINY, tokenizer="mini_sudoku", block_length=16)).export(folder)
+    return folder
+
+
+def test_several_tasks_and_decoders_are_in_one_table(dmax, tiny, tmp_path):
+    flags = "--task chain,stories --task.chain.operations 3 --num_prompts 3"
+    decoders = "--decoders '[spd, {name: threshold, options: {threshold: 0.9}, label: t}]'"
+    ended = dmax(f"analyse order --model {tiny} {flags} {decoders} {SHORT} --output out")
+    assert ended.status == 0, ended.err
+    content = read_json(tmp_path / "out" / "order.json")
+    labels = [(report["task"], report["decoder"]) for report in content["reports"]]
+    assert labels == [("chain", "spd"), ("chain", "t"), ("stories", "spd"), ("stories", "t")]
+    assert content["settings"]["tasks"]["chain"]["operations"] == 3
+    assert all(f"| {task} " in ended.out for task in ("chain", "stories"))
+    assert (tmp_path / "out" / "table.md").read_text() == ended.out
+
+
+def test_saved_files_give_the_figures_of_the_model(dmax, tiny, tmp_path):
+    flags = f"--model {tiny} --task chain --task.operations 3 --num_prompts 4 --max_new_tokens 12"
+    for more in ("--trace_file t.safetensors", "--output a.jsonl"):
+        assert dmax(f"generate {flags} {more}").status == 0
+    assert dmax(f"analyse order {flags} --resamples 100 --output decoded").status == 0
+    ended = dmax("analyse order --trace t.safetensors --answers a.jsonl --task chain --resamples 100 --output stored")
+    assert ended.status == 0, ended.err
+    decoded, stored = (read_json(tmp_path / name / "order.json")["reports"][0] for name in ("decoded", "stored"))
+    assert decoded["rows"] == stored["rows"]
+
+
+def test_sudoku_has_its_blanks(dmax, sudoku, tmp_path):
+    flags = "--task mini_sudoku --task.wording grid --task.difficulty hard --decoder.tau_dec 0.3"
+    ended = dmax(f"analyse order --model {sudoku} {flags} {SHORT} --num_prompts 3 --output out")
+    assert ended.status == 0, ended.err
+    assert read_json(tmp_path / "out" / "order.json")["reports"][0]["blanks"]["answers"] == 3
+    assert "answers are complete grids" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("line", "refusal"),
+    [
+        ("analyse ordr", "unknown analysis 'ordr' (did you mean order?); known: order"),
+        ("analyse order --task chain", "model: expected --model and --task, or --trace and --answers, got neither"),
+        ("analyse order --model M", "model: expected --model and --task, or --trace and --answers, got neither pair"),
+        ("analyse order --model M --task chian", "unknown task 'chian'"),
+        ("analyse order --model M --task chain,", "task: expected different names separated by commas, got 'chain,'"),
+        ("analyse order --model M --task chain,chain", "task: expected different names separated by commas"),
+        ("analyse order --model M --task chain --task.length 3", "unknown option 'length' of task 'chain'"),
+        (
+            "analyse order --model M --task chain,stories --task.difficulty easy",
+            "task_options: expected the options of chain, stories, each under its name, got 'difficulty'",
+        ),
+        ("analyse order --model M --task chain --decoder spdd", "unknown decoder 'spdd'"),
+        ("analyse order --model M --task chain --decoders '[]'", "decoders: expected at least one, with its options"),
+        ("analyse order --model M --task chain --decoders '[3]'", "decoders[0]: expected a name, or name, options and"),
+        ("analyse order --model M --task chain --decoders '[spd, spd]'", "decoders[1]: expected another label, got"),
+        ("analyse order --model M --task chain --resamples 9", "resamples: expected at least 100, got 9"),
+        ("analyse order --model M --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
+        (
+            "analyse order --trace t",
+            "trace: expected one of --answers, and of --task if any, for each --trace, got 1, 0",
+        ),
+        ("analyse order --trace t --answers a --task b,c", "for each --trace, got 1, 1 and 2"),
+        ("analyse order --trace t --answers a --decoder.tau_dec 1", "expected no options of tasks and decoders with"),
+        ("analyse order --trace t --answers a", "answers: cannot read 'a' (No such file or directory)"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(dmax, tmp_path, line, refusal):
+    assert refusal in dmax(line).refusal
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_loaded(dmax, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    assert "expected a folder of reports alone" in dmax("analyse order --model M --task chain --output .").refusal
+
+
+def test_the_analyses_are_listed(dmax):
+    assert "order" in dmax("analyse").out
+    assert dmax("analyse --help").out == dmax("analyse").out
+    assert "Kendall's tau" in dmax("analyse order --help").out
