@@ -65,10 +65,22 @@ def _locked(lock: Path, path: Path, argument: str) -> Iterator[None]:
             _holds[hold] -= 1
 
 
+def remove_abandoned(folder: Path, names: str) -> None:
+    """Remove the locks that killed processes left next to folders which nobody will lock again; empty folders too.
+
+    Args:
+        folder: The folder that these are in.
+        names: Pattern of their names: ``version_*``.
+    """
+    for lock in folder.glob(f".{names}.lock"):
+        with suppress(OSError, Timeout), _acquired(lock, patience=0):
+            lock.with_name(lock.name.removeprefix(".").removesuffix(".lock")).rmdir()
+
+
 @contextmanager
-def _acquired(lock: Path) -> Iterator[None]:
+def _acquired(lock: Path, patience: float = _PATIENCE) -> Iterator[None]:
     """Hold a lock file, and remove it before it is released: who opened it in time finds that it has no name."""
-    holder = FileLock(lock, timeout=_PATIENCE, thread_local=False)
+    holder = FileLock(lock, timeout=patience, thread_local=False)
     with holder:
         with suppress(OSError):  # only for the message of others
             record = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})

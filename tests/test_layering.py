@@ -18,7 +18,7 @@ FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # whi
 LAYERS = [
     {"errors", "version"},
     {"locks"},
-    {"files", "registry", "tokens", "randomness"},
+    {"files", "registry", "option_types", "tokens", "randomness"},
     {"sandbox"},
     {"metrics", "decoding", "tasks"},
     {"noise", "data", "backbone"},
@@ -43,7 +43,7 @@ STRATEGIES = [
     *(Path(inspect.getfile(DECODERS.get(name))) for name in DECODERS),
     *sorted(PACKAGE.glob("metrics/*.py")),
 ]
-ALLOWED_BELOW = {"errors", "registry", "tokens", "randomness"}
+ALLOWED_BELOW = {"errors", "registry", "option_types", "tokens", "randomness"}
 
 
 def imported(path):

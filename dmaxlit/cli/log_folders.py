@@ -1,8 +1,9 @@
 """The folders in which a command logs: each written by one process, and free of links."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -12,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from dmaxlit.checkpoints.lightning_internals import has_version, set_version
 from dmaxlit.errors import UserError
 from dmaxlit.files import require_no_link, require_writable
-from dmaxlit.locks import created_folder, exclusive
+from dmaxlit.locks import created_folder, exclusive, remove_abandoned
 
 CONFIG_FILE = "config.yaml"
 _ROOM = 2**15  # bytes: more than the configuration and the beginning of a log
@@ -43,6 +44,7 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
                 except OSError as error:
                     raise unwritable(Path(logger.log_dir), error) from error
                 stack.enter_context(exclusive(folder, "trainer.logger"))
+                stack.enter_context(_naming_its_folder(logger))
         saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if saves_config and "://" not in str(trainer.log_dir):
             config = Path(str(trainer.log_dir)) / CONFIG_FILE
@@ -58,6 +60,23 @@ def unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"trainer.default_root_dir: cannot write {str(path)!r} ({error.strerror or error})")
 
 
+@contextmanager
+def _naming_its_folder(logger: TensorBoardLogger | CSVLogger) -> Iterator[None]:
+    """Let the error of a log that cannot be saved name its folder, as on a disk that has filled up meanwhile."""
+    logger.save = partial(_save, logger, logger.save)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del logger.save  # the method of the class again
+
+
+def _save(logger: TensorBoardLogger | CSVLogger, save: Callable[[], None]) -> None:
+    try:
+        save()
+    except OSError as error:
+        raise unwritable(Path(logger.log_dir), error) from error
+
+
 def _existing(logger: TensorBoardLogger | CSVLogger) -> Path:
     folder = Path(logger.log_dir)
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -69,6 +88,7 @@ def _existing(logger: TensorBoardLogger | CSVLogger) -> Path:
 @contextmanager
 def _new(logger: TensorBoardLogger | CSVLogger) -> Iterator[Path]:
     """Create the folder of the next version that no other process has created."""
+    remove_abandoned(Path(logger.root_dir), "version_*")  # before the version is chosen
     with created_folder(Path(logger.log_dir).parent):
         while True:
             folder = Path(logger.log_dir)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dmaxlit.errors import UserError
+from dmaxlit.option_types import check_option_types
 from dmaxlit.randomness import stable_seed
 from dmaxlit.registry import Registry, class_and_options
 
@@ -146,7 +147,7 @@ def task(name: str, **options: Any) -> Task:
         **options: Options of the task.
 
     Raises:
-        UserError: If there is no such task, or it has no such option.
+        UserError: If there is no such task, it has no such option, or an option is of the wrong type or out of range.
     """
     cls = TASKS.get(name)
     parameters = inspect.signature(cls).parameters
@@ -157,4 +158,5 @@ def task(name: str, **options: Any) -> Task:
     missing = [key for key in required if key not in options]
     if missing:
         raise UserError(f"task {name!r}: option {missing[0]!r} is required")
+    check_option_types(cls, options)
     return cls(**options)

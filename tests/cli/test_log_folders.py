@@ -1,5 +1,8 @@
 """Folders of logs: one process in each, nothing left on a full disk, no links followed."""
 
+import errno
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,39 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_half_configuration(dmax, base,
         outcome = dmax(f"test --config {base}")
     assert outcome.refusal.endswith(f"cannot write '{LOGS}/version_0/config.yaml' (File too large)")
     assert [path.name for path in (tmp_path / LOGS / "version_0").glob("*.yaml")] == []
+
+
+@pytest.mark.parametrize("logger", ["", "--trainer.logger CSVLogger --trainer.logger.save_dir runs"])
+def test_a_disk_that_fills_up_before_the_settings_of_the_model_are_written_is_named(dmax, base, monkeypatch, logger):
+    def full(path, *args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.tensorboard.save_hparams_to_yaml", full)
+    monkeypatch.setattr("lightning.pytorch.loggers.csv_logs.save_hparams_to_yaml", full)
+    monkeypatch.setattr("lightning.fabric.loggers.csv_logs._ExperimentWriter.save", full)
+    outcome = dmax(f"test --config {base} {logger}")
+    assert outcome.refusal == (f"trainer.default_root_dir: cannot write '{LOGS}/version_0' (No space left on device)")
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_the_locks_and_empty_folders_of_killed_commands_are_removed_and_those_of_others_stay(
+    dmax, base, tmp_path, command
+):
+    folder = tmp_path / LOGS
+    for version in (0, 1, 2):
+        (folder / f"version_{version}").mkdir(parents=True)
+    (folder / "version_0" / "metrics.csv").touch()
+    for killed in ("version_0", "version_2"):
+        with held_by_another(folder / killed) as other:
+            os.kill(other.pid, signal.SIGKILL)
+        assert (folder / f".{killed}.lock").exists()
+    with held_by_another(folder / "version_1"):
+        assert dmax(f"{command} --config {base}").status == 0
+        assert sorted(path.name for path in folder.iterdir()) == [
+            ".version_1.lock",
+            *map("version_{}".format, range(3)),
+        ]
+        assert (folder / "version_2" / "config.yaml").is_file()
 
 
 def test_a_run_is_tested_while_it_is_trained_and_each_command_has_a_folder_of_its_own(dmax, base, tmp_path):
