@@ -33,6 +33,7 @@ from dmaxlit.cli.run_config import RunConfigCallback
 from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.training_parser import DESCRIPTIONS, Parser, parse_settings
 from dmaxlit.data.datamodule import SelfDistilledDataModule
+from dmaxlit.data.resumable_jsonl import output_path
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.validation_batches import is_dry_run
 from dmaxlit.locks import exclusive_folder
@@ -220,12 +221,14 @@ class DMaxCLI(LightningCLI):
     before_test = before_validate
 
     def before_predict(self) -> None:
-        """Refuse data without prompts.
+        """Refuse data without prompts, and an output that is no file, before anything is written.
 
         Raises:
-            UserError: If there are none to decode, or the folder of the logs cannot be written.
+            UserError: If there are none to decode, or the output or the folder of the logs cannot be written.
         """
         self._check_prompts("test")
+        if (output := self.config_init["predict"].get("output")) is not None:
+            output_path(Path(output), "output")
         cast(DMaxTrainer, self.trainer).write_nothing_unasked()
         self._skip_second_check(self.config_init["predict"].get("ckpt_path"))
         self._hold_logs()

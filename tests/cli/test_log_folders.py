@@ -131,6 +131,12 @@ def test_a_command_that_is_refused_while_it_reads_the_data_leaves_no_log(dmax, b
     assert list(tmp_path.iterdir()) == [base]
 
 
+@pytest.mark.parametrize("output", ["/dev/null", "."])
+def test_an_output_that_is_no_file_is_refused_before_anything_is_written(dmax, base, tmp_path, output):
+    assert dmax(f"predict --config {base} --output {output}").refusal.startswith("output: expected a file")
+    assert list(tmp_path.iterdir()) == [base]
+
+
 @pytest.mark.parametrize("name", ["hparams.yaml", "events.out.tfevents.1.host.2.0", "metrics.csv"])
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_links_that_a_log_would_follow_are_refused(dmax, base, tmp_path, command, name):
