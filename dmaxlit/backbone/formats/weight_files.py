@@ -72,7 +72,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read a model folder's ``config.json``.
 
     Raises:
-        UserError: If it cannot be read, or is not a JSON object.
+        UserError: If it cannot be read, is not a JSON object, or has a dropout that is no probability, which torch
+            refuses only in training.
     """
     path = folder / "config.json"
     try:
@@ -84,6 +85,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     model_type = config.get("model_type")
     if not isinstance(model_type, str | None):
         raise UserError(f"pretrained: {str(path)!r}: model_type: expected a text, got {model_type!r:.80}")
+    for name, value in config.items():
+        is_dropout = "dropout" in name or name.endswith("pdrop")
+        if is_dropout and isinstance(value, (int, float)) and not 0 <= value <= 1:
+            raise UserError(f"pretrained: {str(path)!r}: {name}: expected a number from 0 to 1, got {value}")
     return config
 
 

@@ -1,6 +1,7 @@
 """Checkpoints whose configuration is refused, before anything else of them is read."""
 
 import json
+import math
 
 import pytest
 
@@ -40,6 +41,13 @@ def test_quantised_weights_are_refused(tmp_path, quantization, method, defer):
     assert message.startswith(
         f"pretrained: expected weights in float32, bfloat16 or float16, got quantised ones ({method}"
     )
+
+
+@pytest.mark.parametrize("name", ["attention_dropout", "resid_pdrop"])
+@pytest.mark.parametrize("value", [math.nan, -0.5, 1.5, 10**30])
+def test_a_dropout_that_is_no_probability_is_refused(tmp_path, name, value):
+    source = write_config(tmp_path / "m", **{name: value})
+    assert f"config.json': {name}: expected a number from 0 to 1, got {value}" in refusal(source)
 
 
 @pytest.mark.parametrize("empty", [None, {}])
