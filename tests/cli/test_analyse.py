@@ -48,6 +48,28 @@ def test_sudoku_has_its_blanks(dmax, sudoku, tmp_path):
     assert "answers are complete grids" in ended.out
 
 
+def test_blanks_of_saved_answers_need_the_tokenizer(dmax, sudoku, tmp_path):
+    flags = f"--model {sudoku} --task mini_sudoku --task.wording grid --num_prompts 2 --max_new_tokens 12"
+    for more in ("--trace_file t.safetensors", "--output a.jsonl"):
+        assert dmax(f"generate {flags} {more}").status == 0
+    stored = "analyse order --trace t.safetensors --answers a.jsonl --task mini_sudoku --resamples 100"
+    without = dmax(f"{stored} --output without")
+    assert without.status == 0
+    assert "the blanks are left out; --model names the model" in without.err
+    assert dmax(f"{stored} --model {sudoku} --output with").status == 0
+    blanks = [read_json(tmp_path / name / "order.json")["reports"][0]["blanks"] for name in ("without", "with")]
+    assert blanks[0] is None
+    assert blanks[1]["answers"] == 2
+
+
+def test_decoders_come_from_a_configuration_file_too(dmax, tiny, tmp_path):
+    (tmp_path / "c.yaml").write_text("decoders: [one_token, {name: threshold, options: {threshold: 0.5}}]\n")
+    flags = f"--config c.yaml --task chain --task.operations 3 --num_prompts 2 {SHORT}"
+    assert dmax(f"analyse order --model {tiny} {flags} --output out").status == 0
+    reports = read_json(tmp_path / "out" / "order.json")["reports"]
+    assert [report["decoder"] for report in reports] == ["one_token", "threshold threshold=0.5"]
+
+
 @pytest.mark.parametrize(
     ("line", "refusal"),
     [
