@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SETTING = re.compile(r'Parser key "([^"]+)":\s*')
 _WRONG_VALUE = re.compile(r"Expected an? (.+?)\. Got value: (.*)")
 _WRONG_CLASS = re.compile(r"Expected a dot import path string: (.*)")
+_NESTED = re.compile(r"NestedArg\(key='(.*?)', val=(['\"])(.*)\2\)")  # of --option.key val
 _UNION = re.compile(r"^Subtypes: \[(.*)\]$", re.MULTILINE)
 _UNKNOWN_OPTION = re.compile(r"Option '([^']+)' is not accepted")
 _UNKNOWN_SETTING = re.compile(r"Subcommand '\w+' does not accept option '([^']+)'")
@@ -42,7 +43,7 @@ def without_settings(message: str) -> str:
 def wrong_value(message: str) -> tuple[str, str] | None:
     """Return the expected type and the value, if the message says that the value is of another type."""
     match = _WRONG_VALUE.fullmatch(message)
-    return (match[1], match[2]) if match else None
+    return (match[1], _NESTED.sub(r"{\1: \3}", match[2])) if match else None
 
 
 def union_members(message: str) -> str | None:

@@ -19,7 +19,8 @@ CONFIG_FILE = "config.yaml"
 _ROOM = 2**15  # bytes: more than the configuration and the beginning of a log
 
 # What Lightning and TensorBoard write there; they would follow a link.
-_LOG_FILES = ("hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+_EVENT_FILES = "events.out.tfevents.*"
+_LOG_FILES = ("hparams.yaml", "metrics.csv", _EVENT_FILES)
 
 
 @contextmanager
@@ -40,10 +41,15 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
         for logger in trainer.loggers:
             if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
                 try:
-                    folder = _existing(logger) if has_version(logger) else stack.enter_context(_new(logger))
+                    if has_version(logger):
+                        folder = _existing(logger)
+                        stack.enter_context(created_folder(folder))
+                    else:
+                        folder = stack.enter_context(_new(logger))
                 except OSError as error:
                     raise unwritable(Path(logger.log_dir), error) from error
                 stack.enter_context(exclusive(folder, "trainer.logger"))
+                stack.enter_context(_without_empty_log(folder))
                 stack.enter_context(_naming_its_folder(logger))
         saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if saves_config and "://" not in str(trainer.log_dir):
@@ -58,6 +64,20 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
 def unwritable(path: Path, error: OSError) -> UserError:
     """Return the refusal of a file or folder in a run's folder of logs that cannot be written."""
     return UserError(f"trainer.default_root_dir: cannot write {str(path)!r} ({error.strerror or error})")
+
+
+@contextmanager
+def _without_empty_log(folder: Path) -> Iterator[None]:
+    """After an error, remove the files that TensorBoard has begun, if nothing else came: settings precede points."""
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    try:
+        yield
+    except BaseException:
+        new = set(folder.iterdir()) - before if folder.is_dir() else set()
+        if all(fnmatch(path.name, _EVENT_FILES) for path in new):
+            for path in new:
+                path.unlink()
+        raise
 
 
 @contextmanager

@@ -215,7 +215,8 @@ class BlockDecoder:
         denoiser, mask = self.denoiser, None
         if self.decoder.extra_blocks:
             mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
-        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile, self.window)
+        window = min(self.window, -(-max_length // denoiser.block_length))  # more are never open
+        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile, window)
 
     def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
         """Take a step of the decoder.

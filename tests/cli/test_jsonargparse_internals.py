@@ -58,6 +58,8 @@ def test_the_setting_an_error_is_about():
 
 def test_the_expected_type_and_the_value():
     check(internals.wrong_value, innermost(provoke("--steps", "x", steps=int)), ("<class 'int'>", "x"))
+    nested = provoke("--steps.key", "x", steps=int)
+    check(internals.wrong_value, innermost(nested), ("<class 'int'>", "{key: x}"))
 
 
 def test_the_members_of_a_union():

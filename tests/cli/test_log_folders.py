@@ -123,6 +123,14 @@ def test_who_comes_second_with_the_same_answers_is_refused_and_leaves_nothing(dm
     assert list(tmp_path.iterdir()) == [base]
 
 
+@pytest.mark.parametrize("logger", ["", LOGGER.format("TensorBoardLogger")])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_is_refused_while_it_reads_the_data_leaves_no_log(dmax, base, tmp_path, command, logger):
+    outcome = dmax(f"{command} --config {base} --data.template_options.x 1 {logger}")
+    assert outcome.refusal == "template_options: expected a tokenizer with a chat template, got one without"
+    assert list(tmp_path.iterdir()) == [base]
+
+
 @pytest.mark.parametrize("name", ["hparams.yaml", "events.out.tfevents.1.host.2.0", "metrics.csv"])
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_links_that_a_log_would_follow_are_refused(dmax, base, tmp_path, command, name):

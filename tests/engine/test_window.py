@@ -86,6 +86,11 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_cache(denoiser, name):
     assert any(row.num_extra_blocks for row in together)
 
 
+def test_a_window_may_be_larger_than_any_response(denoiser):
+    decoder = make_decoder("spd")
+    assert decode(denoiser, decoder, window=10**30) == decode(denoiser, decoder, window=BUDGET)
+
+
 @pytest.mark.parametrize("name", sorted(DECODERS))
 def test_a_window_of_one_block_is_no_window(denoiser, name):
     decoder = make_decoder(name)
