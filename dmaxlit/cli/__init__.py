@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
+    "trace": ("trace", "Show in a browser, forward by forward, how answers were decoded."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
     "bench": ("bench", "Reproduce the figures of the documentation."),
