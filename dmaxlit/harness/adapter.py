@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 from tqdm.auto import tqdm
 
 from dmaxlit.data.chat_template import choose_template
@@ -17,6 +18,7 @@ from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.evaluation.likelihood import Continuation, Likelihood
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
 from dmaxlit.loading import load, usable_device
@@ -43,6 +45,8 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         max_length: Most tokens of prompt and response, at most the model's context, which is the default.
         max_gen_toks: Most tokens of a response, EOS included, to requests that do not say.
         max_forwards: Most forwards for one response; None for no limit.
+        mc_samples: Most sets of masks for each block of a text whose likelihood is asked for
+            (:class:`~dmaxlit.evaluation.likelihood.Likelihood`).
         seed: Seed of samples of responses and of masks. Default: the one of lm-eval's ``--seed`` for torch.
         chat_template: One of the tokenizer's chat templates by name, or a ``.jinja`` file.
         compile: Compile the forwards.
@@ -65,6 +69,7 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         max_length: int | None = None,
         max_gen_toks: int = 256,
         max_forwards: int | None = None,
+        mc_samples: int = 32,
         seed: int | None = None,
         chat_template: str | None = None,
         compile: bool = False,
@@ -79,7 +84,8 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 f"as in --model_args pretrained=NAME, got {pretrained!r}"
             )
         make_decoder(decoder, **decoder_options)  # refuses bad options before a model is loaded
-        check_at_least(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, max_length=max_length)
+        check_at_least(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
+        check_at_least(2, max_length=max_length)
         self.batch_size = _batch_size(batch_size)
         self.max_gen_toks = max_gen_toks
         self._device = torch.device(usable_device(device or "auto"))
@@ -93,7 +99,7 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self.tokenizer = self._module.tokenizer
         choose_template(self.tokenizer, chat_template)
         self._contexts = Contexts(self.tokenizer)
-        self._seed = seed
+        self._mc_samples, self._seed = mc_samples, seed
         self._decoder, self._decoder_options = decoder, decoder_options
         self._max_forwards, self._compile = max_forwards, compile
         self._num_tokens = self._num_forwards = 0
@@ -101,8 +107,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> DMaxLM:
         """Make a model of ``--model_args`` as text; see :meth:`create_from_arg_obj`."""
-        from lm_eval.utils import simple_parse_args_string
-
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
@@ -269,16 +273,73 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
     # ---- likelihoods ------------------------------------------------------------------------------------------------
 
-    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-        raise UserError("tasks: expected tasks that generate, got one that scores continuations")
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Return the bound on the log-likelihood of each text, in lm-eval's windows if it is longer than the context.
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """Refuse tasks of perplexity.
+        Each window has as much context as fits, and the first one the prefix token; each token is scored once.
 
-        Raises:
-            UserError: Always.
+        Args:
+            requests: Each with its text.
+            disable_tqdm: Show no progress bar.
         """
-        raise UserError("tasks: expected tasks that generate, got one that scores whole texts")
+        continuations, owners = list[Continuation](), list[int]()
+        for index, request in enumerate(requests):
+            windows = get_rolling_token_windows(
+                self.tok_encode(request.args[0], add_special_tokens=False),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length - 1,  # lm-eval does not count the last token, which no input holds
+                context_len=1,
+            )
+            for context, tokens in map(make_disjoint_window, windows):
+                continuations.append(Continuation(context, tokens))
+                owners.append(index)
+        sums = [0.0] * len(requests)
+        scores = self._score(continuations, "loglikelihood_rolling", disable_tqdm)
+        for owner, (bound, _) in zip(owners, scores, strict=True):
+            sums[owner] += bound
+        for request, bound in zip(requests, sums, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, bound)
+        return sums
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if isinstance(context, Chat):  # whose text alone would not give its tokens
+            return self._contexts.encode(context), encode_responses(self.tokenizer, [continuation])[0]
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return pair
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **options: Any
+    ) -> list[tuple[float, bool]]:
+        continuations = [self._fitted(context, tokens) for _, context, tokens in requests]
+        cut = sum(len(one.context) < len(context) for one, (_, context, _) in zip(continuations, requests, strict=True))
+        if cut:
+            warnings.warn(
+                f"contexts: {cut} of {len(requests)} are too long for the {self.max_length} tokens of the context with "
+                "what follows them; their beginnings are cut off",
+                DMaxWarning,
+                stacklevel=2,
+            )
+        scores = self._score(continuations, "loglikelihood", disable_tqdm)
+        for (texts, _, _), score in zip(requests, scores, strict=True):
+            self.cache_hook.add_partial("loglikelihood", texts, score)
+        return scores
+
+    def _fitted(self, context: list[int], tokens: list[int]) -> Continuation:
+        room = self.max_length - len(tokens)
+        if room < 0:
+            raise UserError(f"continuation: expected at most {self.max_length} tokens, got {len(tokens)}")
+        return Continuation(context[max(0, len(context) - room) :], tokens)
+
+    def _score(self, continuations: Sequence[Continuation], name: str, disable_tqdm: bool) -> list[tuple[float, bool]]:
+        """Return bound and greediness of each continuation; one without tokens is certain."""
+        scored = [index for index, continuation in enumerate(continuations) if continuation.tokens]
+        likelihood = Likelihood(self._module.backbone, self._mc_samples, self._seed_of_run(), self.batch_size)
+        scores = [(0.0, True)] * len(continuations)
+        with tqdm(total=len(scored), desc=name, unit="continuation", disable=disable_tqdm) as bar:
+            for index, bound, is_greedy in likelihood([continuations[index] for index in scored]):
+                scores[scored[index]] = bound, is_greedy
+                bar.update()
+        return scores
 
 
 def _batch_size(value: int | str | None) -> int:
