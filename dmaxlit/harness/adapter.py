@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
+from lm_eval.utils import simple_parse_args_string
 from tqdm.auto import tqdm
 
 from dmaxlit.data.chat_template import choose_template
@@ -18,9 +17,9 @@ from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
-from dmaxlit.evaluation.likelihood import Continuation, Likelihood
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
+from dmaxlit.harness.scoring import ScoringLM
 from dmaxlit.loading import load, usable_device
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _AUTO_BATCH_SIZE = 64
 
 
 @register_model("dmaxlit")
-class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+class DMaxLM(ScoringLM):
     """A block-diffusion model that lm-evaluation-harness prompts and scores, in one process.
 
     Each argument is one of ``--model_args``, ``batch_size`` and ``device`` also of lm-eval's own flags.
@@ -253,9 +252,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             compile=self._compile,
         )
 
-    def _seed_of_run(self) -> int:
-        return torch.initial_seed() if self._seed is None else self._seed
-
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval records of the model: how it decodes, and the tokens per forward of all responses."""
         backbone = self._module.backbone
@@ -270,76 +266,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             "num_forwards": self._num_forwards,
             **rate,
         }
-
-    # ---- likelihoods ------------------------------------------------------------------------------------------------
-
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the bound on the log-likelihood of each text, in lm-eval's windows if it is longer than the context.
-
-        Each window has as much context as fits, and the first one the prefix token; each token is scored once.
-
-        Args:
-            requests: Each with its text.
-            disable_tqdm: Show no progress bar.
-        """
-        continuations, owners = list[Continuation](), list[int]()
-        for index, request in enumerate(requests):
-            windows = get_rolling_token_windows(
-                self.tok_encode(request.args[0], add_special_tokens=False),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length - 1,  # lm-eval does not count the last token, which no input holds
-                context_len=1,
-            )
-            for context, tokens in map(make_disjoint_window, windows):
-                continuations.append(Continuation(context, tokens))
-                owners.append(index)
-        sums = [0.0] * len(requests)
-        scores = self._score(continuations, "loglikelihood_rolling", disable_tqdm)
-        for owner, (bound, _) in zip(owners, scores, strict=True):
-            sums[owner] += bound
-        for request, bound in zip(requests, sums, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, bound)
-        return sums
-
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if isinstance(context, Chat):  # whose text alone would not give its tokens
-            return self._contexts.encode(context), encode_responses(self.tokenizer, [continuation])[0]
-        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
-        return pair
-
-    def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool = False, **options: Any
-    ) -> list[tuple[float, bool]]:
-        continuations = [self._fitted(context, tokens) for _, context, tokens in requests]
-        cut = sum(len(one.context) < len(context) for one, (_, context, _) in zip(continuations, requests, strict=True))
-        if cut:
-            warnings.warn(
-                f"contexts: {cut} of {len(requests)} are too long for the {self.max_length} tokens of the context with "
-                "what follows them; their beginnings are cut off",
-                DMaxWarning,
-                stacklevel=2,
-            )
-        scores = self._score(continuations, "loglikelihood", disable_tqdm)
-        for (texts, _, _), score in zip(requests, scores, strict=True):
-            self.cache_hook.add_partial("loglikelihood", texts, score)
-        return scores
-
-    def _fitted(self, context: list[int], tokens: list[int]) -> Continuation:
-        room = self.max_length - len(tokens)
-        if room < 0:
-            raise UserError(f"continuation: expected at most {self.max_length} tokens, got {len(tokens)}")
-        return Continuation(context[max(0, len(context) - room) :], tokens)
-
-    def _score(self, continuations: Sequence[Continuation], name: str, disable_tqdm: bool) -> list[tuple[float, bool]]:
-        """Return bound and greediness of each continuation; one without tokens is certain."""
-        scored = [index for index, continuation in enumerate(continuations) if continuation.tokens]
-        likelihood = Likelihood(self._module.backbone, self._mc_samples, self._seed_of_run(), self.batch_size)
-        scores = [(0.0, True)] * len(continuations)
-        with tqdm(total=len(scored), desc=name, unit="continuation", disable=disable_tqdm) as bar:
-            for index, bound, is_greedy in likelihood([continuations[index] for index in scored]):
-                scores[scored[index]] = bound, is_greedy
-                bar.update()
-        return scores
 
 
 def _batch_size(value: int | str | None) -> int:
