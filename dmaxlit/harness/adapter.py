@@ -16,7 +16,7 @@ from dmaxlit.data.encoding import encode_responses
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
 from dmaxlit.harness.scoring import ScoringLM
@@ -83,8 +83,10 @@ class DMaxLM(ScoringLM):
                 f"as in --model_args pretrained=NAME, got {pretrained!r}"
             )
         make_decoder(decoder, **decoder_options)  # refuses bad options before a model is loaded
-        check_at_least(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
-        check_at_least(2, max_length=max_length)
+        _check_whole(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
+        _check_whole(2, max_length=max_length)
+        _check_whole(0, seed=seed)
+        check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
         self.batch_size = _batch_size(batch_size)
         self.max_gen_toks = max_gen_toks
         self._device = torch.device(usable_device(device or "auto"))
@@ -118,8 +120,6 @@ class DMaxLM(ScoringLM):
         """
         flags = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**{**flags, **arg_dict})
-
-    # ---- text and tokens --------------------------------------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -178,8 +178,6 @@ class DMaxLM(ScoringLM):
         if add_special_tokens is False:
             return encode_responses(self.tokenizer, [string])[0]
         return self._contexts.encode(string)
-
-    # ---- responses --------------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Decode the response to each request, up to its first stop text.
@@ -275,3 +273,11 @@ def _batch_size(value: int | str | None) -> int:
     if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
         raise UserError(f"batch_size: expected a number of at least 1 or auto, got {value!r}")
     return int(value)
+
+
+def _check_whole(least: int, **settings: Any) -> None:
+    """Refuse settings that are no whole number of at least ``least``; None passes. lm-eval checks no types."""
+    for name, value in settings.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{name}: expected a whole number, got {value!r}")
+    check_at_least(least, **settings)

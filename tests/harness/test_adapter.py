@@ -194,6 +194,9 @@ def test_finished_responses_go_to_lm_evals_cache(model_folder, write_task, tmp_p
         ({"device": "tpu9"}, "device: expected one that torch can compute on, got 'tpu9'"),
         ({"max_length": 10_000}, "max_length: expected at most the model's 128, got 10000"),
         ({"max_gen_toks": 0}, "max_gen_toks: expected at least 1, got 0"),
+        ({"mc_samples": "many"}, "mc_samples: expected a whole number, got 'many'"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"dtype": "int8"}, "dtype: expected 'float32', 'bfloat16' or 'float16', got 'int8'"),
     ],
 )
 def test_bad_arguments_are_refused_in_a_line(model_folder, arguments, text):
