@@ -9,12 +9,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
+from dmaxlit.engine import Trace
 from dmaxlit.errors import DMaxWarning, check_at_least
 from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
 from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, samples_text
+from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
@@ -44,7 +46,8 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/tps``: tokens per second of one device,
     - ``decode/<label>/finished``: share of answers that end in EOS,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
-    - ``decode/<label>/samples`` (text): the first prompts and their answers.
+    - ``decode/<label>/samples`` (text): the first prompts and their answers,
+    - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
     :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
     ``decode/curve`` (figure and text): accuracy against TPF over thresholds. ``test`` logs the same for the test
@@ -59,6 +62,8 @@ class SPDValidation(L.Callback):
         num_samples: Answers of each decoder logged as text; 0 for none.
         curve: Thresholds of the curve, each in [0, 1]; None or empty for no curve.
         curve_examples: Prompts of each point of the curve, at least 1, the first of the last validation.
+        num_traces: Answers of each decoder drawn forward by forward at each validation; 0 for none. Their prompts, the
+            first, are decoded once more, because a trace makes every forward wait for the device.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label.
@@ -72,13 +77,14 @@ class SPDValidation(L.Callback):
         num_samples: int = 4,
         curve: Sequence[float] | None = _CURVE,
         curve_examples: int = 128,
+        num_traces: int = 0,
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
         check_at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size, curve_examples=curve_examples)
-        check_at_least(0, num_samples=num_samples)
+        check_at_least(0, num_samples=num_samples, num_traces=num_traces)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
-        self.num_samples, self.curve_examples = num_samples, curve_examples
+        self.num_samples, self.curve_examples, self.num_traces = num_samples, curve_examples, num_traces
         self.curve = sorted(set(curve or ()))
         self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
         self.results: dict[str, DecodeResult] = {}
@@ -147,10 +153,12 @@ class SPDValidation(L.Callback):
         """Log the counts of all ranks."""
         if not trainer.sanity_checking:
             self._log(trainer, pl_module, "decode")
+            self._draw_traces(trainer, pl_module, "decode")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the counts of all ranks, and the curve."""
         self._log(trainer, pl_module, "test")
+        self._draw_traces(trainer, pl_module, "test")
         self._draw_curve(trainer, pl_module, "test")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -195,6 +203,19 @@ class SPDValidation(L.Callback):
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
             if self._samples[spec.tag]:
                 log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
+
+    def _draw_traces(self, trainer: L.Trainer, module: Any, family: str) -> None:
+        """Decode the first prompts of rank zero once more and draw how. All ranks must call it."""
+        if not self.num_traces or is_dry_run(trainer):
+            return
+        prompts = [example.prompt for example in self._seen[: self.num_traces]]
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        with module.unsharded():
+            for spec in self.decoders if prompts and trainer.is_global_zero else ():
+                trace = Trace()
+                answers = module.generate_batch(prompts, spec.settings(budget, self.batch_size), trace=trace)
+                figure = trace_figure(trace, [answer.text for answer in answers])
+                log_figure(trainer, f"{family}/{spec.tag}/trace", figure)
 
     def _draw_curve(self, trainer: L.Trainer, module: Any, family: str) -> None:
         """Decode this rank's share of the last prompts at every threshold. All ranks must call it."""

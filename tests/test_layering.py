@@ -21,7 +21,7 @@ LAYERS = [
     {"files", "registry", "option_types", "tokens", "randomness"},
     {"sandbox"},
     {"metrics", "decoding", "tasks"},
-    {"noise", "data", "backbone"},
+    {"noise", "data", "backbone", "viewer"},
     {"engine", "checkpoints"},
     {"training"},
     {"testing"},

@@ -61,6 +61,8 @@ def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     for path in (ROOT / "dmaxlit").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
     assert "dmaxlit/py.typed" in names
+    for path in (ROOT / "dmaxlit" / "viewer").iterdir():
+        assert path.suffix not in (".html", ".css", ".js") or f"dmaxlit/viewer/{path.name}" in names
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
     assert "dmaxlit/models/chain-base/model.safetensors" in names
     assert {name for name in names if name.startswith("dmaxlit/configs/")} == {

@@ -168,7 +168,17 @@ def test_the_test_command_is_the_one_ci_runs():
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
-MARKS = ("adaptation", "decode_speed", "decoders", "self_correction", "strategies", "train_speed", "truth")
+MARKS = (
+    "adaptation",
+    "blanks",
+    "decode_speed",
+    "decoders",
+    "order",
+    "self_correction",
+    "strategies",
+    "train_speed",
+    "truth",
+)
 
 
 def holders(mark):
@@ -232,3 +242,35 @@ def test_the_comparison_of_strategies_is_what_the_benchmark_wrote(study):
     runs = json.loads((RESULTS / "strategies.json").read_text())[study]["runs"]
     rows = [result for run in runs for result in run]
     assert table(study) == format_summary(summarize(rows, STUDIES[study].rows))
+
+
+def with_interval(estimate, of=0):
+    """Format an estimate; its number of prompts follows if it is below ``of``."""
+    some = f" ({estimate['prompts']})" if estimate["prompts"] < of else ""
+    return "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**estimate) + some
+
+
+def test_the_table_of_decoding_order_is_what_the_analysis_wrote():
+    lines = ["| decoder | right of 500 | AFP | AFP of right | AFP of wrong | tau |", "|---|---|---|---|---|---|"]
+    for report in json.loads((RESULTS / "order.json").read_text())["reports"]:
+        rows = {row["verdict"]: row for row in report["rows"] if row["part"] == "whole"}
+        assert rows["all"]["answers"] == 500
+        wrong = with_interval(rows["wrong"]["afp"]) if rows["wrong"]["answers"] else "-"
+        figures = [with_interval(rows["all"]["afp"]), with_interval(rows["right"]["afp"]), wrong]
+        cells = [report["decoder"], str(rows["right"]["answers"]), *figures, with_interval(rows["all"]["tau"], of=500)]
+        lines.append(f"| {' | '.join(cells)} |")
+    assert table("order") == "\n".join(lines)
+
+
+def test_the_table_of_blanks_is_what_the_analysis_wrote():
+    header = ["decoder", "tau, candidates", "tau, rounds", *(f"rank, {n} left" for n in (1, 2, 3, 4))]
+    header += [f"rank, round {n}" for n in (1, 2, 3)]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for report in json.loads((RESULTS / "order.json").read_text())["reports"]:
+        blanks = report["blanks"]
+        correlation = blanks["correlation"]
+        taus = [with_interval(correlation[measure], blanks["puzzles"]) for measure in ("candidates", "rounds")]
+        assert [row["value"] for row in blanks["rows"]] == [1, 2, 3, 4, 1, 2, 3]
+        cells = [report["decoder"], *taus, *(f"{row['rank']['mean']:.1f}" for row in blanks["rows"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    assert table("blanks") == "\n".join(lines)

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
+    "trace": ("trace", "Show in a browser, forward by forward, how answers were decoded."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
     "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
     "bench": ("bench", "Reproduce the figures of the documentation."),

@@ -80,7 +80,8 @@ def order(
             name, also as --task.chain.difficulty hard.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
-        decoders: Several decoders instead: names, or mappings with name, options and label.
+        decoders: Several decoders instead, as a list of names, or of mappings with name, options, label and sweep.
+            Several values of the swept option, as a list, are a decoder each.
         num_prompts: Test prompts of each task.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together.
@@ -162,24 +163,15 @@ def _tasks(names: Sequence[str], options: dict[str, Any]) -> "dict[str, Task]":
 
 def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) -> "dict[str, DecoderSpec]":
     """Return the decoders by their titles."""
+    from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.evaluate import DecoderSpec
 
     if decoders is None:
         spec = DecoderSpec(decoder, options)
         return {spec.title: spec}
-    if options or not decoders:
-        got = "none" if not decoders else "--decoder_options too"
-        raise UserError(f"decoders: expected at least one, with its options in the list, got {got}")
-    specs: dict[str, DecoderSpec] = {}
-    for number, entry in enumerate(decoders):
-        fields = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(fields, dict) or "name" not in fields or set(fields) - {"name", "options", "label"}:
-            raise UserError(f"decoders[{number}]: expected a name, or name, options and label, got {entry!r}")
-        spec = DecoderSpec(fields["name"], fields.get("options") or {}, fields.get("label"))
-        if spec.title in specs:
-            raise UserError(f"decoders[{number}]: expected another label, got {spec.title!r} again")
-        specs[spec.title] = spec
-    return specs
+    if options:
+        raise UserError("decoders: expected the options of each in the list, got --decoder_options too")
+    return {entry.title: entry.spec for entry in decoder_entries(decoders, baseline=False)}
 
 
 def _decoded(

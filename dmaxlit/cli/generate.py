@@ -24,7 +24,15 @@ def run(command: str, args: list[str]) -> None:
     parser = make_parser(command, generate, skip=["prompt", "stop", "trace"])
     parser.add_argument("--prompt", action="append", help="A prompt; may be given several times.")
     parser.add_argument("--stop", action="append", help="A text that ends an answer; may be given several times.")
-    parser.add_argument("--trace", action="store_true", help="Show each answer forward by forward.")
+    parser.add_argument(
+        "--trace",
+        nargs="?",
+        type=bool | str,
+        const=True,
+        default=False,
+        metavar="FILE.html",
+        help="Show each answer forward by forward, in the terminal; or write a page for a browser to FILE.html.",
+    )
     call(parser, generate, args)
 
 
@@ -51,7 +59,7 @@ def generate(
     template_options: dict[str, Any] | None = None,
     output: str | None = None,
     overwrite: bool = False,
-    trace: bool = False,
+    trace: bool | str = False,
     trace_file: str | None = None,
     compile: bool = False,
     check_decoder: bool = True,
@@ -96,8 +104,9 @@ def generate(
             is complete, it changes nothing.
         overwrite: Replace a complete --output, which stays until the new one is complete, and discard answers that were
             begun with other settings.
-        trace: Show each answer forward by forward.
-        trace_file: Write the record of all forwards to this file (safetensors; dmaxlit.engine.Trace reads it).
+        trace: Show each answer forward by forward, in the terminal; or write a page for a browser to FILE.html.
+        trace_file: Write the record of all forwards to this file (safetensors). dmaxlit trace shows it in a browser,
+            alone or beside others; dmaxlit.engine.Trace reads it.
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
@@ -136,9 +145,11 @@ def generate(
     if output is None:
         record = Trace() if trace or trace_file else None
         with naming_rows(rows):
-            _print(module, inputs, settings, record, show_trace=trace)
+            _print(module, inputs, settings, record, show_trace=trace is True)
         if record is not None and trace_file:
             record.save(trace_file)
+        if record is not None and isinstance(trace, str):
+            record.to_html(trace)
         return
     with naming_rows(rows):
         extras = [row.extra for row in rows]
@@ -150,12 +161,15 @@ def generate(
     )
 
 
-def _check_trace(trace: bool, trace_file: str | None, output: str | None) -> None:
+def _check_trace(trace: bool | str, trace_file: str | None, output: str | None) -> None:
     if output is not None and (trace or trace_file):
         name = "trace" if trace else "trace_file"
         raise UserError(f"{name}: expected no --output with it: a trace is kept in memory, a file of answers is not")
-    if trace_file and (Path(trace_file).is_dir() or not Path(trace_file).absolute().parent.is_dir()):
-        raise UserError(f"trace_file: expected a file in a folder that exists, got {trace_file!r}")
+    if isinstance(trace, str) and Path(trace).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"trace: expected a file that ends in .html, got {trace!r} (--trace_file keeps the record)")
+    for name, path in (("trace", trace), ("trace_file", trace_file)):
+        if isinstance(path, str) and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+            raise UserError(f"{name}: expected a file in a folder that exists, got {path!r}")
 
 
 def _prompts(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-_SETTING = re.compile(r'Parser key "([^"]+)":\s*')
+_SETTING = re.compile(r'Parser key "([^"]+)"(?: element \d+)?:\s*')
 _WRONG_VALUE = re.compile(r"Expected an? (.+?)\. Got value: (.*)")
 _WRONG_CLASS = re.compile(r"Expected a dot import path string: (.*)")
 _NESTED = re.compile(r"NestedArg\(key='(.*?)', val=(['\"])(.*)\2\)")  # of --option.key val

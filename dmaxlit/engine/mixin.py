@@ -154,6 +154,8 @@ class GenerationMixin:
                 on_response(index, responses[index])
 
         engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
+        if trace is not None:
+            trace.describe(self.tokenizer, every_prompt, settings.title)
         return [responses[index] for index in range(len(every_prompt))]
 
     def _encode(self, index: int, prompt: Prompt) -> list[int]:

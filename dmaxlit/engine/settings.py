@@ -79,6 +79,15 @@ class DecodeSettings:
             admission=make_admission(self.admission, **self.admission_options),
         )
 
+    @property
+    def title(self) -> str:
+        """The decoder's name, with its options and the settings of sampling that are not the default."""
+        name = self.decoder if isinstance(self.decoder, str) else type(self.decoder).__name__
+        options = dict(self.decoder_options)
+        if self.temperature:
+            options |= {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        return " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that responses depend on, as JSON values: all but those that change the speed only.
 

@@ -2,20 +2,24 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.messages import text_of
 from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
+from dmaxlit.engine.row_trace import RowTrace, TokenState
 from dmaxlit.errors import UserError
 from dmaxlit.files import staged_file
+from dmaxlit.viewer import Panel, page, write_page
 
 __all__ = ["RowTrace", "TokenState", "Trace"]
 
@@ -23,107 +27,30 @@ _FORMAT = "dmaxlit-trace-1"
 _DTYPES = {"ids": torch.int32, "confidence": torch.float16, "state": torch.uint8}
 
 
-class TokenState(IntEnum):
-    """State of a position of a block after a forward."""
-
-    PROMPT = 0
-    MASKED = 1
-    SOFT = 2
-    TOKEN = 3
-    COMMITTED = 4
-
-
-@dataclass(frozen=True, repr=False)
-class RowTrace:
-    """The record of one prompt: E entries, one for each block of each of its F forwards. Blocks have T tokens.
-
-    F and E differ only for a window of several blocks; the entries of a forward are in the order of their blocks.
-
-    Args:
-        start: ``[E]`` first position of the block of each entry.
-        ids: ``[E, T]`` int32, the block after the forward.
-        confidence: ``[E, T]`` float16, probability of the token proposed at each position by the block's logits (a
-            decoder may have used others: ``credit`` raises them, ``psd`` may take those of a draft).
-        state: ``[E, T]`` uint8, values of :class:`TokenState`.
-        num_tokens: Length of the response.
-        forward: ``[E]`` number of the forward of each entry, from 0. Default: one entry for each forward.
-    """
-
-    start: Tensor
-    ids: Tensor
-    confidence: Tensor
-    state: Tensor
-    num_tokens: int
-    forward: Tensor | None = None
-
-    @property
-    def num_forwards(self) -> int:
-        """Number of forwards (F)."""
-        return len(self.ids) if self.forward is None else int(self.forward[-1]) + 1
-
-    def __repr__(self) -> str:
-        """Return the counts instead of the tensors."""
-        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
-        num_blocks = len(self.forwards_per_block())
-        return (
-            f"RowTrace(num_tokens={self.num_tokens}, num_forwards={num_forwards}, num_blocks={num_blocks}, "
-            f"block_length={block_length})"
-        )
-
-    def timeline(self) -> tuple[Tensor, Tensor]:
-        """Return the whole response after each forward.
-
-        Returns:
-            ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open yet; a committed
-            block keeps its tokens), and ``[F, num_tokens]`` confidences, nan outside the block that is open.
-        """
-        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
-        prompt_length = int(self.start[0]) + self._num_prompt_tokens()
-        ids = torch.full((num_forwards, self.num_tokens), -1, dtype=torch.long)
-        confidence = torch.full((num_forwards, self.num_tokens), torch.nan)
-        for entry, forward in enumerate(self.forward_of_entries().tolist()):
-            tokens = torch.arange(block_length) + int(self.start[entry]) - prompt_length
-            in_response = (tokens >= 0) & (tokens < self.num_tokens)
-            decided = in_response & (self.state[entry] != TokenState.MASKED)
-            ids[forward:, tokens[decided]] = self.ids[entry, decided].long()
-            ids[forward:, tokens[in_response & ~decided]] = -1
-            confidence[forward, tokens[in_response]] = self.confidence[entry, in_response].float()
-        return ids, confidence
-
-    def finalized(self) -> Tensor:
-        """Return the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``."""
-        ids, _ = self.timeline()
-        differs = ids != ids[-1]
-        forward = torch.arange(1, ids.shape[0] + 1).unsqueeze(1)
-        return (forward * differs).amax(0) + 1 if self.num_tokens else torch.zeros(0, dtype=torch.long)
-
-    def block_of(self) -> Tensor:
-        """Return the number of the block of each token of the response, from 0, ``[num_tokens]``."""
-        return (torch.arange(self.num_tokens) + self._num_prompt_tokens()) // self.ids.shape[1]
-
-    def forwards_per_block(self) -> Tensor:
-        """Return the number of forwards in which each block was open, in order."""
-        counts: Tensor = torch.unique(self.start, return_counts=True)[1]
-        return counts
-
-    def forward_of_entries(self) -> Tensor:
-        """Return the number of the forward of each entry, from 0, ``[E]``."""
-        return torch.arange(len(self.ids)) if self.forward is None else self.forward
-
-    def _num_prompt_tokens(self) -> int:
-        """Return the number of prompt tokens in the first block."""
-        return int((self.state[0] == TokenState.PROMPT).sum())
-
-
 class Trace:
     """Records of the prompts of one call of ``generate``, by the prompts' indices.
 
     Pass an empty one to ``generate``. Off by default, because tracing computes all logits and makes each forward wait
     for the device.
+
+    Args:
+        rows: The records, by the prompts' indices.
+        prompts: Texts of the prompts, by index, as far as they are known.
+        texts: Text of each token id, as far as they are known. ``generate`` of a model fills in both.
+        label: How it was decoded, for the viewer.
     """
 
-    def __init__(self, rows: Mapping[int, RowTrace] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Mapping[int, RowTrace] | None = None,
+        prompts: Mapping[int, str] | None = None,
+        texts: Mapping[int, str] | None = None,
+        label: str = "",
+    ) -> None:
         self.rows: dict[int, RowTrace] = dict(rows or {})
+        self.prompts: dict[int, str] = dict(prompts or {})
+        self.texts: dict[int, str] = dict(texts or {})
+        self.label = label
         self._unfinished: dict[int, list[list[tuple[int, Tensor, Tensor, Tensor]]]] = {}
 
     def __repr__(self) -> str:
@@ -161,6 +88,74 @@ class Trace:
                 torch.tensor(starts), **tensors, num_tokens=sequence.num_tokens, forward=forward
             )
 
+    def add_texts(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Add the text of every token in the records that has none yet."""
+        shown = [
+            row.ids[(row.state != TokenState.MASKED) & (row.state != TokenState.PROMPT)] for row in self.rows.values()
+        ]
+        for token in torch.unique(torch.cat(shown)).tolist() if shown else ():
+            if token not in self.texts:
+                self.texts[token] = str(tokenizer.decode([token]))
+
+    def describe(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], label: str) -> None:
+        """Keep what a reader needs: texts of prompts and tokens, and how they were decoded.
+
+        Args:
+            tokenizer: Gives the texts of the tokens.
+            prompts: The prompts, in the order of their indices.
+            label: How they were decoded.
+        """
+        self.prompts |= {index: _shown(prompt) for index, prompt in enumerate(prompts)}
+        self.add_texts(tokenizer)
+        self.label = label
+
+    def panel(self, indices: Iterable[int] | None = None, label: str = "") -> Panel:
+        """Return what the viewer shows of this trace; see :func:`dmaxlit.viewer.page`.
+
+        Args:
+            indices: Prompts to show. Default: all of them.
+            label: Name of the trace. Default: its own.
+
+        Raises:
+            UserError: If a prompt has no record, there are none, the texts of the tokens are not known, or a record is
+                too large for a browser.
+        """
+        chosen = sorted(self.rows if indices is None else set(indices))
+        if absent := [index for index in chosen if index not in self.rows]:
+            known = f"one of {len(self.rows)} from {min(self.rows)} to {max(self.rows)}" if self.rows else "none"
+            raise UserError(f"trace: expected the index of a prompt that it has a record of ({known}), got {absent[0]}")
+        if not chosen:
+            raise UserError("trace: expected a record of at least one prompt, got none")
+        recordings = {index: self.rows[index].recording(self.prompts.get(index, "")) for index in chosen}
+        shown = {token for recording in recordings.values() for token in torch.unique(recording.ids).tolist()}
+        if shown - self.texts.keys() - {-1}:
+            raise UserError("tokenizer: expected the tokenizer of a trace that holds no texts of its tokens, got none")
+        return Panel(label or self.label or "trace", recordings, self.texts)
+
+    def to_html(
+        self,
+        path: str | Path | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        indices: Iterable[int] | None = None,
+    ) -> str:
+        """Return the trace as one self-contained page that shows it forward by forward in a browser.
+
+        Args:
+            path: File to write the page to as well.
+            tokenizer: Gives the texts of the tokens, if the trace was not made by ``generate`` of a model.
+            indices: Prompts to show. Default: all of them.
+
+        Raises:
+            UserError: As :meth:`panel`; or if the file cannot be written.
+        """
+        if tokenizer is not None:
+            self.add_texts(tokenizer)
+        panel = self.panel(indices)
+        text = page([panel], panel.label)
+        if path is not None:
+            write_page(Path(path), text)
+        return text
+
     def save(self, path: str | Path) -> None:
         """Write all records to one safetensors file, complete or not at all.
 
@@ -173,9 +168,14 @@ class Trace:
         tensors = (
             {name: torch.cat([getattr(row, name) for row in rows]) for name in ("start", *_DTYPES)} if rows else {}
         )
-        header = {"index": order, "forwards": [len(r.start) for r in rows], "tokens": [r.num_tokens for r in rows]}
         if any(row.forward is not None for row in rows):
             tensors["forward"] = torch.cat([row.forward_of_entries() for row in rows])
+        header: dict[str, Any] = {
+            "index": order,
+            "forwards": [len(r.start) for r in rows],
+            "tokens": [r.num_tokens for r in rows],
+        }
+        header |= {"prompts": list(self.prompts.items()), "texts": list(self.texts.items()), "label": self.label}
         if path.exists() and not path.is_file():
             raise UserError(f"trace: expected a file to write, got {str(path)!r}, which is none")
         try:
@@ -205,4 +205,11 @@ class Trace:
             index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=header["tokens"][i])
             for i, index in enumerate(header["index"])
         }
-        return cls(rows)
+        # Older files have no texts.
+        return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
+
+
+def _shown(prompt: Prompt) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in prompt)

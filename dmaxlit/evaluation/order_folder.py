@@ -7,7 +7,7 @@ from typing import Any
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.order_picture import order_picture
 from dmaxlit.evaluation.order_report import OrderReport, order_table
-from dmaxlit.files import staged, write_json, write_text
+from dmaxlit.files import require_writable, staged, write_json, write_text
 from dmaxlit.version import __version__
 
 #: The files of a report.
@@ -19,6 +19,7 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
 
     Raises:
         UserError: If it does, or is a file.
+        OSError: If it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output: expected a folder, got the file {str(folder)!r}")
@@ -28,6 +29,7 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
         raise UserError(f"output: expected a folder of reports alone, got {str(folder)!r} with {others[0]!r} in it")
     if content and not overwrite:
         raise UserError(f"output: expected a new folder, or --overwrite, got {str(folder)!r}, which holds a report")
+    require_writable(folder)
 
 
 def write_report(folder: Path, reports: Sequence[OrderReport], settings: dict[str, Any], overwrite: bool) -> str:

@@ -85,10 +85,14 @@ class OrderSource:
 
 
 def order_table(reports: Sequence[OrderReport]) -> str:
-    """Format the figures as Markdown tables, with 95% intervals."""
+    """Format the figures as Markdown tables, with 95% intervals.
+
+    A number in parentheses is that of the answers a figure is over, where it is undefined for others of the group: tau
+    for those whose tokens all became final together.
+    """
     cells = [
         [report.task, report.decoder, name, str(row.answers)]
-        + [interval_text(row.figures[figure]) for figure in COLUMNS]
+        + [interval_text(row.figures[figure], of=row.answers) for figure in COLUMNS]
         for report in reports
         for name, row in report.shown()
     ]
@@ -97,12 +101,21 @@ def order_table(reports: Sequence[OrderReport]) -> str:
     return "\n\n".join(tables)
 
 
-def interval_text(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:
-    """Format a mean with its interval; ``-`` if it is undefined."""
+def interval_text(estimate: Estimate, digits: int = 2, scale: float = 1.0, of: int | None = None) -> str:
+    """Format a mean with its interval; ``-`` if it is undefined.
+
+    Args:
+        estimate: The mean.
+        digits: Number of decimals.
+        scale: Factor, for instance 100 for per cent.
+        of: Number of prompts in the group. If the mean is over fewer, because it is undefined for the others, their
+            number follows in parentheses.
+    """
     if math.isnan(estimate.mean):
         return "-"
     mean, low, high = (f"{scale * value:.{digits}f}" for value in (estimate.mean, estimate.low, estimate.high))
-    return f"{mean} [{low}, {high}]"
+    some = f" ({estimate.prompts})" if of is not None and estimate.prompts < of else ""
+    return f"{mean} [{low}, {high}]{some}"
 
 
 def _blanks_text(report: OrderReport, blanks: BlankOrder) -> str:
@@ -111,7 +124,9 @@ def _blanks_text(report: OrderReport, blanks: BlankOrder) -> str:
         for row in blanks.rows
     ]
     title = f"{report.task}, {report.decoder}: {blanks.puzzles} of {blanks.answers} answers are complete grids."
-    taus = ", ".join(f"{measure} {interval_text(blanks.correlation[measure])}" for measure in MEASURES)
+    taus = ", ".join(
+        f"{measure} {interval_text(blanks.correlation[measure], of=blanks.puzzles)}" for measure in MEASURES
+    )
     table = _markdown(["difficulty", "value", "blanks", "mean rank of finalisation", "filled right %"], rows)
     return f"{title}\nTau of difficulty and finalisation (above 0: easier blanks first): {taus}.\n\n{table}"
 

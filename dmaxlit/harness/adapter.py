@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.utils import simple_parse_args_string
 from tqdm.auto import tqdm
 
 from dmaxlit.data.chat_template import choose_template
@@ -16,9 +16,10 @@ from dmaxlit.data.encoding import encode_responses
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
+from dmaxlit.harness.scoring import ScoringLM
 from dmaxlit.loading import load, usable_device
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _AUTO_BATCH_SIZE = 64
 
 
 @register_model("dmaxlit")
-class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
+class DMaxLM(ScoringLM):
     """A block-diffusion model that lm-evaluation-harness prompts and scores, in one process.
 
     Each argument is one of ``--model_args``, ``batch_size`` and ``device`` also of lm-eval's own flags.
@@ -43,6 +44,8 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         max_length: Most tokens of prompt and response, at most the model's context, which is the default.
         max_gen_toks: Most tokens of a response, EOS included, to requests that do not say.
         max_forwards: Most forwards for one response; None for no limit.
+        mc_samples: Most sets of masks for each block of a text whose likelihood is asked for
+            (:class:`~dmaxlit.evaluation.likelihood.Likelihood`).
         seed: Seed of samples of responses and of masks. Default: the one of lm-eval's ``--seed`` for torch.
         chat_template: One of the tokenizer's chat templates by name, or a ``.jinja`` file.
         compile: Compile the forwards.
@@ -65,6 +68,7 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         max_length: int | None = None,
         max_gen_toks: int = 256,
         max_forwards: int | None = None,
+        mc_samples: int = 32,
         seed: int | None = None,
         chat_template: str | None = None,
         compile: bool = False,
@@ -79,7 +83,10 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 f"as in --model_args pretrained=NAME, got {pretrained!r}"
             )
         make_decoder(decoder, **decoder_options)  # refuses bad options before a model is loaded
-        check_at_least(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, max_length=max_length)
+        _check_whole(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
+        _check_whole(2, max_length=max_length)
+        _check_whole(0, seed=seed)
+        check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
         self.batch_size = _batch_size(batch_size)
         self.max_gen_toks = max_gen_toks
         self._device = torch.device(usable_device(device or "auto"))
@@ -93,7 +100,7 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self.tokenizer = self._module.tokenizer
         choose_template(self.tokenizer, chat_template)
         self._contexts = Contexts(self.tokenizer)
-        self._seed = seed
+        self._mc_samples, self._seed = mc_samples, seed
         self._decoder, self._decoder_options = decoder, decoder_options
         self._max_forwards, self._compile = max_forwards, compile
         self._num_tokens = self._num_forwards = 0
@@ -101,8 +108,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> DMaxLM:
         """Make a model of ``--model_args`` as text; see :meth:`create_from_arg_obj`."""
-        from lm_eval.utils import simple_parse_args_string
-
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
@@ -115,8 +120,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         """
         flags = {name: value for name, value in (additional_config or {}).items() if value is not None}
         return cls(**{**flags, **arg_dict})
-
-    # ---- text and tokens --------------------------------------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -175,8 +178,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         if add_special_tokens is False:
             return encode_responses(self.tokenizer, [string])[0]
         return self._contexts.encode(string)
-
-    # ---- responses --------------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Decode the response to each request, up to its first stop text.
@@ -249,9 +250,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             compile=self._compile,
         )
 
-    def _seed_of_run(self) -> int:
-        return torch.initial_seed() if self._seed is None else self._seed
-
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval records of the model: how it decodes, and the tokens per forward of all responses."""
         backbone = self._module.backbone
@@ -267,19 +265,6 @@ class DMaxLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             **rate,
         }
 
-    # ---- likelihoods ------------------------------------------------------------------------------------------------
-
-    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
-        raise UserError("tasks: expected tasks that generate, got one that scores continuations")
-
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """Refuse tasks of perplexity.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError("tasks: expected tasks that generate, got one that scores whole texts")
-
 
 def _batch_size(value: int | str | None) -> int:
     """Return the number of requests that share a forward."""
@@ -288,3 +273,11 @@ def _batch_size(value: int | str | None) -> int:
     if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
         raise UserError(f"batch_size: expected a number of at least 1 or auto, got {value!r}")
     return int(value)
+
+
+def _check_whole(least: int, **settings: Any) -> None:
+    """Refuse settings that are no whole number of at least ``least``; None passes. lm-eval checks no types."""
+    for name, value in settings.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise UserError(f"{name}: expected a whole number, got {value!r}")
+    check_at_least(least, **settings)

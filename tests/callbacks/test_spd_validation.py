@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from dmaxlit import DMaxModule
 from dmaxlit.callbacks import DecoderSpec, SPDValidation
 from dmaxlit.errors import DMaxWarning, UserError
 from tests.callbacks import ranks_run
@@ -24,6 +25,7 @@ from tests.callbacks.fakes import (
     make_trainer,
     text_of,
 )
+from tests.conftest import make_denoiser
 
 pytestmark = LIGHTNING_WARNINGS
 
@@ -199,6 +201,7 @@ def test_a_decoder_without_a_threshold_is_one_point(tmp_path):
         ({"decoders": [DecoderSpec("spd"), DecoderSpec("spd", {"tau_dec": 0.0})]}, "'spd' twice"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"num_samples": -1}, "num_samples: expected at least 0, got -1"),
+        ({"num_traces": -1}, "num_traces: expected at least 0, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1, got 0"),
         ({"curve_examples": 0}, "curve_examples: expected at least 1, got 0"),
     ],
@@ -226,3 +229,18 @@ def test_two_ranks_together_log_what_one_does(tmp_path):
     assert (one["decoded"], two["decoded"]) == (NUM_VAL, (NUM_VAL + 1) // 2)
     for key in ("metrics", "curve", "base", "trained"):
         assert two[key] == pytest.approx(one[key]), key
+
+
+def test_traces_are_drawn_at_each_validation_if_asked_for(tmp_path):
+    module = DMaxModule(make_denoiser(max_position_embeddings=64))
+    callback = SPDValidation(curve=None, num_traces=2, max_new_tokens=8, decoders=[DecoderSpec("spd")])
+    trainer = make_trainer(tmp_path, [callback], logger=TensorBoardLogger(tmp_path, name=None, version=""))
+    trainer.fit(module, datamodule=make_data())
+    images = events(tmp_path).Images("decode/spd/trace")
+    assert [image.step for image in images] == [2, 4]
+    assert {(image.width, image.height) for image in images} == {(1000, 680)}
+    assert "decode/spd/accuracy" in trainer.callback_metrics
+
+
+def test_no_trace_is_drawn_by_default(fitted):
+    assert [tag for tag in fitted[3].Tags()["images"] if "trace" in tag] == []

@@ -48,6 +48,32 @@ def test_sudoku_has_its_blanks(dmax, sudoku, tmp_path):
     assert "answers are complete grids" in ended.out
 
 
+def test_blanks_of_saved_answers_need_the_tokenizer(dmax, sudoku, tmp_path):
+    flags = f"--model {sudoku} --task mini_sudoku --task.wording grid --num_prompts 2 --max_new_tokens 12"
+    for more in ("--trace_file t.safetensors", "--output a.jsonl"):
+        assert dmax(f"generate {flags} {more}").status == 0
+    stored = "analyse order --trace t.safetensors --answers a.jsonl --task mini_sudoku --resamples 100"
+    without = dmax(f"{stored} --output without")
+    assert without.status == 0
+    assert "the blanks are left out; --model names the model" in without.err
+    assert dmax(f"{stored} --model {sudoku} --output with").status == 0
+    blanks = [read_json(tmp_path / name / "order.json")["reports"][0]["blanks"] for name in ("without", "with")]
+    assert blanks[0] is None
+    assert blanks[1]["answers"] == 2
+
+
+def test_decoders_come_from_a_configuration_file_too(dmax, tiny, tmp_path):
+    (tmp_path / "c.yaml").write_text("decoders: [one_token, {name: threshold, options: {threshold: [0.5, 0.9]}}]\n")
+    flags = f"--config c.yaml --task chain --task.operations 3 --num_prompts 2 {SHORT}"
+    assert dmax(f"analyse order --model {tiny} {flags} --output out").status == 0
+    reports = read_json(tmp_path / "out" / "order.json")["reports"]
+    assert [report["decoder"] for report in reports] == [
+        "one_token",
+        "threshold threshold=0.5",
+        "threshold threshold=0.9",
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "refusal"),
     [
@@ -63,9 +89,15 @@ def test_sudoku_has_its_blanks(dmax, sudoku, tmp_path):
             "task_options: expected the options of chain, stories, each under its name, got 'difficulty'",
         ),
         ("analyse order --model M --task chain --decoder spdd", "unknown decoder 'spdd'"),
-        ("analyse order --model M --task chain --decoders '[]'", "decoders: expected at least one, with its options"),
-        ("analyse order --model M --task chain --decoders '[3]'", "decoders[0]: expected a name, or name, options and"),
-        ("analyse order --model M --task chain --decoders '[spd, spd]'", "decoders[1]: expected another label, got"),
+        ("analyse order --model M --task chain --decoders '[]'", "decoders: expected at least one decoder, got none"),
+        (
+            "analyse order --model M --task chain --decoders '[3]'",
+            "decoders, item 1: expected a name, or a mapping with",
+        ),
+        (
+            "analyse order --model M --task chain --decoders '[spd, spd]'",
+            "decoders: expected different settings, got 'spd' twice",
+        ),
         ("analyse order --model M --task chain --resamples 9", "resamples: expected at least 100, got 9"),
         ("analyse order --model M --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
         (
@@ -85,6 +117,9 @@ def test_bad_input_is_refused_in_one_line(dmax, tmp_path, line, refusal):
 def test_a_folder_of_something_else_is_refused_before_anything_is_loaded(dmax, tmp_path):
     (tmp_path / "notes").write_text("mine")
     assert "expected a folder of reports alone" in dmax("analyse order --model M --task chain --output .").refusal
+    below = dmax("analyse order --model M --task chain --output notes/below").refusal
+    assert "notes/" in below
+    assert "Not a directory" in below
 
 
 def test_the_analyses_are_listed(dmax):

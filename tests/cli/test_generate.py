@@ -88,6 +88,9 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
         ("--model {tiny} --prompt 3 --decoder.tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
         ("--model {tiny} --prompt 3 --temperature=-1", "temperature: expected a number from 0 to 10000, got -1.0"),
         ("--model {tiny} --prompt 3 --trace --output a", "trace: expected no --output with it"),
+        ("--model {tiny} --prompt 3 --trace t.txt", "trace: expected a file that ends in .html, got 't.txt'"),
+        ("--model {tiny} --prompt 3 --trace no/t.html", "trace: expected a file in a folder that exists"),
+        ("--model {tiny} --prompt 3 --trace t.html --output a", "trace: expected no --output with it"),
         ("--model {tiny} --prompt 3 --trace_file no/t", "trace_file: expected a file in a folder that exists"),
         ("--model {tiny} --prompt 3 --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
         (
@@ -159,6 +162,17 @@ def test_a_trace_shows_every_forward_and_is_written(dmax, tiny, tmp_path):
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in ended.out
     assert f"\n{answer.num_forwards:4} " in ended.out
     assert list(dmaxlit.engine.Trace.load(tmp_path / "t.safetensors").rows) == [0]
+
+
+def test_a_trace_is_written_as_a_page(dmax, tiny, tmp_path):
+    flags = ["--max_new_tokens", "10", "--trace", "t.html", "--prompt", PROMPTS[0], "--decoder.tau_dec", "0.3"]
+    ended = dmax(["generate", "--model", str(tiny), *flags])
+    assert ended.status == 0, ended.err
+    assert "forwards" in ended.out
+    assert "masked" not in ended.out  # the legend of a trace in the terminal
+    text = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "<title>spd tau_dec=0.3</title>" in text
+    assert f'"prompt":"{PROMPTS[0]}"' in text
 
 
 LONG = "3 " * 500 + "?"

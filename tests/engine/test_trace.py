@@ -1,11 +1,15 @@
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, SPDDecoder, make_decoder
 from dmaxlit.engine import BlockDecoder, RowTrace, TokenState, Trace
 from tests.engine.models import lively_denoiser, make_prompts
+from tests.engine.traces import hand_made
 
 PROMPTS = make_prompts((3, 8, 25, 0, 17))
 BUDGET = 20
@@ -20,27 +24,6 @@ def traced(denoiser, decoder, **options):
     trace = Trace()
     rows = BlockDecoder(denoiser, decoder, **options).decode(PROMPTS, BUDGET, trace=trace)
     return rows, trace
-
-
-def hand_made():
-    """Two blocks of four; the first begins with two prompt tokens, and the last token is beyond the response."""
-    prompt, masked, soft, token, committed = TokenState
-    return RowTrace(
-        start=torch.tensor([4, 4, 4, 8, 8]),
-        ids=torch.tensor([[7, 7, 1, 9], [7, 7, 1, 2], [7, 7, 3, 2], [4, 9, 9, 9], [4, 5, 6, 6]], dtype=torch.int32),
-        confidence=torch.rand(5, 4).half(),
-        state=torch.tensor(
-            [
-                [prompt, prompt, soft, masked],
-                [prompt, prompt, token, token],
-                [prompt, prompt, committed, committed],
-                [token, masked, masked, masked],
-                [committed, committed, committed, committed],
-            ],
-            dtype=torch.uint8,
-        ),
-        num_tokens=5,
-    )
 
 
 def test_timeline_and_finalization_by_hand():
@@ -133,3 +116,102 @@ def test_a_trace_shows_its_counts():
     assert repr(row) == f"RowTrace(num_tokens={row.num_tokens}, num_forwards=5, num_blocks=2, block_length=4)"
     assert repr(Trace({0: row, 3: row})) == "Trace(2 prompts, 10 forwards)"
     assert repr(Trace()) == "Trace(0 prompts, 0 forwards)"
+
+
+def test_a_recording_has_the_state_of_every_token_after_every_forward_by_hand():
+    recording = hand_made().recording("2 + 2 ?")
+    _, masked, soft, token, committed = TokenState
+    closed = 0
+    assert recording.state.tolist() == [
+        [soft, masked, closed, closed, closed],
+        [token, token, closed, closed, closed],
+        [committed, committed, closed, closed, closed],
+        [committed, committed, token, masked, masked],
+        [committed] * 5,
+    ]
+    assert recording.ids.tolist() == hand_made().timeline()[0].tolist()
+    assert [recording.prompt, recording.forwards_per_block, recording.block.tolist()] == [
+        "2 + 2 ?",
+        [3, 2],
+        [0, 0, 1, 1, 1],
+    ]
+    assert recording.finalized.tolist() == [3, 2, 4, 5, 5]
+
+
+def test_a_recording_of_a_window_has_the_states_of_several_blocks_at_once():
+    masked, token, committed = TokenState.MASKED, TokenState.TOKEN, TokenState.COMMITTED
+    row = RowTrace(
+        start=torch.tensor([0, 0, 2, 0, 2, 2]),
+        ids=torch.tensor([[1, 9], [1, 2], [9, 3], [1, 2], [9, 4], [5, 4]], dtype=torch.int32),
+        confidence=torch.full((6, 2), 0.5).half(),
+        state=torch.tensor(
+            [[token, masked], [token] * 2, [masked, token], [committed] * 2, [masked, token], [committed] * 2],
+            dtype=torch.uint8,
+        ),
+        num_tokens=4,
+        forward=torch.tensor([0, 1, 1, 2, 2, 3]),
+    )
+    recording = row.recording()
+    assert recording.state.tolist() == [
+        [token, masked, 0, 0],
+        [token, token, masked, token],
+        [committed, committed, masked, token],
+        [committed] * 4,
+    ]
+    assert recording.ids.tolist() == [[1, -1, -1, -1], [1, 2, -1, 3], [1, 2, -1, 4], [1, 2, 5, 4]]
+    assert recording.forwards_per_block == [3, 3]
+
+
+class Letters:
+    """A tokenizer whose token 1 is b, and so on."""
+
+    def decode(self, ids):
+        return "".join(chr(97 + token) for token in ids)
+
+
+@pytest.mark.parametrize("decoder", ["spd", "edit"])
+def test_a_page_has_the_texts_of_all_tokens_that_were_ever_shown(denoiser, decoder):
+    _, trace = traced(denoiser, make_decoder(decoder))
+    with pytest.raises(UserError, match="tokenizer: expected the tokenizer of a trace that holds no texts"):
+        trace.to_html()
+    trace.to_html(tokenizer=Letters())
+    ever = {token for row in trace.rows.values() for token in row.timeline()[0].unique().tolist()} - {-1}
+    assert {token: trace.texts.get(token) for token in ever} == {token: chr(97 + token) for token in ever}
+    panel = trace.panel([2])
+    assert list(panel.recordings) == [2]
+    assert panel.recordings[2].state[-1].unique().tolist() == [TokenState.COMMITTED]
+
+
+def test_a_trace_keeps_prompts_texts_and_label_in_its_file(tmp_path):
+    trace = Trace({3: hand_made()})
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"type": "text", "text": "a"}, "b"]}]
+    trace.describe(Letters(), ["a", "b", "c", chat], "spd tau_dec=0.3")
+    trace.save(tmp_path / "t")
+    again = Trace.load(tmp_path / "t")
+    assert again.prompts == {0: "a", 1: "b", 2: "c", 3: "user: hi\nassistant: ab"}
+    assert again.texts == {token: chr(97 + token) for token in (1, 2, 3, 4, 5, 6)}
+    assert again.label == "spd tau_dec=0.3"
+    assert again.to_html(tmp_path / "p.html") == trace.to_html() == (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_a_file_without_texts_is_read_as_before(tmp_path):
+    Trace({0: hand_made()}).save(tmp_path / "new")
+    with safe_open(str(tmp_path / "new"), framework="pt") as file:
+        header = json.loads(file.metadata()["rows"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    rows = {name: header[name] for name in ("index", "forwards", "tokens")}
+    save_file(tensors, tmp_path / "old", metadata={"format": "dmaxlit-trace-1", "rows": json.dumps(rows)})
+    old = Trace.load(tmp_path / "old")
+    assert (old.prompts, old.texts, old.label) == ({}, {}, "")
+    assert "trace" in old.to_html(tokenizer=Letters())
+
+
+def test_prompts_without_a_record_are_refused():
+    trace = Trace({3: hand_made(), 5: hand_made()}, texts=dict.fromkeys(range(10), "x"))
+    expected = r"trace: expected the index of a prompt that it has a record of \(one of 2 from 3 to 5\), got 4"
+    with pytest.raises(UserError, match=expected):
+        trace.panel([3, 4])
+    with pytest.raises(UserError, match=r"a record of \(none\), got 0"):
+        Trace().to_html(indices=[0])
+    with pytest.raises(UserError, match="trace: expected a record of at least one prompt, got none"):
+        Trace().to_html()

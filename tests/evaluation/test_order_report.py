@@ -20,3 +20,8 @@ def test_without_verdicts_right_and_wrong_are_absent():
     table = order_table([OrderSource("chain", "spd", orders).report()])
     assert "right" not in table
     assert "| all " in table
+
+
+def test_a_figure_that_some_answers_do_not_have_says_over_how_many_it_is(report):
+    everyone = next(line for line in order_table([report]).splitlines() if "| all " in line)
+    assert "0.73 [0.73, 0.73] (1) | 0.73 [0.73, 0.73] (1)" in everyone

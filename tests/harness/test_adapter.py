@@ -1,13 +1,19 @@
 """Driven by lm-eval itself, on tasks of local rows."""
 
+import json
 import pickle
 import warnings
 
 import pytest
+from lightning.fabric import Fabric
 
 import dmaxlit
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.decoder_entries import decoder_entries
+from dmaxlit.evaluation.ranks import Ranks
+from dmaxlit.evaluation.suite import Suite
+from dmaxlit.evaluation.task_entries import task_entries
 from dmaxlit.tasks import task
 from dmaxlit.tasks.prompts import TemplatedPrompt
 
@@ -62,6 +68,24 @@ def test_lm_eval_gets_the_responses_of_generate(model_folder, write_task):
     assert result["results"]["local"]["exact_match,none"] == 0
     assert result["config"]["decoder"] == "spd"
     assert result["config"]["tpf"] == result["config"]["num_tokens"] / result["config"]["num_forwards"] > 0
+
+
+def test_lm_eval_gets_the_responses_of_evaluate(model_folder, write_task, tmp_path):
+    decoders = decoder_entries([{"name": "spd", "options": {"tau_dec": 0.3}}])
+    suite = Suite(task_entries(["chain"], {"chain": {"operations": 3}}), decoders, num_prompts=4, max_new_tokens=12)
+    ranks = Ranks(Fabric(accelerator="cpu", devices=1))
+    suite.run(ranks, lambda: dmaxlit.load(model_folder), model_folder, tmp_path / "eval", progress=False)
+    (path,) = (tmp_path / "eval" / "chain").glob("spd*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    task = write_task(
+        [{"question": row["prompt"], "answer": row["response"]} for row in rows], generation_kwargs={"max_gen_toks": 12}
+    )
+    arguments = {"pretrained": model_folder, "decoder": "spd", "tau_dec": 0.3}
+    result = lm_eval.simple_evaluate("dmaxlit", arguments, **task)
+    assert responses_of(result) == [row["response"] for row in rows]
+    assert result["results"]["local"]["exact_match,none"] == 1
+    counts = {name: sum(row[name] for row in rows) for name in ("num_tokens", "num_forwards")}
+    assert {name: result["config"][name] for name in counts} == counts
 
 
 def test_each_request_has_its_own_settings_and_the_order_is_kept(lm, model_folder):
@@ -170,6 +194,9 @@ def test_finished_responses_go_to_lm_evals_cache(model_folder, write_task, tmp_p
         ({"device": "tpu9"}, "device: expected one that torch can compute on, got 'tpu9'"),
         ({"max_length": 10_000}, "max_length: expected at most the model's 128, got 10000"),
         ({"max_gen_toks": 0}, "max_gen_toks: expected at least 1, got 0"),
+        ({"mc_samples": "many"}, "mc_samples: expected a whole number, got 'many'"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
+        ({"dtype": "int8"}, "dtype: expected 'float32', 'bfloat16' or 'float16', got 'int8'"),
     ],
 )
 def test_bad_arguments_are_refused_in_a_line(model_folder, arguments, text):

@@ -1,0 +1,114 @@
+"""The record of one prompt, forward by forward."""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from dmaxlit.viewer import Recording
+
+
+class TokenState(IntEnum):
+    """State of a position of a block after a forward."""
+
+    PROMPT = 0
+    MASKED = 1
+    SOFT = 2
+    TOKEN = 3
+    COMMITTED = 4
+
+
+@dataclass(frozen=True, repr=False)
+class RowTrace:
+    """The record of one prompt: E entries, one for each block of each of its F forwards. Blocks have T tokens.
+
+    F and E differ only for a window of several blocks; the entries of a forward are in the order of their blocks.
+
+    Args:
+        start: ``[E]`` first position of the block of each entry.
+        ids: ``[E, T]`` int32, the block after the forward.
+        confidence: ``[E, T]`` float16, probability of the token proposed at each position by the block's logits (a
+            decoder may have used others: ``credit`` raises them, ``psd`` may take those of a draft).
+        state: ``[E, T]`` uint8, values of :class:`TokenState`.
+        num_tokens: Length of the response.
+        forward: ``[E]`` number of the forward of each entry, from 0. Default: one entry for each forward.
+    """
+
+    start: Tensor
+    ids: Tensor
+    confidence: Tensor
+    state: Tensor
+    num_tokens: int
+    forward: Tensor | None = None
+
+    @property
+    def num_forwards(self) -> int:
+        """Number of forwards (F)."""
+        return len(self.ids) if self.forward is None else int(self.forward[-1]) + 1
+
+    def __repr__(self) -> str:
+        """Return the counts instead of the tensors."""
+        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
+        num_blocks = len(self.forwards_per_block())
+        return (
+            f"RowTrace(num_tokens={self.num_tokens}, num_forwards={num_forwards}, num_blocks={num_blocks}, "
+            f"block_length={block_length})"
+        )
+
+    def timeline(self) -> tuple[Tensor, Tensor]:
+        """Return the whole response after each forward.
+
+        Returns:
+            ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open yet; a committed
+            block keeps its tokens), and ``[F, num_tokens]`` confidences, nan outside the block that is open.
+        """
+        num_forwards, block_length = self.num_forwards, self.ids.shape[1]
+        prompt_length = int(self.start[0]) + self._num_prompt_tokens()
+        ids = torch.full((num_forwards, self.num_tokens), -1, dtype=torch.long)
+        confidence = torch.full((num_forwards, self.num_tokens), torch.nan)
+        for entry, forward in enumerate(self.forward_of_entries().tolist()):
+            tokens = torch.arange(block_length) + int(self.start[entry]) - prompt_length
+            in_response = (tokens >= 0) & (tokens < self.num_tokens)
+            decided = in_response & (self.state[entry] != TokenState.MASKED)
+            ids[forward:, tokens[decided]] = self.ids[entry, decided].long()
+            ids[forward:, tokens[in_response & ~decided]] = -1
+            confidence[forward, tokens[in_response]] = self.confidence[entry, in_response].float()
+        return ids, confidence
+
+    def finalized(self) -> Tensor:
+        """Return the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``."""
+        ids, _ = self.timeline()
+        differs = ids != ids[-1]
+        forward = torch.arange(1, ids.shape[0] + 1).unsqueeze(1)
+        return (forward * differs).amax(0) + 1 if self.num_tokens else torch.zeros(0, dtype=torch.long)
+
+    def block_of(self) -> Tensor:
+        """Return the number of the block of each token of the response, from 0, ``[num_tokens]``."""
+        return (torch.arange(self.num_tokens) + self._num_prompt_tokens()) // self.ids.shape[1]
+
+    def forwards_per_block(self) -> Tensor:
+        """Return the number of forwards in which each block was open, in order."""
+        counts: Tensor = torch.unique(self.start, return_counts=True)[1]
+        return counts
+
+    def forward_of_entries(self) -> Tensor:
+        """Return the number of the forward of each entry, from 0, ``[E]``."""
+        return torch.arange(len(self.ids)) if self.forward is None else self.forward
+
+    def recording(self, prompt: str = "") -> Recording:
+        """Return what the viewer shows.
+
+        Args:
+            prompt: Text of the prompt.
+        """
+        ids, confidence = self.timeline()
+        state, _ = replace(self, ids=self.state.int()).timeline()  # that of tokens; -1 where there is none
+        was_open = (~confidence.isnan()).cummax(0).values if len(ids) else state >= 0
+        state = torch.where(state >= 0, state, was_open * TokenState.MASKED)
+        counts = self.forwards_per_block().tolist()
+        return Recording(ids, confidence, state, self.finalized(), self.block_of(), counts, prompt)
+
+    def _num_prompt_tokens(self) -> int:
+        """Return the number of prompt tokens in the first block."""
+        return int((self.state[0] == TokenState.PROMPT).sum())

@@ -1,0 +1,138 @@
+/* One trace: figures, forwards per block, heat map and tokens. Texts of models are only ever set as textContent. */
+
+const MOST_IN_PIECE = 128; // tokens of a block that are laid out together
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const shownFigure = (value) => (value === null ? "–" : Number(value).toFixed(2));
+
+class Panel {
+  constructor(label, recording, onForward) {
+    this.label = label;
+    this.recording = recording;
+    this.forward = -1;
+    this.section = element("section");
+    this.section.setAttribute("aria-label", label);
+    this.section.append(element("h2", "", label));
+    if (recording === null) {
+      this.section.append(element("p", "prompt", "This trace has no record of this prompt."));
+      return;
+    }
+    if (recording.prompt) this.section.append(element("p", "prompt", recording.prompt));
+    this.map = new HeatMap(recording, onForward);
+    const figure = element("figure");
+    figure.append(this.map.element);
+    const caption = element("figcaption", "", "position →, forward ↓; strong: confident, faded: committed earlier, ");
+    caption.append(element("i"), " revised");
+    figure.append(caption);
+    this.section.append(this.figures(), this.blockBars(), figure, this.makeTokens());
+  }
+
+  get forwards() { return this.recording === null ? 0 : this.recording.forwards; }
+
+  figures() {
+    const { figures, length, forwards } = this.recording, list = element("dl");
+    const shown = [
+      ["tokens", length], ["forwards", forwards], ["TPF", shownFigure(figures.tpf)], ["AFP", shownFigure(figures.afp)],
+      ["tau", shownFigure(figures.tau)], ["revisions", figures.revised],
+    ];
+    for (const [name, value] of shown) {
+      const pair = element("div");
+      pair.append(element("dt", "", name), element("dd", "", value));
+      list.append(pair);
+    }
+    return list;
+  }
+
+  blockBars() {
+    const counts = this.recording.forwardsPerBlock, most = Math.max(1, ...counts);
+    const list = element("ol", "blocks");
+    list.setAttribute("aria-label", "Forwards of each block");
+    this.bars = counts.map((count, number) => {
+      const bar = element("li", "", count), height = element("i");
+      height.style.height = `${Math.max(2, (28 * count) / most)}px`;
+      bar.title = `block ${number + 1}: ${count} forwards`;
+      bar.append(height);
+      list.append(bar);
+      return bar;
+    });
+    return list;
+  }
+
+  makeTokens() {
+    const { block, length } = this.recording;
+    this.tokens = element("div", "tokens");
+    this.tokens.setAttribute("role", "group");
+    this.tokens.setAttribute("aria-label", "Response");
+    this.spans = [];
+    this.pieces = [];
+    for (let position = 0, size = 0; position < length; position++, size++) {
+      if (position === 0 || block[position] !== block[position - 1] || size === MOST_IN_PIECE) {
+        const piece = { number: block[position], element: element("span", "block") };
+        this.pieces.push(piece);
+        this.tokens.append(piece.element);
+        size = 0;
+      }
+      const span = element("span");
+      span.dataset.position = position;
+      this.spans.push(span);
+      this.pieces.at(-1).element.append(span);
+    }
+    this.shownToken = new Uint32Array(length);
+    this.shownClass = new Array(length).fill("");
+    return this.tokens;
+  }
+
+  /* Show the response after a forward (0: before the first); touch only what has changed. */
+  show(forward) {
+    if (this.recording === null) return;
+    forward = Math.min(forward, this.forwards);
+    if (forward === this.forward) return;
+    this.forward = forward;
+    const { length, token, texts } = this.recording;
+    for (let position = 0; position < length; position++) {
+      const shown = forward ? token[this.recording.at(forward, position)] : NO_TOKEN;
+      if (shown !== this.shownToken[position]) {
+        this.spans[position].textContent = texts[shown];
+        this.shownToken[position] = shown;
+      }
+      const name = this.className(forward, position);
+      if (name !== this.shownClass[position]) this.spans[position].className = this.shownClass[position] = name;
+    }
+    this.markOpen(forward);
+    this.map.moveTo(forward);
+  }
+
+  className(forward, position) {
+    if (forward === 0) return "s0";
+    const { state, percent, firstRevision } = this.recording, at = this.recording.at(forward, position);
+    if (state[at] < 2) return `s${state[at]}`;
+    const strength = percent[at] === UNKNOWN ? 0 : Math.floor(percent[at] / 10);
+    const revised = firstRevision[position] > forward ? "" : " revised";
+    return `s${state[at]} c${strength}${revised}${this.recording.revisedAt(forward, position) ? " now" : ""}`;
+  }
+
+  markOpen(forward) {
+    const open = new Set();
+    for (let position = 0; position < this.recording.length; position++) {
+      if (this.recording.isOpen(forward, position)) open.add(this.recording.block[position]);
+    }
+    for (const piece of this.pieces) piece.element.classList.toggle("open", open.has(piece.number));
+    this.bars.forEach((bar, number) => bar.classList.toggle("open", open.has(number)));
+  }
+
+  history(position) { return this.recording.history(position, this.forward).join("\n"); }
+
+  summary() {
+    if (this.recording === null) return "no record of this prompt";
+    const { shown, revised, decided, open } = this.recording.counts(this.forward);
+    const blocks = [...open].map((number) => number + 1).join(", ");
+    const where = blocks ? `block ${blocks}: ` : "";
+    return `${where}${shown} new, ${revised} revised, ${decided} of ${this.recording.length} tokens shown`;
+  }
+}
