@@ -69,6 +69,7 @@ class Panel {
     this.tokens = element("div", "tokens");
     this.tokens.setAttribute("role", "group");
     this.tokens.setAttribute("aria-label", "Response");
+    this.tokens.tabIndex = 0; // scrolls with the keyboard
     this.spans = [];
     this.pieces = [];
     for (let position = 0, size = 0; position < length; position++, size++) {
@@ -123,7 +124,20 @@ class Panel {
       if (this.recording.isOpen(forward, position)) open.add(this.recording.block[position]);
     }
     for (const piece of this.pieces) piece.element.classList.toggle("open", open.has(piece.number));
+    this.follow(this.pieces.find((piece) => open.has(piece.number)));
     this.bars.forEach((bar, number) => bar.classList.toggle("open", open.has(number)));
+  }
+
+  /* Scroll to the first open block, when it has become another. */
+  follow(piece) {
+    if (piece === undefined || piece === this.followed) return;
+    this.followed = piece;
+    const scroll = (again) => {
+      this.tokens.scrollTop = piece.element.offsetTop - this.tokens.clientHeight / 2;
+      // What comes into view is laid out only then, and may be higher than it was taken to be.
+      if (again && this.followed === piece) requestAnimationFrame(() => scroll(again - 1));
+    };
+    scroll(2);
   }
 
   history(position) { return this.recording.history(position, this.forward).join("\n"); }

@@ -270,6 +270,19 @@ def test_a_step_touches_only_what_has_changed(shown):
     assert len(changed) <= 2 * 32  # tokens of the open block, and of the block that has just been committed
 
 
+def test_the_open_block_of_a_long_response_is_in_view(shown):
+    browser = shown(panel_of(synthetic(120, 2000, 32)))
+    for forward in (118, 60, 2):
+        browser.run(f"(() => {{ slider.value = {forward}; slider.dispatchEvent(new Event('input')); }})()")
+        browser.run("new Promise((done) => setTimeout(done, 200))")
+        inside = browser.run(
+            "(() => { const box = document.querySelector('.tokens').getBoundingClientRect(); const open = "
+            "document.querySelector('.block.open').getBoundingClientRect(); "
+            "return box.top <= open.top && open.bottom <= box.bottom + 1; })()"
+        )
+        assert inside, forward
+
+
 def test_frames_of_a_long_response_are_fast(shown):
     """The bound is generous for busy machines: the whole response drawn anew at each step would take far more."""
     browser = shown(panel_of(synthetic(120, 2000, 32)))
