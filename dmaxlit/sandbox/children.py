@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import IO, Any
 
 from dmaxlit.sandbox.isolation import environment
 from dmaxlit.sandbox.settings import Bound
 
-__all__ = ["ended_at_exit", "file_with", "read_bounded", "start"]
+__all__ = ["ended_at_exit", "file_with", "read_bounded", "scratch_folder", "start"]
 
 _CHUNK = 65536  # bytes
 
@@ -24,6 +25,38 @@ def file_with(content: bytes) -> IO[bytes]:
     file.write(content)
     file.seek(0)
     return file
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """Make a working folder, and remove it at the end, however deeply a sample has nested others in it."""
+    folder = tempfile.mkdtemp()
+    scratch = os.path.join(folder, "scratch")
+    try:
+        os.mkdir(scratch, mode=0o700)
+        yield scratch
+    finally:
+        with suppress(OSError):  # what cannot be removed stays in the system's folder for temporary files
+            _remove_flat(folder)
+
+
+def _remove_flat(folder: str) -> None:
+    """Remove a folder of folders. Nested ones are moved up first: recursion would exceed its limit."""
+    numbers = count()
+    pending = [entry.path for entry in os.scandir(folder)]
+    while pending:
+        current = pending.pop()
+        os.chmod(current, 0o700)
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # a folder that cannot be written cannot be moved
+                    pending.append(os.path.join(folder, str(next(numbers))))
+                    os.rename(entry.path, pending[-1])
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(current)
+    os.rmdir(folder)
 
 
 def start(

@@ -5,7 +5,6 @@ import builtins
 import json
 import os
 import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any, get_args
 
 from dmaxlit.errors import UserError
-from dmaxlit.sandbox.children import ended_at_exit, file_with, read_bounded, start
+from dmaxlit.sandbox.children import ended_at_exit, file_with, read_bounded, scratch_folder, start
 from dmaxlit.sandbox.isolation import command_of, level_of
 from dmaxlit.sandbox.settings import Level, Outcome, SandboxSettings, Verdict
 
@@ -70,7 +69,7 @@ def _run_pair(
     """Return what the process of the tests wrote, and at which bound it was ended, or None."""
     processes: list[subprocess.Popen[bytes]] = []
     with ExitStack() as stack:
-        folders = [stack.enter_context(tempfile.TemporaryDirectory()) for _ in range(2)]
+        folders = [stack.enter_context(scratch_folder()) for _ in range(2)]
         order = stack.enter_context(file_with(json.dumps(job).encode() + b"\n"))
         stack.enter_context(ended_at_exit(processes))
         requests, replies = os.pipe(), os.pipe()
@@ -97,7 +96,7 @@ def _read_verdict(answer: bytes) -> tuple[Outcome, str]:
         return "error", "the tests' process ended without a verdict"
     outcome = verdict["outcome"]
     assert outcome in get_args(Outcome)
-    return outcome, verdict["detail"]
+    return outcome, verdict["detail"].encode(errors="backslashreplace").decode()  # a lone surrogate is no text
 
 
 def _undefined_names(tests: str, preamble: str) -> list[str]:

@@ -1,11 +1,10 @@
 """Run code as a program, and return what it printed."""
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 
-from dmaxlit.sandbox.children import ended_at_exit, file_with, read_bounded, start
+from dmaxlit.sandbox.children import ended_at_exit, file_with, read_bounded, scratch_folder, start
 from dmaxlit.sandbox.isolation import command_of, level_of
 from dmaxlit.sandbox.settings import Output, SandboxSettings
 
@@ -33,7 +32,7 @@ def run_program(
     begin = time.monotonic()
     processes: list[subprocess.Popen[bytes]] = []
     with (
-        tempfile.TemporaryDirectory() as folder,
+        scratch_folder() as folder,
         file_with(code.encode(errors="surrogatepass")) as program,
         file_with(stdin.encode(errors="surrogatepass")) as given,
         ended_at_exit(processes),

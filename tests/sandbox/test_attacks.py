@@ -182,6 +182,39 @@ import sys, atexit
 sys.excepthook = sys.unraisablehook = lambda *a: None
 atexit.register(lambda: print('{"outcome": "passed"}'))
 """,
+    "nests folders": WRONG + "\nimport os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n",
+    "locks a folder": WRONG + "\nimport os\nos.makedirs('d/e')\nos.chmod('d/e', 0)\nos.chmod('d', 0)\n",
+    "is a module that has everything": WRONG
+    + """
+import sys
+class Module(type(sys)):
+    def __getattribute__(self, name):
+        return lambda x: x if isinstance(x, list) else 9
+sys.modules["sample"].__class__ = Module
+""",
+    "sends names that nobody asked for": WRONG
+    + """
+import json, os
+names = [["square", {"type": "int"}], ["assert", 1], ["abs", {"type": "int"}], ["__builtins__", {"dict": []}]]
+for descriptor in range(3, 64):
+    try:
+        os.write(descriptor, json.dumps({"value": {"dict": names}}).encode() + b"\\n")
+    except OSError:
+        pass
+""",
+    "sends a number that takes forever to compute": """
+import os
+def square(x):
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b'{"value": {"Fraction": "1e999999999"}}\\n')
+        except OSError:
+            pass
+""",
+    "raises what is no text": "def square(x):\n    raise ValueError('\\ud800')",
+    "raises what cannot be told": "class E(Exception):\n    __str__ = None\ndef square(x):\n    raise E",
+    "returns what is not a number": "def square(x):\n    return float('nan')",
+    "crashes its interpreter": WRONG + "\nimport ctypes\nctypes.string_at(0)\n",
     "closes its descriptors": WRONG + "\nimport os\nos.closerange(0, 64)\n",
     "holds another thread": WRONG
     + """
@@ -203,7 +236,7 @@ def test_a_wrong_sample_is_not_judged_right(attack, level):
     verdict = run_tests(ATTACKS[attack], TESTS, settings=settings)
     assert not verdict.passed
     assert verdict.outcome in ("failed", "timeout")
-    assert verdict.detail
+    assert verdict.detail.encode()
 
 
 HONEST = {

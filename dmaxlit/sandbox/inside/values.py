@@ -60,8 +60,10 @@ def _encode_rare(value: Any, of_object: Callable[[Any], Any]) -> Any:
         return {"bytes" if isinstance(value, bytes) else "bytearray": value.hex()}
     if isinstance(value, range):
         return {"range": [encode(bound, of_object) for bound in (value.start, value.stop, value.step)]}
-    if isinstance(value, (Decimal, Fraction)):
-        return {"Decimal" if isinstance(value, Decimal) else "Fraction": str(value)}
+    if isinstance(value, Decimal):
+        return {"Decimal": str(value)}
+    if isinstance(value, Fraction):
+        return {"Fraction": [encode(int(part), of_object) for part in (value.numerator, value.denominator)]}
     if type(value) in (date, datetime):
         return {type(value).__name__: value.isoformat()}
     if isinstance(value, type) and value in _TYPES.values():
@@ -109,7 +111,8 @@ def _decode_rare(kind: str, content: Any) -> Any:
         "range": lambda bounds: range(*(decode(bound, ProtocolError) for bound in bounds)),
         "type": _TYPES.__getitem__,
         "Decimal": Decimal,
-        "Fraction": Fraction,
+        # Not from a text: 1e999999999 would be computed.
+        "Fraction": lambda parts: Fraction(*(decode(part, ProtocolError) for part in parts)),
         "date": date.fromisoformat,
         "datetime": datetime.fromisoformat,
     }
