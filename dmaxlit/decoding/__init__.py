@@ -9,8 +9,10 @@ from dmaxlit.decoding.committing import CommittingDecoder
 from dmaxlit.decoding.credit import CreditDecoder
 from dmaxlit.decoding.edit import EditDecoder
 from dmaxlit.decoding.entropy_bounded import EntropyBoundedDecoder
+from dmaxlit.decoding.entropy_gate import EntropyGateDecoder
 from dmaxlit.decoding.factor import FactorDecoder
 from dmaxlit.decoding.factory import make_decoder
+from dmaxlit.decoding.frechet import FrechetDecoder
 from dmaxlit.decoding.generate_then_edit import GenerateThenEditDecoder
 from dmaxlit.decoding.hierarchical import HierarchicalDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
@@ -30,7 +32,9 @@ __all__ = [
     "Decoder",
     "EditDecoder",
     "EntropyBoundedDecoder",
+    "EntropyGateDecoder",
     "FactorDecoder",
+    "FrechetDecoder",
     "GenerateThenEditDecoder",
     "HierarchicalDecoder",
     "OneTokenDecoder",
