@@ -59,6 +59,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("hierarchical", "tau_low", (0.6, 0.4)),
     Curve("hierarchical", "tau_low", (0.6, 0.4), {"tau_remask": 0.4}),
     Curve("credit", "threshold", (0.95, 0.7)),
+    Curve("less", "threshold", (0.9, 0.5)),
     Curve("psd", "depth", (1, 3)),
     Curve("psd", "depth", (1, 3), {"policy": "local_leap"}),
     Curve("wino", "tau_in", (0.8, 0.6)),

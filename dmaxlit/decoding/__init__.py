@@ -15,6 +15,7 @@ from dmaxlit.decoding.factory import make_decoder
 from dmaxlit.decoding.frechet import FrechetDecoder
 from dmaxlit.decoding.generate_then_edit import GenerateThenEditDecoder
 from dmaxlit.decoding.hierarchical import HierarchicalDecoder
+from dmaxlit.decoding.less import LessDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
 from dmaxlit.decoding.psd import PSDDecoder
@@ -37,6 +38,7 @@ __all__ = [
     "FrechetDecoder",
     "GenerateThenEditDecoder",
     "HierarchicalDecoder",
+    "LessDecoder",
     "OneTokenDecoder",
     "PSDDecoder",
     "Proposal",
