@@ -69,6 +69,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("uniform"),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0)),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": False}),
+    Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": "slerp"}),
 )
 _FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", "hit_step_limit")
 

@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "spd at 1": ("spd", {"tau_dec": 1.0, "tau_acc": 1.0}),
     "spd, not contiguous": ("spd", {"contiguous": False}),
     "spd, hard": ("spd", {"soft": False}),
+    "spd, slerp": ("spd", {"soft": "slerp"}),
     "spd, top 3": ("spd", {"top_k": 3}),
     "spd, consistency only": ("spd", {"stop_on_confidence": False}),
     "spd, confidence only": ("spd", {"stop_on_consistency": False, "tau_acc": 0.5}),
