@@ -66,6 +66,7 @@ CURVES: tuple[Curve, ...] = (
     Curve("edit", "preset", ("quality", "speed")),
     Curve("generate_then_edit", "tau_draft", (0.5, 0.0)),
     Curve("generate_then_edit", "tau_draft", (0.5, 0.0), {"max_edits": 4}),
+    Curve("t2m", "detector", ("low_probability", "mirrored", "change")),
     Curve("uniform"),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0)),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": False}),

@@ -20,6 +20,7 @@ from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
 from dmaxlit.decoding.psd import PSDDecoder
 from dmaxlit.decoding.spd import SPDDecoder, promote
+from dmaxlit.decoding.t2m import T2MDecoder
 from dmaxlit.decoding.threshold import ThresholdDecoder
 from dmaxlit.decoding.uniform import UniformDecoder
 from dmaxlit.decoding.wino import WinoDecoder
@@ -44,6 +45,7 @@ __all__ = [
     "Proposal",
     "SPDDecoder",
     "SoftTokens",
+    "T2MDecoder",
     "ThresholdDecoder",
     "UniformDecoder",
     "WinoDecoder",

@@ -35,6 +35,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "frechet, bold": ("frechet", {"delta": 0.0}),
     "entropy_gate, wide": ("entropy_gate", {"beta": 4.0, "threshold": 0.3, "first": 2}),
     "less, hasty": ("less", {"threshold": 0.3, "patience": 1, "max_divergence": 1.0, "top_k": 2}),
+    "t2m, mirrored": ("t2m", {"detector": "mirrored", "tau_mask": 0.3, "tau_remask": 0.4}),
+    "t2m, change": ("t2m", {"detector": "change", "tau_mask": 0.3, "tau_remask": 0.1, "max_share": 1.0}),
     "wino, bold": ("wino", {"tau_in": 0.2, "tau_out": 0.5}),
     "edit, fast": ("edit", {"preset": "speed"}),
     "edit, without post-edits": ("edit", {"tau_edit": 0.3, "max_post_edit_steps": 0}),
