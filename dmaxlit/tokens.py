@@ -113,14 +113,18 @@ class SoftTokens:
         ids: ``[R, T, K]`` tokens of each mixture; the mask token may be one of them.
         weights: ``[R, T, K]`` their weights, each at least 0, with sum 1.
         where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the sequence's token.
+        slerp: Mix the last token with the others along the sphere instead of along a line.
     """
 
     ids: Tensor
     weights: Tensor
     where: Tensor
+    slerp: bool = False
 
     @classmethod
-    def with_mask(cls, tokens: Tensor, confidence: Tensor, mask: int, where: Tensor) -> "SoftTokens":
+    def with_mask(
+        cls, tokens: Tensor, confidence: Tensor, mask: int, where: Tensor, slerp: bool = False
+    ) -> "SoftTokens":
         """Mix tokens, weighted by their probabilities, with the mask token, which takes the rest (DMax, Eq. 8).
 
         Args:
@@ -128,13 +132,17 @@ class SoftTokens:
             confidence: ``[R, T, K]`` probabilities, with sum at most 1.
             mask: Id of the mask token.
             where: ``[R, T]`` bool, positions whose input is the mixture.
+            slerp: Mix the mask with the tokens along the sphere.
         """
         masks = torch.full_like(tokens[..., :1], mask)
         rest = (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
-        return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where)
+        return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where, slerp)
 
     def after(self, length: int) -> "SoftTokens":
         """Return the same soft tokens after ``length`` positions without any."""
         return SoftTokens(
-            F.pad(self.ids, (0, 0, length, 0)), F.pad(self.weights, (0, 0, length, 0)), F.pad(self.where, (length, 0))
+            F.pad(self.ids, (0, 0, length, 0)),
+            F.pad(self.weights, (0, 0, length, 0)),
+            F.pad(self.where, (length, 0)),
+            self.slerp,
         )

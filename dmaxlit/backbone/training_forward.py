@@ -3,6 +3,8 @@
 The clean copy of a batch is computed once and all of its views attend to it (BD3-LM, arXiv 2503.09573, Section 3.2).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -58,7 +60,9 @@ class TrainingForward:
         layout, clean, noisy = self._layout, self._layout.clean, self._layout.noisy
         inputs = noisy.take(ids)
         if soft is not None:
-            soft = SoftTokens(noisy.take(soft.ids), noisy.take(soft.weights), noisy.take(soft.where))
+            soft = replace(
+                soft, ids=noisy.take(soft.ids), weights=noisy.take(soft.weights), where=noisy.take(soft.where)
+            )
         if self._cache is not None:
             hidden = self._hidden(layout.view_mask, noisy.position, inputs, soft, self._cache)
             hidden = hidden if self._anchor is None else hidden + 0 * self._anchor

@@ -9,14 +9,18 @@ from dmaxlit.decoding.committing import CommittingDecoder
 from dmaxlit.decoding.credit import CreditDecoder
 from dmaxlit.decoding.edit import EditDecoder
 from dmaxlit.decoding.entropy_bounded import EntropyBoundedDecoder
+from dmaxlit.decoding.entropy_gate import EntropyGateDecoder
 from dmaxlit.decoding.factor import FactorDecoder
 from dmaxlit.decoding.factory import make_decoder
+from dmaxlit.decoding.frechet import FrechetDecoder
 from dmaxlit.decoding.generate_then_edit import GenerateThenEditDecoder
 from dmaxlit.decoding.hierarchical import HierarchicalDecoder
+from dmaxlit.decoding.less import LessDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
 from dmaxlit.decoding.psd import PSDDecoder
 from dmaxlit.decoding.spd import SPDDecoder, promote
+from dmaxlit.decoding.t2m import T2MDecoder
 from dmaxlit.decoding.threshold import ThresholdDecoder
 from dmaxlit.decoding.uniform import UniformDecoder
 from dmaxlit.decoding.wino import WinoDecoder
@@ -30,14 +34,18 @@ __all__ = [
     "Decoder",
     "EditDecoder",
     "EntropyBoundedDecoder",
+    "EntropyGateDecoder",
     "FactorDecoder",
+    "FrechetDecoder",
     "GenerateThenEditDecoder",
     "HierarchicalDecoder",
+    "LessDecoder",
     "OneTokenDecoder",
     "PSDDecoder",
     "Proposal",
     "SPDDecoder",
     "SoftTokens",
+    "T2MDecoder",
     "ThresholdDecoder",
     "UniformDecoder",
     "WinoDecoder",

@@ -108,6 +108,8 @@ def _map_tensors(function: Callable[..., Tensor], *states: Any) -> Any:
         return None
     if isinstance(first, Tensor):
         return function(*states)
+    if isinstance(first, bool):  # an option, the same in all states of a decoder
+        return first
     if isinstance(first, dict):
         return {name: _map_tensors(function, *(state[name] for state in states)) for name in first}
     columns = {f.name: [getattr(state, f.name) for state in states] for f in fields(first)}

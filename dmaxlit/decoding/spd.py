@@ -1,6 +1,7 @@
 """Soft parallel decoding, SPD (DMax, arXiv 2604.08302, Section 3.2)."""
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,7 +50,9 @@ class SPDDecoder(Decoder):
         tau_dec: Promotion threshold in [0, 1]; 0 promotes the whole block at once, 1 one position at each forward.
         tau_acc: Acceptance threshold in [0, 1].
         contiguous: Promote a prefix only. False: every masked position above ``tau_dec``, at least the leftmost one.
-        soft: Feed hybrid embeddings. False: feed the tokens themselves.
+        soft: Feed hybrid embeddings, mixed as above (``linear``, or true) or with their direction on the arc between
+            the mask's and the token's, at ``c_i`` of its angle (``slerp``; the norm is the same). False: feed the
+            tokens themselves.
         stop_on_consistency: End a block when its predictions repeat.
         stop_on_confidence: End a block when every confidence reaches ``tau_acc``.
         top_k: Tokens in the hybrid embedding, at least 1, weighted by their probabilities; the mask token gets the
@@ -66,7 +69,7 @@ class SPDDecoder(Decoder):
         tau_dec: float = 0.5,
         tau_acc: float = 0.9,
         contiguous: bool = True,
-        soft: bool = True,
+        soft: bool | Literal["linear", "slerp"] = True,
         stop_on_consistency: bool = True,
         stop_on_confidence: bool = True,
         top_k: int = 1,
@@ -75,6 +78,8 @@ class SPDDecoder(Decoder):
         super().__init__(max_steps)
         if not (stop_on_consistency or stop_on_confidence):
             raise UserError("stop_on_consistency, stop_on_confidence: expected at least one to be true, got neither")
+        if soft not in (True, False, "linear", "slerp"):
+            raise UserError(f"soft: expected a bool, 'linear' or 'slerp', got {soft!r}")
         check_at_least(1, top_k=top_k)
         self.tau_dec = check_fraction("tau_dec", tau_dec)
         self.tau_acc = check_fraction("tau_acc", tau_acc)
@@ -92,7 +97,8 @@ class SPDDecoder(Decoder):
         if self.top_k >= special.vocab_size:
             raise UserError(f"top_k: expected less than the vocabulary's {special.vocab_size} tokens, got {self.top_k}")
         mixture = ids.unsqueeze(-1).expand(-1, -1, self.top_k + 1)
-        empty = SoftTokens(mixture, torch.zeros(mixture.shape, device=ids.device), torch.zeros_like(editable))
+        weights = torch.zeros(mixture.shape, device=ids.device)
+        empty = SoftTokens(mixture, weights, torch.zeros_like(editable), self.soft == "slerp")
         return replace(state, soft=empty)
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
@@ -119,7 +125,8 @@ class SPDDecoder(Decoder):
         # Mix the embeddings of the next forward.
         soft = None
         if self.soft:
-            soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions)
+            slerp = self.soft == "slerp"
+            soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions, slerp)
         return state.advance(ids, masked, converged, soft)
 
     def _candidates(self, state: BlockState, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,6 +128,6 @@ def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
 def _is_same_mixture(a: SoftTokens | None, b: SoftTokens | None) -> bool:
     if a is None or b is None:
         return a is b
-    if not torch.equal(a.where, b.where):
+    if not torch.equal(a.where, b.where) or a.slerp != b.slerp:
         return False
     return torch.equal(a.ids[a.where], b.ids[b.where]) and torch.allclose(a.weights[a.where], b.weights[b.where])

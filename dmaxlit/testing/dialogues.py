@@ -102,7 +102,8 @@ def rows_of(views: list[View], rows: list[int]) -> list[View]:
             name: value[index] for name, value in vars(view).items() if isinstance(value, Tensor)
         }
         if view.soft is not None:
-            changed["soft"] = SoftTokens(view.soft.ids[index], view.soft.weights[index], view.soft.where[index])
+            soft = view.soft
+            changed["soft"] = SoftTokens(soft.ids[index], soft.weights[index], soft.where[index], soft.slerp)
         selected.append(replace(view, **changed))
     return selected
 
@@ -128,7 +129,8 @@ def difference(one: list[View], other: list[View]) -> str | None:
 def _is_same(a: Any, b: Any, length: int, supervised: Tensor) -> bool:
     if isinstance(a, SoftTokens) and isinstance(b, SoftTokens):
         where = a.where[:, :length]
-        return torch.equal(where, b.where[:, :length]) and torch.allclose(_as_table(a, where), _as_table(b, where))
+        is_same = a.slerp == b.slerp and torch.equal(where, b.where[:, :length])
+        return is_same and torch.allclose(_as_table(a, where), _as_table(b, where))
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return type(a) is type(b) and bool(a == b)
     a, b = a[:, :length], b[:, :length]

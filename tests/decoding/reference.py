@@ -44,6 +44,19 @@ def mixture(table, candidates, mask_id):
     return vector * norm / math.sqrt(float((vector**2).sum()))
 
 
+def arc_mixture(table, candidates, mask_id):
+    """Compute the same norm in another direction: sum_k p_k of the angle from the mask to sum_k p_k E[v_k]."""
+    share, mask = sum(p for _, p in candidates), table[mask_id]
+    mean = sum(p * table[token] for token, p in candidates)
+    norm = sum(p * math.sqrt(float((table[token] ** 2).sum())) for token, p in [*candidates, (mask_id, 1 - share)])
+    mask = mask / math.sqrt(float((mask**2).sum()))
+    if not mean.any():  # the pad's embedding is zero and has no direction
+        return mask * norm
+    mean = mean / math.sqrt(float((mean**2).sum()))
+    angle = math.acos(float((mask * mean).sum()))
+    return norm * (math.sin((1 - share) * angle) * mask + math.sin(share * angle) * mean) / math.sin(angle)
+
+
 def reference_spd(
     model,
     special,
@@ -115,7 +128,8 @@ def reference_spd(
                 break
             for i in positions:
                 if block[i] is not None:
-                    inputs[i] = mixture(table, candidates[i], special.mask_id) if soft else table[block[i]]
+                    mix = arc_mixture if soft == "slerp" else mixture
+                    inputs[i] = mix(table, candidates[i], special.mask_id) if soft else table[block[i]]
 
         first = len(prefix) + len(prompt_tail)
         prefix += block

@@ -25,7 +25,7 @@ def tensors(state):
     """Return all tensors of a state, also nested ones."""
     if isinstance(state, torch.Tensor):
         return [state]
-    if state is None:
+    if state is None or isinstance(state, bool):
         return []
     values = state.values() if isinstance(state, dict) else [getattr(state, f.name) for f in fields(state)]
     return [tensor for value in values for tensor in tensors(value)]

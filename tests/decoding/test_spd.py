@@ -217,6 +217,16 @@ def test_more_candidates_share_the_mixture_by_probability():
     torch.testing.assert_close(state.soft.weights, torch.tensor([[[0.5, 0.3, 0.15, 0.05]]]))
 
 
+def test_the_weights_are_the_same_on_a_line_and_on_an_arc():
+    step = [(1, 0.9), (2, 0.75), (3, 0.3), (4, 0.3)]
+    states = {}
+    for soft in (True, "linear", "slerp"):
+        decoder = SPDDecoder(soft=soft)
+        (states[soft],) = run(decoder, fresh(decoder), step)
+        assert torch.equal(states[soft].soft.weights, states[True].soft.weights)
+    assert [state.soft.slerp for state in states.values()] == [False, False, True]
+
+
 def test_hard_tokens_are_fed_as_they_are():
     decoder = SPDDecoder(soft=False, top_k=3)
     (state,) = run(decoder, fresh(decoder), [(1, 0.9), (2, 0.75), (3, 0.3), (4, 0.3)])
@@ -232,6 +242,7 @@ def test_hard_tokens_are_fed_as_they_are():
     [
         ({"tau_dec": 1.5}, r"tau_dec: expected a number in \[0, 1\], got 1.5"),
         ({"tau_acc": -0.5}, r"tau_acc: expected a number in \[0, 1\], got -0.5"),
+        ({"soft": "cubic"}, "soft: expected a bool, 'linear' or 'slerp', got 'cubic'"),
         ({"top_k": 0}, "top_k: expected at least 1, got 0"),
         (
             {"stop_on_consistency": False, "stop_on_confidence": False},

@@ -15,6 +15,7 @@ from tests.engine.models import lively_denoiser, make_prompts
 DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in DECODERS} | {
     "threshold": ("threshold", {"threshold": 0.5}),
     "spd, top 2": ("spd", {"top_k": 2, "contiguous": False}),
+    "spd, slerp": ("spd", {"soft": "slerp"}),
     "spd, hard": ("spd", {"soft": False, "tau_dec": 0.0}),
 }
 SPD_OPTIONS: list[dict[str, Any]] = [
@@ -23,6 +24,8 @@ SPD_OPTIONS: list[dict[str, Any]] = [
     {"tau_dec": 0.9, "tau_acc": 0.5},
     {"contiguous": False},
     {"soft": False},
+    {"soft": "slerp"},
+    {"soft": "slerp", "top_k": 3},
     {"stop_on_consistency": False, "tau_acc": 0.6},
     {"stop_on_confidence": False},
     {"top_k": 3},

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from dmaxlit.backbone.soft_embedding import hybrid_embedding
@@ -52,6 +53,51 @@ def test_half_precision_tables_are_blended_in_float32_and_rounded_once():
     assert torch.equal(
         hybrid_embedding(rows_of(table), soft), hybrid_embedding(rows_of(table.float()), soft).bfloat16()
     )
+
+
+def arc(*entries, weights):
+    """Mix rows of the table along the sphere, the last one with the others."""
+    return SoftTokens(torch.tensor([[entries]]), torch.tensor([[weights]]), torch.tensor([[True]]), slerp=True)
+
+
+def test_on_the_arc_the_angle_is_divided_and_not_the_line():
+    table = torch.tensor([[3.0, 0.0], [0.0, 1.0]])  # at a right angle
+    for share in (0.0, 0.2, 0.5, 0.9, 1.0):
+        angle, norm = share * math.pi / 2, share * 1 + (1 - share) * 3
+        expected = torch.tensor([norm * math.cos(angle), norm * math.sin(angle)])
+        got = hybrid_embedding(rows_of(table), arc(1, 0, weights=(share, 1 - share)))
+        torch.testing.assert_close(got[0, 0], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_arc_is_in_the_plane_of_the_last_token_and_the_others_average():
+    got = hybrid_embedding(rows_of(TABLE), arc(1, 2, 6, weights=(0.5, 0.2, 0.3)))[0, 0]
+    mean, mask = 0.5 * TABLE[1] + 0.2 * TABLE[2], TABLE[6]
+    whole, part = (torch.acos(torch.cosine_similarity(mask, x, dim=0)) for x in (mean, got))
+    torch.testing.assert_close(part, 0.7 * whole)
+    assert torch.linalg.matrix_rank(torch.stack([mean, mask, got]), rtol=1e-5) == 2
+    norm = 0.5 * TABLE[1].norm() + 0.2 * TABLE[2].norm() + 0.3 * mask.norm()
+    torch.testing.assert_close(got.norm(), norm)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 1 + 1e-7, -1.0])
+def test_an_arc_between_parallel_embeddings_has_no_nan_nor_its_gradient(scale):
+    table = torch.stack([TABLE[0], scale * TABLE[0]]).requires_grad_()
+    got = hybrid_embedding(rows_of(table), arc(0, 1, weights=(0.25, 0.75)))
+    expected = (0.25 + 0.75 * scale) * TABLE[0] if scale > 0 else torch.zeros(5)
+    if scale > 0:
+        torch.testing.assert_close(got[0, 0].detach(), expected)
+    got.sum().backward()
+    assert got.isfinite().all()
+    assert table.grad.isfinite().all()
+
+
+def test_soft_tokens_stay_on_the_arc_where_rows_are_selected_and_padded():
+    soft = arc(1, 0, weights=(0.2, 0.8))
+    ids, flag = torch.tensor([[1]]), torch.tensor([[True]])
+    state = BlockState(ids, flag, ~flag, ids[:, 0], flag[:, 0], soft)
+    for other in (state.select(torch.tensor([0])), state.join(state), state.assign(torch.tensor([0]), state)):
+        assert other.soft.slerp
+    assert soft.after(3).slerp
 
 
 def test_mixtures_are_fed_only_where_the_state_says_so():

@@ -12,7 +12,7 @@ from dmaxlit.errors import UserError, check_at_least, check_fraction, check_temp
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.rollout import check_weights, teacher_forced
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.tokens import CleanBatch, SoftTokens
+from dmaxlit.tokens import CleanBatch
 
 __all__ = ["RolloutKNoise"]
 
@@ -115,7 +115,12 @@ class RolloutKNoise(NoiseStrategy):
         """Return the view of a decoder's state."""
         masked, soft = _to_sequences(state.masked, clean), state.soft
         if soft is not None:
-            soft = SoftTokens(*(_to_sequences(tensor, clean) for tensor in (soft.ids, soft.weights, soft.where)))
+            soft = replace(
+                soft,
+                ids=_to_sequences(soft.ids, clean),
+                weights=_to_sequences(soft.weights, clean),
+                where=_to_sequences(soft.where, clean),
+            )
         return View(
             _to_sequences(state.ids, clean),
             clean.response,
