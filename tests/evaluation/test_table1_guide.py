@@ -12,7 +12,7 @@ from tests.backbone.formats.llada2_published import write_published
 from tests.sandbox.requirement import needs_sandbox
 
 GUIDE = Path(__file__).parents[2] / "dmaxlit" / "evaluation" / "README.md"
-SECTION = re.search(r"^## Reproduce Table 1 of DMax\n(.*?)^## ", GUIDE.read_text(), re.DOTALL | re.MULTILINE)[1]
+(SECTION,) = re.findall(r"^## Reproduce Table 1 of DMax\n(.*?)^## ", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
 MATH = {
     "gsm8k": {"question": "What is 1 + 1?", "answer": "It is 2\n#### 2"},
     "math500": {"problem": "What is $1+1$?", "answer": "2"},
