@@ -13,12 +13,12 @@ __all__ = ["FrechetDecoder"]
 
 @DECODERS.register("frechet")
 class FrechetDecoder(CommittingDecoder):
-    """Commit the n most confident positions, n the largest whose joint probability is bounded by ``delta``.
+    """Commit the n most confident positions, as long as they jointly lead other tokens by more than ``delta``.
 
     With the confidences in descending order ``c_(1) >= c_(2) >= ...``, n is the largest number with
     ``sum_{j<=n} c_(j) - (n - 1) - (1 - c_(n)) > delta``, at least one. The first terms are Fréchet's lower bound of the
-    joint probability of n tokens, the last one what any other joint choice may have. With equal confidences it is the
-    rule of ``factor`` for a factor of ``1 - delta``; it never commits fewer positions than that.
+    joint probability of these n tokens, the last one an upper bound of that of any other n tokens there. With equal
+    confidences it is the rule of ``factor`` for a factor of ``1 - delta``; it never commits fewer positions than that.
 
     Args:
         delta: In [0, 1]; larger commits fewer at a time, 1 one token at each forward.

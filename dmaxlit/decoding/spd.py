@@ -79,7 +79,7 @@ class SPDDecoder(Decoder):
         if not (stop_on_consistency or stop_on_confidence):
             raise UserError("stop_on_consistency, stop_on_confidence: expected at least one to be true, got neither")
         if soft not in (True, False, "linear", "slerp"):
-            raise UserError(f"soft: expected a bool, 'linear' or 'slerp', got {soft!r}")
+            raise UserError(f"soft: expected bool or 'linear' or 'slerp', got {soft!r}")
         check_at_least(1, top_k=top_k)
         self.tau_dec = check_fraction("tau_dec", tau_dec)
         self.tau_acc = check_fraction("tau_acc", tau_acc)

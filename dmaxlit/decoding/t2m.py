@@ -1,4 +1,4 @@
-"""Token-to-mask refinement: doubtful tokens turn back into masks (T2M, arXiv 2604.18738; rules as in its code)."""
+"""Token-to-mask refinement: doubtful tokens turn back into masks (T2M, 2604.18738; limits as in its code)."""
 
 from dataclasses import replace
 from typing import Literal

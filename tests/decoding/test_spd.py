@@ -242,7 +242,7 @@ def test_hard_tokens_are_fed_as_they_are():
     [
         ({"tau_dec": 1.5}, r"tau_dec: expected a number in \[0, 1\], got 1.5"),
         ({"tau_acc": -0.5}, r"tau_acc: expected a number in \[0, 1\], got -0.5"),
-        ({"soft": "cubic"}, "soft: expected a bool, 'linear' or 'slerp', got 'cubic'"),
+        ({"soft": "cubic"}, "soft: expected bool or 'linear' or 'slerp', got 'cubic'"),
         ({"top_k": 0}, "top_k: expected at least 1, got 0"),
         (
             {"stop_on_consistency": False, "stop_on_confidence": False},
