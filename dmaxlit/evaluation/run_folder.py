@@ -29,7 +29,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = Fa
     """
     path = folder / _SETTINGS
     if path.is_file():
-        change = difference(flat(read_json(path)), flat(settings))
+        change = _change(read_json(path), settings)
         if change is None and not (overwrite and (folder / RECORD).exists()):
             return
         if not overwrite:
@@ -55,6 +55,15 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             values[prefix + name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return in which setting two runs differ, or None; other tasks or decoders by their names."""
+    for name in ("tasks", "decoders"):
+        before, now = (list(map(str, settings.get(name) or ())) for settings in (old, new))
+        if set(before) != set(now):
+            return f"{name} were {', '.join(before)}, now {', '.join(now)}"
+    return difference(flat(old), flat(new))
 
 
 def _clear(folder: Path, settings: Mapping[str, Any]) -> None:

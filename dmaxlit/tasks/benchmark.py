@@ -231,7 +231,7 @@ class BenchmarkTask(Task):
             columns = " and ".join(self.columns)
             raise UserError(
                 f"{self.name()}: cannot read {self.hub_id!r} from the hub; a local file with {columns} is taken as "
-                f"--task.{argument} FILE ({reason_of(error)})"
+                f"--task.{argument} FILE, by evaluate as --task.{self.name()}.{argument} FILE ({reason_of(error)})"
             ) from error
 
 

@@ -58,12 +58,14 @@ def workplace(tmp_path, monkeypatch):
         Path(f"{task}.jsonl").write_text(json.dumps(row) + "\n")
     published = write_published(tmp_path / "published")
     monkeypatch.setattr("dmaxlit.backbone.formats.hub.snapshot_download", lambda name, **_: str(published))
+    # Pictures have tests of their own, and would take most of the time.
+    monkeypatch.setattr("dmaxlit.evaluation.suite.write_curve", lambda *_: None)
 
 
 def run(args):
     """Run a command with rows of the same schema, on the CPU, and with short answers; return its record."""
     data = [part for task in value(args, "--tasks").split(",") for part in (f"--task.{task}.path", f"{task}.jsonl")]
-    main([*args, *data, "--max_new_tokens", "8", "--device", "cpu"])
+    main([*args, *data, "--max_new_tokens", "4", "--device", "cpu"])
     return json.loads((Path(value(args, "--output")) / "record.json").read_text())
 
 
