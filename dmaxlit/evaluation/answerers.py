@@ -140,6 +140,9 @@ class DiffusionAnswerer(Answerer):
             seed=sampling.seed,
             compile=compile,
             check_decoder=entry.spec.check_decoder,
+            window=entry.spec.window,
+            admission=entry.spec.admission,
+            admission_options=entry.spec.admission_options,
         )
         self._settings.make_engine(module.backbone)  # refuses settings out of range
 
@@ -154,8 +157,10 @@ class DiffusionAnswerer(Answerer):
         return self._settings.batch_size
 
     def identity(self) -> dict[str, Any]:
-        """Return the decoder and its options."""
-        return {"decoder": self.name, "options": self.options}
+        """Return the decoder and its options, and its window if it has one of several blocks."""
+        names = ("decoder", "window", "admission", "admission_options")
+        identity = self._settings.identity()
+        return {name: identity[name] for name in names if name in identity} | {"options": self.options}
 
     def warm_up(self, prompts: Sequence[Prompt], limits: Limits) -> None:
         """Run a few forwards of the first batch."""

@@ -1,17 +1,19 @@
 """The decoders of an evaluation, at one or several values of the option that trades accuracy for TPF."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.evaluation.labels import check_mapping
+from dmaxlit.option_types import check_option_types
 
 #: The row that every table has: one token per forward.
 ONE_TOKEN = "one_token"
 
-_KEYS = ("name", "options", "label", "sweep")
+_WINDOW = ("window", "admission", "admission_options")
+_KEYS = ("name", "options", "label", "sweep", *_WINDOW)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ def decoder_entries(entries: Sequence[Any], baseline: bool = True, source: str =
     """Return the decoders of an evaluation.
 
     Args:
-        entries: Names, or mappings with ``name``, ``options``, ``label`` and ``sweep`` as of
-            :class:`~dmaxlit.evaluation.evaluate.DecoderSpec`. A list as the swept option makes a setting of each value.
+        entries: Names, or mappings with ``name``, ``options``, ``label``, ``sweep``, ``window``, ``admission`` and
+            ``admission_options`` as of :class:`~dmaxlit.evaluation.evaluate.DecoderSpec`. A list as the swept option
+            makes a setting of each value.
         baseline: Begin with ``one_token``, unless it is among them.
         source: Where the entries come from, for messages.
 
@@ -64,14 +67,16 @@ def _settings(entry: Any, source: str) -> list[DecoderEntry]:
     label, sweep = fields.get("label"), fields.get("sweep")
     if not isinstance(label, str | None) or not isinstance(sweep, str | None):
         raise UserError(f"{source}: expected texts as label and sweep, got {label if sweep is None else sweep!r}")
+    window: Any = {key: fields[key] for key in _WINDOW if key in fields}
     try:
+        check_option_types(DecoderSpec, window)
         swept = DecoderSpec(name, {}, label, sweep).swept
         values = options.get(swept) if swept is not None else None
         if not isinstance(values, list):
-            return [_setting(DecoderSpec(name, options, label, sweep))]
+            return [_setting(DecoderSpec(name, options, label, sweep, **window))]
         if not values:
             raise UserError(f"{swept}: expected at least one value, got an empty list")
-        specs = [DecoderSpec(name, {**options, str(swept): value}, label, sweep) for value in values]
+        specs = [DecoderSpec(name, {**options, str(swept): value}, label, sweep, **window) for value in values]
     except (UserError, TypeError) as error:
         raise UserError(f"{source}: {error}") from error
     return [_setting(spec, one_of_several=True) for spec in specs]
@@ -81,7 +86,7 @@ def _setting(spec: DecoderSpec, one_of_several: bool = False) -> DecoderEntry:
     """Return the entry of a decoder; a labelled one of several is told apart by the value of its swept option."""
     swept = spec.swept
     value = spec.options.get(swept) if swept is not None else None
-    fixed = [f"{key}={option}" for key, option in spec.options.items() if key != swept]
+    fixed = replace(spec, options={key: option for key, option in spec.options.items() if key != swept})
     title = f"{spec.label} {swept}={value}" if spec.label is not None and one_of_several else spec.title
     number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    return DecoderEntry(title, spec.label or " ".join([spec.name, *fixed]), number, spec)
+    return DecoderEntry(title, fixed.title, number, spec)

@@ -56,7 +56,8 @@ def extra_columns(example: Example) -> dict[str, Any]:
 
 def trace_to_json(trace: RowTrace) -> dict[str, Any]:
     """Return the record of an answer's forwards as JSON values; :func:`trace_from_json` reads them."""
-    return {
+    several = {} if trace.forward is None else {"forward": trace.forward.tolist()}
+    return several | {
         "start": trace.start.tolist(),
         "ids": trace.ids.tolist(),
         "state": trace.state.tolist(),
@@ -73,4 +74,5 @@ def trace_from_json(value: Mapping[str, Any]) -> RowTrace:
         confidence=torch.tensor(value["confidence"], dtype=torch.float16),
         state=torch.tensor(value["state"], dtype=torch.uint8),
         num_tokens=int(value["num_tokens"]),
+        forward=torch.tensor(value["forward"]) if "forward" in value else None,
     )

@@ -30,6 +30,17 @@ def test_a_label_names_curve_and_points():
     ]
 
 
+def test_a_window_is_part_of_the_curve_and_of_the_settings():
+    wide = {"name": "spd", "options": {"tau_dec": [0.5, 0.0]}, "window": 2, "admission_options": {"theta": 0.8}}
+    entries = decoder_entries([wide], baseline=False)
+    assert [(entry.title, entry.line) for entry in entries] == [
+        ("spd tau_dec=0.5 window=2 progress theta=0.8", "spd window=2 progress theta=0.8"),
+        ("spd tau_dec=0.0 window=2 progress theta=0.8", "spd window=2 progress theta=0.8"),
+    ]
+    settings = entries[0].spec.settings(8, 4)
+    assert (settings.window, settings.admission, settings.admission_options) == (2, "progress", {"theta": 0.8})
+
+
 def test_the_baseline_is_there_once():
     assert [entry.title for entry in decoder_entries(["spd", "one_token"])] == ["spd", "one_token"]
     assert [entry.title for entry in decoder_entries(["spd"], baseline=False)] == ["spd"]
@@ -49,6 +60,9 @@ def test_the_baseline_is_there_once():
         ([{"name": "spd", "sweep": "gamma"}], "decoders, item 1: sweep: decoder 'spd' has no option 'gamma'"),
         ([{"name": "spd", "label": 3}], "decoders, item 1: expected texts as label and sweep, got 3"),
         ([{"name": "spd", "label": " "}], "decoders, item 1: label: expected a name"),
+        ([{"name": "spd", "window": "2"}], "decoders, item 1: window: expected int, got '2'"),
+        ([{"name": "psd", "window": 2}], "decoders, item 1: window: expected 1 for decoder PSDDecoder"),
+        ([{"name": "spd", "window": 2, "admission": "no"}], "decoders, item 1: unknown admission policy 'no'"),
         ([None], "decoders, item 1: expected a name, or a mapping .* got None"),
     ],
 )

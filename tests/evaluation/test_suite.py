@@ -17,7 +17,7 @@ from dmaxlit.evaluation.decoder_entries import decoder_entries
 from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile, Stored
-from dmaxlit.evaluation.sample_rows import trace_from_json
+from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
 from dmaxlit.evaluation.suite import Suite, cell_identity
 from dmaxlit.evaluation.task_entries import task_entries
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
@@ -94,6 +94,36 @@ def test_answers_verdicts_and_figures_are_those_of_generate(module, ranks, tmp_p
         assert result["counts"]["tokens"] == tokens
         assert result["accuracy"] == pytest.approx(sum(row["correct"] for row in own) / 5)
         assert result["timing"]["tokens_per_second"] == pytest.approx(tokens / result["timing"]["seconds"])
+
+
+def test_a_window_is_used_and_recorded(module, ranks, tmp_path):
+    wide = {"name": "spd", "window": 3, "admission": "progress", "admission_options": {"theta": 0.0}}
+    run(module, ranks, tmp_path / "out", decoders=[wide], max_new_tokens=24)
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    (result,) = [result for result in record["results"] if result["decoder"] == "spd"]
+    assert result["title"] == "spd window=3 progress theta=0.0"
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert record["settings"]["decoders"] == settings["decoders"]
+    assert settings["decoders"][result["title"]] == {
+        "decoder": "spd",
+        "options": {},
+        "window": 3,
+        "admission": "progress",
+        "admission_options": {"theta": 0.0},
+    }
+    prompts = [example.prompt for example in ChainTask(operations=3).examples("test", 5)]
+    answers = module.generate(
+        prompts, "spd", max_new_tokens=24, window=3, admission="progress", admission_options={"theta": 0.0}
+    )
+    assert [row["num_forwards"] for row in rows(tmp_path / "out" / result["samples"])] == [
+        answer.num_forwards for answer in answers
+    ]
+    assert any(answer.num_extra_blocks for answer in answers)
+    traced = Trace()
+    module.generate(prompts, "spd", max_new_tokens=24, window=3, admission_options={"theta": 0.0}, trace=traced)
+    for trace in traced.rows.values():
+        stored = trace_from_json(json.loads(json.dumps(trace_to_json(trace))))
+        assert torch.equal(stored.timeline()[0], trace.timeline()[0])
 
 
 def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ranks, tmp_path, monkeypatch):
