@@ -7,6 +7,10 @@ from tqdm.auto import tqdm
 from dmaxlit.evaluation.sample_files import Stored
 
 
+# The bar comes last: where a terminal is narrow it is what is cut off.
+_FORMAT = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}] {bar}"
+
+
 class RunningFigures:
     """A progress bar with the accuracy and TPF so far.
 
@@ -18,7 +22,9 @@ class RunningFigures:
 
     def __init__(self, stored: Stored, num_more: int, title: str | None) -> None:
         done = len(stored.rows)
-        self._bar = tqdm(total=done + num_more, initial=done, desc=title, unit="prompt", disable=title is None)
+        self._bar = tqdm(
+            total=done + num_more, initial=done, desc=title, unit="prompt", disable=title is None, bar_format=_FORMAT
+        )
         self._correct = self._prompts = self._tokens = self._forwards = 0
         for row in stored.rows.values():
             self._add(row)

@@ -121,7 +121,7 @@ def test_what_a_curve_varies():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sdp",), "unknown decoder 'sdp'; known: .*spd, threshold, uniform"),
+        (("sdp",), "unknown decoder 'sdp'; known: .*spd, t2m, threshold, uniform"),
         (("threshold", {"threshold": -0.1}), r"threshold: expected a number in \[0, 1\], got -0.1"),
         (("spd", {"tau": 1}), "unknown option tau; known: tau_dec"),
         (("spd", {}, " "), "label: expected a name"),

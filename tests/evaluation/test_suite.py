@@ -256,7 +256,10 @@ def test_the_table_has_the_baseline_aup_and_all_rules_of_counting(module, ranks,
     assert header[2:5] == ["TPF", "TPF without EOS", "TPF published"]
 
 
-def test_progress_is_shown_with_accuracy_and_tpf(module, ranks, tmp_path, capsys):
+@pytest.mark.parametrize("columns", ["80", "300"])
+def test_progress_is_shown_with_accuracy_and_tpf(module, ranks, tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", "24")
     run(module, ranks, tmp_path, progress=True)
     shown = capsys.readouterr().err
     assert "[2/3] chain, spd tau_dec=0.5" in shown

@@ -71,7 +71,7 @@ def test_a_task_of_one_s_own_is_labelled_by_its_class(tmp_path, monkeypatch):
         ([{"name": "chain", "label": "a/b"}], {}, "tasks, item 1: expected a label of .* got 'a/b'"),
         (["asking"], {"asking": {"template": []}}, "task.asking.template: expected names or files, got a value of"),
         (["asking"], {"asking": {"template": ["x", "a/x.yaml"]}}, "expected a different label .* 'asking-x' twice"),
-        (["asking"], {"asking": {"shots": "many"}}, "task 'asking': refuses its options .shots must be a number"),
+        (["asking"], {"asking": {"shots": "many"}}, "shots: expected int, got 'many'"),
     ],
 )
 def test_bad_tasks_are_refused_in_one_line(entries, options, refusal):

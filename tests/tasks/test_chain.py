@@ -120,7 +120,7 @@ def test_the_smallest_space_gives_what_it_promises_and_no_more(split):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"difficulty": "brutal"}, "difficulty: expected one of easy, standard, hard, got 'brutal'"),
+        ({"difficulty": "brutal"}, "difficulty: expected 'easy', 'standard' or 'hard', got 'brutal'"),
         ({"operations": 2}, "operations: expected 3 to 64, got 2"),
         ({"operations": 65}, "operations: expected 3 to 64, got 65"),
     ],

@@ -158,7 +158,7 @@ def test_standard_stories_have_what_does_not_matter():
         ({"question": "none"}, "question: expected 'last', 'first' or 'either', got 'none'"),
         ({"check": "all"}, "check: expected 'answer' or 'steps', got 'all'"),
         ({"words": 3}, "words: expected at least 4, a whole number, got 3"),
-        ({"words": 5.5}, "words: expected at least 4, a whole number, got 5.5"),
+        ({"words": 5.5}, "words: expected int or none, got 5.5"),
     ],
 )
 def test_bad_options_are_refused(options, message):
