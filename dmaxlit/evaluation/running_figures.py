@@ -6,7 +6,6 @@ from tqdm.auto import tqdm
 
 from dmaxlit.evaluation.sample_files import Stored
 
-
 # The bar comes last: where a terminal is narrow it is what is cut off.
 _FORMAT = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}] {bar}"
 
