@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,13 +153,16 @@ def test_the_scratch_folder_is_bounded_as_a_whole(level):
 
 @EVERY
 def test_cpu_time_wall_time_and_output_are_bounded(level):
-    assert run("while True: pass", level, cpu_seconds=1).status == -signal.SIGKILL
-    slept = run("import time; print('begun', flush=True); time.sleep(60)", level, wall_seconds=1.5)
+    with ThreadPoolExecutor() as pool:  # at the same time, so that we wait once
+        endless = pool.submit(run, "while True: pass", level, cpu_seconds=1)
+        sleeping = pool.submit(run, "import time; print('begun', flush=True); time.sleep(60)", level, wall_seconds=1.5)
+        closing = pool.submit(run, "import time, os; os.closerange(0, 3); time.sleep(60)", level, wall_seconds=1.5)
+        printed = run("while True: print('x' * 1000)", level, output_kib=2)
+    assert endless.result().status == -signal.SIGKILL
+    slept, closed = sleeping.result(), closing.result()
     assert (slept.status, slept.stopped_by, slept.stdout) == (None, "wall_seconds", "begun\n")
     assert slept.seconds < 10
-    closed = run("import time, os; os.closerange(0, 3); time.sleep(60)", level, wall_seconds=1.5)
     assert (closed.status, closed.stopped_by) == (None, "wall_seconds")
-    printed = run("while True: print('x' * 1000)", level, output_kib=2)
     assert (printed.status, printed.stopped_by, len(printed.stdout)) == (None, "output_kib", 2048)
 
 

@@ -62,6 +62,7 @@ def test_data_sets_that_would_run_an_answer_are_refused(dataset):
         task("reasoning_gym", dataset=dataset)
 
 
+@pytest.mark.slow  # some data sets draw their first item for seconds
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_no_admitted_data_set_runs_an_answer(tmp_path):
     """Answers that leave a trace when run; fails if a scorer of a later release runs them."""
