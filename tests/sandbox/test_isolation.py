@@ -22,6 +22,16 @@ from tests.sandbox.levels import levels
 pytestmark = pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
 SEPARATED = levels()[:-1]
 EVERY = pytest.mark.parametrize("level", levels())
+# What samples say of an action: "done", or the error that came of it.
+TRIED = """
+import os, sys
+def tried(action):
+    try:
+        action()
+        return "done"
+    except OSError as error:
+        return type(error).__name__
+"""
 
 
 def run(code, level, **settings):
@@ -70,14 +80,7 @@ def test_there_is_no_network(level, code):
 def test_files_of_the_user_are_not_there_and_only_the_scratch_folder_is_written(level, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    code = f"""
-import os, sys
-def tried(action):
-    try:
-        action()
-        return "done"
-    except OSError as error:
-        return type(error).__name__
+    code = f"""{TRIED}
 print(tried(lambda: open({str(secret)!r})), tried(lambda: os.listdir("/proc")), tried(lambda: open("/x", "w")))
 print(tried(lambda: open(os.path.join(sys.prefix, "x"), "w")), tried(lambda: open("x", "w")), os.listdir("/scratch"))
 """
@@ -96,14 +99,7 @@ def test_the_least_level_says_what_it_does_not_enforce(monkeypatch):
 def test_landlock_keeps_files_and_processes_from_a_sample_at_the_least_level(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    code = f"""
-import os, sys
-def tried(action):
-    try:
-        action()
-        return "done"
-    except OSError as error:
-        return type(error).__name__
+    code = f"""{TRIED}
 for action in [
     lambda: open({str(secret)!r}), lambda: open({str(secret)!r}, "a"), lambda: os.listdir({str(tmp_path)!r}),
     lambda: os.remove({str(secret)!r}), lambda: open(f"/proc/{{os.getppid()}}/mem"), lambda: os.listdir("/proc"),
