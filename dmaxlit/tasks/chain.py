@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.drawing import pick
 from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.word_tokenizer import word_tokenizer
 
@@ -147,9 +148,8 @@ class ChainTask(Task):
 
 
 def _draw_prompt(rng: random.Random, steps: int) -> tuple[str, list[str]]:
-    # Only rng.random() is used in this file: Python guarantees its sequence across versions.
     names = tuple(_OPERATIONS)
-    return _DIGITS[int(rng.random() * 10)], [names[int(rng.random() * 4)] for _ in range(steps)]
+    return pick(rng, _DIGITS), [pick(rng, names) for _ in range(steps)]
 
 
 def _values(start: str, operations: Sequence[str]) -> list[str]:
@@ -163,10 +163,10 @@ def _draw_response(rng: random.Random, operations: Sequence[str], values: Sequen
     words: list[str] = []
     for before, operation, after in zip(values, operations, values[1:], strict=False):
         computed = {"a": before, "o": operation, "c": after}
-        for slot in _LAYOUTS[int(rng.random() * len(_LAYOUTS))]:
+        for slot in pick(rng, _LAYOUTS):
             urn = _URNS.get(slot)
-            words.append(computed[slot] if urn is None else urn[int(rng.random() * len(urn))])
-    return [*words, *(urn[int(rng.random() * len(urn))] for urn in _CONCLUSION_URNS), values[-1]]
+            words.append(computed[slot] if urn is None else pick(rng, urn))
+    return [*words, *(pick(rng, urn) for urn in _CONCLUSION_URNS), values[-1]]
 
 
 def _is_step(words: Sequence[str], before: str, operation: str, after: str) -> bool:

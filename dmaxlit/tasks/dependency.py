@@ -71,7 +71,7 @@ class Line:
         if self.kind == "shuffle":
             order = list(self.names)
             while tuple(order) == self.names:
-                order = drawn(self.names, rng)
+                order = drawn(rng, self.names)
             return order
         if self.kind == "latin_square":
             return _latin_square(self.names, rng)
@@ -166,7 +166,7 @@ class DependencyTask(Task):
 
 
 def _draw(kind: str, length: int, rng: random.Random) -> Line:
-    *names, new = drawn(_NAMES, rng)[: length + 1]
+    *names, new = drawn(rng, _NAMES)[: length + 1]
     positions = length + (kind == "insert")  # a name may be inserted at the end
     return Line(kind, tuple(names), 1 + int(rng.random() * positions), new)
 
@@ -174,7 +174,7 @@ def _draw(kind: str, length: int, rng: random.Random) -> Line:
 def _latin_square(names: Sequence[str], rng: random.Random) -> list[str]:
     """Return a cyclic square with its rows, columns and names in random orders."""
     side = len(names)
-    rows, columns, symbols = drawn(range(side), rng), drawn(range(side), rng), drawn(names, rng)
+    rows, columns, symbols = drawn(rng, range(side)), drawn(rng, range(side)), drawn(rng, names)
     words: list[str] = []
     for row in rows:
         words += [*(symbols[(row + column) % side] for column in columns), _ROW_END]

@@ -1,16 +1,21 @@
-"""Random orders that are the same on every machine and in every version of Python."""
+"""Random choices and orders that are the same on every machine and in every version of Python.
+
+Only ``rng.random()`` is used, whose sequence Python guarantees across versions.
+"""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def drawn(values: Iterable[T], rng: random.Random) -> list[T]:
-    """Return the values in a random order.
+def pick(rng: random.Random, choices: Sequence[T]) -> T:
+    """Return one of several choices."""
+    return choices[int(rng.random() * len(choices))]
 
-    Only ``rng.random()`` is used: Python guarantees its sequence across versions.
-    """
+
+def drawn(rng: random.Random, values: Iterable[T]) -> list[T]:
+    """Return the values in a random order."""
     keyed = [(rng.random(), number, value) for number, value in enumerate(values)]
     return [value for _, _, value in sorted(keyed, key=lambda item: item[:2])]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmaxlit.tasks.sudoku_solver import Board, Solver
+from dmaxlit.tasks.sudoku_solver import Board, Solver, groups
 
 _UNSETTLED = 0
 
@@ -46,22 +46,12 @@ def _settled(solver: Solver, board: Board) -> dict[int, int]:
     """Return the cells whose value follows from the board in one step, with the value."""
     possible = {cell: solver.candidates(board, cell) for cell, value in enumerate(board) if value == 0}
     settled = {cell: values[0] for cell, values in possible.items() if len(values) == 1}
-    for group in _groups(solver.side):
+    for group in groups(solver.side):
         for value in range(1, solver.side + 1):
             cells = [cell for cell in group if value in possible.get(cell, ())]
             if len(cells) == 1:
                 settled.setdefault(cells[0], value)
     return settled
-
-
-def _groups(side: int) -> list[list[int]]:
-    """Return the cells of each row, column and box."""
-    box, numbers = round(side**0.5), range(side)
-    rows = [[row * side + column for column in numbers] for row in numbers]
-    columns = [[row * side + column for row in numbers] for column in numbers]
-    corners = [row * side + column for row in range(0, side, box) for column in range(0, side, box)]
-    boxes = [[corner + row * side + column for row in range(box) for column in range(box)] for corner in corners]
-    return rows + columns + boxes
 
 
 def grid_cells(text: str, side: int) -> list[int] | None:

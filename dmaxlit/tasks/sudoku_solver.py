@@ -8,21 +8,31 @@ from dmaxlit.tasks.drawing import drawn
 Board = list[int]  # row by row; 0 is an empty cell
 
 
+def groups(side: int) -> list[list[int]]:
+    """Return the cells of each row, column and box.
+
+    Args:
+        side: Number of rows; the square of the side of a box.
+    """
+    box, numbers = round(side**0.5), range(side)
+    rows = [[row * side + column for column in numbers] for row in numbers]
+    columns = [[row * side + column for row in numbers] for column in numbers]
+    corners = [row * side + column for row in range(0, side, box) for column in range(0, side, box)]
+    boxes = [[corner + row * side + column for row in range(box) for column in range(box)] for corner in corners]
+    return rows + columns + boxes
+
+
 def peers(side: int) -> list[tuple[int, ...]]:
     """Return for each cell the others of its row, column and box.
 
     Args:
         side: Number of rows; the square of the side of a box.
     """
-    box = round(side**0.5)
-    groups = []
-    for cell in range(side * side):
-        row, column = divmod(cell, side)
-        groups.append((row, column + side, (row // box) * box + column // box + 2 * side))
-    return [
-        tuple(other for other in range(side * side) if other != cell and set(groups[other]) & set(groups[cell]))
-        for cell in range(side * side)
-    ]
+    others: list[set[int]] = [set() for _ in range(side**2)]
+    for group in groups(side):
+        for cell in group:
+            others[cell].update(group)
+    return [tuple(sorted(cells - {cell})) for cell, cells in enumerate(others)]
 
 
 class Solver:
@@ -53,7 +63,7 @@ class Solver:
         found: list[Board] = []
         values = self.candidates(board, cell)
         if rng is not None:
-            values = drawn(values, rng)
+            values = drawn(rng, values)
         for value in values:
             board[cell] = value
             found += self.solutions(board, limit - len(found), rng)
@@ -78,7 +88,7 @@ class Solver:
             The puzzle; None if not so many cells can be emptied in the order drawn.
         """
         board = list(solution)
-        for cell in drawn(range(self.side**2), rng):
+        for cell in drawn(rng, range(self.side**2)):
             if board.count(0) == blanks:
                 break
             board[cell] = 0

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from dmaxlit.tasks.drawing import pick
+
 T = TypeVar("T")
 
 
@@ -102,11 +104,6 @@ _FACTORS = {"double": 2, "halve": 2}
 _FEWEST = 2  # no holding is ever smaller, so that every noun is a plural
 _TRIES = 20  # draws of an event before the story is given up
 _FOCUS = 0.75  # probability that an event is drawn for somebody the question asks for
-
-
-def pick(rng: random.Random, choices: Sequence[T]) -> T:
-    """Return one of several choices. Only ``rng.random()`` is used: Python guarantees its sequence across versions."""
-    return choices[int(rng.random() * len(choices))]
 
 
 def draw_plot(rng: random.Random, scale: Scale, names: Sequence[str], things: Sequence[str]) -> Plot:

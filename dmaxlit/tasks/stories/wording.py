@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from dmaxlit.tasks.stories.plot import Event, Plot, Step, pick
+from dmaxlit.tasks.drawing import pick
+from dmaxlit.tasks.stories.plot import Event, Plot, Step
 
 _PACKS = "(boxes|bags|crates|packs|bundles|cartons|trays|sets)"
 _AT = "(at|near|behind|outside) the {place}"
