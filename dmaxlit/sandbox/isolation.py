@@ -1,5 +1,6 @@
 """What separates processes on this machine, found by trying it once."""
 
+import json
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.sandbox.inside import landlock
 from dmaxlit.sandbox.settings import Level, SandboxSettings
 
-__all__ = ["available_levels", "command_of", "level_of", "packages_of", "unenforced"]
+__all__ = ["available_levels", "command_of", "environment", "level_of", "reason_against", "unenforced"]
 
 _INSIDE = Path(__file__).parent / "inside"
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache")
@@ -73,7 +74,6 @@ def reason_against(level: Level) -> str | None:
     if level == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed"
     command = command_of("program", level, SandboxSettings(), {"pipes": [0], "arguments": []})
-    run = None
     try:
         run = subprocess.run(
             command, input=b"print(6 * 7)", capture_output=True, timeout=_PROBE_SECONDS, env=environment(), check=False
@@ -101,9 +101,7 @@ def command_of(job: str, level: Level, settings: SandboxSettings, details: Mappi
         details: More for the job itself: ``pipes``, the file descriptors it inherits beyond the standard ones; and
             ``arguments`` of a program.
     """
-    import json
-
-    packages = packages_of() if settings.site_packages or job == "tests" else []
+    packages = _packages() if settings.site_packages or job == "tests" else []
     interpreter = os.path.realpath(sys.executable)
     visible = _visible(interpreter, packages)
     values = {
@@ -111,7 +109,6 @@ def command_of(job: str, level: Level, settings: SandboxSettings, details: Mappi
         "parent": os.getpid(),
         "visible": visible,
         "packages": packages,
-        "scratch_mib": settings.file_mib,
         **{name: getattr(settings, name) for name in ("cpu_seconds", "memory_mib", "processes", "file_mib")},
         **details,
     }
@@ -120,7 +117,7 @@ def command_of(job: str, level: Level, settings: SandboxSettings, details: Mappi
     return [*_bubblewrap(visible, settings), *boot] if level == "bubblewrap" else boot
 
 
-def packages_of() -> list[str]:
+def _packages() -> list[str]:
     """Return the folders of this environment's packages."""
     return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
@@ -138,7 +135,7 @@ def _bubblewrap(visible: Sequence[str], settings: SandboxSettings) -> list[str]:
         target = os.path.islink(path) and os.readlink(path)
         command += ["--symlink", target, path] if target else ["--ro-bind", path, path]
     command += ["--ro-bind", str(_INSIDE), f"{_INSIDE_BUBBLEWRAP}/inside"]
-    for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
+    for device in landlock.DEVICES:
         command += ["--dev-bind", device, device]
     scratch = ["--size", str(settings.file_mib * 2**20), "--tmpfs", "/scratch", "--chdir", "/scratch"]
     return [*command, *scratch, "--remount-ro", "/", "--"]

@@ -1,7 +1,7 @@
 """Bounds of a sandbox, and what a run in it gave."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 
@@ -44,16 +44,16 @@ class SandboxSettings:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        check_choice("level", self.level, ("auto", "bubblewrap", "namespaces", "rlimits"))
+        check_choice("level", self.level, get_args(Level))
         if not 0 < self.wall_seconds < float("inf"):
             raise UserError(f"wall_seconds: expected a positive number, got {self.wall_seconds}")
-        for name in ("cpu_seconds", "memory_mib", "processes", "file_mib", "output_kib"):
+        # In less than 64 MiB Python does not start.
+        least = {"cpu_seconds": 1, "memory_mib": 64, "processes": 1, "file_mib": 1, "output_kib": 1}
+        for name, bound in least.items():
             value = getattr(self, name)
             if type(value) is not int:
                 raise UserError(f"{name}: expected a whole number, got {value!r}")
-        least = {"memory_mib": 64}  # below it Python does not start
-        for name in ("cpu_seconds", "memory_mib", "processes", "file_mib", "output_kib"):
-            check_at_least(least.get(name, 1), **{name: getattr(self, name)})
+            check_at_least(bound, **{name: value})
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class BenchmarkTask(Task):
         available = len(self.prompts.shots)
         if shots is not None and not 0 <= shots <= available:
             raise UserError(f"shots: expected 0 to {available}, the worked examples of {template!r}, got {shots}")
+        self._num_shots = available if shots is None else shots
         self._splits: dict[Split, list[Example]] = {}
 
     @classmethod
@@ -122,7 +123,7 @@ class BenchmarkTask(Task):
         """Return how a row is asked and an answer graded; see :meth:`Task.record`."""
         return {
             "template": self.prompts.name,
-            "shots": len(self.prompts.shots) if self.shots is None else self.shots,
+            "shots": self._num_shots,
             "chat": self.prompts.chat,
             "grading": "lenient" if self.lenient else "strict",
         }
@@ -191,9 +192,8 @@ class BenchmarkTask(Task):
                 yield problem
 
     def _example(self, problem: Problem) -> Example:
-        shots = len(self.prompts.shots) if self.shots is None else self.shots
         judge = _Judge(self.prompts, problem.grader)
-        prompt = self.prompts.render(problem.fields, shots)
+        prompt = self.prompts.render(problem.fields, self._num_shots)
         return Example(prompt, problem.answer, judge, problem.response, extract=judge.extract)
 
     def _problem(self, location: str, row: Any) -> Problem:

@@ -29,9 +29,10 @@ class Gsm8kTask(BenchmarkTask):
     def problem(self, row: Mapping[str, Any]) -> Problem:
         """Return the question and the number after ``####``; see :meth:`BenchmarkTask.problem`."""
         question, worked = text_column(row, "question"), text_column(row, "answer")
-        number = number_of(worked.rpartition("####")[2]) if "####" in worked else None
+        _, mark, marked = worked.rpartition("####")
+        number = number_of(marked) if mark else None
         if number is None:
             raise ValueError(f"expected '#### NUMBER' at the end of column answer, got {worked[-40:]!r}")
-        answer, response = worked.rpartition("####")[2].strip(), _CALCULATION.sub("", worked)
+        response = _CALCULATION.sub("", worked)
         grader = LenientNumberGrader(response) if self.lenient else NumberGrader((number,))
-        return Problem({"question": question.strip()}, answer, grader, response)
+        return Problem({"question": question.strip()}, marked.strip(), grader, response)

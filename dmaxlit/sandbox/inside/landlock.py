@@ -13,7 +13,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14
 # How many kinds of access each version of Landlock knows, from 1: moving between folders, then truncating is new.
 _KINDS = (13, 14, 15)
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+#: The devices that a sample has, at every level that separates files.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
 def version() -> int:
@@ -43,7 +44,7 @@ def restrict(visible: Sequence[str], scratch: str) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     rules = _checked(libc.syscall(_CREATE_RULESET, struct.pack("Q", handled), ctypes.c_size_t(8), 0))
     read = {path: _EXECUTE | _READ_FILE | _READ_DIR for path in visible}
-    for path, access in {**read, **dict.fromkeys(_DEVICES, _READ_FILE | _WRITE_FILE), scratch: handled}.items():
+    for path, access in {**read, **dict.fromkeys(DEVICES, _READ_FILE | _WRITE_FILE), scratch: handled}.items():
         descriptor = os.open(path, os.O_PATH)
         kinds = access if os.path.isdir(path) else access & _OF_FILES & handled
         _checked(libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", kinds, descriptor), 0))

@@ -4,6 +4,7 @@ import ctypes
 import os
 from typing import Any
 
+from .landlock import DEVICES
 from .limits import die_with_parent
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
@@ -15,15 +16,14 @@ _DETACH = 2
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # Flags that a bind mount in a user namespace has to keep: those of statvfs have the same values.
 _KEPT = 1 | 2 | 4 | 8 | 1024 | 2048
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
 def enter(settings: dict[str, Any]) -> None:
     """Move this process into namespaces of its own; return in its grandchild, and end the others with its status.
 
     Args:
-        settings: ``visible``, the paths that stay, read-only; ``scratch_mib``, the size of ``/scratch``, the
-            only folder that can be written.
+        settings: ``visible``, the paths that stay, read-only; ``file_mib``, the size of ``/scratch``, the only
+            folder that can be written.
 
     Raises:
         OSError: If the machine does not allow it.
@@ -34,7 +34,7 @@ def enter(settings: dict[str, Any]) -> None:
         with open(f"/proc/self/{name}", "w") as file:
             file.write(line)
     _fork_and_wait()  # the first process of the new namespace: when it ends, the kernel ends all others
-    _change_root(settings["visible"], settings["scratch_mib"])
+    _change_root(settings["visible"], settings["file_mib"])
     _fork_and_wait()  # so that the sample is an ordinary process, whom its own signals end
 
 
@@ -56,11 +56,11 @@ def _change_root(visible: list[str], scratch_mib: int) -> None:
     root = "/tmp"
     # Opened before the new root covers the folder, in which some may be.
     links = {path: os.readlink(path) for path in visible if os.path.islink(path)}
-    opened = {path: os.open(path, os.O_PATH) for path in [*visible, *_DEVICES] if path not in links}
+    opened = {path: os.open(path, os.O_PATH) for path in [*visible, *DEVICES] if path not in links}
     folders = {path for path in opened if os.path.isdir(path)}
     _call("mount", b"tmpfs", root.encode(), b"tmpfs", _NOSUID | _NODEV, b"size=1m,mode=755")
     for path, descriptor in opened.items():
-        _bind(descriptor, root + path, path in folders, read_only=path not in _DEVICES)
+        _bind(descriptor, root + path, path in folders, read_only=path not in DEVICES)
         os.close(descriptor)  # it would lead out of the new root
     for path, target in links.items():
         os.makedirs(os.path.dirname(root + path), exist_ok=True)

@@ -1,5 +1,6 @@
 """The beginning of every process of the sandbox: give up what the sample must not have, then do one job."""
 
+import json
 import os
 import sys
 from typing import Any, BinaryIO
@@ -10,8 +11,6 @@ from .values import receive, send
 
 def main() -> None:
     """Do the job of the first argument, with the settings (JSON) of the second."""
-    import json
-
     settings: dict[str, Any] = json.loads(sys.argv[2])
     job = sys.argv[1]
     sys.argv[1:], sys.orig_argv[:] = [], []  # the settings are no business of the sample

@@ -11,20 +11,22 @@ from fractions import Fraction
 from dmaxlit.tasks.grading.extraction import boxed_contents
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_SPANS = (
-    re.compile(r"####\s*([^\n]+)"),
+#: What marks an answer in words, for numbers and for LaTeX.
+MARKED = (
     re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL),
     re.compile(r"Final Answer\s*[:\uff1a]\s*(.*?)(?=\n\s*\n|$)", re.IGNORECASE | re.DOTALL),
     re.compile(r"The final answer is\s*(.*?)(?:\.?\s*I hope it is correct\.?|$)", re.IGNORECASE | re.DOTALL),
     re.compile(r"^\s*Answer\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE),
 )
+LONGEST = 20_000  # characters of a text that are looked at, the last ones
+_HASHES = re.compile(r"####\s*([^\n]+)")
+_SPANS = (_HASHES, *MARKED)
 _MARKUP = re.compile(r"\*\*|__|\\boxed\{|\\fbox\{|\\?[()\[\]](?<=\\.)|[}$,]")
 _TROUBLE = re.compile(
     r"\b(?:wrong|incorrect|false|typo|glitch|stuck|loop|looping|malfunction|give up|system error|not right|confusing)\b"
 )
 _TROUBLED_TEXT = ("i give up", "system error", "malfunction", "i'm stuck", "glitch")
 _COUNTED = ("wait", "wrong", "incorrect", "false", "glitch", "stuck", "loop", "malfunction", "system error", "give up")
-_LONGEST = 20_000  # characters of a text that are looked at, the last ones
 _MOST_NUMBERS = 2
 
 
@@ -48,11 +50,11 @@ class LenientNumberGrader:
 
     def __call__(self, text: str) -> bool:
         """Return whether a candidate is one of the reference's numbers."""
-        marked = [match[1] for match in _SPANS[0].finditer(self.answer)][-1:]
+        marked = [match[1] for match in _HASHES.finditer(self.answer)][-1:]
         return not set(_different([*marked, self.answer])).isdisjoint(self._candidates(text))
 
     def _candidates(self, text: str) -> list[Fraction]:
-        text = text[-_LONGEST:].strip()
+        text = text[-LONGEST:].strip()
         spans = [match[1] for pattern in _SPANS for match in pattern.finditer(text)]
         if _gives_up(text) and not _ends_well(text[-250:]):
             return []

@@ -5,16 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dmaxlit.tasks.grading.extraction import boxed_contents
+from dmaxlit.tasks.grading.lenient import LONGEST, MARKED
 from dmaxlit.tasks.grading.math import without_delimiters
 from dmaxlit.tasks.grading.math_equivalence import equivalent
 
-_MARKED = (
-    re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL),
-    re.compile(r"Final Answer\s*[:\uff1a]\s*(.*?)(?=\n\s*\n|$)", re.IGNORECASE | re.DOTALL),
-    re.compile(r"The final answer is\s*(.*?)(?:\.?\s*I hope it is correct\.?|$)", re.IGNORECASE | re.DOTALL),
-    re.compile(r"^\s*Answer\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE),
-    re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE),
-)
+_MARKED = (*MARKED, re.compile(r"^\s*####\s*(.+?)\s*$", re.MULTILINE))
 _FORMULAS = (
     re.compile(r"\$\$(.*?)\$\$", re.DOTALL),
     re.compile(r"\\\[(.*?)\\\]", re.DOTALL),
@@ -23,7 +18,6 @@ _FORMULAS = (
 )
 _PREFIX = re.compile(r"^(?:####|<answer>|(?:final )?answer\s*[:\uff1a]|the final answer is)\s*", re.IGNORECASE)
 _SUFFIX = re.compile(r"(?:\s*I hope it is correct\.?|</answer>)$", re.IGNORECASE)
-_LONGEST = 20_000  # characters of a text that are looked at, the last ones
 _TAIL, _WHOLE, _MOST, _REST = 800, 200, 10, 20
 
 
@@ -56,7 +50,7 @@ class LenientMathGrader:
 
 def candidates(text: str) -> list[str]:
     """Return up to ten different candidates, in the order in which the published grading takes them."""
-    text = text[-_LONGEST:].strip()
+    text = text[-LONGEST:].strip()
     cleaned = (without_delimiters(_unmarked(candidate)) for candidate in _candidates(text))
     kept = [candidate for candidate in cleaned if candidate and candidate.lower() not in ("answer", "final answer")]
     return list(dict.fromkeys(kept))[:_MOST]

@@ -57,7 +57,7 @@ class StoriesTask(Task):
 
     Args:
         difficulty: ``easy``: two people, five events, answers of about 70 tokens with the task's tokenizer.
-            ``standard``: three people, comparisons, nine events of which one or two do not matter, questions about two
+            ``standard``: three people, comparisons, ten events of which up to three do not matter, questions about two
             people together, about 160 tokens. ``hard``: four people with two kinds of things each, ten events, numbers
             of three digits.
         question: Whether the story ends or begins with its question, or ``either`` of them at random.
