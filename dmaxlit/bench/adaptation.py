@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.bench.autoregressive import forget_mask
-from dmaxlit.bench.command import fit
+from dmaxlit.bench.command import fit, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
@@ -126,8 +126,7 @@ class AdaptationBench:
             self._recipe,
             folder,
             seed,
-            f"--trainer.max_steps={steps}",
-            f"--model.lr_scheduler.init_args.T_max={steps}",
+            *step_options(steps),
             f"--data.num_train={_TRAINING_EXAMPLES}",
             "--data.task_options.difficulty=easy",
             *options,

@@ -58,3 +58,8 @@ def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
         *options,
     )
     return folder / "checkpoints" / "last.ckpt"
+
+
+def step_options(steps: int) -> tuple[str, str]:
+    """Return the options of ``dmaxlit fit`` for a number of steps, over which the learning rate decays too."""
+    return f"--trainer.max_steps={steps}", f"--model.lr_scheduler.init_args.T_max={steps}"

@@ -12,15 +12,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dmaxlit.bench.command import fit
+from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.data.distill import DistillSettings, distill
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.files import write_json
-from dmaxlit.loading import load
 
 __all__ = ["SelfCorrectionBench"]
 
@@ -123,13 +122,7 @@ class SelfCorrectionBench:
         return str(folder / "model")
 
     def _corpus(self, base: int, model: str) -> Path:
-        path = self.output / f"corpus-{base}.jsonl"
-        if not path.is_file():
-            module = load(model)
-            task = module.task()
-            assert task is not None, "the base was trained on a task"
-            distill(module, task, path, DistillSettings(num_prompts=self.num_prompts))
-        return path
+        return distilled_corpus(model, self.output / f"corpus-{base}.jsonl", self.num_prompts)
 
     def _train(self, method: str, seed: int) -> str:
         base = seed % self.num_bases

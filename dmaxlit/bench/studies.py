@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dmaxlit.bench.command import step_options
 from dmaxlit.bench.table_rows import TableRow
 
 #: The recipe of the bases other than the shipped one. The number of a base is its seed.
@@ -75,15 +76,11 @@ def _rate(muon: float, adamw: float) -> tuple[str, ...]:
     return f"--model.optimizer.lr={muon}", f"--model.optimizer.adamw_lr={adamw}"
 
 
-def _steps(steps: int) -> tuple[str, ...]:
-    return f"--trainer.max_steps={steps}", f"--model.lr_scheduler.init_args.T_max={steps}"
-
-
 _VARIANTS = {
     "quickstart": Method("quickstart.yaml"),
     "rate over 8": Method("quickstart.yaml", _rate(0.005, 0.00075)),
     "rate over 2": Method("quickstart.yaml", _rate(0.02, 0.003)),
-    "200 steps": Method("quickstart.yaml", _steps(200)),
+    "200 steps": Method("quickstart.yaml", step_options(200)),
     "level 0.5": Method("quickstart.yaml", ("--model.noise.level=0.5",)),
     "argmax rollout": Method("argmax_rollout.yaml"),
     "alternating views": Method("alternating.yaml"),

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from dmaxlit.bench.command import fit
+from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.data.distill import DistillSettings, distill
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.files import write_json
 from dmaxlit.loading import load
@@ -95,27 +95,18 @@ class VocabularyBench:
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
 
-    def _corpus(self) -> Path:
-        path = self.output / "corpus.jsonl"
-        if not path.is_file():
-            module = load(_BASE)
-            task = module.task()
-            assert task is not None, "the base was trained on a task"
-            distill(module, task, path, DistillSettings(num_prompts=self.num_prompts))
-        return path
-
     def _trained(self, method: str, size: int, seed: int) -> str:
         folder = self.output / f"{method}-{size}-{seed}"
         if not (folder / "model").is_dir():
+            corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)
             checkpoint = fit(
                 self.configs / RECIPES[method],
                 folder,
                 seed,
                 f"--model.backbone.pretrained={self.output / f'base-{size}'}",
-                f"--data.corpus={self._corpus()}",
+                f"--data.corpus={corpus}",
                 "--data.distill=null",
-                f"--trainer.max_steps={self.steps}",
-                f"--model.lr_scheduler.init_args.T_max={self.steps}",
+                *step_options(self.steps),
             )
             checkpoint_to_folder(checkpoint, folder / "model")
         return str(folder / "model")

@@ -80,8 +80,8 @@ def order(
             name, also as --task.chain.difficulty hard.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
-        decoders: Several decoders instead, as a list of names, or of mappings with name, options, label and sweep.
-            Several values of the swept option, as a list, are a decoder each.
+        decoders: Several decoders instead, as a list of names, or of mappings with name, options, label, sweep, window,
+            admission and admission_options. Several values of the swept option, as a list, are a decoder each.
         num_prompts: Test prompts of each task.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together.
@@ -183,7 +183,6 @@ def _decoded(
     sampling: dict[str, Any],
 ) -> "Iterator[OrderSource]":
     """Yield the answers of each decoder to each task."""
-    from dmaxlit.engine import DecodeSettings
     from dmaxlit.evaluation.order_report import OrderSource
     from dmaxlit.evaluation.order_sources import decoded_orders
     from dmaxlit.tasks.sudoku import side_of
@@ -192,7 +191,7 @@ def _decoded(
         examples = task.examples("test", num_prompts)
         for title, spec in specs.items():
             budget = task.max_new_tokens if max_new_tokens is None else max_new_tokens
-            settings = DecodeSettings(spec.name, spec.options, budget, **sampling)
+            settings = spec.settings(budget, **sampling)
             orders = decoded_orders(module, examples, settings, progress=sys.stderr.isatty())
             yield OrderSource(name, title, orders, side_of(type(task)), module.tokenizer)
 

@@ -70,8 +70,8 @@ def evaluate(
         tasks: Names of tasks, separated by commas, or import paths of your own; or a .yaml file with a list of name,
             options and label. Several templates, as a list, are a task each.
         output: Folder to write, new or of the same evaluation. With --compare: a .json file for its figures.
-        decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label and sweep.
-            Several values of the swept option, as a list, are a setting each.
+        decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label, sweep,
+            window, admission and admission_options. Several values of the swept option, as a list, are a setting each.
         task_options: Options of tasks by their names or labels, also as --task.chain.difficulty hard.
         num_prompts: Prompts of each task, the first ones; fewer where a task has fewer. Default: all, 100 of a task
             that has as many as one asks for.

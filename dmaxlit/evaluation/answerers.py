@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -130,20 +130,8 @@ class DiffusionAnswerer(Answerer):
         self.title, self.line, self.threshold = entry.title, entry.line, entry.threshold
         self.name, self.options = entry.spec.name, dict(entry.spec.options)
         self._module, self._trace = module, trace
-        sampling = sampling or Sampling()
-        self._settings = DecodeSettings(
-            self.name,
-            self.options,
-            batch_size=batch_size,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-            compile=compile,
-            check_decoder=entry.spec.check_decoder,
-            window=entry.spec.window,
-            admission=entry.spec.admission,
-            admission_options=entry.spec.admission_options,
-        )
+        sampled = asdict(sampling or Sampling())
+        self._settings = entry.spec.settings(batch_size=batch_size, compile=compile, **sampled)
         self._settings.make_engine(module.backbone)  # refuses settings out of range
 
     @property

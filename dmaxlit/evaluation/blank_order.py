@@ -1,6 +1,5 @@
 """Sudoku: the forward at which each blank became final, against its difficulty."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,4 +165,4 @@ def mean_ranks(values: Tensor) -> Tensor:
     """Return the rank of each value, from 1; equal values have the mean of their ranks, ``[n]`` float."""
     below = (values.unsqueeze(0) < values.unsqueeze(1)).sum(1)
     equal = (values.unsqueeze(0) == values.unsqueeze(1)).sum(1)
-    return below + (equal + 1) / 2 if len(values) else torch.full((0,), math.nan)
+    return below + (equal + 1) / 2

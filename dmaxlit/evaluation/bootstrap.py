@@ -1,6 +1,7 @@
 """Intervals by the bootstrap over prompts."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_CHUNK = 1 << 22  # prompts drawn at a time, so that memory does not grow with the number of resamples
+_CHUNK = 1 << 20  # prompts drawn at a time, so that memory does not grow with the number of resamples
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,34 @@ def bootstrap_ratio(
     n = len(above)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    ratios: list[Array] = []
-    remaining = resamples
-    while remaining > 0:
-        rows = min(remaining, max(1, _CHUNK // n))
-        drawn = rng.integers(n, size=(rows, n))
-        ratios.append(above[drawn].sum(1) / below[drawn].sum(1))
-        remaining -= rows
+    ratios = [above[drawn].sum(1) / below[drawn].sum(1) for drawn in resampled(n, resamples, seed)]
+    low, high = percentile_interval(ratios, confidence)
+    return Estimate(float(above.sum() / below.sum()), low, high, n)
+
+
+def resampled(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of prompts that are drawn with replacement, some resamples at a time.
+
+    Args:
+        n: Number of prompts, at least 1.
+        resamples: Number of samples of n prompts.
+        seed: Seed of the draws; the same on every machine.
+
+    Yields:
+        ``[R, n]`` indices; the R add up to ``resamples``.
+    """
+    rng, at_once = np.random.default_rng(seed), max(1, _CHUNK // n)
+    for begin in range(0, resamples, at_once):
+        yield rng.integers(n, size=(min(at_once, resamples - begin), n))
+
+
+def percentile_interval(values: Sequence[Array], confidence: float) -> tuple[float, float]:
+    """Return the bounds between which the given share of resampled figures lies.
+
+    Args:
+        values: ``[R]`` figures of resamples, in any number of parts.
+        confidence: Share of the figures inside the interval.
+    """
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
-    return Estimate(float(above.sum() / below.sum()), float(low), float(high), n)
+    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return float(low), float(high)

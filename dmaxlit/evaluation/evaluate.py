@@ -97,18 +97,24 @@ class DecoderSpec:
             raise UserError(f"sweep: decoder {self.name!r} has no threshold to vary")
         return replace(self, options={**self.options, self.swept: threshold})
 
-    def settings(self, max_new_tokens: int, batch_size: int, max_forwards: int | None = None) -> DecodeSettings:
-        """Return the settings that decode with this decoder; see :class:`~dmaxlit.engine.DecodeSettings`."""
+    def settings(self, max_new_tokens: int = _DEFAULT_BUDGET, batch_size: int = 64, **others: Any) -> DecodeSettings:
+        """Return the settings that decode with this decoder; see :class:`~dmaxlit.engine.DecodeSettings`.
+
+        Args:
+            max_new_tokens: Budget of tokens for each answer.
+            batch_size: Prompts that share a forward.
+            others: Further settings that are not the decoder's, such as the temperature.
+        """
         return DecodeSettings(
             self.name,
             self.options,
             max_new_tokens,
             batch_size,
-            max_forwards,
             check_decoder=self.check_decoder,
             window=self.window,
             admission=self.admission,
             admission_options=self.admission_options,
+            **others,
         )
 
     def _option_names(self) -> list[str]:
@@ -170,7 +176,7 @@ def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, 
     """Run a few forwards of one batch, so that one-off costs are not timed."""
     prompts = [example.prompt for example in examples]
     if prompts:
-        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), WARM_UP_FORWARDS))
+        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), max_forwards=WARM_UP_FORWARDS))
 
 
 def count_answers(

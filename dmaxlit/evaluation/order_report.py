@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.evaluation.blank_order import MEASURES, BlankOrder, blank_order
 from dmaxlit.evaluation.bootstrap import Estimate
 from dmaxlit.evaluation.order_figures import PARTS, VERDICTS, AnswerOrder, OrderRow, order_rows
+from dmaxlit.evaluation.results import aligned_table
 
 #: Figures in the order of the table's columns, with their titles.
 COLUMNS = {"afp": "AFP", "tau": "tau", "tau_in_block": "tau in block"}
@@ -96,7 +97,8 @@ def order_table(reports: Sequence[OrderReport]) -> str:
         for report in reports
         for name, row in report.shown()
     ]
-    tables = [_markdown(["task", "decoder", "answers", "n", *COLUMNS.values()], cells)]
+    header = ["task", "decoder", "answers", "n", *COLUMNS.values()]
+    tables = [_left_aligned(header, cells)]
     tables += [_blanks_text(report, report.blanks) for report in reports if report.blanks is not None]
     return "\n\n".join(tables)
 
@@ -127,13 +129,10 @@ def _blanks_text(report: OrderReport, blanks: BlankOrder) -> str:
     taus = ", ".join(
         f"{measure} {interval_text(blanks.correlation[measure], of=blanks.puzzles)}" for measure in MEASURES
     )
-    table = _markdown(["difficulty", "value", "blanks", "mean rank of finalisation", "filled right %"], rows)
+    table = _left_aligned(["difficulty", "value", "blanks", "mean rank of finalisation", "filled right %"], rows)
     return f"{title}\nTau of difficulty and finalisation (above 0: easier blanks first): {taus}.\n\n{table}"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = [list(header), *map(list, rows)]
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(header))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _left_aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table whose means are below each other, whatever follows them."""
+    return aligned_table(header, rows, num_left=len(header)).rstrip("\n")

@@ -8,8 +8,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from dmaxlit.evaluation.bootstrap import percentile_interval, resampled
+
 _RESAMPLES = 10_000
-_CHUNK = 1_000_000  # indices drawn at once
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,9 @@ def paired_ratio(
     counts = np.array([*a, *b], dtype=np.float64)  # [4, N]
     if counts.ndim != 2 or counts.shape[1] == 0:
         raise ValueError("a: expected at least one prompt, got none")
-    generator, size = np.random.default_rng(seed), counts.shape[1]
-    ratios = []
-    for begin in range(0, resamples, max(1, _CHUNK // size)):
-        rows = min(max(1, _CHUNK // size), resamples - begin)
-        ratios.append(_ratio(counts[:, generator.integers(0, size, (rows, size))].sum(-1)))
-    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return PairedRatio(float(_ratio(counts.sum(-1, keepdims=True))[0]), float(low), float(high))
+    ratios = [_ratio(counts[:, drawn].sum(-1)) for drawn in resampled(counts.shape[1], resamples, seed)]
+    low, high = percentile_interval(ratios, confidence)
+    return PairedRatio(float(_ratio(counts.sum(-1, keepdims=True))[0]), low, high)
 
 
 def _ratio(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -99,7 +99,8 @@ def write_curve(folder: Path, task: str, results: Sequence[CellResult]) -> None:
         task: The task's label, the picture's title.
         results: The task's results.
     """
-    write_text(folder / "curve.csv", _csv([_point(cell, aup_of(results)[cell.line]) for cell in results]))
+    aup = aup_of(results)
+    write_text(folder / "curve.csv", _csv([_point(cell, aup[cell.line]) for cell in results]))
     with staged_file(folder / "curve.png") as staging:
         curve_figure(curves_of(results), task).savefig(staging, format="png", dpi=120, metadata={"Software": None})
 

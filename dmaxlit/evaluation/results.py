@@ -92,18 +92,20 @@ def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
     return aligned_table(header, [[name, *_cells(result)] for name, result in rows])
 
 
-def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table with columns of equal width, the first to the left and the others to the right.
+def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
+    """Format a Markdown table whose columns are as wide as their widest cell.
 
     Args:
         header: Titles of the columns.
         rows: Their cells.
+        num_left: Number of columns, the first ones, that are aligned to the left; the others are to the right.
     """
     widths = [max(3, *(len(row[column]) for row in (header, *rows))) for column in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = ["-" * width if column < num_left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     lines = []
     for row in [header, rule, *rows]:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        sized = enumerate(zip(row, widths, strict=True))
+        cells = [cell.ljust(w) if column < num_left else cell.rjust(w) for column, (cell, w) in sized]
         lines.append(f"| {' | '.join(cells)} |\n")
     return "".join(lines)
 

@@ -156,7 +156,7 @@ class Suite:
                 "max_new_tokens": cell.limits.max_new_tokens,
                 "stop": list(cell.limits.stop),
             }
-            for cell in cells
+            for cell in {cell.entry.label: cell for cell in cells}.values()  # those of a task differ in the answerer
         }
         settings = {
             "dtype": str(module.backbone.embedding.dtype).removeprefix("torch."),

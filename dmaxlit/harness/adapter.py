@@ -18,7 +18,7 @@ from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
 from dmaxlit.harness.contexts import Chat, Contexts
-from dmaxlit.harness.generation_settings import GenerationSettings
+from dmaxlit.harness.generation_settings import GenerationSettings, whole_number
 from dmaxlit.harness.scoring import ScoringLM
 from dmaxlit.loading import load, usable_device
 
@@ -276,8 +276,8 @@ def _batch_size(value: int | str | None) -> int:
 
 
 def _check_whole(least: int, **settings: Any) -> None:
-    """Refuse settings that are no whole number of at least ``least``; None passes. lm-eval checks no types."""
+    """Refuse settings that are no whole number of at least ``least``; None passes."""
     for name, value in settings.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise UserError(f"{name}: expected a whole number, got {value!r}")
+        if value is not None:
+            whole_number(name, value)
     check_at_least(least, **settings)

@@ -86,7 +86,12 @@ def _number(options: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _integer(name: str, value: Any) -> int:
+def whole_number(name: str, value: Any) -> int:
+    """Return a setting that is a whole number; lm-eval checks no types.
+
+    Raises:
+        UserError: If it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{name}: expected a whole number, got {value!r}")
     return value
@@ -96,14 +101,14 @@ def _budget(options: Mapping[str, Any], default: int) -> int:
     name, value = next(
         ((name, options[name]) for name in _BUDGETS if options.get(name) is not None), ("max_gen_toks", default)
     )
-    budget = _integer(name, value)
+    budget = whole_number(name, value)
     check_at_least(1, **{name: budget})
     return budget
 
 
 def _seed(options: Mapping[str, Any]) -> int | None:
     seed = options.get("seed")
-    return None if seed is None else _integer("seed", seed)
+    return None if seed is None else whole_number("seed", seed)
 
 
 def _stop_texts(options: Mapping[str, Any]) -> tuple[str, ...]:

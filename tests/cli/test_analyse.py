@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 import dmaxlit
@@ -72,6 +74,16 @@ def test_decoders_come_from_a_configuration_file_too(dmax, tiny, tmp_path):
         "threshold threshold=0.5",
         "threshold threshold=0.9",
     ]
+
+
+def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
+    one = {"name": "threshold", "options": {"threshold": 1.0}, "label": "one"}
+    two = {**one, "label": "two", "window": 2, "admission_options": {"theta": 0.1}}
+    (tmp_path / "c.yaml").write_text(json.dumps({"decoders": [one, two]}))
+    flags = "--config c.yaml --task chain --task.operations 3 --num_prompts 2 --max_new_tokens 48 --resamples 100"
+    assert dmax(f"analyse order --model {tiny} {flags} --output out").status == 0
+    reports = {report["decoder"]: report["rows"] for report in read_json(tmp_path / "out" / "order.json")["reports"]}
+    assert reports["two"] != reports["one"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_without_tokens_there_is_no_ratio():
 def test_the_draws_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch):
     a, b = ([5, 7, 30], [1, 4, 2]), ([4, 9, 11], [2, 2, 2])
     at_once = paired_ratio(a, b, resamples=200)
-    monkeypatch.setattr("dmaxlit.evaluation.paired._CHUNK", 7)
+    monkeypatch.setattr("dmaxlit.evaluation.bootstrap._CHUNK", 7)
     assert paired_ratio(a, b, resamples=200) == at_once
 
 

@@ -78,15 +78,22 @@ def check(record, tasks, decoder):
     assert all("published" in result["tpf"] for result in record["results"])
 
 
+def run_both(kind, tasks):
+    """Run the commands of both models for one kind of task, check and return their records."""
+    lines = commands()
+    mini, dmax = run(lines[f"mini-{kind}"]), run(lines[f"dmax-{kind}"])
+    check(mini, tasks, "threshold")
+    check(dmax, tasks, "spd")
+    return mini, dmax
+
+
 def thresholds(record, option):
     return sorted({result["options"][option] for result in record["results"]})
 
 
 def test_the_answers_to_mathematics(workplace, capsys):
     lines = commands()
-    mini, dmax = run(lines["mini-math"]), run(lines["dmax-math"])
-    check(mini, MATH, "threshold")
-    check(dmax, MATH, "spd")
+    mini, dmax = run_both("math", MATH)
     assert thresholds(mini, "threshold") == [0.5, 0.95]
     assert thresholds(dmax, "tau_dec") == [0.5]
     assert {task["grading"] for task in dmax["tasks"].values()} == {"strict"}
@@ -98,10 +105,7 @@ def test_the_answers_to_mathematics(workplace, capsys):
 
 @needs_sandbox
 def test_the_answers_to_code(workplace):
-    lines = commands()
-    mini, dmax = run(lines["mini-code"]), run(lines["dmax-code"])
-    check(mini, CODE, "threshold")
-    check(dmax, CODE, "spd")
+    mini, dmax = run_both("code", CODE)
     assert thresholds(mini, "threshold") == [0.65, 0.95]
     assert thresholds(dmax, "tau_dec") == [0.65]
 
