@@ -1,6 +1,9 @@
 """MultiBD's admission: enough is decided, and enough of what the model read came back unchanged."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding.admission import MultiBDAdmission
@@ -24,6 +27,12 @@ def admits(before: str, after: str, **options: float) -> bool:
 )
 def test_the_same_token_ratio_is_of_the_tokens_that_were_read(before, after, expected):
     assert admits(before, after, tau_add=0.0) == expected
+
+
+def test_a_masked_position_did_not_come_back_whatever_its_id():
+    before = block("1 2 3 4")
+    after = replace(before, masked=torch.tensor([[True, True, True, False]]))
+    assert MultiBDAdmission().admit(before, after).tolist() == [False]
 
 
 def test_where_nothing_was_read_yet_progress_alone_decides():
