@@ -22,8 +22,6 @@ _FORMS = (
 )
 _OPTIONAL = ("input", "history", "system", "tools")
 COLUMNS = ("prompt", "response", "messages", "conversations", "instruction", "output", "text", *_OPTIONAL)
-
-
 PROMPT_COLUMNS = tuple(name for name in COLUMNS if name not in ("response", "output"))
 
 

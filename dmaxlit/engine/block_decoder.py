@@ -22,7 +22,7 @@ from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.inputs import input_embeddings
-from dmaxlit.engine.outcome import Outcome
+from dmaxlit.engine.outcome import Outcome, OutcomeReader
 from dmaxlit.engine.request import DecodedSequence, Request, make_requests
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.stop_strings import StopStrings
@@ -172,11 +172,13 @@ class BlockDecoder:
         batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
         blocks = BlockRows(batch)
         states = BlockStates(denoiser, self.decoder, self.sampler, checks)
-        state = states.open(blocks)
+        admission = self.admission if self.window > 1 else None
+        outcomes = OutcomeReader(denoiser, self.decoder, self.max_forwards, admission)
+        state = states.open(blocks.rows)
         while batch:
             # One forward of the model and one step of the decoder.
             hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
-            copy = state.select(indices(range(len(blocks)), state)) if checks.due else None
+            copy = state.select(indices(range(len(blocks.rows)), state)) if checks.due else None
             before, (state, logits) = state, self._advance(state, hidden, watched)
             if copy is not None:
                 checks.check_step(before, copy, state)
@@ -184,11 +186,16 @@ class BlockDecoder:
                 request.count_forward(self.decoder.extra_blocks)
 
             # Blocks that are done are closed, and with them some responses.
-            outcome = self._outcome(batch, blocks, before, state, logits, hidden)
+            outcome = outcomes.read(batch, blocks, before, state, logits, hidden)
             ended, closed = self._close(batch, blocks, outcome, checks)
             finished = {batch[row].index: sequence for row, sequence in ended.items()}
             yield ForwardEvent(
-                [block.index for block in blocks], [block.start for block in blocks], state, logits, closed, finished
+                [block.index for block in blocks.rows],
+                [block.start for block in blocks.rows],
+                state,
+                logits,
+                closed,
+                finished,
             )
 
             # The next prompts take over the rows of finished ones, and the next blocks begin.
@@ -239,42 +246,6 @@ class BlockDecoder:
             return self.decoder.step(state, logits, self.denoiser.special), logits
         logits = logits.view(len(state.ids), 1 + self.decoder.extra_blocks, -1, logits.shape[-1])
         return self.decoder.step(state, logits, self.denoiser.special), logits[:, 0]
-
-    def _outcome(
-        self,
-        batch: Sequence[Request],
-        blocks: BlockRows,
-        before: BlockState,
-        state: BlockState,
-        logits: Tensor | None,
-        hidden: Tensor,
-    ) -> Outcome:
-        """Return what a forward has come to. Waits for the device."""
-        step_limit = self.decoder.max_steps(self.denoiser.block_length)
-        num_behind = len(blocks) - len(batch)
-        at_limit = [
-            num_behind + row
-            for row, request in enumerate(batch)
-            if request.num_steps >= step_limit or request.num_forwards == self.max_forwards
-        ]
-        ids = state.ids
-        if at_limit:
-            rows = indices(at_limit, state)
-            # A decoder may have masked positions again whose logits were not computed.
-            top1 = (self.denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
-            ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
-        columns = [state.converged.unsqueeze(1), ids]
-        if self.window > 1:
-            last = [blocks.row_of(request.index, request.open_starts[-1]) for request in batch]
-            admitted = self.admission.admit(before.select(indices(last, state)), state.select(indices(last, state)))
-            columns.insert(0, torch.zeros_like(columns[0]).index_copy(0, indices(last, state), admitted.unsqueeze(1)))
-        rows_of_values = torch.cat(columns, 1).tolist()
-        return Outcome(
-            tokens=[values[-self.denoiser.block_length :] for values in rows_of_values],
-            converged=[bool(values[len(columns) - 2]) for values in rows_of_values],
-            admits=[len(columns) == 3 and bool(values[0]) for values in rows_of_values],
-            at_limit=set(at_limit),
-        )
 
     def _close(
         self, batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, checks: DecoderChecks

@@ -195,11 +195,7 @@ class BlockForward:
         ]
         inputs = [behind, front]
         if pending:
-            ids = [
-                request.pending_tokens[place : place + length]
-                for request in requests
-                for place in range(0, request.num_pending, length)
-            ]
+            ids = [requests[row].tokens[start : start + length] for row, start in pending]
             inputs.insert(0, self._denoiser.embed(torch.tensor(ids, device=self._device)))
 
         rows = [row for row, _ in pending] + [row for row, _ in _behind(requests)]

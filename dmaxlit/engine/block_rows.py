@@ -1,6 +1,6 @@
 """The rows of a decoder's state: one for each open block of each request of a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dmaxlit.engine.request import Request
@@ -11,13 +11,11 @@ class BlockRow:
     """One open block.
 
     Args:
-        request_row: Row of its request in the batch.
         index: Index of the prompt.
         start: Position at which the block begins.
         prompt_tail: Prompt tokens inside the block.
     """
 
-    request_row: int
     index: int
     start: int
     prompt_tail: list[int]
@@ -28,36 +26,21 @@ class BlockRow:
         return self.index, self.start
 
 
-class BlockRows(Sequence[BlockRow]):
+class BlockRows:
     """The open blocks of a batch: those behind the front blocks, request by request, then the front blocks.
 
     Args:
         batch: The requests, each with the blocks that are open now.
+
+    Attributes:
+        rows: The blocks.
     """
 
     def __init__(self, batch: Sequence[Request]) -> None:
-        behind = [
-            BlockRow(row, request.index, start, [])
-            for row, request in enumerate(batch)
-            for start in request.open_starts[1:]
-        ]
-        front = [
-            BlockRow(row, request.index, request.block_start, request.prompt_tail) for row, request in enumerate(batch)
-        ]
-        self._rows = behind + front
-        self._row_of = {block.key: row for row, block in enumerate(self._rows)}
-
-    def __len__(self) -> int:
-        """Return the number of blocks."""
-        return len(self._rows)
-
-    def __getitem__(self, row: int) -> BlockRow:  # type: ignore[override]
-        """Return the block of a row."""
-        return self._rows[row]
-
-    def __iter__(self) -> Iterator[BlockRow]:
-        """Yield the blocks in order."""
-        return iter(self._rows)
+        behind = [BlockRow(request.index, start, []) for request in batch for start in request.open_starts[1:]]
+        front = [BlockRow(request.index, request.block_start, request.prompt_tail) for request in batch]
+        self.rows = behind + front
+        self._row_of = {block.key: row for row, block in enumerate(self.rows)}
 
     def row_of(self, index: int, start: int) -> int:
         """Return the row of a block, by the index of its prompt and the position at which it begins."""
@@ -69,4 +52,4 @@ class BlockRows(Sequence[BlockRow]):
 
     def sources(self, previous: "BlockRows") -> list[int | None]:
         """Return for each block its row in ``previous``, or None if it is new."""
-        return [previous.find(*block.key) for block in self._rows]
+        return [previous.find(*block.key) for block in self.rows]

@@ -51,13 +51,13 @@ class BlockStates:
         sources = blocks.sources(previous)
         new = [row for row, source in enumerate(sources) if source is None]
         if new:
-            opened = self.open([blocks[row] for row in new])
-            if len(blocks) == len(previous) and all(source in (None, row) for row, source in enumerate(sources)):
+            opened = self.open([blocks.rows[row] for row in new])
+            if len(sources) == len(previous.rows) and all(source in (None, row) for row, source in enumerate(sources)):
                 return state.assign(indices(new, state), opened)
             state = state.join(opened)
-        elif sources == list(range(len(previous))):
+        elif sources == list(range(len(previous.rows))):
             return state
-        behind = itertools.count(len(previous))
+        behind = itertools.count(len(previous.rows))
         return state.select(indices([next(behind) if source is None else source for source in sources], state))
 
 

@@ -1,6 +1,20 @@
-"""What a forward has come to, on the host."""
+"""What a forward has come to, on the host.
 
+Shapes: R rows, one for each open block of each request; T tokens of a block, V vocabulary.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.decoding.admission import AdmissionPolicy
+from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.block_states import indices
+from dmaxlit.engine.request import Request
 
 
 @dataclass(frozen=True)
@@ -18,3 +32,65 @@ class Outcome:
     converged: list[bool]
     admits: list[bool]
     at_limit: set[int]
+
+
+class OutcomeReader:
+    """Reads the outcome of each forward in one transfer from the device.
+
+    Args:
+        denoiser: The model.
+        decoder: Limits the forwards of a block.
+        max_forwards: Most forwards of a prompt; None for no limit.
+        admission: Decides which windows admit a block; None: none does, and nothing is computed for it.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, decoder: Decoder, max_forwards: int | None, admission: AdmissionPolicy | None
+    ) -> None:
+        self._denoiser, self._max_forwards, self._admission = denoiser, max_forwards, admission
+        self._max_steps = decoder.max_steps(denoiser.block_length)
+
+    def read(
+        self,
+        batch: Sequence[Request],
+        blocks: BlockRows,
+        before: BlockState,
+        state: BlockState,
+        logits: Tensor | None,
+        hidden: Tensor,
+    ) -> Outcome:
+        """Return what a forward has come to. Waits for the device.
+
+        Args:
+            batch: The requests, which have counted the forward.
+            blocks: Their open blocks, the rows of the state.
+            before: The blocks as they were fed to the model.
+            state: The blocks after the decoder's step.
+            logits: ``[R, T, V]`` logits of the blocks; None if not all of them were computed.
+            hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind.
+        """
+        num_behind = len(blocks.rows) - len(batch)
+        at_limit = [
+            num_behind + row
+            for row, request in enumerate(batch)
+            if request.num_steps >= self._max_steps or request.num_forwards == self._max_forwards
+        ]
+        ids = state.ids
+        if at_limit:
+            rows = indices(at_limit, state)
+            # A decoder may have masked positions again whose logits were not computed.
+            top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
+            ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
+
+        flags = [state.converged]
+        if self._admission is not None:
+            last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
+            admitted = self._admission.admit(before.select(last), state.select(last))
+            flags.append(torch.zeros_like(state.converged).index_copy(0, last, admitted))
+        values = torch.cat([*(flag.unsqueeze(1) for flag in flags), ids], 1).tolist()
+        return Outcome(
+            tokens=[row[len(flags) :] for row in values],
+            converged=[bool(row[0]) for row in values],
+            admits=[any(row[1 : len(flags)]) for row in values],
+            at_limit=set(at_limit),
+        )

@@ -1,6 +1,8 @@
 """Several blocks of a prompt at once: the engine against an independent reference, and what must not matter."""
 
 import itertools
+from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -8,19 +10,24 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, make_decoder
-from dmaxlit.decoding.admission import make_admission
+from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.engine import BlockDecoder, Sampler, Trace, drafts
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.outcome import Outcome
+from dmaxlit.engine.request import Request
+from dmaxlit.engine.window import resize_windows
 from tests.engine.models import lively_denoiser, make_prompts
 from tests.engine.window_reference import reference_window
 
 BUDGET = 44
 PROMPTS = make_prompts((3, 8, 25, 0, 17, 7))
-POLICIES: list[tuple[str, dict[str, Any]]] = [
-    ("progress", {}),
-    ("progress", {"theta": 0.0}),
-    ("multi_bd", {}),
-    ("multi_bd", {"tau_add": 0.3, "tau_stable": 0.9}),
-    ("converging", {}),
+# Each policy, and each size of the window with a policy that fills it and one that seldom does.
+WINDOWS: list[tuple[int, str, dict[str, Any]]] = [
+    (2, "progress", {}),
+    (3, "progress", {"theta": 0.0}),
+    (2, "multi_bd", {}),
+    (3, "multi_bd", {"tau_add": 0.3, "tau_stable": 0.9}),
+    (3, "converging", {}),
 ]
 DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "spd": ("spd", {}),
@@ -31,9 +38,14 @@ DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 ONE_VERSION = sorted(name for name in DECODERS if not make_decoder(name).extra_blocks)
 
 
+@cache
+def shared_denoiser():
+    return lively_denoiser()
+
+
 @pytest.fixture(scope="module")
 def denoiser():
-    return lively_denoiser()
+    return shared_denoiser()
 
 
 def decode(denoiser, decoder, prompts=PROMPTS, window=2, policy=("progress", {}), **options):
@@ -41,32 +53,32 @@ def decode(denoiser, decoder, prompts=PROMPTS, window=2, policy=("progress", {})
     return BlockDecoder(denoiser, decoder, window=window, admission=admission, **options).decode(prompts, BUDGET)
 
 
-@pytest.fixture(params=sorted(DECODER_OPTIONS))
-def decoder(request):
-    name, options = DECODER_OPTIONS[request.param]
-    return make_decoder(name, **options)
+@cache
+def expected_rows(decoder_name, window, policy, *options):
+    """What the reference says of each prompt. Slow, and asked for more than once."""
+    name, decoder_options = DECODER_OPTIONS[decoder_name]
+    decoder = make_decoder(name, **decoder_options)
+    return [
+        reference_window(shared_denoiser(), decoder, prompt, BUDGET, window, policy, dict(options))
+        for prompt in PROMPTS
+    ]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
-@pytest.mark.parametrize("window", [2, 3])
-def test_the_engine_does_what_the_rule_says(denoiser, decoder, window, policy):
-    rows = decode(denoiser, decoder, window=window, policy=policy, batch_size=4)
-    for prompt, row in zip(PROMPTS, rows, strict=True):
-        expected = reference_window(denoiser, decoder, prompt, BUDGET, window, *policy)
+@pytest.mark.parametrize(("window", "policy", "options"), WINDOWS, ids=str)
+@pytest.mark.parametrize("decoder_name", sorted(DECODER_OPTIONS))
+def test_the_engine_does_what_the_rule_says(denoiser, decoder_name, window, policy, options):
+    name, decoder_options = DECODER_OPTIONS[decoder_name]
+    decoder = make_decoder(name, **decoder_options)
+    rows = decode(denoiser, decoder, window=window, policy=(policy, options), batch_size=4)
+    for row, expected in zip(rows, expected_rows(decoder_name, window, policy, *options.items()), strict=True):
         assert row.token_ids == expected.token_ids
         assert (row.num_forwards, row.num_extra_blocks) == (expected.num_forwards, expected.num_extra_blocks)
         assert row.finished == expected.finished
 
 
-def test_the_reference_meets_what_it_is_to_show(denoiser):
+def test_the_reference_meets_what_it_is_to_show():
     """Wide windows, blocks closed together, and blocks dropped behind an EOS."""
-    seen = [
-        reference_window(
-            denoiser, make_decoder(options[0], **options[1]), prompt, BUDGET, 3, "progress", {"theta": 0.0}
-        )
-        for options in DECODER_OPTIONS.values()
-        for prompt in PROMPTS
-    ]
+    seen = [row for name in DECODER_OPTIONS for row in expected_rows(name, 3, "progress", ("theta", 0.0))]
     assert max(max(row.widths) for row in seen) == 3
     assert any(row.cascades for row in seen)
     assert any(row.dropped for row in seen)
@@ -91,11 +103,88 @@ def test_a_window_may_be_larger_than_any_response(denoiser):
     assert decode(denoiser, decoder, window=10**30) == decode(denoiser, decoder, window=BUDGET)
 
 
-@pytest.mark.parametrize("name", sorted(DECODERS))
+class Refusing(AdmissionPolicy):
+    def admit(self, before, after):
+        raise AssertionError("asked")
+
+
+@pytest.mark.parametrize("name", ["spd", "psd"])
 def test_a_window_of_one_block_is_no_window(denoiser, name):
     decoder = make_decoder(name)
     plain = BlockDecoder(denoiser, decoder, batch_size=3).decode(PROMPTS, BUDGET)
     assert decode(denoiser, decoder, window=1, policy=("progress", {"theta": 0.0}), batch_size=3) == plain
+    assert (
+        BlockDecoder(denoiser, decoder, window=1, admission=Refusing(), batch_size=3).decode(PROMPTS, BUDGET) == plain
+    )
+
+
+EOS = 9
+
+
+def hand_made(num_open: int = 1, prompt: Sequence[int] = (), max_new_tokens: int = 12) -> Request:
+    """A request with blocks of four tokens."""
+    request = Request(0, list(prompt), max_new_tokens, block_length=4)
+    for _ in range(num_open - 1):
+        request.open_next()
+    return request
+
+
+def resize(request: Request, tokens: dict[int, list[int]], admits: Collection[int], window: int = 3) -> list[int]:
+    """Resize the window of a request alone, whose blocks are as in the forward.
+
+    Args:
+        request: The request.
+        tokens: Tokens of blocks, by their position; others have no EOS.
+        admits: Positions of blocks behind which another one is admitted.
+        window: Most open blocks.
+
+    Returns:
+        Where the open blocks begin.
+    """
+    blocks = BlockRows([request])
+    starts = [block.start for block in blocks.rows]
+    outcome = Outcome(
+        tokens=[tokens.get(start, [1, 2, 3, 4]) for start in starts],
+        converged=[False] * len(starts),
+        admits=[start in admits for start in starts],
+        at_limit=set(),
+    )
+    resize_windows([request], blocks, outcome, window, frozenset({EOS}))
+    return request.open_starts
+
+
+def test_one_block_is_added_where_the_last_one_admits_it():
+    assert resize(hand_made(), {}, admits=[0]) == [0, 4]
+    assert resize(hand_made(), {}, admits=[]) == [0]
+    assert resize(hand_made(2), {}, admits=[4]) == [0, 4, 8]
+    assert resize(hand_made(2), {}, admits=[0]) == [0, 4]
+
+
+def test_a_window_grows_neither_beyond_its_size_nor_the_budget():
+    assert resize(hand_made(2), {}, admits=[4], window=2) == [0, 4]
+    assert resize(hand_made(2, max_new_tokens=8), {}, admits=[4]) == [0, 4]
+    assert resize(hand_made(2, max_new_tokens=9), {}, admits=[4]) == [0, 4, 8]
+
+
+@pytest.mark.parametrize("position", [0, 4, 8])
+def test_blocks_behind_an_eos_are_dropped(position):
+    blocks = [0, 4, 8]
+    assert resize(hand_made(3), {position: [1, EOS, 3, 4]}, admits=blocks, window=9) == blocks[: position // 4 + 1]
+
+
+def test_an_eos_of_the_prompt_closes_no_window():
+    prompt = [EOS, EOS]
+    assert resize(hand_made(2, prompt), {0: [*prompt, 3, 4]}, admits=[4]) == [0, 4, 8]
+    assert resize(hand_made(2, prompt), {0: [*prompt, EOS, 4]}, admits=[4]) == [0]
+
+
+def test_a_front_block_that_was_not_in_the_forward_admits_nothing():
+    request = hand_made()
+    blocks = BlockRows([request])
+    request.close([1, 2, 3, 4], True, {EOS})
+    outcome = Outcome([[1, 2, 3, 4]], [True], [True], set())
+    resize_windows([request], blocks, outcome, 3, frozenset({EOS}))
+    assert request.open_starts == [4]
 
 
 def test_the_limits_of_forwards_and_steps_hold(denoiser):
