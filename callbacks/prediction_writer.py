@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing
+from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing, template_hash
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
@@ -35,7 +35,7 @@ class PredictionWriter(L.Callback):
     ``num_forwards``, ``finished``, ``hit_step_limit`` and the columns that came with the prompt, such as an id; one
     that has the name of a column of ours is kept as ``prompt_<name>``. Ranks share the prompts; rank zero writes the
     output. Each rank also appends its answers to a partial file next to the output: run again after an interruption,
-    with the same model, decoder and number of ranks, it resumes.
+    with the same model, chat template, decoder, window and number of ranks, it resumes.
 
     Args:
         output: File to write, replaced if it exists.
@@ -45,7 +45,7 @@ class PredictionWriter(L.Callback):
 
     Raises:
         UserError: For a setting out of range; when ``predict`` starts, if the output cannot be written, or was begun
-            with another model, decoder, budget or number of ranks, or is being written by another process.
+            with another model, chat template, decoder, window, budget or number of ranks, or another process writes it.
     """
 
     def __init__(
@@ -66,11 +66,14 @@ class PredictionWriter(L.Callback):
         self._meter = make_meter(pl_module)
         self._path = output_path(self.output, "output")
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        spec = self.decoder
+        window = [spec.window, spec.admission, spec.admission_options] if spec.window > 1 else []
         identity = {
             "model": weights_hash(pl_module),
-            "decoder": [self.decoder.name, self.decoder.options],
+            "decoder": [spec.name, spec.options, *window],
             "max_new_tokens": budget,
             "ranks": trainer.world_size,
+            "chat_template": template_hash(cast("DMaxModule", pl_module).tokenizer),
         }
         rank_output = self._path.with_name(f"{self._path.name}.rank{trainer.global_rank}")
         self._lock.enter_context(exclusive(rank_output, "output"))

@@ -31,7 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
     "trace": ("trace", "Show in a browser, forward by forward, how answers were decoded."),
     "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
-    "list": ("listing", "List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes."),
+    "list": (
+        "listing",
+        "List strategies, decoders, admission policies, tasks, metrics, callbacks, models and recipes.",
+    ),
     "bench": ("bench", "Reproduce the figures of the documentation."),
     "convert": ("convert", "Convert a LLaDA2-MoE checkpoint to the format of transformers, or back."),
     "export": ("export", "Turn a checkpoint into a folder that dmaxlit.load and transformers read."),

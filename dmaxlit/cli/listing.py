@@ -14,7 +14,7 @@ from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.tasks import TASKS
 
-Kind = Literal["all", "noise", "decoders", "tasks", "metrics", "callbacks", "models", "recipes"]
+Kind = Literal["all", "noise", "decoders", "admissions", "tasks", "metrics", "callbacks", "models", "recipes"]
 PACKAGE = Path(dmaxlit.__file__).parent
 BUILTIN_MODELS = PACKAGE / "models"  # not imported from dmaxlit.backbone, which loads transformers
 
@@ -25,10 +25,11 @@ def run(command: str, args: list[str]) -> None:
 
 
 def list_names(kind: Kind = "all") -> None:
-    """List noise strategies, decoders, tasks, metrics, callbacks, built-in models and recipes, one line each.
+    """List noise strategies, decoders, admission policies of windows, tasks, metrics, callbacks, models and recipes.
 
-    Other packages add theirs through the entry-point groups dmaxlit.noise, dmaxlit.decoders and dmaxlit.tasks. The
-    options of a strategy: dmaxlit fit --model.noise.help NAME. A recipe: dmaxlit fit --config builtin:NAME.
+    Other packages add theirs through the entry-point groups dmaxlit.noise, dmaxlit.decoders, dmaxlit.admissions and
+    dmaxlit.tasks. The options of a strategy: dmaxlit fit --model.noise.help NAME. A recipe: dmaxlit fit --config
+    builtin:NAME.
 
     Args:
         kind: Only this kind.

@@ -99,6 +99,27 @@ def test_an_interrupted_run_goes_on_and_answers_nothing_twice(tmp_path, capsys):
     assert not list(tmp_path.glob("part.jsonl.*"))
 
 
+def test_a_file_begun_with_another_window_or_chat_template_does_not_go_on(tmp_path):
+    def written(spec, template=None, interrupted=False):
+        writer = PredictionWriter(str(tmp_path / "out.jsonl"), spec)
+        if interrupted:
+            writer.on_predict_epoch_end = interrupt
+        module = FakeModule()
+        module.tokenizer.chat_template = template
+        make_trainer(tmp_path, [writer]).predict(module, datamodule=make_data(), return_predictions=False)
+        return module
+
+    windowed = DecoderSpec(SPEC.name, SPEC.options, window=2)
+    with pytest.raises(Interrupted):
+        written(windowed, interrupted=True)
+    for other in (SPEC, DecoderSpec(SPEC.name, SPEC.options, window=2, admission="converging")):
+        with pytest.raises(UserError, match="was begun with other settings: decoder was"):
+            written(other)
+    with pytest.raises(UserError, match="was begun with other settings: chat_template was None, now"):
+        written(windowed, "{{ messages[0].content }}")
+    assert written(windowed).calls == []
+
+
 def test_what_cannot_be_written_to_is_refused_before_decoding(tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path, tmp_path / "file" / "out.jsonl"):

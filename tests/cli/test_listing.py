@@ -7,6 +7,7 @@ import torchmetrics
 from dmaxlit.backbone.formats import hub
 from dmaxlit.cli import listing, recipes
 from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.metrics import RatioMetric
 from dmaxlit.noise import NOISE
 from dmaxlit.tasks import TASKS
@@ -14,7 +15,7 @@ from dmaxlit.tasks import TASKS
 
 def test_every_registered_name_has_one_line_with_its_summary(dmax):
     lines = dmax("list").out.splitlines()
-    for registry in (NOISE, DECODERS, TASKS):
+    for registry in (NOISE, DECODERS, ADMISSIONS, TASKS):
         for name in registry:
             assert any(line.split() == [name, *registry.summary(name).split()] for line in lines), name
 
@@ -22,6 +23,13 @@ def test_every_registered_name_has_one_line_with_its_summary(dmax):
 def test_one_kind_can_be_asked_for(dmax):
     output = dmax("list --kind decoders").out
     assert [line.split()[0] for line in output.splitlines()] == ["decoders", *DECODERS]
+
+
+def test_every_kind_of_the_whole_list_can_be_asked_for(dmax):
+    parts = [dmax(f"list --kind {kind}") for kind in listing._SUMMARIES]
+    assert [part.status for part in parts] == [0] * len(parts)
+    titles = [part.out.splitlines()[0] for part in parts]
+    assert titles == [line for line in dmax("list").out.splitlines() if not line.startswith(" ")]
 
 
 def test_built_in_models_are_listed_with_the_first_sentence_of_their_card(dmax, tmp_path, monkeypatch):
@@ -61,5 +69,5 @@ def test_the_folder_of_built_in_models_is_the_one_they_are_loaded_from():
 
 
 def test_an_unknown_kind_is_refused(dmax):
-    kinds = "'all', 'noise', 'decoders', 'tasks', 'metrics', 'callbacks', 'models' or 'recipes'"
+    kinds = "'all', 'noise', 'decoders', 'admissions', 'tasks', 'metrics', 'callbacks', 'models' or 'recipes'"
     assert dmax("list --kind x").refusal == f"kind: expected {kinds}, got 'x'"
