@@ -22,8 +22,8 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Deco
     Raises:
         UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
     """
-    made: Decoder = make_by_name("decoder", DECODERS, Decoder, decoder, options)
-    return made
+    ready: Decoder = make_by_name("decoder", DECODERS, Decoder, decoder, options)
+    return ready
 
 
 def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any, options: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """How prompts are decoded: one set of settings for Python, the command line and files of responses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,12 +81,13 @@ class DecodeSettings:
 
     @property
     def title(self) -> str:
-        """The decoder's name, with its options and the settings of sampling that are not the default."""
-        name = self.decoder if isinstance(self.decoder, str) else type(self.decoder).__name__
-        options = dict(self.decoder_options)
+        """The decoder's name with its options, a window of several blocks, and sampling that is not the default."""
+        parts = [_name(self.decoder), *_values(self.decoder_options)]
+        if self.window > 1:
+            parts += [f"window={self.window}", _name(self.admission), *_values(self.admission_options)]
         if self.temperature:
-            options |= {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        return " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+            parts += _values({"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed})
+        return " ".join(parts)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that responses depend on, as JSON values: all but those that change the speed only.
@@ -105,3 +106,11 @@ class DecodeSettings:
         if self.max_forwards is None:  # absent from the records of files begun before there was such a limit
             del identity["max_forwards"]
         return identity | {"stop": list(self.stop)}
+
+
+def _name(value: str | Decoder | AdmissionPolicy) -> str:
+    return value if isinstance(value, str) else type(value).__name__
+
+
+def _values(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in options.items()]

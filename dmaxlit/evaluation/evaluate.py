@@ -76,11 +76,7 @@ class DecoderSpec:
     @property
     def title(self) -> str:
         """The label, or the name with its options."""
-        parts = [self.name, *(f"{key}={value}" for key, value in self.options.items())]
-        if self.window > 1:
-            options = (f"{key}={value}" for key, value in self.admission_options.items())
-            parts += [f"window={self.window}", self.admission, *options]
-        return self.label or " ".join(parts)
+        return self.label or self.settings().title
 
     @property
     def swept(self) -> str | None:

@@ -84,3 +84,9 @@ def test_bad_settings_are_refused_when_the_engine_is_made(module, settings, mess
 def test_prompts_may_have_any_indices_in_the_whole_list(module, prompts):
     whole = module.generate_batch(prompts, HOT)
     assert module.generate_batch([prompts[4], prompts[1]], HOT, first_index=[4, 1]) == [whole[4], whole[1]]
+
+
+def test_the_title_names_what_responses_depend_on():
+    assert DecodeSettings("spd", {"tau_dec": 0.3}).title == "spd tau_dec=0.3"
+    wide = DecodeSettings("spd", window=2, admission_options={"theta": 0.8}, temperature=0.5)
+    assert wide.title == "spd window=2 progress theta=0.8 temperature=0.5 top_p=1.0 seed=0"

@@ -57,5 +57,5 @@ def make_admission(policy: str | AdmissionPolicy, **options: Any) -> AdmissionPo
     Raises:
         UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
     """
-    made: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
-    return made
+    ready: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
+    return ready
