@@ -163,8 +163,8 @@ CONFIG = {
     },
     "checkpoint": {"every_n_steps": None, "resume": True},
 }
-# These decide how long a run takes: a huge one is no mistake.
-LENGTHS = {"max_steps", "num_train", "default_root_dir"}
+# These decide how long a run takes: a huge one is no mistake, nor is a trainer without any.
+LENGTHS = {"max_steps", "num_train", "default_root_dir", "trainer"}
 
 
 @pytest.mark.slow

@@ -63,7 +63,8 @@ class DecodeSpeedBench(SpeedBench):
         output: Folder for ``results.json`` and ``table.md``.
         batches: Batch sizes of the engine.
         lengths: Tokens generated; the first is used for the table of batch sizes.
-        hidden_size: Width of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of ``head_dim``.
+        head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
@@ -78,6 +79,7 @@ class DecodeSpeedBench(SpeedBench):
     batches: Sequence[int] = (1, 4, 16, 64)
     lengths: Sequence[int] = (512, 128, 2048)
     hidden_size: int = 128
+    head_dim: int = 32
     layers: int = 4
     vocab_size: int = 4096
     block_length: int = 32
@@ -163,7 +165,7 @@ class DecodeSpeedBench(SpeedBench):
     def _denoiser(self, length: int) -> Denoiser:
         positions = 4 * self.block_length + max(length, *self.lengths)
         denoiser = random_denoiser(
-            self.vocab_size, self.hidden_size, self.layers, self.block_length, positions, tied=False
+            self.vocab_size, self.hidden_size, self.layers, self.block_length, positions, False, self.head_dim
         )
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight

@@ -1,6 +1,7 @@
 """Models without training, for the benchmarks of speed."""
 
 import tempfile
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, models
@@ -10,17 +11,26 @@ from dmaxlit.backbone.denoiser import Denoiser
 
 
 def random_denoiser(
-    vocab_size: int, hidden_size: int, layers: int, block_length: int, positions: int, tied: bool
+    vocab_size: int,
+    hidden_size: int,
+    layers: int,
+    block_length: int,
+    positions: int,
+    tied: bool,
+    head_dim: int = 32,
+    attention: Literal["sdpa", "flex_attention"] = "sdpa",
 ) -> Denoiser:
-    """Make a model with random weights and attention heads of width 32, always the same one.
+    """Make a model with random weights, always the same one.
 
     Args:
         vocab_size: Size of the vocabulary: ``w0``, ``w1``, ..., and the special tokens.
-        hidden_size: Width, a multiple of 32.
+        hidden_size: Width, a multiple of ``head_dim``.
         layers: Number of layers.
         block_length: Tokens per block.
         positions: Longest sequence, in tokens.
         tied: Whether input and output embeddings share their weights.
+        head_dim: Width of an attention head.
+        attention: Implementation of attention.
     """
     torch.manual_seed(0)
     words = {f"w{index}": index for index in range(vocab_size - 3)}
@@ -36,12 +46,12 @@ def random_denoiser(
         "hidden_size": hidden_size,
         "intermediate_size": 3 * hidden_size,
         "num_hidden_layers": layers,
-        "num_attention_heads": hidden_size // 32,
-        "num_key_value_heads": hidden_size // 32,
-        "head_dim": 32,
+        "num_attention_heads": hidden_size // head_dim,
+        "num_key_value_heads": hidden_size // head_dim,
+        "head_dim": head_dim,
         "max_position_embeddings": positions,
         "tie_word_embeddings": tied,
     }
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return Denoiser(config=config, tokenizer=folder, block_length=block_length)
+        return Denoiser(config=config, tokenizer=folder, block_length=block_length, attn_implementation=attention)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import resource
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ class SpeedBench(ABC):
 
     output: Path
     hidden_size: int
+    head_dim: int
     device: str
 
     @abstractmethod
@@ -43,7 +45,10 @@ class SpeedBench(ABC):
     def run(self) -> str:
         """Measure, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)
-        measurements = [in_new_process(self.measure, *job) for job in tqdm(self.jobs(), unit="measurement")]
+        measurements = []
+        for job in tqdm(self.jobs(), unit="measurement"):
+            measurements.append(in_new_process(self.measure, *job))
+            tqdm.write(str(measurements[-1]), file=sys.stderr)  # all that is left of a run that is stopped
         table = self.table(measurements)
         content = {
             "settings": {name: value for name, value in vars(self).items() if name != "output"},
@@ -62,9 +67,9 @@ class SpeedBench(ABC):
         Raises:
             UserError: If one is out of range, or the model cannot be built.
         """
-        check_at_least(1, **{name: getattr(self, name) for name in at_least_one})
-        if self.hidden_size % 32:
-            raise UserError(f"hidden_size: expected a multiple of 32, got {self.hidden_size}")
+        check_at_least(1, **{name: getattr(self, name) for name in (*at_least_one, "head_dim")})
+        if self.hidden_size % self.head_dim:
+            raise UserError(f"hidden_size: expected a multiple of head_dim {self.head_dim}, got {self.hidden_size}")
 
     def now(self) -> float:
         """Return the time in seconds, once the device has finished its work."""

@@ -25,6 +25,7 @@ from dmaxlit.tokens import CleanBatch, Role
 __all__ = ["TrainSpeedBench"]
 
 _CONTESTANTS = ("published", "ours", "ours, checkpointed")
+_FLEX = "ours, FlexAttention"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class TrainingCost:
     """One contestant at one vocabulary and length.
 
     Args:
-        contestant: ``published``, ``ours``, ``ours, checkpointed`` or ``ours, compiled``.
+        contestant: ``published``, ``ours``, ``ours, checkpointed``, ``ours, compiled``, ``ours, FlexAttention`` or
+            ``ours, FlexAttention, compiled``.
         vocab_size: Size of the vocabulary.
         length: Tokens of a sequence.
         tokens_per_second: Tokens of the data, prompts included, over the time of whole updates.
@@ -63,7 +65,8 @@ class TrainSpeedBench(SpeedBench):
         output: Folder for ``results.json`` and ``table.md``.
         vocab_sizes: Vocabularies.
         lengths: Tokens of a sequence, in whole blocks; each is measured with each vocabulary.
-        hidden_size: Width of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of ``head_dim``.
+        head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
@@ -71,12 +74,14 @@ class TrainSpeedBench(SpeedBench):
         dtype: ``float32``, or ``bfloat16`` for autocast over float32 weights.
         device: ``cpu``, ``cuda``, ...
         compile: Time our step with compiled forwards as well.
+        flex: Time our step with FlexAttention as well, which needs a GPU.
     """
 
     output: Path = Path("runs/train_speed")
     vocab_sizes: Sequence[int] = (1000, 32000, 150000)
     lengths: Sequence[int] = (512,)
     hidden_size: int = 256
+    head_dim: int = 32
     layers: int = 4
     batch_size: int = 2
     block_length: int = 32
@@ -84,6 +89,7 @@ class TrainSpeedBench(SpeedBench):
     dtype: str = "float32"
     device: str = "cpu"
     compile: bool = False
+    flex: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings before anything is timed."""
@@ -91,6 +97,8 @@ class TrainSpeedBench(SpeedBench):
         self.check("hidden_size", "layers", "batch_size", "block_length", "updates")
         if not self.vocab_sizes or min(self.vocab_sizes) < 8:
             raise UserError(f"vocab_sizes: expected numbers of at least 8, got {list(self.vocab_sizes)}")
+        if self.flex and torch.device(self.device).type == "cpu":
+            raise UserError(f"flex: expected a GPU as device, got {self.device!r}")
         if not self.lengths or any(length < 1 or length % self.block_length for length in self.lengths):
             raise UserError(
                 f"lengths: expected multiples of block_length {self.block_length}, got {list(self.lengths)}"
@@ -98,7 +106,9 @@ class TrainSpeedBench(SpeedBench):
 
     def jobs(self) -> list[tuple[Any, ...]]:
         """Return contestant, vocabulary and length of each measurement."""
-        names = [*_CONTESTANTS, "ours, compiled"] if self.compile else _CONTESTANTS
+        names = [*_CONTESTANTS, *[_FLEX] * self.flex]
+        if self.compile:
+            names += [f"{name}, compiled" for name in names if name in ("ours", _FLEX)]
         return [(name, vocab, length) for vocab in self.vocab_sizes for length in self.lengths for name in names]
 
     def table(self, measurements: Sequence[TrainingCost]) -> str:
@@ -108,7 +118,14 @@ class TrainSpeedBench(SpeedBench):
     def measure(self, contestant: str, vocab_size: int, length: int) -> TrainingCost:
         """Time one contestant in this process."""
         denoiser = random_denoiser(
-            vocab_size, self.hidden_size, self.layers, self.block_length, 2 * length, tied=True
+            vocab_size,
+            self.hidden_size,
+            self.layers,
+            self.block_length,
+            2 * length,
+            tied=True,
+            head_dim=self.head_dim,
+            attention="flex_attention" if _FLEX in contestant else "sdpa",
         ).to(self.device)
         clean = self._batch(denoiser, length)
         update = self._update(contestant, denoiser, clean)
@@ -131,6 +148,8 @@ class TrainSpeedBench(SpeedBench):
             step()
         seconds = (self.now() - begin) / self.updates
         peak = self.memory() - memory_before
+        denoiser.model.set_attn_implementation("sdpa")  # the same products, in operations that can be counted
+        denoiser.compiles_training = False
         with _MatrixWork() as work:  # type: ignore[no-untyped-call]
             step()
         return TrainingCost(
@@ -155,7 +174,7 @@ class TrainSpeedBench(SpeedBench):
             return lambda: float(published_update(denoiser, clean, masked))
         if contestant == "ours, checkpointed":
             enable_activation_checkpointing(denoiser.model)
-        module = DMaxModule(denoiser, noise, compile=contestant == "ours, compiled")
+        module = DMaxModule(denoiser, noise, compile=contestant.endswith("compiled"))
 
         def ours() -> float:
             total = torch.stack([loss.total for loss in module.view_losses(clean, generator())]).sum()
@@ -172,8 +191,9 @@ class TrainSpeedBench(SpeedBench):
         roles[:, : length // 4] = int(Role.PROMPT)
         return CleanBatch(ids.to(self.device), roles.to(self.device), self.block_length, denoiser.special)
 
-    def _matmul_speed(self, size: int = 2048) -> float:
-        """Measure the operations per second of one large matrix product."""
+    def _matmul_speed(self) -> float:
+        """Measure the operations per second of one matrix product that is large for the device."""
+        size = 2048 if torch.device(self.device).type == "cpu" else 8192
         matrix = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.dtype))
         return 2 * size**3 / self.fastest(lambda: matrix @ matrix)
 

@@ -134,6 +134,7 @@ def decode(
     batches: list[int] | None = None,
     lengths: list[int] | None = None,
     hidden_size: int = 128,
+    head_dim: int = 32,
     layers: int = 4,
     vocab_size: int = 4096,
     block_length: int = 32,
@@ -152,7 +153,8 @@ def decode(
         output: Folder for results.json and table.md.
         batches: Batch sizes of the engine. Default: 1 4 16 64.
         lengths: Tokens generated for each prompt. Default: 512 128 2048.
-        hidden_size: Width of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of head_dim.
+        head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
@@ -169,6 +171,7 @@ def decode(
         batches=DecodeSpeedBench.batches if batches is None else batches,
         lengths=DecodeSpeedBench.lengths if lengths is None else lengths,
         hidden_size=hidden_size,
+        head_dim=head_dim,
         layers=layers,
         vocab_size=vocab_size,
         block_length=block_length,
@@ -186,6 +189,7 @@ def train(
     vocab_sizes: list[int] | None = None,
     lengths: list[int] | None = None,
     hidden_size: int = 256,
+    head_dim: int = 32,
     layers: int = 4,
     batch_size: int = 2,
     block_length: int = 32,
@@ -193,6 +197,7 @@ def train(
     dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    flex: bool = False,
 ) -> None:
     """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
 
@@ -203,7 +208,8 @@ def train(
         output: Folder for results.json and table.md.
         vocab_sizes: Vocabularies. Default: 1000 32000 150000.
         lengths: Tokens of a sequence, each measured with each vocabulary. Default: 512.
-        hidden_size: Width of the model, a multiple of 32.
+        hidden_size: Width of the model, a multiple of head_dim.
+        head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
@@ -211,6 +217,7 @@ def train(
         dtype: float32, or bfloat16 for autocast over float32 weights.
         device: cpu, cuda, ...
         compile: Time our step with compiled forwards as well.
+        flex: Time our step with FlexAttention as well, which needs a GPU.
     """
     from dmaxlit.bench import TrainSpeedBench
 
@@ -219,6 +226,7 @@ def train(
         vocab_sizes=TrainSpeedBench.vocab_sizes if vocab_sizes is None else vocab_sizes,
         lengths=TrainSpeedBench.lengths if lengths is None else lengths,
         hidden_size=hidden_size,
+        head_dim=head_dim,
         layers=layers,
         batch_size=batch_size,
         block_length=block_length,
@@ -226,6 +234,7 @@ def train(
         dtype=dtype,
         device=device,
         compile=compile,
+        flex=flex,
     )
     print(bench.run())
 

@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
+import dmaxlit.backbone.denoiser as denoiser_module
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench import TrainSpeedBench
 from dmaxlit.bench.published import published_update
 from dmaxlit.noise import OnPolicyNoise
@@ -52,6 +54,40 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     assert "| 1.00 |" in lines[0]
 
 
+def test_compiled_and_flex_contestants_are_options(tmp_path):
+    bench = TrainSpeedBench(tmp_path, vocab_sizes=[8], device="cuda", compile=True, flex=True)
+    assert [job[0] for job in bench.jobs()] == [
+        "published",
+        "ours",
+        "ours, checkpointed",
+        "ours, FlexAttention",
+        "ours, compiled",
+        "ours, FlexAttention, compiled",
+    ]
+
+
+FORWARDS = 3  # of an update: of the clean copy, the masked view and the predicted one
+
+
+def test_the_work_of_compiled_forwards_is_counted_in_plain_ones(tmp_path, monkeypatch):
+    bench = TrainSpeedBench(tmp_path, hidden_size=32, layers=1, block_length=8, updates=1)
+    monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1.0)
+    called: list[bool] = []
+
+    def compiled(*_):
+        called.append(True)
+        return Denoiser.hidden
+
+    monkeypatch.setattr(denoiser_module, "_compiled", compiled)
+    plain = bench.measure("ours", 50, 16)
+    assert not called
+    cost = bench.measure("ours, compiled", 50, 16)
+    assert len(called) == 2 * FORWARDS  # the warm-up and one update
+    work = [item.matmul_share / item.tokens_per_second for item in (plain, cost)]
+    assert work[0] == pytest.approx(work[1], rel=1e-6)
+    assert work[0] > 0
+
+
 def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monkeypatch):
     bench = TrainSpeedBench(tmp_path, hidden_size=32, layers=1, block_length=8, updates=1)
     monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1.0)
@@ -69,7 +105,9 @@ def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 48}, "hidden_size: expected a multiple of 32, got 48"),
+        ({"hidden_size": 48}, "hidden_size: expected a multiple of head_dim 32, got 48"),
+        ({"hidden_size": 64, "head_dim": 48}, "hidden_size: expected a multiple of head_dim 48, got 64"),
+        ({"flex": True}, "flex: expected a GPU as device, got 'cpu'"),
         ({"updates": 0}, "updates: expected at least 1, got 0"),
         ({"vocab_sizes": [4]}, r"vocab_sizes: expected numbers of at least 8, got \[4\]"),
         ({"lengths": [33]}, r"lengths: expected multiples of block_length 32, got \[33\]"),
