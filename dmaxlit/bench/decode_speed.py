@@ -127,7 +127,7 @@ class DecodeSpeedBench(SpeedBench):
         # The compiled engine compiles all its shapes in the warm-up.
         warm_up_length = length if contestant == "compiled engine" else self.block_length
         self._decode(denoiser, contestant, prompts, warm_up_length, batch)
-        memory_before, times = self.memory(), []
+        memory_before, times = self.memory(reset=True), []
         for _ in range(self.repeats):
             begin = self.now()
             responses, forwards = self._decode(denoiser, contestant, prompts, length, batch)
