@@ -18,7 +18,7 @@ FRAGMENTS = {"fsdp"}  # put after a recipe
 TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model that writes text
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
-ON_OTHER_TASKS = {"pretrain_mini_sudoku", "pretrain_stories"}
+ON_OTHER_TASKS = {"pretrain_mini_sudoku", "pretrain_programs", "pretrain_stories"}
 ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_OTHER_TASKS and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")

@@ -11,6 +11,7 @@ from dmaxlit.tasks.jsonl import JsonlTask
 from dmaxlit.tasks.math500 import Math500Task
 from dmaxlit.tasks.mbpp import MbppInstructTask, MbppTask
 from dmaxlit.tasks.minerva_algebra import MinervaAlgebraTask
+from dmaxlit.tasks.programs import ProgramsTask
 from dmaxlit.tasks.reasoning_gym import ReasoningGymTask
 from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.stories import StoriesTask, Story
@@ -33,6 +34,7 @@ __all__ = [
     "MinervaAlgebraTask",
     "MiniSudokuTask",
     "Problem",
+    "ProgramsTask",
     "ReasoningGymTask",
     "Split",
     "StepReport",

@@ -78,9 +78,17 @@ class CodeTask(BenchmarkTask):
 
     def record(self) -> dict[str, Any]:
         """Return what a benchmark says, and how answers are separated; see :meth:`Task.record`."""
-        level = self.sandbox_level
-        not_enforced = {"sandbox_does_not_enforce": unenforced()} if level == "rlimits" else {}
-        return {**super().record(), "sandbox": level, **not_enforced}
+        return {**super().record(), **sandbox_record(self.settings)}
+
+
+def sandbox_record(settings: SandboxSettings) -> dict[str, Any]:
+    """Return how answers are separated on this machine, for the record of an evaluation.
+
+    Raises:
+        UserError: If this machine does not have such a sandbox.
+    """
+    level = level_of(settings)
+    return {"sandbox": level, **({"sandbox_does_not_enforce": unenforced()} if level == "rlimits" else {})}
 
 
 def definitions(code: str) -> list[str]:

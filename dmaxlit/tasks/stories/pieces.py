@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmaxlit.tasks.word_pieces import load_word_pieces
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["PIECES", "SPECIAL_TOKENS", "load_tokenizer"]
+__all__ = ["PIECES", "load_tokenizer"]
 
 PIECES = Path(__file__).parent / "pieces.json"
-SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "<eos>", "mask_token": "<mask>"}
 
 
 def load_tokenizer() -> "PreTrainedTokenizerFast":
     """Return the shipped tokenizer."""
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_file=str(PIECES), clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
+    return load_word_pieces(PIECES)

@@ -1,0 +1,114 @@
+"""The task: small Python functions asked for in English."""
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from dmaxlit.errors import UserError, check_choice
+from dmaxlit.randomness import stable_seed
+from dmaxlit.sandbox import SandboxSettings, run_tests
+from dmaxlit.sandbox.settings import Level
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
+from dmaxlit.tasks.code_task import sandbox_record
+from dmaxlit.tasks.grading.code import extract_code
+from dmaxlit.tasks.programs.code import write
+from dmaxlit.tasks.programs.plan import Plan, draw_plan
+from dmaxlit.tasks.programs.wording import draw_name, request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["ProgramsTask"]
+
+_STEPS = {"easy": (1, 2), "standard": (2, 3), "hard": (4, 5)}
+_MAX_NEW_TOKENS = {"easy": 128, "standard": 128, "hard": 160}
+_PATIENCE = 20_000  # draws in a row that are repeats before there are taken to be no more
+
+
+@TASKS.register("programs")
+class ProgramsTask(Task):
+    """Small functions over numbers, lists and texts, asked for in English and answered by code.
+
+    A request names the function, what it takes, some steps on the list that is made of the argument, and the result.
+    Wording, and the form of the worked answer (loops, comprehensions, nested expressions, names), are drawn freely. An
+    answer is right if hidden tests pass in a sandbox (:mod:`dmaxlit.sandbox`); each step changes the result of one of
+    them at least.
+
+    Args:
+        difficulty: ``easy``: one or two steps. ``standard``: two or three. ``hard``: four or five.
+        seed: Seed of the programs and wordings. The split of a program depends neither on it nor on wording.
+        sandbox: How answers are separated when they run: ``auto``, ``bubblewrap``, ``namespaces`` or ``rlimits``; see
+            :class:`~dmaxlit.sandbox.SandboxSettings`.
+
+    Raises:
+        UserError: If an option is out of range. A sandbox that this machine lacks is refused when an answer is checked.
+    """
+
+    def __init__(
+        self,
+        difficulty: Literal["easy", "standard", "hard"] = "standard",
+        seed: int = 0,
+        sandbox: Level = "auto",
+    ) -> None:
+        self.difficulty = check_choice("difficulty", difficulty, tuple(_STEPS))
+        check_choice("sandbox", sandbox, get_args(Level))
+        self.sandbox = sandbox
+        self.seed = seed
+
+    @property
+    def max_new_tokens(self) -> int:
+        """More tokens than any worked answer of the difficulty has, EOS included."""
+        return _MAX_NEW_TOKENS[self.difficulty]
+
+    def record(self) -> dict[str, Any]:
+        """Return how answers are separated when they run; see :meth:`Task.record`."""
+        return sandbox_record(SandboxSettings(level=self.sandbox))
+
+    def examples(self, split: Split, n: int) -> list[Example]:
+        """Return the first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
+
+        Raises:
+            UserError: If the split is unknown, or has fewer programs.
+        """
+        check_split(split)
+        rng = random.Random(stable_seed("programs", self.difficulty, split, self.seed))
+        settings = SandboxSettings(level=self.sandbox)
+        seen: set[str] = set()
+        examples: list[Example] = []
+        repeats = 0
+        while len(examples) < n:
+            plan = draw_plan(rng, *_STEPS[self.difficulty], split)
+            if plan.key in seen:
+                repeats += 1
+                if repeats > _PATIENCE:
+                    raise UserError(f"examples: expected at most {len(seen)} of {self.difficulty} difficulty, got {n}")
+                continue
+            seen.add(plan.key)
+            repeats = 0
+            examples.append(_example(plan, stable_seed(split, self.seed, len(examples)), settings))
+        return examples
+
+    @classmethod
+    def tokenizer(cls) -> "PreTrainedTokenizerFast":
+        """Return the byte-level BPE that was trained on the task's own text."""
+        from dmaxlit.tasks.programs.pieces import load_tokenizer
+
+        return load_tokenizer()
+
+
+def _example(plan: Plan, wording_seed: int, settings: SandboxSettings) -> Example:
+    rng = random.Random(wording_seed)
+    name = draw_name(rng)
+    prompt = request(rng, plan, name)
+    check = partial(_passes, name, hidden_tests(plan, name), settings)
+    return Example(prompt, plan.key, check, write(rng, plan, name), extract=extract_code)
+
+
+def hidden_tests(plan: Plan, name: str) -> str:
+    """Return the statements that a right program passes."""
+    return "\n".join(f"assert {name}({argument!r}) == {plan.run(argument)!r}" for argument in plan.arguments())
+
+
+def _passes(name: str, tests: str, settings: SandboxSettings, text: str) -> bool:
+    code = extract_code(text)
+    return code is not None and run_tests(code, tests, names=[name], settings=settings).passed
