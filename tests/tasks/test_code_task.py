@@ -119,6 +119,43 @@ def test_hub_rows_of_evalplus_bring_their_own_tests(write_rows):
     assert not example.check("```python\ndef half(x):\n    return 0.5\n```")
 
 
+HUB_TEST = """
+import numpy as np
+
+def assertion(out, exp, atol):
+    if out != exp and isinstance(exp, float):
+        assert type(out) == type(exp)
+        assert np.allclose(out, exp, rtol=1e-07, atol=1e-6)
+    else:
+        assert out == exp
+
+def check(candidate):
+    inputs, results = [[1], [3.0], [10**30]], [0.5, 1.5, 5e29]
+    for inp, exp in zip(inputs, results):
+        assertion(candidate(*inp), exp, 0)
+"""
+
+
+@needs_sandbox
+def test_hub_rows_of_humaneval_plus_bring_a_check(write_rows):
+    example = task("humaneval", path=write_rows([{**HUMANEVAL, "test": HUB_TEST}]), plus=True).examples("test", 1)[0]
+    assert example.check(example.response)
+    assert example.check("    return x / 2 + 1e-9\n")
+    assert not example.check("    return x // 2\n")
+
+
+@needs_sandbox
+def test_a_match_may_be_answered_by_a_bool(write_rows):
+    solution = "import re\ndef check_str(text):\n    return re.search('^[aeiou]', text)\n"
+    row = {**PLUS, "entry_point": "check_str", "canonical_solution": solution, "base_input": [["annie"], ["dawood"]]}
+    row |= {"plus_input": [], "assertion": "assert check_str('annie')"}
+    example = task("mbpp_instruct", path=write_rows([row]), plus=True).examples("test", 1)[0]
+    assert example.check(example.response)
+    assert example.check("def check_str(text):\n    return text[0] in 'aeiou'")
+    assert not example.check("def check_str(text):\n    return text[0] not in 'aeiou'")
+    assert not example.check("def check_str(text):\n    return text")
+
+
 def test_arguments_get_the_types_that_json_lacks():
     row = {"base_input": [[[1, [2]], "ab"]], "plus_input": {}}
     assert plus_inputs(row, 0) == [[[1, [2]], "ab"]]

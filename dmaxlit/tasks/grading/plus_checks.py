@@ -1,5 +1,6 @@
-"""How EvalPlus compares a result with that of its reference solution. It runs in the sandbox, beside the reference."""
+"""How EvalPlus (0.3) compares a result with that of its reference solution. It runs in the sandbox, beside it."""
 
+from math import sqrt
 from typing import Any
 
 _RTOL = 1e-7
@@ -28,13 +29,31 @@ def agrees(entry_point: str, arguments: Any, result: Any, expected: Any, atol: f
     if entry_point in _ANY_ORDER:
         return bool(set(result) == set(expected))
     if entry_point in _NONE_OR_NOT:
-        return bool(result == expected) if isinstance(result, bool) else (result is not None) == bool(expected)
+        return (result if isinstance(result, bool) else result is not None) == (expected is not None)
     if bool(result == expected):
         return True
+    if entry_point in _OTHER_READINGS:
+        return bool(result == _OTHER_READINGS[entry_point](*arguments))
     floats = expected if isinstance(expected, (list, tuple)) else [expected]
     if atol == 0 and all(isinstance(number, float) for number in floats):
         atol = _ATOL_OF_FLOATS
-    return atol != 0 and _close(result, expected, atol)
+    return atol != 0 and type(result) is type(expected) and _close(result, expected, atol)
+
+
+def _surface_of_pyramid(base: float, height: float) -> int:
+    """Return the surface of a square pyramid by its height; the reference takes the slant height."""
+    return round(base**2 + 2 * base * sqrt((base / 2) ** 2 + height**2))
+
+
+def _distance_of_digits(first: int, second: int) -> int:
+    """Return the distance with the shorter number filled with zeros; the reference leaves out what is beyond it."""
+    width = max(len(str(first)), len(str(second)))
+    digits = zip(str(first).zfill(width), str(second).zfill(width), strict=True)
+    return sum(abs(int(a) - int(b)) for a, b in digits)
+
+
+# Tasks of MBPP+ whose text can be read in another way, which EvalPlus accepts too.
+_OTHER_READINGS = {"surface_Area": _surface_of_pyramid, "digit_distance_nums": _distance_of_digits}
 
 
 def is_small(value: Any) -> bool:
