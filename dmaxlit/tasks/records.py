@@ -1,8 +1,10 @@
 """Records from JSONL, Parquet, plain texts or the hub, with bad ones refused or counted."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +168,8 @@ def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any
 
     name, _, config = source.partition(":")
     try:
-        table = load_dataset(name, config or None, split=split)
+        with _without_retry_messages():
+            table = load_dataset(name, config or None, split=split)
     except Exception as error:
         reason = reason_of(error, with_type=True)
         raise UserError(
@@ -174,3 +177,15 @@ def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any
         ) from error
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record
+
+
+@contextmanager
+def _without_retry_messages() -> Iterator[None]:
+    """Keep the hub's client from two lines for each of its attempts, before the error that says the same."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
