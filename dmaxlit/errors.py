@@ -1,7 +1,8 @@
 """The exception for mistakes that a user can correct, the category of our warnings, and helpers of messages."""
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "DMaxWarning",
@@ -15,6 +16,7 @@ __all__ = [
     "describe_value",
     "printable",
     "reason_of",
+    "renaming_argument",
 ]
 
 _MAX_REASON = 300  # characters
@@ -136,6 +138,26 @@ def reason_of(error: BaseException, with_type: bool = False) -> str:
     text = text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
     name = type(error).__name__
     return f"{name}: {text}" if with_type and text else text or name
+
+
+@contextmanager
+def renaming_argument(outer: str, *inner: str) -> Iterator[None]:
+    """Let the messages of a block name an argument as the user knows it.
+
+    Args:
+        outer: The user's name for it.
+        *inner: Its names in what the block calls, with which messages begin.
+
+    Raises:
+        UserError: What the block raises, under the user's name.
+    """
+    try:
+        yield
+    except UserError as error:
+        argument, colon, message = str(error).partition(": ")
+        if argument not in inner:
+            raise
+        raise UserError(f"{outer}{colon}{message}") from error
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ from dmaxlit.errors import (
     describe_value,
     printable,
     reason_of,
+    renaming_argument,
 )
 
 
@@ -45,6 +46,21 @@ def test_a_prompt_is_named_by_its_index_also_between_processes():
     assert isinstance(error, UserError)
     for copy in (error, pickle.loads(pickle.dumps(error))):
         assert (str(copy), copy.index, copy.reason) == ("prompts[9]: expected less", 9, "expected less")
+
+
+@pytest.mark.parametrize(
+    ("message", "renamed"),
+    [
+        ("pretrained: expected a folder: got none", "model: expected a folder: got none"),
+        ("checkpoint: no file", "model: no file"),
+        ("checkpoint.every: too few", "checkpoint.every: too few"),
+        ("a pretrained: model", "a pretrained: model"),
+    ],
+)
+def test_an_argument_is_named_as_the_user_knows_it(message, renamed):
+    with pytest.raises(UserError) as error, renaming_argument("model", "pretrained", "checkpoint"):
+        raise UserError(message)
+    assert str(error.value) == renamed
 
 
 def test_a_user_error_is_a_value_error_and_our_warnings_are_of_one_class():

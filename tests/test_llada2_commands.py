@@ -107,7 +107,7 @@ def test_a_lightning_checkpoint_is_not_converted_over_anything(hub, questions, c
     assert capsys.readouterr().err.startswith("error: output: expected a folder that does not exist yet")
     with pytest.raises(SystemExit):
         main(["convert", "nothing.ckpt", "free/model"])
-    assert capsys.readouterr().err.startswith("error: checkpoint: expected a file, got 'nothing.ckpt'")
+    assert capsys.readouterr().err.startswith("error: model: expected a file, got 'nothing.ckpt'")
     assert not [path.name for path in Path().iterdir() if path.name.startswith((".dmaxlit", "free"))]
 
 

@@ -106,7 +106,14 @@ def order(
     check_at_least(100, resamples=resamples)
     check_report_folder(Path(output), overwrite)
     names = _split(task)
-    load = partial(_load, device, dtype, probe, chat_template, template_options)
+    load = partial(
+        load_model,
+        device=device,
+        dtype=dtype,
+        probe=probe,
+        chat_template=chat_template,
+        template_options=template_options,
+    )
     if trace or answers:
         if decoders or decoder_options or task_options:
             raise UserError("decoders: expected no options of tasks and decoders with --trace, got some")
@@ -119,6 +126,7 @@ def order(
         sampling = {"batch_size": batch_size, "temperature": temperature, "top_p": top_p, "seed": seed}
         sources = _decoded(load(model), tasks, specs, num_prompts, max_new_tokens, sampling)
         record = {"model": model, "tasks": {name: built.options() for name, built in tasks.items()}}
+        record["decoders"] = {title: spec.identity() for title, spec in specs.items()}
         record |= {"num_prompts": num_prompts, "max_new_tokens": max_new_tokens, "dtype": dtype, **sampling}
     reports = [source.report(resamples, seed) for source in sources]
     print(write_report(Path(output), reports, {**record, "resamples": resamples, "seed": seed}, overwrite))
@@ -130,21 +138,6 @@ def _split(names: str | None) -> list[str]:
     if "" in parts or len(set(parts)) < len(parts):
         raise UserError(f"task: expected different names separated by commas, got {names!r}")
     return parts
-
-
-def _load(
-    device: str,
-    dtype: Dtype,
-    probe: bool,
-    chat_template: str | None,
-    template_options: dict[str, Any] | None,
-    model: str,
-) -> "DMaxModule":
-    from dmaxlit.data.chat_template import choose_template
-
-    module = load_model(model, device, dtype, probe)
-    choose_template(module.tokenizer, chat_template, template_options)
-    return module
 
 
 def _tasks(names: Sequence[str], options: dict[str, Any]) -> "dict[str, Task]":

@@ -2,7 +2,7 @@
 
 import inspect
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from dmaxlit.cli.flags import settings_of
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -66,26 +66,39 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     function(**arguments)
 
 
-def load_model(path: str, device: str, dtype: Dtype = "float32", probe: bool = True) -> "DMaxModule":
-    """Load a model in eval mode.
+def load_model(
+    path: str,
+    device: str,
+    dtype: Dtype = "float32",
+    probe: bool = True,
+    chat_template: str | None = None,
+    template_options: Mapping[str, Any] | None = None,
+) -> "DMaxModule":
+    """Load the model of ``--model`` in eval mode, with the chat template that the user chose.
 
     Args:
         path: Folder, ``.ckpt`` file, hub id or ``builtin:NAME``.
         device: Device of the model; ``auto`` for an accelerator if there is one.
         dtype: Type of the weights.
         probe: Check that the model obeys block masks and positions.
+        chat_template: One of the tokenizer's chat templates by name, or a ``.jinja`` file. Default: the model's own.
+        template_options: Values of variables that the chat template reads.
 
     Raises:
-        UserError: If there is no such model or device.
+        UserError: If there is no such model, device, template or variable.
     """
     import torch
 
     from dmaxlit.cli.known_warnings import silence_known_warnings
+    from dmaxlit.data.chat_template import choose_template
     from dmaxlit.loading import load, usable_device
 
     silence_known_warnings()
     device = usable_device(device)
     try:
-        return load(path, device=device, dtype=dtype, probe=probe)
+        with renaming_argument("model", "pretrained", "checkpoint"):
+            module = load(path, device=device, dtype=dtype, probe=probe)
     except torch.OutOfMemoryError as error:
         raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
+    choose_template(module.tokenizer, chat_template, template_options)
+    return module

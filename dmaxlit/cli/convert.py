@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.renames import announce
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 
 _POSITIONAL = {"source": "model", "dest": "output"}  # old and current names
 
@@ -61,14 +61,15 @@ def convert(
     if model is None or output is None:
         raise UserError(f"the following arguments are required: {'model' if model is None else 'output'}")
     silence_known_warnings()
-    if Path(model).suffix != ".ckpt":
-        form = convert_checkpoint(model, output, to, max_shard_size, dtype, like)
-    else:
-        from dmaxlit.checkpoints.temporary_model import temporary_model
+    with renaming_argument("model", "pretrained", "checkpoint"):
+        if Path(model).suffix != ".ckpt":
+            form = convert_checkpoint(model, output, to, max_shard_size, dtype, like)
+        else:
+            from dmaxlit.checkpoints.temporary_model import temporary_model
 
-        refuse_existing(Path(output))  # before the work of exporting
-        with temporary_model(model, _existing(Path(output).absolute().parent)) as folder:
-            form = convert_checkpoint(folder, output, to, max_shard_size, dtype, like)
+            refuse_existing(Path(output))  # before the work of exporting
+            with temporary_model(model, _existing(Path(output).absolute().parent)) as folder:
+                form = convert_checkpoint(folder, output, to, max_shard_size, dtype, like)
     print(f"{output}: {model} as {form}")
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
@@ -111,8 +110,7 @@ def distill(
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts, columns)
-    module = load_model(model, device, dtype, probe)
-    choose_template(module.tokenizer, chat_template, template_options)
+    module = load_model(model, device, dtype, probe, chat_template, template_options)
     source: Task | list[Prompt]
     if not rows:
         source = _task(module, model, task, task_options)

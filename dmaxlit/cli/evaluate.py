@@ -129,11 +129,9 @@ def evaluate(
     ranks = Ranks.launch(device, devices, num_nodes)
 
     def load() -> "DMaxModule":
-        from dmaxlit.data.chat_template import choose_template
-
-        module = load_model(model, str(ranks.device), dtype)
-        choose_template(module.tokenizer, chat_template, template_options)
-        return module
+        return load_model(
+            model, str(ranks.device), dtype, chat_template=chat_template, template_options=template_options
+        )
 
     def load_baselines() -> "list[AutoregressiveAnswerer]":
         return _baselines(autoregressive, assistant, ranks.device, dtype)

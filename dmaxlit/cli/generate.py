@@ -113,7 +113,6 @@ def generate(
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
-    from dmaxlit.data.chat_template import choose_template
     from dmaxlit.data.lost_turns import check_roles
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import DecodeSettings, Trace
@@ -122,8 +121,7 @@ def generate(
 
     _check_trace(trace, trace_file, output)
     inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
-    module = load_model(model, device, dtype, probe)
-    choose_template(module.tokenizer, chat_template, template_options)
+    module = load_model(model, device, dtype, probe, chat_template, template_options)
     with naming_rows(rows):
         check_roles(module.tokenizer, [row.prompt for row in rows])
     settings = DecodeSettings(

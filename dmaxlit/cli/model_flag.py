@@ -36,6 +36,15 @@ def expand_model_flag(args: Sequence[str]) -> list[str]:
     return expanded
 
 
+def model_argument(args: Sequence[str]) -> str:
+    """Return the name, for messages, of the argument that says which model a run starts from.
+
+    Args:
+        args: Command-line arguments.
+    """
+    return "model" if expand_model_flag(args) != list(args) else _SETTING.removeprefix("--")
+
+
 def _setting(value: str) -> list[str]:
     if value.endswith(_SETTINGS) or value.startswith(("{", "-")):
         return [_FLAG, value]

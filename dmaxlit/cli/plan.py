@@ -15,8 +15,9 @@ from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.training import DMaxCLI, run_cli
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.noise import LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
@@ -64,7 +65,9 @@ def run(command: str, args: list[str]) -> None:
     for name, value in (("gpus", options.gpus), ("gpu_memory", options.gpu_memory)):
         if value is not None and value <= 0:
             raise UserError(f"{name}: expected a number above 0, got {value}")
-    scenario = scenario_of(run_cli("fit", rest, cli=_PlanCLI), options.gpus)
+    settings = run_cli("fit", rest, cli=_PlanCLI)
+    with renaming_argument(model_argument(rest), "pretrained"):
+        scenario = scenario_of(settings, options.gpus)
     items = plan(scenario)
     Console().print(_table(items, scenario))
     lines, fits = format_plan(items, options.gpu_memory)

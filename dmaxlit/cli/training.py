@@ -25,7 +25,7 @@ from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.log_folders import log_folders
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
-from dmaxlit.cli.model_flag import expand_model_flag
+from dmaxlit.cli.model_flag import expand_model_flag, model_argument
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
 from dmaxlit.cli.run_callbacks import default_callbacks, direct_checkpoints, run_checkpoints_of
@@ -34,7 +34,7 @@ from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.training_parser import DESCRIPTIONS, Parser, parse_settings
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.data.resumable_jsonl import output_path
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, renaming_argument
 from dmaxlit.evaluation.validation_batches import is_dry_run
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.module import DMaxModule
@@ -62,21 +62,23 @@ def run_cli(
     silence_known_warnings()
     show_option_help(args, ["--data.task", *(["--decoder", "--admission"] if command == "predict" else [])])
     outlive_full_disks()
+    model_name = model_argument(args)
     args = expand_model_flag(expand_bases(args))
     try:
-        command_line = (cli or DMaxCLI)(
-            module,
-            SelfDistilledDataModule,
-            save_config_callback=RunConfigCallback,
-            save_config_kwargs={"overwrite": True},
-            trainer_class=DMaxTrainer,
-            seed_everything_default=0,
-            subclass_mode_data=True,
-            parser_class=Parser,
-            parser_kwargs={name: {"description": text} for name, text in DESCRIPTIONS.items()},
-            auto_configure_optimizers=False,
-            args=[command, *expand_class_names(args, CLASS_OPTIONS)],
-        )
+        with renaming_argument(model_name, "pretrained"):
+            command_line = (cli or DMaxCLI)(
+                module,
+                SelfDistilledDataModule,
+                save_config_callback=RunConfigCallback,
+                save_config_kwargs={"overwrite": True},
+                trainer_class=DMaxTrainer,
+                seed_everything_default=0,
+                subclass_mode_data=True,
+                parser_class=Parser,
+                parser_kwargs={name: {"description": text} for name, text in DESCRIPTIONS.items()},
+                auto_configure_optimizers=False,
+                args=[command, *expand_class_names(args, CLASS_OPTIONS)],
+            )
     except UserError:
         raise
     except (MisconfigurationException, ValueError) as error:

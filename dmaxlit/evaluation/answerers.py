@@ -15,6 +15,8 @@ from dmaxlit.evaluation.decoder_entries import DecoderEntry
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from dmaxlit.engine.trace import RowTrace
     from dmaxlit.module import DMaxModule
 
@@ -61,6 +63,11 @@ class Answerer(ABC):
 
     @property
     @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Tokenizer of prompts and answers."""
+
+    @property
+    @abstractmethod
     def batch_size(self) -> int:
         """Prompts that share a forward."""
 
@@ -82,10 +89,6 @@ class Answerer(ABC):
             limits: What ends an answer.
             take: Called with each answer.
         """
-
-    @abstractmethod
-    def prompt_lengths(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Return the number of tokens of each prompt."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class DiffusionAnswerer(Answerer):
     ) -> None:
         self.title, self.line, self.threshold = entry.title, entry.line, entry.threshold
         self.name, self.options = entry.spec.name, dict(entry.spec.options)
-        self._module, self._trace = module, trace
+        self._module, self._spec, self._trace = module, entry.spec, trace
         sampled = asdict(sampling or Sampling())
         self._settings = entry.spec.settings(batch_size=batch_size, compile=compile, **sampled)
         self._settings.make_engine(module.backbone)  # refuses settings out of range
@@ -140,15 +143,18 @@ class DiffusionAnswerer(Answerer):
         return self._module.backbone.device
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._module.tokenizer
+
+    @property
     def batch_size(self) -> int:
         """Prompts that share a forward."""
         return self._settings.batch_size
 
     def identity(self) -> dict[str, Any]:
         """Return the decoder and its options, and its window if it has one of several blocks."""
-        names = ("decoder", "window", "admission", "admission_options")
-        identity = self._settings.identity()
-        return {name: identity[name] for name in names if name in identity} | {"options": self.options}
+        return self._spec.identity()
 
     def warm_up(self, prompts: Sequence[Prompt], limits: Limits) -> None:
         """Run a few forwards of the first batch."""
@@ -163,10 +169,6 @@ class DiffusionAnswerer(Answerer):
             take(index, answer, None if trace is None else trace.rows.pop(index))
 
         self._module.generate_batch(list(prompts), self._limited(limits), indices, trace=trace, on_response=pass_on)
-
-    def prompt_lengths(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Return the number of tokens of each prompt."""
-        return [len(self._module.encode_prompt(prompt)) for prompt in prompts]
 
     def _limited(self, limits: Limits) -> DecodeSettings:
         return replace(self._settings, max_new_tokens=limits.max_new_tokens, stop=limits.stop)

@@ -82,7 +82,7 @@ class AutoregressiveModel:
             tokenizer = load_tokenizer(str(folder))
             model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
         except UserError as error:
-            raise UserError(f"{argument}: {error}") from error
+            raise UserError(f"{argument}: {str(error).removeprefix('pretrained: ')}") from error
         model.generation_config = _plain(model.generation_config)
         return cls(source, model.eval().to(device), tokenizer, model_hash(model))
 
@@ -177,10 +177,6 @@ class AutoregressiveAnswerer(Answerer):
         for index, prompt in enumerate(prompts):
             sequence = self._generate(prompt, limits, stop)
             take(index, Generation.from_sequence(sequence, prompt, self.tokenizer, stop), None)
-
-    def prompt_lengths(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Return the number of tokens of each prompt."""
-        return [len(encode_prompt(self.tokenizer, prompt)) for prompt in prompts]
 
     def _generate(self, prompt: Prompt, limits: Limits, stop: StopStrings | None = None) -> DecodedSequence:
         prompt_ids = encode_prompt(self.tokenizer, prompt)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
 from dmaxlit.engine import Generation
 from dmaxlit.engine.trace import RowTrace
@@ -91,7 +92,7 @@ class Cell:
             return Stored()
         examples = [self.examples[index] for index in share]
         prompts = [example.prompt for example in examples]
-        lengths = self.answerer.prompt_lengths(prompts)
+        lengths = [len(ids) for ids in encode_prompts(self.answerer.tokenizer, prompts)]
         with ExitStack() as stack:
             journal = file.journal(ranks.rank)
             stack.enter_context(exclusive(journal.output, "output"))

@@ -113,6 +113,12 @@ class DecoderSpec:
             **others,
         )
 
+    def identity(self) -> dict[str, Any]:
+        """Return the decoder and its options, and its window if it has one of several blocks, as JSON values."""
+        names = ("decoder", "window", "admission", "admission_options")
+        identity = self.settings().identity()
+        return {name: identity[name] for name in names if name in identity} | {"options": dict(self.options)}
+
     def _option_names(self) -> list[str]:
         return list(inspect.signature(DECODERS.get(self.name)).parameters)
 

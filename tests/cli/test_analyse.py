@@ -69,11 +69,13 @@ def test_decoders_come_from_a_configuration_file_too(dmax, tiny, tmp_path):
     flags = f"--config c.yaml --task chain --task.operations 3 --num_prompts 2 {SHORT}"
     assert dmax(f"analyse order --model {tiny} {flags} --output out").status == 0
     reports = read_json(tmp_path / "out" / "order.json")["reports"]
-    assert [report["decoder"] for report in reports] == [
-        "one_token",
-        "threshold threshold=0.5",
-        "threshold threshold=0.9",
-    ]
+    titles = ["one_token", "threshold threshold=0.5", "threshold threshold=0.9"]
+    assert [report["decoder"] for report in reports] == titles
+    assert read_json(tmp_path / "out" / "order.json")["settings"]["decoders"] == {
+        titles[0]: {"decoder": "one_token", "options": {}},
+        titles[1]: {"decoder": "threshold", "options": {"threshold": 0.5}},
+        titles[2]: {"decoder": "threshold", "options": {"threshold": 0.9}},
+    }
 
 
 def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
@@ -92,6 +94,7 @@ def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
         ("analyse ordr", "unknown analysis 'ordr' (did you mean order?); known: order"),
         ("analyse order --task chain", "model: expected --model and --task, or --trace and --answers, got neither"),
         ("analyse order --model M", "model: expected --model and --task, or --trace and --answers, got neither pair"),
+        ("analyse order --model ./gone --task chain", "model: expected a model folder, a hub id or builtin:NAME"),
         ("analyse order --model M --task chian", "unknown task 'chian'"),
         ("analyse order --model M --task chain,", "task: expected different names separated by commas, got 'chain,'"),
         ("analyse order --model M --task chain,chain", "task: expected different names separated by commas"),

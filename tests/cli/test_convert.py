@@ -32,8 +32,10 @@ def test_there_and_back(dmax, published, tmp_path):
         ("--model ./nowhere", "the following arguments are required: output"),
         (
             "--model ./nowhere --output out",
-            "pretrained: expected a model folder, a hub id or builtin:NAME",
+            "model: expected a model folder, a hub id or builtin:NAME",
         ),
+        ("--model gone.ckpt --output out", "model: expected a file, got 'gone.ckpt'"),
+        ("{model} --like ./nowhere", "like: expected a model folder, a hub id or builtin:NAME"),
         ("--model builtin:chain-base --output out", "model: expected a model that came from LLaDA2-MoE, got a qwen3"),
         ("--model {published} --output {published}", "output: expected a folder that does not exist yet, got"),
         ("{model} --to gguf", "to: expected 'transformers', 'llada2' or null, got 'gguf'"),

@@ -97,6 +97,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--num_prompts 3 --decoder.threshold 2", "threshold: expected a number in [0, 1], got 2"),
         ("--modl x", "unknown setting 'modl' (did you mean model?)"),
         ("--device nowhere", "device: "),
+        ("--model ./gone", "model: expected a model folder, a hub id or builtin:NAME"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(dmax, tiny, tmp_path, flags, refusal):

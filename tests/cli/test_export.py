@@ -37,8 +37,8 @@ def test_weights_can_be_written_in_another_type(dmax, tiny, tmp_path, dtype):
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
-        ("--model gone.ckpt --output x", "checkpoint: expected a file, got 'gone.ckpt' (no such file)"),
-        ("--model ./gone --output x", "pretrained: expected a model folder"),
+        ("--model gone.ckpt --output x", "model: expected a file, got 'gone.ckpt' (no such file)"),
+        ("--model ./gone --output x", "model: expected a model folder"),
         ("--output x", "the following arguments are required: model"),
         ("--model {tiny} --output full", "output: expected a new folder or one written by export, got 'full'"),
     ],

@@ -77,8 +77,8 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
-        ("--model gone/away/x --prompt 3", "pretrained: expected a model folder, a hub id or builtin:NAME"),
-        ("--model x.ckpt --prompt 3", "checkpoint: expected a file, got 'x.ckpt' (no such file)"),
+        ("--model gone/away/x --prompt 3", "model: expected a model folder, a hub id or builtin:NAME"),
+        ("--model x.ckpt --prompt 3", "model: expected a file, got 'x.ckpt' (no such file)"),
         ("--prompt 3", "the following arguments are required: model"),
         (
             "--model {tiny} --prompt 3 --prompts p.txt",

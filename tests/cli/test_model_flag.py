@@ -12,7 +12,7 @@ def test_a_run_names_the_model_it_starts_from_as_other_commands_do(dmax, base, f
     assert settings["model"]["noise"]["init_args"]["level"] == 0.5  # the section's other settings stay
     for command in ("validate", "test", "predict"):
         ended = dmax(f"{command} --config {base} {flag.format('./gone')}")
-        assert "pretrained: expected a model folder" in ended.err.splitlines()[-1]
+        assert ended.err.splitlines()[-1].startswith("error: model: expected a model folder")
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,9 @@ def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path,
 def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    outcome = dmax("plan --config", base, "--model.backbone.pretrained", "someone/none")
-    assert "pretrained: 'someone/none' is not a local folder, and the hub cannot be reached" in outcome.refusal
+    for name in ("model", "model.backbone.pretrained"):
+        outcome = dmax("plan --config", base, f"--{name}", "someone/none")
+        assert outcome.refusal == f"{name}: 'someone/none' is not a local folder, and the hub cannot be reached"
 
 
 @pytest.mark.parametrize(

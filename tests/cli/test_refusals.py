@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
             "--model.backbone.block_length 999",
             "block_length: expected at most the 128 positions of the model or max_length, got 999",
         ),
-        ("--model.backbone.pretrained builtin:no", "pretrained: unknown built-in model 'no'"),
+        ("--model.backbone.pretrained builtin:no", "model.backbone.pretrained: unknown built-in model 'no'"),
         ("--ckpt_path no.ckpt", "checkpoint: expected a file, got 'no.ckpt' (no such file)"),
         ("--config no.yaml", "config: File does not exist:"),
         ("--seed_everything -1", "seed_everything: expected an integer from 0 to 4294967295, got -1"),

@@ -151,7 +151,7 @@ def test_models_that_are_no_such_baseline_are_refused(models, folders, tmp_path)
     load = AutoregressiveModel.load
     with pytest.raises(UserError, match=r"autoregressive: expected an autoregressive model, got '.*', a diffusion mod"):
         load(str(tmp_path / "diffusion"), "autoregressive", CPU, "float32")
-    with pytest.raises(UserError, match="assistant: pretrained: expected a model folder"):
+    with pytest.raises(UserError, match="assistant: expected a model folder"):
         load(os.path.join(folders[0], "gone", "x"), "assistant", CPU, "float32")
     other = load(folders[1], "assistant", CPU, "float32")
     other.tokenizer.add_tokens(["more"])

@@ -14,7 +14,7 @@ from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.files import staged
 
 Form = Literal["transformers", "llada2"]
@@ -62,7 +62,10 @@ def convert(
     if is_published == (form == "llada2"):
         kind = "published checkpoint" if is_published else f"model in transformers' form ({stored.get('model_type')})"
         raise UserError(f"to: expected the form that {str(source)!r} is not in, got {form} for a {kind}")
-    copied_from = [folder] if like is None else [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
+    copied_from = [folder]
+    if like is not None:
+        with renaming_argument("like", "pretrained"):
+            copied_from = [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
     for path in copied_from:
         read_generation_config(path)  # refuses a damaged one before anything is written
     for origin in copied_from:
