@@ -31,8 +31,8 @@ def hub_with(data_sets):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    data_sets: dict
-    requests: list
+    data_sets: dict[str, dict[str, bytes]]
+    requests: list[str]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_GET  # noqa: N815 (names that the server calls)
 
     def _api(self, name, files, path, body):
         listed = [{"type": "file", "path": file, "size": len(data), "oid": _oid(data)} for file, data in files.items()]
