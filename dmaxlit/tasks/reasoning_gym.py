@@ -7,12 +7,22 @@ from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
-from dmaxlit.tasks.scorer_code import evaluators_in
+from dmaxlit.tasks.scorer_code import evaluators_in, without_evaluation
 
 __all__ = ["ReasoningGymTask"]
 
 # Their scorers evaluate the library's own question and answer, never the model's.
 _EVALUATE_QUESTIONS = ("bitwise_arithmetic", "number_sorting")
+# What the scorers of these call to evaluate the answer; here it is read as a literal or as arithmetic instead.
+_EVALUATE_ANSWERS = {
+    "binary_matrix": {"eval"},
+    "countdown": {"parse_expr"},
+    "n_queens": {"eval"},
+    "polynomial_multiplication": {"parse_expr"},
+    "puzzle24": {"parse_expr"},
+    "spiral_matrix": {"eval"},
+    "string_insertion": {"eval"},
+}
 _PATIENCE = 2_000  # items without a new prompt before a data set counts as exhausted
 
 
@@ -24,7 +34,9 @@ class ReasoningGymTask(Task):
     are no worked responses, because some of the library's contain errors. The questions are the library's: those of
     ``isomorphic_strings`` and ``ransom_note`` (0.1.19) also depend on Python's hash
     seed. The scored answer is the text in ``<answer>`` tags, or else after ``####``, or else the whole text.
-    Data sets whose scorer evaluates the answer as code (``countdown``, ``n_queens`` and seven others) are refused.
+    No answer is run as code: where the library's scorer evaluates it (``countdown``, ``n_queens`` and five others), it
+    is read as a literal or as arithmetic instead, and the two data sets for which that is not enough
+    (``simple_integration``, ``intermediate_integration``) are refused.
     Needs ``pip install dmaxlit[gym]``.
 
     Args:
@@ -87,7 +99,8 @@ class ReasoningGymTask(Task):
                 continue
             last_new = item
             seen.add(question)
-            examples.append(Example(question, str(entry["answer"]), _Scorer(source, entry, self.min_score)))
+            scorer = _Scorer(source, entry, self.min_score, self.dataset in _EVALUATE_ANSWERS)
+            examples.append(Example(question, str(entry["answer"]), scorer))
         return examples
 
     def _data_set(self, split: Split) -> Any:
@@ -95,7 +108,8 @@ class ReasoningGymTask(Task):
         if self.dataset not in library.factory.DATASETS:
             raise UserError(f"dataset: reasoning-gym has no data set {self.dataset!r}")
         cls = library.factory.DATASETS[self.dataset][0]
-        if self.dataset not in _EVALUATE_QUESTIONS and (found := evaluators_in(cls.score_answer, cls)):
+        found = evaluators_in(cls.score_answer, cls)
+        if found and self.dataset not in _EVALUATE_QUESTIONS and found != _EVALUATE_ANSWERS.get(self.dataset):
             raise UserError(
                 f"dataset: expected one whose scorer does not run answers as code, got {self.dataset!r}, whose scorer "
                 f"calls {', '.join(sorted(found))}"
@@ -112,11 +126,15 @@ class _Scorer:
     source: Any
     entry: dict[str, Any]
     min_score: float
+    reads: bool  # the answer, in place of evaluating it
 
     def __call__(self, text: str) -> bool:
         answer = _library().utils.extract_answer(text)
+        answer = answer_part(text).strip() if answer is None else answer
+        score_answer = type(self.source).score_answer
+        score_answer = without_evaluation(score_answer) if self.reads else score_answer
         try:
-            score = self.source.score_answer(answer_part(text).strip() if answer is None else answer, self.entry)
+            score = score_answer(self.source, answer, self.entry)
         except Exception:  # scorers parse the answer, and a model may write anything
             return False
         return bool(score >= self.min_score)

@@ -1,11 +1,13 @@
 import ast
 import inspect
+import math
 
 import pytest
 
 from dmaxlit import UserError
 from dmaxlit.tasks import task
-from dmaxlit.tasks.scorer_code import evaluators_in
+from dmaxlit.tasks.reasoning_gym import _EVALUATE_ANSWERS
+from dmaxlit.tasks.scorer_code import evaluators_in, without_evaluation
 
 
 def helper(text):
@@ -55,11 +57,52 @@ def test_what_evaluates_text_is_found_through_functions_and_methods(method, foun
     assert evaluators_in(inspect.getattr_static(Scorers, method), Scorers) == found
 
 
-@pytest.mark.parametrize("dataset", ["countdown", "n_queens", "simple_integration", "string_insertion"])
+@pytest.mark.parametrize("dataset", ["intermediate_integration", "simple_integration"])
 def test_data_sets_that_would_run_an_answer_are_refused(dataset):
     pytest.importorskip("reasoning_gym")
     with pytest.raises(UserError, match=r"dataset: expected one whose scorer does not run answers as code, got "):
         task("reasoning_gym", dataset=dataset)
+
+
+class Readers:
+    def by_eval(self, answer, scale=2):
+        return scale * eval(answer) + self.helper(1)
+
+    def by_parse_expr(self, answer):
+        return float(math.fabs(parse_expr(answer)))  # noqa: F821 (replaced)
+
+    def helper(self, number):
+        return number
+
+
+def test_a_copy_of_a_method_reads_what_the_method_evaluates():
+    by_eval = without_evaluation(Readers.by_eval)
+    assert by_eval(Readers(), "3") == 7
+    assert by_eval(Readers(), "3", scale=1) == 4
+    with pytest.raises(ValueError, match="expected a literal"):
+        by_eval(Readers(), "len('abc')")
+    assert Readers().by_eval("len('abc')") == 7  # the method itself stays as it is
+    assert without_evaluation(Readers.by_parse_expr)(Readers(), "1 - 2**3") == 7.0
+
+
+@pytest.mark.parametrize("dataset", list(_EVALUATE_ANSWERS))
+def test_answers_that_the_library_evaluates_are_read(dataset, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    example = task("reasoning_gym", dataset=dataset, size=5000).examples("train", 1)[0]
+    assert example.check(example.answer)
+    assert not example.check("7")
+    trace = tmp_path / "it_ran"
+    attack = f"__import__('pathlib').Path({str(trace)!r}).touch()"
+    for answer in (attack, f"[{attack}]", f"1 + {attack}", "9**9**9**9", "(" * 5_000):
+        assert not example.check(answer)
+    assert not trace.exists()
+
+
+def test_forms_that_the_library_accepts_in_part_keep_their_score():
+    pytest.importorskip("reasoning_gym")
+    example = task("reasoning_gym", dataset="spiral_matrix", min_score=0.1, size=5000).examples("train", 1)[0]
+    assert example.check(f"[{', '.join(example.answer.split())}]")
+    assert not example.check(f"list(map(int, {example.answer.split()}))")
 
 
 @pytest.mark.slow  # some data sets draw their first item for seconds
