@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.bench import adaptation, decode_speed, decoders, grading, train_speed
+from dmaxlit.bench import adaptation, decode_speed, decoders, grading, sandbox_overhead, train_speed
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
@@ -229,6 +229,12 @@ def test_results_in_the_root_readme_are_those_of_the_table():
 def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
     results = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
     assert table(mark) == format_table(results if make is None else [make(**entry) for entry in results])
+
+
+def test_the_overhead_of_the_sandbox_is_what_the_benchmark_measured():
+    overhead = sandbox_overhead.SandboxOverhead(**json.loads((RESULTS / "grading.json").read_text())["sandbox"])
+    assert overhead.line() in TEXTS[ROOT / "dmaxlit" / "bench" / "README.md"]
+    assert overhead.percentile_95 < 0.3
 
 
 def test_the_adaptation_table_is_what_the_benchmark_wrote():

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from dmaxlit.bench.answer_texts import AnswerText, answer_texts
 from dmaxlit.bench.code_texts import code_texts
 from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.bench.sandbox_overhead import sandbox_overhead
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.tasks import BenchmarkTask, Example, task
 
@@ -22,21 +24,31 @@ class GradedData:
     """A data set whose graders are tested.
 
     Args:
-        file: Its name in the folder of data.
+        task: Name of the task.
+        file: The data's name in their folder.
         texts: Yields texts with the verdicts that an example's grader has to give.
+        options: Options of the task beside the file.
     """
 
+    task: str
     file: str
     texts: Callable[[Sequence[Example], int], Iterator[AnswerText]] = answer_texts
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether answers run in the sandbox."""
+        return self.texts is code_texts
 
 
-#: The data sets, by the name of their task.
+#: The data sets by name.
 GRADED: dict[str, GradedData] = {
-    "gsm8k": GradedData("gsm8k_test.jsonl"),
-    "math500": GradedData("math500.jsonl"),
-    "asdiv": GradedData("asdiv.xml"),
-    "humaneval_instruct": GradedData("humaneval.jsonl", code_texts),
-    "mbpp_instruct": GradedData("mbpp.jsonl", code_texts),
+    "gsm8k": GradedData("gsm8k", "gsm8k_test.jsonl"),
+    "math500": GradedData("math500", "math500.jsonl"),
+    "asdiv": GradedData("asdiv", "asdiv.xml"),
+    "humaneval_instruct": GradedData("humaneval_instruct", "humaneval.jsonl", code_texts),
+    "mbpp_instruct": GradedData("mbpp_instruct", "mbpp.jsonl", code_texts),
+    "mbpp_instruct, plus": GradedData("mbpp_instruct", "mbpp_plus.jsonl", code_texts, {"plus": True}),
 }
 
 
@@ -45,7 +57,7 @@ class Check:
     """One kind of text on one data set.
 
     Args:
-        data: Name of the task.
+        data: Name of the data set.
         check: Kind of text.
         right: The verdict that the texts have to get.
         texts: Number of texts.
@@ -76,8 +88,8 @@ class GradingBench:
     """Grade reference answers, and answers with one error, on the data sets that a folder holds.
 
     Args:
-        data: Folder with ``gsm8k_test.jsonl``, ``math500.jsonl``, ``asdiv.xml``, ``humaneval.jsonl``, ``mbpp.jsonl``;
-            those that are there are graded.
+        data: Folder with ``gsm8k_test.jsonl``, ``math500.jsonl``, ``asdiv.xml``, ``humaneval.jsonl``, ``mbpp.jsonl``,
+            ``mbpp_plus.jsonl``; those that are there are graded.
         output: Folder for ``results.json`` and ``table.md``.
         limit: Number of items of each data set; all by default.
     """
@@ -102,14 +114,21 @@ class GradingBench:
     def run(self) -> str:
         """Grade, write ``results.json`` and ``table.md``, and return the table."""
         self.output.mkdir(parents=True, exist_ok=True)
-        checks = [check for name, graded in self.present().items() for check in self.grade(name, graded)]
+        present = self.present()
+        checks = [check for name, graded in present.items() for check in self.grade(name, graded)]
+        results: dict[str, Any] = {"limit": self.limit, "checks": [asdict(check) for check in checks]}
         table = format_table(checks)
-        write_results(self.output, {"limit": self.limit, "checks": [asdict(check) for check in checks]}, table)
+        if any(graded.runs_code for graded in present.values()):
+            # In the same run, so that the verdicts on code are timed on the same machine under the same load.
+            overhead = sandbox_overhead()
+            results["sandbox"] = asdict(overhead)
+            table += f"\n\n{overhead.line()}"
+        write_results(self.output, results, table)
         return table
 
     def grade(self, name: str, graded: GradedData) -> list[Check]:
         """Grade the texts of one data set, and return the checks in the order of their first text."""
-        source = task(name, path=str(self.data / graded.file))
+        source = task(graded.task, path=str(self.data / graded.file), **graded.options)
         assert isinstance(source, BenchmarkTask), "the others have no such file"
         total = source.count("test")
         examples = source.examples("test", min(self.limit or total, total))

@@ -6,8 +6,9 @@ import pytest
 
 from dmaxlit.bench import GradingBench
 from dmaxlit.bench.grading import GRADED, Check, format_table
+from dmaxlit.bench.sandbox_overhead import SandboxOverhead
 from dmaxlit.errors import UserError
-from tests.sandbox.requirement import REASONS
+from tests.sandbox.requirement import REASONS, needs_sandbox
 
 # The files are not part of the project.
 REAL = Path(os.environ.get("DMAXLIT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -50,15 +51,29 @@ def test_bad_settings_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@needs_sandbox
+def test_where_code_is_graded_the_sandbox_is_timed_in_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.bench.grading.sandbox_overhead", lambda: SandboxOverhead("bubblewrap", 3, 0.1, 0.25))
+    rows = [{"text": "Add 1.", "code": "def add(x):\n    return x + 1", "test_list": ["assert add(1) == 2"]}]
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    table = GradingBench(tmp_path, tmp_path / "out").run()
+    sentence = table.splitlines()[-1]
+    assert sentence == (
+        "Sandbox (bubblewrap): a function that does nothing takes 100 ms (median), 250 ms (95th percentile of 3)."
+    )
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert SandboxOverhead(**results["sandbox"]).line() == sentence
+
+
 @pytest.mark.parametrize("name", list(GRADED))
 def test_the_first_items_of_the_real_data_are_graded_without_failure(tmp_path, name):
     if not (REAL / GRADED[name].file).is_file():
         pytest.skip(f"no {GRADED[name].file} in {REAL}")
     if name == "math500":
         pytest.importorskip("math_verify")
-    if name.endswith("_instruct") and all(REASONS.values()):
+    if GRADED[name].runs_code and all(REASONS.values()):
         pytest.skip(f"no sandbox here: {REASONS}")
-    limit = {"math500": 10, "humaneval_instruct": 3, "mbpp_instruct": 3}.get(name, 40)  # LaTeX and code take their time
+    limit = 3 if GRADED[name].runs_code else 10 if name == "math500" else 40  # code and LaTeX take their time
     checks = GradingBench(REAL, tmp_path, limit=limit).grade(name, GRADED[name])
     assert sum(check.texts for check in checks) >= 4 * limit
     assert [(check.check, check.examples) for check in checks if check.failures] == []
