@@ -1,6 +1,7 @@
 """The one answer that a worked text gives."""
 
 import re
+from typing import NamedTuple
 
 _MARKER = re.compile(r"\\boxed\b\s*|\\fbox\b\s*|####|\banswer\s+is\b\s*:?", re.IGNORECASE)
 # A sentence ends where another begins; the full stop of a title ends none.
@@ -36,15 +37,35 @@ def extract_answer(text: str) -> str | None:
     return answer.strip() or None
 
 
-def boxed_contents(text: str) -> list[str]:
-    """Return the content of each box of a text whose braces close, in the order in which they close."""
-    contents, open_braces = [], []
+class Box(NamedTuple):
+    r"""What a ``\boxed{...}`` or ``\fbox{...}`` holds.
+
+    Args:
+        command: ``boxed`` or ``fbox``.
+        content: The text in the braces.
+        end: Index of the character after them.
+    """
+
+    command: str
+    content: str
+    end: int
+
+
+def boxes(text: str) -> list[Box]:
+    """Return each box of a text whose braces close, in the order in which they close."""
+    closed, open_braces = [], []
     for brace in _BRACES.finditer(text):
         if brace[0] != "}":
             open_braces.append(brace)
         elif open_braces and (begin := open_braces.pop())[0] != "{":
-            contents.append(text[begin.end() : brace.start()].strip())
-    return contents
+            command = begin[0].strip("\\{ \t\n")
+            closed.append(Box(command, text[begin.end() : brace.start()].strip(), brace.end()))
+    return closed
+
+
+def boxed_contents(text: str) -> list[str]:
+    """Return the content of each box of a text whose braces close, in the order in which they close."""
+    return [box.content for box in boxes(text)]
 
 
 def _sentence(rest: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from dmaxlit.tasks.grading.extraction import boxed_contents
+from dmaxlit.tasks.grading.extraction import boxes
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 #: What marks an answer in words, for numbers and for LaTeX.
@@ -34,9 +34,9 @@ _MOST_NUMBERS = 2
 class LenientNumberGrader:
     """Accepts a text if either of its first two different candidates is one of the reference's numbers.
 
-    Candidates are the last number of each of the last three marked answers (``####``, "Final Answer:", "Answer:",
-    "The final answer is", ``<answer>``), of the last boxed one, of each of the last five lines, and of the last eight
-    lines. What sounds unsure ("wrong", "glitch", "wait" twice) is left out.
+    Candidates are the last number of each of the last three marked answers (``####``, ``<answer>``, "Final Answer:",
+    "The final answer is", "Answer:", in this order wherever they stand), of the last boxed one, of each of the last
+    five lines, and of the last eight lines. What sounds unsure ("wrong", "glitch", "wait" twice) is left out.
 
     Args:
         answer: The reference, a worked response perhaps.
@@ -50,17 +50,23 @@ class LenientNumberGrader:
 
     def __call__(self, text: str) -> bool:
         """Return whether a candidate is one of the reference's numbers."""
-        marked = [match[1] for match in _HASHES.finditer(self.answer)][-1:]
-        return not set(_different([*marked, self.answer])).isdisjoint(self._candidates(text))
+        references = _different([*_marked(self.answer)[-1:], self.answer])
+        return not set(references).isdisjoint(self._candidates(text))
 
     def _candidates(self, text: str) -> list[Fraction]:
         text = text[-LONGEST:].strip()
-        spans = [match[1] for pattern in _SPANS for match in pattern.finditer(text)]
         if _gives_up(text) and not _ends_well(text[-250:]):
             return []
         lines = [line for line in text.splitlines() if line.strip()]
-        sources = [*reversed(spans[-3:]), *boxed_contents(text)[-1:], *reversed(lines[-5:]), "\n".join(lines[-8:])]
+        boxed = sorted(boxes(text), key=lambda box: box.command)[-1:]  # \\fbox after all \\boxed
+        sources = [*reversed(_marked(text)[-3:]), *(box.content for box in boxed)]
+        sources += [*reversed(lines[-5:]), "\n".join(lines[-8:])]
         return _different(source for source in sources if not _is_unsure(source))[:_MOST_NUMBERS]
+
+
+def _marked(text: str) -> list[str]:
+    """Return the marked answers of a text that are not blank, marker by marker."""
+    return [match[1] for pattern in _SPANS for match in pattern.finditer(text) if match[1].strip()]
 
 
 def _different(sources: Iterable[str]) -> list[Fraction]:
@@ -93,4 +99,4 @@ def _gives_up(text: str) -> bool:
 
 
 def _ends_well(tail: str) -> bool:
-    return not _is_unsure(tail) and (any(pattern.search(tail) for pattern in _SPANS) or bool(boxed_contents(tail)))
+    return not _is_unsure(tail) and bool(_marked(tail) or boxes(tail))

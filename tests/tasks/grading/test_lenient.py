@@ -23,6 +23,12 @@ GRADER = LenientNumberGrader("He has 2 * 9 = 18.\n#### 18")
         ("I give up\n" + "." * 260 + "\n#### 18", "18"),
         ("none", None),
         ("1/0", None),
+        ("<answer>3</answer>\n####\nAnswer: 18", "18 or 3"),
+        ("<answer></answer>\nAnswer: 18\nFinal Answer: 4\n\nAnswer: 3", "3 or 18"),  # a blank one does not count
+        ("\\boxed{2}\n\\fbox{3}\n\\boxed{18}", "3 or 18"),  # \\fbox comes after all \\boxed
+        ("Answer: this is wrong, 20\n18", "18"),
+        ("**Answer:** $18$", "18"),
+        ("1.5/2 18%", "18"),
     ],
 )
 def test_the_first_two_candidates_of_the_published_grading(text, candidates):

@@ -124,6 +124,38 @@ def test_a_missing_library_is_one_line(monkeypatch):
         equivalence.require_math_verify("math500")
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("- 8\nso", ["so", "8", "- 8 so"]),  # as an item of a list, without its sign
+        ("**Answer:** $7$", ["7"]),
+        (r"#### Answer: \text{(A)}", ["(A)"]),
+        (r"\[ \boxed{\dfrac{1}{2}} \]", [r"\frac{1}{2}"]),
+        ("$$ $$\n$y = 7$", ["y = 7", "7$", "$ $$ $y = 7"]),
+        ("x = -3 = y\n`5`", ["5", "x = -3 = y", "y", "x = -3 = y `5"]),
+        ("\\boxed{2}\n\\fbox{3}", ["3", "2", r"\boxed{2} \fbox{3}"]),
+        ("\\boxed{8} and a remark that is long enough, of 8", [r"\boxed{8} and a remark that is long enough, of 8"]),
+        ("The final answer is 5. I hope it is correct.", ["5"]),
+        ("answer", []),
+    ],
+)
+def test_the_candidates_of_the_published_grading(text, found):
+    assert candidates(text) == found
+
+
+def test_lenient_compares_in_the_form_of_minerva():
+    assert LenientMathGrader("x = 18")("Answer: $18$ dollars")
+    assert LenientMathGrader(r"\frac34")(r"Answer: y=\dfrac{3}{4}")
+    assert not LenientMathGrader(r"\frac34")(r"Answer: \dfrac{3}{5}")
+    assert not LenientMathGrader("units")("Answer: meters")  # nothing is left of either
+
+
+def test_lenient_runs_no_candidate():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sympy.sympify", lambda *_: pytest.fail("evaluates its argument"))
+        assert not LenientMathGrader("5")("Answer: __import__('os').getpid()")
+
+
 def test_lenient_takes_up_to_ten_candidates():
     text = "First $x = 4$.\nThen $y = 7$\nso 7 + 1 = 8\nThe final answer is $9$. I hope it is correct."
     assert candidates(text)[:-1] == ["9", "so 7 + 1 = 8", "8", "Then $y = 7$", "7$"]
