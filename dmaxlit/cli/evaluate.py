@@ -57,6 +57,7 @@ def evaluate(
     num_nodes: int = 1,
     dtype: Dtype = "float32",
     compare: Sequence[str] | None = None,
+    regrade: str | None = None,
     task_flags: Mapping[str, Any] | None = None,
 ) -> None:
     """Answer the prompts of tasks with every decoder, judge the answers, and record how everything was counted.
@@ -98,10 +99,15 @@ def evaluate(
         num_nodes: Nodes; start the same command on each, as for fit.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         compare: Compare two evaluations instead: folders, or files of answers.
+        regrade: Judge the answers in the folder of an evaluation instead of decoding, with the options of tasks given
+            here (--task.gsm8k.lenient true), and write them to another folder.
         task_flags: Options of tasks by NAME.OPTION, which take precedence.
     """
     if compare is not None:
-        _compare(compare, output, {"model": model, "tasks": tasks})
+        _compare(compare, output, {"model": model, "tasks": tasks, "regrade": regrade})
+        return
+    if regrade is not None:
+        _regrade(regrade, output, {"model": model, "tasks": tasks}, task_options or {}, task_flags or {}, overwrite)
         return
     model, tasks, output = _required(model=model, tasks=tasks, output=output)
     from dmaxlit.evaluation.answerers import Sampling
@@ -186,6 +192,26 @@ def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, obj
     if path is not None:
         with refusing(path, "output"):
             write_json(path, [comparison.to_dict() for comparison in comparisons])
+
+
+def _regrade(
+    source: str,
+    output: str | None,
+    unwanted: Mapping[str, object],
+    options: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    overwrite: bool,
+) -> None:
+    """Judge the answers of a run again, and print the tables."""
+    from dmaxlit.evaluation.regrade import GradedRun, regrade
+
+    for name, value in unwanted.items():
+        if value is not None:
+            raise UserError(f"regrade: expected no --{name} with it, got {value!r}")
+    if not output:
+        raise UserError("output: expected a folder to write, got none")
+    changed = options_by_task(GradedRun.read(Path(source)).task_names, options, flags)
+    print(regrade(Path(source), Path(output), changed, overwrite), end="")
 
 
 def _names(entries: Sequence[Any]) -> list[str]:

@@ -155,12 +155,6 @@ class AutoregressiveAnswerer(Answerer):
         assistant = None if self._assistant is None else self._assistant.weights
         return {"decoder": self.name, "options": self.options, "main": self._main.weights, "assistant": assistant}
 
-    @property
-    def note(self) -> str:
-        """What a table says of the row."""
-        assisted = "" if self._assistant is None else f", proposals by {self._assistant.source}"
-        return f"{self.title}: {self._main.source}, greedy{assisted}, one prompt at a time"
-
     def describe(self) -> dict[str, Any]:
         """Return what a record says of model and assistant."""
         assistant = None if self._assistant is None else self._assistant.describe()

@@ -44,6 +44,30 @@ class CellResult:
     counts: dict[str, int]
     timing: dict[str, Any]
 
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        timing: Mapping[str, Any],
+        *,
+        decoder: str,
+        options: Mapping[str, Any],
+        block_length: int,
+        **names: Any,
+    ) -> "CellResult":
+        """Return the figures of answers.
+
+        Args:
+            rows: Rows of a file of samples, at least one.
+            timing: What was measured.
+            decoder: Name of the decoder.
+            options: Its options.
+            block_length: Tokens per block.
+            **names: ``task``, ``title``, ``line``, ``threshold`` and ``samples``.
+        """
+        result = decode_result(rows, decoder, options, block_length, timing["seconds"])
+        return cls(result=result, tpf=tpf_by_rule(rows), counts=count_sums(rows), timing=dict(timing), **names)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         figures = self.result.to_dict()

@@ -9,11 +9,9 @@ from typing import Any
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.evaluation.cell_result import ends_with_eos
 from dmaxlit.evaluation.paired import PairedDifference, PairedRatio, paired_difference, paired_ratio
-from dmaxlit.evaluation.record import FORMAT
+from dmaxlit.evaluation.record import read_record
 from dmaxlit.evaluation.results import aligned_table
-from dmaxlit.evaluation.run_folder import RECORD
 from dmaxlit.evaluation.sample_files import read_rows, read_settings
-from dmaxlit.files import read_json
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -115,12 +113,7 @@ def _row(comparison: Comparison) -> list[str]:
 
 
 def _samples_of_run(folder: Path) -> dict[tuple[str, str], _Samples]:
-    path = folder / RECORD
-    if not path.is_file():
-        raise UserError(f"compare: expected the folder of a complete evaluation, got {str(folder)!r}, without {RECORD}")
-    record = read_json(path)
-    if record.get("format") != FORMAT:
-        raise UserError(f"compare: expected a record of format {FORMAT}, got {record.get('format')!r} in {str(path)!r}")
+    record = read_record(folder, "compare")
     try:
         return {
             (result["task"], result["title"]): _Samples(
@@ -129,7 +122,9 @@ def _samples_of_run(folder: Path) -> dict[tuple[str, str], _Samples]:
             for result in record["results"]
         }
     except (KeyError, TypeError) as error:
-        raise UserError(f"compare: expected the record of an evaluation, got {str(path)!r} without {error}") from error
+        raise UserError(
+            f"compare: expected the record of an evaluation, got {str(folder)!r} without {error}"
+        ) from error
 
 
 def _samples_of_file(path: Path) -> _Samples:

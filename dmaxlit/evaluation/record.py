@@ -13,10 +13,12 @@ import transformers
 
 from dmaxlit.backbone.formats.hub import hub_commit
 from dmaxlit.backbone.transformers_internals import attention_of
+from dmaxlit.errors import UserError
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 from dmaxlit.evaluation.report import aup_of, best_accuracy, by_task
-from dmaxlit.files import weights_hash
+from dmaxlit.evaluation.run_folder import RECORD
+from dmaxlit.files import read_json, weights_hash
 from dmaxlit.version import __version__
 
 FORMAT = "dmaxlit-evaluation-1"
@@ -45,7 +47,7 @@ def make_record(
     settings: dict[str, Any],
     model: dict[str, Any],
     baselines: Sequence[dict[str, Any]],
-    tasks: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
     results: Sequence[CellResult],
     device: dict[str, Any],
 ) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def make_record(
         settings: The settings that its answers depend on.
         model: What is known of the model; see :func:`describe_model`.
         baselines: What is known of each autoregressive model.
-        tasks: What is known of each task, by its label.
+        facts: What is known of each task besides its settings, by its label.
         results: The figures of all cells.
         device: What it ran on.
     """
@@ -67,8 +69,8 @@ def make_record(
         "baselines": list(baselines),
         "device": device,
         "tasks": {
-            label: {**facts, "y_max": best_accuracy(groups[label]), "aup": aup_of(groups[label])}
-            for label, facts in tasks.items()
+            label: {**own, **facts[label], "y_max": best_accuracy(groups[label]), "aup": aup_of(groups[label])}
+            for label, own in settings["tasks"].items()
         },
         "counting": {
             "tpf_rules": TPF_RULES,
@@ -84,6 +86,29 @@ def make_record(
         "settings": settings,
         "results": [cell.to_dict() for cell in results],
     }
+
+
+def read_record(folder: Path, argument: str) -> dict[str, Any]:
+    """Return the record of a complete evaluation.
+
+    Args:
+        folder: Its folder.
+        argument: The user's name for it, for messages.
+
+    Raises:
+        UserError: If there is none, or it is of another format.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise UserError(
+            f"{argument}: expected the folder of a complete evaluation, got {str(folder)!r}, without {RECORD}"
+        )
+    record: dict[str, Any] = read_json(path)
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"{argument}: expected a record of format {FORMAT}, got {record.get('format')!r} in {str(path)!r}"
+        )
+    return record
 
 
 def describe_model(module: Any, source: str) -> dict[str, Any]:

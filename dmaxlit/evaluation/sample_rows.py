@@ -26,20 +26,28 @@ def sample_row(
         num_prompt_tokens: Tokens of the prompt.
         trace: The record of every forward, if the row is to hold it.
     """
-    extracted = None if example.extract is None else example.extract(answer.text)
     row = {
         "index": index,
         **answer.to_dict(),
         "prompt": str(example.prompt),
         "token_ids": answer.token_ids,
         "num_prompt_tokens": num_prompt_tokens,
-        "answer": example.answer,
-        "extracted": extracted,
-        "correct": bool(example.check(answer.text)),
+        **judged(example, answer.text),
     }
     if example.extra:
         row["columns"] = extra_columns(example)
     return row if trace is None else {**row, "trace": trace_to_json(trace)}
+
+
+def judged(example: Example, text: str) -> dict[str, Any]:
+    """Return what a row says of an answer that only the checker knows: reference, extracted answer and verdict.
+
+    Args:
+        example: The prompt with its checker.
+        text: The answer.
+    """
+    extracted = None if example.extract is None else example.extract(text)
+    return {"answer": example.answer, "extracted": extracted, "correct": bool(example.check(text))}
 
 
 def extra_columns(example: Example) -> dict[str, Any]:

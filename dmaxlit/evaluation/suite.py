@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.resumable_jsonl import prompts_hash, refusing, template_hash
+from dmaxlit.data.resumable_jsonl import prompts_hash, template_hash
 from dmaxlit.errors import UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
-from dmaxlit.evaluation.cell_result import CellResult, count_sums, decode_result, tpf_by_rule
+from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
 from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
-from dmaxlit.evaluation.report import by_task, results_table, write_curve
-from dmaxlit.evaluation.run_folder import RECORD, TABLE, claim_folder
+from dmaxlit.evaluation.run_folder import claim_folder
+from dmaxlit.evaluation.run_report import finished_table, write_run_report
 from dmaxlit.evaluation.sample_files import SampleFile
 from dmaxlit.evaluation.sample_rows import extra_columns
 from dmaxlit.evaluation.task_entries import TaskEntry
-from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.tasks import Example, Split
 
@@ -101,10 +100,10 @@ class Suite:
         cells = ranks.together(lambda: self.cells(module, baselines))
         model = ranks.from_main(lambda: describe_model(module, source))
         settings = ranks.together(lambda: self.settings(module, model["weights_sha256"], cells))
-        facts = ranks.together(lambda: {entry.label: task_facts(entry) for entry in self.tasks})
+        facts = ranks.together(lambda: {entry.label: entry.facts() for entry in self.tasks})
         with ExitStack() as stack:
             ranks.from_main(lambda: self._begin(stack, output, settings, overwrite))
-            if (table := ranks.from_main(lambda: _finished_table(output))) is not None:
+            if (table := ranks.from_main(lambda: finished_table(output))) is not None:
                 return table
             for number, cell in enumerate(cells, start=1):
                 file = SampleFile(output / cell.file, cell_identity(settings, cell))
@@ -218,32 +217,9 @@ class Suite:
             cell_result(cell, SampleFile(output / cell.file, cell_identity(settings, cell)), settings["block_length"])
             for cell in cells
         ]
-        table = results_table(results, [baseline.note for baseline in baselines])
-        tasks = {label: {**own, **facts[label]} for label, own in settings["tasks"].items()}
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
-        record = make_record(settings, model, [b.describe() for b in baselines], tasks, results, device)
-        with refusing(output, "output"):
-            for task, own in by_task(results).items():
-                write_curve(output / task, task, own)
-            write_text(output / TABLE, table)
-            write_json(output / RECORD, record)
-        return table
-
-
-def _finished_table(output: Path) -> str | None:
-    """Return the table of a complete run, or None."""
-    table = output / TABLE
-    return table.read_text(encoding="utf-8") if (output / RECORD).is_file() and table.is_file() else None
-
-
-def task_facts(entry: TaskEntry) -> dict[str, Any]:
-    """Return what the record says of a task besides its settings: template, few-shot count, and its own facts.
-
-    Raises:
-        UserError: If the task cannot grade on this machine, for instance without a sandbox.
-    """
-    options = entry.task.options()
-    return {"template": entry.template, "shots": options.get("shots"), **entry.task.record()}
+        record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device)
+        return write_run_report(output, record, results)
 
 
 def cell_identity(settings: dict[str, Any], cell: Cell) -> dict[str, Any]:
@@ -255,16 +231,16 @@ def cell_identity(settings: dict[str, Any], cell: Cell) -> dict[str, Any]:
 
 def cell_result(cell: Cell, file: SampleFile, block_length: int) -> CellResult:
     """Return the figures of a complete cell."""
-    rows, timing = file.read(), file.timing() or {}
     answerer = cell.answerer
-    return CellResult(
+    return CellResult.of_rows(
+        file.read(),
+        file.timing() or {},
         task=cell.entry.label,
         title=answerer.title,
         line=answerer.line,
         threshold=answerer.threshold,
         samples=cell.file.as_posix(),
-        result=decode_result(rows, answerer.name, answerer.options, block_length, timing["seconds"]),
-        tpf=tpf_by_rule(rows),
-        counts=count_sums(rows),
-        timing=timing,
+        decoder=answerer.name,
+        options=answerer.options,
+        block_length=block_length,
     )

@@ -34,6 +34,14 @@ class TaskEntry:
         value = self.task.options().get(_TEMPLATE)
         return None if value is None else str(value)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a record says of the task besides its settings: template, few-shot count, and its own facts.
+
+        Raises:
+            UserError: If the task cannot grade on this machine, for instance without a sandbox.
+        """
+        return {"template": self.template, "shots": self.task.options().get("shots"), **self.task.record()}
+
 
 def task_entries(
     entries: Sequence[Any], options: Mapping[str, Mapping[str, Any]] | None = None, source: str = "tasks"

@@ -95,6 +95,7 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
         ("--tasks chain --autoregressive ./gone", "autoregressive: expected a model folder"),
         ("--tasks chain --model ./gone", "model: expected a model folder"),
         ("--tasks chain --compare a b", "compare: expected no --model with it"),
+        ("--regrade a", "regrade: expected no --model with it"),
         ("--compare a", "argument --compare: expected 2 arguments"),
     ],
 )
@@ -154,3 +155,22 @@ def test_two_processes_equal_one(dmax, tiny, tmp_path, monkeypatch):
             result["timing"] = None
     assert two == one
     assert sorted(path.name for path in (tmp_path / "two").rglob(".*")) == []
+
+
+def test_answers_are_graded_again_without_a_model(dmax, tiny, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "1 +1 ?", "answer": "#### 2"}\n')
+    line = f"--model {tiny} --tasks gsm8k --task.gsm8k.path q.jsonl --max_new_tokens 8 --one_token false --device cpu"
+    assert dmax(f"evaluate {line} --output strict").status == 0
+    ended = dmax("evaluate --regrade strict --output lenient --task.gsm8k.lenient true")
+    assert ended.status == 0, ended.err
+    assert ended.out == (tmp_path / "lenient" / "table.md").read_text()
+    record = json.loads((tmp_path / "lenient" / "record.json").read_text())
+    assert record["tasks"]["gsm8k"]["grading"] == "lenient"
+    for flags, refusal in (
+        ("", "output: expected a folder to write, got none"),
+        ("--output strict", "output: expected another folder than that of the answers"),
+        ("--output lenient", "output: 'lenient' holds a run with other settings: tasks.gsm8k.options.lenient was"),
+        ("--output new --task.chain.x 3", "task.chain.x: expected --task.NAME.OPTION of one of the tasks (gsm8k)"),
+    ):
+        assert dmax(f"evaluate --regrade strict {flags}").refusal.startswith(refusal)
+    assert not (tmp_path / "new").exists()

@@ -52,7 +52,7 @@ def contents(folder):
     """Return the files of a run without the times in them, which differ from run to run."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".png" and path.name != "table.md":
+        if path.is_file() and path.suffix != ".png" and path.name not in ("table.md", "curve.csv"):
             files[str(path.relative_to(folder))] = path.read_bytes()
     record = json.loads(files.pop("record.json"))
     for result in record["results"]:
@@ -60,7 +60,6 @@ def contents(folder):
     record["device"]["processes"] = None
     for name in [name for name in files if name.endswith(".manifest.json")]:
         files[name] = json.loads(files[name])["settings"]
-    files.pop("chain/curve.csv")
     return files | {"record.json": record}
 
 

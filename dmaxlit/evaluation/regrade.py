@@ -1,0 +1,188 @@
+"""Judge the answers of an evaluation again, with other options of grading, without decoding them again."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dmaxlit.data.resumable_jsonl import prompts_hash
+from dmaxlit.errors import UserError, reason_of
+from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.record import make_record, read_record
+from dmaxlit.evaluation.run_folder import claim_folder
+from dmaxlit.evaluation.run_report import finished_table, write_run_report
+from dmaxlit.evaluation.sample_files import SampleFile, read_rows, read_settings
+from dmaxlit.evaluation.sample_rows import judged
+from dmaxlit.evaluation.task_entries import TaskEntry, task_entries
+from dmaxlit.locks import exclusive_folder
+from dmaxlit.tasks import Example
+
+# What the figures of a setting are known by.
+_NAMES = ("task", "title", "line", "threshold", "samples", "decoder", "options")
+
+
+@dataclass(frozen=True)
+class GradedRun:
+    """A complete evaluation whose answers are judged again.
+
+    Args:
+        folder: Its folder.
+        record: Its record.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "GradedRun":
+        """Read the record of an evaluation.
+
+        Raises:
+            UserError: If the folder holds no complete evaluation.
+        """
+        record = read_record(folder, "regrade")
+        try:
+            settings = record["settings"]
+            _ = settings["split"], settings["block_length"], record["model"], record["baselines"], record["device"]
+            for task in settings["tasks"].values():
+                _ = [task[name] for name in ("name", "options", "num_prompts", "prompts")]
+            for result in record["results"]:
+                _ = [result[name] for name in (*_NAMES, "timing")]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"regrade: expected the record of an evaluation in {str(folder)!r}, got another one "
+                f"({reason_of(error)})"
+            ) from error
+        return cls(folder, record)
+
+    @property
+    def task_names(self) -> list[str]:
+        """Labels and names of its tasks."""
+        tasks = self.record["settings"]["tasks"]
+        return list(dict.fromkeys([*tasks, *(task["name"] for task in tasks.values())]))
+
+    def entries(self, options: Mapping[str, Mapping[str, Any]]) -> list[TaskEntry]:
+        """Return its tasks.
+
+        Args:
+            options: Options that differ, by the labels or names of the tasks.
+
+        Raises:
+            UserError: For an unknown task or option.
+        """
+        tasks = self.record["settings"]["tasks"]
+        return task_entries(
+            [{"name": task["name"], "label": label, "options": task["options"]} for label, task in tasks.items()],
+            options,
+            "regrade",
+        )
+
+    def examples(self, entry: TaskEntry) -> list[Example]:
+        """Return the prompts of a task, with the checkers of its options.
+
+        Raises:
+            UserError: If they are not those that the run has answered.
+        """
+        settings = self.record["settings"]
+        asked = settings["tasks"][entry.label]
+        available = entry.task.count(settings["split"])
+        number = asked["num_prompts"]
+        examples = (
+            [] if available is not None and available < number else entry.task.examples(settings["split"], number)
+        )
+        if prompts_hash([example.prompt for example in examples]) != asked["prompts"]:
+            raise UserError(
+                f"regrade: expected options of {entry.label!r} that leave its prompts as {str(self.folder)!r} has "
+                "answered them, got other prompts"
+            )
+        return examples
+
+    def settings(self, entries: Sequence[TaskEntry]) -> dict[str, Any]:
+        """Return the settings of the run with the options of other tasks."""
+        tasks = self.record["settings"]["tasks"]
+        changed = {entry.label: {**tasks[entry.label], "options": entry.task.options()} for entry in entries}
+        return {**self.record["settings"], "tasks": changed}
+
+
+def regrade(
+    source: Path, output: Path, options: Mapping[str, Mapping[str, Any]], overwrite: bool = False, progress: bool = True
+) -> str:
+    """Judge the answers of an evaluation again, write them as an evaluation of their own, and return the tables.
+
+    Tokens, forwards and times are those of the evaluation. What is written is what it would have written with these
+    options; the record names where the answers come from.
+
+    Args:
+        source: Folder of a complete evaluation, which stays as it is.
+        output: Another folder to write.
+        options: Options of tasks that differ, by label or name: such as ``lenient`` or ``seconds``. Those that change
+            prompts are refused.
+        overwrite: Remove the results of a run that is complete, or has other settings.
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: If the source is no complete evaluation, prompts differ, or the output cannot be used.
+    """
+    run = GradedRun.read(source)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output: expected a folder to write, got {str(output)!r}, which is none")
+    if output.resolve() == source.resolve():
+        raise UserError(f"output: expected another folder than that of the answers, got {str(output)!r}")
+    entries = run.entries(options)
+    examples = {entry.label: run.examples(entry) for entry in entries}
+    facts = {entry.label: entry.facts() for entry in entries}
+    for result in run.record["results"]:
+        _rows(run, result, len(examples[result["task"]]))  # refuses damaged ones before anything is written
+    settings = run.settings(entries)
+    with ExitStack() as stack:
+        stack.enter_context(exclusive_folder(output, "output"))
+        claim_folder(output, settings, overwrite)
+        if (table := finished_table(output)) is not None:
+            return table
+        results = [_judge(run, entry, examples[entry["task"]], output, progress) for entry in run.record["results"]]
+        return write_run_report(output, _record(run, settings, facts, results), results)
+
+
+def _judge(
+    run: GradedRun, entry: Mapping[str, Any], examples: Sequence[Example], output: Path, progress: bool
+) -> CellResult:
+    """Judge the answers of a setting, write them, and return the figures."""
+    stored = _rows(run, entry, len(examples))
+    title = f"{entry['task']}, {entry['title']}"
+    bar = tqdm(stored, desc=title, unit="answer", leave=False, disable=None if progress else True)
+    rows = [{**row, **judged(example, row["response"])} for row, example in zip(bar, examples, strict=True)]
+    timing = {name: value for name, value in entry["timing"].items() if name != "tokens_per_second"}
+    identity = read_settings(run.folder / entry["samples"])
+    SampleFile(output / entry["samples"], identity).finish(dict(enumerate(rows)), timing)
+    names = {name: entry[name] for name in _NAMES}
+    return CellResult.of_rows(rows, timing, block_length=run.record["settings"]["block_length"], **names)
+
+
+def _rows(run: GradedRun, entry: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return the answers of a setting.
+
+    Raises:
+        UserError: If they cannot be read, or are not those of all prompts.
+    """
+    path = run.folder / entry["samples"]
+    try:
+        rows = read_rows(path)
+        complete = [row["index"] for row in rows] == list(range(count)) and all("response" in row for row in rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"regrade: cannot read {str(path)!r} ({reason_of(error)})") from error
+    if not complete:
+        raise UserError(f"regrade: expected {count} answers in order in {str(path)!r}, got others")
+    return rows
+
+
+def _record(
+    run: GradedRun, settings: dict[str, Any], facts: dict[str, dict[str, Any]], results: Sequence[CellResult]
+) -> dict[str, Any]:
+    """Return the record of a run: software and revision are those of its answers, those of the verdicts beside them."""
+    old = run.record
+    record = make_record(settings, old["model"], old["baselines"], facts, results, old["device"])
+    verdicts = {"answers": str(run.folder), "software": record["software"]}
+    return {**record, "software": old["software"], "regraded": verdicts}
