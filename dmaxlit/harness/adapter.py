@@ -16,16 +16,18 @@ from dmaxlit.data.encoding import encode_responses
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
+from dmaxlit.errors import DMaxWarning, UserError, check_choice
+from dmaxlit.harness.arguments import check_names, check_single_process, check_whole, requests_per_forward
 from dmaxlit.harness.contexts import Chat, Contexts
-from dmaxlit.harness.generation_settings import GenerationSettings, whole_number
+from dmaxlit.harness.generation_settings import GenerationSettings
 from dmaxlit.harness.scoring import ScoringLM
 from dmaxlit.loading import load, usable_device
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-_AUTO_BATCH_SIZE = 64
+# What lm-eval passes on without --device, on any machine.
+_DEFAULT_DEVICE = "cuda:0"
 
 
 @register_model("dmaxlit")
@@ -54,7 +56,8 @@ class DMaxLM(ScoringLM):
         decoder_options: Options of the decoder, for instance ``tau_dec=0.5``.
 
     Raises:
-        UserError: If there is no such model or device, for an unknown decoder or option, or a value out of range.
+        UserError: If there is no such model or device, for an unknown decoder or option, a value out of range, or if
+            it is one of several processes.
     """
 
     def __init__(
@@ -82,12 +85,14 @@ class DMaxLM(ScoringLM):
                 "pretrained: expected a folder, .ckpt file, hub id or builtin:NAME, "
                 f"as in --model_args pretrained=NAME, got {pretrained!r}"
             )
+        check_single_process()
+        check_names(type(self), decoder, decoder_options)
         make_decoder(decoder, **decoder_options)  # refuses bad options before a model is loaded
-        _check_whole(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
-        _check_whole(2, max_length=max_length)
-        _check_whole(0, seed=seed)
+        check_whole(1, max_gen_toks=max_gen_toks, max_forwards=max_forwards, mc_samples=mc_samples)
+        check_whole(2, max_length=max_length)
+        check_whole(0, seed=seed)
         check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
-        self.batch_size = _batch_size(batch_size)
+        self.batch_size = requests_per_forward(batch_size)
         self.max_gen_toks = max_gen_toks
         self._device = torch.device(usable_device(device or "auto"))
         self._module = load(
@@ -119,6 +124,8 @@ class DMaxLM(ScoringLM):
             additional_config: ``batch_size``, ``max_batch_size`` and ``device`` of the flags; None where not given.
         """
         flags = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        if flags.get("device") == _DEFAULT_DEVICE and not torch.cuda.is_available():
+            flags["device"] = "auto"
         return cls(**{**flags, **arg_dict})
 
     @property
@@ -264,20 +271,3 @@ class DMaxLM(ScoringLM):
             "num_forwards": self._num_forwards,
             **rate,
         }
-
-
-def _batch_size(value: int | str | None) -> int:
-    """Return the number of requests that share a forward."""
-    if value is None or (isinstance(value, str) and value.startswith("auto")):
-        return _AUTO_BATCH_SIZE
-    if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
-        raise UserError(f"batch_size: expected a number of at least 1 or auto, got {value!r}")
-    return int(value)
-
-
-def _check_whole(least: int, **settings: Any) -> None:
-    """Refuse settings that are no whole number of at least ``least``; None passes."""
-    for name, value in settings.items():
-        if value is not None:
-            whole_number(name, value)
-    check_at_least(least, **settings)

@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import pytest
+import torch
 from lightning.fabric import Fabric
 
 import dmaxlit
@@ -188,7 +189,11 @@ def test_finished_responses_go_to_lm_evals_cache(model_folder, write_task, tmp_p
         ({}, "pretrained: expected a folder, .ckpt file, hub id or builtin:NAME, .* got None"),
         ({"pretrained": "builtin:none"}, "unknown built-in model .none."),
         ({"decoder": "none"}, "none"),
-        ({"tau": 0.5}, "decoder 'spd': unknown option tau; known: "),
+        (
+            {"tau": 0.5},
+            r"model_args: expected pretrained, .*, or an option of decoder 'spd' \(tau_dec, .*\), got 'tau'",
+        ),
+        ({"decoder": "one_token", "tau_dec": 1}, r"or an option of decoder 'one_token' \(.*\), got 'tau_dec'"),
         ({"tau_dec": 7}, "tau_dec: expected"),
         ({"batch_size": 0}, "batch_size: expected a number of at least 1 or auto, got 0"),
         ({"device": "tpu9"}, "device: expected one that torch can compute on, got 'tpu9'"),
@@ -204,6 +209,22 @@ def test_bad_arguments_are_refused_in_a_line(model_folder, arguments, text):
     with pytest.raises(UserError, match=text) as caught:
         DMaxLM.create_from_arg_obj(given)
     assert "\n" not in str(caught.value)
+
+
+def test_one_of_several_processes_is_refused(model_folder, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^lm_eval: expected one process on one device, got WORLD_SIZE=2 of torchrun"):
+        DMaxLM(model_folder)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert DMaxLM(model_folder, device="cpu").world_size == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_default_device_of_lm_eval_is_none_that_the_user_named(model_folder):
+    lm = DMaxLM.create_from_arg_obj({"pretrained": model_folder}, {"device": "cuda:0"})
+    assert lm.device.type == "cpu"
+    with pytest.raises(UserError, match="device: expected one that torch can compute on, got 'cuda:0'"):
+        DMaxLM.create_from_arg_obj({"pretrained": model_folder, "device": "cuda:0"}, {"device": "cuda:0"})
 
 
 def test_a_budget_that_leaves_no_room_is_refused(lm):
