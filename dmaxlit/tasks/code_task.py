@@ -69,7 +69,12 @@ class CodeTask(BenchmarkTask):
         Raises:
             UserError: If this machine does not have it; the message says what to install or which option accepts less.
         """
-        _ = self.sandbox_level
+        try:
+            _ = self.sandbox_level
+        except UserError as error:
+            raise UserError(
+                f"{error} (--task.sandbox rlimits, of evaluate --task.{self.name()}.sandbox rlimits)"
+            ) from error
 
     @property
     def sandbox_level(self) -> Level:
