@@ -100,14 +100,18 @@ def evaluate(
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         compare: Compare two evaluations instead: folders, or files of answers.
         regrade: Judge the answers in the folder of an evaluation instead of decoding, with the options of tasks given
-            here (--task.gsm8k.lenient true), and write them to another folder.
+            here (--task.gsm8k.lenient true), and write them to another folder. Tasks that are not registered have to
+            be named by --tasks, and another sandbox than the default one by its option.
         task_flags: Options of tasks by NAME.OPTION, which take precedence.
     """
     if compare is not None:
         _compare(compare, output, {"model": model, "tasks": tasks, "regrade": regrade})
         return
     if regrade is not None:
-        _regrade(regrade, output, {"model": model, "tasks": tasks}, task_options or {}, task_flags or {}, overwrite)
+        if model is not None:
+            raise UserError(f"regrade: expected no --model with it, got {model!r}")
+        imports = _names(_entries("tasks", tasks or ""))
+        _regrade(regrade, output, imports, task_options or {}, task_flags or {}, overwrite)
         return
     model, tasks, output = _required(model=model, tasks=tasks, output=output)
     from dmaxlit.evaluation.answerers import Sampling
@@ -197,7 +201,7 @@ def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, obj
 def _regrade(
     source: str,
     output: str | None,
-    unwanted: Mapping[str, object],
+    imports: Sequence[str],
     options: Mapping[str, Any],
     flags: Mapping[str, Any],
     overwrite: bool,
@@ -205,13 +209,10 @@ def _regrade(
     """Judge the answers of a run again, and print the tables."""
     from dmaxlit.evaluation.regrade import GradedRun, regrade
 
-    for name, value in unwanted.items():
-        if value is not None:
-            raise UserError(f"regrade: expected no --{name} with it, got {value!r}")
     if not output:
         raise UserError("output: expected a folder to write, got none")
     changed = options_by_task(GradedRun.read(Path(source)).task_names, options, flags)
-    print(regrade(Path(source), Path(output), changed, overwrite), end="")
+    print(regrade(Path(source), Path(output), changed, imports, overwrite), end="")
 
 
 def _names(entries: Sequence[Any]) -> list[str]:

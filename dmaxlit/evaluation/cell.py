@@ -14,7 +14,7 @@ from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.evaluation.answerers import Answerer, Limits
 from dmaxlit.evaluation.clock import DecodeClock
-from dmaxlit.evaluation.labels import file_name
+from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.running_figures import RunningFigures
 from dmaxlit.evaluation.sample_files import SampleFile, Stored, read_journal
@@ -50,7 +50,7 @@ class Cell:
     @property
     def file(self) -> Path:
         """Path of the samples in the output folder."""
-        return Path(self.entry.label) / f"{file_name(self.answerer.title)}.jsonl"
+        return sample_path(self.entry.label, self.answerer.title)
 
     def run(self, file: SampleFile, ranks: Ranks, progress: bool = True, number: str = "") -> None:
         """Answer the prompts that no process has answered yet, each process its share, and write the file.

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError, describe_value
@@ -38,6 +39,16 @@ def file_name(title: str) -> str:
     if name == title.replace(" ", "-") and len(name) <= _LONGEST:
         return name
     return f"{name[:_LONGEST]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+
+
+def sample_path(label: str, title: str) -> Path:
+    """Return the path, in the folder of a run, of the answers to a task in a setting.
+
+    Args:
+        label: The task's label.
+        title: The setting's title.
+    """
+    return Path(label) / f"{file_name(title)}.jsonl"
 
 
 def check_mapping(entry: Any, keys: Sequence[str], source: str) -> dict[str, Any]:

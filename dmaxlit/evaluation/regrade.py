@@ -1,6 +1,6 @@
 """Judge the answers of an evaluation again, with other options of grading, without decoding them again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.record import make_record, read_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
@@ -18,15 +19,19 @@ from dmaxlit.evaluation.sample_files import SampleFile, read_rows, read_settings
 from dmaxlit.evaluation.sample_rows import judged
 from dmaxlit.evaluation.task_entries import TaskEntry, task_entries
 from dmaxlit.locks import exclusive_folder
-from dmaxlit.tasks import Example
+from dmaxlit.tasks import TASKS, Example
 
-# What the figures of a setting are known by.
+# What the figures of a setting are known by, and made of.
 _NAMES = ("task", "title", "line", "threshold", "samples", "decoder", "options")
+_FIGURES = ("num_tokens", "num_forwards", "num_prompt_tokens", "hit_step_limit", "finished")
 
 
 @dataclass(frozen=True)
 class GradedRun:
     """A complete evaluation whose answers are judged again.
+
+    Its folder may come from anywhere. So its record imports no class, writes to no other folder, and does not say how
+    code in answers is separated.
 
     Args:
         folder: Its folder.
@@ -50,7 +55,9 @@ class GradedRun:
             for task in settings["tasks"].values():
                 _ = [task[name] for name in ("name", "options", "num_prompts", "prompts")]
             for result in record["results"]:
-                _ = [result[name] for name in (*_NAMES, "timing")]
+                _ = [result[name] for name in (*_NAMES, "timing")], settings["tasks"][result["task"]]
+                if result["samples"] != sample_path(result["task"], result["title"]).as_posix():
+                    raise TypeError(f"answers in {result['samples']!r}")
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"regrade: expected the record of an evaluation in {str(folder)!r}, got another one "
@@ -64,21 +71,26 @@ class GradedRun:
         tasks = self.record["settings"]["tasks"]
         return list(dict.fromkeys([*tasks, *(task["name"] for task in tasks.values())]))
 
-    def entries(self, options: Mapping[str, Mapping[str, Any]]) -> list[TaskEntry]:
-        """Return its tasks.
+    def entries(self, options: Mapping[str, Mapping[str, Any]], imports: Collection[str] = ()) -> list[TaskEntry]:
+        """Return its tasks, with the default ``sandbox`` if the options do not have one.
 
         Args:
             options: Options that differ, by the labels or names of the tasks.
+            imports: Import paths of tasks that are not registered.
 
         Raises:
-            UserError: For an unknown task or option.
+            UserError: For an unknown task or option, or a task that is neither registered nor imported.
         """
-        tasks = self.record["settings"]["tasks"]
-        return task_entries(
-            [{"name": task["name"], "label": label, "options": task["options"]} for label, task in tasks.items()],
-            options,
-            "regrade",
-        )
+        forms = []
+        for label, task in self.record["settings"]["tasks"].items():
+            if task["name"] not in TASKS and task["name"] not in imports:
+                raise UserError(
+                    f"regrade: expected a registered task, or --tasks with its import path, got {task['name']!r} in "
+                    f"{str(self.folder)!r}"
+                )
+            own = {name: value for name, value in task["options"].items() if name != "sandbox"}
+            forms.append({"name": task["name"], "label": label, "options": own})
+        return task_entries(forms, options, "regrade")
 
     def examples(self, entry: TaskEntry) -> list[Example]:
         """Return the prompts of a task, with the checkers of its options.
@@ -108,7 +120,12 @@ class GradedRun:
 
 
 def regrade(
-    source: Path, output: Path, options: Mapping[str, Mapping[str, Any]], overwrite: bool = False, progress: bool = True
+    source: Path,
+    output: Path,
+    options: Mapping[str, Mapping[str, Any]],
+    imports: Collection[str] = (),
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> str:
     """Judge the answers of an evaluation again, write them as an evaluation of their own, and return the tables.
 
@@ -119,7 +136,8 @@ def regrade(
         source: Folder of a complete evaluation, which stays as it is.
         output: Another folder to write.
         options: Options of tasks that differ, by label or name: such as ``lenient`` or ``seconds``. Those that change
-            prompts are refused.
+            prompts are refused. How code is separated (``sandbox``) is the default if it is not among them.
+        imports: Import paths of tasks of the evaluation that are not registered.
         overwrite: Remove the results of a run that is complete, or has other settings.
         progress: Show a progress bar.
 
@@ -131,7 +149,7 @@ def regrade(
         raise UserError(f"output: expected a folder to write, got {str(output)!r}, which is none")
     if output.resolve() == source.resolve():
         raise UserError(f"output: expected another folder than that of the answers, got {str(output)!r}")
-    entries = run.entries(options)
+    entries = run.entries(options, imports)
     examples = {entry.label: run.examples(entry) for entry in entries}
     facts = {entry.label: entry.facts() for entry in entries}
     for result in run.record["results"]:
@@ -170,8 +188,10 @@ def _rows(run: GradedRun, entry: Mapping[str, Any], count: int) -> list[dict[str
     path = run.folder / entry["samples"]
     try:
         rows = read_rows(path)
-        complete = [row["index"] for row in rows] == list(range(count)) and all("response" in row for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        complete = [row["index"] for row in rows] == list(range(count))
+        complete = complete and all(isinstance(row["response"], str) for row in rows)
+        _ = [row[name] for row in rows for name in _FIGURES]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"regrade: cannot read {str(path)!r} ({reason_of(error)})") from error
     if not complete:
         raise UserError(f"regrade: expected {count} answers in order in {str(path)!r}, got others")

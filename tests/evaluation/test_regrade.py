@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from dmaxlit import DMaxModule
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.ranks import Ranks
-from dmaxlit.evaluation.regrade import regrade
+from dmaxlit.evaluation.regrade import GradedRun, regrade
 from tests.conftest import make_denoiser
 from tests.evaluation.test_suite import SPD, contents, rows, suite
 
@@ -120,11 +120,55 @@ def test_other_folders_are_refused(answers, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [None, "", "{}\n", '{"index": 0}\n', "no JSON\n"])
+@pytest.mark.parametrize("content", [None, "", "{}\n", '{"index": 0}\n', "no JSON\n", "3\n"])
 def test_damaged_answers_are_refused(answers, tmp_path, content):
     folder = shutil.copytree(answers, tmp_path / "copy")
     path = folder / "gsm8k" / "one_token.jsonl"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=r"^regrade: (cannot read|expected 5 answers in order in) '.*one_token.jsonl'"):
         regrade(folder, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
+def changed(answers, folder, change):
+    """Return a copy of a run, with something in its record changed."""
+    shutil.copytree(answers, folder)
+    record = json.loads((folder / "record.json").read_text())
+    change(record)
+    (folder / "record.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_record_imports_nothing_unless_the_user_names_it(answers, tmp_path, monkeypatch):
+    def name(record):
+        record["settings"]["tasks"]["gsm8k"]["name"] = "dmaxlit.tasks.gsm8k.Gsm8kTask"
+
+    run = changed(answers, tmp_path / "run", name)
+    message = (
+        "regrade: expected a registered task, or --tasks with its import path, got 'dmaxlit.tasks.gsm8k.Gsm8kTask'"
+    )
+    with pytest.raises(UserError, match=message):
+        regrade(run, tmp_path / "out", {})
+    regrade(run, tmp_path / "out", {}, ["dmaxlit.tasks.gsm8k.Gsm8kTask"], progress=False)
+
+
+def test_a_record_does_not_choose_the_sandbox(answers):
+    record = json.loads((answers / "record.json").read_text())
+    task = {"name": "humaneval", "options": {"path": "x.jsonl", "sandbox": "rlimits", "seconds": 2.0}}
+    run = GradedRun(answers, {"settings": {"tasks": {"humaneval": {**record["settings"]["tasks"]["gsm8k"], **task}}}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dmaxlit.sandbox.isolation.reason_against", lambda level: None)
+        (entry,) = run.entries({})
+        assert (entry.task.sandbox, entry.task.seconds) == ("auto", 2.0)
+        (entry,) = run.entries({"humaneval": {"sandbox": "namespaces"}})
+        assert entry.task.sandbox == "namespaces"
+
+
+def test_a_record_does_not_write_elsewhere(answers, tmp_path):
+    def move(record):
+        record["results"][0]["samples"] = "../../one_token.jsonl"
+
+    run = changed(answers, tmp_path / "run", move)
+    with pytest.raises(UserError, match=r"regrade: expected the record of .*answers in '../../one_token.jsonl'"):
+        regrade(run, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
