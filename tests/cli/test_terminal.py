@@ -8,6 +8,7 @@ import pytest
 
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.cli.terminal import printable_warnings
+from dmaxlit.errors import DMaxWarning
 
 OSC = "\x1b]0;owned\x07"
 
@@ -15,7 +16,9 @@ OSC = "\x1b]0;owned\x07"
 def test_warnings_are_shown_the_same_way_and_only_inside():
     with printable_warnings():
         shown = warnings.formatwarning(f"column {OSC}", UserWarning, "file", 1)
+        ours = warnings.formatwarning(f"rows: {OSC}", DMaxWarning, "file", 1)
     assert r"column \x1b]0;owned\x07" in shown
+    assert ours == "warning: rows: \\x1b]0;owned\\x07\n"
     assert OSC in warnings.formatwarning(OSC, UserWarning, "file", 1)
 
 
