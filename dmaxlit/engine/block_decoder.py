@@ -122,7 +122,7 @@ class BlockDecoder:
         sequences: dict[int, DecodedSequence] = {}
         with (
             torch.no_grad(),
-            evaluating(self.denoiser),
+            _evaluating(self.denoiser),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
             for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
@@ -144,7 +144,7 @@ class BlockDecoder:
         events = self._decode(self._requests(prompts, max_new_tokens), watched=True)
         while True:
             # Between two forwards, grad mode and eval mode are the caller's.
-            with torch.no_grad(), evaluating(self.denoiser):
+            with torch.no_grad(), _evaluating(self.denoiser):
                 event = next(events, None)
             if event is None:
                 return
@@ -218,7 +218,7 @@ class BlockDecoder:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def _evaluating(module: nn.Module) -> Iterator[None]:
     """Switch to eval mode, and restore every submodule's own mode afterwards."""
     training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()

@@ -34,7 +34,7 @@ def create_app(
     """Make the ASGI application that serves a model. It decodes from its startup to its shutdown.
 
     Args:
-        module: The model. Nothing else may use it meanwhile.
+        module: The model, which is switched to eval mode. Nothing else may use it meanwhile.
         name: Its name for clients.
         defaults: Settings of requests that name none.
         limits: What is granted to clients.

@@ -8,8 +8,6 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 
-from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.engine.block_decoder import evaluating
 from dmaxlit.server.batch import JobBatch
 from dmaxlit.server.errors import ApiError, internal_error, out_of_time, queue_full, shutting_down
 from dmaxlit.server.job import Job
@@ -24,13 +22,12 @@ class Scheduler:
     """Decodes jobs in a thread of its own, in order of arrival, as many at a time as the limits allow.
 
     Args:
-        denoiser: The model.
         limits: Of the server.
         metrics: Counts what happens.
     """
 
-    def __init__(self, denoiser: Denoiser, limits: Limits, metrics: Metrics) -> None:
-        self._denoiser, self._limits, self._metrics = denoiser, limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._cancelled: set[int] = set()
@@ -97,7 +94,7 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            with torch.no_grad(), evaluating(self._denoiser):
+            with torch.inference_mode():
                 while self._admit():
                     for key in list(self._batches):
                         self._step(key)

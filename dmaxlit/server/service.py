@@ -36,9 +36,10 @@ class Service:
     def __init__(self, module: DMaxModule, name: str, defaults: DecodeSettings, limits: Limits) -> None:
         self.name, self.limits, self.metrics = name, limits, Metrics()
         self.created = int(time.time())
-        self.scheduler = Scheduler(module.backbone, limits, self.metrics)
+        self.scheduler = Scheduler(limits, self.metrics)
         self.metrics.watch(lambda: self.scheduler.num_running, lambda: self.scheduler.num_waiting)
         self._intake = Intake(module, defaults, limits)
+        module.eval()
 
     def start(self) -> None:
         """Start to decode."""

@@ -3,24 +3,29 @@
 import torch
 
 from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.errors import UserError, reason_of
 
 
 def try_decoder(engine: BlockDecoder) -> None:
-    """Let a decoder begin a block and take a step on a CPU, for it may only then refuse its options.
+    """Let a decoder begin a block and take a step on a CPU; only then may it turn out that its options are of no use.
 
     Args:
         engine: The engine with the decoder.
 
     Raises:
-        UserError: If the decoder's options do not fit the model, for instance its vocabulary.
+        UserError: If the decoder fails, for instance because its options do not fit the vocabulary.
     """
     denoiser, decoder = engine.denoiser, engine.decoder
     length, special = denoiser.block_length, denoiser.special
     ids = torch.full((1, length), special.mask_id)
-    with torch.no_grad():
-        state = decoder.start(ids, torch.ones_like(ids, dtype=torch.bool), special)
-        versions = 1 + decoder.extra_blocks
-        shape = (1, length) if versions == 1 else (1, versions, length)
-        logits = torch.zeros(*shape, denoiser.vocab_size)
-        logits[..., special.mask_id] = -torch.inf
-        decoder.step(state, logits, special)
+    versions = () if decoder.extra_blocks == 0 else (1 + decoder.extra_blocks,)
+    logits = torch.zeros(1, *versions, length, denoiser.vocab_size)
+    logits[..., special.mask_id] = -torch.inf
+    try:
+        with torch.no_grad():
+            decoder.step(decoder.start(ids, torch.ones_like(ids, dtype=torch.bool), special), logits, special)
+    except UserError:
+        raise
+    except Exception as error:
+        name = type(decoder).__name__
+        raise UserError(f"decoder_options: expected some that {name} can use, got {reason_of(error)!r}") from error

@@ -125,11 +125,11 @@ def test_a_server_that_stops_does_not_wait_longer_than_it_may(module, gate):
             list(stream)
 
 
-def test_nothing_is_decoded_before_the_start(module):
+def test_nothing_is_decoded_before_the_start():
     from dmaxlit.server.errors import ApiError
     from dmaxlit.server.metrics import Metrics
 
-    scheduler = Scheduler(module.backbone, Limits(), Metrics())
+    scheduler = Scheduler(Limits(), Metrics())
     with pytest.raises(ApiError, match="shutting down"):
         scheduler.submit([])
     scheduler.stop(0)
