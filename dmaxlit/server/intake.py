@@ -4,7 +4,7 @@ import asyncio
 import copy
 import itertools
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from dmaxlit.server.inbox import Inbox
 from dmaxlit.server.job import Job, Sharing
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.prompts import PromptField, TokenIds, encode, prompts_of
-from dmaxlit.server.protocol import ChatBody, CompletionBody
+from dmaxlit.server.protocol import ChatBody, CompletionBody, StreamOptions
 from dmaxlit.server.request_settings import check_length, settings_of
 from dmaxlit.server.trial import try_decoder
 
@@ -42,6 +42,16 @@ class Order:
     inbox: Inbox
     prompt_ids: list[list[int]]
     seed: int | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How all responses of a request are decoded."""
+
+    settings: DecodeSettings
+    engine: BlockDecoder
+    sharing: Sharing
+    deadline: float
 
 
 class Intake:
@@ -77,23 +87,19 @@ class Intake:
         """
         settings = settings_of(body, self._defaults, self._limits)
         prompts = prompts_of(body, self._limits.max_responses)
-        loop, inbox = asyncio.get_running_loop(), Inbox(asyncio.get_running_loop())
-        deadline = arrived + self._limits.max_seconds
+        loop = asyncio.get_running_loop()
+        inbox, deadline = Inbox(loop), arrived + self._limits.max_seconds
         try:
-            engine, sharing = await loop.run_in_executor(self._encoder, self._engine, settings)
+            plan = await loop.run_in_executor(self._encoder, self._plan, settings, deadline)
             ids = await loop.run_in_executor(self._encoder, self._encode, prompts)
-            jobs = [
-                self._job(body, settings, engine, sharing, inbox, number, choice, prompt, ids[number], deadline)
-                for number, prompt in enumerate(prompts)
-                for choice in range(body.n or 1)
-            ]
+            jobs = self._jobs(body, plan, prompts, ids, inbox)
         except PromptError as error:
             raise of_user_error(error, "messages" if isinstance(body, ChatBody) else "prompt") from error
         except UserError as error:
             raise of_user_error(error) from error
         return Order(jobs, inbox, ids, settings.seed if settings.temperature else None)
 
-    def _engine(self, settings: DecodeSettings) -> tuple[BlockDecoder, Sharing]:
+    def _plan(self, settings: DecodeSettings, deadline: float) -> _Plan:
         engine = settings.make_engine(self._denoiser)
         sharing = Sharing.of(settings, engine)
         if sharing.lane not in self._tried:
@@ -101,58 +107,46 @@ class Intake:
             self._tried[sharing.lane] = None
             if len(self._tried) > _MAX_TRIED:
                 self._tried.popitem(last=False)
-        return engine, sharing
+        return _Plan(settings, engine, sharing, deadline)
 
     def _encode(self, prompts: list[PromptField]) -> list[list[int]]:
         return [encode(self._tokenizer, index, prompt) for index, prompt in enumerate(prompts)]
 
-    def _job(
+    def _jobs(
         self,
         body: ChatBody | CompletionBody,
-        settings: DecodeSettings,
-        engine: BlockDecoder,
-        sharing: Sharing,
+        plan: _Plan,
+        prompts: Sequence[PromptField],
+        prompt_ids: Sequence[list[int]],
         inbox: Inbox,
-        number: int,
-        choice: int,
-        prompt: PromptField,
-        ids: list[int],
-        deadline: float,
-    ) -> Job:
-        """Make the job of one response.
+    ) -> list[Job]:
+        """Make the jobs of a request: ``n`` for the first prompt, then for the second, ..."""
+        settings, engine = plan.settings, plan.engine
+        options = body.stream_options or StreamOptions()
+        jobs: list[Job] = []
+        for number, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
+            text = "" if isinstance(prompt, TokenIds) else prompt
+            for choice in range(body.n or 1):
+                request = self._request(engine, number, ids, settings.max_new_tokens)
+                job = Job(
+                    request,
+                    engine,
+                    Sampler(settings.temperature, settings.top_p, settings.seed + choice, first_index=number),
+                    plan.sharing,
+                    ResponseWriter(request.index, text, self._denoiser.tokenizer, engine.eos_ids, engine.stop),
+                    inbox,
+                    number=len(jobs),
+                    reads_committed=bool(body.stream),
+                    reads_provisional=options.include_provisional,
+                    deadline=plan.deadline,
+                )
+                jobs.append(job)
+        return jobs
 
-        Args:
-            body: The request.
-            settings: Its settings.
-            engine: The engine with these.
-            sharing: With whom it can be decoded.
-            inbox: Where drafts go.
-            number: Number of the prompt.
-            choice: Number of the response to it.
-            prompt: The prompt.
-            ids: Its token ids.
-            deadline: When the response has to be complete.
-        """
-        index = next(self._indices)
-        request = self._request(engine, index, number, ids, settings.max_new_tokens)
-        text = "" if isinstance(prompt, TokenIds) else prompt
-        options = body.stream_options
-        return Job(
-            request=request,
-            engine=engine,
-            sampler=Sampler(settings.temperature, settings.top_p, settings.seed + choice, first_index=number),
-            sharing=sharing,
-            writer=ResponseWriter(index, text, self._denoiser.tokenizer, engine.eos_ids, engine.stop),
-            inbox=inbox,
-            number=number * (body.n or 1) + choice,
-            reads_committed=bool(body.stream),
-            reads_provisional=options is not None and options.include_provisional,
-            deadline=deadline,
-        )
-
-    def _request(self, engine: BlockDecoder, index: int, number: int, ids: list[int], max_new_tokens: int) -> Request:
+    def _request(self, engine: BlockDecoder, number: int, ids: list[int], max_new_tokens: int) -> Request:
+        """Make the engine's request of a prompt, which is refused by its number among those of the client."""
         try:
-            request = engine.make_request(index, ids, max_new_tokens)
+            request = engine.make_request(next(self._indices), ids, max_new_tokens)
         except PromptError as error:
             raise PromptError(number, error.reason) from error
         check_length(len(ids) + request.max_new_tokens, self._limits)

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from dmaxlit.tasks.prompts import TemplatedPrompt
-from tests.server.running import NAME, PROMPT, Gate, running
+from tests.server.running import NAME, PROMPT, Gate, running, tiny_module
 
 PROMPTS = [PROMPT, "3 3 3", "2 -2 *3 +1 +1 -2 *3 *3 +1 ?", "", "0 0 0 with answer 3", "<mask> 4 <eos> 2"]
 # Options of requests, as generate calls them.
@@ -215,3 +215,20 @@ def test_events_are_json_on_one_line(server):
     for event in events[:-1]:
         content = json.loads(event[-1].removeprefix("data: "))
         assert ("provisional" in content) == (event[0] == "event: provisional")
+
+
+def test_chats_go_through_the_chat_template_and_completions_do_not():
+    module = tiny_module()
+    module.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.role[:1] }} {{ message.content }} ; {% endfor %}so"
+    )
+    messages = [{"role": "system", "content": "2 +1"}, {"role": "user", "content": PROMPT}]
+    with running(module) as server:
+        chat = server.client.chat.completions.create(
+            model=NAME, messages=messages, extra_body={"return_token_ids": True, "decoder": "threshold"}
+        )
+        expected = generated(module, messages, {"decoder": "threshold"})
+        assert chat.choices[0].token_ids == expected.token_ids
+        completion = server.complete(PROMPT, decoder="threshold")
+    assert completion.token_ids == generated(module, PROMPT, {"decoder": "threshold"}).token_ids
+    assert len(chat.choices[0].prompt_token_ids) > len(completion.prompt_token_ids)

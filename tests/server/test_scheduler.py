@@ -134,3 +134,22 @@ def test_nothing_is_decoded_before_the_start():
         scheduler.submit([])
     scheduler.stop(0)
     scheduler.join()
+
+
+def test_a_dead_engine_is_reported_and_nobody_waits_for_it(module, gate, caplog):
+    with running(module, Limits(batch_size=1)) as server:
+        scheduler = server.service.scheduler
+        gate.close()
+        streams = [
+            server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True) for _ in range(2)
+        ]
+        wait_for(lambda: scheduler.num_running == scheduler.num_waiting == 1)
+        scheduler._admit = lambda: 1 / 0
+        gate.open()
+        for stream in streams:
+            with pytest.raises(openai.APIError, match="The server is shutting down"):
+                list(stream)
+        assert server.http.get("/health").status_code == 503
+        with pytest.raises(openai.InternalServerError, match="The server is shutting down"):
+            server.complete(PROMPT)
+        assert "the engine's thread has ended" in caplog.text

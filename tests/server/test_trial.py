@@ -8,7 +8,7 @@ from dmaxlit.engine import DecodeSettings
 from dmaxlit.server.trial import try_decoder
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", list(DECODERS))
 def test_every_decoder_passes(module, name):
     try_decoder(DecodeSettings(name).make_engine(module.backbone))
 
