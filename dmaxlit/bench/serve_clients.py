@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from dmaxlit.bench.serve_cases import MALFORMED, Case
+from dmaxlit.errors import reason_of
 
 _PATH = "/completions"
 _TIMEOUT = 120.0  # seconds
@@ -32,6 +33,7 @@ class Clients:
     Attributes:
         counts: Requests by kind, and by what was wrong: ``wrong`` (another response), ``swapped`` (that of another
             request), ``lost`` (none, or a malformed one that was not refused).
+        reasons: Why responses were lost.
     """
 
     def __init__(self, url: str, cases: Sequence[Case], seed: int) -> None:
@@ -39,6 +41,7 @@ class Clients:
         self._responses = {tuple(case.expected.token_ids) for case in cases}
         self._texts = {case.expected.text for case in cases}
         self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
 
     async def work(self, number: int, seconds: float) -> None:
         """Let some clients ask one request after the other.
@@ -68,8 +71,9 @@ class Clients:
                     await self._aborted(http, case, rng)
                 else:
                     await self._malformed(http, rng.choice(MALFORMED))
-            except (httpx.HTTPError, KeyError, ValueError):
+            except (httpx.HTTPError, KeyError, ValueError) as error:
                 self.counts["lost"] += 1
+                self.reasons[f"{kind}: {reason_of(error, with_type=True)}"] += 1
 
     async def _whole(self, http: httpx.AsyncClient, case: Case) -> None:
         response = await http.post(_PATH, json={**case.body, "return_token_ids": True})

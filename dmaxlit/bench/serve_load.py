@@ -6,7 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +49,7 @@ class Load:
         rss_end: Memory at the end.
         rss_peak: Most memory in between.
         exit_status: Of the server, after SIGTERM.
+        reasons: Why responses were lost, and how many.
     """
 
     clients: int
@@ -65,6 +66,7 @@ class Load:
     rss_end: float = 0.0
     rss_peak: float = 0.0
     exit_status: int | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -106,8 +108,8 @@ class ServeBench:
     clients: int = 32
     minutes: float = 3.0
     decoder: str = "threshold"
-    num_prompts: int = 256
-    repeats: int = 5
+    num_prompts: int = 128
+    repeats: int = 7
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     seed: int = 0
@@ -158,6 +160,7 @@ class ServeBench:
             rss_start=memory[0],
             rss_end=memory[-1],
             rss_peak=max(memory),
+            reasons=dict(clients.reasons),
         )
 
     def _compare(self, server: ServedProcess, module: DMaxModule, prompts: Sequence[str], budget: int) -> Throughput:

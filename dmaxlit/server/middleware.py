@@ -1,5 +1,7 @@
 """What every request passes before it is read: the key, the size, and the count of what was answered."""
 
+import asyncio
+import contextlib
 import hmac
 
 from starlette.responses import JSONResponse
@@ -8,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dmaxlit.server.errors import ApiError
 from dmaxlit.server.metrics import Metrics
 
+_DROP_SECONDS, _MAX_DROPPED = 5, 2**26  # bytes
 _MAX_DIGITS = 18  # of a size, which Python may refuse to read beyond thousands
 _OPEN_PATHS = frozenset({"/health"})
 
@@ -35,7 +38,9 @@ class KeyCheck:
 
 
 class SizeLimit:
-    """Refuses requests whose body is too large, without reading all of it.
+    """Refuses requests whose body is too large.
+
+    What is left of it is read for a while and dropped: a client that still sends would not see the refusal.
 
     Args:
         app: What is protected.
@@ -52,7 +57,8 @@ class SizeLimit:
             return
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > _MAX_DIGITS or int(stated) > self._most:
-            await JSONResponse(self._error().body, 413, {"Connection": "close"})(scope, receive, send)
+            await _drop_rest(receive)
+            await JSONResponse(self._error().body, 413)(scope, receive, send)
             return
         size = 0
 
@@ -61,6 +67,7 @@ class SizeLimit:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._most:
+                await _drop_rest(receive)
                 raise self._error()
             return message
 
@@ -68,6 +75,17 @@ class SizeLimit:
 
     def _error(self) -> ApiError:
         return ApiError(413, f"The request is too large: expected at most {self._most} bytes.", "request_too_large")
+
+
+async def _drop_rest(receive: Receive) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DROP_SECONDS):
+            dropped = 0
+            while dropped < _MAX_DROPPED:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if not message.get("more_body"):  # the end, or the client has left
+                    return
 
 
 class RequestCount:

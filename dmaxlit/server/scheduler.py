@@ -15,7 +15,7 @@ from dmaxlit.server.limits import Limits
 from dmaxlit.server.metrics import Metrics
 
 _LOG = logging.getLogger("dmaxlit.server")
-_MAX_BATCHES = 4  # at the same time; each has a cache
+_MAX_BATCHES = 4  # each has a cache
 
 
 class Scheduler:
@@ -96,7 +96,7 @@ class Scheduler:
         try:
             with torch.inference_mode():
                 while self._admit():
-                    for key in list(self._batches):
+                    for key in [key for key, batch in self._batches.items() if batch.size]:
                         self._step(key)
         except Exception:
             _LOG.exception("the engine's thread has ended")
@@ -138,13 +138,17 @@ class Scheduler:
     def _enter(self, job: Job) -> bool:
         """Let a job enter a batch, or fail; return whether there was a batch for it."""
         key = job.sharing.batch
-        if key not in self._batches:
-            if len(self._batches) == _MAX_BATCHES:
+        if key not in self._batches and len(self._batches) == _MAX_BATCHES:
+            idle = next((other for other, batch in self._batches.items() if not batch.size), None)
+            if idle is None:
                 return False
-            self._batches[key] = JobBatch(job.engine, self._limits.batch_size)
+            del self._batches[idle]
+        # The one that was used last is the last; its cache is kept, since a new one for every job would cost memory.
+        batch = self._batches.pop(key, None) or JobBatch(job.engine, self._limits.batch_size)
+        self._batches[key] = batch
         self._running[job.index] = job
         try:
-            self._batches[key].add(job)
+            batch.add(job)
         except Exception:  # no memory for a longer cache
             self._fail_batch(key)
         return True
@@ -162,6 +166,7 @@ class Scheduler:
         _LOG.exception("responses failed")
         jobs = [job for job in self._running.values() if job.sharing.batch == key]
         self._fail_running(jobs, internal_error())
+        del self._batches[key]
 
     def _fail_running(self, jobs: Iterable[Job], error: ApiError) -> None:
         jobs = list(jobs)
@@ -177,8 +182,6 @@ class Scheduler:
             self._waiting = deque(job for job in self._waiting if job.index not in failed)
 
     def _drop(self, indices: set[int]) -> None:
-        """Let running jobs leave, and with them the caches of batches without jobs."""
+        """Let running jobs leave."""
         for index in indices:
             self._batches[self._running.pop(index).sharing.batch].discard(index)
-        if indices:
-            self._batches = {key: batch for key, batch in self._batches.items() if batch.size}

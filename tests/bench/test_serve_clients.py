@@ -59,7 +59,11 @@ def test_other_responses_and_those_to_others_are_told_apart(server, cases):
 
 
 def test_requests_that_nobody_answers_are_lost(cases):
-    counts = counts_of("http://127.0.0.1:9/v1", cases, 0.05)
+    clients = Clients("http://127.0.0.1:9/v1", cases, seed=0)
+    asyncio.run(clients.work(6, 0.05))
+    counts = clients.counts
+    assert sum(clients.reasons.values()) == counts["lost"]
+    assert any("ConnectError" in reason for reason in clients.reasons)
     assert counts["lost"] > counts["aborted"]  # some clients leave before the system refuses
     assert counts["lost"] + counts["aborted"] >= counts["whole"] + counts["streamed"] + counts["malformed"]
 
