@@ -86,7 +86,7 @@ class Intake:
             ApiError: If it cannot be answered.
         """
         settings = settings_of(body, self._defaults, self._limits)
-        prompts = prompts_of(body, self._limits.max_responses)
+        prompts = prompts_of(body, self._limits.responses_per_request)
         loop = asyncio.get_running_loop()
         inbox, deadline = Inbox(loop), arrived + self._limits.max_seconds
         try:

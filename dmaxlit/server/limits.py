@@ -12,7 +12,7 @@ class Limits:
     Args:
         batch_size: Most responses that are decoded at the same time.
         max_waiting: Most responses that wait for that.
-        max_responses: Most responses of one request: its prompts times ``n``.
+        max_responses: Most responses of one request: its prompts times ``n``. They also have to fit into the queue.
         max_tokens: Most tokens of a response that may be asked for; None for as many as the context holds.
         max_length: Most positions of a prompt and its response; None for the model's context. The cache holds
             ``batch_size`` times as many, and half as many again.
@@ -41,3 +41,8 @@ class Limits:
         check_at_least(0, max_waiting=self.max_waiting, **seconds)
         counts = {name: value for name, value in vars(self).items() if name not in seconds and name != "max_waiting"}
         check_at_least(1, **counts)
+
+    @property
+    def responses_per_request(self) -> int:
+        """Most responses of one request, for which there is room in an empty queue."""
+        return min(self.max_responses, self.batch_size + self.max_waiting)

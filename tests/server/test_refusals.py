@@ -46,7 +46,7 @@ def strict(module):
         (BODY | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         (BODY | {"max_tokens": 51}, "max_tokens", "max_tokens: expected at most 50, got 51"),
         (BODY | {"max_tokens": 1.5}, "max_tokens", "got float"),
-        (BODY | {"n": 5}, "n", "n: expected at most 4 responses to be asked for, got 5"),
+        (BODY | {"n": 5}, "n", "n: expected at most 3 responses to be asked for, got 5"),
         (BODY | {"seed": 2**63}, "seed", "seed"),
         (BODY | {"stop": [""]}, "stop", "stop: expected a list of texts, none of them empty"),
         (BODY | {"stop": ["a"] * 17}, "stop", "stop: expected at most 16 texts, got 17"),
