@@ -27,7 +27,7 @@ LAYERS = [
     {"testing"},
     {"module"},
     {"loading"},
-    {"evaluation"},
+    {"evaluation", "server"},
     {"callbacks", "bench", "harness"},
     {"cli"},
     {"__main__"},

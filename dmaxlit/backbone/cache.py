@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dmaxlit.backbone.torch_internals import mark_static_address
@@ -101,6 +102,12 @@ class _RowLayer(_Layer):
             states.append(rows[:, :, : owner.num_keys])
         return states[0], states[1]
 
+    def extend(self, length: int) -> None:
+        """Add slots to each row, up to ``length``."""
+        if self.keys is not None and self.values is not None:
+            added = (0, 0, 0, length - self.keys.shape[-2])
+            self.keys, self.values = F.pad(self.keys, added), F.pad(self.values, added)
+
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
         first = self._owner.max_extra_rows
@@ -169,6 +176,17 @@ class RowCache(Cache):
         self.target_rows = rows.unsqueeze(1)
         self.slots, self.num_keys = slots, num_keys
         self._num_used_slots = max(self._num_used_slots, num_keys)
+
+    def extend(self, length: int) -> None:
+        """Add slots to each row; not for static buffers.
+
+        Args:
+            length: Slots per row from now on, at least as many as before.
+        """
+        assert not self.static, "the buffers stay at their address"
+        self.length = length
+        for layer in self._row_layers:
+            layer.extend(length)
 
     def reorder(self, row_indices: Sequence[int]) -> None:
         """Keep the given rows, in this order; those that change their index are copied.

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
+    "serve": ("serve", "Serve a model over HTTP, with OpenAI's API."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from dmaxlit.cli.arguments import call, make_parser
+from dmaxlit.cli.arguments import Dtype, call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.cli.recipes import RECIPES
 from dmaxlit.errors import UserError
@@ -297,12 +297,50 @@ def vocabulary(
     print(bench.run())
 
 
+def serve(
+    output: str = "runs/serve",
+    model: str = "builtin:chain-base",
+    clients: int = 32,
+    minutes: float = 3.0,
+    decoder: str = "threshold",
+    num_prompts: int = 128,
+    repeats: int = 7,
+    device: str = "cpu",
+    dtype: Dtype = "float32",
+    seed: int = 0,
+) -> None:
+    """Load a server with clients that ask, stream, leave and send nonsense; compare every answer, memory and speed.
+
+    The server is dmaxlit serve in a process of its own. Each answer is compared with the one that generate gives alone,
+    token by token; and the server's speed with that of generate at the same batch, on the same cores, one after the
+    other.
+
+    Args:
+        output: Folder for results.json and table.md.
+        model: Folder, .ckpt file, hub id or builtin:NAME of a model that was trained on a task.
+        clients: Clients at the same time, and the batch of both when speed is compared.
+        minutes: How long the clients work.
+        decoder: Decoder when speed is compared.
+        num_prompts: Prompts of a comparison of speed.
+        repeats: Comparisons of speed.
+        device: cpu, cuda, ...; of both models.
+        dtype: Type of the weights.
+        seed: Seed of what the clients do.
+    """
+    try:
+        from dmaxlit.bench.serve_load import ServeBench
+    except ModuleNotFoundError as error:
+        raise UserError(f"bench serve: expected httpx, found no {error.name}; pip install 'dmaxlit[dev]'") from error
+    print(ServeBench(Path(output), model, clients, minutes, decoder, num_prompts, repeats, device, dtype, seed).run())
+
+
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "adaptation": adaptation,
     "decode": decode,
     "decoders": decoders,
     "grading": grading,
     "self_correction": self_correction,
+    "serve": serve,
     "train": train,
     "vocabulary": vocabulary,
 }

@@ -1,33 +1,27 @@
-"""The loop that decodes prompts block by block; nothing else calls a model to decode.
-
-Shapes: R rows, one for each open block of each request; T tokens of a block, V vocabulary.
-"""
+"""Decodes lists of prompts block by block, with one decoder."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
-from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.decoding.base import Decoder
 from dmaxlit.engine.block_forward import BlockForward
-from dmaxlit.engine.block_rows import BlockRows
-from dmaxlit.engine.block_states import BlockStates, indices
 from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
-from dmaxlit.engine.inputs import input_embeddings
-from dmaxlit.engine.outcome import Outcome, OutcomeReader
-from dmaxlit.engine.request import DecodedSequence, Request, make_requests
-from dmaxlit.engine.sampler import Sampler
+from dmaxlit.engine.lane import Lane
+from dmaxlit.engine.request import DecodedSequence, Request, make_request
+from dmaxlit.engine.sampler import RowSampler, Sampler
+from dmaxlit.engine.shared_batch import SharedBatch
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
-from dmaxlit.engine.window import check_window, resize_windows
+from dmaxlit.engine.window import check_window
 from dmaxlit.errors import UserError, check_at_least
 
 __all__ = ["BlockDecoder"]
@@ -156,120 +150,71 @@ class BlockDecoder:
                 return
             yield event
 
-    def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
+    def make_request(self, index: int, prompt: Sequence[int], max_new_tokens: int) -> Request:
+        """Make the request of a prompt; its budget of tokens is cut to what fits the context.
+
+        Args:
+            index: Index of the prompt.
+            prompt: Token ids.
+            max_new_tokens: Most tokens of the response, EOS included, at least 1.
+
+        Raises:
+            UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token,
+                or has an id outside the vocabulary.
+        """
         denoiser = self.denoiser
-        return make_requests(prompts, max_new_tokens, denoiser.block_length, denoiser.max_length, denoiser.vocab_size)
+        limits = denoiser.block_length, denoiser.max_length, denoiser.vocab_size
+        return make_request(index, prompt, max_new_tokens, *limits, self.max_forwards, self.stop)
+
+    def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
+        if len(prompts) == 0:
+            raise UserError("prompts: expected at least one, got an empty list")
+        return [self.make_request(index, prompt, max_new_tokens) for index, prompt in enumerate(prompts)]
 
     def _decode(self, requests: Sequence[Request], watched: bool) -> Iterator[ForwardEvent]:
         """Yield one event per forward; if watched, with the logits of all positions."""
-        denoiser = self.denoiser
+        queue = deque(requests)
+        num_rows = min(self.batch_size, len(queue))
+        batch = self.make_batch(num_rows, max(request.length for request in requests))
+        lane = self.make_lane(self.sampler, watched)
+        for _ in range(num_rows):
+            batch.add(queue.popleft(), lane)
+        while batch.size:
+            (event,) = batch.step().values()
+            yield event
+            for _ in event.finished:
+                if queue:
+                    batch.add(queue.popleft(), lane)
+        lane.warn_of_limit()
+
+    def make_batch(self, num_rows: int, max_length: int | None = None) -> SharedBatch:
+        """Make an empty batch for requests that are decoded with these settings.
+
+        Args:
+            num_rows: Most requests of the batch.
+            max_length: Positions of the longest request to come, in whole blocks; None if that is not known: the cache
+                then grows with the requests.
+        """
+        denoiser, mask = self.denoiser, None
+        most = denoiser.max_length if max_length is None else max_length
+        if self.decoder.extra_blocks:
+            mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
+        window = min(self.window, -(-most // denoiser.block_length))  # more are never open
+        length = max_length or denoiser.block_length
+        return SharedBatch(BlockForward(denoiser, num_rows, length, self.use_cache, mask, self.compile, window))
+
+    def make_lane(self, sampler: RowSampler, watched: bool = False) -> Lane:
+        """Make the lane of requests that are decoded with these settings.
+
+        Args:
+            sampler: Their random numbers.
+            watched: Whether events shall have the logits of all positions.
+        """
+        denoiser, admission = self.denoiser, self.admission if self.window > 1 else None
         checks = DecoderChecks(
             self.decoder, denoiser.special, denoiser.vocab_size, denoiser.block_length, self.check_decoder
         )
-        queue = deque(requests)
-        batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
-        forward = self._make_forward(len(batch), max(request.length for request in requests))
-        batch = [batch[row] for row in forward.group_order(batch, range(len(batch)))]
-        blocks = BlockRows(batch)
-        states = BlockStates(denoiser, self.decoder, self.sampler, checks)
-        admission = self.admission if self.window > 1 else None
-        outcomes = OutcomeReader(denoiser, self.decoder, self.max_forwards, admission)
-        state = states.open(blocks.rows)
-        while batch:
-            # One forward of the model and one step of the decoder.
-            hidden = forward(batch, input_embeddings(self.denoiser.embed, state))
-            copy = state.select(indices(range(len(blocks.rows)), state)) if checks.due else None
-            before, (state, logits) = state, self._advance(state, hidden, watched)
-            if copy is not None:
-                checks.check_step(before, copy, state)
-            for request in batch:
-                request.count_forward(self.decoder.extra_blocks)
-
-            # Blocks that are done are closed, and with them some responses.
-            outcome = outcomes.read(batch, blocks, before, state, logits, hidden)
-            ended, closed = self._close(batch, blocks, outcome, checks)
-            finished = {batch[row].index: sequence for row, sequence in ended.items()}
-            yield ForwardEvent(
-                [block.index for block in blocks.rows],
-                [block.start for block in blocks.rows],
-                state,
-                logits,
-                closed,
-                finished,
-            )
-
-            # The next prompts take over the rows of finished ones, and the next blocks begin.
-            if self.window > 1:
-                resize_windows(batch, blocks, outcome, self.window, self.eos_ids)
-                state = replace(state, converged=torch.zeros_like(state.converged))
-            vacant = set()
-            for row in ended:
-                if queue:
-                    batch[row] = queue.popleft()
-                else:
-                    vacant.add(row)
-
-            # Requests that will share a forward become neighbours.
-            order = forward.group_order(batch, [row for row in range(len(batch)) if row not in vacant])
-            if order != list(range(len(batch))):
-                batch = [batch[row] for row in order]
-                forward.reorder(order)
-            previous, blocks = blocks, BlockRows(batch)
-            state = states.carry(state, previous, blocks)
-        checks.warn_of_limit()
-
-    def _make_forward(self, num_rows: int, max_length: int) -> BlockForward:
-        denoiser, mask = self.denoiser, None
-        if self.decoder.extra_blocks:
-            mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
-        window = min(self.window, -(-max_length // denoiser.block_length))  # more are never open
-        return BlockForward(denoiser, num_rows, max_length, self.use_cache, mask, self.compile, window)
-
-    def _advance(self, state: BlockState, hidden: Tensor, watched: bool) -> tuple[BlockState, Tensor | None]:
-        """Take a step of the decoder.
-
-        Args:
-            state: The blocks as they were fed to the model.
-            hidden: Their hidden states, ``[R, T, hidden_size]``, those of extra blocks behind.
-            watched: Whether the logits of all positions are wanted.
-
-        Returns:
-            The state after the step, and the logits of the blocks, ``[R, T, V]``, or None if only those were computed
-            that the decoder needs.
-        """
-        # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
-        needed = None if watched or hidden.device.type != "cpu" else self.decoder._needed_positions(state)
-        logits = self.denoiser.logits(hidden if needed is None else hidden[needed])
-        if needed is not None:
-            return self.decoder._step_sparse(state, logits, needed, self.denoiser.special), None
-        if not self.decoder.extra_blocks:
-            return self.decoder.step(state, logits, self.denoiser.special), logits
-        logits = logits.view(len(state.ids), 1 + self.decoder.extra_blocks, -1, logits.shape[-1])
-        return self.decoder.step(state, logits, self.denoiser.special), logits[:, 0]
-
-    def _close(
-        self, batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, checks: DecoderChecks
-    ) -> tuple[dict[int, DecodedSequence], dict[int, list[int]]]:
-        """Close the front blocks that are done, and those behind them.
-
-        Returns:
-            The responses that end with them, by row of the batch, and the tokens of the blocks, by row of the state.
-        """
-        ended, closed = {}, {}
-        for batch_row, request in enumerate(batch):
-            last = request.num_forwards == self.max_forwards
-            for start in request.open_starts:
-                row = blocks.row_of(request.index, start)
-                converged, tokens = outcome.converged[row], outcome.tokens[row]
-                if not converged and row not in outcome.at_limit:
-                    break
-                checks.count_closed(converged, request.num_steps, tokens[len(request.prompt_tail) :])
-                closed[row] = tokens
-                sequence = request.close(tokens, converged, self.eos_ids, last, self.stop)
-                if sequence is not None:
-                    ended[batch_row] = sequence
-                    break
-        return ended, closed
+        return Lane(denoiser, self.decoder, sampler, checks, self.eos_ids, self.window, admission, watched)
 
 
 @contextmanager

@@ -77,6 +77,18 @@ class BlockForward:
             num_slots = self._scratch_slot + 1
             self._cache = RowCache(self._num_rows, num_slots, num_layers, compile, max_extra_rows)
 
+    def reserve(self, max_length: int) -> None:
+        """Make room for a request that may be longer than those before.
+
+        Args:
+            max_length: Its positions, in whole blocks.
+        """
+        scratch_slot = max_length - self._denoiser.block_length + self._num_queries
+        if scratch_slot > self._scratch_slot:
+            self._scratch_slot = scratch_slot
+            if self._cache is not None:
+                self._cache.extend(scratch_slot + 1)
+
     def group_order(self, requests: Sequence[Request], remaining: Sequence[int]) -> list[int]:
         """Return the remaining rows such that requests that share a forward are neighbours.
 

@@ -11,7 +11,7 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_rows import BlockRow, BlockRows
 from dmaxlit.engine.decoder_checks import DecoderChecks
-from dmaxlit.engine.sampler import Sampler
+from dmaxlit.engine.sampler import RowSampler
 
 
 class BlockStates:
@@ -24,7 +24,7 @@ class BlockStates:
         checks: Checks of the decoder.
     """
 
-    def __init__(self, denoiser: Denoiser, decoder: Decoder, sampler: Sampler, checks: DecoderChecks) -> None:
+    def __init__(self, denoiser: Denoiser, decoder: Decoder, sampler: RowSampler, checks: DecoderChecks) -> None:
         self._denoiser, self._decoder, self._sampler, self._checks = denoiser, decoder, sampler, checks
 
     def open(self, blocks: Sequence[BlockRow]) -> BlockState:

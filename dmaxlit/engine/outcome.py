@@ -40,14 +40,11 @@ class OutcomeReader:
     Args:
         denoiser: The model.
         decoder: Limits the forwards of a block.
-        max_forwards: Most forwards of a prompt; None for no limit.
         admission: Decides which windows admit a block; None: none does, and nothing is computed for it.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, decoder: Decoder, max_forwards: int | None, admission: AdmissionPolicy | None
-    ) -> None:
-        self._denoiser, self._max_forwards, self._admission = denoiser, max_forwards, admission
+    def __init__(self, denoiser: Denoiser, decoder: Decoder, admission: AdmissionPolicy | None) -> None:
+        self._denoiser, self._admission = denoiser, admission
         self._max_steps = decoder.max_steps(denoiser.block_length)
 
     def read(
@@ -73,7 +70,7 @@ class OutcomeReader:
         at_limit = [
             num_behind + row
             for row, request in enumerate(batch)
-            if request.num_steps >= self._max_steps or request.num_forwards == self._max_forwards
+            if request.num_steps >= self._max_steps or request.is_last_forward
         ]
         ids = state.ids
         if at_limit:

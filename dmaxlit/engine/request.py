@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from dmaxlit.errors import PromptError, UserError, check_at_least
+from dmaxlit.errors import PromptError, check_at_least
 
 __all__ = ["DecodedSequence"]
 
@@ -59,6 +59,8 @@ class Request:
         prompt: Token ids.
         max_new_tokens: Most tokens of the response, EOS included.
         block_length: Tokens per block.
+        max_forwards: Most forwards; None for no limit.
+        stop: Returns how many of the response's tokens to keep if it stops there, else None.
 
     Attributes:
         block_start: Position at which the current block begins, the front block of the window.
@@ -70,7 +72,15 @@ class Request:
         num_forwards: Forwards spent on all blocks.
     """
 
-    def __init__(self, index: int, prompt: list[int], max_new_tokens: int, block_length: int) -> None:
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        max_new_tokens: int,
+        block_length: int,
+        max_forwards: int | None = None,
+        stop: StopRule | None = None,
+    ) -> None:
         self.index = index
         self.prompt_length = len(prompt)
         self.max_new_tokens = max_new_tokens
@@ -82,6 +92,7 @@ class Request:
         self.num_cached = 0
         self.num_steps = 0
         self.num_forwards = 0
+        self._max_forwards, self._stop = max_forwards, stop
         self._num_extra_blocks = 0
         self._hit_step_limit = 0
 
@@ -104,6 +115,11 @@ class Request:
     def has_room(self) -> bool:
         """Whether the budget reaches beyond the window."""
         return self.open_end < self.length
+
+    @property
+    def is_last_forward(self) -> bool:
+        """Whether the limit of forwards is reached."""
+        return self.num_forwards == self._max_forwards
 
     def open_next(self) -> None:
         """Add a block to the window."""
@@ -137,24 +153,15 @@ class Request:
         self.num_forwards += 1
         self._num_extra_blocks += extra_blocks + self.num_open - 1
 
-    def close(
-        self,
-        block: list[int],
-        converged: bool,
-        eos_ids: Collection[int],
-        last: bool = False,
-        stop: StopRule | None = None,
-    ) -> DecodedSequence | None:
+    def close(self, block: list[int], converged: bool, eos_ids: Collection[int]) -> DecodedSequence | None:
         """Append the current block; return the response if that ends it, else go on with the next block.
 
-        That is the next one of the window, or a new one.
+        That is the next one of the window, or a new one. At the limit of forwards, the block ends the response.
 
         Args:
             block: All tokens of the block, those of the prompt included.
             converged: False if the block ran into a limit of steps or forwards.
             eos_ids: The tokens that end a response.
-            last: End the response with this block in any case.
-            stop: Returns how many of the response's tokens to keep if it stops there, else None.
         """
         self.tokens += block
         self._hit_step_limit += not converged
@@ -166,14 +173,14 @@ class Request:
         finished = eos is not None
         if eos is not None:
             end = eos + 1
-        num_before_stop = None if stop is None else stop(self.tokens[self.prompt_length : end])
+        num_before_stop = None if self._stop is None else self._stop(self.tokens[self.prompt_length : end])
         stopped = False
         if num_before_stop is not None:
             # A stop string that EOS completes changes nothing: the response ends with EOS.
             stopped = not finished or self.prompt_length + num_before_stop < end
             finished, end = True, self.prompt_length + num_before_stop
 
-        if finished or last or end == limit:
+        if finished or self.is_last_forward or end == limit:
             return DecodedSequence(
                 self.tokens[self.prompt_length : end],
                 self.num_forwards,
@@ -189,31 +196,41 @@ class Request:
         return None
 
 
-def make_requests(
-    prompts: Sequence[Sequence[int]], max_new_tokens: int, block_length: int, max_length: int, vocab_size: int
-) -> list[Request]:
-    """Make one request per prompt; the budget of tokens is cut to what fits the context.
+def make_request(
+    index: int,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    block_length: int,
+    max_length: int,
+    vocab_size: int,
+    max_forwards: int | None = None,
+    stop: StopRule | None = None,
+) -> Request:
+    """Make the request of a prompt; its budget of tokens is cut to what fits the context.
+
+    Args:
+        index: Index of the prompt.
+        prompt: Token ids.
+        max_new_tokens: Most tokens of the response.
+        block_length: Tokens per block.
+        max_length: Most positions of prompt and response.
+        vocab_size: Number of token ids.
+        max_forwards: Most forwards; None for no limit.
+        stop: Returns how many of the response's tokens to keep if it stops there, else None.
 
     Raises:
-        UserError: If there are no prompts, or one is no list of token ids, leaves no room for a token or has an id
-            outside the vocabulary.
+        UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token, or
+            has an id outside the vocabulary.
     """
-    if len(prompts) == 0:
-        raise UserError("prompts: expected at least one, got an empty list")
     check_at_least(1, max_new_tokens=max_new_tokens)
-    requests = []
-    for index, prompt in enumerate(prompts):
-        if isinstance(prompt, str) or not isinstance(prompt, Iterable):
-            raise PromptError(index, f"expected a list of token ids, got {prompt!r}")
-        room = max_length - len(prompt)
-        if room < 1:
-            raise PromptError(
-                index,
-                f"expected at most {max_length - 1} tokens (the context holds {max_length}), got {len(prompt)}",
-            )
-        if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
-            raise PromptError(
-                index, f"expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}"
-            )
-        requests.append(Request(index, list(prompt), min(max_new_tokens, room), block_length))
-    return requests
+    if isinstance(prompt, str) or not isinstance(prompt, Iterable):
+        raise PromptError(index, f"expected a list of token ids, got {prompt!r}")
+    room = max_length - len(prompt)
+    if room < 1:
+        raise PromptError(
+            index,
+            f"expected at most {max_length - 1} tokens (the context holds {max_length}), got {len(prompt)}",
+        )
+    if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
+        raise PromptError(index, f"expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}")
+    return Request(index, list(prompt), min(max_new_tokens, room), block_length, max_forwards, stop)

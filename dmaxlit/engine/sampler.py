@@ -1,6 +1,7 @@
 """Random numbers for sampling, determined by prompt and position instead of the batch they are drawn in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ __all__ = ["Sampler"]
 _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
+
+
+class RowSampler(Protocol):
+    """Provides the random numbers of blocks."""
+
+    def sampling(
+        self, prompt_indices: list[int], block_starts: list[int], block_length: int, device: torch.device
+    ) -> Sampling | None:
+        """Return the sampling of blocks; arguments as of :meth:`Sampler.sampling`."""
 
 
 class Sampler:
@@ -57,6 +67,31 @@ class Sampler:
     def _index(self, prompt: int) -> int:
         first = self.first_index
         return first + prompt if isinstance(first, int) else first[prompt]
+
+
+class SamplerPerPrompt:
+    """Samples each prompt with settings of its own, as if it were the only prompt.
+
+    Args:
+        samplers: The sampler of each prompt, by its index: all at temperature 0, or none. Entries may come and go.
+    """
+
+    def __init__(self, samplers: Mapping[int, Sampler]) -> None:
+        self._samplers = samplers
+
+    def sampling(
+        self, prompt_indices: list[int], block_starts: list[int], block_length: int, device: torch.device
+    ) -> Sampling | None:
+        """Return the sampling of blocks, or None at temperature 0; arguments as of :meth:`Sampler.sampling`."""
+        rows = [
+            self._samplers[index].sampling([0], [start], block_length, device)
+            for index, start in zip(prompt_indices, block_starts, strict=True)
+        ]
+        hot = [row for row in rows if row is not None]
+        assert len(hot) in (0, len(rows)), "rows at temperature 0 among others"
+        if not hot:
+            return None
+        return Sampling(*(torch.cat(columns) for columns in zip(*(vars(row).values() for row in hot), strict=True)))
 
 
 def _splitmix64(state: Tensor) -> Tensor:

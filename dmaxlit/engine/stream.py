@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from transformers import PreTrainedTokenizerBase
+
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.response_text import ResponseText
+from dmaxlit.engine.stop_strings import StopStrings
 
 __all__ = ["Draft", "drafts"]
 
@@ -33,6 +36,66 @@ class Draft:
     generation: Generation | None = None
 
 
+class ResponseWriter:
+    """Writes the response to one prompt, draft by draft, from the engine's events.
+
+    Args:
+        index: Index of the prompt.
+        prompt: Its text or chat messages.
+        tokenizer: Turns tokens into text.
+        eos_ids: The tokens that end a response.
+        stop: Texts that end a response.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        prompt: Prompt,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_ids: Collection[int],
+        stop: StopStrings | None = None,
+    ) -> None:
+        self._index, self._prompt, self._tokenizer = index, prompt, tokenizer
+        self._eos_ids, self._stop = eos_ids, stop
+        self._text = ResponseText(tokenizer)
+        self._settled = self._text.settled if stop is None else stop.settled
+        self._committed_ids: list[int] = []
+        self._committed = self._unsettled = ""
+        self._num_forwards = 0
+
+    def draft(self, event: ForwardEvent, with_provisional: bool = True) -> Draft:
+        """Return the draft after a forward that the prompt took part in.
+
+        Args:
+            event: The forward; every one of the prompt's, in order.
+            with_provisional: Whether to read the text of the open blocks, which waits for the device.
+        """
+        self._num_forwards += 1
+        sequence = event.finished.get(self._index)
+        if sequence is not None:
+            generation = Generation.from_sequence(sequence, self._prompt, self._tokenizer, self._stop)
+            return Draft(generation.text, "", generation.num_forwards, generation)
+        in_order = sorted(
+            (row for row, index in enumerate(event.prompt_indices) if index == self._index),
+            key=lambda row: event.block_starts[row],
+        )
+        closed = [row for row in in_order if row in event.closed]
+        for row in closed:
+            editable = event.state.editable[row].tolist()
+            self._committed_ids += [
+                token for token, is_ours in zip(event.closed[row], editable, strict=True) if is_ours
+            ]
+        if closed:
+            self._committed = self._settled(self._committed_ids)
+            self._unsettled = self._text(self._committed_ids)[len(self._committed) :]
+        provisional = self._unsettled
+        if with_provisional:
+            open_rows = [row for row in in_order if row not in event.closed]
+            open_blocks = _open_text(event, open_rows, self._text, self._eos_ids)
+            provisional = " ".join(filter(None, [self._unsettled, open_blocks]))
+        return Draft(self._committed, provisional, self._num_forwards)
+
+
 def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int, prompt: Prompt) -> Iterator[Draft]:
     """Decode a prompt and yield a draft after every forward.
 
@@ -42,24 +105,9 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
         max_new_tokens: Most tokens of the response, EOS included.
         prompt: The prompt's text or chat messages.
     """
-    tokenizer = engine.denoiser.tokenizer
-    text = ResponseText(tokenizer)
-    settled = text.settled if engine.stop is None else engine.stop.settled
-    committed_ids: list[int] = []
-    for number, event in enumerate(engine.forwards([prompt_ids], max_new_tokens), start=1):
-        for sequence in event.finished.values():
-            generation = Generation.from_sequence(sequence, prompt, tokenizer, engine.stop)
-            yield Draft(generation.text, "", number, generation)
-            return
-        in_order = sorted(range(len(event.block_starts)), key=lambda row: event.block_starts[row])
-        for row in filter(event.closed.__contains__, in_order):
-            editable = event.state.editable[row].tolist()
-            committed_ids += [token for token, is_ours in zip(event.closed[row], editable, strict=True) if is_ours]
-        open_rows = [row for row in in_order if row not in event.closed]
-        open_blocks = _open_text(event, open_rows, text, engine.eos_ids)
-        committed = settled(committed_ids)
-        unsettled = text(committed_ids)[len(committed) :]
-        yield Draft(committed, " ".join(filter(None, [unsettled, open_blocks])), number)
+    writer = ResponseWriter(0, prompt, engine.denoiser.tokenizer, engine.eos_ids, engine.stop)
+    for event in engine.forwards([prompt_ids], max_new_tokens):
+        yield writer.draft(event)
 
 
 def _open_text(event: ForwardEvent, rows: Sequence[int], text: ResponseText, eos_ids: Collection[int]) -> str:

@@ -52,3 +52,20 @@ def test_rows_of_the_cache_change_their_index_and_leave():
         keys, values = cache.update(first[:3, :, :1], first[:3, :, :1], layer)
         assert keys[:, 0, :, 0].tolist() == [[row + 10 * layer] * 2 for row in (3.0, 0.0, 2.0)]
         assert torch.equal(values, -keys)
+
+
+def test_rows_get_more_slots_and_keep_what_they_hold():
+    cache = RowCache(num_rows=2, length=3, num_layers=2, max_extra_rows=1)
+    new = torch.randn(2, 1, 2, 4)
+    for layer in range(2):
+        cache.prepare(slice(0, 2), torch.tensor([[0, 1], [1, 2]]), num_keys=3)
+        cache.update(new, -new, layer)
+    cache.extend(6)
+    cache.prepare(slice(0, 2), torch.tensor([[5], [4]]), num_keys=6)
+    for layer in range(2):
+        keys, values = cache.update(new[:, :, :1], -new[:, :, :1], layer)
+        assert keys.shape == (2, 1, 6, 4)
+        assert torch.equal(keys[0, :, :2], new[0])
+        assert torch.equal(keys[1, :, 1:3], new[1])
+        assert torch.equal(keys[[0, 1], :, [5, 4]], new[:, :, 0])
+        assert torch.equal(values, -keys)

@@ -34,6 +34,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
         "generate": "Registered name of the decoder",
+        "serve": "Address to listen at. The default is reached from this machine only.",
         "evaluate": "Prompts of each task, the first ones",
         "distill": "every answer that ended in EOS",
         "convert": "The router's bias always keeps its type.",

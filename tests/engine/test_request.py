@@ -3,13 +3,13 @@
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.engine.request import Request, make_requests
+from dmaxlit.engine.request import Request, make_request
 
 EOS, OTHER_EOS = 9, 19
 
 
-def close(request, block, converged=True, **options):
-    return request.close(block, converged, {EOS, OTHER_EOS}, **options)
+def close(request, block, converged=True):
+    return request.close(block, converged, {EOS, OTHER_EOS})
 
 
 def test_the_first_block_begins_with_the_end_of_the_prompt():
@@ -47,13 +47,13 @@ def test_forwards_are_counted_for_the_block_and_for_the_response():
     [
         ([1, EOS, 3, EOS], {}, [EOS], True),
         ([1, 2, OTHER_EOS, EOS], {}, [2, OTHER_EOS], True),
-        ([1, 2, 3, 4], {"last": True}, [2, 3, 4], False),
+        ([1, 2, 3, 4], {"max_forwards": 0}, [2, 3, 4], False),
         ([1, 2, 3, 4], {"stop": lambda ids: ids.index(3) + 1}, [2, 3], True),
         ([1, 2, EOS, 4], {"stop": lambda ids: 1}, [2], True),
     ],
 )
 def test_a_response_ends_with_eos_a_stop_text_or_the_last_block(block, options, token_ids, finished):
-    sequence = close(Request(0, [1], max_new_tokens=12, block_length=4), block, **options)
+    sequence = close(Request(0, [1], max_new_tokens=12, block_length=4, **options), block)
     assert (sequence.token_ids, sequence.finished) == (token_ids, finished)
 
 
@@ -64,9 +64,9 @@ def test_a_response_ends_at_its_budget():
 
 def test_requests_copy_their_prompts_and_fit_the_context():
     prompts = [[1] * 6, [2]]
-    requests = make_requests(prompts, 5, 4, max_length=8, vocab_size=10)
+    requests = [make_request(0, prompt, 5, 4, max_length=8, vocab_size=10) for prompt in prompts]
     assert [request.max_new_tokens for request in requests] == [2, 5]
     close(requests[1], [2, 3, 4, 5])
     assert prompts == [[1] * 6, [2]]
     with pytest.raises(UserError, match=r"prompts\[1\]: expected at most 7 tokens"):
-        make_requests([[1], [1] * 8], 5, 4, max_length=8, vocab_size=10)
+        make_request(1, [1] * 8, 5, 4, max_length=8, vocab_size=10)

@@ -5,6 +5,7 @@ from dmaxlit import UserError
 from dmaxlit.decoding import SPDDecoder, ThresholdDecoder, propose
 from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.engine import BlockDecoder, Sampler
+from dmaxlit.engine.sampler import SamplerPerPrompt
 from tests.engine.models import lively_denoiser, make_prompts
 
 PROMPTS = make_prompts((3, 8, 25, 0, 17))
@@ -121,3 +122,15 @@ def test_nearly_no_temperature_is_greedy():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Sampler(**options)
+
+
+def test_each_prompt_may_have_a_sampler_of_its_own():
+    samplers = {5: Sampler(0.7, 0.9, seed=3), 9: Sampler(1.5, 1.0, seed=4)}
+    joint = SamplerPerPrompt(samplers).sampling([9, 5, 9], [8, 0, 16], 4, torch.device("cpu"))
+    assert joint is not None
+    assert joint.temperature.tolist() == pytest.approx([1.5, 0.7, 1.5])
+    assert joint.top_p.tolist() == pytest.approx([1.0, 0.9, 1.0])
+    for row, (index, start) in enumerate([(9, 8), (5, 0), (9, 16)]):
+        alone = samplers[index].sampling([0], [start], 4, torch.device("cpu"))
+        assert torch.equal(joint.draws[row], alone.draws[0])
+    assert SamplerPerPrompt({1: Sampler()}).sampling([1], [0], 4, torch.device("cpu")) is None

@@ -1,0 +1,199 @@
+"""A server under load: every response is compared with the one that generate gives alone."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.bench.serve_cases import Case, make_cases
+from dmaxlit.bench.serve_clients import COUNTS, Clients, ask_all
+from dmaxlit.bench.served_process import ServedProcess, served
+from dmaxlit.engine import DecodeSettings
+from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.loading import load
+from dmaxlit.module import DMaxModule
+from dmaxlit.tasks.prompts import TemplatedPrompt
+
+__all__ = ["ServeBench"]
+
+_NUM_CASES = 60
+_WARM_UP = 10.0  # seconds of load before memory is compared
+_MAX_BODY_MIB = 0.05  # less than the largest of the malformed bodies
+_PAUSE = 0.5  # seconds between two looks at memory, and before the server is idle
+
+
+@dataclass
+class Load:
+    """What the clients counted.
+
+    Args:
+        clients: Clients at the same time.
+        seconds: How long they worked.
+        whole: Requests for whole responses.
+        streamed: Requests for streams.
+        aborted: Requests whose client left.
+        malformed: Bodies that are no requests.
+        wrong: Responses that are not the one of ``generate``.
+        swapped: Responses to another request.
+        lost: Requests without a response, and malformed ones that were not refused.
+        left_running: Responses that the server still decoded at the end.
+        rss_start: Memory of the server after ten seconds of load, in MiB.
+        rss_end: Memory at the end.
+        rss_peak: Most memory in between.
+        exit_status: Of the server, after SIGTERM.
+        reasons: Why responses were lost, and how many.
+    """
+
+    clients: int
+    seconds: float
+    whole: int = 0
+    streamed: int = 0
+    aborted: int = 0
+    malformed: int = 0
+    wrong: int = 0
+    swapped: int = 0
+    lost: int = 0
+    left_running: int = 0
+    rss_start: float = 0.0
+    rss_end: float = 0.0
+    rss_peak: float = 0.0
+    exit_status: int | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Throughput:
+    """The server beside ``generate``, one right after the other.
+
+    Args:
+        generate_tokens_per_second: Of ``generate`` in the process of the clients, while the server was idle.
+        server_tokens_per_second: Of the server, its clients on the same cores.
+        ratio: The server's speed over that of ``generate``.
+        cpu_ratio: Seconds of all cores that ``generate`` took, over those of the server.
+    """
+
+    generate_tokens_per_second: float
+    server_tokens_per_second: float
+    ratio: float
+    cpu_ratio: float
+
+
+@dataclass
+class ServeBench:
+    """Load a server with clients, and compare its speed with that of ``generate`` at the same batch.
+
+    Args:
+        output: Folder for ``results.json`` and ``table.md``.
+        model: Folder, ``.ckpt`` file, hub id, or ``builtin:NAME``, of a model that was trained on a task.
+        clients: Clients at the same time, and the batch of both when speed is compared.
+        minutes: How long they work.
+        decoder: Decoder when speed is compared.
+        num_prompts: Prompts of a comparison of speed.
+        repeats: Comparisons of speed.
+        device: Of both models.
+        dtype: Type of the weights.
+        seed: Seed of what the clients do.
+    """
+
+    output: Path = Path("runs/serve")
+    model: str = "builtin:chain-base"
+    clients: int = 32
+    minutes: float = 3.0
+    decoder: str = "threshold"
+    num_prompts: int = 128
+    repeats: int = 7
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is loaded."""
+        self.output = Path(self.output)
+        check_at_least(1, clients=self.clients, num_prompts=self.num_prompts, repeats=self.repeats)
+        check_at_least(0, minutes=self.minutes)
+
+    @holds_output
+    def run(self) -> str:
+        """Run the load and the comparison, write ``results.json`` and ``table.md``, and return the table."""
+        module = load(self.model, device=self.device, dtype=self.dtype, probe=False)
+        task = module.task()
+        if task is None:
+            raise UserError(f"model: expected one that was trained on a task, got {self.model!r}")
+        prompts = [example.prompt for example in task.examples("test", self.num_prompts)]
+        budget = task.max_new_tokens
+        options = ("--model", self.model, "--device", self.device, "--dtype", self.dtype, "--probe", "false")
+        with served(*options, "--batch_size", str(self.clients), "--max_body_mib", str(_MAX_BODY_MIB)) as server:
+            figures = asyncio.run(self._load(server, make_cases(module, prompts[:_NUM_CASES], self.seed)))
+            speed = [self._compare(server, module, prompts, budget) for _ in range(self.repeats)]
+            figures.exit_status = server.stop()
+        table = format_table([figures], speed)
+        settings = {name: value for name, value in vars(self).items() if name != "output"}
+        content = {"settings": settings, "load": [asdict(figures)], "speed": [asdict(item) for item in speed]}
+        write_results(self.output, content, table)
+        return table
+
+    async def _load(self, server: ServedProcess, cases: Sequence[Case]) -> Load:
+        seconds = 60 * self.minutes
+        await Clients(server.url, cases, self.seed + self.clients).work(self.clients, min(_WARM_UP, seconds))
+        clients, memory = Clients(server.url, cases, self.seed), [server.resident_mib]
+        working = asyncio.ensure_future(clients.work(self.clients, seconds))
+        while not working.done():
+            await asyncio.wait({working}, timeout=_PAUSE)
+            memory.append(server.resident_mib)
+        await working
+        await asyncio.sleep(_PAUSE)
+        async with httpx.AsyncClient() as http:
+            health = (await http.get(server.url.removesuffix("/v1") + "/health")).json()
+        return Load(
+            clients=self.clients,
+            seconds=seconds,
+            **{kind: clients.counts[kind] for kind in COUNTS},
+            left_running=health["running"] + health["waiting"],
+            rss_start=memory[0],
+            rss_end=memory[-1],
+            rss_peak=max(memory),
+            reasons=dict(clients.reasons),
+        )
+
+    def _compare(self, server: ServedProcess, module: DMaxModule, prompts: Sequence[str], budget: int) -> Throughput:
+        """Time ``generate`` and the server on the same prompts, one after the other."""
+        settings = DecodeSettings(self.decoder, max_new_tokens=budget, batch_size=self.clients)
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        generations = module.generate_batch([TemplatedPrompt(prompt) for prompt in prompts], settings)
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu_begin
+
+        bodies = [{"prompt": prompt, "max_tokens": budget, "decoder": self.decoder} for prompt in prompts]
+        begin, cpu_begin = time.perf_counter(), server.cpu_seconds
+        tokens = asyncio.run(ask_all(server.url, bodies, self.clients))
+        server_seconds, server_cpu = time.perf_counter() - begin, server.cpu_seconds - cpu_begin
+        assert tokens == sum(generation.num_tokens for generation in generations), "the same responses"
+        cpu_ratio = cpu / server_cpu if server_cpu else float("nan")
+        return Throughput(tokens / seconds, tokens / server_seconds, seconds / server_seconds, cpu_ratio)
+
+
+def format_table(loads: Sequence[Load], speed: Sequence[Throughput]) -> str:
+    """Format the load, and the medians of the comparisons of speed, as two Markdown tables."""
+    lines = [
+        "| clients | minutes | whole | streamed | aborted | malformed | wrong | swapped | lost | left running "
+        "| RSS in MiB, start / end / peak | exit status |",
+        "|" + "---|" * 12,
+    ]
+    for item in loads:
+        lines.append(
+            f"| {item.clients} | {item.seconds / 60:g} | {item.whole} | {item.streamed} | {item.aborted} "
+            f"| {item.malformed} | {item.wrong} | {item.swapped} | {item.lost} | {item.left_running} "
+            f"| {item.rss_start:.0f} / {item.rss_end:.0f} / {item.rss_peak:.0f} | {item.exit_status} |"
+        )
+    lines += ["", "| | generate, tokens/s | server, tokens/s | ratio | ratio of CPU seconds |", "|---|---|---|---|---|"]
+    for name, choose in (("median", statistics.median), ("least", min), ("most", max)):
+        figures = [choose(getattr(item, column) for item in speed) for column in Throughput.__dataclass_fields__]
+        lines.append(f"| {name} | {figures[0]:.0f} | {figures[1]:.0f} | {figures[2]:.2f} | {figures[3]:.2f} |")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""``dmaxlit serve``."""
+
+import os
+import sys
+from typing import Any
+
+from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.errors import UserError
+
+_KEY_VARIABLE = "DMAXLIT_API_KEY"
+_LOOPBACK = ("127.", "::1", "localhost")
+_MIB = 2**20
+
+
+def run(command: str, args: list[str]) -> None:
+    """Run the command."""
+    call(make_parser(command, serve), serve, args)
+
+
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    name: str | None = None,
+    decoder: str = "spd",
+    decoder_options: dict[str, Any] | None = None,
+    window: int = 1,
+    admission: str = "progress",
+    admission_options: dict[str, Any] | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    chat_template: str | None = None,
+    template_options: dict[str, Any] | None = None,
+    batch_size: int = 32,
+    max_waiting: int = 256,
+    max_responses: int = 128,
+    max_tokens: int | None = None,
+    max_length: int | None = None,
+    max_window: int = 4,
+    max_body_mib: float = 4.0,
+    max_seconds: float = 600.0,
+    shutdown_seconds: float = 30.0,
+    log_requests: bool = False,
+    check_decoder: bool = True,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    probe: bool = True,
+) -> None:
+    """Serve a model over HTTP, with OpenAI's API: completions and chats, whole or as streams.
+
+    All requests share the forwards of one engine; each has its own decoder, options, temperature, seed and stop texts,
+    and gets what generate gives it alone. Ctrl-C or SIGTERM lets what is being decoded end.
+
+    Args:
+        model: Folder, .ckpt file, hub id, or builtin:NAME.
+        host: Address to listen at. The default is reached from this machine only.
+        port: Port to listen at; 0 for one that is free.
+        api_key: Key that clients must send. Default: the environment variable DMAXLIT_API_KEY, or none.
+        name: Name of the model for clients. Default: that of --model.
+        decoder: Decoder of requests that name none: registered name, or import path of your own.
+        decoder_options: Options of that decoder, also as --decoder.tau_dec 0.3.
+        window: Most open blocks of a response, for requests that do not say.
+        admission: Policy of the window of requests that name none: registered name, or import path of your own.
+        admission_options: Options of that policy, also as --admission.theta 0.8.
+        max_new_tokens: Most tokens of a response, for requests that do not say. Default: that of the task the model was
+            trained on, or 256.
+        temperature: Temperature of requests that do not say; 0 takes the most probable tokens.
+        top_p: Nucleus of requests that do not say.
+        chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
+        template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
+            false.
+        batch_size: Most responses that are decoded at the same time.
+        max_waiting: Most responses that wait for that; more are refused with status 429.
+        max_responses: Most responses of one request: its prompts times n.
+        max_tokens: Most tokens of a response that may be asked for. Default: as many as the context holds.
+        max_length: Most tokens of a prompt and its response. Default: the model's context.
+        max_window: Most open blocks of a response that may be asked for.
+        max_body_mib: Most MiB of a request.
+        max_seconds: Most seconds from the arrival of a request to its last token.
+        shutdown_seconds: Seconds in which responses may end after the server was told to stop.
+        log_requests: Log every request.
+        check_decoder: Check what a decoder of your own returns in the first forwards.
+        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
+    """
+    try:
+        from dmaxlit.server import Limits, create_app, listen
+        from dmaxlit.server import serve as serve_app
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"serve: expected the packages of the extra serve, found no {error.name}; pip install 'dmaxlit[serve]'"
+        ) from error
+    from dmaxlit.data.chat_template import choose_template
+    from dmaxlit.engine import DecodeSettings
+    from dmaxlit.evaluation.evaluate import default_budget
+
+    limits = Limits(
+        batch_size=batch_size,
+        max_waiting=max_waiting,
+        max_responses=max_responses,
+        max_tokens=max_tokens,
+        max_length=max_length,
+        max_window=max(max_window, window),
+        max_body=int(max_body_mib * _MIB),
+        max_seconds=max_seconds,
+        shutdown_seconds=shutdown_seconds,
+    )
+    key = os.environ.get(_KEY_VARIABLE) if api_key is None else api_key
+    if key is not None and not key.strip():
+        raise UserError("api_key: expected a key, got an empty text")
+    listener = listen(host, port)
+    with listener:
+        module = load_model(model, device, dtype, probe)
+        choose_template(module.tokenizer, chat_template, template_options)
+        settings = DecodeSettings(
+            decoder=decoder,
+            decoder_options=decoder_options or {},
+            window=window,
+            admission=admission,
+            admission_options=admission_options or {},
+            max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            check_decoder=check_decoder,
+        )
+        model_name = name or model.removeprefix("builtin:").rstrip("/").rpartition("/")[2]
+        app = create_app(module, model_name, settings, limits, key)
+        if key is None and not host.startswith(_LOOPBACK):
+            print(f"warning: {host} may be reached from other machines, and there is no --api_key", file=sys.stderr)
+        serve_app(app, listener, log_requests, lambda url: print(f"{model_name}: {url} (Ctrl-C stops)", flush=True))

@@ -1,0 +1,64 @@
+"""The jobs that share forwards of the model."""
+
+from collections.abc import Hashable
+
+from dmaxlit.engine.block_decoder import BlockDecoder
+from dmaxlit.engine.lane import Lane
+from dmaxlit.engine.sampler import Sampler, SamplerPerPrompt
+from dmaxlit.server.job import Job
+
+
+class JobBatch:
+    """Jobs that share forwards, with a lane for each decoder and its options.
+
+    Args:
+        engine: Settings of one of the jobs.
+        num_rows: Most jobs at the same time.
+    """
+
+    def __init__(self, engine: BlockDecoder, num_rows: int) -> None:
+        self._batch = engine.make_batch(num_rows)
+        self._jobs: dict[int, Job] = {}
+        self._lanes: dict[Hashable, Lane] = {}
+        self._samplers: dict[int, Sampler] = {}
+        self._committed: dict[int, str] = {}
+
+    @property
+    def size(self) -> int:
+        """Number of jobs that are being decoded."""
+        return len(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """Let a job take part from the next forward on."""
+        key = job.sharing.lane
+        if key not in self._lanes:
+            self._lanes[key] = job.engine.make_lane(SamplerPerPrompt(self._samplers))
+        self._jobs[job.index], self._samplers[job.index] = job, job.sampler
+        self._committed[job.index] = ""
+        self._batch.add(job.request, self._lanes[key])
+
+    def discard(self, index: int) -> None:
+        """Let the job of that index, if it is here, take part in no further forward."""
+        job = self._jobs.pop(index, None)
+        if job is None:
+            return
+        del self._samplers[index], self._committed[index]
+        self._batch.discard(index)
+        if all(other.sharing.lane != job.sharing.lane for other in self._jobs.values()):
+            self._lanes.pop(job.sharing.lane).warn_of_limit()
+
+    def step(self) -> list[Job]:
+        """Run one forward, post the drafts that are wanted, and return the jobs that are done."""
+        done = []
+        for event in self._batch.step().values():
+            for index in dict.fromkeys(event.prompt_indices):
+                job = self._jobs[index]
+                if index in event.finished:
+                    done.append(job)
+                elif not job.reads_committed:
+                    continue
+                draft = job.writer.draft(event, job.reads_provisional)
+                if index in event.finished or job.reads_provisional or draft.committed != self._committed[index]:
+                    self._committed[index] = draft.committed
+                    job.post(draft)
+        return done

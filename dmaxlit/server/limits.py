@@ -1,0 +1,48 @@
+"""What a server grants its clients."""
+
+from dataclasses import dataclass
+
+from dmaxlit.errors import check_at_least
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server grants its clients; a request beyond it is refused.
+
+    Args:
+        batch_size: Most responses that are decoded at the same time.
+        max_waiting: Most responses that wait for that.
+        max_responses: Most responses of one request: its prompts times ``n``. They also have to fit into the queue.
+        max_tokens: Most tokens of a response that may be asked for; None for as many as the context holds.
+        max_length: Most positions of a prompt and its response; None for the model's context. The cache holds
+            ``batch_size`` times as many, and half as many again.
+        max_window: Most open blocks of a response. The cache grows with it.
+        max_body: Most bytes of a request.
+        max_seconds: Most seconds from the arrival of a request to its last token.
+        shutdown_seconds: Seconds in which the responses that are being decoded may end after the server was told to
+            stop.
+
+    Raises:
+        UserError: For a limit below 1, or seconds below 0.
+    """
+
+    batch_size: int = 32
+    max_waiting: int = 256
+    max_responses: int = 128
+    max_tokens: int | None = None
+    max_length: int | None = None
+    max_window: int = 4
+    max_body: int = 4 * 2**20
+    max_seconds: float = 600.0
+    shutdown_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        seconds = {"max_seconds": self.max_seconds, "shutdown_seconds": self.shutdown_seconds}
+        check_at_least(0, max_waiting=self.max_waiting, **seconds)
+        counts = {name: value for name, value in vars(self).items() if name not in seconds and name != "max_waiting"}
+        check_at_least(1, **counts)
+
+    @property
+    def responses_per_request(self) -> int:
+        """Most responses of one request, for which there is room in an empty queue."""
+        return min(self.max_responses, self.batch_size + self.max_waiting)

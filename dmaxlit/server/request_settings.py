@@ -1,0 +1,86 @@
+"""The settings that a request asks for."""
+
+import secrets
+from collections.abc import Container
+from dataclasses import replace
+from typing import Any
+
+from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
+from dmaxlit.engine.settings import DecodeSettings
+from dmaxlit.server.errors import ApiError, bad_request
+from dmaxlit.server.limits import Limits
+from dmaxlit.server.protocol import ChatBody, DecodeBody
+
+_MAX_STOPS = 16
+_SEED_BITS = 31
+
+
+def settings_of(body: DecodeBody, defaults: DecodeSettings, limits: Limits) -> DecodeSettings:
+    """Return the settings of a request: its own, and the server's for what it does not name.
+
+    Without ``seed`` each request is sampled with a random one.
+
+    Args:
+        body: The request.
+        defaults: The server's settings.
+        limits: Of the server.
+
+    Raises:
+        ApiError: If it asks for more than the limits allow, or for a decoder or policy that is not registered.
+    """
+    names = ("temperature", "top_p", "window", "max_forwards")
+    changes: dict[str, Any] = {name: value for name in names if (value := getattr(body, name)) is not None}
+    changes |= _by_name("decoder", DECODERS, body, defaults) | _by_name("admission", ADMISSIONS, body, defaults)
+    changes["stop"] = _stops(body)
+    changes["max_new_tokens"] = _budget(body, defaults, limits)
+    changes["seed"] = secrets.randbits(_SEED_BITS) if body.seed is None else body.seed
+    settings = replace(defaults, **changes)
+    if settings.window > limits.max_window:
+        raise bad_request(f"window: expected at most {limits.max_window}, got {settings.window}", "window")
+    return settings
+
+
+def _by_name(kind: str, registry: Container[object], body: DecodeBody, defaults: DecodeSettings) -> dict[str, Any]:
+    """Return name and options of the decoder or policy; the server's options are those of its own one."""
+    name, options = getattr(body, kind), getattr(body, f"{kind}_options") or {}
+    server_name, server_options = getattr(defaults, kind), getattr(defaults, f"{kind}_options")
+    if name is None or name == server_name:
+        return {f"{kind}_options": {**server_options, **options}}
+    if name not in registry:  # an import path would run code of the client's choice
+        raise bad_request(f"{kind}: expected a registered name, got {name!r}", kind)
+    return {kind: name, f"{kind}_options": options}
+
+
+def _stops(body: DecodeBody) -> list[str]:
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if len(stops) > _MAX_STOPS:
+        raise bad_request(f"stop: expected at most {_MAX_STOPS} texts, got {len(stops)}", "stop")
+    return stops
+
+
+def _budget(body: DecodeBody, defaults: DecodeSettings, limits: Limits) -> int:
+    wanted, field = body.max_tokens, "max_tokens"
+    if wanted is None and isinstance(body, ChatBody) and body.max_completion_tokens is not None:
+        wanted, field = body.max_completion_tokens, "max_completion_tokens"
+    if limits.max_tokens is None:
+        return defaults.max_new_tokens if wanted is None else wanted
+    if wanted is None:
+        return min(defaults.max_new_tokens, limits.max_tokens)
+    if wanted > limits.max_tokens:
+        raise bad_request(f"{field}: expected at most {limits.max_tokens}, got {wanted}", field)
+    return wanted
+
+
+def check_length(positions: int, limits: Limits) -> None:
+    """Refuse a prompt and response of more positions than the server grants.
+
+    Raises:
+        ApiError: If so.
+    """
+    if limits.max_length is not None and positions > limits.max_length:
+        raise ApiError(
+            400,
+            f"expected at most {limits.max_length} tokens of prompt and response together, got {positions}",
+            "context_length_exceeded",
+        )

@@ -1,0 +1,68 @@
+"""The benchmark of the server: its table is made of what it wrote, and what it refuses."""
+
+import contextlib
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import dmaxlit
+from dmaxlit import UserError
+from dmaxlit.bench import serve_load
+from dmaxlit.bench.serve_load import Load, ServeBench, Throughput, format_table
+from dmaxlit.server import Limits
+from tests.server.running import running
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Serve in this process instead of one of its own, and note the options."""
+    options = []
+
+    @contextlib.contextmanager
+    def served(*given):
+        options.extend(given)
+        with running(dmaxlit.load("builtin:chain-base", probe=False), Limits(max_body=50_000)) as server:
+            yield SimpleNamespace(url=f"{server.url}/v1", resident_mib=10.0, cpu_seconds=1.0, stop=lambda: 0)
+
+    monkeypatch.setattr(serve_load, "served", served)
+    monkeypatch.setattr(serve_load, "_WARM_UP", 0.0)
+    monkeypatch.setattr(serve_load, "_NUM_CASES", 2)
+    return options
+
+
+def test_a_run_writes_table_and_json(tmp_path, in_process):
+    table = ServeBench(tmp_path / "out", clients=2, minutes=0.01, num_prompts=2, repeats=1).run()
+    assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (load,), (speed,) = results["load"], results["speed"]
+    assert format_table([Load(**load)], [Throughput(**speed)]) == table
+    assert load["whole"] > 0
+    assert load["wrong"] == load["swapped"] == load["lost"] == load["left_running"] == load["exit_status"] == 0
+    assert speed["ratio"] == pytest.approx(speed["server_tokens_per_second"] / speed["generate_tokens_per_second"])
+    assert in_process[:2] == ["--model", "builtin:chain-base"]
+    assert in_process[in_process.index("--batch_size") + 1] == "2"
+
+
+def test_the_table_has_the_median_of_the_comparisons():
+    speed = [Throughput(100, 90, 0.9, 1.0), Throughput(200, 100, 0.5, 0.7), Throughput(120, 114, 0.95, 0.8)]
+    lines = format_table(
+        [Load(32, 180, whole=5, rss_start=1, rss_end=2, rss_peak=3, exit_status=0)], speed
+    ).splitlines()
+    assert lines[2] == "| 32 | 3 | 5 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 / 2 / 3 | 0 |"
+    assert lines[-3:] == [
+        "| median | 120 | 100 | 0.90 | 0.80 |",
+        "| least | 100 | 90 | 0.50 | 0.70 |",
+        "| most | 200 | 114 | 0.95 | 1.00 |",
+    ]
+
+
+def test_settings_out_of_range_and_models_without_a_task_are_refused(tmp_path, monkeypatch):
+    for name in ("clients", "num_prompts", "repeats"):
+        with pytest.raises(UserError, match=f"{name}: expected at least 1, got 0"):
+            ServeBench(tmp_path, **{name: 0})
+    with pytest.raises(UserError, match="minutes: expected at least 0, got -1"):
+        ServeBench(tmp_path, minutes=-1)
+    monkeypatch.setattr(serve_load, "load", lambda *args, **named: SimpleNamespace(task=lambda: None))
+    with pytest.raises(UserError, match="model: expected one that was trained on a task, got 'builtin:chain-base'"):
+        ServeBench(tmp_path / "out").run()

@@ -1,0 +1,22 @@
+import pytest
+
+from dmaxlit import UserError
+from dmaxlit.server import Limits
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_responses", "max_tokens", "max_length", "max_window", "max_body"])
+def test_limits_of_nothing_are_refused(name):
+    with pytest.raises(UserError, match=f"{name}: expected at least 1, got 0"):
+        Limits(**{name: 0})
+
+
+def test_an_empty_queue_and_no_patience_are_allowed():
+    Limits(max_waiting=0, shutdown_seconds=0)
+    for name in ("max_waiting", "max_seconds", "shutdown_seconds"):
+        with pytest.raises(UserError, match=f"{name}: expected at least 0, got -1"):
+            Limits(**{name: -1})
+
+
+def test_a_request_has_room_in_an_empty_queue():
+    assert Limits(batch_size=2, max_waiting=1, max_responses=4).responses_per_request == 3
+    assert Limits(batch_size=2, max_waiting=9, max_responses=4).responses_per_request == 4

@@ -1,0 +1,163 @@
+"""What cannot be answered is refused in one line, with OpenAI's error body and a status that says whose fault it is."""
+
+import json
+
+import openai
+import pytest
+
+from dmaxlit.server import Limits
+from tests.server.running import NAME, PROMPT, Gate, running, wait_for
+
+LIMITS = Limits(
+    batch_size=2,
+    max_waiting=1,
+    max_responses=4,
+    max_tokens=50,
+    max_length=60,
+    max_window=2,
+    max_body=4000,
+    max_seconds=30,
+)
+BODY = {"prompt": PROMPT}
+CHAT = {"messages": [{"role": "user", "content": "7 ?"}]}
+
+
+@pytest.fixture(scope="module")
+def strict(module):
+    """A server with narrow limits."""
+    with running(module, LIMITS) as run:
+        yield run
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({}, "prompt", "prompt: field required"),
+        ({"prompt": []}, "prompt", "prompt: expected at least one, got an empty list"),
+        ({"prompt": 7}, "prompt", "got int"),
+        ({"prompt": [1, "7"]}, "prompt", "prompt"),
+        ({"prompt": [True]}, "prompt", "prompt"),
+        ({"prompt": [99999]}, "prompt", "prompts[0]: expected token ids from 0 to 37, got 99999 to 99999"),
+        ({"prompt": [[1], [-1]]}, "prompt", "prompts[1]: expected token ids from 0 to 37, got -1 to -1"),
+        ({"prompt": "\ud83d"}, "prompt", "lone surrogate"),
+        (BODY | {"temperature": -1}, "temperature", "temperature: expected a number from 0 to 10000, got -1.0"),
+        (BODY | {"temperature": "hot"}, "temperature", "got str"),
+        (BODY | {"top_p": 0}, "top_p", "top_p: expected a number above 0 and at most 1, got 0.0"),
+        (BODY | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        (BODY | {"max_tokens": 51}, "max_tokens", "max_tokens: expected at most 50, got 51"),
+        (BODY | {"max_tokens": 1.5}, "max_tokens", "got float"),
+        (BODY | {"n": 5}, "n", "n: expected at most 3 responses to be asked for, got 5"),
+        (BODY | {"seed": 2**63}, "seed", "seed"),
+        (BODY | {"stop": [""]}, "stop", "stop: expected a list of texts, none of them empty"),
+        (BODY | {"stop": ["a"] * 17}, "stop", "stop: expected at most 16 texts, got 17"),
+        (BODY | {"decoder": "os.system"}, "decoder", "decoder: expected a registered name, got 'os.system'"),
+        (BODY | {"decoder": "spdd"}, "decoder", "decoder: expected a registered name, got 'spdd'"),
+        (BODY | {"decoder_options": {"tau": 1}}, None, "decoder 'spd': unknown option tau"),
+        (BODY | {"decoder_options": {"tau_dec": "x"}}, "tau_dec", "tau_dec"),
+        (BODY | {"decoder_options": {"top_k": 1000}}, "top_k", "top_k: expected less than the vocabulary's"),
+        (BODY | {"window": 3}, "window", "window: expected at most 2, got 3"),
+        (BODY | {"window": 2, "decoder": "wino"}, "window", "window: expected 1 for decoder WinoDecoder"),
+        (BODY | {"window": 2, "admission": "a.b"}, "admission", "admission: expected a registered name, got 'a.b'"),
+        (BODY | {"stream_options": {}}, "stream_options", "stream_options: expected none without stream"),
+        (BODY | {"stream": True, "return_token_ids": True}, "return_token_ids", "expected false with stream"),
+        (BODY | {"echo": True}, "echo", "echo: expected none, which is all that is supported, got one"),
+        (BODY | {"logprobs": 0}, "logprobs", "logprobs: expected none"),
+        (BODY | {"tau_dec": 0.5}, "tau_dec", "tau_dec: extra inputs are not permitted"),
+        ({"prompt": "7 " * 40, "max_tokens": 40}, None, "expected at most 60 tokens of prompt and response together"),
+        ({"prompt": "7 " * 200}, "prompt", "prompts[0]: expected at most 127 tokens (the context holds 128), got 200"),
+    ],
+)
+def test_completions(strict, body, param, message):
+    status, error = strict.refusal(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"messages": []}, "messages", "expected at least one message"),
+        ({"messages": [{"content": "7"}]}, "messages", "expected a message with role and content"),
+        ({"messages": ["7"]}, "messages", "messages.0"),
+        (
+            {"messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "7"}]},
+            "messages",
+            "expected a model with a chat template",
+        ),
+        (CHAT | {"tools": [{"type": "function"}]}, "tools", "tools: expected none"),
+        (CHAT | {"response_format": {"type": "json_object"}}, "response_format", "response_format: expected none"),
+        (CHAT | {"max_tokens": 2, "max_completion_tokens": 2}, "max_completion_tokens", "got both"),
+        (CHAT | {"max_completion_tokens": 51}, "max_completion_tokens", "expected at most 50, got 51"),
+    ],
+)
+def test_chats(strict, body, param, message):
+    status, error = strict.refusal(body, "/v1/chat/completions")
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"7", b'{"prompt": "7", "n": }', b"\xff\xfe", b"[" * 1500, b'{"temperature": NaN}']
+)
+def test_bodies_that_are_no_request(strict, content):
+    status, error = strict.refusal(content, headers={"Content-Type": "application/json"})
+    assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+def test_bodies_that_are_too_large(strict):
+    status, error = strict.refusal({"prompt": "7 " * 4000})
+    assert (status, error["code"]) == (413, "request_too_large")
+    chunks = (b"7" * 500 for _ in range(20))  # of a length that is not stated
+    status, error = strict.refusal(chunks, headers={"Content-Type": "application/json"})
+    assert (status, error["code"]) == (413, "request_too_large")
+
+
+def test_paths_methods_and_models_that_are_not_there(strict):
+    assert strict.http.get("/v2").json()["error"]["code"] == "not_found"
+    assert strict.http.get("/v1/completions").status_code == 405
+    status, error = strict.refusal(BODY | {"model": "gpt-4"})
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+def test_a_full_queue(strict, module, monkeypatch):
+    gate = Gate(module, monkeypatch)
+    gate.close()
+    try:
+        streams = [strict.client.completions.create(model=NAME, prompt=PROMPT, stream=True) for _ in range(3)]
+        scheduler = strict.service.scheduler
+        wait_for(lambda: scheduler.num_running + scheduler.num_waiting == 3)
+        with pytest.raises(openai.RateLimitError, match="The server is busy: 1 responses wait already") as refusal:
+            strict.complete("8 ?")
+        assert refusal.value.response.headers["Retry-After"] == "1"
+    finally:
+        gate.open()
+    texts = ["".join(chunk.choices[0].text for chunk in stream) for stream in streams]
+    assert texts == [strict.complete(PROMPT).text] * 3
+
+
+def test_responses_that_take_too_long(module, monkeypatch):
+    gate = Gate(module, monkeypatch, delay=0.05)
+    with running(module, Limits(batch_size=1, max_seconds=0.12)) as server:
+        with pytest.raises(openai.InternalServerError, match=r"not complete within the 0.12 seconds") as failure:
+            server.complete(PROMPT, max_tokens=100)
+        assert failure.value.status_code == 503
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=100, stream=True)
+        with pytest.raises(openai.APIError, match=r"not complete within the 0.12 seconds"):
+            list(stream)
+        wait_for(lambda: server.service.scheduler.num_running == 0)
+        count = gate.forwards
+        assert server.metric("dmaxlit_forwards_total") == count
+
+
+@pytest.mark.parametrize("sent", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic k\xe9y"}])
+def test_a_key_is_asked_for_everywhere_but_at_health(module, sent):
+    with running(module, key="k\xe9y") as server:
+        server.http.headers = {name: value.encode("latin-1") for name, value in sent.items()}
+        for path in ("/v1/models", "/metrics", "/elsewhere"):
+            response = server.http.get(path)
+            assert response.status_code == 401
+            assert response.json()["error"]["type"] == "authentication_error"
+        assert server.refusal(BODY)[0] == 401
+        assert server.http.get("/health").status_code == 200
+        server.http.headers = {"Authorization": "Bearer k\xe9y".encode()}
+        assert server.http.get("/v1/models").status_code == 200

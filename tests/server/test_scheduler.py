@@ -1,0 +1,155 @@
+"""Responses leave at the next forward; what fails, or waits for a batch of its own, takes no other with it."""
+
+import asyncio
+import threading
+
+import openai
+import pytest
+
+from dmaxlit.server import Limits
+from dmaxlit.server.scheduler import Scheduler
+from tests.server.running import NAME, PATIENCE, PROMPT, Gate, running, wait_for
+
+LONG = 100  # tokens
+
+
+@pytest.fixture
+def gate(module, monkeypatch):
+    return Gate(module, monkeypatch, delay=0.005)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_row_at_the_next_forward(module, server, gate, stream):
+    scheduler = server.service.scheduler
+    aborted = server.metric("dmaxlit_aborted_responses_total")
+
+    async def leave():
+        async with server.async_client() as client:
+            asking = asyncio.create_task(
+                client.completions.create(model=NAME, prompt=[PROMPT, PROMPT], max_tokens=LONG, stream=stream)
+            )
+            while scheduler.num_running < 2:
+                await asyncio.sleep(0.001)
+            asking.cancel()
+
+    asyncio.run(leave())
+    wait_for(lambda: scheduler.num_running == 0)
+    count = gate.forwards
+    assert server.complete(PROMPT).num_forwards <= gate.forwards - count + 1
+    assert server.metric("dmaxlit_aborted_responses_total") == aborted + 2
+
+
+def test_a_stream_that_is_closed_frees_its_row(server, gate):
+    stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+    next(iter(stream))
+    stream.close()
+    wait_for(lambda: server.service.scheduler.num_running == 0)
+
+
+def test_a_client_that_leaves_the_queue_is_not_decoded(module, gate):
+    with running(module, Limits(batch_size=1)) as server:
+        expected = server.complete("8 ?")
+        gate.close()
+        first = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=8, stream=True)
+        second = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+        wait_for(lambda: server.service.scheduler.num_waiting == 1)
+        second.close()
+        gate.open()
+        list(first)
+        assert server.complete("8 ?").token_ids == expected.token_ids
+        wait_for(lambda: server.service.scheduler.num_waiting == 0)
+        assert server.metric("dmaxlit_aborted_responses_total") == 1
+        assert server.metric("dmaxlit_responses_total") == 3
+
+
+def test_a_forward_that_fails_fails_its_responses_and_no_later_ones(module, monkeypatch, caplog):
+    with running(module) as server:
+        expected = server.complete(PROMPT)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.backbone, "hidden", lambda *args, **named: 1 / 0)
+            with pytest.raises(openai.InternalServerError, match="The server failed to decode the response") as failure:
+                server.complete(PROMPT)
+            assert "division" not in str(failure.value)
+        assert "division by zero" in caplog.text
+        assert server.complete(PROMPT).token_ids == expected.token_ids
+
+
+def test_decoders_that_cannot_share_forwards_wait_for_a_batch_of_their_own(module, gate):
+    options = [{"decoder": "psd"}, {"decoder": "wino"}, {"window": 2}, {"window": 3}, {"window": 4}, {}]
+    with running(module) as server:
+        alone = [server.complete(PROMPT, max_tokens=8, **body).token_ids for body in options]
+        gate.close()
+        answers = {}
+        threads = [
+            threading.Thread(
+                target=lambda i=i: answers.update({i: server.complete(PROMPT, max_tokens=8, **options[i]).token_ids})
+            )
+            for i in range(len(options))
+        ]
+        for thread in threads:
+            thread.start()
+        scheduler = server.service.scheduler
+        wait_for(lambda: scheduler.num_running + scheduler.num_waiting == len(options))
+        gate.open()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert [answers[i] for i in range(len(options))] == alone
+
+
+def test_a_server_that_stops_ends_what_it_decodes_and_refuses_the_rest(module, gate):
+    with running(module, Limits(batch_size=1)) as server:
+        expected = server.complete(PROMPT, max_tokens=40)
+        gate.close()
+        scheduler = server.service.scheduler
+        running_stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=40, stream=True)
+        wait_for(lambda: scheduler.num_running == 1)
+        waiting = server.client.completions.create(model=NAME, prompt="8 ?", stream=True)
+        wait_for(lambda: scheduler.num_waiting == 1)
+        scheduler.stop(PATIENCE)
+        assert server.http.get("/health").json()["status"] == "stopping"
+        with pytest.raises(openai.InternalServerError, match="The server is shutting down") as refusal:
+            server.complete("9 ?")
+        assert refusal.value.status_code == 503
+        gate.open()
+        assert "".join(chunk.choices[0].text for chunk in running_stream) == expected.text
+        with pytest.raises(openai.APIError, match="The server is shutting down"):
+            list(waiting)
+
+
+def test_a_server_that_stops_does_not_wait_longer_than_it_may(module, gate):
+    with running(module, Limits(shutdown_seconds=0.05)) as server:
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+        wait_for(lambda: server.service.scheduler.num_running == 1)
+        server.server.should_exit = True
+        with pytest.raises(openai.APIError, match="The server is shutting down"):
+            list(stream)
+
+
+def test_nothing_is_decoded_before_the_start():
+    from dmaxlit.server.errors import ApiError
+    from dmaxlit.server.metrics import Metrics
+
+    scheduler = Scheduler(Limits(), Metrics())
+    with pytest.raises(ApiError, match="shutting down"):
+        scheduler.submit([])
+    scheduler.stop(0)
+    scheduler.join()
+
+
+def test_a_dead_engine_is_reported_and_nobody_waits_for_it(module, gate, caplog):
+    with running(module, Limits(batch_size=1)) as server:
+        scheduler = server.service.scheduler
+        gate.close()
+        streams = [
+            server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True) for _ in range(2)
+        ]
+        wait_for(lambda: scheduler.num_running == scheduler.num_waiting == 1)
+        scheduler._admit = lambda: 1 / 0
+        gate.open()
+        for stream in streams:
+            with pytest.raises(openai.APIError, match="The server is shutting down"):
+                list(stream)
+        assert server.http.get("/health").status_code == 503
+        with pytest.raises(openai.InternalServerError, match="The server is shutting down"):
+            server.complete(PROMPT)
+        assert "the engine's thread has ended" in caplog.text
