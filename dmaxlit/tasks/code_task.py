@@ -69,12 +69,7 @@ class CodeTask(BenchmarkTask):
         Raises:
             UserError: If this machine does not have it; the message says what to install or which option accepts less.
         """
-        try:
-            _ = self.sandbox_level
-        except UserError as error:
-            raise UserError(
-                f"{error} (--task.sandbox rlimits, of evaluate --task.{self.name()}.sandbox rlimits)"
-            ) from error
+        require_sandbox(self.settings, self.name())
 
     @property
     def sandbox_level(self) -> Level:
@@ -84,6 +79,19 @@ class CodeTask(BenchmarkTask):
     def record(self) -> dict[str, Any]:
         """Return what a benchmark says, and how answers are separated; see :meth:`Task.record`."""
         return {**super().record(), **sandbox_record(self.settings)}
+
+
+def require_sandbox(settings: SandboxSettings, task_name: str) -> None:
+    """Refuse a machine without the sandbox that a task needs.
+
+    Raises:
+        UserError: With what to install, or which option accepts less.
+    """
+    try:
+        level_of(settings)
+    except UserError as error:
+        hint = f"--task.sandbox rlimits, of evaluate --task.{task_name}.sandbox rlimits"
+        raise UserError(f"{error} ({hint})") from error
 
 
 def sandbox_record(settings: SandboxSettings) -> dict[str, Any]:

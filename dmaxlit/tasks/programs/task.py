@@ -9,7 +9,7 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.sandbox import SandboxSettings, run_tests
 from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
-from dmaxlit.tasks.code_task import sandbox_record
+from dmaxlit.tasks.code_task import require_sandbox, sandbox_record
 from dmaxlit.tasks.grading.code import extract_code
 from dmaxlit.tasks.programs.code import write
 from dmaxlit.tasks.programs.plan import Plan, draw_plan
@@ -41,7 +41,7 @@ class ProgramsTask(Task):
             :class:`~dmaxlit.sandbox.SandboxSettings`.
 
     Raises:
-        UserError: If an option is out of range. A sandbox that this machine lacks is refused when an answer is checked.
+        UserError: If an option is out of range.
     """
 
     def __init__(
@@ -68,11 +68,14 @@ class ProgramsTask(Task):
         """Return the first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
 
         Raises:
-            UserError: If the split is unknown, or has fewer programs.
+            UserError: If the split is unknown or has fewer programs; or if answers are to be judged (``val``, ``test``)
+                and this machine has no sandbox.
         """
         check_split(split)
         rng = random.Random(stable_seed("programs", self.difficulty, split, self.seed))
         settings = SandboxSettings(level=self.sandbox)
+        if split != "train":
+            require_sandbox(settings, "programs")
         seen: set[str] = set()
         examples: list[Example] = []
         repeats = 0

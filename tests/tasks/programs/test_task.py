@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.sandbox import SandboxSettings
+from dmaxlit.sandbox import SandboxSettings, isolation
 from dmaxlit.sandbox.isolation import level_of
 from dmaxlit.tasks import task
 
@@ -75,3 +75,12 @@ def test_more_programs_than_there_are_are_refused(monkeypatch):
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="split: expected one of train, val, test, got 'dev'"):
         task("programs").examples("dev", 1)
+
+
+def test_without_a_sandbox_it_can_be_trained_on_but_not_judged(monkeypatch):
+    monkeypatch.setattr(isolation, "reason_against", lambda level: "no such thing")
+    programs = task("programs")
+    assert programs.examples("train", 1)
+    with pytest.raises(UserError, match=r"sandbox: .*\(--task.sandbox rlimits, of evaluate --task.programs.sandbox"):
+        programs.examples("test", 1)
+    assert task("programs", sandbox="rlimits").examples("test", 1)
