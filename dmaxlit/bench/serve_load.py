@@ -172,7 +172,8 @@ class ServeBench:
 
         bodies = [{"prompt": prompt, "max_tokens": budget, "decoder": self.decoder} for prompt in prompts]
         begin, cpu_begin = time.perf_counter(), server.cpu_seconds
-        tokens = asyncio.run(ask_all(server.url, bodies, self.clients))
+        # As many again wait as are decoded, so that a place that gets free is taken at once, as by generate's queue.
+        tokens = asyncio.run(ask_all(server.url, bodies, 2 * self.clients))
         server_seconds, server_cpu = time.perf_counter() - begin, server.cpu_seconds - cpu_begin
         assert tokens == sum(generation.num_tokens for generation in generations), "the same responses"
         cpu_ratio = cpu / server_cpu if server_cpu else float("nan")

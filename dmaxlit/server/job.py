@@ -18,7 +18,7 @@ class Sharing:
 
     Args:
         batch: Equal for responses that can share forwards of the model.
-        lane: Equal for those that can also share the steps of a decoder.
+        lane: Equal for those of a batch that can also share the steps of a decoder.
     """
 
     batch: Hashable
@@ -26,10 +26,14 @@ class Sharing:
 
     @classmethod
     def of(cls, settings: DecodeSettings, engine: BlockDecoder) -> "Sharing":
-        """Return it for settings, and the engine made of them.
+        """Return with whom responses of some settings can be decoded.
 
-        Every decoder reads one version of each block, or is alone with those that read the same ones. Random numbers
-        belong to the response, but a decoder's step draws tokens for all of its rows or for none.
+        A window of another size, and further versions of a block, need forwards of another shape. A decoder's step
+        draws tokens for all of its rows or for none, each with its own temperature and seed.
+
+        Args:
+            settings: The settings.
+            engine: The engine that they make.
         """
         decoder = (settings.decoder, _text_of(settings.decoder_options))
         window: Hashable = settings.window
