@@ -64,7 +64,8 @@ def main() -> None:
             )
             spent = 1000 * (thread_seconds(browser) - spent) / options.forwards
             size = path.stat().st_size / 1e6
-            print(f"blocks of {block_length}: {size:.2f} MB, shown after {seconds:.2f} s; {times}, processor {spent:.1f} ms")  # noqa: T201
+            times += f", processor {spent:.1f} ms"
+            print(f"blocks of {block_length}: {size:.2f} MB, shown after {seconds:.2f} s; {times}")  # noqa: T201
 
 
 if __name__ == "__main__":
