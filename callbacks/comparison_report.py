@@ -12,7 +12,9 @@ from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
+from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
@@ -37,12 +39,15 @@ _DECODERS = (
     DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"),
 )
 
+_CLOSE = 0.01  # of accuracy: what is closer to the best counts as right as often
+
 
 class ComparisonReport(L.Callback):
     """Compares the trained model with the one training started from, on the data module's test prompts.
 
     At the start of ``fit`` the starting model decodes them with every decoder; at the end the model of the last step
-    does. Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
+    does. The decoder with the highest TPF among those within a point of the best accuracy becomes the model's default.
+    Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
     ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other callbacks, wherever it
     stands in the list: with weight averaging, the trained model is the averaged one.
 
@@ -128,6 +133,7 @@ class ComparisonReport(L.Callback):
             return
         self.trained = self._decode_all(trainer, pl_module, "trained model")
         module: Any = pl_module
+        self._describe(module)
         module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
@@ -195,6 +201,17 @@ class ComparisonReport(L.Callback):
                 results[spec.title] = summarize(meter, spec)
         return results
 
+    def _describe(self, module: Any) -> None:
+        """Store with the model how it is best decoded, and the figures of its card."""
+        registered = [spec for spec in self.decoders if spec.name in DECODERS and spec.window == 1]
+        if registered:
+            best = max(self.trained[spec.title].accuracy for spec in registered)
+            close = [spec for spec in registered if self.trained[spec.title].accuracy >= best - _CLOSE]
+            chosen = max(close, key=lambda spec: self.trained[spec.title].tpf)
+            module.set_decoding(chosen.name, **chosen.options)
+        rows = [{"label": title, **figures_of(result)} for title, result in self.trained.items()]
+        module.figures = {"task": module.task_name or "", "command": running_command() or "", "rows": rows}
+
     def _write(self, trainer: L.Trainer, module: Any) -> None:
         folder = self._folder(trainer)
         noise = NOISE.name_of(type(module.noise)) or type(module.noise).__name__
@@ -204,7 +221,8 @@ class ComparisonReport(L.Callback):
         sys.stdout.write(f"\n{table}\n")
         log_text(trainer, "decode/comparison", table)
         payload = {
-            **module.metadata(),
+            **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
+            "command": running_command(),
             "noise": noise,
             "seed": module.seed,
             "steps": trainer.global_step,

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.formats.hub import is_on_hub
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
@@ -91,6 +92,10 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         self.task_name: str | None = stored_task.get("name")
         self.task_options: dict[str, Any] = stored_task.get("options", {})
         self._task_is_stored = True
+        self.decoding = backbone.source_metadata.get("decoding")
+        #: Figures for the model card: ``task``, ``command`` and ``rows``.
+        self.figures: dict[str, Any] | None = backbone.source_metadata.get("figures")
+        self.datasets: list[str] = list(backbone.source_metadata.get("datasets", ()))
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
@@ -132,7 +137,9 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         if steps := self._trainer_step("global_step"):  # else the model is as it was loaded
             noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
             training = {"noise": noise, "steps": steps}
-        return {**self.backbone.export_metadata(), "task": stored} | ({"training": training} if training else {})
+        known = {"training": training, "datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}
+        present = {name: value for name, value in known.items() if value}
+        return {**self.backbone.export_metadata(), "task": stored, **present}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
@@ -147,8 +154,12 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Set the data module's task, if it has a registered one."""
+        """Set the data module's task, if it has a registered one, and its data sets; old figures hold no longer."""
         data: Any = getattr(self.trainer, "datamodule", None)
+        stored = self.backbone.source_metadata
+        self.decoding = None if self.decoding is stored.get("decoding") else self.decoding
+        self.figures = None if self.figures is stored.get("figures") else self.figures
+        self.datasets = [name for name in getattr(data, "corpora", ()) if is_on_hub(name)]
         if getattr(data, "task_name", None) is not None:
             self.set_task(data.task_name, data.task.options())
 

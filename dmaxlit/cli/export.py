@@ -1,7 +1,11 @@
 """``dmaxlit export``."""
 
+from pathlib import Path
+from typing import Any
+
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.renames import current_flags
+from dmaxlit.errors import UserError
 
 _RENAMED = {"--checkpoint": "--model"}
 
@@ -11,17 +15,52 @@ def run(command: str, args: list[str]) -> None:
     call(make_parser(command, export), export, current_flags(args, _RENAMED))
 
 
-def export(model: str, output: str, dtype: Dtype = "float32", probe: bool = True) -> None:
+def export(
+    model: str,
+    output: str,
+    dtype: Dtype = "float32",
+    decoder: str | None = None,
+    decoder_options: dict[str, Any] | None = None,
+    results: str | None = None,
+    push_to_hub: str | None = None,
+    private: bool = False,
+    probe: bool = True,
+) -> None:
     """Write a trained model as a folder that dmaxlit.load and transformers both read.
 
-    The folder holds safetensors, the config, the tokenizer, a model card, and dmaxlit.json with the block length and
-    the task. A card that you wrote or edited in an earlier export stays.
+    The folder holds safetensors, the config, the tokenizer, a model card, and dmaxlit.json with the block length, the
+    task, and the decoder that generate uses by default. A card that you wrote or edited in an earlier export stays.
 
     Args:
         model: A .ckpt file that fit wrote; also a folder, hub id or builtin:NAME, which is copied.
         output: Folder to write; an earlier export there is replaced.
         dtype: Type to write the weights in. The bias by which experts are chosen stays float32.
+        decoder: Registered name of the decoder that generate is to use by default. Default: the one the model was
+            judged with. For threshold, one_token and edit, the settings of SGLang and diffusers are written too
+            (sglang.yaml, diffusers.json).
+        decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
+        results: The results.json of a run, or the folder with it; the card shows the figures of the trained model.
+        push_to_hub: Upload the folder to this repository of the hub, USER/NAME, which is created if necessary. The
+            token is that of `hf auth login`, or the environment's HF_TOKEN.
+        private: Create the repository as a private one.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
-    load_model(model, "cpu", dtype, probe).export(output)
+    from dmaxlit.backbone.formats.hub_upload import check_repository, upload
+    from dmaxlit.evaluation.card_figures import read_figures
+
+    if decoder is None and decoder_options:
+        raise UserError("decoder_options: expected --decoder with them, got none")
+    if private and push_to_hub is None:
+        raise UserError("private: expected --push_to_hub with it, got none")
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
+    figures = None if results is None else read_figures(Path(results))
+    module = load_model(model, "cpu", dtype, probe)
+    if decoder is not None:
+        module.set_decoding(decoder, **(decoder_options or {}))
+    if figures is not None:
+        module.figures = figures
+    module.export(output)
     print(output)
+    if push_to_hub is not None:
+        print(upload(Path(output), push_to_hub, private))

@@ -44,7 +44,7 @@ def generate(
     task: str | None = None,
     task_options: dict[str, Any] | None = None,
     num_prompts: int | None = None,
-    decoder: str = "spd",
+    decoder: str | None = None,
     decoder_options: dict[str, Any] | None = None,
     window: int = 1,
     admission: str = "progress",
@@ -82,7 +82,8 @@ def generate(
         task: Registered name of a task whose test prompts are answered, and the answers judged.
         task_options: Options of the task, also as --task.difficulty hard.
         num_prompts: Prompts to answer. Default: 100 of a task, all others.
-        decoder: Registered name of the decoder, or import path of your own.
+        decoder: Registered name of the decoder, or import path of your own. Default: the one that the model was judged
+            with, with its options, or spd.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         window: Most blocks of a prompt that are open at once.
         admission: Registered name of the policy that says when a window takes in the next block, or import path of your
@@ -124,9 +125,10 @@ def generate(
     module = load_model(model, device, dtype, probe, chat_template, template_options)
     with naming_rows(rows):
         check_roles(module.tokenizer, [row.prompt for row in rows])
+    name, options = module.default_decoding(decoder, decoder_options)
     settings = DecodeSettings(
-        decoder=decoder,
-        decoder_options=decoder_options or {},
+        decoder=name,
+        decoder_options=options,
         window=window,
         admission=admission,
         admission_options=admission_options or {},

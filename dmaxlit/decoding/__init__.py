@@ -6,6 +6,7 @@ from typing import Any
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.committing import CommittingDecoder
+from dmaxlit.decoding.conversion import to_diffusers, to_sglang
 from dmaxlit.decoding.credit import CreditDecoder
 from dmaxlit.decoding.edit import EditDecoder
 from dmaxlit.decoding.entropy_bounded import EntropyBoundedDecoder
@@ -52,6 +53,8 @@ __all__ = [
     "make_decoder",
     "promote",
     "propose",
+    "to_diffusers",
+    "to_sglang",
 ]
 
 # In 0.1 the engine was part of this package; its names stay importable from here for one release.

@@ -6,8 +6,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.messages import text_of
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.viewer.notebook import table
 
 __all__ = ["Generation"]
 
@@ -53,6 +55,16 @@ class Generation(DecodedSequence):
             text = min(text, stop.text(sequence.token_ids), key=len)
         fields = {name: getattr(sequence, name) for name in DecodedSequence.__dataclass_fields__}
         return cls(**fields, prompt=prompt, text=text)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: prompt, response and counts, as text."""
+        values = self.to_dict()
+        if not isinstance(self.prompt, str):
+            values["prompt"] = "\n".join(
+                f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in self.prompt
+            )
+        values["tokens per forward"] = self.num_tokens / max(self.num_forwards, 1)
+        return table((name.removeprefix("num_").replace("_", " "), value) for name, value in values.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return prompt, response and counts as plain values for JSON."""

@@ -11,6 +11,7 @@ from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.data.lost_turns import warn_of_losses
 from dmaxlit.decoding import Decoder
 from dmaxlit.decoding.admission import AdmissionPolicy
+from dmaxlit.engine.default_decoding import DefaultDecoding
 from dmaxlit.engine.generation import Generation
 from dmaxlit.engine.prompts import Prompts, as_prompt, as_prompts
 from dmaxlit.engine.request import DecodedSequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["GenerationMixin"]
 
 
-class GenerationMixin:
+class GenerationMixin(DefaultDecoding):
     """The part of :class:`dmaxlit.DMaxModule` that decodes. It needs its ``backbone`` and ``tokenizer``."""
 
     if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class GenerationMixin:
     def generate(
         self,
         prompts: Prompts,
-        decoder: str | Decoder = "spd",
+        decoder: str | Decoder | None = None,
         max_new_tokens: int = 256,
         batch_size: int = 64,
         max_forwards: int | None = None,
@@ -72,7 +73,8 @@ class GenerationMixin:
             prompts: One prompt or many. A text is one prompt; a list of chat messages (dictionaries with ``role`` and
                 ``content``) is one prompt; a list of these are many. A text is the user's turn if the tokenizer has a
                 chat template.
-            decoder: A decoder, or its registered name.
+            decoder: A decoder, or its registered name. Default: the one that the model was judged with, with its
+                options (see :meth:`set_decoding`), or ``spd``.
             max_new_tokens: Most tokens of each response, EOS included.
             batch_size: Prompts that share a forward. It changes the speed, not the responses; in bfloat16
                 a near-tie may be rounded differently in another batch.
@@ -89,7 +91,7 @@ class GenerationMixin:
                 :class:`~dmaxlit.engine.BlockDecoder`.
             admission: Says when a window takes in the next block: a policy, or its registered name.
             admission_options: Options of a policy given by name.
-            decoder_options: Options of a decoder given by name, for instance ``tau_dec=0.3``.
+            decoder_options: Options of the decoder, for instance ``tau_dec=0.3``; none of a ready one.
 
         Returns:
             One :class:`Generation` per prompt, in order; a list of one for one prompt.
@@ -98,9 +100,10 @@ class GenerationMixin:
             UserError: For an unknown decoder or option, no prompts, something that is no prompt, or a prompt longer
                 than the context.
         """
+        name, options = self.default_decoding(decoder, decoder_options)
         settings = DecodeSettings(
-            decoder=decoder,
-            decoder_options=decoder_options,
+            decoder=name,
+            decoder_options=options,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             max_forwards=max_forwards,
@@ -167,7 +170,7 @@ class GenerationMixin:
     def stream(
         self,
         prompt: str | Sequence[Mapping[str, Any]],
-        decoder: str | Decoder = "spd",
+        decoder: str | Decoder | None = None,
         max_new_tokens: int = 256,
         max_forwards: int | None = None,
         *,
@@ -204,9 +207,10 @@ class GenerationMixin:
         Raises:
             UserError: As :meth:`generate`, before the first draft; also for several prompts.
         """
+        name, options = self.default_decoding(decoder, decoder_options)
         settings = DecodeSettings(
-            decoder=decoder,
-            decoder_options=decoder_options,
+            decoder=name,
+            decoder_options=options,
             max_new_tokens=max_new_tokens,
             batch_size=1,
             max_forwards=max_forwards,

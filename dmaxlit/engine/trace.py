@@ -20,10 +20,12 @@ from dmaxlit.engine.row_trace import RowTrace, TokenState
 from dmaxlit.errors import UserError
 from dmaxlit.files import staged_file
 from dmaxlit.viewer import Panel, page, write_page
+from dmaxlit.viewer.notebook import display, frame, table
 
 __all__ = ["RowTrace", "TokenState", "Trace"]
 
 _FORMAT = "dmaxlit-trace-1"
+_SHOWN_IN_NOTEBOOK = 8  # prompts, of a trace that is the value of a cell; show() shows all
 _DTYPES = {"ids": torch.int32, "confidence": torch.float16, "state": torch.uint8}
 
 
@@ -155,6 +157,25 @@ class Trace:
         if path is not None:
             write_page(Path(path), text)
         return text
+
+    def show(self, indices: Iterable[int] | None = None, height: int = 800) -> None:
+        """Show the page of :meth:`to_html` in the notebook that is running.
+
+        Args:
+            indices: Prompts to show. Default: all of them.
+            height: Height in pixels, at least 100.
+
+        Raises:
+            UserError: As :meth:`panel`; or if no notebook is running.
+        """
+        display(frame(self.to_html(indices=indices), height), repr(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the page of the first prompts, or why there is none."""
+        try:
+            return frame(self.to_html(indices=sorted(self.rows)[:_SHOWN_IN_NOTEBOOK]))
+        except UserError as error:
+            return table([(repr(self), error)])
 
     def save(self, path: str | Path) -> None:
         """Write all records to one safetensors file, complete or not at all.

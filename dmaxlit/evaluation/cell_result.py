@@ -16,6 +16,7 @@ from dmaxlit.metrics import (
     tokens_per_forward,
     tokens_per_second,
 )
+from dmaxlit.viewer.notebook import table
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class CellResult:
         """
         result = decode_result(rows, decoder, options, block_length, timing["seconds"])
         return cls(result=result, tpf=tpf_by_rule(rows), counts=count_sums(rows), timing=dict(timing), **names)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: task and setting above the figures."""
+        return table([("task", self.task), ("setting", self.title)]) + self.result._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dmaxlit.metrics import wilson_interval
+from dmaxlit.viewer.notebook import table
 
 # Names in results that release 0.1 wrote, as in checkpoints of ``ComparisonReport``.
 _NAMES_SINCE_0_1 = {"capped": "hit_step_limit", "capped_blocks": "blocks_at_step_limit"}
@@ -61,6 +62,12 @@ class DecodeResult:
         """Return the Wilson interval (low, high) of the accuracy; (0, 1) without examples."""
         right = round(self.accuracy * self.num_examples) if self.num_examples else 0
         return wilson_interval(right, self.num_examples, confidence)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the figures by their names, the intervals beside them."""
+        low, high = self.accuracy_interval()
+        values = {**asdict(self), "accuracy": f"{self.accuracy:.4g} [{low:.4g}, {high:.4g}]"}
+        return table((name.replace("_", " "), value) for name, value in values.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, nan as None, with the 95% interval and the ceiling at two forwards a block."""

@@ -1,6 +1,7 @@
 /* One trace: figures, forwards per block, heat map and tokens. Texts of models are only ever set as textContent. */
 
-const MOST_IN_PIECE = 128; // tokens of a block that are laid out together
+const MOST_IN_PIECE = 32; // tokens of a block that are laid out together
+const IDLE = 150; // milliseconds without a step after which what is out of view is brought up to date
 
 function element(name, className, text) {
   const made = document.createElement(name);
@@ -74,7 +75,8 @@ class Panel {
     this.pieces = [];
     for (let position = 0, size = 0; position < length; position++, size++) {
       if (position === 0 || block[position] !== block[position - 1] || size === MOST_IN_PIECE) {
-        const piece = { number: block[position], element: element("span", "block") };
+        const at = { begin: position, forward: -1, isNear: true };
+        const piece = { number: block[position], element: element("span", "block"), ...at };
         this.pieces.push(piece);
         this.tokens.append(piece.element);
         size = 0;
@@ -83,10 +85,25 @@ class Panel {
       span.dataset.position = position;
       this.spans.push(span);
       this.pieces.at(-1).element.append(span);
+      this.pieces.at(-1).end = position + 1;
     }
+    this.watchPieces();
     this.shownToken = new Uint32Array(length);
     this.shownClass = new Array(length).fill("");
     return this.tokens;
+  }
+
+  /* Keep track of the pieces in view and within one height of it: a step draws these alone. */
+  watchPieces() {
+    const pieceOf = new Map(this.pieces.map((piece) => [piece.element, piece]));
+    const observer = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const piece = pieceOf.get(target);
+        piece.isNear = isIntersecting;
+        if (isIntersecting) this.draw(piece);
+      }
+    }, { root: this.tokens, rootMargin: "100% 0px" });
+    for (const piece of this.pieces) observer.observe(piece.element);
   }
 
   /* Show the response after a forward (0: before the first); touch only what has changed. */
@@ -95,8 +112,24 @@ class Panel {
     forward = Math.min(forward, this.forwards);
     if (forward === this.forward) return;
     this.forward = forward;
-    const { length, token, texts } = this.recording;
-    for (let position = 0; position < length; position++) {
+    const open = this.markOpen(forward);
+    const isElsewhere = open !== undefined && open !== this.followed;
+    for (const piece of this.pieces) if (piece.isNear || isElsewhere) this.draw(piece);
+    if (isElsewhere) this.follow(open);
+    // What is out of view follows at rest, for whoever searches the page or lets it be read aloud.
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => this.drawAll(), IDLE);
+    this.map.moveTo(forward);
+  }
+
+  drawAll() { for (const piece of this.pieces ?? []) this.draw(piece); }
+
+  draw(piece) {
+    const { forward } = this;
+    if (piece.forward === forward) return;
+    piece.forward = forward;
+    const { token, texts } = this.recording;
+    for (let position = piece.begin; position < piece.end; position++) {
       const shown = forward ? token[this.recording.at(forward, position)] : NO_TOKEN;
       if (shown !== this.shownToken[position]) {
         this.spans[position].textContent = texts[shown];
@@ -105,8 +138,6 @@ class Panel {
       const name = this.className(forward, position);
       if (name !== this.shownClass[position]) this.spans[position].className = this.shownClass[position] = name;
     }
-    this.markOpen(forward);
-    this.map.moveTo(forward);
   }
 
   className(forward, position) {
@@ -118,19 +149,19 @@ class Panel {
     return `s${state[at]} c${strength}${revised}${this.recording.revisedAt(forward, position) ? " now" : ""}`;
   }
 
+  /* Mark the open blocks, and return the first piece of the first one. */
   markOpen(forward) {
     const open = new Set();
     for (let position = 0; position < this.recording.length; position++) {
       if (this.recording.isOpen(forward, position)) open.add(this.recording.block[position]);
     }
     for (const piece of this.pieces) piece.element.classList.toggle("open", open.has(piece.number));
-    this.follow(this.pieces.find((piece) => open.has(piece.number)));
     this.bars.forEach((bar, number) => bar.classList.toggle("open", open.has(number)));
+    return this.pieces.find((piece) => open.has(piece.number));
   }
 
-  /* Scroll to the first open block, when it has become another. */
+  /* Scroll to the first open block. */
   follow(piece) {
-    if (piece === undefined || piece === this.followed) return;
     this.followed = piece;
     const scroll = (again) => {
       this.tokens.scrollTop = piece.element.offsetTop - this.tokens.clientHeight / 2;

@@ -84,6 +84,7 @@ function hideHistory() {
 /* Focus the next or the previous revised token on the page. */
 function focusRevised(step) {
   pause();
+  panels.forEach((panel) => panel.drawAll());
   const revised = [...document.querySelectorAll(".tokens .revised")];
   if (!revised.length) return;
   const current = revised.indexOf(document.activeElement);

@@ -72,6 +72,20 @@ def test_results_hold_both_models_on_the_test_prompts(compared):
         assert row["forwards_per_answer"] == pytest.approx(figures["forwards"])
 
 
+def test_the_export_knows_its_default_decoder_and_its_figures(compared):
+    _, callback, folder, _ = compared
+    exported = dmaxlit.load(folder / "out" / "model")
+    best = max(result.accuracy for result in callback.trained.values())
+    close = [result for result in callback.trained.values() if result.accuracy >= best - 0.01]
+    chosen = max(close, key=lambda result: result.tpf)
+    assert exported.decoding == {"decoder": chosen.decoder, "options": chosen.options}
+    assert exported.figures["task"] == "chain"
+    assert [(row["label"], row["tpf"]) for row in exported.figures["rows"]] == [
+        (title, pytest.approx(result.tpf)) for title, result in callback.trained.items()
+    ]
+    assert "## Figures" in (folder / "out" / "model" / "README.md").read_text()
+
+
 def test_the_table_is_printed_and_in_tensorboard(compared):
     _, callback, folder, printed = compared
     table = text_of(events(folder), "decode/comparison")[4]

@@ -1,3 +1,7 @@
+import json
+import shlex
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dmaxlit
 from dmaxlit.cli import renames
+from dmaxlit.engine import Trace
 
 
 def test_an_export_is_read_by_dmaxlit_and_by_transformers(dmax, tiny, tmp_path):
@@ -32,6 +37,70 @@ def test_weights_can_be_written_in_another_type(dmax, tiny, tmp_path, dtype):
     weights = load_file(tmp_path / "copy" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {expected}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "copy").dtype == expected
+
+
+def results(**more):
+    row = {"model": "trained", "label": "spd 0", "num_examples": 4, "accuracy": 0.5, "tpf": 3.0}
+    row |= {"accuracy_low": 0.15, "accuracy_high": 0.85}
+    return {
+        "rows": [row, {**row, "model": "base"}],
+        "task": {"name": "chain"},
+        "command": "python -m dmaxlit fit",
+    } | more
+
+
+def test_decoder_and_figures_go_with_the_export_and_generate_uses_them(dmax, tiny, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    flags = "--decoder edit --decoder.tau_edit 0.0 --results results.json"
+    assert dmax(f"export --model {tiny} --output copy {flags}").out == "copy\n"
+    assert dmaxlit.load("copy").decoding == {"decoder": "edit", "options": {"tau_edit": 0.0}}
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert card.count("| spd 0 | 4 | 50.0 [15.0, 85.0] | 3.00 |") == 1
+    assert "made by `python -m dmaxlit fit`" in card
+    assert (tmp_path / "copy" / "sglang.yaml").read_text().startswith("# --dllm-algorithm JointThreshold\n")
+    prompt = "generate --model {} --prompt '3 +1 ?' --max_new_tokens 16 --trace_file t.safetensors"
+    assert dmax(prompt.format("copy")).status == 0
+    assert Trace.load("t.safetensors").label == "edit tau_edit=0.0"
+    assert dmax(f"{prompt.format('copy')} --decoder threshold").status == 0
+    assert Trace.load("t.safetensors").label == "threshold"
+
+
+def test_push_to_hub_uploads_what_was_written(dmax, tiny, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "dmaxlit.backbone.formats.hub_upload.upload", lambda *arguments: calls.append(arguments) or "https://hub/u/m"
+    )
+    ended = dmax(f"export --model {tiny} --output copy --push_to_hub u/m --private true")
+    assert ended.out == "copy\nhttps://hub/u/m\n"
+    assert calls == [(Path("copy"), "u/m", True)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "refusal"),
+    [
+        ("--decoder_options {tau_dec: 1.0}", "decoder_options: expected --decoder with them"),
+        ("--decoder fast", "unknown decoder 'fast'; known: "),
+        ("--decoder spd --decoder.tau 1", "decoder 'spd': unknown option tau"),
+        ("--results gone.json", "gone.json: cannot be read"),
+        ("--results other.json", "results: expected the results.json of a run, got 'other.json'"),
+        ("--results empty.json", "results: expected figures of a trained model, got none in 'empty.json'"),
+        ("--push_to_hub model", "push_to_hub: expected USER/NAME, got 'model'"),
+        ("--private true", "private: expected --push_to_hub with it"),
+    ],
+)
+def test_what_an_export_cannot_say_is_refused_in_one_line_and_nothing_is_written(dmax, tiny, tmp_path, flags, refusal):
+    (tmp_path / "other.json").write_text('{"rows": [{"label": 1}]}')
+    (tmp_path / "empty.json").write_text(json.dumps(results(rows=[])))
+    arguments = [
+        "export",
+        "--model",
+        str(tiny),
+        "--output",
+        "copy",
+        *shlex.split(flags.replace("{", "'{").replace("}", "}'")),
+    ]
+    assert dmax(arguments).refusal.startswith(refusal)
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize(

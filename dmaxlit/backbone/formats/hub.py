@@ -1,5 +1,6 @@
 """Model folders by name: local, shipped, or downloaded from the hub without anything that could run."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dmaxlit.errors import UserError
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
 WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
 _UNWANTED = ("*/*",)  # other variants are in subfolders
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 BUILTIN_MODELS = Path(__file__).parents[2] / "models"
 
 
@@ -42,6 +44,12 @@ def resolve_folder(source: str) -> Path | str:
 def is_local(source: str) -> bool:
     """Return whether a source is a folder of the user's, neither shipped nor a hub id."""
     return not source.startswith("builtin:") and isinstance(resolve_folder(source), Path)
+
+
+def is_on_hub(source: str) -> bool:
+    """Return whether a source of data is a hub id, and neither a file nor a pattern of files."""
+    is_file = Path(source).suffix in (".jsonl", ".json", ".parquet") or Path(source).exists()
+    return bool(HUB_ID.fullmatch(source)) and not source.startswith(".") and not is_file
 
 
 def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.backbone.formats.judged import check_decoding, check_figures
 from dmaxlit.errors import UserError
 
 __all__ = ["read_metadata"]
@@ -55,6 +56,11 @@ def check_metadata(metadata: Any, source: str) -> dict[str, Any]:
     training = metadata.get("training")
     if training is not None and not _is_training(training):
         raise UserError(f"{source}: training: expected an object with noise and steps, got {training!r:.80}")
+    datasets = metadata.get("datasets")
+    if datasets is not None and not (isinstance(datasets, list) and all(map(_is_name, datasets))):
+        raise UserError(f"{source}: datasets: expected a list of names, got {datasets!r:.80}")
+    check_decoding(metadata.get("decoding"), source)
+    check_figures(metadata.get("figures"), source)
     return metadata
 
 

@@ -1,17 +1,17 @@
 """``README.md`` of an exported model: what it is, and how it is loaded and decoded."""
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import PretrainedConfig
 
+from dmaxlit.backbone.formats.hub import HUB_ID
+from dmaxlit.backbone.formats.judged import decoding_title, figures_table
 from dmaxlit.version import __version__
 
 CARD_FILE = "README.md"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 _TEXT = """\
 ---
@@ -35,6 +35,14 @@ to right, which the model was not trained for, and would return nonsense. A note
 `bad_words_ids`, makes it refuse. Delete the note to use the weights in another way.
 
 {facts}
+{figures}"""
+
+_FIGURES = """
+## Figures
+
+{about}
+
+{table}
 """
 
 
@@ -46,10 +54,12 @@ def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> 
         config: Its configuration.
         metadata: Content of its ``dmaxlit.json``.
     """
-    base, training, task = (metadata.get(key) for key in ("base_model", "training", "task"))
+    base, training, task, decoding = (metadata.get(key) for key in ("base_model", "training", "task", "decoding"))
     front: dict[str, Any] = {"library_name": "dmaxlit"}
-    if isinstance(base, str) and _HUB_ID.fullmatch(base):
+    if isinstance(base, str) and HUB_ID.fullmatch(base):
         front["base_model"] = base
+    if metadata.get("datasets"):
+        front["datasets"] = metadata["datasets"]
     front["tags"] = ["diffusion-language-model", "block-diffusion", config.model_type]
     trained = f"`{training['noise']}`, {training['steps']} steps" if training else None
     facts = {
@@ -59,13 +69,23 @@ def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> 
         "Trained from": f"`{base}`" if base else None,
         "Trained with noise": trained,
         "Task": f"`{task['name']}`" if task else None,
+        "Decoder": f"`{decoding_title(decoding)}`, the default of `generate`" if decoding else None,
         "Written by": f"dmaxlit {__version__}",
     }
     return _TEXT.format(
         front_matter=yaml.safe_dump(front, sort_keys=False),
         name=name,
         facts="\n".join(f"- {title}: {value}" for title, value in facts.items() if value is not None),
+        figures=_figures(metadata.get("figures")),
     )
+
+
+def _figures(figures: dict[str, Any] | None) -> str:
+    if not figures or not figures["rows"]:
+        return ""
+    task = f"On test prompts of `{figures['task']}`" if figures.get("task") else "On test prompts"
+    made_by = f", made by `{figures['command']}`" if figures.get("command") else ""
+    return _FIGURES.format(about=f"{task}{made_by}:", table=figures_table(figures["rows"]))
 
 
 def card_hash(card: bytes) -> str:

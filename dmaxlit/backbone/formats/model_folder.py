@@ -22,6 +22,7 @@ from transformers import (
 
 from dmaxlit.backbone.compatibility import refuse_without_positions
 from dmaxlit.backbone.formats.config_checks import refuse_multimodal
+from dmaxlit.backbone.formats.engine_settings import write_engine_settings
 from dmaxlit.backbone.formats.generation_config import refuse_generation
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
@@ -244,6 +245,7 @@ def write_folder(
         card = make_card(folder.name, model.config, metadata).encode()
         (staging / CARD_FILE).write_bytes(edited_card(folder, _metadata_of(folder)) or card)
         metadata = {**metadata, "card": card_hash(card)}
+        write_engine_settings(staging, metadata)
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
 
 
