@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
-from dmaxlit.decoding.proposal import Proposal, argmax_proposal, confidence_rank, propose, scatter_proposal
+from dmaxlit.decoding.proposal import Proposal, argmax_proposal, most_confident, propose, scatter_proposal
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
 
@@ -50,8 +50,7 @@ class CommittingDecoder(Decoder):
         selected = self.select(state, proposal, features)
         _check_selected(type(self).__name__, selected, state.masked)
         commit = state.masked & selected
-        best = state.masked & (confidence_rank(proposal, state.masked) == 0)
-        commit |= best & ~commit.any(1, keepdim=True)
+        commit = torch.where(commit.any(1, keepdim=True), commit, most_confident(proposal, state.masked))
         masked = state.masked & ~commit
         return state.advance(torch.where(commit, proposal.tokens, state.ids), masked, ~masked.any(1))
 
