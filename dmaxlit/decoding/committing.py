@@ -51,7 +51,7 @@ class CommittingDecoder(Decoder):
         _check_selected(type(self).__name__, selected, state.masked)
         commit = state.masked & selected
         commit = torch.where(commit.any(1, keepdim=True), commit, most_confident(proposal, state.masked))
-        masked = state.masked & ~commit
+        masked = state.masked ^ commit
         return state.advance(torch.where(commit, proposal.tokens, state.ids), masked, ~masked.any(1))
 
     def _needed_positions(self, state: BlockState) -> Tensor | None:

@@ -110,21 +110,28 @@ class BlockForward:
                 first those behind the front blocks, request by request, then the front blocks.
         """
         self._layouts.begin_forward()
-        num_behind = [request.num_open - 1 for request in requests]
-        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
-        hidden_behind, hidden_front = [], []
-        for first, last in groups(requests, self._num_committed):
-            begin = sum(num_behind[:first])
-            end = begin + sum(num_behind[first:last])
-            group = self._forward_group(requests[first:last], first, behind[begin:end], front[first:last])
-            hidden_behind.append(group[: end - begin])
-            hidden_front.append(group[end - begin :])
+        parts = list(groups(requests, self._num_committed))
+        hidden = self._forward_group(requests, 0, blocks) if len(parts) == 1 else self._run(parts, requests, blocks)
         if self._cache is not None:
             for request in requests:
                 request.mark_cached()
-        return group if len(hidden_front) == 1 else torch.cat(hidden_behind + hidden_front)
+        return hidden
 
-    def _forward_group(self, requests: Sequence[Request], first: int, behind: Tensor, front: Tensor) -> Tensor:
+    def _run(self, parts: Sequence[tuple[int, int]], requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Run several groups, from the first to the last row (exclusive) of each."""
+        num_behind = [request.num_open - 1 for request in requests]
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
+        hidden_behind, hidden_front = [], []
+        for first, last in parts:
+            begin = sum(num_behind[:first])
+            end = begin + sum(num_behind[first:last])
+            group = torch.cat([behind[begin:end], front[first:last]])
+            group = self._forward_group(requests[first:last], first, group)
+            hidden_behind.append(group[: end - begin])
+            hidden_front.append(group[end - begin :])
+        return torch.cat(hidden_behind + hidden_front)
+
+    def _forward_group(self, requests: Sequence[Request], first: int, blocks: Tensor) -> Tensor:
         """Run one group, whose first request is row ``first`` of the cache; return its blocks in the same order."""
         length = self._denoiser.block_length
         num_pending = max(request.num_pending for request in requests)
@@ -133,9 +140,10 @@ class BlockForward:
             # An extra row costs the queries of a block and about as much again for the copy of its keys.
             num_extra = sum(request.num_pending // length + request.num_open - 1 for request in requests)
             if 0 < 2 * num_extra <= len(requests) * (num_pending // length + num_open - 1):
-                return self._forward_with_extra_rows(requests, behind, front)
+                return self._forward_with_extra_rows(requests, blocks)
         if num_open == 1:
-            return self._forward_padded(requests, first, num_pending, front)
+            return self._forward_padded(requests, first, num_pending, blocks)
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
         windows = front.new_zeros(len(requests), num_open, *front.shape[1:])
         rows, places = torch.tensor(_behind(requests), device=self._device).reshape(-1, 2).unbind(1)
         windows[:, 0] = front
@@ -169,10 +177,11 @@ class BlockForward:
         extents += [(0, 0, length)] * (num_rows - len(requests))
         layout = self._layouts.padded(tuple(extents), len(requests), first, num_pending, num_queries, num_keys)
         run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
-        return run(layout.mask, layout.positions, cache, inputs_embeds=inputs)[: len(requests), num_pending:]
+        hidden = run(layout.mask, layout.positions, cache, inputs_embeds=inputs)
+        return hidden[: len(requests), num_pending:] if compiled or num_pending else hidden
 
-    def _forward_with_extra_rows(self, requests: Sequence[Request], behind: Tensor, front: Tensor) -> Tensor:
-        """Run the first group with a row for each block; those of pending blocks come first, then ``behind``."""
+    def _forward_with_extra_rows(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Run the first group with a row for each block; those of pending blocks come first, then the open ones."""
         assert self._cache is not None
         length = self._denoiser.block_length
         pending = [
@@ -180,10 +189,9 @@ class BlockForward:
             for row, request in enumerate(requests)
             for start in range(request.num_cached, request.block_start, length)
         ]
-        inputs = [behind, front]
         if pending:
             ids = [requests[row].tokens[start : start + length] for row, start in pending]
-            inputs.insert(0, self._denoiser.embed(torch.tensor(ids, device=self._device)))
+            blocks = torch.cat([self._denoiser.embed(torch.tensor(ids, device=self._device)), blocks])
 
         rows = [row for row, _ in pending] + [row for row, _ in _behind(requests)]
         starts = [start for _, start in pending]
@@ -191,7 +199,7 @@ class BlockForward:
         starts += [request.block_start for request in requests]
         num_keys = max(request.open_end for request in requests)
         layout = self._layouts.with_extra_rows(tuple(rows), tuple(starts), num_keys)
-        hidden = self._denoiser.hidden(layout.mask, layout.positions, self._cache, inputs_embeds=torch.cat(inputs))
+        hidden = self._denoiser.hidden(layout.mask, layout.positions, self._cache, inputs_embeds=blocks)
         return hidden[len(pending) :]
 
     def _embed_pending(self, requests: Sequence[Request], num_pending: int) -> Tensor:
