@@ -5,7 +5,9 @@ import torch
 
 from dmaxlit.decoding import ThresholdDecoder, make_decoder
 from dmaxlit.engine import BlockDecoder
+from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.layout import Layouts
+from dmaxlit.engine.request import Request
 from tests.engine.models import lively_denoiser, make_prompts
 
 
@@ -46,3 +48,18 @@ def test_the_forward_walks_over_no_modules(monkeypatch):
     next(events)
     monkeypatch.setattr(torch.nn.Module, "named_modules", None)
     assert next(events).state.ids.shape == (1, 8)
+
+
+@torch.no_grad()
+def test_a_cache_that_has_grown_gets_new_layouts(made):
+    denoiser = lively_denoiser()
+    blocks = torch.randn(2, 8, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    requests = [Request(index, prompt, 8, 8) for index, prompt in enumerate(make_prompts((16, 8)))]
+    forward = BlockForward(denoiser, 2, 24)
+    for _ in range(2):  # with the prompts, and without
+        hidden = forward(requests, blocks)
+    forward(requests, blocks)
+    number = len(made)
+    forward.reserve(64)
+    assert torch.equal(forward(requests, blocks), hidden)
+    assert len(made) > number
