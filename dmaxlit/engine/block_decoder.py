@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -122,8 +122,7 @@ class BlockDecoder:
         """
         sequences: dict[int, DecodedSequence] = {}
         with (
-            # Less work for each operation than without gradients alone, but sharded weights need those to be allowed.
-            torch.no_grad() if is_sharded(self.denoiser) or self.compile else torch.inference_mode(),
+            _without_gradients(self.denoiser, self.compile),
             _evaluating(self.denoiser.modules()),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
@@ -218,6 +217,16 @@ class BlockDecoder:
             self.decoder, denoiser.special, denoiser.vocab_size, denoiser.block_length, self.check_decoder
         )
         return Lane(denoiser, self.decoder, sampler, checks, self.eos_ids, self.window, admission, watched)
+
+
+def _without_gradients(denoiser: Denoiser, compiled: bool) -> AbstractContextManager[object]:
+    """Return inference mode, in which each operation costs less; no_grad for sharded weights and CUDA graphs.
+
+    FSDP advises against inference mode, and CUDA graphs have not been tried in it.
+    """
+    if is_sharded(denoiser) or (compiled and denoiser.device.type != "cpu"):
+        return torch.no_grad()
+    return torch.inference_mode()
 
 
 @contextmanager
