@@ -12,7 +12,7 @@ query may attend to a key iff
 together. Shapes: B batch, Q queries, K keys.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,12 @@ class MaskSource(Protocol):
 
     def sparse(self) -> BlockMask:
         """Return the mask for FlexAttention, on a GPU without a dense tensor."""
+
+
+class ModelMask(NamedTuple):
+    """An attention mask in the form that the model's attention takes; see :meth:`Denoiser.model_mask`."""
+
+    value: Tensor | BlockMask
 
 
 def may_attend(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_noisy: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Which keys a query attends to is decided by the attention mask alone, so the lay
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +74,22 @@ class CleanCache(Cache):
         return Cache(layers=[_ViewLayer(layer) for layer in self.layers])  # type: ignore[arg-type]
 
 
+class Placement(NamedTuple):
+    """What a forward writes to a :class:`RowCache` and reads from it.
+
+    Args:
+        row_slice: The rows that take part, the extra rows among them.
+        targets: ``[n]`` index of each query token's slot among the slots of all rows.
+        num_keys: Slots that can be attended to.
+        extra_rows: ``[C]`` the row that each extra row copies; None without extra rows.
+    """
+
+    row_slice: slice
+    targets: Tensor
+    num_keys: int
+    extra_rows: Tensor | None
+
+
 class _RowLayer(_Layer):
     is_sliding = False
 
@@ -83,30 +99,39 @@ class _RowLayer(_Layer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write each row's keys and values at its own slots; return the first ``num_keys`` slots of the rows."""
-        owner = self._owner
+        row_slice, targets, num_keys, extra_rows = self._owner.placement
         if self.keys is None or self.values is None:
-            shape = (owner.max_extra_rows + owner.num_rows, key_states.shape[1], owner.length)
-            self.keys = key_states.new_zeros(*shape, key_states.shape[-1])
-            self.values = value_states.new_zeros(*shape, value_states.shape[-1])
-            if owner.static:
-                for buffer in (self.keys, self.values):
-                    mark_static_address(buffer)
+            self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
             self.is_initialized = True
         states = []
         for buffer, new in ((self.keys, key_states), (self.values, value_states)):
-            rows, new = buffer[owner.row_slice], new.transpose(1, 2)
-            # Index [row, :, slot] puts the indexed axes first: [row, slot, head, dim].
-            buffer[owner.target_rows, :, owner.slots] = new
-            if owner.extra_rows is not None:
-                rows[: len(owner.extra_rows), :, : owner.num_keys] = buffer[owner.extra_rows, :, : owner.num_keys]
-            states.append(rows[:, :, : owner.num_keys])
+            by_token = buffer.transpose(1, 2)
+            by_token.view(-1, *by_token.shape[2:]).index_copy_(0, targets, new.transpose(1, 2).flatten(0, 1))
+            rows = buffer[row_slice, :, :num_keys]
+            if extra_rows is not None:
+                rows[: len(extra_rows)] = buffer[extra_rows, :, :num_keys]
+            states.append(rows)
         return states[0], states[1]
+
+    def _buffer(self, states: Tensor) -> Tensor:
+        """Make a buffer for all rows, ``[rows, heads, slots, width]``; in memory, heads follow slots.
+
+        In this order a token's keys are next to each other, as the model computes them, so that writing them is one
+        copy each.
+        """
+        owner, (_, heads, _, width) = self._owner, states.shape
+        buffer = states.new_zeros(owner.max_extra_rows + owner.num_rows, owner.length, heads, width)
+        if owner.static:
+            mark_static_address(buffer)
+        return buffer.transpose(1, 2)
 
     def extend(self, length: int) -> None:
         """Add slots to each row, up to ``length``."""
         if self.keys is not None and self.values is not None:
-            added = (0, 0, 0, length - self.keys.shape[-2])
-            self.keys, self.values = F.pad(self.keys, added), F.pad(self.values, added)
+            added = (0, 0, 0, 0, 0, length - self.keys.shape[-2])
+            self.keys, self.values = (
+                F.pad(buffer.transpose(1, 2), added).transpose(1, 2) for buffer in (self.keys, self.values)
+            )
 
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
@@ -119,9 +144,9 @@ class _RowLayer(_Layer):
 class RowCache(Cache):
     """Keys and values of sequences that decode together, each at its own positions.
 
-    Before each forward, :meth:`prepare` chooses which rows take part and at which slots their tokens are written. Rows
-    of different lengths thus share a forward exactly: a slot is the token's position in its sequence, and the attention
-    mask decides which slots count.
+    Before each forward, :meth:`prepare` chooses which rows take part and at which slots their tokens are written, or
+    :attr:`placement` is set to what it has returned before. Rows of different lengths thus share a forward exactly: a
+    slot is the token's position in its sequence, and the attention mask decides which slots count.
 
     A forward may process several blocks of a row, all but one as *extra rows*: batch rows in front of the others that
     hold a copy of the row's keys. What they write is written to the row itself, before any query reads it.
@@ -139,12 +164,8 @@ class RowCache(Cache):
         self, num_rows: int, length: int, num_layers: int, static: bool = False, max_extra_rows: int = 0
     ) -> None:
         self.num_rows, self.length, self.static, self.max_extra_rows = num_rows, length, static, max_extra_rows
-        self.num_keys = length
         self._num_used_slots = 0
-        self.row_slice: slice
-        self.slots: Tensor
-        self.target_rows: Tensor
-        self.extra_rows: Tensor | None = None
+        self.placement: Placement
         self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._row_layers))
 
@@ -153,8 +174,8 @@ class RowCache(Cache):
         """Whether something has been written."""
         return all(layer.keys is not None for layer in self._row_layers)
 
-    def prepare(self, row_slice: slice, slots: Tensor, num_keys: int, extra_rows: Tensor | None = None) -> None:
-        """Choose what the next forward writes and reads.
+    def prepare(self, row_slice: slice, slots: Tensor, num_keys: int, extra_rows: Tensor | None = None) -> Placement:
+        """Choose what the next forward writes and reads; return that, for :attr:`placement` at a later forward.
 
         Args:
             row_slice: The R rows that take part: neighbours, so that the model reads them in place.
@@ -167,15 +188,15 @@ class RowCache(Cache):
         assert count <= self.max_extra_rows
         assert count == 0 or row_slice.start == 0, "extra rows come right before the first row"
         first = self.max_extra_rows
-        self.row_slice = slice(first + row_slice.start - count, first + row_slice.stop)
         rows = torch.arange(first + row_slice.start, first + row_slice.stop, device=slots.device)
-        self.extra_rows = None
         if extra_rows is not None:
-            self.extra_rows = first + extra_rows
-            rows = torch.cat([self.extra_rows, rows])
-        self.target_rows = rows.unsqueeze(1)
-        self.slots, self.num_keys = slots, num_keys
+            extra_rows = first + extra_rows
+            rows = torch.cat([extra_rows, rows])
+        targets = (rows.unsqueeze(1) * self.length + slots).flatten()
         self._num_used_slots = max(self._num_used_slots, num_keys)
+        taking_part = slice(first + row_slice.start - count, first + row_slice.stop)
+        self.placement = Placement(taking_part, targets, num_keys, extra_rows)
+        return self.placement
 
     def extend(self, length: int) -> None:
         """Add slots to each row; not for static buffers.
@@ -196,6 +217,6 @@ class RowCache(Cache):
         """
         moves = [(target, source) for target, source in enumerate(row_indices) if target != source]
         if moves and self.is_filled:
-            target, source = torch.tensor(moves, device=self.slots.device).unbind(1)
+            target, source = torch.tensor(moves, device=self.placement.targets.device).unbind(1)
             for layer in self._row_layers:
                 layer.copy_rows(target, source, self._num_used_slots)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
-from dmaxlit.backbone.attention import MaskSource, to_model_mask
+from dmaxlit.backbone.attention import MaskSource, ModelMask, to_model_mask
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.formats.model_folder import AttentionError, write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
@@ -171,7 +171,7 @@ class Denoiser(nn.Module):
 
     def hidden(
         self,
-        allowed: Tensor | MaskSource,
+        allowed: Tensor | MaskSource | ModelMask,
         position_ids: Tensor,
         cache: Cache | None = None,
         input_ids: Tensor | None = None,
@@ -181,7 +181,7 @@ class Denoiser(nn.Module):
 
         Args:
             allowed: ``[B, Q, K]`` bool attention mask, ``[B, 1, K]`` if all queries of a row attend to the
-                same keys, or its source.
+                same keys, or its source, or what :meth:`model_mask` makes of them.
             position_ids: ``[B, Q]``.
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
@@ -192,23 +192,35 @@ class Denoiser(nn.Module):
         """
         if self.mask_delta is not None and input_ids is not None:
             inputs_embeds, input_ids = self.embed(input_ids), None
-        attention = attention_of(self.model)
-        if attention == "flex_attention" and self.device.type == "cpu":  # which has no backward pass there
-            raise UserError(f"attn_implementation: expected sdpa or eager on a CPU, got {attention!r}")
-        if isinstance(allowed, Tensor) and attention == "flex_attention":
-            allowed = allowed.expand(-1, position_ids.shape[1], -1)
-        mask = to_model_mask(allowed, attention, self.model.dtype)
+        mask = allowed if isinstance(allowed, ModelMask) else self.model_mask(allowed, position_ids.shape[1])
         output = self.model.base_model(
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
-            attention_mask=mask,
+            attention_mask=mask.value,
             position_ids=position_ids,
             # This only sets whether to create and return one; layers that are recomputed warn of it.
-            use_cache=cache is not None and not self.model.is_activation_checkpointing,
+            use_cache=cache is not None and not (self.model.training and self.model.is_activation_checkpointing),
             **{self._cache_argument: cache},
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def model_mask(self, allowed: Tensor | MaskSource, num_queries: int) -> ModelMask:
+        """Convert a mask to the form that the model's attention takes, for all forwards that share it.
+
+        Args:
+            allowed: As in :meth:`hidden`.
+            num_queries: Queries of a row (Q).
+
+        Raises:
+            UserError: For FlexAttention on a CPU.
+        """
+        attention = attention_of(self.model)
+        if attention == "flex_attention" and self.device.type == "cpu":  # which has no backward pass there
+            raise UserError(f"attn_implementation: expected sdpa or eager on a CPU, got {attention!r}")
+        if isinstance(allowed, Tensor) and attention == "flex_attention":
+            allowed = allowed.expand(-1, num_queries, -1)
+        return ModelMask(to_model_mask(allowed, attention, self.model.dtype))
 
     def compile_training(self) -> None:
         """Compute training views by a compiled :meth:`hidden` from now on; decoding is not affected."""
@@ -231,7 +243,7 @@ class Denoiser(nn.Module):
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
-        logits[..., self.special.mask_id] = -torch.inf  # in place, since nothing else refers to them
+        logits.select(-1, self.special.mask_id).fill_(-torch.inf)  # in place, since nothing else refers to them
         return logits
 
     # ---- weights ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
-"""Speed of decoding, relative to plain loops in the same run: same weights, prompts and tokens."""
+"""Speed of decoding, relative to other procedures in the same run: same weights, prompts and tokens."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,21 @@ import torch
 from torch import Tensor
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.bench.batch_loops import diffusers_pipeline, dllm_loop
 from dmaxlit.bench.loops import cached_loop, naive_loop
+from dmaxlit.bench.model_work import linear_operations, share_outside
 from dmaxlit.bench.random_model import random_denoiser
 from dmaxlit.bench.speed import SpeedBench
 from dmaxlit.decoding import ThresholdDecoder
 from dmaxlit.engine import BlockDecoder
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 
 __all__ = ["DecodeSpeedBench"]
 
 _MAX_NAIVE_LENGTH = 512  # tokens; beyond that the naive loop takes minutes
+_MOST_UNCACHED = 2048  # tokens of a batch, likewise for the pipeline of diffusers
+_SINGLE = {"naive loop": naive_loop, "cached loop": cached_loop}
+_BATCHED = {"dllm": dllm_loop, "diffusers": diffusers_pipeline}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Measurement:
     """One contestant at one batch size and length.
 
     Args:
-        contestant: ``engine``, ``compiled engine``, ``cached loop`` or ``naive loop``.
+        contestant: ``engine``, ``compiled engine``, ``cached loop``, ``naive loop``, ``dllm`` or ``diffusers``.
         batch: Prompts that share a forward.
         length: Tokens generated for each prompt.
         prompts: Prompts decoded.
@@ -38,6 +46,10 @@ class Measurement:
         weight_read_seconds: Time to read all weights of the model once from memory.
         peak_mib: Peak memory beyond the model's own, in MiB: of the process on a CPU, of torch on a GPU.
         tokens_hash: Hash of the tokens of the first prompt.
+        outside_model: Share of process time outside the forwards of embedding, transformer and head; None on a GPU and
+            for compiled forwards.
+        matmul_share: Operations of the linear layers per second, over the speed of one large matrix product; None in
+            results of older versions.
     """
 
     contestant: str
@@ -50,14 +62,16 @@ class Measurement:
     weight_read_seconds: float
     peak_mib: float
     tokens_hash: int
+    outside_model: float | None = None
+    matmul_share: float | None = None
 
 
 @dataclass
 class DecodeSpeedBench(SpeedBench):
-    """Time the engine against a cached and an uncached loop over single prompts.
+    """Time the engine against loops over single prompts, and against the batches of dllm and diffusers.
 
-    The model has random weights, the decoder commits a fixed number of tokens per forward, and EOS is impossible, so
-    that all do the same work. Each measurement runs in a new process, after a warm-up.
+    The model has random weights, prompts are whole blocks, the decoder commits a fixed number of tokens per forward,
+    and EOS is impossible, so that all write the same tokens. Each measurement runs in a new process, after a warm-up.
 
     Args:
         output: Folder for ``results.json`` and ``table.md``.
@@ -106,13 +120,22 @@ class DecodeSpeedBench(SpeedBench):
             ("cached loop", 1, length),
             *((engine, batch, length) for batch in self.batches for engine in engines),
         ]
-        middle_batch = self.batches[min(2, len(self.batches) - 1)]
+        middle_batches = sorted({1, self.batches[min(2, len(self.batches) - 1)]})
         for length in self.lengths[1:]:
             jobs.append(("cached loop", 1, length))
-            jobs += [(engine, batch, length) for batch in sorted({1, middle_batch}) for engine in engines]
+            jobs += [(engine, batch, length) for batch in middle_batches for engine in engines]
             if length <= _MAX_NAIVE_LENGTH:
                 jobs.append(("naive loop", 1, length))
-        return jobs
+        jobs += [("dllm", batch, length) for length in self.lengths for batch in middle_batches]
+        if find_spec("diffusers") is None:
+            warnings.warn(
+                "diffusers is not installed (pip install 'dmaxlit[dev]'): its pipeline is left out",
+                DMaxWarning,
+                stacklevel=2,
+            )
+            return jobs
+        sizes = [(batch, length) for length in self.lengths for batch in middle_batches]
+        return jobs + [("diffusers", batch, length) for batch, length in sizes if batch * length <= _MOST_UNCACHED]
 
     def table(self, measurements: Sequence[Measurement]) -> str:
         """Format the measurements, with ratios to the cached loop at the same length."""
@@ -121,7 +144,7 @@ class DecodeSpeedBench(SpeedBench):
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
         """Time one contestant in this process."""
         denoiser = self._denoiser(length)
-        count = batch if "engine" in contestant else 2 if length == self.lengths[0] else 1
+        count = batch if contestant not in _SINGLE else 2 if length == self.lengths[0] else 1
         prompts = self._prompts(count)
         weight_read_seconds = self._weight_read(denoiser)
         # The compiled engine compiles all its shapes in the warm-up.
@@ -134,6 +157,9 @@ class DecodeSpeedBench(SpeedBench):
             times.append(self.now() - begin)
         seconds = min(times)
         assert all(len(response) == length for response in responses), "EOS is impossible"
+        # The work of a compiled engine is that of the engine.
+        run = partial(self._decode, denoiser, contestant.removeprefix("compiled "), prompts, length, batch)
+        is_timed = torch.device(self.device).type == "cpu" and contestant != "compiled engine"
         return Measurement(
             contestant=contestant,
             batch=batch,
@@ -145,6 +171,8 @@ class DecodeSpeedBench(SpeedBench):
             weight_read_seconds=weight_read_seconds,
             peak_mib=self.memory() - memory_before,
             tokens_hash=hash(tuple(responses[0][: self.lengths[0]])),
+            outside_model=share_outside(denoiser, run) if is_timed else None,
+            matmul_share=linear_operations(denoiser, run) / seconds / self.matmul_speed(self.dtype),
         )
 
     def _decode(
@@ -158,8 +186,10 @@ class DecodeSpeedBench(SpeedBench):
             with counter:
                 rows = engine.decode(prompts, length)
             return [row.token_ids for row in rows], counter.count
-        loop = naive_loop if contestant == "naive loop" else cached_loop
         with torch.no_grad(), counter:
+            if contestant in _BATCHED:
+                return _BATCHED[contestant](denoiser, prompts, length, self.tokens_per_step), counter.count
+            loop = _SINGLE[contestant]
             return [loop(denoiser, prompt, length, self.tokens_per_step) for prompt in prompts], counter.count
 
     def _denoiser(self, length: int) -> Denoiser:
@@ -169,15 +199,16 @@ class DecodeSpeedBench(SpeedBench):
         )
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight
+            head *= 30  # confidences from 0 to 1: none are so close that procedures order them otherwise
             head[denoiser.special.eos_id] = 0.0  # a logit of 0, never the highest of thousands
         return denoiser.to(self.device, getattr(torch, self.dtype)).eval()
 
     def _prompts(self, count: int) -> list[list[int]]:
-        """Make prompts of different lengths. Prompt i is the same whatever the count."""
+        """Make prompts of one block and of two. Prompt i is the same whatever the count."""
         prompts = []
         for index in range(count):
             generator = torch.Generator().manual_seed(index)
-            length = int(torch.randint(self.block_length // 2, 2 * self.block_length, (), generator=generator))
+            length = self.block_length * int(torch.randint(1, 3, (), generator=generator))
             prompts.append(torch.randint(0, self.vocab_size - 3, (length,), generator=generator).tolist())
         return prompts
 
@@ -215,17 +246,27 @@ class _CountForwards:
 def format_table(measurements: Sequence[Measurement]) -> str:
     """Format measurements as a Markdown table, with ratios to the cached loop at the same length."""
     baselines = {item.length: item for item in measurements if item.contestant == "cached loop"}
+    has_shares = any(item.matmul_share is not None for item in measurements)
     lines = [
-        "| contestant | batch | tokens | tokens/s | to cached loop | forwards | ms per forward | weights read in ms "
-        "| memory MiB | same tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| contestant | batch | tokens | tokens/s | to cached loop | forwards | ms per forward |"
+        + " outside model | share of matmul speed |" * has_shares
+        + " weights read in ms | memory MiB | same tokens |",
+        "|" + "---|" * (12 if has_shares else 10),
     ]
     for item in sorted(measurements, key=lambda item: (item.length, item.contestant != "naive loop", item.batch)):
         baseline = baselines[item.length]
         lines.append(
             f"| {item.contestant} | {item.batch} | {item.length} | {item.tokens_per_second:.0f} "
             f"| {item.tokens_per_second / baseline.tokens_per_second:.2f} | {item.forwards} "
-            f"| {1000 * item.seconds_per_forward:.2f} | {1000 * item.weight_read_seconds:.2f} | {item.peak_mib:.0f} "
+            f"| {1000 * item.seconds_per_forward:.2f} {_shares(item) if has_shares else ''}"
+            f"| {1000 * item.weight_read_seconds:.2f} | {item.peak_mib:.0f} "
             f"| {'yes' if item.tokens_hash == baseline.tokens_hash else 'no'} |"
         )
     return "\n".join(lines)
+
+
+def _shares(item: Measurement) -> str:
+    """Format the two shares as cells."""
+    outside = "" if item.outside_model is None else f"{item.outside_model:.0%}"
+    share = "" if item.matmul_share is None else f"{item.matmul_share:.2f}"
+    return f"| {outside} | {share} "

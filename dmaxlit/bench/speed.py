@@ -72,9 +72,14 @@ class SpeedBench(ABC):
             raise UserError(f"hidden_size: expected a multiple of head_dim {self.head_dim}, got {self.hidden_size}")
 
     def now(self) -> float:
-        """Return the time in seconds, once the device has finished its work."""
+        """Return the time in seconds, once the device has finished its work.
+
+        With one thread on a CPU it is the process's own, which other work on the machine disturbs less.
+        """
         if self._on_gpu:
             torch.cuda.synchronize()
+        elif torch.get_num_threads() == 1:
+            return time.process_time()
         return time.perf_counter()
 
     def fastest(self, function: Callable[[], object]) -> float:
@@ -85,6 +90,16 @@ class SpeedBench(ABC):
             function()
             seconds.append(self.now() - begin)
         return min(seconds)
+
+    def matmul_speed(self, dtype: str) -> float:
+        """Measure the operations per second of one matrix product that is large for the device.
+
+        Args:
+            dtype: Type of its numbers, such as ``float32``.
+        """
+        size = 8192 if self._on_gpu else 2048
+        matrix = torch.randn(size, size, device=self.device, dtype=getattr(torch, dtype))
+        return 2 * size**3 / self.fastest(lambda: matrix @ matrix)
 
     def memory(self, reset: bool = False) -> float:
         """Return the peak memory in MiB: of this process on a CPU, of torch on a GPU.

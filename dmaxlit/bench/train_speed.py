@@ -158,7 +158,7 @@ class TrainSpeedBench(SpeedBench):
             length=length,
             tokens_per_second=clean.ids.numel() / seconds,
             peak_mib=peak,
-            matmul_share=work.operations / seconds / self._matmul_speed(),
+            matmul_share=work.operations / seconds / self.matmul_speed(self.dtype),
             loss=loss / int(clean.in_loss.sum()),
         )
 
@@ -190,12 +190,6 @@ class TrainSpeedBench(SpeedBench):
         roles = torch.full(shape, int(Role.RESPONSE))
         roles[:, : length // 4] = int(Role.PROMPT)
         return CleanBatch(ids.to(self.device), roles.to(self.device), self.block_length, denoiser.special)
-
-    def _matmul_speed(self) -> float:
-        """Measure the operations per second of one matrix product that is large for the device."""
-        size = 2048 if torch.device(self.device).type == "cpu" else 8192
-        matrix = torch.randn(size, size, device=self.device, dtype=getattr(torch, self.dtype))
-        return 2 * size**3 / self.fastest(lambda: matrix @ matrix)
 
 
 class _MatrixWork(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -144,10 +144,11 @@ def decode(
     compile: bool = False,
     repeats: int = 3,
 ) -> None:
-    """Time the engine against a cached and an uncached loop over single prompts: same weights, prompts and tokens.
+    """Time the engine against loops over single prompts, and against the batches of dllm and diffusers.
 
-    The model has random weights and a fixed number of tokens is committed at each forward, so that all do the same
-    work. Each measurement runs in a new process.
+    Weights, prompts and tokens are the same for all: the model has random weights, and a fixed number of tokens is
+    committed at each forward. Each measurement runs in a new process. The pipeline of diffusers is left out where the
+    library is not installed. With one thread (OMP_NUM_THREADS=1) the time is the process's own.
 
     Args:
         output: Folder for results.json and table.md.

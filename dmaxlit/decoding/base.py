@@ -53,6 +53,8 @@ class BlockState:
         sampling: How to draw tokens, or None to take the most probable ones. The engine sets it;
             :func:`dmaxlit.decoding.propose` applies it.
         memory: Further tensors that a decoder carries from step to step, each ``[R, ...]``.
+        progress_before: ``[R]`` share of decided positions of the block before this one, if that is open too; 1 for a
+            front block; None if all are. The engine sets it for each forward.
     """
 
     ids: Tensor
@@ -64,6 +66,14 @@ class BlockState:
     extra_blocks: Tensor | None = None
     sampling: Sampling | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    progress_before: Tensor | None = None
+
+    @property
+    def progress(self) -> Tensor:
+        """Share of decided positions of each block's response, ``[R]``; 1 for a block of prompt alone."""
+        decided = (self.editable & ~self.masked).sum(1)
+        total = self.editable.sum(1)
+        return (decided / total.clamp(min=1)).masked_fill(total == 0, 1.0)
 
     def advance(
         self,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Decoder
-from dmaxlit.decoding.proposal import Proposal, argmax_proposal, confidence_rank, propose, scatter_proposal
+from dmaxlit.decoding.proposal import Proposal, argmax_proposal, most_confident, propose, scatter_proposal
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import SpecialTokens
 
@@ -17,7 +17,7 @@ class CommittingDecoder(Decoder):
     """Commits some masked positions at each forward, at least one, and never revises.
 
     Subclasses implement :meth:`select`; where it selects no masked position of a row, the most confident one is
-    committed. A block therefore takes at most as many forwards as it has tokens.
+    committed, unless the row :meth:`waits`. A front block therefore takes at most as many forwards as it has tokens.
     """
 
     @abstractmethod
@@ -39,6 +39,16 @@ class CommittingDecoder(Decoder):
         """
         return None
 
+    def waits(self, state: BlockState) -> Tensor | None:
+        """Return the blocks that may commit nothing in this forward, ``[R]`` bool; None for none.
+
+        Only blocks behind the front block of a window may.
+
+        Args:
+            state: The blocks that were fed to the model.
+        """
+        return None
+
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Commit the selected positions, or else the most confident one; converged when no mask is left."""
         features = self.features(logits)
@@ -50,9 +60,11 @@ class CommittingDecoder(Decoder):
         selected = self.select(state, proposal, features)
         _check_selected(type(self).__name__, selected, state.masked)
         commit = state.masked & selected
-        best = state.masked & (confidence_rank(proposal, state.masked) == 0)
-        commit |= best & ~commit.any(1, keepdim=True)
-        masked = state.masked & ~commit
+        may_wait = commit.any(1, keepdim=True)
+        if (waits := self.waits(state)) is not None:
+            may_wait |= waits.unsqueeze(1)
+        commit = torch.where(may_wait, commit, most_confident(proposal, state.masked))
+        masked = state.masked ^ commit
         return state.advance(torch.where(commit, proposal.tokens, state.ids), masked, ~masked.any(1))
 
     def _needed_positions(self, state: BlockState) -> Tensor | None:

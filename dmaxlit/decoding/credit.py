@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import argmax_proposal, confidence_rank, propose
+from dmaxlit.decoding.proposal import argmax_proposal, most_confident, propose
 from dmaxlit.errors import UserError, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -61,7 +61,7 @@ class CreditDecoder(Decoder):
         raised[..., : special.vocab_size] += self.alpha * credit.log1p()
 
         proposal = propose(state, raised)
-        commit = (proposal.confidence > self.threshold) | (confidence_rank(proposal, state.masked) == 0)
+        commit = (proposal.confidence > self.threshold) | most_confident(proposal, state.masked)
         masked = state.masked & ~commit
         ids = torch.where(state.masked & commit, proposal.tokens, state.ids)
         return state.advance(ids, masked, ~masked.any(1), memory={"credit": credit})

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import confidence_rank, propose
+from dmaxlit.decoding.proposal import most_confident, propose
 from dmaxlit.errors import check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -57,7 +57,7 @@ class EditDecoder(Decoder):
         """Fill and edit; converged when no mask is left and nothing changes."""
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
-        fill = state.masked & ((confidence > self.tau_mask) | (confidence_rank(proposal, state.masked) == 0))
+        fill = state.masked & ((confidence > self.tau_mask) | most_confident(proposal, state.masked))
         edit = state.editable & ~state.masked & (tokens != state.ids) & (confidence > self.tau_edit)
         ids = torch.where(fill | edit, tokens, state.ids)
         masked = state.masked & ~fill

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
 from dmaxlit.decoding.committing import CommittingDecoder
-from dmaxlit.decoding.proposal import Proposal, confidence_rank, entropy
+from dmaxlit.decoding.proposal import Proposal, entropy, most_confident
 from dmaxlit.errors import UserError, check_at_least, check_fraction
 
 __all__ = ["EntropyGateDecoder"]
@@ -48,5 +48,5 @@ class EntropyGateDecoder(CommittingDecoder):
         before = torch.cat([torch.zeros_like(left[:, :1]), left.cumsum(1)[:, :-1]], 1)
         admitted = candidates & (before <= self.beta)
         first = state.masked & (state.masked.cumsum(1) <= self.first)
-        best = first & (confidence_rank(proposal, first) == 0)
+        best = most_confident(proposal, first)
         return torch.where(admitted.any(1, keepdim=True), admitted, best)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import confidence_rank, propose, score_tokens
+from dmaxlit.decoding.proposal import confidence_rank, most_confident, propose, score_tokens
 from dmaxlit.errors import check_at_least, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -51,7 +51,7 @@ class GenerateThenEditDecoder(Decoder):
         proposal = propose(state, logits)
         tokens, confidence = proposal.tokens, proposal.confidence
         drafting = state.masked.any(1, keepdim=True)
-        draft = state.masked & ((confidence > self.tau_draft) | (confidence_rank(proposal, state.masked) == 0))
+        draft = state.masked & ((confidence > self.tau_draft) | most_confident(proposal, state.masked))
 
         belief = score_tokens(logits, state.ids)
         rewrite = state.editable & ~drafting & (tokens != state.ids) & (belief.confidence < self.tau_keep)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import confidence_rank, propose
+from dmaxlit.decoding.proposal import most_confident, propose
 from dmaxlit.errors import check_at_least, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -67,7 +67,7 @@ class LessDecoder(Decoder):
 
         settled = (repeats >= self.patience) & (divergence <= self.max_divergence)
         commit = settled & (proposal.confidence > self.threshold)
-        commit |= confidence_rank(proposal, state.masked) == 0
+        commit |= most_confident(proposal, state.masked)
         masked = state.masked & ~commit
         ids = torch.where(state.masked & commit, proposal.tokens, state.ids)
 

@@ -62,12 +62,12 @@ def scatter_proposal(proposal: Proposal, where: Tensor) -> Proposal:
         proposal: Each ``[n]``.
         where: ``[R, T]`` bool with n True values.
     """
-    tokens, confidence, log_odds = proposal
-    blank = torch.full_like(where, -torch.inf, dtype=log_odds.dtype)
+    blanks = (0, 0.0, -torch.inf)
     return Proposal(
-        torch.zeros_like(where, dtype=torch.long).index_put_((where,), tokens),
-        torch.zeros_like(blank).index_put_((where,), confidence),
-        blank.index_put_((where,), log_odds),
+        *(
+            column.new_full(where.shape, blank).masked_scatter_(where, column)
+            for column, blank in zip(proposal, blanks, strict=True)
+        )
     )
 
 
@@ -92,7 +92,7 @@ def _argmax_on_cpu(logits: Tensor) -> Proposal:
     others = (_at_least_float32(logits) - highest).exp_().scatter_(-1, tokens, 0.0).sum(-1)
     if not (others > 0).all():  # underflow, or nan
         return score_tokens(logits, tokens.squeeze(-1))
-    log_odds = -others.log()
+    log_odds = others.log_().neg_()
     return Proposal(tokens.squeeze(-1), log_odds.sigmoid(), log_odds)
 
 
@@ -143,8 +143,25 @@ def descending_rank(score: Tensor) -> Tensor:
     Scores are rounded to about a thousandth first. Positions that are alike, such as all masks of a block without a
     prompt, must not be ordered by rounding errors, which depend on the batch.
     """
-    order = torch.argsort((score * _RANK_STEPS).round(), dim=1, descending=True, stable=True)
-    return torch.argsort(order, dim=1)
+    order = torch.argsort(_rounded(score), dim=1, descending=True, stable=True)
+    ranks = torch.arange(order.shape[1], device=order.device)
+    return torch.empty_like(order).scatter_(1, order, ranks.expand_as(order))
+
+
+def most_confident(proposal: Proposal, positions: Tensor) -> Tensor:
+    """Keep only the position with :func:`confidence_rank` 0 of each row, ``[R, T]``; a row without any stays all False.
+
+    Args:
+        proposal: The confidences.
+        positions: ``[R, T]`` bool, the positions to choose from.
+    """
+    score = torch.where(positions, proposal.log_odds.clamp(-_FINITE, _FINITE), -torch.inf)
+    best = _rounded(score).argmax(1, keepdim=True)  # the first of equal ones
+    return torch.zeros_like(positions).scatter_(1, best, True) & positions
+
+
+def _rounded(score: Tensor) -> Tensor:
+    return (score * _RANK_STEPS).round()
 
 
 def leftmost(positions: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import Proposal, confidence_rank, propose
+from dmaxlit.decoding.proposal import Proposal, confidence_rank, most_confident, propose
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -117,7 +117,7 @@ class PSDDecoder(Decoder):
     def _policy_positions(self, masked: Tensor, proposal: Proposal) -> Tensor:
         """Return the positions that the policy commits, ``[R, T]`` bool."""
         confidence = proposal.confidence
-        best = confidence_rank(proposal, masked) == 0
+        best = most_confident(proposal, masked)
         anchors = masked & (confidence > self.threshold)
         if self.policy == "confidence":
             return anchors | best

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import Proposal, confidence_rank, descending_rank, propose, score_tokens
+from dmaxlit.decoding.proposal import Proposal, descending_rank, most_confident, propose, score_tokens
 from dmaxlit.errors import check_at_least, check_choice, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
@@ -69,7 +69,7 @@ class T2MDecoder(Decoder):
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Fill and re-mask; converged when there was nothing to do."""
         proposal = propose(state, logits)
-        fill = state.masked & ((proposal.confidence > self.tau_mask) | (confidence_rank(proposal, state.masked) == 0))
+        fill = state.masked & ((proposal.confidence > self.tau_mask) | most_confident(proposal, state.masked))
         ids = torch.where(fill, proposal.tokens, state.ids)
 
         # Of the doubtful tokens, the worst.

@@ -20,14 +20,28 @@ class ThresholdDecoder(CommittingDecoder):
     Args:
         threshold: In [0, 1]. DMax distils its corpora with 0.95.
         max_tokens: Most tokens committed at one forward, at least 1, the most confident first; None for no limit.
+        tau_semi: In [0, 1]. In a window, a block without a confident position commits its most confident one only if
+            at least this share of the block before it is decided, and nothing otherwise (MultiBD, arXiv 2606.29215,
+            where it is 0.9, and 0.25 or 0.75 with blocks of 4). 0: it always commits one.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
-    def __init__(self, threshold: float = 0.95, max_tokens: int | None = None, max_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.95,
+        max_tokens: int | None = None,
+        max_steps: int | None = None,
+        tau_semi: float = 0.0,
+    ) -> None:
         super().__init__(max_steps)
         check_at_least(1, max_tokens=max_tokens)
         self.threshold = check_fraction("threshold", threshold)
         self.max_tokens = max_tokens
+        self.tau_semi = check_fraction("tau_semi", tau_semi)
+
+    def waits(self, state: BlockState) -> Tensor | None:
+        """Return the blocks behind one of which less than ``tau_semi`` is decided."""
+        return None if state.progress_before is None else state.progress_before < self.tau_semi
 
     def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """Return the positions above the threshold, at most ``max_tokens`` of them."""

@@ -1,14 +1,15 @@
 """Decodes lists of prompts block by block, with one decoder."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import Decoder
 from dmaxlit.engine.block_forward import BlockForward
@@ -121,8 +122,8 @@ class BlockDecoder:
         """
         sequences: dict[int, DecodedSequence] = {}
         with (
-            torch.no_grad(),
-            _evaluating(self.denoiser),
+            _without_gradients(self.denoiser, self.compile),
+            _evaluating(self.denoiser.modules()),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
             for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
@@ -142,9 +143,10 @@ class BlockDecoder:
     def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
         """Decode prompts and yield an event after each forward. Arguments as of :meth:`decode`."""
         events = self._decode(self._requests(prompts, max_new_tokens), watched=True)
+        modules = list(self.denoiser.modules())
         while True:
             # Between two forwards, grad mode and eval mode are the caller's.
-            with torch.no_grad(), _evaluating(self.denoiser):
+            with torch.no_grad(), _evaluating(modules):
                 event = next(events, None)
             if event is None:
                 return
@@ -217,13 +219,24 @@ class BlockDecoder:
         return Lane(denoiser, self.decoder, sampler, checks, self.eos_ids, self.window, admission, watched)
 
 
+def _without_gradients(denoiser: Denoiser, compiled: bool) -> AbstractContextManager[object]:
+    """Return inference mode, in which each operation costs less; no_grad for sharded weights and CUDA graphs.
+
+    FSDP advises against inference mode, and CUDA graphs have not been tried in it.
+    """
+    if is_sharded(denoiser) or (compiled and denoiser.device.type != "cpu"):
+        return torch.no_grad()
+    return torch.inference_mode()
+
+
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch to eval mode, and restore every submodule's own mode afterwards."""
-    training = [submodule for submodule in module.modules() if submodule.training]
-    module.eval()
+def _evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Switch a model's modules to eval mode, and restore each one's own mode afterwards."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for submodule in training:
-            submodule.training = True
+        for module in training:
+            module.training = True

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.backbone.attention import block_diffusion_mask
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.engine.batching import group_order, groups
+from dmaxlit.engine.layout import Layouts
 from dmaxlit.engine.request import Request
 
 
@@ -63,7 +63,6 @@ class BlockForward:
         assert window == 1 or (block_attention_mask is None and not compile)
         self._denoiser = denoiser
         self._device = denoiser.device
-        self._block_mask = block_attention_mask
         self._num_queries = denoiser.block_length if block_attention_mask is None else block_attention_mask.shape[0]
         self._scratch_slot = max_length - denoiser.block_length + self._num_queries
         self._compile = compile
@@ -76,6 +75,7 @@ class BlockForward:
             num_layers = int(denoiser.model.config.num_hidden_layers)
             num_slots = self._scratch_slot + 1
             self._cache = RowCache(self._num_rows, num_slots, num_layers, compile, max_extra_rows)
+        self._layouts = Layouts(denoiser, self._cache, block_attention_mask)
 
     def reserve(self, max_length: int) -> None:
         """Make room for a request that may be longer than those before.
@@ -109,21 +109,29 @@ class BlockForward:
             blocks: ``[B + R, N T, hidden_size]`` input embeddings of the open blocks, one version after the other:
                 first those behind the front blocks, request by request, then the front blocks.
         """
-        num_behind = [request.num_open - 1 for request in requests]
-        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
-        hidden_behind, hidden_front = [], []
-        for first, last in groups(requests, self._num_committed):
-            begin = sum(num_behind[:first])
-            end = begin + sum(num_behind[first:last])
-            group = self._forward_group(requests[first:last], first, behind[begin:end], front[first:last])
-            hidden_behind.append(group[: end - begin])
-            hidden_front.append(group[end - begin :])
+        self._layouts.begin_forward()
+        parts = list(groups(requests, self._num_committed))
+        hidden = self._forward_group(requests, 0, blocks) if len(parts) == 1 else self._run(parts, requests, blocks)
         if self._cache is not None:
             for request in requests:
                 request.mark_cached()
-        return group if len(hidden_front) == 1 else torch.cat(hidden_behind + hidden_front)
+        return hidden
 
-    def _forward_group(self, requests: Sequence[Request], first: int, behind: Tensor, front: Tensor) -> Tensor:
+    def _run(self, parts: Sequence[tuple[int, int]], requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Run several groups, from the first to the last row (exclusive) of each."""
+        num_behind = [request.num_open - 1 for request in requests]
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
+        hidden_behind, hidden_front = [], []
+        for first, last in parts:
+            begin = sum(num_behind[:first])
+            end = begin + sum(num_behind[first:last])
+            group = torch.cat([behind[begin:end], front[first:last]])
+            group = self._forward_group(requests[first:last], first, group)
+            hidden_behind.append(group[: end - begin])
+            hidden_front.append(group[end - begin :])
+        return torch.cat(hidden_behind + hidden_front)
+
+    def _forward_group(self, requests: Sequence[Request], first: int, blocks: Tensor) -> Tensor:
         """Run one group, whose first request is row ``first`` of the cache; return its blocks in the same order."""
         length = self._denoiser.block_length
         num_pending = max(request.num_pending for request in requests)
@@ -132,9 +140,10 @@ class BlockForward:
             # An extra row costs the queries of a block and about as much again for the copy of its keys.
             num_extra = sum(request.num_pending // length + request.num_open - 1 for request in requests)
             if 0 < 2 * num_extra <= len(requests) * (num_pending // length + num_open - 1):
-                return self._forward_with_extra_rows(requests, behind, front)
+                return self._forward_with_extra_rows(requests, blocks)
         if num_open == 1:
-            return self._forward_padded(requests, first, num_pending, front)
+            return self._forward_padded(requests, first, num_pending, blocks)
+        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
         windows = front.new_zeros(len(requests), num_open, *front.shape[1:])
         rows, places = torch.tensor(_behind(requests), device=self._device).reshape(-1, 2).unbind(1)
         windows[:, 0] = front
@@ -164,40 +173,15 @@ class BlockForward:
             num_keys = min(_power_of_two(num_keys, 128), self._scratch_slot + 1)
             inputs = F.pad(inputs, (0, 0, 0, 0, 0, num_rows - len(requests)))
 
-        # Slot and position of each query. Versions of a block have different slots but the same positions.
         extents = [(request.num_cached, request.block_start, request.open_end) for request in requests]
         extents += [(0, 0, length)] * (num_rows - len(requests))
-        num_cached, block_start, open_end = torch.tensor(extents, device=self._device).T.unsqueeze(-1)
-        offsets = torch.arange(-num_pending, num_queries, device=self._device)
-        slots = block_start + offsets
-        is_token = slots >= num_cached
-        offset_in_window = offsets
-        if self._block_mask is not None:
-            offset_in_window = torch.where(offsets < 0, offsets, offsets % length)
-        elif num_queries > length:
-            is_token &= slots < open_end
-        positions = torch.where(is_token, block_start + offset_in_window, 0)
-
-        # Keys: those of this forward alone, or all slots of the cache, counted from the current block.
-        if cache is None:
-            key_offsets, is_key = offsets.expand(num_rows, -1), is_token
-        else:
-            written = slots.where(is_token, self._scratch_slot)
-            written[len(requests) :] = self._scratch_slot
-            cache.prepare(slice(first, first + num_rows), written, num_keys)
-            key_offsets = torch.arange(num_keys, device=self._device) - block_start
-            is_key = key_offsets < num_queries
-
-        if num_pending == 0 and self._block_mask is None and num_queries == length:
-            allowed = is_key[:, None]  # a block alone attends to itself and everything before
-        else:
-            mask = self._attention_mask(offsets.expand(num_rows, -1), key_offsets, block_start // length, is_token)
-            allowed = is_key[:, None] & mask
+        layout = self._layouts.padded(tuple(extents), len(requests), first, num_pending, num_queries, num_keys)
         run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
-        return run(allowed, positions, cache, inputs_embeds=inputs)[: len(requests), num_pending:]
+        hidden = run(layout.mask, layout.positions, cache, inputs_embeds=inputs)
+        return hidden[: len(requests), num_pending:] if compiled or num_pending else hidden
 
-    def _forward_with_extra_rows(self, requests: Sequence[Request], behind: Tensor, front: Tensor) -> Tensor:
-        """Run the first group with a row for each block; those of pending blocks come first, then ``behind``."""
+    def _forward_with_extra_rows(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Run the first group with a row for each block; those of pending blocks come first, then the open ones."""
         assert self._cache is not None
         length = self._denoiser.block_length
         pending = [
@@ -205,47 +189,18 @@ class BlockForward:
             for row, request in enumerate(requests)
             for start in range(request.num_cached, request.block_start, length)
         ]
-        inputs = [behind, front]
         if pending:
             ids = [requests[row].tokens[start : start + length] for row, start in pending]
-            inputs.insert(0, self._denoiser.embed(torch.tensor(ids, device=self._device)))
+            blocks = torch.cat([self._denoiser.embed(torch.tensor(ids, device=self._device)), blocks])
 
         rows = [row for row, _ in pending] + [row for row, _ in _behind(requests)]
         starts = [start for _, start in pending]
         starts += [start for request in requests for start in request.open_starts[1:]]
         starts += [request.block_start for request in requests]
-        start = torch.tensor(starts, device=self._device)
-        slots = start.unsqueeze(1) + torch.arange(length, device=self._device)
         num_keys = max(request.open_end for request in requests)
-        self._cache.prepare(slice(0, len(requests)), slots, num_keys, torch.tensor(rows, device=self._device))
-        is_key = torch.arange(num_keys, device=self._device) < start.unsqueeze(1) + length
-        hidden = self._denoiser.hidden(is_key[:, None], slots, self._cache, inputs_embeds=torch.cat(inputs))
+        layout = self._layouts.with_extra_rows(tuple(rows), tuple(starts), num_keys)
+        hidden = self._denoiser.hidden(layout.mask, layout.positions, self._cache, inputs_embeds=blocks)
         return hidden[len(pending) :]
-
-    def _attention_mask(self, queries: Tensor, keys: Tensor, current_block: Tensor, is_token: Tensor) -> Tensor:
-        """Compute which query attends to which key, ``[G, Q, K]`` bool.
-
-        Args:
-            queries: ``[G, Q]`` slot of each query, counted from the current block of its row.
-            keys: ``[G, K]`` slot of each key, counted likewise.
-            current_block: ``[G, 1]`` number of the row's current block.
-            is_token: ``[G, Q]`` bool, False for padding queries.
-        """
-        length = self._denoiser.block_length
-        # Padding queries count as part of the first block, so that they have keys to attend to.
-        if self._block_mask is None:  # each block attends to itself and those before, as they are
-            q_block = torch.where(is_token, current_block + queries // length, 0)
-            return (current_block + keys // length).unsqueeze(-2) <= q_block.unsqueeze(-1)
-        q_block = torch.where(is_token, current_block + (queries // length).clamp(max=0), 0)
-        k_block = current_block + (keys // length).clamp(max=0)
-        q_noisy, k_noisy = q_block == current_block, k_block == current_block
-        allowed = block_diffusion_mask(q_block, k_block, q_noisy, k_noisy)
-
-        # Within the current block, the mask among its versions applies as well.
-        q_index, k_index = queries[0].clamp(min=0), keys.clamp(0, self._num_queries - 1)
-        among_versions = self._block_mask[q_index][:, k_index].transpose(0, 1)
-        both_current = (q_noisy & (queries >= 0)).unsqueeze(-1) & k_noisy.unsqueeze(-2)
-        return allowed & (among_versions | ~both_current)
 
     def _embed_pending(self, requests: Sequence[Request], num_pending: int) -> Tensor:
         """Embed the pending tokens, ``[G, P, hidden_size]``, padded on the left."""

@@ -34,12 +34,14 @@ class BlockRows:
 
     Attributes:
         rows: The blocks.
+        num_behind: How many of them are behind a front block.
     """
 
     def __init__(self, batch: Sequence[Request]) -> None:
         behind = [BlockRow(request.index, start, []) for request in batch for start in request.open_starts[1:]]
         front = [BlockRow(request.index, request.block_start, request.prompt_tail) for request in batch]
         self.rows = behind + front
+        self.num_behind = len(behind)
         self._row_of = {block.key: row for row, block in enumerate(self.rows)}
 
     def row_of(self, index: int, start: int) -> int:

@@ -48,6 +48,18 @@ class BlockStates:
             previous: The blocks that were open.
             blocks: The blocks that are open now.
         """
+        if state.progress_before is not None:
+            state = replace(state, progress_before=None)
+        state = self._carried(state, previous, blocks)
+        if blocks.num_behind == 0:
+            return state
+        length, progress = self._denoiser.block_length, state.progress
+        before = [blocks.find(block.index, block.start - length) for block in blocks.rows]
+        of_front = len(progress)
+        rows = indices([of_front if row is None else row for row in before], state)
+        return replace(state, progress_before=torch.cat([progress, progress.new_ones(1)])[rows])
+
+    def _carried(self, state: BlockState, previous: BlockRows, blocks: BlockRows) -> BlockState:
         sources = blocks.sources(previous)
         new = [row for row, source in enumerate(sources) if source is None]
         if new:

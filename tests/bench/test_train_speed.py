@@ -32,7 +32,7 @@ def test_the_published_procedure_and_our_step_have_the_same_loss_and_gradients()
 def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     monkeypatch.setattr("dmaxlit.bench.speed.in_new_process", lambda function, *job: function(*job))
     bench = TrainSpeedBench(tmp_path, (50,), (16, 32), hidden_size=32, layers=1, block_length=8, updates=1)
-    monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1e12)
+    monkeypatch.setattr(TrainSpeedBench, "matmul_speed", lambda self, dtype: 1e12)
     table = bench.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     content = json.loads((tmp_path / "results.json").read_text())
@@ -71,7 +71,7 @@ FORWARDS = 3  # of an update: of the clean copy, the masked view and the predict
 
 def test_the_work_of_compiled_forwards_is_counted_in_plain_ones(tmp_path, monkeypatch):
     bench = TrainSpeedBench(tmp_path, hidden_size=32, layers=1, block_length=8, updates=1)
-    monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1.0)
+    monkeypatch.setattr(TrainSpeedBench, "matmul_speed", lambda self, dtype: 1.0)
     called: list[bool] = []
 
     def compiled(*_):
@@ -90,7 +90,7 @@ def test_the_work_of_compiled_forwards_is_counted_in_plain_ones(tmp_path, monkey
 
 def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monkeypatch):
     bench = TrainSpeedBench(tmp_path, hidden_size=32, layers=1, block_length=8, updates=1)
-    monkeypatch.setattr(TrainSpeedBench, "_matmul_speed", lambda self: 1.0)
+    monkeypatch.setattr(TrainSpeedBench, "matmul_speed", lambda self, dtype: 1.0)
 
     def work():
         cost = bench.measure("ours", 50, 16)

@@ -10,7 +10,9 @@ from dmaxlit.decoding.proposal import (
     Proposal,
     argmax_proposal,
     confidence_rank,
+    descending_rank,
     entropy,
+    most_confident,
     scatter_proposal,
     score_tokens,
 )
@@ -118,3 +120,21 @@ def test_excluded_positions_rank_after_certain_and_impossible_ones():
     positions = torch.tensor([[True, False, True]])
     assert confidence_rank(proposal, positions).tolist() == [[0, 2, 1]]
     assert confidence_rank(proposal, positions, ascending=True).tolist() == [[1, 2, 0]]
+
+
+def test_the_most_confident_position_is_the_one_of_rank_0():
+    generator = torch.Generator().manual_seed(0)
+    log_odds = torch.randint(-3, 4, (200, 6), generator=generator) / 2000.0  # many ties once rounded
+    log_odds = torch.where(torch.rand(200, 6, generator=generator) < 0.2, torch.inf, log_odds)
+    log_odds = torch.where(torch.rand(200, 6, generator=generator) < 0.2, -torch.inf, log_odds)
+    positions = torch.rand(200, 6, generator=generator) < 0.5
+    proposal = Proposal(torch.zeros(200, 6, dtype=torch.long), log_odds.sigmoid(), log_odds)
+    expected = positions & (confidence_rank(proposal, positions) == 0)
+    assert torch.equal(most_confident(proposal, positions), expected)
+    assert torch.equal(expected.sum(1), positions.any(1).long())
+
+
+def test_ranks_are_those_of_a_stable_sort():
+    score = torch.randint(0, 4, (50, 7), generator=torch.Generator().manual_seed(1)).float()
+    expected = [[sorted(range(7), key=lambda i: -row[i]).index(i) for i in range(7)] for row in score.tolist()]
+    assert descending_rank(score).tolist() == expected

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -93,3 +95,20 @@ def test_handmade_logits_have_the_probabilities_they_claim():
     probability = logits_of([(1, 0.6), (2, 1.0)]).softmax(-1)
     torch.testing.assert_close(probability[0, 0, 1], torch.tensor(0.6))
     assert probability[0, 1, 2] == 1
+
+
+@pytest.mark.parametrize(("progress", "committed"), [(None, 1), (1.0, 1), (0.75, 1), (0.5, 0)])
+def test_a_block_without_a_confident_position_waits_for_the_one_before(progress, committed):
+    decoder = ThresholdDecoder(0.9, tau_semi=0.75)
+    state = fresh(decoder)
+    if progress is not None:
+        state = replace(state, progress_before=torch.tensor([progress]))
+    (after,) = run(decoder, state, [(1, 0.3), (2, 0.5), (3, 0.7), (4, 0.6)])
+    assert int((~after.masked).sum()) == committed
+    (confident,) = run(decoder, state, [(1, 0.3), (2, 0.95), (3, 0.7), (4, 0.6)])
+    assert confident.ids.tolist() == [[M, 2, M, M]]
+
+
+def test_the_share_of_the_block_before_is_a_fraction():
+    with pytest.raises(UserError, match=r"tau_semi: expected a number in \[0, 1\], got 1.5"):
+        ThresholdDecoder(tau_semi=1.5)

@@ -42,6 +42,9 @@ class ScriptedDenoiser(nn.Module):
     def embed(self, ids):
         return self.table[ids]
 
+    def model_mask(self, allowed, num_queries):
+        return allowed
+
     def hidden(self, allowed, position_ids, cache=None, inputs_embeds=None):
         assert not torch.is_grad_enabled()
         self.modes.add(self.training)

@@ -233,6 +233,27 @@ def test_the_mode_is_restored_after_an_error():
     assert denoiser.training
 
 
+def test_events_hold_tensors_that_may_be_trained_on():
+    (event,) = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0)).forwards([[0]], 3)
+    assert not event.state.ids.is_inference()
+    assert not event.logits.is_inference()
+
+
+def test_only_an_eager_decode_without_events_runs_in_inference_mode():
+    modes = []
+
+    def script(position, fed):
+        modes.append(torch.is_inference_mode_enabled())
+        return 1
+
+    engine = BlockDecoder(ScriptedDenoiser(script), ThresholdDecoder(0.0))
+    engine.decode([[0]], 3)
+    assert set(modes) == {True}
+    modes.clear()
+    list(engine.forwards([[0]], 3))
+    assert set(modes) == {False}
+
+
 def test_the_prompts_given_are_left_as_they_are():
     prompts = [[1, 2, 3, 4, 5]]
     decode(digits, prompts)

@@ -77,3 +77,18 @@ def test_dropped_blocks_leave_no_row(states, batch):
     state = marked(states.open(previous.rows))
     batch[0].drop_behind(1)
     assert states.carry(state, previous, BlockRows(batch)).step.tolist() == [2, 3]
+
+
+def test_a_block_behind_knows_the_progress_of_the_one_before_it(states, batch):
+    previous = BlockRows(batch)
+    state = states.open(previous.rows)
+    assert states.carry(state, previous, previous).progress_before is None
+    batch[0].open_next()
+    batch[0].open_next()
+    blocks = BlockRows(batch)  # 8 to 11 and 12 to 15 of the first prompt, then 4 to 7 of it and 0 to 3 of the other
+    state = states.carry(state, previous, blocks)
+    assert state.progress_before.tolist() == [0.0, 0.0, 1.0, 1.0]
+    masked = state.masked.clone()
+    masked[0, :3] = masked[2, 2] = False
+    state = states.carry(replace(state, masked=masked), blocks, blocks)
+    assert state.progress_before.tolist() == [0.5, 0.75, 1.0, 1.0]

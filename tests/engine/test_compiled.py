@@ -18,7 +18,7 @@ class Shapes:
         self.seen = []
 
     def __call__(self, allowed, position_ids, cache, inputs_embeds):
-        self.seen.append((*allowed.shape, *position_ids.shape, *inputs_embeds.shape[:2]))
+        self.seen.append((*allowed.value.shape, *position_ids.shape, *inputs_embeds.shape[:2]))
         return self.run(allowed, position_ids, cache, inputs_embeds=inputs_embeds)
 
 

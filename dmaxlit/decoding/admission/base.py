@@ -40,13 +40,6 @@ class AdmissionPolicy(ABC):
 ADMISSIONS: Registry[AdmissionPolicy] = Registry("admission policy", "admissions", AdmissionPolicy)
 
 
-def progress(state: BlockState) -> Tensor:
-    """Return the share of decided positions of each block's response, ``[R]``; 1 for a block of prompt alone."""
-    decided = (state.editable & ~state.masked).sum(1)
-    total = state.editable.sum(1)
-    return (decided / total.clamp(min=1)).masked_fill(total == 0, 1.0)
-
-
 def make_admission(policy: str | AdmissionPolicy, **options: Any) -> AdmissionPolicy:
     """Return a policy by its registered name or import path; a ready policy is returned unchanged.
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dmaxlit.decoding.admission.base import ADMISSIONS, AdmissionPolicy, progress
+from dmaxlit.decoding.admission.base import ADMISSIONS, AdmissionPolicy
 from dmaxlit.decoding.base import BlockState
 from dmaxlit.errors import check_fraction
 
@@ -33,4 +33,4 @@ class MultiBDAdmission(AdmissionPolicy):
         read = before.editable & ~before.masked
         same = read & (after.ids == before.ids) & ~after.masked
         is_stable = same.sum(1) >= self.tau_stable * read.sum(1)
-        return (progress(after) >= self.tau_add) & is_stable
+        return (after.progress >= self.tau_add) & is_stable

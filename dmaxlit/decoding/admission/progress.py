@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from dmaxlit.decoding.admission.base import ADMISSIONS, AdmissionPolicy, progress
+from dmaxlit.decoding.admission.base import ADMISSIONS, AdmissionPolicy
 from dmaxlit.decoding.base import BlockState
 from dmaxlit.errors import check_fraction
 
@@ -23,4 +23,4 @@ class ProgressAdmission(AdmissionPolicy):
 
     def admit(self, before: BlockState, after: BlockState) -> Tensor:
         """Return where the share of decided positions is at least ``theta``, ``[R]`` bool."""
-        return progress(after) >= self.theta
+        return after.progress >= self.theta

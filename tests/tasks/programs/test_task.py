@@ -77,6 +77,7 @@ def test_an_unknown_split_is_refused():
         task("programs").examples("dev", 1)
 
 
+@pytest.mark.filterwarnings("ignore::dmaxlit.errors.DMaxWarning")
 def test_without_a_sandbox_it_can_be_trained_on_but_not_judged(monkeypatch):
     monkeypatch.setattr(isolation, "reason_against", lambda level: "no such thing")
     programs = task("programs")
