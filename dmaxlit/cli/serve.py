@@ -23,7 +23,7 @@ def serve(
     port: int = 8000,
     api_key: str | None = None,
     name: str | None = None,
-    decoder: str = "spd",
+    decoder: str | None = None,
     decoder_options: dict[str, Any] | None = None,
     window: int = 1,
     admission: str = "progress",
@@ -59,7 +59,8 @@ def serve(
         port: Port to listen at; 0 for one that is free.
         api_key: Key that clients must send. Default: the environment variable DMAXLIT_API_KEY, or none.
         name: Name of the model for clients. Default: that of --model.
-        decoder: Decoder of requests that name none: registered name, or import path of your own.
+        decoder: Decoder of requests that name none: registered name, or import path of your own. Default: the one that
+            the model was judged with, with its options, or spd.
         decoder_options: Options of that decoder, also as --decoder.tau_dec 0.3.
         window: Most open blocks of a response, for requests that do not say.
         admission: Policy of the window of requests that name none: registered name, or import path of your own.
@@ -115,9 +116,10 @@ def serve(
     with listener:
         module = load_model(model, device, dtype, probe)
         choose_template(module.tokenizer, chat_template, template_options)
+        default, options = module.default_decoding(decoder, decoder_options)
         settings = DecodeSettings(
-            decoder=decoder,
-            decoder_options=decoder_options or {},
+            decoder=default,
+            decoder_options=options,
             window=window,
             admission=admission,
             admission_options=admission_options or {},

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import dmaxlit
 import dmaxlit.server
 from dmaxlit.server import listen
 
@@ -41,6 +42,16 @@ def test_a_model_is_served_with_the_settings_of_the_command_line(dmax, served):
     )
     assert (app.service.limits.batch_size, app.service.limits.max_body) == (3, 2**19)
     assert "KeyCheck" not in app.middleware
+
+
+def test_the_decoder_of_the_model_is_served_unless_another_is_named(dmax, served, tmp_path):
+    module = dmaxlit.load("builtin:chain-base")
+    module.set_decoding("edit", tau_edit=0.0)
+    module.export(tmp_path / "m")
+    dmax("serve", "--model", str(tmp_path / "m"), "--port", "0", "--probe", "false")
+    dmax(*MODEL)
+    chosen = [(app.service._intake._defaults.decoder, app.service._intake._defaults.decoder_options) for app in served]
+    assert chosen == [("edit", {"tau_edit": 0.0}), ("spd", {})]
 
 
 def test_a_key_comes_from_the_flag_or_the_environment(dmax, served, monkeypatch):
