@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "serve": ("serve", "Serve a model over HTTP, with OpenAI's API."),
+    "chat": ("chat", "Talk to a model in the terminal, and see its answers form."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),

@@ -5,16 +5,17 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.engine import RowTrace, TokenState
+from dmaxlit.engine.stream import MASK
 from dmaxlit.errors import printable
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
-_STYLES = {
+#: Style of each state; a frame of chat uses them too.
+STYLES = {
     TokenState.MASKED: "dim",
     TokenState.SOFT: "yellow",
     TokenState.TOKEN: "cyan",
     TokenState.COMMITTED: "bold green",
 }
-_MASK = "\u2591"
 
 
 def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Console | None = None) -> None:
@@ -27,8 +28,8 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
     """
     console = console or Console(highlight=False, soft_wrap=True)
     legend = Text.assemble(
-        (_MASK, _STYLES[TokenState.MASKED]), " masked  ", ("~soft", _STYLES[TokenState.SOFT]), "  ",
-        ("token", _STYLES[TokenState.TOKEN]), "  ", ("committed", _STYLES[TokenState.COMMITTED]), "  ^changed",
+        (MASK, STYLES[TokenState.MASKED]), " masked  ", ("~soft", STYLES[TokenState.SOFT]), "  ",
+        ("token", STYLES[TokenState.TOKEN]), "  ", ("committed", STYLES[TokenState.COMMITTED]), "  ^changed",
     )  # fmt: skip
     console.print(legend)
     previous: dict[int, int] = {}  # token of each position after the forward before
@@ -42,20 +43,21 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
             if state == TokenState.PROMPT:
                 continue
             if state == TokenState.MASKED:
-                line.append(_MASK + " ", style=_STYLES[state])
+                line.append(MASK + " ", style=STYLES[state])
                 previous.pop(position, None)
                 continue
             changed = previous.get(position, token) != token
             mark = ("^" if changed else "") + ("~" if state == TokenState.SOFT else "")
             text = printable(repr(str(tokenizer.decode([token])))[1:-1])
-            line.append(mark + text, style=_STYLES[state])
+            line.append(mark + text, style=STYLES[state])
             line.append(" ")
             previous[position] = token
         console.print(line)
-    console.print(_summary(trace))
+    console.print(summary(trace))
 
 
-def _summary(trace: RowTrace) -> str:
+def summary(trace: RowTrace) -> str:
+    """Return a line of figures: forwards by block, in which order tokens became final, and revisions."""
     finalized, (ids, _) = trace.finalized(), trace.timeline()
     counts = count_revisions(ids, ids[-1])
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())

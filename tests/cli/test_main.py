@@ -30,6 +30,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
     assert outcome.status == 0
     assert "usage: dmaxlit" in outcome.out
     explanation = {
+        "chat": "Seconds to wait after each forward, to watch a small model.",
         "check": "For a name that a strategy and a decoder have.",
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
