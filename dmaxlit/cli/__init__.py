@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("training", "Decode the test prompts with a trained model and print its figures."),
     "predict": ("training", "Decode the test prompts and write each answer to a file."),
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
+    "preview": ("preview", "Show what a noise strategy makes of texts, view by view, in the terminal."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "serve": ("serve", "Serve a model over HTTP, with OpenAI's API."),
