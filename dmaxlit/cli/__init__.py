@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
-from dmaxlit.cli.terminal import printable_warnings
+from dmaxlit.cli.terminal import print_traceback, printable_messages
 from dmaxlit.errors import UserError, printable
 from dmaxlit.version import __version__
 
@@ -54,8 +54,10 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
             and 143 if training was stopped by SIGTERM, after saving.
     """
+    if args is None:
+        sys.excepthook = print_traceback
     try:
-        with printable_warnings():
+        with printable_messages():
             _run(list(sys.argv[1:] if args is None else args))
     except (UserError, ArgumentError) as error:
         print(printable(f"error: {one_line(error)}"), file=sys.stderr)

@@ -75,7 +75,6 @@ def chat(
     from dmaxlit.cli.chat.line_input import user_lines
     from dmaxlit.cli.chat.loop import ChatLoop
     from dmaxlit.cli.chat.session import ChatSession
-    from dmaxlit.data.chat_template import choose_template
     from dmaxlit.engine import DecodeSettings
     from dmaxlit.evaluation.evaluate import default_budget
 
@@ -86,8 +85,7 @@ def chat(
         record = ChatHistory(Path(history).expanduser(), model)
     elif history and is_typed:
         record = _default_history(ChatHistory, default_path(), model)
-    module = load_model(model, device, dtype, probe)
-    choose_template(module.tokenizer, chat_template, template_options)
+    module = load_model(model, device, dtype, probe, chat_template, template_options)
     settings = DecodeSettings(
         decoder=decoder,
         decoder_options=decoder_options or {},
