@@ -9,8 +9,7 @@ from dmaxlit.engine.stream import MASK
 from dmaxlit.errors import printable
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
-#: Style of each state; a frame of chat uses them too.
-STYLES = {
+_STYLES = {
     TokenState.MASKED: "dim",
     TokenState.SOFT: "yellow",
     TokenState.TOKEN: "cyan",
@@ -28,8 +27,8 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
     """
     console = console or Console(highlight=False, soft_wrap=True)
     legend = Text.assemble(
-        (MASK, STYLES[TokenState.MASKED]), " masked  ", ("~soft", STYLES[TokenState.SOFT]), "  ",
-        ("token", STYLES[TokenState.TOKEN]), "  ", ("committed", STYLES[TokenState.COMMITTED]), "  ^changed",
+        (MASK, _STYLES[TokenState.MASKED]), " masked  ", ("~soft", _STYLES[TokenState.SOFT]), "  ",
+        ("token", _STYLES[TokenState.TOKEN]), "  ", ("committed", _STYLES[TokenState.COMMITTED]), "  ^changed",
     )  # fmt: skip
     console.print(legend)
     previous: dict[int, int] = {}  # token of each position after the forward before
@@ -43,13 +42,13 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
             if state == TokenState.PROMPT:
                 continue
             if state == TokenState.MASKED:
-                line.append(MASK + " ", style=STYLES[state])
+                line.append(MASK + " ", style=_STYLES[state])
                 previous.pop(position, None)
                 continue
             changed = previous.get(position, token) != token
             mark = ("^" if changed else "") + ("~" if state == TokenState.SOFT else "")
             text = printable(repr(str(tokenizer.decode([token])))[1:-1])
-            line.append(mark + text, style=STYLES[state])
+            line.append(mark + text, style=_STYLES[state])
             line.append(" ")
             previous[position] = token
         console.print(line)

@@ -12,6 +12,7 @@ from rich.text import Text
 from dmaxlit.cli.answer_figures import figures
 from dmaxlit.cli.chat.frames import Cell, Frame
 from dmaxlit.engine import TokenState
+from dmaxlit.engine.stream import MASK
 from dmaxlit.errors import printable
 
 # Colours and attributes both, so that states can be told apart where there are no colours.
@@ -53,8 +54,9 @@ class AnswerView:
         """Leave the answer on the screen, as far as it has come."""
         if self._frame is not None:
             rest = Text(printable(self._frame.committed)[self._printed :])
+            space = " " if self._frame.committed else ""
             if self._frame.generation is None:
-                rest.append(" [stopped]", style="dim")
+                rest.append(f"{space}[stopped]", style="dim")
             if self._live is None:
                 self._console.print(rest, soft_wrap=True)
             else:
@@ -98,7 +100,7 @@ def _drawn(committed: str, cells: Iterable[Cell]) -> Text:
 def legend() -> Text:
     """Return what the styles mean, in one line."""
     return _drawn("", [
-        Cell("\u2591", TokenState.MASKED), Cell(" masked ", TokenState.COMMITTED),
+        Cell(MASK, TokenState.MASKED), Cell(" masked ", TokenState.COMMITTED),
         Cell("soft", TokenState.SOFT), Cell(" ", TokenState.COMMITTED), Cell("token", TokenState.TOKEN),
         Cell(" ", TokenState.COMMITTED), Cell("changed", TokenState.TOKEN, changed=True),
         Cell(" settled", TokenState.COMMITTED),

@@ -2,10 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dmaxlit.cli.chat.history import ChatHistory
+    from dmaxlit.cli.chat.session import ChatSession
 
 
 def run(command: str, args: list[str]) -> None:
@@ -71,7 +77,7 @@ def chat(
     """
     from rich.console import Console
 
-    from dmaxlit.cli.chat.history import ChatHistory, default_path
+    from dmaxlit.cli.chat.history import ChatHistory
     from dmaxlit.cli.chat.line_input import user_lines
     from dmaxlit.cli.chat.loop import ChatLoop
     from dmaxlit.cli.chat.session import ChatSession
@@ -79,12 +85,12 @@ def chat(
     from dmaxlit.evaluation.evaluate import default_budget
 
     check_at_least(0, delay=delay)
-    is_typed = sys.stdin.isatty()
+    is_typed = _is_typed()
     record = None
     if isinstance(history, str):
         record = ChatHistory(Path(history).expanduser(), model)
     elif history and is_typed:
-        record = _default_history(ChatHistory, default_path(), model)
+        record = _default_history(model)
     module = load_model(model, device, dtype, probe, chat_template, template_options)
     settings = DecodeSettings(
         decoder=decoder,
@@ -108,18 +114,23 @@ def chat(
     ChatLoop(session, console, record, delay, survives_errors=is_typed).run(lines)
 
 
-def _default_history(kind: Any, path: Path, model: str) -> Any:
+def _is_typed() -> bool:
+    return sys.stdin.isatty()
+
+
+def _default_history(model: str) -> "ChatHistory | None":
     """Return the history in the state folder, or None, after a line, if it cannot be written."""
+    from dmaxlit.cli.chat.history import ChatHistory, default_path
+
     try:
-        return kind(path, model)
+        return ChatHistory(default_path(), model)
     except UserError as error:
-        print(f"{error}; this conversation is not kept", file=sys.stderr)
+        print(printable(f"{error}; this conversation is not kept"), file=sys.stderr)
         return None
 
 
-def _greet(console: Any, session: Any, model: str) -> None:
+def _greet(console: "Console", session: "ChatSession", model: str) -> None:
     from dmaxlit.cli.chat.answer_view import legend
-    from dmaxlit.errors import printable
 
     console.print(printable(f"{model}, {session.settings.title}. /help lists the commands."), style="dim")
     if not session.remembers:

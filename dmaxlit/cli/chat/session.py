@@ -9,7 +9,7 @@ from dmaxlit.cli.chat.frames import Frame, frames
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.engine import DecodeSettings, Generation, Trace
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks.unicode import check_text
 
@@ -136,6 +136,8 @@ class ChatSession:
         try:
             for frame in frames(engine, prompt_ids, settings.max_new_tokens, prompt, trace):
                 yield frame
+        except PromptError as error:
+            raise UserError(f"conversation: {error.reason}; /new begins another one") from error
         finally:
             if frame is not None:
                 self._keep(text, frame, time.perf_counter() - started, seed)

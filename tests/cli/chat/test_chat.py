@@ -86,10 +86,20 @@ def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
     program.expect(asks)
     program.sendcontrol("c")
     program.expect("/quit or Ctrl-D")
-    program.send("/quit\r")
+    program.expect(asks)
+    program.sendcontrol("d")
     program.expect(pexpect.EOF)
     program.close()
     assert program.exitstatus == 0
     rows = [json.loads(line) for line in (tmp_path / "dmaxlit" / "chat.jsonl").read_text().splitlines()]
     assert rows[-1]["prompt"] == SECOND
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", program.before or "")
+
+
+def test_where_the_state_folder_cannot_be_written_nothing_is_kept(chat, tmp_path, monkeypatch):
+    (tmp_path / "state").write_text("")
+    monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: True)
+    ended = chat([FIRST])
+    assert ended.status == 0, ended.err
+    assert ended.err.startswith("history: cannot write ")
+    assert ended.err.endswith("; this conversation is not kept\n")
