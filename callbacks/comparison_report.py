@@ -13,7 +13,7 @@ from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, printable
 from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.results import DecodeResult, format_table
@@ -218,7 +218,7 @@ class ComparisonReport(L.Callback):
         models = [("base", self.base), ("trained", self.trained)]
         rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
-        sys.stdout.write(f"\n{table}\n")
+        sys.stdout.write(printable(f"\n{table}\n"))
         log_text(trainer, "decode/comparison", table)
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing, template_hash
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, printable
 from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
@@ -126,7 +126,8 @@ class PredictionWriter(L.Callback):
             with refusing(self.output, "output"):
                 remove_unfinished(self._path.parent, self._path.name)
                 write_text(self._path, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
-            sys.stdout.write(f"\n{format_table([(self.decoder.title, result)])}\n{self.output}: {len(rows)} answers\n")
+            table = format_table([(self.decoder.title, result)])
+            sys.stdout.write(printable(f"\n{table}\n{self.output}: {len(rows)} answers\n"))
         trainer.strategy.barrier("predictions written")
         self._partial.discard()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
-from dmaxlit.cli.terminal import printable_warnings
+from dmaxlit.cli.terminal import print_traceback, printable_messages
 from dmaxlit.errors import UserError, printable
 from dmaxlit.version import __version__
 
@@ -24,9 +24,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("training", "Decode the test prompts with a trained model and print its figures."),
     "predict": ("training", "Decode the test prompts and write each answer to a file."),
     "plan": ("plan", "Estimate the memory that a configuration of fit needs on each GPU, before loading anything."),
+    "preview": ("preview", "Show what a noise strategy makes of texts, view by view, in the terminal."),
     "distill": ("distill", "Let a model write the corpus it is then trained on."),
     "generate": ("generate", "Answer prompts, and report the tokens per forward."),
     "serve": ("serve", "Serve a model over HTTP, with OpenAI's API."),
+    "chat": ("chat", "Talk to a model in the terminal, and see its answers form."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
@@ -52,8 +54,10 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
             and 143 if training was stopped by SIGTERM, after saving.
     """
+    if args is None:
+        sys.excepthook = print_traceback
     try:
-        with printable_warnings():
+        with printable_messages():
             _run(list(sys.argv[1:] if args is None else args))
     except (UserError, ArgumentError) as error:
         print(printable(f"error: {one_line(error)}"), file=sys.stderr)

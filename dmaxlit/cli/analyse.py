@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.messages import closest
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
     from dmaxlit.evaluation.evaluate import DecoderSpec
@@ -129,7 +129,8 @@ def order(
         record["decoders"] = {title: spec.identity() for title, spec in specs.items()}
         record |= {"num_prompts": num_prompts, "max_new_tokens": max_new_tokens, "dtype": dtype, **sampling}
     reports = [source.report(resamples, seed) for source in sources]
-    print(write_report(Path(output), reports, {**record, "resamples": resamples, "seed": seed}, overwrite))
+    table = write_report(Path(output), reports, {**record, "resamples": resamples, "seed": seed}, overwrite)
+    print(printable(table))
 
 
 def _split(names: str | None) -> list[str]:

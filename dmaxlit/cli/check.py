@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 import dmaxlit
 from dmaxlit.cli.messages import closest, one_line
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import UserError, check_choice, reason_of
+from dmaxlit.errors import UserError, check_choice, printable, reason_of
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.testing import ContractError, Property, decoder_properties, noise_properties
@@ -156,7 +156,7 @@ def _report(name: str, properties: Sequence[Property]) -> int:
             print(f"  wrong  {item}: as in {messages[message]!r}")
         else:
             messages[message] = str(item)
-            print(f"  wrong  {item}: {message}")
+            print(printable(f"  wrong  {item}: {message}"))
     held = len(properties) - num_broken
     print(f"{name}: {held} of {len(properties)} properties hold")
     return num_broken

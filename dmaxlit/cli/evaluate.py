@@ -9,7 +9,7 @@ from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.config_files import read_config
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.task_flags import options_by_task, take_task_flags
-from dmaxlit.errors import UserError, describe_value
+from dmaxlit.errors import UserError, describe_value, printable
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +148,7 @@ def evaluate(
 
     table = suite.run(ranks, load, model, Path(output), overwrite, load_baselines=load_baselines)
     if ranks.is_main:
-        print(table, end="")
+        print(printable(table), end="")
     ranks.end()
 
 
@@ -192,7 +192,7 @@ def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, obj
             raise UserError(f"compare: expected no --{name} with it, got {value!r}")
     path = None if output is None else output_path(Path(output), "output")
     comparisons = compare_runs(*map(Path, runs))
-    print(comparison_table(comparisons), end="")
+    print(printable(comparison_table(comparisons)), end="")
     if path is not None:
         with refusing(path, "output"):
             write_json(path, [comparison.to_dict() for comparison in comparisons])
@@ -212,7 +212,7 @@ def _regrade(
     if not output:
         raise UserError("output: expected a folder to write, got none")
     changed = options_by_task(GradedRun.read(Path(source)).task_names, options, flags)
-    print(regrade(Path(source), Path(output), changed, imports, overwrite), end="")
+    print(printable(regrade(Path(source), Path(output), changed, imports, overwrite)), end="")
 
 
 def _names(entries: Sequence[Any]) -> list[str]:

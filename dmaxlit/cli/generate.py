@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmaxlit.cli.answer_figures import figures, remarks
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.errors import UserError, check_at_least, printable
 
@@ -157,7 +158,7 @@ def generate(
     judged = f", {counts.correct} correct" if task is not None else ""
     print(
         f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "
-        f"{_figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
+        f"{figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
     )
 
 
@@ -241,7 +242,7 @@ def _print(
     if len(printed) > 1:
         tokens, forwards = sum(a.num_tokens for a in printed), sum(a.num_forwards for a in printed)
         judged = f", {sum(verdicts)} right" if verdicts else ""
-        print(f"{len(printed)} prompts{judged}: {_figures(tokens, forwards)}, {seconds:.1f} s")
+        print(f"{len(printed)} prompts{judged}: {figures(tokens, forwards)}, {seconds:.1f} s")
 
 
 def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | None, rows: Any) -> None:
@@ -251,21 +252,11 @@ def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | N
 
         print_trace(rows, module.tokenizer)
     verdict = "" if is_right is None else ", right" if is_right else ", wrong"
-    figures = _figures(answer.num_tokens, answer.num_forwards)
-    print(f"{printable(answer.text)}\n{figures}{_remarks(answer)}{verdict}\n", flush=True)
+    line = figures(answer.num_tokens, answer.num_forwards) + remarks(answer) + verdict
+    print(f"{printable(answer.text)}\n{line}\n", flush=True)
 
 
 def _shown(prompt: "Prompt") -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n> ".join(f"{turn['role']}: {turn.get('content', '')}" for turn in prompt)
-
-
-def _figures(tokens: int, forwards: int) -> str:
-    return f"{tokens} tokens, {forwards} forwards, TPF {tokens / max(forwards, 1):.2f}"
-
-
-def _remarks(answer: "Generation") -> str:
-    extra = f", {answer.num_extra_blocks} more blocks read" if answer.num_extra_blocks else ""
-    unfinished = "" if answer.finished else ", cut off by the budget"
-    return extra + unfinished + (f", {answer.hit_step_limit} blocks not converged" if answer.hit_step_limit else "")

@@ -46,7 +46,7 @@ def expand_option_flags(args: Sequence[str], settings_of: Callable[[Sequence[str
         for parent in parents:
             mapping[parent] = mapping[parent] if isinstance(mapping.get(parent), dict) else {}
             mapping = mapping[parent]
-        mapping[option] = _read(text)
+        mapping[option] = read_value(text)
     return others + [f"--{setting}_options={yaml_line(mapping)}" for setting, mapping in mappings.items()]
 
 
@@ -65,7 +65,7 @@ def _at(settings: Any, name: str) -> Any:
     return reduce(child, name.split("."), settings)
 
 
-def _read(text: str) -> Any:
+def read_value(text: str) -> Any:
     """Return a value as the parser reads it."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--options", type=dict[str, Any])

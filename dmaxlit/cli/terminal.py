@@ -1,27 +1,43 @@
-"""Warnings on a terminal: what they quote of models and files is shown, and never obeyed."""
+"""Warnings, logs and tracebacks on a terminal: what they quote of models and files is shown, and never obeyed."""
 
+import logging
+import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from dmaxlit.errors import DMaxWarning, printable
 
 
 @contextmanager
-def printable_warnings() -> Iterator[None]:
-    """Show warnings as :func:`~dmaxlit.errors.printable` text: they quote names and rows of the user's files.
+def printable_messages() -> Iterator[None]:
+    """Show warnings and logs as :func:`~dmaxlit.errors.printable` text: they quote names and rows of the user's files.
 
-    Ours are a line each, as errors are: where in the code they come from says nothing to the user of a command.
+    Our warnings are a line each, as errors are: where in the code they come from says nothing to the user of a command.
     """
-    show = warnings.formatwarning
+    show, make_record = warnings.formatwarning, logging.getLogRecordFactory()
 
     def show_printable(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> str:
         is_ours = issubclass(category, DMaxWarning)
         return printable(f"warning: {message}\n" if is_ours else show(message, category, *args, **kwargs))
 
     warnings.formatwarning = show_printable
+    logging.setLogRecordFactory(_PrintableRecord)
     try:
         yield
     finally:
         warnings.formatwarning = show
+        logging.setLogRecordFactory(make_record)
+
+
+class _PrintableRecord(logging.LogRecord):
+    def getMessage(self) -> str:  # noqa: N802 (the library's name)
+        return printable(super().getMessage())
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error that nobody caught, as ``sys.excepthook``: its message may quote a file."""
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))

@@ -5,6 +5,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.engine import RowTrace, TokenState
+from dmaxlit.engine.stream import MASK
 from dmaxlit.errors import printable
 from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_tau
 
@@ -14,7 +15,6 @@ _STYLES = {
     TokenState.TOKEN: "cyan",
     TokenState.COMMITTED: "bold green",
 }
-_MASK = "\u2591"
 
 
 def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Console | None = None) -> None:
@@ -27,7 +27,7 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
     """
     console = console or Console(highlight=False, soft_wrap=True)
     legend = Text.assemble(
-        (_MASK, _STYLES[TokenState.MASKED]), " masked  ", ("~soft", _STYLES[TokenState.SOFT]), "  ",
+        (MASK, _STYLES[TokenState.MASKED]), " masked  ", ("~soft", _STYLES[TokenState.SOFT]), "  ",
         ("token", _STYLES[TokenState.TOKEN]), "  ", ("committed", _STYLES[TokenState.COMMITTED]), "  ^changed",
     )  # fmt: skip
     console.print(legend)
@@ -42,7 +42,7 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
             if state == TokenState.PROMPT:
                 continue
             if state == TokenState.MASKED:
-                line.append(_MASK + " ", style=_STYLES[state])
+                line.append(MASK + " ", style=_STYLES[state])
                 previous.pop(position, None)
                 continue
             changed = previous.get(position, token) != token
@@ -52,10 +52,11 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
             line.append(" ")
             previous[position] = token
         console.print(line)
-    console.print(_summary(trace))
+    console.print(summary(trace))
 
 
-def _summary(trace: RowTrace) -> str:
+def summary(trace: RowTrace) -> str:
+    """Return a line of figures: forwards by block, in which order tokens became final, and revisions."""
     finalized, (ids, _) = trace.finalized(), trace.timeline()
     counts = count_revisions(ids, ids[-1])
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())

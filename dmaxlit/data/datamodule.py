@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -229,12 +230,23 @@ class SelfDistilledDataModule(L.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         if len(rows) < world_size:
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
-        tokenizer, block_length, _ = self._model_encoding()
-        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         shape, overfit = (len(rows), self.batch_size, world_size, rank), getattr(self.trainer, "overfit_batches", 0)
         sampler = OrderedRowSampler(*shape, even=True) if overfit else RowSampler(*shape, seed=self.seed)
-        collate = Collate(pad, tokenizer.eos_token_id, block_length)
-        return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=collate)
+        return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=self._collate())
+
+    def first_rows(self, number: int) -> dict[str, Tensor]:
+        """Return the first training rows as a batch, in the order of the corpus; fewer if there are no more.
+
+        Args:
+            number: Number of rows, at least 1.
+
+        Raises:
+            UserError: Before ``setup('fit')``.
+        """
+        rows = self._train_rows
+        if rows is None:
+            raise UserError("data: expected setup('fit') before first_rows()")
+        return self._collate()([rows[index] for index in range(min(number, len(rows)))])
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return batches of ``examples`` with ``index`` ``[B]``; none without a task."""
@@ -269,6 +281,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
             if len(locations) == len(wanted):
                 break
         return [locations[number] for number in numbers]
+
+    def _collate(self) -> Collate:
+        tokenizer, block_length, _ = self._model_encoding()
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return Collate(pad, tokenizer.eos_token_id, block_length)
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         rank, world_size = self._rank_and_world_size()

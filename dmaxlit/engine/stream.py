@@ -15,7 +15,8 @@ from dmaxlit.engine.stop_strings import StopStrings
 
 __all__ = ["Draft", "drafts"]
 
-_MASK = "\u2591"  # a light shade, one for each undecided token
+#: A light shade, one for each undecided token.
+MASK = "\u2591"
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,14 @@ class ResponseWriter:
         if sequence is not None:
             generation = Generation.from_sequence(sequence, self._prompt, self._tokenizer, self._stop)
             return Draft(generation.text, "", generation.num_forwards, generation)
-        in_order = sorted(
-            (row for row, index in enumerate(event.prompt_indices) if index == self._index),
-            key=lambda row: event.block_starts[row],
-        )
-        closed = [row for row in in_order if row in event.closed]
-        for row in closed:
-            editable = event.state.editable[row].tolist()
-            self._committed_ids += [
-                token for token, is_ours in zip(event.closed[row], editable, strict=True) if is_ours
-            ]
+        closed = event.closed_tokens(self._index)
+        self._committed_ids += closed
         if closed:
             self._committed = self._settled(self._committed_ids)
             self._unsettled = self._text(self._committed_ids)[len(self._committed) :]
         provisional = self._unsettled
         if with_provisional:
-            open_rows = [row for row in in_order if row not in event.closed]
+            open_rows = [row for row in event.rows_of(self._index) if row not in event.closed]
             open_blocks = _open_text(event, open_rows, self._text, self._eos_ids)
             provisional = " ".join(filter(None, [self._unsettled, open_blocks]))
         return Draft(self._committed, provisional, self._num_forwards)
@@ -123,4 +116,4 @@ def _open_text(event: ForwardEvent, rows: Sequence[int], text: ResponseText, eos
     block = [(masked, token) for token, masked, editable in columns if editable]
     end = next((index for index, cell in enumerate(block) if not cell[0] and cell[1] in eos_ids), len(block))
     runs = [(masked, [token for _, token in run]) for masked, run in groupby(block[:end], key=lambda cell: cell[0])]
-    return " ".join(_MASK * len(tokens) if masked else text(tokens) for masked, tokens in runs)
+    return " ".join(MASK * len(tokens) if masked else text(tokens) for masked, tokens in runs)

@@ -63,17 +63,8 @@ class Trace:
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""
         assert event.logits is not None, "a trace needs the logits of all positions"
-        block = event.state
-        state = torch.full_like(block.ids, TokenState.TOKEN)
-        if block.soft is not None:
-            state[block.soft.where] = TokenState.SOFT
-        state[block.masked] = TokenState.MASKED
-        ids = block.ids.clone()
-        for row, tokens in event.closed.items():
-            ids[row] = torch.tensor(tokens, device=ids.device)
-            state[row] = TokenState.COMMITTED
-        state[~block.editable] = TokenState.PROMPT
-        fields = {"ids": ids, "confidence": propose(block, event.logits).confidence, "state": state}
+        ids, state = event.positions()
+        fields = {"ids": ids, "confidence": propose(event.state, event.logits).confidence, "state": state}
         ids, confidence, state = (tensor.to("cpu", _DTYPES[name]) for name, tensor in fields.items())
         entries = defaultdict(list)
         for row, (index, start) in enumerate(zip(event.prompt_indices, event.block_starts, strict=True)):

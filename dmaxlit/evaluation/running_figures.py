@@ -4,6 +4,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from dmaxlit.errors import printable
 from dmaxlit.evaluation.sample_files import Stored
 
 # The bar comes last: where a terminal is narrow it is what is cut off.
@@ -21,8 +22,9 @@ class RunningFigures:
 
     def __init__(self, stored: Stored, num_more: int, title: str | None) -> None:
         done = len(stored.rows)
+        shown = None if title is None else printable(title)  # labels may come from a file
         self._bar = tqdm(
-            total=done + num_more, initial=done, desc=title, unit="prompt", disable=title is None, bar_format=_FORMAT
+            total=done + num_more, initial=done, desc=shown, unit="prompt", disable=title is None, bar_format=_FORMAT
         )
         self._correct = self._prompts = self._tokens = self._forwards = 0
         for row in stored.rows.values():

@@ -30,6 +30,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
     assert outcome.status == 0
     assert "usage: dmaxlit" in outcome.out
     explanation = {
+        "chat": "Seconds to wait after each forward, to watch a small model.",
         "check": "For a name that a strategy and a decoder have.",
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
@@ -39,6 +40,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "distill": "every answer that ended in EOS",
         "convert": "The router's bias always keeps its type.",
         "trace": "Indices of the prompts to show, from 0.",
+        "preview": "Optimiser step, for levels that change",
         "plan": "Memory of each GPU; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
     assert explanation in " ".join(outcome.out.split())

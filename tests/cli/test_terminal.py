@@ -1,25 +1,55 @@
 """What a model or a file says is shown on the terminal, and never obeyed."""
 
 import json
+import logging
 import shutil
+import sys
 import warnings
 
 import pytest
 
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
-from dmaxlit.cli.terminal import printable_warnings
+from dmaxlit.cli import main
+from dmaxlit.cli.terminal import print_traceback, printable_messages
 from dmaxlit.errors import DMaxWarning
 
 OSC = "\x1b]0;owned\x07"
 
 
 def test_warnings_are_shown_the_same_way_and_only_inside():
-    with printable_warnings():
+    with printable_messages():
         shown = warnings.formatwarning(f"column {OSC}", UserWarning, "file", 1)
         ours = warnings.formatwarning(f"rows: {OSC}", DMaxWarning, "file", 1)
     assert r"column \x1b]0;owned\x07" in shown
     assert ours == "warning: rows: \\x1b]0;owned\\x07\n"
     assert OSC in warnings.formatwarning(OSC, UserWarning, "file", 1)
+
+
+def test_logs_are_shown_the_same_way_and_only_inside(caplog):
+    with caplog.at_level(logging.INFO):
+        with printable_messages():
+            logging.getLogger("lightning").info("row %s", OSC)
+        logging.getLogger("lightning").info("row %s", OSC)
+    assert caplog.messages == [r"row \x1b]0;owned\x07", f"row {OSC}"]
+
+
+def test_a_traceback_is_shown_the_same_way(capsys):
+    error = ValueError(f"row {OSC}")
+    print_traceback(ValueError, error, None)
+    assert capsys.readouterr().err == "ValueError: row \\x1b]0;owned\\x07\n"
+
+
+def test_the_process_s_own_command_line_shows_tracebacks_so(monkeypatch, capsys):
+    monkeypatch.setattr("sys.excepthook", None)
+    monkeypatch.setattr("sys.argv", ["dmaxlit", "--version"])
+    main()
+    assert sys.excepthook is print_traceback
+
+
+def test_tables_of_what_files_say_cannot_control_the_terminal(dmax, tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.evaluation.compare.compare_runs", lambda *runs: [])
+    monkeypatch.setattr("dmaxlit.evaluation.compare.comparison_table", lambda comparisons: f"task {OSC}\n")
+    assert dmax("evaluate --compare a b").out == "task \\x1b]0;owned\\x07\n"
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""The command: on a pipe, and in a real pseudo-terminal of 40 columns."""
+
+import json
+import os
+import re
+import signal
+import sys
+
+import pexpect
+import pytest
+
+import dmaxlit
+from tests.cli.chat.conftest import SETTINGS
+
+FIRST, SECOND = "3 +1 ?", "4 -2 ?"
+
+
+def test_lines_of_a_pipe_are_turns_and_commands(chat, tiny, tmp_path):
+    ended = chat([FIRST, "", SECOND, "/stats", "/quit", "never"])
+    assert ended.status == 0, ended.err
+    module = dmaxlit.load(tiny, probe=False)
+    module.tokenizer.chat_template = (tmp_path / "t.jinja").read_text()
+    first = module.generate_batch([{"role": "user", "content": FIRST}], SETTINGS)[0]
+    turns = [{"role": "user", "content": FIRST}, {"role": "assistant", "content": first.text}]
+    second = module.generate_batch([*turns, {"role": "user", "content": SECOND}], SETTINGS)[0]
+    lines = ended.out.splitlines()
+    assert [lines[0], lines[2]] == [first.text, second.text]
+    assert lines[1].startswith(f"{first.num_tokens} tokens, {first.num_forwards} forwards, TPF ")
+    assert lines[-1].startswith("2 answers: ")
+    assert "\x1b" not in ended.out
+    assert not (tmp_path / "state").exists()
+
+
+def test_without_a_template_a_system_s_turn_is_refused(chat):
+    assert chat([FIRST], "--system 3").refusal.startswith("system: expected a model with a chat template")
+
+
+def test_a_refused_line_of_a_pipe_ends_the_command(chat):
+    ended = chat([FIRST, "/nope", SECOND])
+    assert ended.refusal.startswith("unknown command '/nope'")
+    assert ended.out.count("forwards") == 1
+
+
+def test_a_text_may_begin_with_a_slash(chat, tmp_path):
+    chat(["//3 +1 ?"], "--history h.jsonl")
+    assert json.loads((tmp_path / "h.jsonl").read_text())["prompt"] == "/3 +1 ?"
+
+
+def test_bad_settings_are_refused_in_one_line(chat):
+    for flags, refusal in [
+        ("--delay=-1", "delay: expected at least 0, got -1"),
+        ("--history .", "history: expected a file to write, got the folder"),
+        ("--decoder nope", "unknown decoder 'nope'"),
+        ("--max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
+    ]:
+        assert chat([FIRST], flags).refusal.startswith(refusal)
+
+
+@pytest.mark.slow
+def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
+    """One process for all of it, since it takes seconds to start."""
+    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "XDG_STATE_HOME": str(tmp_path)}
+    environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # a pseudo-terminal does not say where its cursor is
+    environment.pop("COLUMNS", None)
+    # spd needs many forwards here, so that there is something to stop.
+    flags = ["--model", str(tiny), "--probe", "false", "--max_new_tokens", "48", "--delay", "0.05"]
+    program = pexpect.spawn(
+        sys.executable, ["-m", "dmaxlit", "chat", *flags], env=environment, dimensions=(20, 40), timeout=60,
+        encoding="utf-8",
+    )  # fmt: skip
+    asks = r">[^\n]*\x1b\[\?25h"  # the cursor is shown again
+    program.expect("no chat")
+    program.expect(asks)
+    program.send(f"{FIRST}\r")
+    program.expect("\u2591")
+    program.expect("Ctrl-")  # the line of figures, cut off at 40 columns
+    program.kill(signal.SIGINT)
+    program.expect("stopped")
+    program.expect(asks)
+    program.send("/decoder threshold threshold=0\r")
+    program.expect("decoder: threshold")
+    program.send("/nope\r")
+    program.expect("error: unknown")
+    program.send(f"{SECOND}\r")
+    program.expect("cut off by")
+    program.expect(asks)
+    program.sendcontrol("c")
+    program.expect("/quit or Ctrl-D")
+    program.expect(asks)
+    program.sendcontrol("d")
+    program.expect(pexpect.EOF)
+    program.close()
+    assert program.exitstatus == 0
+    rows = [json.loads(line) for line in (tmp_path / "dmaxlit" / "chat.jsonl").read_text().splitlines()]
+    assert rows[-1]["prompt"] == SECOND
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", program.before or "")
+
+
+def test_where_the_state_folder_cannot_be_written_nothing_is_kept(chat, tmp_path, monkeypatch):
+    (tmp_path / "state").write_text("")
+    monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: True)
+    ended = chat([FIRST])
+    assert ended.status == 0, ended.err
+    assert ended.err.startswith("history: cannot write ")
+    assert ended.err.endswith("; this conversation is not kept\n")
