@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
+from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
+from dmaxlit.evaluation.hyperparameters import hyperparameters_of
+from dmaxlit.evaluation.memory import peak_memory
 from dmaxlit.evaluation.results import DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
@@ -47,9 +51,9 @@ class ComparisonReport(L.Callback):
 
     At the start of ``fit`` the starting model decodes them with every decoder; at the end the model of the last step
     does. The decoder with the highest TPF among those within a point of the best accuracy becomes the model's default.
-    Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
-    ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other callbacks, wherever it
-    stands in the list: with weight averaging, the trained model is the averaged one.
+    Then the table is printed and written to ``<output>/results.json`` with the settings of the run, and the trained
+    model is exported to ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other
+    callbacks, wherever it stands in the list: with weight averaging, the trained model is the averaged one.
 
     Checkpoints hold the starting model's results (not its weights), so that a resumed run compares with the start of
     the first one. When resuming from a checkpoint without them, the table has no rows of the starting model.
@@ -88,15 +92,19 @@ class ComparisonReport(L.Callback):
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
         self._resumed = False
+        self._prompts: str | None = None
+        self._seconds = self._begin = 0.0
 
     # ---- state in checkpoints ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the starting model's results as plain values."""
-        return {"base": {title: result.to_dict() for title, result in self.base.items()}}
+        """Return the starting model's results as plain values, and the time spent training."""
+        results = {title: result.to_dict() for title, result in self.base.items()}
+        return {"base": results, "seconds": self._training_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the results of the model that the first run started from."""
+        """Restore the results of the model that the first run started from, and the time it trained."""
+        self._seconds = float(state_dict.get("seconds", 0.0))
         self.base = {title: DecodeResult.from_dict(payload) for title, payload in state_dict.get("base", {}).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -127,10 +135,15 @@ class ComparisonReport(L.Callback):
         else:
             self.base = self._decode_all(trainer, pl_module, "starting model")
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._begin = time.monotonic()
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Decode with the trained model, print the table, write everything."""
         if is_dry_run(trainer):
             return
+        self._seconds, self._begin = self._training_seconds(), 0.0
         self.trained = self._decode_all(trainer, pl_module, "trained model")
         module: Any = pl_module
         self._describe(module)
@@ -140,6 +153,10 @@ class ComparisonReport(L.Callback):
         trainer.strategy.barrier("comparison report")
 
     # ---- implementation ----------------------------------------------------------------------------------------------
+
+    def _training_seconds(self) -> float:
+        """Return the time spent training, by all processes of the run."""
+        return self._seconds + (time.monotonic() - self._begin if self._begin else 0.0)
 
     def _folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir if self.output is None else self.output)
@@ -170,7 +187,10 @@ class ComparisonReport(L.Callback):
         ]
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
-        return rank_subset(test_examples, self.num_examples, trainer)
+        examples = rank_subset(test_examples, self.num_examples, trainer)
+        is_alone = trainer.world_size == 1  # else this rank does not know the others' prompts
+        self._prompts = prompts_hash([example.prompt for example in examples]) if is_alone else None
+        return examples
 
     def _keep_comparable(self) -> None:
         """Drop those results of the first run that belong to other decoders or options."""
@@ -226,6 +246,9 @@ class ComparisonReport(L.Callback):
             "noise": noise,
             "seed": module.seed,
             "steps": trainer.global_step,
+            "settings": hyperparameters_of(trainer, module),
+            "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
+            "prompts": self._prompts,
             "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
             "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
         }

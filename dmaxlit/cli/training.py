@@ -27,7 +27,14 @@ from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import expand_model_flag, model_argument
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
+from dmaxlit.cli.resume import (
+    find_checkpoint,
+    hyperparameters,
+    refuse_other_weights,
+    refuse_sharded,
+    run_settings,
+    stop_settings,
+)
 from dmaxlit.cli.run_callbacks import default_callbacks, direct_checkpoints, run_checkpoints_of
 from dmaxlit.cli.run_config import RunConfigCallback
 from dmaxlit.cli.trainer import DMaxTrainer
@@ -175,6 +182,7 @@ class DMaxCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
                 refuse_links(folder)
+        cast(DMaxTrainer, self.trainer).hyperparameters = hyperparameters(self.parser, self.config)
         run_checkpoints = run_checkpoints_of(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from dmaxlit.evaluation.results import DecodeResult
+from dmaxlit.files import staged_file
 
 _LABEL_WIDTH, _LABEL_STEP = 26.0, 14.0  # width and height reserved for a label, in pixels
 
@@ -106,6 +109,26 @@ def _label_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> Non
 
 def _is_free(x: float, y: float, occupied: Sequence[Sequence[float]]) -> bool:
     return all(abs(x - u) > _LABEL_WIDTH or abs(y - v) >= _LABEL_STEP for u, v in occupied)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as the kind of picture that the file's name ends in; text in .svg and .pdf can be selected.
+
+    Args:
+        figure: The figure.
+        path: A file that ends in .png, .svg or .pdf.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    no_date: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    metadata = no_date.get(kind, {"Software": None})
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "dmaxlit", "pdf.fonttype": 42}),
+        staged_file(path) as staging,
+    ):
+        figure.savefig(staging, format=kind, dpi=200, metadata=metadata)
 
 
 def curve_table(curves: Mapping[str, Sequence[CurvePoint]]) -> list[dict[str, object]]:

@@ -1,16 +1,14 @@
 """What an evaluation writes for people: a table of each task, its curve as CSV, and its picture."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dmaxlit.evaluation.cell_result import CellResult
-from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure
-from dmaxlit.evaluation.results import aligned_table
-from dmaxlit.files import staged_file, write_text
+from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, save_picture
+from dmaxlit.evaluation.results import aligned_table, csv_text
+from dmaxlit.files import write_text
 from dmaxlit.metrics import accuracy_under_parallelism
 
 _HEADER = (
@@ -100,9 +98,8 @@ def write_curve(folder: Path, task: str, results: Sequence[CellResult]) -> None:
         results: The task's results.
     """
     aup = aup_of(results)
-    write_text(folder / "curve.csv", _csv([_point(cell, aup[cell.line]) for cell in results]))
-    with staged_file(folder / "curve.png") as staging:
-        curve_figure(curves_of(results), task).savefig(staging, format="png", dpi=120, metadata={"Software": None})
+    write_text(folder / "curve.csv", csv_text([_point(cell, aup[cell.line]) for cell in results]))
+    save_picture(curve_figure(curves_of(results), task), folder / "curve.png")
 
 
 def _point(cell: CellResult, aup: float) -> dict[str, object]:
@@ -111,11 +108,3 @@ def _point(cell: CellResult, aup: float) -> dict[str, object]:
     rules = {f"tpf_{rule}": value for rule, value in cell.tpf.items()}
     named = {"title": cell.title, "line": cell.line, "threshold": cell.threshold, "options": options}
     return {**named, **figures, **rules, "aup": aup}
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

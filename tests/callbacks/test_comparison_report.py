@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec
+from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import (
     LIGHTNING_WARNINGS,
@@ -198,3 +199,23 @@ def test_loaders_without_a_data_module_are_refused(tmp_path):
     loader = [{"ids": None}]
     with pytest.raises(UserError, match="expected a data module with test prompts"):
         make_trainer(tmp_path, [ComparisonReport(str(tmp_path / "out"))]).fit(FakeModule(), loader)
+
+
+def test_results_keep_what_the_run_was_made_with_and_what_it_cost(compared):
+    module, _, folder, _ = compared
+    report = json.loads((folder / "out" / "results.json").read_text())
+    assert report["settings"]["trainer.max_epochs"] == 2
+    assert report["settings"]["model.seed"] == module.seed
+    assert report["prompts"] == prompts_hash([example.prompt for example in examples("test")])
+    assert 0 < report["cost"]["train_seconds"] < 60
+    assert report["cost"]["peak_memory_mib"] > 100
+    assert all(row["tpf_low"] < row["tpf"] < row["tpf_high"] for row in report["rows"])
+
+
+def test_the_time_of_training_goes_on_in_a_resumed_run(compared):
+    _, callback, _, _ = compared
+    resumed = ComparisonReport(decoders=SPECS)
+    resumed.load_state_dict(callback.state_dict() | {"seconds": 100.0})
+    assert resumed.state_dict()["seconds"] == 100.0
+    resumed.on_train_start(None, None)
+    assert 100 < resumed.state_dict()["seconds"] < 110
