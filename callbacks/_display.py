@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -21,6 +22,19 @@ def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
     """Write a figure to every TensorBoard logger at the current step, on rank zero only."""
     for writer in _tensorboards(trainer):
         writer.add_figure(tag, figure, global_step=trainer.global_step)
+
+
+def folder_of_run(trainer: L.Trainer) -> Path | None:
+    """Return the folder for a run's files: ``default_root_dir`` if it is set, or else that of the logs; None without.
+
+    Nothing is written into the current folder unasked, which is the trainer's default.
+    """
+    root = Path(trainer.default_root_dir)
+    if "://" in str(root) or root.resolve() != Path.cwd():
+        return root
+    return (
+        None if trainer.log_dir is None or Path(trainer.log_dir).resolve() == root.resolve() else Path(trainer.log_dir)
+    )
 
 
 @contextmanager

@@ -6,12 +6,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
 from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.engine import Trace
 from dmaxlit.errors import DMaxWarning, check_at_least
-from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
+from dmaxlit.evaluation.curve_figure import curve_table
+from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
 from dmaxlit.evaluation.results import DecodeResult, format_table
@@ -50,9 +52,10 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
     :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
-    ``decode/curve`` (figure and text): accuracy against TPF over thresholds. ``test`` logs the same for the test
-    prompts, as ``test/<label>/...`` and ``test/curve``. The sanity check decodes nothing; a run that ends
-    before its first validation is warned of.
+    ``decode/curve`` (figure and text), accuracy against TPF over thresholds. Whatever the logger, it writes the curve
+    to ``curve.json``, ``.csv``, ``.png``, ``.svg`` and ``.pdf`` in the run's folder, with the settings of the run.
+    ``test`` logs the same for the test prompts, as ``test/<label>/...`` and ``test/curve``, and writes
+    ``test_curve.*``. The sanity check decodes nothing; a run that ends before its first validation is warned of.
 
     Args:
         decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
@@ -236,8 +239,9 @@ class SPDValidation(L.Callback):
         num_prompts = next(iter(curves.values()))[0].result.num_examples
         self.curves = curves if num_prompts else {}
         if trainer.is_global_zero and num_prompts:
-            title = f"{num_prompts} prompts, step {trainer.global_step}"
-            log_figure(trainer, f"{family}/curve", curve_figure(self.curves, title))
+            split, name = ("test", "test_curve") if family == "test" else ("validation", "curve")
+            log_figure(trainer, f"{family}/curve", draw_curve(module, self.curves, split))
+            write_curve_files(trainer, module, self.curves, split, examples, name)
             rows = [
                 (tag if point.threshold is None else f"{tag} {point.threshold:g}", point.result)
                 for tag, line in self.curves.items()

@@ -11,8 +11,6 @@ from dmaxlit.errors import UserError
 if TYPE_CHECKING:
     from dmaxlit.evaluation.run_comparison import RunComparison
 
-_PICTURES = (".png", ".svg", ".pdf")
-
 
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
@@ -35,11 +33,12 @@ def compare(runs: Sequence[str], csv: str | None = None, json: str | None = None
         plot: Picture of all curves, .png, .svg or .pdf; of several tasks, a picture for each, named after it.
     """
     from dmaxlit.data.resumable_jsonl import output_path, refusing
+    from dmaxlit.evaluation.curve_figure import PICTURES
     from dmaxlit.evaluation.run_comparison import read_runs, runs_csv, runs_table
     from dmaxlit.files import write_json, write_text
 
-    if plot is not None and Path(plot).suffix.lower() not in _PICTURES:
-        raise UserError(f"plot: expected a file that ends in {', '.join(_PICTURES)}, got {plot!r}")
+    if plot is not None and Path(plot).suffix.lower() not in PICTURES:
+        raise UserError(f"plot: expected a file that ends in {', '.join(PICTURES)}, got {plot!r}")
     outputs = {name: output_path(Path(value), name) for name, value in _given(csv=csv, json=json, plot=plot).items()}
     comparison = read_runs([Path(run) for run in runs])
     for path in comparison.skipped:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.curve_figure import CurvePoint
+from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.results import aligned_table, csv_text
 from dmaxlit.evaluation.run_figures import CURVE, RESULTS, RunFigures, RunRow, read_run
 from dmaxlit.evaluation.run_folder import RECORD

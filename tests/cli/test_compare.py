@@ -42,7 +42,7 @@ def test_runs_of_fit_and_evaluate_are_compared_and_written(runs, dmax, tmp_path)
     assert fit["settings"]["steps"] == 2
     assert fit["train_seconds"] > 0
     assert fit["peak_memory_mib"] > 100
-    assert "level0.25: " in (tmp_path / "curves.svg").read_text()
+    assert "level0.25: " in (tmp_path / "curves-chain-validation-prompts.svg").read_text()
 
 
 def test_bad_input_is_refused_in_one_line(dmax, tmp_path):
