@@ -3,19 +3,21 @@
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice
 from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.hyperparameters import hyperparameters_of
@@ -68,6 +70,9 @@ class ComparisonReport(L.Callback):
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
         batch_size: Prompts decoded together, at least 1.
+        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint of a
+            ``ModelCheckpoint`` with a monitor, such as ``decode/best_tpf`` of
+            :class:`~dmaxlit.callbacks.SPDValidation`; it is compared and exported.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
@@ -82,12 +87,14 @@ class ComparisonReport(L.Callback):
         num_examples: int = 1000,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
+        weights: Literal["last", "best"] = "last",
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
         check_at_least(1, num_examples=num_examples, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self.output, self.baseline, self.num_examples = output, baseline, num_examples
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.weights = check_choice("weights", weights, ("last", "best"))
         self.base: dict[str, DecodeResult] = {}
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
@@ -127,6 +134,8 @@ class ComparisonReport(L.Callback):
         if is_dry_run(trainer):
             return
         self._check_output(trainer)
+        if self.weights == "best":
+            judge_of(trainer)
         self._examples = self._test_examples(trainer)
         if not self.baseline:
             self.base = {}
@@ -144,12 +153,13 @@ class ComparisonReport(L.Callback):
         if is_dry_run(trainer):
             return
         self._seconds, self._begin = self._training_seconds(), 0.0
-        self.trained = self._decode_all(trainer, pl_module, "trained model")
         module: Any = pl_module
-        self._describe(module)
-        module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
-        if trainer.is_global_zero:
-            self._write(trainer, pl_module)
+        with best_weights(trainer, module) if self.weights == "best" else nullcontext():
+            self.trained = self._decode_all(trainer, pl_module, "trained model")
+            self._describe(module)
+            module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module)
         trainer.strategy.barrier("comparison report")
 
     # ---- implementation ----------------------------------------------------------------------------------------------
@@ -245,7 +255,8 @@ class ComparisonReport(L.Callback):
             "command": running_command(),
             "noise": noise,
             "seed": module.seed,
-            "steps": trainer.global_step,
+            "steps": module.weights_step(),
+            "weights": self.weights,
             "settings": hyperparameters_of(trainer, module),
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,

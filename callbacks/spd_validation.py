@@ -11,7 +11,7 @@ from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.engine import Trace
-from dmaxlit.errors import DMaxWarning, check_at_least
+from dmaxlit.errors import DMaxWarning, check_at_least, check_fraction
 from dmaxlit.evaluation.curve_figure import curve_table
 from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
@@ -48,6 +48,7 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/tps``: tokens per second of one device,
     - ``decode/<label>/finished``: share of answers that end in EOS,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
+    - ``decode/best_tpf``, with ``min_accuracy``: the highest TPF of a decoder of at least that accuracy; 0 if none,
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
@@ -67,6 +68,7 @@ class SPDValidation(L.Callback):
         curve_examples: Prompts of each point of the curve, at least 1, the first of the last validation.
         num_traces: Answers of each decoder drawn forward by forward at each validation; 0 for none. Their prompts, the
             first, are decoded once more, because a trace makes every forward wait for the device.
+        min_accuracy: Accuracy in [0, 1] that a decoder has to reach for ``best_tpf``. None: it is not logged.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label.
@@ -81,6 +83,7 @@ class SPDValidation(L.Callback):
         curve: Sequence[float] | None = _CURVE,
         curve_examples: int = 128,
         num_traces: int = 0,
+        min_accuracy: float | None = None,
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
@@ -88,6 +91,7 @@ class SPDValidation(L.Callback):
         check_at_least(0, num_samples=num_samples, num_traces=num_traces)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.num_samples, self.curve_examples, self.num_traces = num_samples, curve_examples, num_traces
+        self.min_accuracy = None if min_accuracy is None else check_fraction("min_accuracy", min_accuracy)
         self.curve = sorted(set(curve or ()))
         self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
         self.results: dict[str, DecodeResult] = {}
@@ -206,6 +210,12 @@ class SPDValidation(L.Callback):
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
             if self._samples[spec.tag]:
                 log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
+        if self.min_accuracy is not None:
+            module.log(f"{family}/best_tpf", self._best_tpf(self.min_accuracy), sync_dist=True)
+
+    def _best_tpf(self, min_accuracy: float) -> float:
+        """Return the highest TPF among decoders that are accurate enough; 0 if none is."""
+        return max((r.tpf for r in self.results.values() if r.accuracy >= min_accuracy), default=0.0)
 
     def _draw_traces(self, trainer: L.Trainer, module: Any, family: str) -> None:
         """Decode the first prompts of rank zero once more and draw how. All ranks must call it."""

@@ -97,6 +97,7 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         self.figures: dict[str, Any] | None = backbone.source_metadata.get("figures")
         self.datasets: list[str] = list(backbone.source_metadata.get("datasets", ()))
         self._loaded_step: int | None = None
+        self.chosen_step: int | None = None  # while the weights are not those of the trainer's last step
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
@@ -138,13 +139,13 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
     def weights_step(self) -> int | None:
         """Return the optimiser step that the weights are of; None for a model that was not trained here."""
         training = self.backbone.source_metadata.get("training") or {}
-        return self._trainer_step("global_step") or self._loaded_step or training.get("steps")
+        return self.chosen_step or self._trainer_step("global_step") or self._loaded_step or training.get("steps")
 
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
         stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
         training = self.backbone.source_metadata.get("training")
-        if steps := self._trainer_step("global_step"):  # else the model is as it was loaded
+        if steps := self.chosen_step or self._trainer_step("global_step"):  # else the model is as it was loaded
             noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
             training = {"noise": noise, "steps": steps}
         known = {"training": training, "datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}

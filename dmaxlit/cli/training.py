@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.lightning_internals import is_unknown_monitor
 from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_folder import refuse_links
@@ -92,6 +93,10 @@ def run_cli(
         if not _raised_by_lightning(error):
             raise
         raise UserError(f"trainer: {one_line(error)}") from error  # found only in the run, such as a share of no batch
+    except RuntimeError as error:
+        if not is_unknown_monitor(error):
+            raise
+        raise UserError(f"trainer.callbacks: {one_line(error)}") from error
     return command_line.model
 
 

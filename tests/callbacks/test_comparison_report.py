@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import dmaxlit
-from dmaxlit.callbacks import ComparisonReport, DecoderSpec
+from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import (
@@ -219,3 +219,43 @@ def test_the_time_of_training_goes_on_in_a_resumed_run(compared):
     assert resumed.state_dict()["seconds"] == 100.0
     resumed.on_train_start(None, None)
     assert 100 < resumed.state_dict()["seconds"] < 110
+
+
+class Worse(FakeModule):
+    """Its only weight that changes is a counter of steps; accuracy falls with it."""
+
+    def on_train_batch_end(self, *args):
+        self.backbone.model.get_output_embeddings().weight.data.fill_(self.trainer.global_step)
+
+    def generate_batch(self, prompts, settings, **others):
+        step = float(self.backbone.model.get_output_embeddings().weight.flatten()[0])
+        threshold = {"threshold": max(0.0, 1 - step / 4)} if step >= 1 else {}
+        settings = replace(settings, decoder="threshold", decoder_options=settings.decoder_options | threshold)
+        return super().generate_batch(prompts, settings, **others)
+
+
+def test_the_best_checkpoint_is_compared_and_exported_and_the_last_weights_stay(tmp_path):
+    keeper = ModelCheckpoint(tmp_path, monitor="decode/threshold/accuracy", mode="max")
+    validation = SPDValidation([DecoderSpec("threshold", {"threshold": 1.0})], curve=None)
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS[1:], weights="best")
+    module = Worse()
+    trainer = make_trainer(tmp_path, [callback, validation, keeper], enable_checkpointing=True)
+    trainer.fit(module, datamodule=make_data())
+    assert "step=2" in keeper.best_model_path
+    assert trainer.global_step == 4
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (report["steps"], report["weights"]) == (2, "best")
+    assert report["rows"][1]["accuracy"] == expected(module, "test", "threshold", {"threshold": 0.5})["accuracy"]
+    exported = dmaxlit.load(tmp_path / "out" / "model")
+    assert exported.backbone.model.get_output_embeddings().weight.unique().tolist() == [2.0]
+    assert exported.metadata()["training"]["steps"] == 2
+    assert module.backbone.model.get_output_embeddings().weight.unique().tolist() == [4.0]
+    assert module.weights_step() == 4
+
+
+def test_the_best_needs_a_checkpoint_that_monitors_something(tmp_path):
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS, weights="best")
+    with pytest.raises(UserError, match="weights: expected a ModelCheckpoint that monitors a metric for 'best', found"):
+        make_trainer(tmp_path, [callback]).fit(FakeModule(), datamodule=make_data())
+    with pytest.raises(UserError, match="weights: expected 'last' or 'best', got 'first'"):
+        ComparisonReport(weights="first")

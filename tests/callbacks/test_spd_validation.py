@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dmaxlit import DMaxModule
@@ -244,3 +244,31 @@ def test_traces_are_drawn_at_each_validation_if_asked_for(tmp_path):
 
 def test_no_trace_is_drawn_by_default(fitted):
     assert [tag for tag in fitted[3].Tags()["images"] if "trace" in tag] == []
+
+
+def test_the_highest_tpf_of_those_accurate_enough_is_a_metric(tmp_path):
+    decoders = [DecoderSpec("spd", {"tau_dec": t}, f"spd {t}") for t in (0.0, 0.5, 1.0)]
+    figures = [expected(FakeModule(), "val", "spd", spec.options) for spec in decoders]
+    for least, best in (
+        (0.0, max(f["tpf"] for f in figures)),
+        (figures[1]["accuracy"], max(f["tpf"] for f in figures if f["accuracy"] >= figures[1]["accuracy"])),
+        (1.0, max([f["tpf"] for f in figures if f["accuracy"] == 1.0], default=0.0)),
+    ):
+        callback = SPDValidation(decoders, curve=None, min_accuracy=least)
+        trainer = make_trainer(tmp_path, [callback], max_epochs=1)
+        trainer.fit(FakeModule(), datamodule=make_data())
+        assert float(trainer.callback_metrics["decode/best_tpf"]) == pytest.approx(best)
+    assert callback._best_tpf(1.1) == 0.0
+    with pytest.raises(UserError, match=r"min_accuracy: expected a number in \[0, 1\], got 90"):
+        SPDValidation(min_accuracy=90)
+
+
+def test_early_stopping_may_watch_it(tmp_path):
+    decoder = [DecoderSpec("spd", {"tau_dec": 0.5})]
+    callbacks = [
+        SPDValidation(decoder, curve=None, min_accuracy=0.0),
+        EarlyStopping("decode/best_tpf", mode="max", patience=1),
+    ]
+    trainer = make_trainer(tmp_path, callbacks, max_epochs=9)
+    trainer.fit(FakeModule(), datamodule=make_data())
+    assert trainer.current_epoch == 2  # the second epoch brings nothing new
