@@ -1,4 +1,4 @@
-"""Output of callbacks other than metrics: texts and figures in TensorBoard, progress bars in the terminal."""
+"""Where a run's files go, and progress bars in the terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,21 +7,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
-
-
-def log_text(trainer: L.Trainer, tag: str, text: str) -> None:
-    """Write Markdown to every TensorBoard logger at the current step, on rank zero only."""
-    for writer in _tensorboards(trainer):
-        writer.add_text(tag, text, global_step=trainer.global_step)
-
-
-def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
-    """Write a figure to every TensorBoard logger at the current step, on rank zero only."""
-    for writer in _tensorboards(trainer):
-        writer.add_figure(tag, figure, global_step=trainer.global_step)
 
 
 def folder_of_run(trainer: L.Trainer) -> Path | None:
@@ -64,8 +50,3 @@ def progress_bar(trainer: L.Trainer, total: int, description: str) -> Iterator[C
     hidden = trainer_bar is None or not trainer.is_global_zero
     with tqdm(total=total, desc=description, unit="prompt", leave=False, disable=hidden) as bar:
         yield bar.update
-
-
-def _tensorboards(trainer: L.Trainer) -> Iterator[Any]:
-    if trainer.is_global_zero:
-        yield from (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))

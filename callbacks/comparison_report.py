@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
-from dmaxlit.callbacks._display import log_text, progress_bar
+from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.data.resumable_jsonl import prompts_hash
@@ -22,7 +23,7 @@ from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.hyperparameters import hyperparameters_of
 from dmaxlit.evaluation.memory import peak_memory
-from dmaxlit.evaluation.results import DecodeResult, format_table
+from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
@@ -249,7 +250,8 @@ class ComparisonReport(L.Callback):
         rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
         sys.stdout.write(f"\n{table}\n")
-        log_text(trainer, "decode/comparison", table)
+        figures = [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows]
+        log_table(trainer, "decode/comparison", figures, f"{table}\n{TABLE_LEGEND}")
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
@@ -261,7 +263,7 @@ class ComparisonReport(L.Callback):
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,
             "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
-            "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
+            "rows": figures,
         }
         with exclusive(folder / "results.json", "output"):
             remove_unfinished(folder, "results.json")

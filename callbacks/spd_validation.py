@@ -7,7 +7,8 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
-from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.engine import Trace
@@ -16,8 +17,8 @@ from dmaxlit.evaluation.curve_figure import curve_table
 from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
-from dmaxlit.evaluation.results import DecodeResult, format_table
-from dmaxlit.evaluation.samples import Sample, samples_text
+from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
+from dmaxlit.evaluation.samples import Sample, sample_rows, samples_text
 from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
@@ -209,7 +210,9 @@ class SPDValidation(L.Callback):
             # Every rank has the same value already; sync_dist avoids a warning of Lightning.
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
             if self._samples[spec.tag]:
-                log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
+                samples, title = self._samples[spec.tag], spec.settings().title
+                rows = sample_rows(samples, title)
+                log_table(trainer, f"{family}/{spec.tag}/samples", rows, samples_text(samples, title))
         if self.min_accuracy is not None:
             module.log(f"{family}/best_tpf", self._best_tpf(self.min_accuracy), sync_dist=True)
 
@@ -257,7 +260,8 @@ class SPDValidation(L.Callback):
                 for tag, line in self.curves.items()
                 for point in line
             ]
-            log_text(trainer, f"{family}/curve", format_table(rows))
+            text = f"{format_table(rows)}\n{TABLE_LEGEND}"
+            log_table(trainer, f"{family}/curve", curve_table(self.curves), text)
 
 
 def _over_thresholds(spec: DecoderSpec, thresholds: Sequence[float]) -> list[tuple[float | None, DecoderSpec]]:

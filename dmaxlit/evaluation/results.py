@@ -97,6 +97,14 @@ def with_current_names(payload: dict[str, Any]) -> dict[str, Any]:
     return {_NAMES_SINCE_0_1.get(name, name): value for name, value in payload.items()}
 
 
+#: What the columns of :func:`format_table` mean.
+TABLE_LEGEND = (
+    "accuracy: right answers, with Wilson's 95% interval · TPF: tokens per forward, EOS included · ceiling 1 / 2: TPF "
+    "at one and at two forwards per block · forwards: mean per answer · tokens/s: of one device · finished: answers "
+    "that end in EOS · hit step limit: blocks closed before they had converged"
+)
+
+
 def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
     """Format results as a Markdown table, aligned to be legible as plain text too.
 

@@ -89,7 +89,8 @@ def test_the_export_knows_its_default_decoder_and_its_figures(compared):
 
 def test_the_table_is_printed_and_in_tensorboard(compared):
     _, callback, folder, printed = compared
-    table = text_of(events(folder), "decode/comparison")[4]
+    table, legend = text_of(events(folder), "decode/comparison")[4].rsplit("\n", 1)
+    assert legend.startswith("accuracy: right answers")
     assert table in printed
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
         "base, spd 0",

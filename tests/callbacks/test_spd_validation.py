@@ -59,14 +59,16 @@ def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
     module, _, _, log = fitted
     samples = text_of(log, "decode/spd/samples")
     assert sorted(samples) == [2, 4]
-    first, *others = samples[4].split("\n\n---\n\n")
+    head, first, *others = samples[4].split("\n\n---\n\n")
     assert len(others) == 2
     example = examples("val")[0]
     answer = module.generate([example.prompt], "spd", tau_dec=0.5)[0]
     assert f"    {example.prompt}" in first
     assert f"    {answer.text}" in first
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in first
-    assert first.startswith("right" if example.check(answer.text) else "**wrong**")
+    assert first.startswith("✔ right" if example.check(answer.text) else "✘ **wrong**")
+    assert head.startswith("**spd tau_dec=0.5** · ")
+    assert "TPF: tokens per forward" in head
 
 
 def test_the_curve_is_drawn_once_at_the_end(fitted):
