@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
 from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
@@ -68,6 +69,9 @@ class ComparisonReport(L.Callback):
         decoders: The decoders, each with a different label. Default: ``threshold`` at 0.95 and 0.5, ``spd`` at 0.5
             and 0.
         baseline: Whether to compare with the starting model.
+        reuse_baseline: Take the starting model's figures from ``results.json`` of this run's folder or one next to it,
+            if the same weights have answered the same prompts with the same decoders on the same machine there.
+            Several processes decode anyway.
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
         batch_size: Prompts decoded together, at least 1.
@@ -89,18 +93,21 @@ class ComparisonReport(L.Callback):
         max_new_tokens: int | None = None,
         batch_size: int = 64,
         weights: Literal["last", "best"] = "last",
+        reuse_baseline: bool = True,
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
         check_at_least(1, num_examples=num_examples, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self.output, self.baseline, self.num_examples = output, baseline, num_examples
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.reuse_baseline = reuse_baseline
         self.weights = check_choice("weights", weights, ("last", "best"))
         self.base: dict[str, DecodeResult] = {}
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
         self._resumed = False
         self._prompts: str | None = None
+        self._identity: dict[str, Any] | None = None
         self._seconds = self._begin = 0.0
 
     # ---- state in checkpoints ----------------------------------------------------------------------------------------
@@ -108,11 +115,11 @@ class ComparisonReport(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the starting model's results as plain values, and the time spent training."""
         results = {title: result.to_dict() for title, result in self.base.items()}
-        return {"base": results, "seconds": self._training_seconds()}
+        return {"base": results, "identity": self._identity, "seconds": self._training_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the results of the model that the first run started from, and the time it trained."""
-        self._seconds = float(state_dict.get("seconds", 0.0))
+        self._seconds, self._identity = float(state_dict.get("seconds", 0.0)), state_dict.get("identity")
         self.base = {title: DecodeResult.from_dict(payload) for title, payload in state_dict.get("base", {}).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -143,7 +150,7 @@ class ComparisonReport(L.Callback):
         elif self.base or self._resumed:
             self._keep_comparable()
         else:
-            self.base = self._decode_all(trainer, pl_module, "starting model")
+            self.base = self._known_base(trainer, pl_module) or self._decode_all(trainer, pl_module, "starting model")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -218,7 +225,20 @@ class ComparisonReport(L.Callback):
                 f"{', '.join(missing)}; the comparison is without them",
                 category=DMaxWarning,
             )
+            self._identity = None  # the results are not all of its decoders
         self.base = comparable
+
+    def _known_base(self, trainer: L.Trainer, module: Any) -> dict[str, DecodeResult]:
+        """Return the starting model's figures if another run has them; an empty mapping otherwise."""
+        if self._prompts is None:
+            return {}
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        self._identity = baseline_identity(module, self.decoders, self._prompts, budget, self.batch_size)
+        known = known_baseline(self._folder(trainer), self._identity) if self.reuse_baseline else None
+        if known is None:
+            return {}
+        rank_zero_info(f"the starting model's figures are those of {known[0]}")
+        return known[1]
 
     def _decode_all(self, trainer: L.Trainer, module: Any, model_name: str) -> dict[str, DecodeResult]:
         budget = answer_budget(self.max_new_tokens, trainer, module)
@@ -262,6 +282,7 @@ class ComparisonReport(L.Callback):
             "settings": hyperparameters_of(trainer, module),
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,
+            "baseline": self._identity,
             "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
             "rows": figures,
         }

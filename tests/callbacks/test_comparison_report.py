@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -260,3 +261,28 @@ def test_the_best_needs_a_checkpoint_that_monitors_something(tmp_path):
         make_trainer(tmp_path, [callback]).fit(FakeModule(), datamodule=make_data())
     with pytest.raises(UserError, match="weights: expected 'last' or 'best', got 'first'"):
         ComparisonReport(weights="first")
+
+
+def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with_again(tmp_path):
+    def fit(name, specs=SPECS, **options):
+        module, callback = FakeModule(), ComparisonReport(str(tmp_path / name), specs, **options)
+        make_trainer(tmp_path, [callback], max_epochs=1).fit(module, datamodule=make_data())
+        return module, callback
+
+    torch.manual_seed(0)
+    weights = FakeModule().state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeModule, "configure_model", lambda self: self.load_state_dict(weights))
+        first, decoded = fit("first")
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken/results.json").write_text("{")
+        second, reused = fit("second")
+        assert len(first.calls) == 2 * len(SPECS)
+        assert len(second.calls) == len(SPECS)  # with the trained model
+        assert reused.base == decoded.base
+        for options in ({"num_examples": 3}, {"max_new_tokens": 9}, {"batch_size": 5}, {"reuse_baseline": False}):
+            assert len(fit("third", **options)[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
+        assert len(fit("fourth", SPECS[:1])[0].calls) == 2
+        weights["backbone.mask_vector" if "backbone.mask_vector" in weights else next(iter(weights))] += 1.0
+        assert len(fit("fifth")[0].calls) == 2 * len(SPECS)
