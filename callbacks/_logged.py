@@ -51,6 +51,22 @@ def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
             _save(logger, tag, step, ".png", lambda path: save_picture(figure, path))
 
 
+def log_hyperparameters(trainer: L.Trainer, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+    """Write a run's settings with its final figures to every logger: HPARAMS of TensorBoard, the config of W&B.
+
+    Args:
+        trainer: The trainer.
+        settings: Settings by dotted names.
+        figures: Figures by their tags.
+    """
+    for logger in _loggers(trainer):
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(settings), dict(figures), trainer.global_step)
+        else:
+            logger.log_hyperparams(dict(settings))
+            logger.log_metrics(dict(figures), trainer.global_step)
+
+
 def _loggers(trainer: L.Trainer) -> Sequence[Any]:
     return trainer.loggers if trainer.is_global_zero else ()
 

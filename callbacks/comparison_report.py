@@ -14,7 +14,7 @@ from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
-from dmaxlit.callbacks._logged import log_table
+from dmaxlit.callbacks._logged import log_hyperparameters, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.data.resumable_jsonl import prompts_hash
@@ -272,6 +272,13 @@ class ComparisonReport(L.Callback):
         sys.stdout.write(f"\n{table}\n")
         figures = [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows]
         log_table(trainer, "decode/comparison", figures, f"{table}\n{TABLE_LEGEND}")
+        settings = hyperparameters_of(trainer, module)
+        final = {
+            f"comparison/{title}/{name}": getattr(result, name)
+            for title, result in self.trained.items()
+            for name in ("accuracy", "tpf")
+        }
+        log_hyperparameters(trainer, settings, final)
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
@@ -279,7 +286,7 @@ class ComparisonReport(L.Callback):
             "seed": module.seed,
             "steps": module.weights_step(),
             "weights": self.weights,
-            "settings": hyperparameters_of(trainer, module),
+            "settings": settings,
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,
             "baseline": self._identity,

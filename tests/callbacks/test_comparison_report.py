@@ -286,3 +286,13 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
         assert len(fit("fourth", SPECS[:1])[0].calls) == 2
         weights["backbone.mask_vector" if "backbone.mask_vector" in weights else next(iter(weights))] += 1.0
         assert len(fit("fifth")[0].calls) == 2 * len(SPECS)
+
+
+def test_tensorboard_has_settings_and_final_figures_under_hparams(compared):
+    _, callback, folder, _ = compared
+    log = events(folder)
+    (point,) = log.Scalars("comparison/spd 0/accuracy")
+    assert (point.step, point.value) == (4, pytest.approx(callback.trained["spd 0"].accuracy))
+    contents = b"".join(log.PluginTagToContent("hparams").values())
+    assert b"trainer.max_epochs" in contents
+    assert b"comparison/spd 0/accuracy" in contents

@@ -26,8 +26,8 @@ class RecordingWandb(WandbLogger):
     def log_metrics(self, metrics, step=None):
         self.sent.append(("metrics", sorted(metrics), step))
 
-    def log_hyperparams(self, *args, **kwargs):
-        pass
+    def log_hyperparams(self, params):
+        self.sent.append(("settings", params))
 
     def log_graph(self, *args, **kwargs):
         pass
@@ -55,6 +55,9 @@ def test_every_logger_gets_curves_tables_and_samples(tmp_path):
     _, columns, data, step = sent["decode/spd 0/samples"]
     assert (columns[:4], len(data), step) == (["decoder", "verdict", "prompt", "answer"], 2, 2)
     assert [row[:2] for row in sent["decode/comparison"][2]] == [["base", "spd 0"], ["trained", "spd 0"]]
+    assert sent["settings"][1]["trainer.max_epochs"] == 1
+    assert ("metrics", ["comparison/spd 0/accuracy", "comparison/spd 0/tpf"], 2) in wandb.sent
+    assert "trainer.max_epochs: 1" in (tmp_path / "csv/hparams.yaml").read_text()
     files = sorted(str(path.relative_to(tmp_path / "csv")) for path in (tmp_path / "csv/decode").rglob("*.*"))
     assert [name for name in files if "spd" not in name] == [
         "decode/comparison/step_000002.csv",
