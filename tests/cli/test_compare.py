@@ -1,8 +1,12 @@
 import csv
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
+
+import dmaxlit
 
 
 @pytest.fixture
@@ -57,3 +61,14 @@ def test_bad_input_is_refused_in_one_line(dmax, tmp_path):
         assert dmax(line).refusal.startswith(refusal)
     (tmp_path / "runs/a/results.json").write_text("{")
     assert dmax("compare runs/a").refusal.startswith("runs/a/results.json: cannot be read")
+
+
+def test_the_sweep_of_the_guide_is_of_commands_that_exist(dmax):
+    guide = Path(dmaxlit.__file__).parent / "evaluation" / "README.md"
+    (command,) = re.findall(r"^for level in .*?python -m dmaxlit (fit .*?)^done", guide.read_text(), re.DOTALL | re.M)
+    line = (
+        command.replace("\\\n", " ").replace("$level", "0.25").replace("configs/quickstart.yaml", "builtin:quickstart")
+    )
+    settings = yaml.safe_load(dmax(f"{line} --print_config").out)
+    assert settings["model"]["noise"]["init_args"]["level"] == 0.25
+    assert settings["trainer"]["default_root_dir"] == "runs/level-0.25"
