@@ -1,26 +1,26 @@
-"""Output of callbacks other than metrics: texts and figures in TensorBoard, progress bars in the terminal."""
+"""Where a run's files go, and progress bars in the terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 
-def log_text(trainer: L.Trainer, tag: str, text: str) -> None:
-    """Write Markdown to every TensorBoard logger at the current step, on rank zero only."""
-    for writer in _tensorboards(trainer):
-        writer.add_text(tag, text, global_step=trainer.global_step)
+def folder_of_run(trainer: L.Trainer) -> Path | None:
+    """Return the folder for a run's files: ``default_root_dir`` if it is set, or else that of the logs; None without.
 
-
-def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
-    """Write a figure to every TensorBoard logger at the current step, on rank zero only."""
-    for writer in _tensorboards(trainer):
-        writer.add_figure(tag, figure, global_step=trainer.global_step)
+    Nothing is written into the current folder unasked, which is the trainer's default.
+    """
+    root = Path(trainer.default_root_dir)
+    if "://" in str(root) or root.resolve() != Path.cwd():
+        return root
+    return (
+        None if trainer.log_dir is None or Path(trainer.log_dir).resolve() == root.resolve() else Path(trainer.log_dir)
+    )
 
 
 @contextmanager
@@ -50,8 +50,3 @@ def progress_bar(trainer: L.Trainer, total: int, description: str) -> Iterator[C
     hidden = trainer_bar is None or not trainer.is_global_zero
     with tqdm(total=total, desc=description, unit="prompt", leave=False, disable=hidden) as bar:
         yield bar.update
-
-
-def _tensorboards(trainer: L.Trainer) -> Iterator[Any]:
-    if trainer.is_global_zero:
-        yield from (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))

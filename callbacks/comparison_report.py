@@ -2,21 +2,29 @@
 
 import json
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
-from dmaxlit.callbacks._display import log_text, progress_bar
+from dmaxlit.callbacks._best_weights import best_weights, judge_of
+from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
+from dmaxlit.callbacks._logged import log_hyperparameters, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
+from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, printable
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, printable
 from dmaxlit.evaluation.card_figures import figures_of, running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
-from dmaxlit.evaluation.results import DecodeResult, format_table
+from dmaxlit.evaluation.hyperparameters import hyperparameters_of
+from dmaxlit.evaluation.memory import peak_memory
+from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
@@ -47,9 +55,9 @@ class ComparisonReport(L.Callback):
 
     At the start of ``fit`` the starting model decodes them with every decoder; at the end the model of the last step
     does. The decoder with the highest TPF among those within a point of the best accuracy becomes the model's default.
-    Then the table is printed and written to ``<output>/results.json``, and the trained model is exported to
-    ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other callbacks, wherever it
-    stands in the list: with weight averaging, the trained model is the averaged one.
+    Then the table is printed and written to ``<output>/results.json`` with the settings of the run, and the trained
+    model is exported to ``<output>/model/``, for ``dmaxlit.load``. Ranks share the prompts. It runs after all other
+    callbacks, wherever it stands in the list: with weight averaging, the trained model is the averaged one.
 
     Checkpoints hold the starting model's results (not its weights), so that a resumed run compares with the start of
     the first one. When resuming from a checkpoint without them, the table has no rows of the starting model.
@@ -61,9 +69,15 @@ class ComparisonReport(L.Callback):
         decoders: The decoders, each with a different label. Default: ``threshold`` at 0.95 and 0.5, ``spd`` at 0.5
             and 0.
         baseline: Whether to compare with the starting model.
+        reuse_baseline: Take the starting model's figures from ``results.json`` of this run's folder or one next to it,
+            if the same weights have answered the same prompts with the same decoders on the same machine there.
+            Several processes decode anyway.
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
         batch_size: Prompts decoded together, at least 1.
+        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint of a
+            ``ModelCheckpoint`` with a monitor, such as ``decode/best_tpf`` of
+            :class:`~dmaxlit.callbacks.SPDValidation`; it is compared and exported.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
@@ -78,25 +92,34 @@ class ComparisonReport(L.Callback):
         num_examples: int = 1000,
         max_new_tokens: int | None = None,
         batch_size: int = 64,
+        weights: Literal["last", "best"] = "last",
+        reuse_baseline: bool = True,
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
         check_at_least(1, num_examples=num_examples, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self.output, self.baseline, self.num_examples = output, baseline, num_examples
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.reuse_baseline = reuse_baseline
+        self.weights = check_choice("weights", weights, ("last", "best"))
         self.base: dict[str, DecodeResult] = {}
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
         self._resumed = False
+        self._prompts: str | None = None
+        self._identity: dict[str, Any] | None = None
+        self._seconds = self._begin = 0.0
 
     # ---- state in checkpoints ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the starting model's results as plain values."""
-        return {"base": {title: result.to_dict() for title, result in self.base.items()}}
+        """Return the starting model's results as plain values, and the time spent training."""
+        results = {title: result.to_dict() for title, result in self.base.items()}
+        return {"base": results, "identity": self._identity, "seconds": self._training_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the results of the model that the first run started from."""
+        """Restore the results of the model that the first run started from, and the time it trained."""
+        self._seconds, self._identity = float(state_dict.get("seconds", 0.0)), state_dict.get("identity")
         self.base = {title: DecodeResult.from_dict(payload) for title, payload in state_dict.get("base", {}).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -119,27 +142,39 @@ class ComparisonReport(L.Callback):
         if is_dry_run(trainer):
             return
         self._check_output(trainer)
+        if self.weights == "best":
+            judge_of(trainer)
         self._examples = self._test_examples(trainer)
         if not self.baseline:
             self.base = {}
         elif self.base or self._resumed:
             self._keep_comparable()
         else:
-            self.base = self._decode_all(trainer, pl_module, "starting model")
+            self.base = self._known_base(trainer, pl_module) or self._decode_all(trainer, pl_module, "starting model")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._begin = time.monotonic()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Decode with the trained model, print the table, write everything."""
         if is_dry_run(trainer):
             return
-        self.trained = self._decode_all(trainer, pl_module, "trained model")
+        self._seconds, self._begin = self._training_seconds(), 0.0
         module: Any = pl_module
-        self._describe(module)
-        module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
-        if trainer.is_global_zero:
-            self._write(trainer, pl_module)
+        with best_weights(trainer, module) if self.weights == "best" else nullcontext():
+            self.trained = self._decode_all(trainer, pl_module, "trained model")
+            self._describe(module)
+            module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module)
         trainer.strategy.barrier("comparison report")
 
     # ---- implementation ----------------------------------------------------------------------------------------------
+
+    def _training_seconds(self) -> float:
+        """Return the time spent training, by all processes of the run."""
+        return self._seconds + (time.monotonic() - self._begin if self._begin else 0.0)
 
     def _folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir if self.output is None else self.output)
@@ -170,7 +205,10 @@ class ComparisonReport(L.Callback):
         ]
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
-        return rank_subset(test_examples, self.num_examples, trainer)
+        examples = rank_subset(test_examples, self.num_examples, trainer)
+        is_alone = trainer.world_size == 1  # else this rank does not know the others' prompts
+        self._prompts = prompts_hash([example.prompt for example in examples]) if is_alone else None
+        return examples
 
     def _keep_comparable(self) -> None:
         """Drop those results of the first run that belong to other decoders or options."""
@@ -187,7 +225,20 @@ class ComparisonReport(L.Callback):
                 f"{', '.join(missing)}; the comparison is without them",
                 category=DMaxWarning,
             )
+            self._identity = None  # the results are not all of its decoders
         self.base = comparable
+
+    def _known_base(self, trainer: L.Trainer, module: Any) -> dict[str, DecodeResult]:
+        """Return the starting model's figures if another run has them; an empty mapping otherwise."""
+        if self._prompts is None:
+            return {}
+        budget = answer_budget(self.max_new_tokens, trainer, module)
+        self._identity = baseline_identity(module, self.decoders, self._prompts, budget, self.batch_size)
+        known = known_baseline(self._folder(trainer), self._identity) if self.reuse_baseline else None
+        if known is None:
+            return {}
+        rank_zero_info(f"the starting model's figures are those of {known[0]}")
+        return known[1]
 
     def _decode_all(self, trainer: L.Trainer, module: Any, model_name: str) -> dict[str, DecodeResult]:
         budget = answer_budget(self.max_new_tokens, trainer, module)
@@ -219,15 +270,28 @@ class ComparisonReport(L.Callback):
         rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
         sys.stdout.write(printable(f"\n{table}\n"))
-        log_text(trainer, "decode/comparison", table)
+        figures = [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows]
+        log_table(trainer, "decode/comparison", figures, f"{table}\n{TABLE_LEGEND}")
+        settings = hyperparameters_of(trainer, module)
+        final = {
+            f"comparison/{title}/{name}": getattr(result, name)
+            for title, result in self.trained.items()
+            for name in ("accuracy", "tpf")
+        }
+        log_hyperparameters(trainer, settings, final)
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
             "noise": noise,
             "seed": module.seed,
-            "steps": trainer.global_step,
+            "steps": module.weights_step(),
+            "weights": self.weights,
+            "settings": settings,
+            "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
+            "prompts": self._prompts,
+            "baseline": self._identity,
             "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
-            "rows": [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows],
+            "rows": figures,
         }
         with exclusive(folder / "results.json", "output"):
             remove_unfinished(folder, "results.json")

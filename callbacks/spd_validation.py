@@ -6,16 +6,19 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.callbacks._display import log_figure, log_text, progress_bar
+from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
+from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.engine import Trace
-from dmaxlit.errors import DMaxWarning, check_at_least
-from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure, curve_table
+from dmaxlit.errors import DMaxWarning, check_at_least, check_fraction
+from dmaxlit.evaluation.curve_figure import curve_table
+from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
-from dmaxlit.evaluation.results import DecodeResult, format_table
-from dmaxlit.evaluation.samples import Sample, samples_text
+from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
+from dmaxlit.evaluation.samples import Sample, sample_rows, samples_text
 from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
@@ -46,13 +49,15 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/tps``: tokens per second of one device,
     - ``decode/<label>/finished``: share of answers that end in EOS,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
+    - ``decode/best_tpf``, with ``min_accuracy``: the highest TPF of a decoder of at least that accuracy; 0 if none,
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
     :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
-    ``decode/curve`` (figure and text): accuracy against TPF over thresholds. ``test`` logs the same for the test
-    prompts, as ``test/<label>/...`` and ``test/curve``. The sanity check decodes nothing; a run that ends
-    before its first validation is warned of.
+    ``decode/curve`` (figure and text), accuracy against TPF over thresholds. Whatever the logger, it writes the curve
+    to ``curve.json``, ``.csv``, ``.png``, ``.svg`` and ``.pdf`` in the run's folder, with the settings of the run.
+    ``test`` logs the same for the test prompts, as ``test/<label>/...`` and ``test/curve``, and writes
+    ``test_curve.*``. The sanity check decodes nothing; a run that ends before its first validation is warned of.
 
     Args:
         decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
@@ -64,6 +69,7 @@ class SPDValidation(L.Callback):
         curve_examples: Prompts of each point of the curve, at least 1, the first of the last validation.
         num_traces: Answers of each decoder drawn forward by forward at each validation; 0 for none. Their prompts, the
             first, are decoded once more, because a trace makes every forward wait for the device.
+        min_accuracy: Accuracy in [0, 1] that a decoder has to reach for ``best_tpf``. None: it is not logged.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label.
@@ -78,6 +84,7 @@ class SPDValidation(L.Callback):
         curve: Sequence[float] | None = _CURVE,
         curve_examples: int = 128,
         num_traces: int = 0,
+        min_accuracy: float | None = None,
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
@@ -85,6 +92,7 @@ class SPDValidation(L.Callback):
         check_at_least(0, num_samples=num_samples, num_traces=num_traces)
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.num_samples, self.curve_examples, self.num_traces = num_samples, curve_examples, num_traces
+        self.min_accuracy = None if min_accuracy is None else check_fraction("min_accuracy", min_accuracy)
         self.curve = sorted(set(curve or ()))
         self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
         self.results: dict[str, DecodeResult] = {}
@@ -202,7 +210,15 @@ class SPDValidation(L.Callback):
             # Every rank has the same value already; sync_dist avoids a warning of Lightning.
             module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
             if self._samples[spec.tag]:
-                log_text(trainer, f"{family}/{spec.tag}/samples", samples_text(self._samples[spec.tag]))
+                samples, title = self._samples[spec.tag], spec.settings().title
+                rows = sample_rows(samples, title)
+                log_table(trainer, f"{family}/{spec.tag}/samples", rows, samples_text(samples, title))
+        if self.min_accuracy is not None:
+            module.log(f"{family}/best_tpf", self._best_tpf(self.min_accuracy), sync_dist=True)
+
+    def _best_tpf(self, min_accuracy: float) -> float:
+        """Return the highest TPF among decoders that are accurate enough; 0 if none is."""
+        return max((r.tpf for r in self.results.values() if r.accuracy >= min_accuracy), default=0.0)
 
     def _draw_traces(self, trainer: L.Trainer, module: Any, family: str) -> None:
         """Decode the first prompts of rank zero once more and draw how. All ranks must call it."""
@@ -236,14 +252,16 @@ class SPDValidation(L.Callback):
         num_prompts = next(iter(curves.values()))[0].result.num_examples
         self.curves = curves if num_prompts else {}
         if trainer.is_global_zero and num_prompts:
-            title = f"{num_prompts} prompts, step {trainer.global_step}"
-            log_figure(trainer, f"{family}/curve", curve_figure(self.curves, title))
+            split, name = ("test", "test_curve") if family == "test" else ("validation", "curve")
+            log_figure(trainer, f"{family}/curve", draw_curve(module, self.curves, split))
+            write_curve_files(trainer, module, self.curves, split, examples, name)
             rows = [
                 (tag if point.threshold is None else f"{tag} {point.threshold:g}", point.result)
                 for tag, line in self.curves.items()
                 for point in line
             ]
-            log_text(trainer, f"{family}/curve", format_table(rows))
+            text = f"{format_table(rows)}\n{TABLE_LEGEND}"
+            log_table(trainer, f"{family}/curve", curve_table(self.curves), text)
 
 
 def _over_thresholds(spec: DecoderSpec, thresholds: Sequence[float]) -> list[tuple[float | None, DecoderSpec]]:

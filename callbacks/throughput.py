@@ -1,6 +1,5 @@
 """Speed and memory of training."""
 
-import sys
 import time
 from typing import Any
 
@@ -8,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from dmaxlit.evaluation.memory import peak_memory
 from dmaxlit.tokens import Role
 
 __all__ = ["TrainingThroughput"]
@@ -58,7 +58,7 @@ class TrainingThroughput(L.Callback):
         pl_module.log(
             "throughput/tokens_per_second", rate, on_step=True, on_epoch=False, sync_dist=True, reduce_fx="sum"
         )
-        memory = _peak_memory(pl_module.device)
+        memory = peak_memory(pl_module.device)
         if memory is not None:
             pl_module.log(
                 "throughput/peak_memory_mib", memory, on_step=True, on_epoch=False, sync_dist=True, reduce_fx="max"
@@ -69,15 +69,3 @@ class TrainingThroughput(L.Callback):
     def _restart(self, device: torch.device) -> None:
         self._tokens = torch.zeros((), dtype=torch.long, device=device)
         self._begin = time.perf_counter()
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    """Return the peak memory in MiB, or None where the system does not report it."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if device.type != "cpu" or sys.platform == "win32":
-        return None
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

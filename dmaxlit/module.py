@@ -96,6 +96,8 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         #: Figures for the model card: ``task``, ``command`` and ``rows``.
         self.figures: dict[str, Any] | None = backbone.source_metadata.get("figures")
         self.datasets: list[str] = list(backbone.source_metadata.get("datasets", ()))
+        self._loaded_step: int | None = None
+        self.chosen_step: int | None = None  # while the weights are not those of the trainer's last step
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
@@ -130,11 +132,20 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         """Set the task whose data the model is trained on; exports and checkpoints store it."""
         self.task_name, self.task_options, self._task_is_stored = name, options, False
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the step of the checkpoint, which the trainer does not know in ``validate`` and ``test``."""
+        self._loaded_step = checkpoint.get("global_step")
+
+    def weights_step(self) -> int | None:
+        """Return the optimiser step that the weights are of; None for a model that was not trained here."""
+        training = self.backbone.source_metadata.get("training") or {}
+        return self.chosen_step or self._trainer_step("global_step") or self._loaded_step or training.get("steps")
+
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
         stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
         training = self.backbone.source_metadata.get("training")
-        if steps := self._trainer_step("global_step"):  # else the model is as it was loaded
+        if steps := self.chosen_step or self._trainer_step("global_step"):  # else the model is as it was loaded
             noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
             training = {"noise": noise, "steps": steps}
         known = {"training": training, "datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}

@@ -158,6 +158,14 @@ def set_version(logger: TensorBoardLogger | CSVLogger, version: int) -> None:
     logger._version = version
 
 
+def is_unknown_monitor(error: Exception) -> bool:
+    """Return whether ``EarlyStopping`` does not know the metric that it monitors; the text then lists those there are.
+
+    Relies on the beginning of the text of a ``RuntimeError``.
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric")
+
+
 # ---- module and strategy --------------------------------------------------------------------------------------------
 
 

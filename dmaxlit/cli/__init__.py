@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("serve", "Serve a model over HTTP, with OpenAI's API."),
     "chat": ("chat", "Talk to a model in the terminal, and see its answers form."),
     "evaluate": ("evaluate", "Judge a model on tasks with several decoders, and record how everything was counted."),
+    "compare": ("compare", "Show what differs between the settings of runs, and their figures side by side."),
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
     "trace": ("trace", "Show in a browser, forward by forward, how answers were decoded."),

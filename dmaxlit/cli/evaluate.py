@@ -62,9 +62,9 @@ def evaluate(
 ) -> None:
     """Answer the prompts of tasks with every decoder, judge the answers, and record how everything was counted.
 
-    The output folder gets table.md, record.json and, for each task, the answers (.jsonl), curve.csv and curve.png.
-    After an interruption the same command resumes at the prompts that are not answered yet; once the folder is
-    complete, it changes nothing and prints the table again.
+    The output folder gets table.md, record.json and, for each task, answers (.jsonl) and a curve (.csv, .json, .png,
+    .svg, .pdf). After an interruption the same command resumes at the prompts that are not answered yet; once the
+    folder is complete, it changes nothing and prints the table again.
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.

@@ -65,6 +65,16 @@ def run_settings(
     return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 
+def hyperparameters(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """Return all settings of a run as plain values under dotted names, but for its folders, callbacks and loggers."""
+    settings = plain_settings(parser, config)["fit"]
+    for name in ("config", "ckpt_path", "checkpoint", "finite_guard"):
+        settings.pop(name, None)
+    for name in ("default_root_dir", "callbacks", "logger"):
+        settings["trainer"].pop(name, None)
+    return _flat(settings)
+
+
 def stop_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """Return the settings that may stop a run before its last step, as plain values: time limit and callbacks."""
     trainer = plain_settings(parser, config)["fit"]["trainer"]

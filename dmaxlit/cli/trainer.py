@@ -17,6 +17,9 @@ _OUTPUT = "predictions.jsonl"
 class DMaxTrainer(Trainer):
     """Lightning's trainer; see :class:`lightning.pytorch.Trainer` for its settings."""
 
+    #: The settings of the run; see :func:`~dmaxlit.evaluation.hyperparameters.hyperparameters_of`.
+    hyperparameters: dict[str, Any] | None = None
+
     def predict(
         self,
         model: LightningModule | None = None,

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from dmaxlit.callbacks import FiniteGuard, RunCheckpoint, SPDValidation
 from dmaxlit.checkpoints.atomic_io import AtomicCheckpointIO
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.lightning_internals import is_unknown_monitor
 from dmaxlit.checkpoints.plain_data import guard_strategy
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_folder import refuse_links
@@ -27,7 +28,14 @@ from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import expand_model_flag, model_argument
 from dmaxlit.cli.option_help import show_option_help
-from dmaxlit.cli.resume import find_checkpoint, refuse_other_weights, refuse_sharded, run_settings, stop_settings
+from dmaxlit.cli.resume import (
+    find_checkpoint,
+    hyperparameters,
+    refuse_other_weights,
+    refuse_sharded,
+    run_settings,
+    stop_settings,
+)
 from dmaxlit.cli.run_callbacks import default_callbacks, direct_checkpoints, run_checkpoints_of
 from dmaxlit.cli.run_config import RunConfigCallback
 from dmaxlit.cli.trainer import DMaxTrainer
@@ -85,6 +93,10 @@ def run_cli(
         if not _raised_by_lightning(error):
             raise
         raise UserError(f"trainer: {one_line(error)}") from error  # found only in the run, such as a share of no batch
+    except RuntimeError as error:
+        if not is_unknown_monitor(error):
+            raise
+        raise UserError(f"trainer.callbacks: {one_line(error)}") from error
     return command_line.model
 
 
@@ -175,6 +187,7 @@ class DMaxCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
                 refuse_links(folder)
+        cast(DMaxTrainer, self.trainer).hyperparameters = hyperparameters(self.parser, self.config)
         run_checkpoints = run_checkpoints_of(self.trainer)
         for callback in run_checkpoints:
             callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))

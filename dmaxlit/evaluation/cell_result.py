@@ -15,6 +15,7 @@ from dmaxlit.metrics import (
     tokens_per_block,
     tokens_per_forward,
     tokens_per_second,
+    tpf_interval,
 )
 from dmaxlit.viewer.notebook import table
 
@@ -109,12 +110,15 @@ def decode_result(
     )
     finished = torch.tensor([row["finished"] for row in rows])
     with_eos = ends_with_eos(rows)
+    low, high = tpf_interval(tokens, forwards)
     return DecodeResult(
         decoder=name,
         options=dict(options),
         num_examples=len(rows),
         accuracy=float(answer_accuracy(torch.tensor([row["correct"] for row in rows]))),
         tpf=float(tokens_per_forward(tokens, forwards, with_eos)),
+        tpf_low=low,
+        tpf_high=high,
         tpf_published=float(tokens_per_forward(tokens, forwards, with_eos, "published")),
         tpf_ceiling=float(tokens_per_block(prompts, tokens, block_length)),
         forwards_per_answer=float(forwards.double().mean()),

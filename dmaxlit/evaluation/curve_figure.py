@@ -2,35 +2,35 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
+from dmaxlit.evaluation.curve_labels import label_points
+from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.results import DecodeResult
+from dmaxlit.files import staged_file
 
-_LABEL_WIDTH, _LABEL_STEP = 26.0, 14.0  # width and height reserved for a label, in pixels
+#: Kinds of pictures.
+PICTURES = (".png", ".svg", ".pdf")
 
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One decoder at one threshold.
-
-    Args:
-        threshold: Value of the swept option; None for a decoder without one.
-        result: The result of decoding with it.
-    """
-
-    threshold: float | None
-    result: DecodeResult
+_MARKERS, _STYLES = "osD^vPX", ("-", "--", "-.", ":")
+_STRETCH_FROM = 90.0  # percent: above it accuracies are hard to tell apart on a linear axis
+_STRETCH = 6.0  # times as much room above as below
 
 
 def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> Figure:
     """Draw accuracy against TPF, one line for each decoder, each point labelled with its threshold.
 
-    TPF is on a logarithmic axis: equal steps are equal speed-ups. Bars are 95% intervals. The vertical lines are the
+    TPF is on a logarithmic axis: equal steps are equal speed-ups. Both axes fit the data; where accuracies from 90% on
+    share the axis with much lower ones, the part above 90% is stretched, which its label says. Bars are 95% intervals.
+    Lines that cover each other differ in width, dashes and markers, the first the widest. The vertical lines are the
     ceilings at one and at two forwards per block, for the answers of the most accurate point.
 
     Args:
@@ -41,77 +41,133 @@ def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") ->
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for index, (label, points) in enumerate(curves.items()):
-        _draw_line(axes, label, points, f"C{index}")
+        _draw_line(axes, label, points, index, len(curves))
     results = [point.result for points in curves.values() for point in points]
-    if results:
-        ceiling = max(results, key=lambda result: result.accuracy).tpf_ceiling
-        axes.axvline(ceiling, color="black", lw=1, ls="--", label=f"ceiling, 1 forward per block ({ceiling:.1f})")
-        axes.axvline(ceiling / 2, color="black", lw=1, ls=":", label=f"2 forwards per block ({ceiling / 2:.1f})")
-        tpfs = [result.tpf for result in results] + [1.0, ceiling]
-        axes.set_xlim(min(tpfs) / 1.15, max(tpfs) * 1.15)
+    axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %", title=title)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(LogLocator(base=2))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %", ylim=(-6, 114), title=title)
-    axes.set_yticks(range(0, 101, 20))
-    axes.grid(alpha=0.3)
     if results:
-        axes.legend(loc="best", fontsize="small", framealpha=0.9)
-    _label_points(axes, curves)
+        _fit_accuracy(axes, results)
+        _fit_tpf(axes, results)
+        handles, labels = axes.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: labels[i] not in curves)  # ceilings last
+        lines = [handles[i] for i in order], [labels[i] for i in order]
+        figure.legend(*lines, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    axes.grid(alpha=0.3)
+    label_points(axes, curves)
     return figure
 
 
-def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], color: str) -> None:
+def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], index: int, lines: int) -> None:
     x = [point.result.tpf for point in points]
     y = [100 * point.result.accuracy for point in points]
     intervals = [point.result.accuracy_interval() for point in points]
     below = [max(0.0, value - 100 * low) for value, (low, _) in zip(y, intervals, strict=True)]
     above = [max(0.0, 100 * high - value) for value, (_, high) in zip(y, intervals, strict=True)]
+    behind = lines - 1 - index  # lines that are drawn over this one
     axes.errorbar(
-        x, y, yerr=[below, above], color=color, marker="o", ms=4, lw=1.5, elinewidth=0.7, capsize=2, label=label
+        x,
+        y,
+        yerr=[below, above],
+        color=f"C{index}",
+        marker=_MARKERS[index % len(_MARKERS)],
+        ls=_STYLES[index % len(_STYLES)],
+        ms=4 + min(2 * behind, 8),
+        lw=1.5 + min(behind, 4),
+        mfc="white" if behind else None,
+        elinewidth=0.7,
+        capsize=2,
+        label=label,
     )
 
 
-def _label_points(axes: Axes, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
-    """Label each point with its threshold, at the nearest height above or below where it covers no other label."""
-    axes.figure.canvas.draw()  # fixes the positions of the points on the page
-    axes_box, points_per_pixel = axes.get_window_extent(), 72 / axes.figure.dpi
-    positions = [(point.result.tpf, 100 * point.result.accuracy) for points in curves.values() for point in points]
-    occupied = [tuple(axes.transData.transform(position)) for position in positions]
-    for index, points in enumerate(curves.values()):
-        for point in points:
-            position = (point.result.tpf, 100 * point.result.accuracy)
-            if point.threshold is None or not math.isfinite(position[0]):
-                continue
-            x, y = axes.transData.transform(position)
-            sides = (1, -1) if index % 2 == 0 else (-1, 1)
-            heights = [side * (1 + step) * _LABEL_STEP for step in range(len(occupied) + 1) for side in sides]
-            heights.sort(key=lambda h: not axes_box.y0 < y + h < axes_box.y1)  # inside the axes if possible
-            height = next(h for h in heights if _is_free(x, y + h, occupied))
-            occupied.append((x, y + height))
-            axes.annotate(
-                f"{point.threshold:g}",
-                position,
-                (0, height * points_per_pixel),
-                textcoords="offset points",
-                color=f"C{index}",
-                fontsize=8,
-                ha="center",
-                va="center",
-                in_layout=False,
-                bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-            )
+def _fit_accuracy(axes: Axes, results: Sequence[DecodeResult]) -> None:
+    """Fit the vertical axis to accuracies and their intervals, and stretch what is above 90% if it would be crowded."""
+    bounds = [100 * bound for result in results for bound in result.accuracy_interval()]
+    low, high = min(bounds), max(bounds)
+    is_stretched = low < _STRETCH_FROM - 10 and any(100 * result.accuracy > _STRETCH_FROM for result in results)
+    if is_stretched:
+        axes.set_yscale("function", functions=(_stretched, _compressed))
+        axes.set_ylabel(f"accuracy %, stretched above {_STRETCH_FROM:g}")
+        axes.axhline(_STRETCH_FROM, color="black", lw=0.5, alpha=0.5)
+        step = 10 if low > 40 else 20
+        coarse = [tick for tick in range(0, int(_STRETCH_FROM), step) if tick >= low]
+        axes.set_yticks([*coarse, *range(int(_STRETCH_FROM), 101, 2)])
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(max(low - 6, -6), high + 1)
+        return
+    margin = max(0.08 * (high - low), 0.5)
+    axes.set_ylim(low - margin, high + margin)
 
 
-def _is_free(x: float, y: float, occupied: Sequence[Sequence[float]]) -> bool:
-    return all(abs(x - u) > _LABEL_WIDTH or abs(y - v) >= _LABEL_STEP for u, v in occupied)
+def _stretched(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+    return accuracy + (_STRETCH - 1) * np.maximum(accuracy - _STRETCH_FROM, 0)
+
+
+def _compressed(height: NDArray[np.float64]) -> NDArray[np.float64]:
+    return height - (1 - 1 / _STRETCH) * np.maximum(height - _STRETCH_FROM, 0)
+
+
+def _fit_tpf(axes: Axes, results: Sequence[DecodeResult]) -> None:
+    """Fit the horizontal axis to the TPF, and draw the ceilings that are not far from them."""
+    tpfs = [result.tpf for result in results if math.isfinite(result.tpf) and result.tpf > 0] or [1.0]
+    ceiling = max(results, key=lambda result: result.accuracy).tpf_ceiling
+    low, high = min(tpfs), max(tpfs)
+    if ceiling <= 2 * high:
+        high = max(high, ceiling)
+    room = max((high / low) ** 0.06, 1.05)
+    for value, style, name in ((ceiling, "--", "1 forward"), (ceiling / 2, ":", "2 forwards")):
+        beyond = "" if low / room <= value <= high * room else ", beyond the axis"
+        text = f"ceiling, {name} per block ({value:.1f}{beyond})"
+        axes.axvline(value, color="black", lw=1, ls=style, label=text)
+    axes.set_xlim(low / room, high * room)
+    axes.xaxis.set_major_locator(LogLocator(base=2) if high / low > 8 else MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as the kind of picture that the file's name ends in; text in .svg and .pdf can be selected.
+
+    Args:
+        figure: The figure.
+        path: A file that ends in .png, .svg or .pdf.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    no_date: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    metadata = no_date.get(kind, {"Software": None})
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "dmaxlit", "pdf.fonttype": 42}),
+        staged_file(path) as staging,
+    ):
+        figure.savefig(staging, format=kind, dpi=200, metadata=metadata)
+
+
+def save_pictures(figure: Figure, path: Path) -> None:
+    """Write a figure as .png, .svg and .pdf.
+
+    Args:
+        figure: The figure.
+        path: The files without their suffix.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    for suffix in PICTURES:
+        save_picture(figure, path.with_name(path.name + suffix))
 
 
 def curve_table(curves: Mapping[str, Sequence[CurvePoint]]) -> list[dict[str, object]]:
-    """Return the points of all curves as plain values: ``label``, ``threshold`` and the fields of the result."""
+    """Return all points as plain values: ``label``, ``threshold``, ``title`` and the fields of the result."""
     return [
-        {"label": label, "threshold": point.threshold, **point.result.to_dict()}
+        {
+            "label": label,
+            "threshold": point.threshold,
+            "title": label if point.threshold is None else f"{label} {point.threshold:g}",
+            **point.result.to_dict(),
+        }
         for label, points in curves.items()
         for point in points
     ]

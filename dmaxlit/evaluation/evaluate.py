@@ -223,12 +223,15 @@ def summarize(meter: DecodeMeter, spec: DecoderSpec) -> DecodeResult:
     per_answer, _ = meter.published.counts()
     blocks = meter.ceiling.counts()[1]
     seconds = meter.tps.counts()[1]
+    low, high = meter.tpf_interval.bounds()
     return DecodeResult(
         decoder=spec.name,
         options=dict(spec.options),
         num_examples=int(answers),
         accuracy=_ratio(right, answers),
         tpf=_ratio(tokens, forwards),
+        tpf_low=low,
+        tpf_high=high,
         tpf_published=_ratio(per_answer, answers),
         tpf_ceiling=_ratio(tokens, blocks),
         forwards_per_answer=_ratio(forwards, answers),

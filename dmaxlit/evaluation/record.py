@@ -125,6 +125,7 @@ def describe_model(module: Any, source: str) -> dict[str, Any]:
         "revision": hub_commit(source),
         "base_model": backbone.base_model,
         "weights_sha256": weights_hash(module),
+        "step": module.weights_step(),
         "num_parameters": sum(p.numel() for p in backbone.model.parameters()),
         "dtype": str(parameters.dtype).removeprefix("torch."),
         "block_length": backbone.block_length,

@@ -1,16 +1,15 @@
 """What an evaluation writes for people: a table of each task, its curve as CSV, and its picture."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dmaxlit.evaluation.cell_result import CellResult
-from dmaxlit.evaluation.curve_figure import CurvePoint, curve_figure
-from dmaxlit.evaluation.results import aligned_table
-from dmaxlit.files import staged_file, write_text
+from dmaxlit.evaluation.curve_figure import curve_figure, save_pictures
+from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.results import aligned_table, csv_text
+from dmaxlit.files import write_json, write_text
 from dmaxlit.metrics import accuracy_under_parallelism
 
 _HEADER = (
@@ -91,31 +90,25 @@ def _task_table(task: str, results: Sequence[CellResult], notes: Sequence[str]) 
     return f"## {task}\n\n{above}\n{aligned_table(_HEADER, rows)}"
 
 
-def write_curve(folder: Path, task: str, results: Sequence[CellResult]) -> None:
-    """Write ``curve.csv`` and ``curve.png`` of one task.
+def write_curve(folder: Path, task: str, results: Sequence[CellResult], step: int | None = None) -> None:
+    """Write ``curve.json``, ``curve.csv`` and the pictures of one task: ``curve.png``, ``.svg`` and ``.pdf``.
 
     Args:
         folder: The task's folder.
-        task: The task's label, the picture's title.
+        task: The task's label, in the picture's title.
         results: The task's results.
+        step: Optimiser step of the model's weights, for the title; None if it is not known.
     """
     aup = aup_of(results)
-    write_text(folder / "curve.csv", _csv([_point(cell, aup[cell.line]) for cell in results]))
-    with staged_file(folder / "curve.png") as staging:
-        curve_figure(curves_of(results), task).savefig(staging, format="png", dpi=120, metadata={"Software": None})
+    points = [_point(cell, aup[cell.line]) for cell in results]
+    write_json(folder / "curve.json", {"task": task, "steps": step, "y_max": best_accuracy(results), "points": points})
+    write_text(folder / "curve.csv", csv_text([{**point, "options": json.dumps(point["options"])} for point in points]))
+    title = f"{task}, {results[0].result.num_examples} prompts" + (f", step {step}" if step else "")
+    save_pictures(curve_figure(curves_of(results), title), folder / "curve")
 
 
 def _point(cell: CellResult, aup: float) -> dict[str, object]:
     figures = cell.result.to_dict()
-    options = json.dumps(figures.pop("options"))
     rules = {f"tpf_{rule}": value for rule, value in cell.tpf.items()}
-    named = {"title": cell.title, "line": cell.line, "threshold": cell.threshold, "options": options}
+    named = {"title": cell.title, "line": cell.line, "threshold": cell.threshold}
     return {**named, **figures, **rules, "aup": aup}
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

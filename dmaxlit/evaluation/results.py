@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from dmaxlit.metrics import wilson_interval
@@ -25,6 +27,9 @@ class DecodeResult:
         accuracy: Share of answers that the checker accepts.
         tpf: Tokens per forward, see :class:`~dmaxlit.metrics.TokensPerForward`.
         tpf_published: Tokens per forward by DMax's convention.
+        tpf_low: Lower bound of the 95% interval of ``tpf``; see :class:`~dmaxlit.metrics.TokensPerForwardInterval`. nan
+            in results of releases that did not compute it.
+        tpf_high: Upper bound.
         tpf_ceiling: TPF of these answers at one forward per block.
         forwards_per_answer: Mean over the answers.
         tokens_per_second: Per device, see :class:`~dmaxlit.metrics.TokensPerSecond`.
@@ -47,6 +52,8 @@ class DecodeResult:
     blocks_at_step_limit: int
     blocks: int
     seconds: float
+    tpf_low: float = math.nan
+    tpf_high: float = math.nan
 
     @property
     def tpf_ceiling_two(self) -> float:
@@ -79,7 +86,8 @@ class DecodeResult:
     def from_dict(cls, payload: dict[str, Any]) -> DecodeResult:
         """Make the result from the plain values of :meth:`to_dict`, also those written by release 0.1."""
         payload = with_current_names(payload)
-        values: dict[str, Any] = {field.name: payload[field.name] for field in fields(cls)}
+        values: dict[str, Any] = {field.name: payload[field.name] for field in fields(cls) if field.default is MISSING}
+        values |= {name: payload.get(name) for name in ("tpf_low", "tpf_high")}
         values.update({key: math.nan for key, value in values.items() if value is None})
         return cls(**values)
 
@@ -87,6 +95,14 @@ class DecodeResult:
 def with_current_names(payload: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of a result under their current names, which differ from those of release 0.1."""
     return {_NAMES_SINCE_0_1.get(name, name): value for name, value in payload.items()}
+
+
+#: What the columns of :func:`format_table` mean.
+TABLE_LEGEND = (
+    "accuracy: right answers, with Wilson's 95% interval · TPF: tokens per forward, EOS included · ceiling 1 / 2: TPF "
+    "at one and at two forwards per block · forwards: mean per answer · tokens/s: of one device · finished: answers "
+    "that end in EOS · hit step limit: blocks closed before they had converged"
+)
 
 
 def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
@@ -115,6 +131,15 @@ def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left
         cells = [cell.ljust(w) if column < num_left else cell.rjust(w) for column, (cell, w) in sized]
         lines.append(f"| {' | '.join(cells)} |\n")
     return "".join(lines)
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with the same columns, at least one, as CSV under a line of the columns' names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _cells(result: DecodeResult) -> list[str]:

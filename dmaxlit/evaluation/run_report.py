@@ -25,7 +25,7 @@ def write_run_report(output: Path, record: dict[str, Any], results: Sequence[Cel
     table = results_table(results, [_note(baseline) for baseline in record["baselines"]])
     with refusing(output, "output"):
         for task, own in by_task(results).items():
-            write_curve(output / task, task, own)
+            write_curve(output / task, task, own, record["model"].get("step"))
         write_text(output / TABLE, table)
         write_json(output / RECORD, record)
     return table

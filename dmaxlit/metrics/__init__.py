@@ -10,6 +10,7 @@ from dmaxlit.metrics.order import DecodingOrder, FinalizationParallelism, finali
 from dmaxlit.metrics.rate import FinishedRate, StepLimitRate, finished_rate, step_limit_rate
 from dmaxlit.metrics.revision import Revisions, count_revisions
 from dmaxlit.metrics.tpf import CONVENTIONS, Convention, TokensPerForward, tokens_per_forward
+from dmaxlit.metrics.tpf_interval import TokensPerForwardInterval, tpf_interval
 from dmaxlit.metrics.tps import TokensPerSecond, tokens_per_second
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "StepLimitRate",
     "TokensPerBlock",
     "TokensPerForward",
+    "TokensPerForwardInterval",
     "TokensPerSecond",
     "accepted_precision",
     "accuracy_under_parallelism",
@@ -41,5 +43,6 @@ __all__ = [
     "tokens_per_block",
     "tokens_per_forward",
     "tokens_per_second",
+    "tpf_interval",
     "wilson_interval",
 ]

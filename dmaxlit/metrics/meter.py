@@ -10,6 +10,7 @@ from dmaxlit.metrics.accuracy import AnswerAccuracy
 from dmaxlit.metrics.ceiling import TokensPerBlock, answer_blocks
 from dmaxlit.metrics.rate import FinishedRate, StepLimitRate
 from dmaxlit.metrics.tpf import TokensPerForward
+from dmaxlit.metrics.tpf_interval import TokensPerForwardInterval
 from dmaxlit.metrics.tps import TokensPerSecond
 
 __all__ = ["Answer", "DecodeMeter"]
@@ -40,7 +41,7 @@ class Answer(Protocol):
 
 
 class DecodeMeter(nn.Module):
-    """Accuracy, TPF, its upper bound, TPS and rates of one decoder.
+    """Accuracy, TPF with its interval and upper bound, TPS and rates of one decoder.
 
     Args:
         block_length: Tokens per block of the model's grid.
@@ -53,6 +54,7 @@ class DecodeMeter(nn.Module):
         super().__init__()
         self.accuracy = AnswerAccuracy()
         self.tpf = TokensPerForward()
+        self.tpf_interval = TokensPerForwardInterval()
         self.published = TokensPerForward("published")
         self.ceiling = TokensPerBlock(block_length)
         self.tps = TokensPerSecond()
@@ -83,6 +85,7 @@ class DecodeMeter(nn.Module):
             raise ValueError(f"right: expected {len(answers)} verdicts, got {len(right)}")
         self.accuracy.update(_vector(right))
         self.tpf.update(tokens, forwards, with_eos)
+        self.tpf_interval.update(tokens, forwards)
         self.published.update(tokens, forwards, with_eos)
         self.ceiling.update(prompts, tokens)
         self.tps.update(tokens, seconds)

@@ -2,11 +2,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 import dmaxlit
-from dmaxlit.callbacks import ComparisonReport, DecoderSpec
+from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
+from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import (
     LIGHTNING_WARNINGS,
@@ -88,7 +90,8 @@ def test_the_export_knows_its_default_decoder_and_its_figures(compared):
 
 def test_the_table_is_printed_and_in_tensorboard(compared):
     _, callback, folder, printed = compared
-    table = text_of(events(folder), "decode/comparison")[4]
+    table, legend = text_of(events(folder), "decode/comparison")[4].rsplit("\n", 1)
+    assert legend.startswith("accuracy: right answers")
     assert table in printed
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
         "base, spd 0",
@@ -198,3 +201,98 @@ def test_loaders_without_a_data_module_are_refused(tmp_path):
     loader = [{"ids": None}]
     with pytest.raises(UserError, match="expected a data module with test prompts"):
         make_trainer(tmp_path, [ComparisonReport(str(tmp_path / "out"))]).fit(FakeModule(), loader)
+
+
+def test_results_keep_what_the_run_was_made_with_and_what_it_cost(compared):
+    module, _, folder, _ = compared
+    report = json.loads((folder / "out" / "results.json").read_text())
+    assert report["settings"]["trainer.max_epochs"] == 2
+    assert report["settings"]["model.seed"] == module.seed
+    assert report["prompts"] == prompts_hash([example.prompt for example in examples("test")])
+    assert 0 < report["cost"]["train_seconds"] < 60
+    assert report["cost"]["peak_memory_mib"] > 100
+    assert all(row["tpf_low"] < row["tpf"] < row["tpf_high"] for row in report["rows"])
+
+
+def test_the_time_of_training_goes_on_in_a_resumed_run(compared):
+    _, callback, _, _ = compared
+    resumed = ComparisonReport(decoders=SPECS)
+    resumed.load_state_dict(callback.state_dict() | {"seconds": 100.0})
+    assert resumed.state_dict()["seconds"] == 100.0
+    resumed.on_train_start(None, None)
+    assert 100 < resumed.state_dict()["seconds"] < 110
+
+
+class Worse(FakeModule):
+    """Its only weight that changes is a counter of steps; accuracy falls with it."""
+
+    def on_train_batch_end(self, *args):
+        self.backbone.model.get_output_embeddings().weight.data.fill_(self.trainer.global_step)
+
+    def generate_batch(self, prompts, settings, **others):
+        step = float(self.backbone.model.get_output_embeddings().weight.flatten()[0])
+        threshold = {"threshold": max(0.0, 1 - step / 4)} if step >= 1 else {}
+        settings = replace(settings, decoder="threshold", decoder_options=settings.decoder_options | threshold)
+        return super().generate_batch(prompts, settings, **others)
+
+
+def test_the_best_checkpoint_is_compared_and_exported_and_the_last_weights_stay(tmp_path):
+    keeper = ModelCheckpoint(tmp_path, monitor="decode/threshold/accuracy", mode="max")
+    validation = SPDValidation([DecoderSpec("threshold", {"threshold": 1.0})], curve=None)
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS[1:], weights="best")
+    module = Worse()
+    trainer = make_trainer(tmp_path, [callback, validation, keeper], enable_checkpointing=True)
+    trainer.fit(module, datamodule=make_data())
+    assert "step=2" in keeper.best_model_path
+    assert trainer.global_step == 4
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (report["steps"], report["weights"]) == (2, "best")
+    assert report["rows"][1]["accuracy"] == expected(module, "test", "threshold", {"threshold": 0.5})["accuracy"]
+    exported = dmaxlit.load(tmp_path / "out" / "model")
+    assert exported.backbone.model.get_output_embeddings().weight.unique().tolist() == [2.0]
+    assert exported.metadata()["training"]["steps"] == 2
+    assert module.backbone.model.get_output_embeddings().weight.unique().tolist() == [4.0]
+    assert module.weights_step() == 4
+
+
+def test_the_best_needs_a_checkpoint_that_monitors_something(tmp_path):
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS, weights="best")
+    with pytest.raises(UserError, match="weights: expected a ModelCheckpoint that monitors a metric for 'best', found"):
+        make_trainer(tmp_path, [callback]).fit(FakeModule(), datamodule=make_data())
+    with pytest.raises(UserError, match="weights: expected 'last' or 'best', got 'first'"):
+        ComparisonReport(weights="first")
+
+
+def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with_again(tmp_path):
+    def fit(name, specs=SPECS, **options):
+        module, callback = FakeModule(), ComparisonReport(str(tmp_path / name), specs, **options)
+        make_trainer(tmp_path, [callback], max_epochs=1).fit(module, datamodule=make_data())
+        return module, callback
+
+    torch.manual_seed(0)
+    weights = FakeModule().state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeModule, "configure_model", lambda self: self.load_state_dict(weights))
+        first, decoded = fit("first")
+        (tmp_path / "broken").mkdir()
+        (tmp_path / "broken/results.json").write_text("{")
+        second, reused = fit("second")
+        assert len(first.calls) == 2 * len(SPECS)
+        assert len(second.calls) == len(SPECS)  # with the trained model
+        assert reused.base == decoded.base
+        for options in ({"num_examples": 3}, {"max_new_tokens": 9}, {"batch_size": 5}, {"reuse_baseline": False}):
+            assert len(fit("third", **options)[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
+        assert len(fit("fourth", SPECS[:1])[0].calls) == 2
+        weights["backbone.mask_vector" if "backbone.mask_vector" in weights else next(iter(weights))] += 1.0
+        assert len(fit("fifth")[0].calls) == 2 * len(SPECS)
+
+
+def test_tensorboard_has_settings_and_final_figures_under_hparams(compared):
+    _, callback, folder, _ = compared
+    log = events(folder)
+    (point,) = log.Scalars("comparison/spd 0/accuracy")
+    assert (point.step, point.value) == (4, pytest.approx(callback.trained["spd 0"].accuracy))
+    contents = b"".join(log.PluginTagToContent("hparams").values())
+    assert b"trainer.max_epochs" in contents
+    assert b"comparison/spd 0/accuracy" in contents

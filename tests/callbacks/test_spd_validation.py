@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dmaxlit import DMaxModule
@@ -59,14 +59,16 @@ def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
     module, _, _, log = fitted
     samples = text_of(log, "decode/spd/samples")
     assert sorted(samples) == [2, 4]
-    first, *others = samples[4].split("\n\n---\n\n")
+    head, first, *others = samples[4].split("\n\n---\n\n")
     assert len(others) == 2
     example = examples("val")[0]
     answer = module.generate([example.prompt], "spd", tau_dec=0.5)[0]
     assert f"    {example.prompt}" in first
     assert f"    {answer.text}" in first
     assert f"{answer.num_tokens} tokens in {answer.num_forwards} forwards" in first
-    assert first.startswith("right" if example.check(answer.text) else "**wrong**")
+    assert first.startswith("✔ right" if example.check(answer.text) else "✘ **wrong**")
+    assert head.startswith("**spd tau_dec=0.5** · ")
+    assert "TPF: tokens per forward" in head
 
 
 def test_the_curve_is_drawn_once_at_the_end(fitted):
@@ -244,3 +246,31 @@ def test_traces_are_drawn_at_each_validation_if_asked_for(tmp_path):
 
 def test_no_trace_is_drawn_by_default(fitted):
     assert [tag for tag in fitted[3].Tags()["images"] if "trace" in tag] == []
+
+
+def test_the_highest_tpf_of_those_accurate_enough_is_a_metric(tmp_path):
+    decoders = [DecoderSpec("spd", {"tau_dec": t}, f"spd {t}") for t in (0.0, 0.5, 1.0)]
+    figures = [expected(FakeModule(), "val", "spd", spec.options) for spec in decoders]
+    for least, best in (
+        (0.0, max(f["tpf"] for f in figures)),
+        (figures[1]["accuracy"], max(f["tpf"] for f in figures if f["accuracy"] >= figures[1]["accuracy"])),
+        (1.0, max([f["tpf"] for f in figures if f["accuracy"] == 1.0], default=0.0)),
+    ):
+        callback = SPDValidation(decoders, curve=None, min_accuracy=least)
+        trainer = make_trainer(tmp_path, [callback], max_epochs=1)
+        trainer.fit(FakeModule(), datamodule=make_data())
+        assert float(trainer.callback_metrics["decode/best_tpf"]) == pytest.approx(best)
+    assert callback._best_tpf(1.1) == 0.0
+    with pytest.raises(UserError, match=r"min_accuracy: expected a number in \[0, 1\], got 90"):
+        SPDValidation(min_accuracy=90)
+
+
+def test_early_stopping_may_watch_it(tmp_path):
+    decoder = [DecoderSpec("spd", {"tau_dec": 0.5})]
+    callbacks = [
+        SPDValidation(decoder, curve=None, min_accuracy=0.0),
+        EarlyStopping("decode/best_tpf", mode="max", patience=1),
+    ]
+    trainer = make_trainer(tmp_path, callbacks, max_epochs=9)
+    trainer.fit(FakeModule(), datamodule=make_data())
+    assert trainer.current_epoch == 2  # the second epoch brings nothing new

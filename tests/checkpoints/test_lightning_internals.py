@@ -1,10 +1,12 @@
 """One test for each of Lightning's internals that dmaxlit uses; a failure names what a release has changed."""
 
 import copy
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -173,3 +175,13 @@ def test_a_sharded_checkpoint_has_everything_but_tensors_in_a_file_of_that_name(
     from lightning.fabric.strategies import model_parallel
 
     assert has(model_parallel, "_METADATA_FILENAME") == internals.SHARDED_REST_FILE
+
+
+def test_early_stopping_says_what_there_is_instead_of_an_unknown_metric():
+    with pytest.raises(RuntimeError, match="`loss`") as raised:  # else is_unknown_monitor has to know the new text
+        EarlyStopping("los")._run_early_stopping_check(
+            SimpleNamespace(callback_metrics={"loss": 1.0}, fast_dev_run=False)
+        )
+    assert internals.is_unknown_monitor(raised.value)
+    assert not internals.is_unknown_monitor(RuntimeError("CUDA error"))
+    assert not internals.is_unknown_monitor(ValueError("Early stopping conditioned on metric"))

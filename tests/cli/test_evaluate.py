@@ -23,7 +23,10 @@ def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_pa
     assert ended.out == (tmp_path / "out/table.md").read_text()
     assert sorted(path.name for path in (tmp_path / "out/chain").iterdir() if ".manifest" not in path.name) == [
         "curve.csv",
+        "curve.json",
+        "curve.pdf",
         "curve.png",
+        "curve.svg",
         "one_token.jsonl",
         "spd.jsonl",
         "threshold.jsonl",

@@ -39,6 +39,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "evaluate": "Prompts of each task, the first ones",
         "distill": "every answer that ended in EOS",
         "convert": "The router's bias always keeps its type.",
+        "compare": "Folders of runs of fit or evaluate, such as runs/*.",
         "trace": "Indices of the prompts to show, from 0.",
         "preview": "Optimiser step, for levels that change",
         "plan": "Memory of each GPU; the last line then says whether the run fits",

@@ -163,3 +163,18 @@ def test_a_command_that_decodes_needs_prompts(dmax, base, command, split):
     ended = dmax(f"{command} --config {base}")
     assert ended.status == 2
     assert ended.err.splitlines()[-1] == "error: data.task: expected a task, whose prompts are decoded, got none"
+
+
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+def test_what_may_be_monitored_is_listed_on_a_mistake(dmax, base, callback):
+    settings = yaml.safe_load(base.read_text())
+    validation = {"class_path": "SPDValidation", "init_args": {"max_new_tokens": 4, "curve": None}}
+    watcher = {"class_path": callback, "init_args": {"monitor": "decode/spd/acuracy"}}
+    settings["trainer"]["callbacks"] = [validation, watcher]
+    base.write_text(yaml.safe_dump(settings))
+    ended = dmax(f"fit --config {base}")
+    assert ended.status == 2
+    refusal = ended.err.splitlines()[-1]
+    assert refusal.startswith("error: trainer")
+    assert "decode/spd/acuracy" in refusal
+    assert "decode/spd/accuracy" in refusal

@@ -13,6 +13,7 @@ from dmaxlit.engine import Trace
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation import cell as cell_module
 from dmaxlit.evaluation.answerers import Sampling
+from dmaxlit.evaluation.curve_figure import PICTURES
 from dmaxlit.evaluation.decoder_entries import decoder_entries
 from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.run_folder import claim_folder
@@ -52,7 +53,7 @@ def contents(folder):
     """Return the files of a run without the times in them, which differ from run to run."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".png" and path.name not in ("table.md", "curve.csv"):
+        if path.is_file() and path.suffix not in PICTURES and path.name not in ("table.md", "curve.csv", "curve.json"):
             files[str(path.relative_to(folder))] = path.read_bytes()
     record = json.loads(files.pop("record.json"))
     for result in record["results"]:

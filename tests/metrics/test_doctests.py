@@ -15,7 +15,7 @@ def test_examples_in_docstrings_are_true(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["tpf", "tps", "accuracy", "rate", "ceiling", "aup", "order", "revision", "calibration"]
+    "name", ["tpf", "tpf_interval", "tps", "accuracy", "rate", "ceiling", "aup", "order", "revision", "calibration"]
 )
 def test_metric_has_an_example(name):
     assert doctest.testmod(importlib.import_module(f"dmaxlit.metrics.{name}")).attempted >= 2

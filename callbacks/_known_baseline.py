@@ -1,0 +1,61 @@
+"""The figures of a starting model that another run has decoded with already."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.evaluation.record import describe_device
+from dmaxlit.evaluation.results import DecodeResult
+from dmaxlit.evaluation.run_figures import RESULTS
+from dmaxlit.files import read_json, weights_hash
+from dmaxlit.version import __version__
+
+
+def baseline_identity(
+    module: Any, specs: Sequence[DecoderSpec], prompts: str, budget: int, batch: int
+) -> dict[str, Any]:
+    """Return everything that the figures of the starting model depend on, its speed included, as JSON values.
+
+    Args:
+        module: The model.
+        specs: The decoders.
+        prompts: Hash of the prompts.
+        budget: Most tokens of an answer.
+        batch: Prompts decoded together.
+    """
+    decoders = {
+        spec.title: [spec.name, spec.options, spec.window, spec.admission, spec.admission_options] for spec in specs
+    }
+    identity = {
+        "weights": weights_hash(module),
+        "block_length": module.backbone.block_length,
+        "dtype": str(module.backbone.embedding.dtype),
+        "prompts": prompts,
+        "max_new_tokens": budget,
+        "batch_size": batch,
+        "decoders": decoders,
+        "version": __version__,
+        "device": describe_device(module.backbone.device, 1, 1),
+    }
+    return dict(json.loads(json.dumps(identity, default=str)))
+
+
+def known_baseline(folder: Path, identity: Mapping[str, Any]) -> tuple[Path, dict[str, DecodeResult]] | None:
+    """Return where the figures with this identity are, in the folder of this run or one next to it, and the figures.
+
+    Args:
+        folder: The folder of this run.
+        identity: What the figures depend on.
+    """
+    for path in (folder / RESULTS, *sorted(folder.absolute().parent.glob(f"*/{RESULTS}"))):
+        try:
+            content = read_json(path)
+            if content.get("baseline") == identity:
+                rows = [row for row in content["rows"] if row["model"] == "base"]
+                return path, {row["label"]: DecodeResult.from_dict(row) for row in rows}
+        except (UserError, KeyError, TypeError, AttributeError):
+            continue  # a file of something else
+    return None
