@@ -3,6 +3,7 @@
 from dmaxlit.noise.base import (
     NOISE,
     Corruption,
+    FeatureRequest,
     Level,
     LogitsPrediction,
     NoiseStrategy,
@@ -24,6 +25,7 @@ __all__ = [
     "ConfidenceNoise",
     "Corruption",
     "EditingNoise",
+    "FeatureRequest",
     "Level",
     "LogitsPrediction",
     "MaskedNoise",
