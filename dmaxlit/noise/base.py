@@ -227,6 +227,8 @@ class NoiseStrategy(ABC):
     level_only: ClassVar[Mapping[str, Any]] = {}
     #: Decoder layer, from 0, after which features are taken; a strategy that yields a :class:`FeatureRequest` sets it.
     feature_layer: int | None = None
+    #: What :meth:`corrupt` returns in place of a draw; set on a copy by a strategy that has another one's views.
+    corruption: Corruption | None = None
 
     def __init__(
         self,
@@ -255,6 +257,8 @@ class NoiseStrategy(ABC):
 
     def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
         """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        if self.corruption is not None:
+            return self.corruption
         # One level per sequence or per block.
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1

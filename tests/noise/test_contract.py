@@ -12,7 +12,14 @@ from dmaxlit.testing import noise_properties
 from dmaxlit.tokens import Role
 from tests.conftest import make_batch
 
-NAMES = list(NOISE)
+# Those that take a noise level, and options that the others are tested with.
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "multi_block": [
+        {},
+        {"base": "on_policy", "group_size": 3, "ranges": [(0.001, 0.2), (0.8, 1.0)], "random_layouts": 2},
+    ],
+}
+NAMES = [name for name in NOISE if name not in OTHERS]
 
 
 def converse(strategy, clean, generator=None, logits=None):
@@ -30,8 +37,8 @@ def converse(strategy, clean, generator=None, logits=None):
 OPTIONS: list[dict[str, Any]] = [{}, {"per": "block", "stratified": True}]
 CHECKS = [
     pytest.param(check, id=" ".join([name, *options, str(check)]))
-    for name in NAMES
-    for options in OPTIONS
+    for name in NOISE
+    for options in OTHERS.get(name, OPTIONS)
     for check in noise_properties(name, **options)
 ]
 
