@@ -16,6 +16,7 @@ from dmaxlit.noise.complementary import ComplementaryNoise
 from dmaxlit.noise.confidence import ConfidenceNoise
 from dmaxlit.noise.editing import EditingNoise
 from dmaxlit.noise.masked import MaskedNoise
+from dmaxlit.noise.mmd import MMDNoise
 from dmaxlit.noise.multi_block import MultiBlockNoise
 from dmaxlit.noise.on_policy import OnPolicyNoise
 from dmaxlit.noise.uniform import UniformNoise
@@ -29,6 +30,7 @@ __all__ = [
     "FeatureRequest",
     "Level",
     "LogitsPrediction",
+    "MMDNoise",
     "MaskedNoise",
     "MultiBlockNoise",
     "NoiseStrategy",

@@ -29,7 +29,9 @@ def converse(strategy, clean, generator=None, logits=None):
         logits = torch.randn(*clean.ids.shape, clean.special.vocab_size, generator=torch.Generator().manual_seed(1))
         logits[..., clean.special.mask_id] = -torch.inf
     answered = dialogue(
-        strategy.views(clean, generator), lambda view: LogitsPrediction(logits[view.supervised], view.supervised)
+        strategy.views(clean, generator),
+        lambda view: LogitsPrediction(logits[view.supervised], view.supervised),
+        lambda request: request.ids.unsqueeze(-1) % torch.tensor([2.0, 3.0, 5.0]),
     )
     return [view for view, _ in answered]
 
