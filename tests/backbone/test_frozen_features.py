@@ -120,3 +120,9 @@ def test_a_checkpoint_refuses_another_frozen_copy():
     same.on_load_checkpoint(checkpoint)
     with pytest.raises(UserError, match="backbone: expected the weights that the run began with"):
         other.on_load_checkpoint(checkpoint)
+
+
+def test_a_sharded_model_is_refused(monkeypatch):
+    monkeypatch.setattr("dmaxlit.backbone.frozen_features.is_sharded", lambda denoiser: True)
+    with pytest.raises(UserError, match="noise: expected an unsharded model"):
+        FrozenFeatures(make_denoiser(), 0)
