@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.hub import is_on_hub
+from dmaxlit.backbone.frozen_features import FrozenFeatures, check_layer
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
@@ -55,6 +57,8 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         lora: Train low-rank adapters and the mask embedding instead of all weights.
         compile: Train with compiled forwards (``torch.compile``). The first steps then take minutes.
         check_noise: Check the views of a noise strategy of your own in the first steps.
+        frozen_copy: Where the frozen copy of the first layers is, which some noise strategies take features from:
+            ``device``, or ``offloaded`` to main memory between two batches. With ``lora`` there is no copy.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         lora: LoraSettings | None = None,
         compile: bool = False,
         check_noise: bool = True,
+        frozen_copy: Literal["device", "offloaded"] = "device",
     ) -> None:
         super().__init__()
         if not isinstance(backbone, Denoiser):  # the command line makes one where the annotation says so
@@ -83,6 +88,10 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
         if not isinstance(self.noise, NoiseStrategy):
             raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
+        if self.noise.feature_layer is not None:
+            check_layer(backbone, self.noise.feature_layer)
+        self.frozen_copy = check_choice("frozen_copy", frozen_copy, ("device", "offloaded"))
+        self._features: FrozenFeatures | None = None
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer
@@ -244,18 +253,62 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
             self._view_checks = ViewChecks(self.noise, self.check_noise)
         checks = self._view_checks
         views = checks.begin(self.noise.views(clean, generator), clean)
-        for view, prediction in dialogue(views, lambda view: self.predict_view(checks.check(view), forward)):
+        turns = dialogue(
+            views,
+            lambda view: self.predict_view(checks.check(view), forward),
+            lambda request: self.frozen_features()(clean, request.ids),
+        )
+        for view, prediction in turns:
             losses.append(view_loss(view, prediction, clean))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
+        if self._features is not None:
+            self._features.release()
         checks.end(len(losses))
         return losses
+
+    def frozen_features(self) -> FrozenFeatures:
+        """Return the features that the noise strategy asks for, of the model as it is when this is first called.
+
+        A trainer calls it before it restores a checkpoint.
+
+        Raises:
+            UserError: If the strategy names no layer, or the model is sharded.
+        """
+        if self._features is None:
+            layer = self.noise.feature_layer
+            if layer is None:
+                name = type(self.noise).__name__
+                raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
+            self._features = FrozenFeatures(self.backbone, layer, self.frozen_copy == "offloaded")
+        return self._features
 
     def predict_view(self, view: View, forward: TrainingForward) -> Prediction:
         """Predict the supervised positions of a view; without gradients if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
-            hidden = forward(view.ids, view.soft)
+            hidden = forward(view.ids, view.soft, view.groups)
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the model's config, tokenizer and metadata, and what identifies the frozen copy if there is one."""
+        super().on_save_checkpoint(checkpoint)
+        if self._features is not None:
+            checkpoint["frozen_copy"] = self._features.checksum()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another frozen copy than the run began with.
+
+        Raises:
+            UserError: If the model did not start from the same weights.
+        """
+        expected = checkpoint.get("frozen_copy")
+        if expected is not None and self._features is not None:
+            found = self._features.checksum()
+            if not math.isclose(found, expected, rel_tol=1e-6):
+                raise UserError(
+                    "backbone: expected the weights that the run began with, since features of a frozen copy of them "
+                    f"are its targets, got others (mean sizes sum to {found:.6f}, not {expected:.6f})"
+                )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.
@@ -283,13 +336,15 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a run: a copy, as weight averaging makes one, is not watched."""
-        return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean()}
+        return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean(), "_features": None}
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
         """Shard the model if the strategy does, and read its weights if that was deferred."""
         prepare_backbone(self, self.backbone)
+        if self.noise.feature_layer is not None and self.trainer.training:
+            self.frozen_features()
 
     def unsharded(self) -> AbstractContextManager[None]:
         """Return a context in which ranks may decode independently, also a sharded model; every rank must enter it."""

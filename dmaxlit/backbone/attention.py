@@ -41,21 +41,43 @@ class ModelMask(NamedTuple):
     value: Tensor | BlockMask
 
 
-def may_attend(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_noisy: Tensor) -> Tensor:
+def may_attend(
+    q_block: Tensor,
+    k_block: Tensor,
+    q_noisy: Tensor,
+    k_noisy: Tensor,
+    q_group: Tensor | None = None,
+    k_group: Tensor | None = None,
+) -> Tensor:
     """Return whether queries may attend to keys, elementwise: a bool tensor of the arguments' broadcast shape.
+
+    Blocks of a group are denoised together (MultiTF, arXiv 2606.29215): a noisy block then attends to the noisy blocks
+    of its group up to itself, and to the clean ones of earlier groups.
 
     Args:
         q_block: Block number of each query.
         k_block: Block number of each key.
         q_noisy: Bool, whether the query belongs to the noisy copy.
         k_noisy: Bool, whether the key belongs to the noisy copy.
+        q_group: Group of each query's block; default: each block is one.
+        k_group: Group of each key's block.
     """
-    to_noisy = q_noisy & (q_block == k_block)
-    to_clean = torch.where(q_noisy, q_block > k_block, q_block >= k_block)
+    if q_group is None or k_group is None:
+        to_noisy, is_later = q_noisy & (q_block == k_block), q_block > k_block
+    else:
+        to_noisy, is_later = q_noisy & (q_group == k_group) & (q_block >= k_block), q_group > k_group
+    to_clean = torch.where(q_noisy, is_later, q_block >= k_block)
     return torch.where(k_noisy, to_noisy, to_clean)
 
 
-def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_noisy: Tensor) -> Tensor:
+def block_diffusion_mask(
+    q_block: Tensor,
+    k_block: Tensor,
+    q_noisy: Tensor,
+    k_noisy: Tensor,
+    q_group: Tensor | None = None,
+    k_group: Tensor | None = None,
+) -> Tensor:
     """Return the mask of all pairs of queries and keys.
 
     Args:
@@ -63,11 +85,17 @@ def block_diffusion_mask(q_block: Tensor, k_block: Tensor, q_noisy: Tensor, k_no
         k_block: ``[..., K]`` block number of each key.
         q_noisy: ``[..., Q]`` bool, whether the query belongs to the noisy copy.
         k_noisy: ``[..., K]`` bool, whether the key belongs to the noisy copy.
+        q_group: ``[..., Q]`` group of each query's block; default: each block is one.
+        k_group: ``[..., K]`` group of each key's block.
 
     Returns:
         ``[..., Q, K]`` bool, True where attention is allowed.
     """
-    return may_attend(q_block.unsqueeze(-1), k_block.unsqueeze(-2), q_noisy.unsqueeze(-1), k_noisy.unsqueeze(-2))
+    q_groups = None if q_group is None else q_group.unsqueeze(-1)
+    k_groups = None if k_group is None else k_group.unsqueeze(-2)
+    return may_attend(
+        q_block.unsqueeze(-1), k_block.unsqueeze(-2), q_noisy.unsqueeze(-1), k_noisy.unsqueeze(-2), q_groups, k_groups
+    )
 
 
 def to_model_mask(allowed: Tensor | MaskSource, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:

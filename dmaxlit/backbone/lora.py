@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,22 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings) -> None:
     if adapted != set(layers):
         odd = sorted(adapted ^ set(layers))[0]
         raise UserError(f"lora: expected adapters on {len(layers)} layers, peft added {len(adapted)}; {odd} differs")
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Compute without adapters for a while: their product counts 0 times. Which weights are trained does not change."""
+    from peft.tuners.lora import LoraLayer
+
+    scales: list[dict[str, float]] = [module.scaling for module in model.modules() if isinstance(module, LoraLayer)]
+    before = [dict(scale) for scale in scales]
+    try:
+        for scale in scales:
+            scale.update(dict.fromkeys(scale, 0.0))
+        yield
+    finally:
+        for scale, values in zip(scales, before, strict=True):
+            scale.update(values)
 
 
 def target_layers(model: PreTrainedModel, target_modules: str | list[str]) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 Shapes: B sequences of L positions, n blocks of T each; R packed rows of W positions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,6 +25,7 @@ class PackedCopy:
         position: ``[R, W]`` its position in that sequence; sequences that share a row all start at 0.
         is_token: ``[R, W]`` bool, False for filling and for pads.
         noisy: Whether this is the noisy copy, the blocks of a view.
+        group: ``[R, W]`` number of the group that the block belongs to; None: each block is one.
     """
 
     index: Tensor
@@ -33,6 +34,7 @@ class PackedCopy:
     position: Tensor
     is_token: Tensor
     noisy: bool
+    group: Tensor | None = None
 
     @classmethod
     def of(cls, rows: list[list[int]], clean: CleanBatch, noisy: bool) -> "PackedCopy":
@@ -102,6 +104,17 @@ class Layout:
         gather_index[index] = torch.arange(index.shape[0], device=index.device)
         return cls(clean_copy, noisy_copy, gather_index[:-1].view(batch, length))
 
+    def grouped(self, groups: Tensor, block_length: int) -> "Layout":
+        """Return the same layout with blocks in groups.
+
+        Args:
+            groups: ``[B, n]`` group of each block; see :class:`~dmaxlit.noise.View`.
+            block_length: Tokens in a block.
+        """
+        group = groups.repeat_interleave(block_length, 1)
+        clean, noisy = (replace(copy, group=copy.take(group)) for copy in (self.clean, self.noisy))
+        return Layout(clean, noisy, self.gather_index)
+
     @cached_property
     def clean_mask(self) -> "PackedAttention":
         """Attention of the clean copy to itself."""
@@ -138,7 +151,7 @@ class PackedAttention:
         """Return the mask as a tensor; computed once."""
         if self._dense is None:
             q, k = self._q, self._k
-            mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy)
+            mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy, q.group, k.group)
             mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.is_token.unsqueeze(-2)
             queries, keys = mask.shape[1:]
             itself = torch.eye(keys, dtype=torch.bool, device=mask.device)[keys - queries :]
@@ -159,7 +172,8 @@ class PackedAttention:
 
     def _may_attend(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
         q, k = self._q, self._k
-        allowed = may_attend(q.block[row, query], k.block[row, key], q.noisy[row, query], k.noisy[row, key])
+        group = (None, None) if q.group is None or k.group is None else (q.group[row, query], k.group[row, key])
+        allowed = may_attend(q.block[row, query], k.block[row, key], q.noisy[row, query], k.noisy[row, key], *group)
         # Not in place, which cannot be compiled.
         allowed = allowed & (q.sequence[row, query] == k.sequence[row, key]) & k.is_token[row, key]
         return allowed | (key == query + (k.block.shape[1] - q.block.shape[1]))
@@ -173,14 +187,17 @@ class _Concatenated:
     sequence: Tensor
     is_token: Tensor
     noisy: Tensor
+    group: Tensor | None
 
     @classmethod
     def of(cls, copies: list[PackedCopy]) -> "_Concatenated":
+        groups = [copy.group for copy in copies if copy.group is not None]
         return cls(
             block=torch.cat([copy.block for copy in copies], 1),
             sequence=torch.cat([copy.sequence for copy in copies], 1),
             is_token=torch.cat([copy.is_token for copy in copies], 1),
             noisy=torch.cat([torch.full_like(copy.is_token, copy.noisy) for copy in copies], 1),
+            group=torch.cat(groups, 1) if groups else None,
         )
 
 

@@ -35,6 +35,7 @@ class TrainingForward:
         self._denoiser = denoiser
         self._clean = clean
         self._layout = Layout.of(clean)
+        self._grouped: tuple[Tensor, Layout] | None = None
         self._cache: Cache | None = None
         # FSDP gathers a layer's weights for the backward pass when a gradient reaches the layer's output. Views use the
         # last layer's keys and values but not its output, so they add this sum over it, times 0.
@@ -48,7 +49,7 @@ class TrainingForward:
         """Whether views attend to a clean copy that is computed once."""
         return self._cache is not None
 
-    def __call__(self, ids: Tensor, soft: SoftTokens | None = None) -> Tensor:
+    def __call__(self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None) -> Tensor:
         """Compute the hidden states of a corrupted view, ``[B, L, width]``.
 
         They are meaningful in blocks with response tokens.
@@ -56,8 +57,10 @@ class TrainingForward:
         Args:
             ids: ``[B, L]`` token ids of the view.
             soft: Soft tokens to feed at some of its positions.
+            groups: ``[B, blocks]`` group of each block; see :class:`~dmaxlit.noise.View`.
         """
-        layout, clean, noisy = self._layout, self._layout.clean, self._layout.noisy
+        layout = self._layout if groups is None else self._layout_of(groups)
+        clean, noisy = layout.clean, layout.noisy
         inputs = noisy.take(ids)
         if soft is not None:
             soft = replace(
@@ -73,6 +76,12 @@ class TrainingForward:
             positions = torch.cat([clean.position, noisy.position], 1)
             hidden = self._hidden(layout.doubled_mask, positions, inputs, soft)[:, width:]
         return hidden.flatten(0, 1)[layout.gather_index]
+
+    def _layout_of(self, groups: Tensor) -> Layout:
+        """Return the layout in groups; views with the same tensor share its masks."""
+        if self._grouped is None or self._grouped[0] is not groups:
+            self._grouped = groups, self._layout.grouped(groups, self._clean.block_length)
+        return self._grouped[1]
 
     def _compute_clean_copy(self) -> None:
         cache, clean = CleanCache(), self._layout.clean

@@ -18,7 +18,7 @@ from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError, renaming_argument
-from dmaxlit.noise import LogitsPrediction, NoiseStrategy, View, dialogue
+from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
 from dmaxlit.training.memory_plan import MemoryItem, MemoryScenario, plan
@@ -142,7 +142,10 @@ def _count_views(noise: NoiseStrategy) -> int:
     def answer(view: View) -> LogitsPrediction:
         return LogitsPrediction(torch.zeros(int(view.supervised.sum()), 10), view.supervised)
 
-    return sum(1 for _ in dialogue(noise.views(clean, RowGenerator(0, [0])), answer))
+    def features(request: FeatureRequest) -> Tensor:
+        return torch.zeros(*request.ids.shape, 1)
+
+    return sum(1 for _ in dialogue(noise.views(clean, RowGenerator(0, [0])), answer, features))
 
 
 def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 from dmaxlit.noise.base import (
     NOISE,
     Corruption,
+    FeatureRequest,
     Level,
     LogitsPrediction,
     NoiseStrategy,
@@ -15,6 +16,8 @@ from dmaxlit.noise.complementary import ComplementaryNoise
 from dmaxlit.noise.confidence import ConfidenceNoise
 from dmaxlit.noise.editing import EditingNoise
 from dmaxlit.noise.masked import MaskedNoise
+from dmaxlit.noise.mmd import MMDNoise
+from dmaxlit.noise.multi_block import MultiBlockNoise
 from dmaxlit.noise.on_policy import OnPolicyNoise
 from dmaxlit.noise.uniform import UniformNoise
 
@@ -24,9 +27,12 @@ __all__ = [
     "ConfidenceNoise",
     "Corruption",
     "EditingNoise",
+    "FeatureRequest",
     "Level",
     "LogitsPrediction",
+    "MMDNoise",
     "MaskedNoise",
+    "MultiBlockNoise",
     "NoiseStrategy",
     "OnPolicyNoise",
     "Prediction",

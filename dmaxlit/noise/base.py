@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import check_choice
+from dmaxlit.errors import UserError, check_choice
+from dmaxlit.noise.objectives import Objective, cross_entropy
 from dmaxlit.noise.schedules import AlphaSchedule, LevelDistribution, LinearSchedule, as_level
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.registry import Registry, class_and_options
@@ -17,6 +18,7 @@ from dmaxlit.tokens import CleanBatch, SoftTokens
 __all__ = [
     "NOISE",
     "Corruption",
+    "FeatureRequest",
     "Level",
     "LogitsPrediction",
     "NoiseStrategy",
@@ -38,15 +40,19 @@ class View:
         supervised: ``[batch, length]`` bool, the positions whose clean token is to be predicted. Those of the fill
             (:class:`~dmaxlit.tokens.Role`) have no part in the loss.
         name: Short name for logs (``train/loss_<name>``, a mean over the positions of all views of that name).
-        weight: Weight of each position's cross-entropy, a number or ``[batch, length]``. A view of weight 0, such as a
-            step of a rollout, is evaluated without gradients and costs no backward pass.
+        weight: Weight of each position's loss, a number or ``[batch, length]``. A view of weight 0, such as a step of
+            a rollout, is evaluated without gradients and costs no backward pass.
         is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
         model_filled: ``[batch, length]`` bool, positions that hold a token the model predicted; for diagnostics.
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
         soft: Soft tokens to feed in place of ``ids`` at some response positions. ``ids`` must hold the tokens that
             they represent.
-        entropy_weight: Weight of the entropy, in nats, of each masked position whose top-1 prediction is the clean
-            token: the confidence term of CAP (LLaDA2.0, arXiv 2512.15745), which sharpens correct predictions.
+        objectives: What is summed over the positions to give the loss (:mod:`dmaxlit.noise.objectives`): at least
+            one. The default is the cross-entropy to ``x_0``.
+        groups: ``[batch, blocks]`` long, not falling along a row: blocks of one number are denoised together. A block
+            then attends to those of its group up to itself, as they are in the view, and to the clean blocks of
+            earlier groups. A block without response tokens is a group by itself. None: each block is.
+        figures: Further figures to be logged, by name: a sum and the number of what was summed, scalar tensors.
     """
 
     ids: Tensor
@@ -57,12 +63,28 @@ class View:
     model_filled: Tensor | None = None
     level: Tensor | None = None
     soft: SoftTokens | None = None
-    entropy_weight: float = 0.0
+    objectives: tuple[Objective, ...] = (cross_entropy,)
+    groups: Tensor | None = None
+    figures: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def requires_grad(self) -> bool:
         """Whether the view contributes to the gradient."""
-        return isinstance(self.weight, Tensor) or self.weight != 0 or self.entropy_weight != 0
+        return isinstance(self.weight, Tensor) or self.weight != 0
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """Asks for the hidden states that a frozen copy of the model, as it was when training began, has of a sequence.
+
+    Yielded in place of a view; the answer is ``[batch, length, width]`` float32 without gradients. Each block attends
+    to itself and to the clean blocks before it. They are meaningful in blocks with response tokens.
+
+    Args:
+        ids: ``[batch, length]`` token ids.
+    """
+
+    ids: Tensor
 
 
 class Prediction(ABC):
@@ -135,22 +157,35 @@ class LogitsPrediction(Prediction):
         return score(self._logits, slice(0, self._logits.shape[0]))
 
 
-Views: TypeAlias = Generator[View, Prediction, None]
+#: A view is answered by its :class:`Prediction`, a request for features by a tensor.
+Views: TypeAlias = Generator[View | FeatureRequest, Any, None]
 
 
-def dialogue(views: Views, answer: Callable[[View], Prediction]) -> Iterator[tuple[View, Prediction]]:
+def dialogue(
+    views: Views, answer: Callable[[View], Prediction], features: Callable[[FeatureRequest], Tensor] | None = None
+) -> Iterator[tuple[View, Prediction]]:
     """Evaluate the views of a strategy in order; yield each with its prediction.
 
     Args:
         views: What :meth:`NoiseStrategy.views` returns.
         answer: Predicts a view.
+        features: Answers requests for features.
+
+    Raises:
+        UserError: If the strategy asks for features, and ``features`` is None.
     """
-    view = next(views, None)
-    while view is not None:
-        prediction = answer(view)
-        yield view, prediction
+    turn = next(views, None)
+    while turn is not None:
+        reply: Prediction | Tensor
+        if isinstance(turn, FeatureRequest):
+            if features is None:
+                raise UserError("noise: expected a strategy that needs no features of a frozen copy here")
+            reply = features(turn)
+        else:
+            reply = answer(turn)
+            yield turn, reply
         try:
-            view = views.send(prediction)
+            turn = views.send(reply)
         except StopIteration:
             return
 
@@ -190,6 +225,10 @@ class NoiseStrategy(ABC):
     exact_level: ClassVar[bool] = True
     #: Options under which the level is the only source of corruption; the contract tests set them at level 0.
     level_only: ClassVar[Mapping[str, Any]] = {}
+    #: Decoder layer, from 0, after which features are taken; a strategy that yields a :class:`FeatureRequest` sets it.
+    feature_layer: int | None = None
+    #: What :meth:`corrupt` returns in place of a draw; set on a copy by a strategy that has another one's views.
+    corruption: Corruption | None = None
 
     def __init__(
         self,
@@ -218,6 +257,8 @@ class NoiseStrategy(ABC):
 
     def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
         """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        if self.corruption is not None:
+            return self.corruption
         # One level per sequence or per block.
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1

@@ -4,6 +4,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, View, Views
+from dmaxlit.noise.objectives import ConfidentEntropy, Objective, cross_entropy
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 
@@ -33,11 +34,14 @@ class ConfidenceNoise(NoiseStrategy):
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the masked view."""
         corruption = self.corrupt(clean, generator)
+        objectives: tuple[Objective, ...] = (cross_entropy,)
+        if self.entropy_weight:
+            objectives = (cross_entropy, ConfidentEntropy(self.entropy_weight))
         yield View(
             clean.with_masks(corruption.positions),
             corruption.positions,
             "masked",
             is_masked=corruption.positions,
             level=corruption.level,
-            entropy_weight=self.entropy_weight,
+            objectives=objectives,
         )

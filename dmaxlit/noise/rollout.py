@@ -23,17 +23,30 @@ def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperat
     return prediction.map(lambda logits, u: _sample(logits.float() / temperature, u), u)
 
 
+def draw_many(prediction: Prediction, generator: RowGenerator, count: int) -> Tensor:
+    """Draw tokens for each predicted position with replacement, ``[n, count]``, without gradients.
+
+    Args:
+        prediction: The denoiser's prediction for a view.
+        generator: Source of randomness.
+        count: Number of tokens.
+    """
+    length = prediction.positions.shape[1]
+    u = torch.stack([generator.rand(length)[prediction.positions] for _ in range(count)], -1)
+    return prediction.map(lambda logits, u: _sample(logits.float(), u), u)
+
+
 def _sample(logits: Tensor, u: Tensor) -> Tensor:
-    """Return the tokens at the quantiles ``u`` (``[n]``) of the distributions given by ``logits`` (``[n, V]``).
+    """Return the tokens at the quantiles ``u`` (``[n]`` or ``[n, K]``) of the distributions of ``logits`` (``[n, V]``).
 
     Decoders draw from a nucleus in the order of probability instead (:mod:`dmaxlit.decoding.proposal`), which needs a
     sort of the vocabulary.
     """
     cumulative = logits.softmax(-1).cumsum_(-1)
     # Scale by the rounded total and stay below it, so that a token of probability 0 is never drawn.
-    total = cumulative[:, -1]
-    threshold = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, threshold[:, None], right=True).squeeze(-1)
+    total, quantiles = cumulative[:, -1:], u.unsqueeze(-1) if u.ndim == 1 else u
+    threshold = torch.minimum(quantiles * total, torch.nextafter(total, torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, threshold, right=True).view(u.shape)
     return tokens.clamp_(max=logits.shape[-1] - 1)  # beyond it where logits are NaN, which the loss shows
 
 

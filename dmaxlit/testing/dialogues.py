@@ -1,6 +1,6 @@
 """Clean batches, and the views that a strategy yields for them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,8 @@ def views_of(
         return LogitsPrediction(logits.requires_grad_(require_grad and view.requires_grad), view.supervised)
 
     started = checks.begin(strategy.views(rows.clean, generator or rows.generator()), rows.clean)
-    return [view for view, _ in dialogue(started, answer)]
+    table = torch.randn(SPECIAL.vocab_size, 8, generator=torch.Generator().manual_seed(0))
+    return [view for view, _ in dialogue(started, answer, lambda request: table[request.ids])]
 
 
 def rows_of(views: list[View], rows: list[int]) -> list[View]:
@@ -101,6 +102,7 @@ def rows_of(views: list[View], rows: list[int]) -> list[View]:
         changed: dict[str, Any] = {
             name: value[index] for name, value in vars(view).items() if isinstance(value, Tensor)
         }
+        changed["objectives"] = tuple(_objective_rows(objective, index) for objective in view.objectives)
         if view.soft is not None:
             soft = view.soft
             changed["soft"] = SoftTokens(soft.ids[index], soft.weights[index], soft.where[index], soft.slerp)
@@ -119,11 +121,31 @@ def difference(one: list[View], other: list[View]) -> str | None:
         return f"{len(one)} and {len(other)} views"
     for first, second in zip(one, other, strict=True):
         length = min(first.ids.shape[1], second.ids.shape[1])
-        for field in fields(View):
-            a, b = getattr(first, field.name), getattr(second, field.name)
-            if not _is_same(a, b, length, first.supervised[:, :length]):
-                return f"{field.name} of view {first.name!r}"
+        for name, a in _parts(first).items():
+            b = _parts(second).get(name)
+            if not _is_same(a, b, length // BLOCK_LENGTH if name == "groups" else length, first.supervised[:, :length]):
+                return f"{name} of view {first.name!r}"
     return None
+
+
+def _parts(view: View) -> dict[str, Any]:
+    """Return the fields of a view, and those of its objectives. Figures are sums over all rows."""
+    parts: dict[str, Any] = {field.name: getattr(view, field.name) for field in fields(View)}
+    del parts["figures"]
+    for objective in parts.pop("objectives"):
+        name = getattr(objective, "__name__", type(objective).__name__)
+        parts[name] = name
+        if is_dataclass(objective):
+            parts |= {f"{name}.{field.name}": getattr(objective, field.name) for field in fields(objective)}
+    return parts
+
+
+def _objective_rows(objective: Any, index: Tensor) -> Any:
+    """Return an objective for some rows; tensors of a dataclass have a row for each of the batch."""
+    if not is_dataclass(objective) or isinstance(objective, type):
+        return objective
+    values = {field.name: getattr(objective, field.name) for field in fields(objective)}
+    return replace(objective, **{name: value[index] for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def _is_same(a: Any, b: Any, length: int, supervised: Tensor) -> bool:

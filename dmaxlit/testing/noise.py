@@ -133,7 +133,8 @@ def _uses_no_gradients(factory: NoiseFactory) -> None:
     (strategy,) = factory.at_levels(0.5)
     for view in views_of(strategy, make_rows(), require_grad=True):
         soft = () if view.soft is None else (view.soft.weights,)
-        tensors = (*soft, view.weight, view.level)
+        objectives = (value for objective in view.objectives for value in getattr(objective, "__dict__", {}).values())
+        tensors = (*soft, *objectives, view.weight, view.level)
         expect(
             not any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors),
             f"expected view {view.name!r} to carry no gradients of an earlier prediction, but it does; take what "

@@ -1,26 +1,27 @@
-"""Cross-entropy of a view to the clean tokens, and the counts behind its diagnostics."""
+"""The objective of a view, summed over its positions, and the counts behind its diagnostics."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dmaxlit.noise.base import Prediction, View
+from dmaxlit.noise.objectives import ScoredPositions
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.step_sums import means
 
 
 @dataclass(frozen=True)
 class ViewLoss:
-    """Loss and counts of one view; every field is a scalar tensor, and only ``total`` carries gradients.
+    """Loss and counts of one view; fields are scalar tensors, and only ``total`` carries gradients.
 
     Predictions of the fill (:class:`~dmaxlit.tokens.Role`) are left out of all of them.
 
     Args:
         name: The view's name.
-        total: Sum over the supervised positions of the weighted cross-entropy, plus the entropy penalty.
-        cross_entropy: Unweighted cross-entropy, summed.
+        total: Sum of the view's objectives over the supervised positions.
+        cross_entropy: Unweighted cross-entropy to ``x_0``, summed.
         supervised: Number of supervised positions.
         model_filled: Supervised positions that hold a token the model predicted.
         model_filled_wrong: Of these, those that do not hold the clean token.
@@ -28,6 +29,7 @@ class ViewLoss:
         corrected: Of these, those whose top-1 prediction is the clean token.
         right: Supervised positions that hold the clean token.
         corrupted: Of these, those whose top-1 prediction is another token.
+        figures: Further sums and their numbers, by name, of :attr:`~dmaxlit.noise.View.figures`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ViewLoss:
     corrected: Tensor
     right: Tensor
     corrupted: Tensor
+    figures: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the sums behind the logged rates, each with the number of positions it is to be divided by."""
@@ -48,6 +51,7 @@ class ViewLoss:
             "rollout_error": (self.model_filled_wrong, self.model_filled),
             f"corrected_{self.name}": (self.corrected, self.wrong),
             f"corrupted_{self.name}": (self.corrupted, self.right),
+            **self.figures,
         }
 
 
@@ -68,7 +72,7 @@ def rates(sums: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss:
-    """Compute the cross-entropy of the predictions to ``x_0`` and the counts behind the diagnostics.
+    """Compute the sum of a view's objectives and the counts behind the diagnostics.
 
     Args:
         view: The corrupted view.
@@ -85,17 +89,17 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
     weight = torch.where(in_loss, weight, 0)
     nowhere = torch.zeros_like(target, dtype=torch.bool)
     is_masked = nowhere if view.is_masked is None else view.is_masked[positions]
-    sharpened = is_masked & in_loss
+    index = positions.flatten().nonzero().squeeze(1)
     scored: list[tuple[Tensor, Tensor]] = []  # cross-entropies and hits of each chunk
 
     def score(logits: Tensor, chunk: slice) -> Tensor:
-        logits = logits.float()
-        loss = F.cross_entropy(logits, target[chunk], reduction="none")
-        hit = logits.detach().argmax(-1) == target[chunk]
-        scored.append((loss.detach(), hit))
-        total = (loss * weight[chunk]).sum()
-        if view.entropy_weight:
-            total = total + view.entropy_weight * _entropies(logits[sharpened[chunk] & hit]).sum()
+        fields = (values[chunk] for values in (target, weight, in_loss, is_masked, index))
+        at = ScoredPositions(logits.float(), *fields)
+        first, *others = view.objectives
+        total = first(at)
+        for objective in others:
+            total = total + objective(at)
+        scored.append((at.cross_entropy.detach(), at.hit))
         return total
 
     total = prediction.sum(score)
@@ -114,16 +118,5 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         corrected=(wrong & hit).sum(),
         right=right.sum(),
         corrupted=(right & ~hit).sum(),
+        figures=view.figures,
     )
-
-
-def _entropies(logits: Tensor) -> Tensor:
-    """Compute the entropy of each distribution in nats, ``[n]``, with gradients.
-
-    ``entropy`` of :mod:`dmaxlit.decoding.proposal` rounds differently, and would change the trained weights.
-
-    Args:
-        logits: ``[n, V]``; ``-inf`` where a token is impossible.
-    """
-    possible = logits.masked_fill(logits == -torch.inf, 0.0)  # 0 * -inf otherwise
-    return logits.logsumexp(-1) - (logits.softmax(-1) * possible).sum(-1)

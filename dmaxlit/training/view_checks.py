@@ -104,10 +104,25 @@ class ViewChecks:
                 f"{self._name}: expected weight of view {view.name!r} to be a number or of shape {list(shape)}, "
                 f"got {describe_value(weight)}"
             )
+        self._check_objectives(view, clean)
         if view.soft is not None and (view.soft.where.shape != shape or view.soft.where.dtype != torch.bool):
             raise UserError(
                 f"{self._name}: expected soft.where of view {view.name!r} to be bool of shape {list(shape)}, "
                 f"got {describe_value(view.soft.where)}"
+            )
+
+    def _check_objectives(self, view: View, clean: CleanBatch) -> None:
+        if not isinstance(view.objectives, tuple) or not view.objectives or not all(map(callable, view.objectives)):
+            raise UserError(
+                f"{self._name}: expected objectives of view {view.name!r} to be a tuple of callables, at least one, "
+                f"got {describe_value(view.objectives)}"
+            )
+        shape = (clean.ids.shape[0], clean.ids.shape[1] // clean.block_length)
+        groups = view.groups
+        if groups is not None and (tuple(groups.shape) != shape or groups.dtype != torch.long):
+            raise UserError(
+                f"{self._name}: expected groups of view {view.name!r} to be int64 of shape {list(shape)}, "
+                f"got {describe_value(groups)}"
             )
 
     def _check_contents(self, view: View, clean: CleanBatch) -> None:

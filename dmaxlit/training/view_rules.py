@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dmaxlit.noise.base import View
-from dmaxlit.tokens import CleanBatch
+from dmaxlit.tokens import CleanBatch, Role
 
 
 class ViewRule(NamedTuple):
@@ -16,7 +16,7 @@ class ViewRule(NamedTuple):
         name: The rule in a few words.
         text: What comes after "expected view NAME"; it may contain ``{last_id}``.
         broken: Receives the view, the clean batch, and its ids as they were before; returns the positions
-            (``[batch, length]`` bool) that break the rule, or None if the rule does not concern the view.
+            (or blocks, bool) that break the rule, or None if the rule does not concern the view.
     """
 
     name: str
@@ -57,4 +57,23 @@ VIEW_RULES = (
         "to put soft tokens in the response only, but it puts them in prompts or pads",
         lambda view, clean, ids: None if view.soft is None else ~clean.response & view.soft.where,
     ),
+    ViewRule(
+        "groups do not fall along a row",
+        "to number groups of blocks in the order of the row, but a number falls",
+        lambda view, clean, ids: None if view.groups is None else view.groups.diff(dim=1) < 0,
+    ),
+    ViewRule(
+        "blocks without response tokens are groups by themselves",
+        "to put a block without response tokens in a group by itself, but another block shares its group",
+        lambda view, clean, ids: None if view.groups is None else _share_a_prompt(view.groups, clean),
+    ),
 )
+
+
+def _share_a_prompt(groups: Tensor, clean: CleanBatch) -> Tensor:
+    """Return the blocks that share the group of a prompt, which has no noisy copy to attend to."""
+    roles = clean.roles.view(*groups.shape, clean.block_length)
+    has_response = ((roles == Role.RESPONSE) | (roles == Role.FILL)).any(-1)
+    is_prompt = (roles == Role.PROMPT).any(-1) & ~has_response
+    same = (groups.unsqueeze(1) == groups.unsqueeze(2)).tril(-1)  # with an earlier block
+    return (same & (is_prompt.unsqueeze(1) | is_prompt.unsqueeze(2))).any(2)

@@ -165,3 +165,38 @@ def test_flex_attention_on_a_cpu_is_refused():
     denoiser = make_denoiser(attn_implementation="flex_attention")
     with pytest.raises(UserError, match="attn_implementation: expected sdpa or eager on a CPU, got 'flex_attention'"):
         TrainingForward(denoiser, ragged())
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+def test_blocks_of_a_group_see_each_other_noisy_and_earlier_groups_clean(doubled):
+    # Block by block from the rule: noisy blocks of the same group up to itself, clean ones of earlier groups.
+    denoiser = make_denoiser(sharpen=5.0)
+    clean = make_batch([3, 8], [29, 20], special=denoiser.special)
+    ids = torch.where(clean.response, (clean.ids + 3) % 35, clean.ids)
+    groups = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
+    with torch.no_grad():
+        found = TrainingForward(denoiser, clean, doubled)(ids, groups=groups)
+        for row in range(2):
+            for block in range(4):
+                text = torch.cat(
+                    [
+                        (ids if groups[row, b] == groups[row, block] else clean.ids)[row, 8 * b : 8 * b + 8]
+                        for b in range(block + 1)
+                    ]
+                )
+                number = torch.arange(len(text)) // 8
+                allowed = number[:, None] >= number[None, :]
+                allowed = (allowed & (clean.roles[row, : len(text)] != Role.PAD)) | torch.eye(len(text)).bool()
+                hidden = denoiser.hidden(allowed[None], torch.arange(len(text))[None], input_ids=text[None])
+                where = clean.response[row, 8 * block : 8 * block + 8]
+                torch.testing.assert_close(
+                    found[row, 8 * block : 8 * block + 8][where], hidden[0, -8:][where], atol=1e-4, rtol=1e-4
+                )
+
+
+def test_groups_of_one_block_are_the_plain_mask():
+    clean = make_batch([3, 8], [29, 20])
+    layout = Layout.of(clean)
+    grouped = layout.grouped(torch.arange(4).expand(2, -1), 8)
+    for name in ("view_mask", "doubled_mask"):
+        assert torch.equal(getattr(layout, name).dense(), getattr(grouped, name).dense())

@@ -12,7 +12,14 @@ from dmaxlit.testing import noise_properties
 from dmaxlit.tokens import Role
 from tests.conftest import make_batch
 
-NAMES = list(NOISE)
+# Those that take a noise level, and options that the others are tested with.
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "multi_block": [
+        {},
+        {"base": "on_policy", "group_size": 3, "ranges": [(0.001, 0.2), (0.8, 1.0)], "random_layouts": 2},
+    ],
+}
+NAMES = [name for name in NOISE if name not in OTHERS]
 
 
 def converse(strategy, clean, generator=None, logits=None):
@@ -22,7 +29,9 @@ def converse(strategy, clean, generator=None, logits=None):
         logits = torch.randn(*clean.ids.shape, clean.special.vocab_size, generator=torch.Generator().manual_seed(1))
         logits[..., clean.special.mask_id] = -torch.inf
     answered = dialogue(
-        strategy.views(clean, generator), lambda view: LogitsPrediction(logits[view.supervised], view.supervised)
+        strategy.views(clean, generator),
+        lambda view: LogitsPrediction(logits[view.supervised], view.supervised),
+        lambda request: request.ids.unsqueeze(-1) % torch.tensor([2.0, 3.0, 5.0]),
     )
     return [view for view, _ in answered]
 
@@ -30,8 +39,8 @@ def converse(strategy, clean, generator=None, logits=None):
 OPTIONS: list[dict[str, Any]] = [{}, {"per": "block", "stratified": True}]
 CHECKS = [
     pytest.param(check, id=" ".join([name, *options, str(check)]))
-    for name in NAMES
-    for options in OPTIONS
+    for name in NOISE
+    for options in OTHERS.get(name, OPTIONS)
     for check in noise_properties(name, **options)
 ]
 

@@ -136,6 +136,16 @@ class KeepsGradient(Own):
         yield replace(view, soft=soft)
 
 
+class FallingGroups(Own):
+    def change(self, view, clean, generator):
+        return replace(view, groups=-clean.blocks[::8].expand(len(clean.ids), -1))
+
+
+class GroupsWithPrompts(Own):
+    def change(self, view, clean, generator):
+        return replace(view, groups=torch.zeros_like(clean.ids[:, ::8]))
+
+
 class CountsPads(Own):
     """Masks one span, whose start depends on the padded length."""
 
@@ -223,6 +233,8 @@ BROKEN = {
     NegativeWeight: ("weights are finite and at least 0", "expected finite weights of at least 0"),
     StopsWhenRight: ("the number of views does not depend on the data", "for every batch, got 1 and 2"),
     KeepsGradient: ("predictions are used without gradients", "expected view 'second' to carry no gradients"),
+    FallingGroups: ("groups do not fall along a row", "to number groups of blocks in the order of the row"),
+    GroupsWithPrompts: ("blocks without response tokens are groups by themselves", "in a group by itself"),
     CountsPads: ("rows do not depend on the padding", "but ids of view 'first' differs; count positions of"),
     MeanOverRows: ("rows do not depend on other rows", "but weight of view 'second' differs; reduce over positions"),
     Counter: ("the same seed gives the same views", "but weight of view 'first' differs"),

@@ -186,8 +186,9 @@ def test_a_strategy_that_replaces_another_is_checked():
 @pytest.mark.parametrize("name", list(NOISE))
 def test_right_strategies_pass_and_give_the_same_losses(name):
     cls = NOISE.get(name)
-    own = type("Own", (cls,), {"__module__": "my_file"})(level=0.6)
-    checked, known = losses(own), losses(cls(level=0.6))
+    options = {} if name == "multi_block" else {"level": 0.6}
+    own = type("Own", (cls,), {"__module__": "my_file"})(**options)
+    checked, known = losses(own), losses(cls(**options))
     assert [loss.name for loss in checked] == [loss.name for loss in known]
     assert all(torch.equal(a.total, b.total) for a, b in zip(checked, known, strict=True))
 
@@ -203,3 +204,38 @@ def test_a_subclass_of_a_known_strategy_is_checked(cls):
 
     with pytest.raises(UserError, match="noise Mine: expected view 'masked' to supervise positions of the response"):
         losses(Mine(level=0.5))
+
+
+class NoObjective(Own):
+    def change(self, view, clean):
+        yield replace(view, objectives=())
+
+
+class GroupsOfAnotherShape(Own):
+    def change(self, view, clean):
+        yield replace(view, groups=torch.zeros_like(clean.ids))
+
+
+class FallingGroups(Own):
+    def change(self, view, clean):
+        blocks = clean.ids.shape[1] // clean.block_length
+        yield replace(view, groups=torch.arange(blocks).flip(0).expand(len(clean.ids), -1))
+
+
+class GroupsWithPrompts(Own):
+    def change(self, view, clean):
+        yield replace(view, groups=torch.zeros(len(clean.ids), clean.ids.shape[1] // clean.block_length).long())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "problem"),
+    [
+        (NoObjective, "objectives of view 'own' to be a tuple of callables, at least one, got"),
+        (GroupsOfAnotherShape, "groups of view 'own' to be int64 of shape"),
+        (FallingGroups, "to number groups of blocks in the order of the row, but a number falls"),
+        (GroupsWithPrompts, "to put a block without response tokens in a group by itself"),
+    ],
+)
+def test_broken_objectives_and_groups_are_named(strategy, problem):
+    with pytest.raises(UserError, match=re.escape(problem)):
+        losses(strategy())

@@ -1,0 +1,153 @@
+"""Hidden features of a frozen copy of a denoiser, as it was when training began."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.lora import MASK_DELTA, adapters_off
+from dmaxlit.backbone.sharding import is_sharded
+from dmaxlit.backbone.training_forward import TrainingForward
+from dmaxlit.backbone.transformers_internals import decoder_layers
+from dmaxlit.errors import UserError
+from dmaxlit.tokens import CleanBatch
+
+__all__ = ["FrozenFeatures"]
+
+
+class FrozenFeatures:
+    """The residual stream of a frozen copy after a decoder layer, with the attention of training views.
+
+    A model with adapters is its own copy, with the adapters off. Otherwise the embedding and the layers up to that one
+    are copied when this object is made.
+
+    Args:
+        denoiser: The denoiser.
+        layer: Number of the decoder layer, from 0.
+        offloaded: Keep the copy in main memory between two batches.
+
+    Raises:
+        UserError: If there is no such layer, or the model is sharded.
+    """
+
+    def __init__(self, denoiser: Denoiser, layer: int, offloaded: bool = False) -> None:
+        check_layer(denoiser, layer)
+        if is_sharded(denoiser):
+            raise UserError("noise: expected an unsharded model, since features need a whole frozen copy of it")
+        self._shares = denoiser.lora is not None
+        self._trunk = _Trunk.of(denoiser, layer)
+        self._offloaded = offloaded and not self._shares
+        self._forward: tuple[CleanBatch, TrainingForward] | None = None
+
+    def __call__(self, clean: CleanBatch, ids: Tensor) -> Tensor:
+        """Return the features of a sequence, ``[B, L, width]`` float32.
+
+        Args:
+            clean: The clean batch, whose own pass is shared by all sequences asked for between two :meth:`release`.
+            ids: ``[B, L]`` the sequence; each block attends to itself and to the clean blocks before it.
+        """
+        trunk = self._trunk
+        with torch.no_grad(), self._frozen():
+            if self._forward is None or self._forward[0] is not clean:
+                if not self._shares:
+                    trunk.model.to(clean.ids.device)  # type: ignore[arg-type]  # transformers overloads it
+                self._forward = clean, TrainingForward(trunk, clean)
+            return self._forward[1](ids).float()
+
+    def release(self) -> None:
+        """Forget the clean batch, and free the device's memory if the copy is offloaded."""
+        self._forward = None
+        if self._offloaded:
+            self._trunk.model.to("cpu")  # type: ignore[arg-type]
+
+    def checksum(self) -> float:
+        """Return a number that tells the weights of this copy from others', up to rounding; 0 with adapters."""
+        if self._shares:
+            return 0.0
+        return sum(float(weight.detach().double().abs().mean()) for weight in self._trunk.model.parameters())
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Turn dropout and adapters off, where the copy is the model itself."""
+        if not self._shares:
+            yield
+            return
+        modes = {module: module.training for module in self._trunk.model.modules()}
+        self._trunk.model.eval()
+        try:
+            with adapters_off(self._trunk.model):
+                yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def check_layer(denoiser: Denoiser, layer: int) -> None:
+    """Refuse a layer that the model does not have.
+
+    Raises:
+        UserError: If so.
+    """
+    count = len(decoder_layers(denoiser.model))
+    if not 0 <= layer < count:
+        raise UserError(f"noise.layer: expected 0 to {count - 1}, since the model has {count} layers, got {layer}")
+
+
+class _Trunk(Denoiser):
+    """A denoiser whose hidden states are those after a decoder layer; it has no output layer of its own."""
+
+    layer: int
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, layer: int) -> _Trunk:
+        trunk = cls.__new__(cls)
+        trunk.__dict__.update(denoiser.__dict__)
+        trunk._modules, trunk._parameters = dict(denoiser._modules), {MASK_DELTA: None}
+        trunk.layer, trunk.compiles_training = layer, False
+        if denoiser.lora is None:
+            trunk.model = _first_layers(denoiser.model, layer + 1)
+        return trunk
+
+    def hidden(self, *inputs: Any, **named: Any) -> Tensor:
+        """Compute the hidden states after the layer, ``[B, Q, width]``; arguments as those of a denoiser."""
+        states: list[Tensor] = []
+
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            states.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = decoder_layers(self.model)[self.layer].register_forward_hook(keep)
+        try:
+            super().hidden(*inputs, **named)
+        finally:
+            handle.remove()
+        return states[0]
+
+
+def _first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """Return a frozen copy of a model's trunk with its first layers, in eval mode."""
+    base: Any = model.base_model
+    layers = decoder_layers(base)
+    parents = [
+        (module, name)
+        for module in base.modules()
+        for name, child in module.named_children()
+        if isinstance(child, nn.ModuleList) and list(child) == layers
+    ]
+    for module, name in parents:
+        setattr(module, name, nn.ModuleList(layers[:count]))
+    try:
+        copied: PreTrainedModel = copy.deepcopy(base)
+    finally:
+        for module, name in parents:
+            setattr(module, name, nn.ModuleList(layers))
+    copied.requires_grad_(False)
+    copied.gradient_checkpointing_disable()
+    copied.eval()
+    return copied

@@ -1,0 +1,94 @@
+"""Several blocks denoised together, MultiTF (arXiv 2606.29215)."""
+
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.noise.base import NOISE, Corruption, FeatureRequest, NoiseStrategy, Views
+from dmaxlit.noise.block_groups import (
+    chain_levels,
+    choose_exactly,
+    draw_groups,
+    range_levels,
+    rank_in_group,
+    split_at_prompts,
+)
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.tokens import CleanBatch
+
+__all__ = ["MultiBlockNoise"]
+
+_OF_THE_LEVEL = ("level", "per", "stratified", "schedule")
+
+
+@NOISE.register("multi_block")
+class MultiBlockNoise(NoiseStrategy):
+    """MultiTF: another strategy's views, with blocks in groups of rising noise that attend to each other.
+
+    Neighbouring blocks form groups of at most ``group_size``. A noisy block attends to the noisy blocks of its group up
+    to itself and to the clean blocks of earlier groups, as in decoding with a window of several blocks. In block j of a
+    group exactly ``floor(n * p_j)`` of the n response tokens are corrupted, with ``L ~ U(.001, .99)``,
+    ``p_1 ~ U(L, .99)`` and ``p_j ~ U(p_(j-1), .99)``. A row has one of the layouts of the paper in each epoch: groups
+    of every size from 2 on, from every start.
+
+    Args:
+        group_size: Most blocks in a group (N), at least 2: the window that the model will decode with.
+        base: Registered name of the strategy whose views these are: ``masked``, or ``on_policy`` for OPUT.
+        base_options: Its options, without those of the noise level.
+        ranges: Range [low, high] of the level of the first, second ... block of a group, in place of the rising
+            levels; the last one is that of all further blocks. The published DMax settings are [[.001, .2], [.8, 1]].
+        random_layouts: Number of random layouts beside the regular ones, at least 0 (in the paper 2, or 0 for maths).
+    """
+
+    def __init__(
+        self,
+        group_size: int = 2,
+        *,
+        base: str = "masked",
+        base_options: dict[str, Any] | None = None,
+        ranges: list[tuple[float, float]] | None = None,
+        random_layouts: int = 0,
+    ) -> None:
+        super().__init__()
+        check_at_least(2, group_size=group_size)
+        check_at_least(0, random_layouts=random_layouts)
+        if ranges is not None:
+            _check_ranges(ranges)
+        options = base_options or {}
+        for name in _OF_THE_LEVEL:
+            if name in options:
+                raise UserError(f"base_options: expected no {name}, since groups have levels of their own, got one")
+        cls = NOISE.get(base)
+        if issubclass(cls, MultiBlockNoise):
+            raise UserError(f"base: expected another strategy, got {base!r}")
+        try:
+            self.base: NoiseStrategy = cls(**options)
+        except TypeError as error:
+            raise UserError(f"base_options: expected options of {base}, got {sorted(options)} ({error})") from error
+        self.feature_layer = self.base.feature_layer
+        self.group_size = group_size
+        self.base_options = base_options
+        self.ranges = ranges
+        self.random_layouts = random_layouts
+
+    def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
+        """Yield the views of the other strategy with their groups, the same for all views of a batch."""
+        groups = draw_groups(clean, self.group_size, self.random_layouts, generator)
+        rank = rank_in_group(groups)
+        level = chain_levels(rank, generator) if self.ranges is None else range_levels(rank, self.ranges, generator)
+        positions = choose_exactly(clean, level, generator)
+        base = copy(self.base)
+        base.corruption = Corruption(positions, level.repeat_interleave(clean.block_length, 1))
+        groups, answer, turns = split_at_prompts(groups, clean), None, base.views(clean, generator)
+        while True:
+            try:
+                turn = turns.send(answer)
+            except StopIteration:
+                return
+            answer = yield turn if isinstance(turn, FeatureRequest) else replace(turn, groups=groups)
+
+
+def _check_ranges(ranges: list[tuple[float, float]]) -> None:
+    if not ranges or not all(len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1 for pair in ranges):
+        raise UserError(f"ranges: expected pairs [low, high] with 0 <= low <= high <= 1, at least one, got {ranges}")

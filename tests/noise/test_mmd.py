@@ -1,0 +1,180 @@
+from itertools import product
+
+import pytest
+import torch
+
+from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.errors import DMaxWarning
+from dmaxlit.noise import LogitsPrediction, MMDNoise, View
+from dmaxlit.noise.mmd_reward import advantages, distances, kernel, mean_kernel, median_bandwidth, pairs_of, rewards
+from dmaxlit.noise.objectives import SampledTargets
+from dmaxlit.randomness import RowGenerator
+from dmaxlit.training.losses import view_loss
+from tests.conftest import make_batch, make_denoiser
+from tests.noise.test_contract import converse
+
+
+def random_features(*shape, seed=0):
+    return torch.randn(*shape, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_kernel(a, b, sigma):
+    return float(torch.exp(-((a - b) ** 2).sum() / len(a) / (2 * sigma**2)))
+
+
+@pytest.mark.parametrize("form", ["block", "sequence"])
+def test_the_reward_is_that_of_the_formula(form):
+    clean = make_batch([2], [14])
+    selected = clean.response & (torch.arange(16) % 3 != 0)
+    strategy = MMDNoise(groups=2, samples=3, bandwidth=0.9, form=form)
+    reference, samples = random_features(1, 16), [random_features(1, 16, seed=n + 1) for n in range(6)]
+    reward, kernels, active = strategy._rewards(clean, selected, reference, samples)
+    length = 8 if form == "block" else 16
+    assert reward.shape == (1, 16 // length, 2)
+    for segment, group in product(range(16 // length), range(2)):
+        where = [p for p in range(segment * length, (segment + 1) * length) if selected[0, p]]
+        own = samples[3 * group : 3 * group + 3]
+        pulls = [slow_kernel(s[0, i], reference[0, j], 0.9) for s in own for i in where for j in where]
+        pushes = [
+            slow_kernel(own[b][0, i], own[c][0, j], 0.9)
+            for b, c in product(range(3), range(3))
+            for i, j in product(where, where)
+            if b != c and not (form == "sequence" and i == j)
+        ]
+        expected = 2 * sum(pulls) / len(pulls) - sum(pushes) / len(pushes)
+        assert float(reward[0, segment, group]) == pytest.approx(expected, rel=1e-4)
+    assert active.all()
+    assert 0 < kernels.min() <= kernels.max() < 1
+
+
+def test_one_sample_is_not_repelled():
+    attraction = torch.rand(2, 3, 4, 1)
+    assert torch.equal(rewards(attraction, torch.rand(2, 3, 4, 1, 1)), 2 * attraction[..., 0])
+
+
+def test_the_reward_is_largest_at_the_reference():
+    clean = make_batch([0], [8])
+    strategy, reference = MMDNoise(groups=2, samples=2, bandwidth=1.0), random_features(1, 8)
+    for seed in range(1, 6):
+        other = reference + 0.5 * random_features(1, 8, seed=seed)
+        reward, _, _ = strategy._rewards(clean, clean.response, reference, [reference, reference, other, other])
+        assert reward[0, 0, 0] > reward[0, 0, 1]
+
+
+def test_equal_groups_have_no_gradient():
+    clean = make_batch([0], [8])
+    strategy, one, two = MMDNoise(groups=2, samples=2), random_features(1, 8), random_features(1, 8, seed=1)
+    reward, _, active = strategy._rewards(clean, clean.response, random_features(1, 8, seed=2), [one, two, two, one])
+    assert strategy._weights(clean, advantages(reward), active).abs().max() < 1e-6
+
+
+def test_the_baseline_is_the_mean_of_the_other_groups():
+    assert advantages(torch.tensor([[1.0, 2.0, 6.0]])).tolist() == [[-3.0, -1.5, 4.5]]
+    assert advantages(torch.tensor([[5.0]])).tolist() == [[5.0]]
+
+
+@pytest.mark.parametrize(("groups", "samples"), [(2, 2), (1, 2), (2, 1)])
+@pytest.mark.filterwarnings("ignore::dmaxlit.errors.DMaxWarning")
+def test_the_expected_gradient_is_that_of_the_squared_discrepancy(groups, samples):
+    # Two positions, two tokens, every outcome of all samples in a row of its own, weighted by its probability.
+    count, sigma = groups * samples, 0.7
+    outcomes = torch.tensor(list(product(range(2), repeat=2 * count))).view(-1, 2, count)
+    clean = make_batch([0] * len(outcomes), [2] * len(outcomes))
+    table, reference = torch.tensor([[0.0, 0.3], [1.1, -0.4]]), torch.tensor([[0.1, 0.2], [0.9, 0.5]])
+    candidates = torch.zeros(*clean.ids.shape, count, dtype=torch.long)
+    candidates[:, :2] = outcomes
+    target = torch.zeros(*clean.ids.shape, 2)
+    target[:, :2] = reference
+    strategy = MMDNoise(groups=groups, samples=samples, bandwidth=sigma)
+    features = [table[candidates[..., number]] for number in range(count)]
+    reward, _, active = strategy._rewards(clean, clean.response, target, features)
+    weights = strategy._weights(clean, advantages(reward), active)
+
+    theta = torch.tensor([[0.3, -0.2], [-0.5, 0.4]], requires_grad=True)
+    q = theta.softmax(-1)
+    probability = q[torch.arange(2)[None, :, None], outcomes].prod(-1).prod(-1).detach()
+    logits = theta.new_full((2, 38), -torch.inf)
+    logits = torch.cat([theta, logits[:, 2:]], 1).expand(len(outcomes), -1, -1).reshape(-1, 38)
+    view = View(
+        clean.ids.clamp(max=1),
+        clean.response,
+        "v",
+        weight=probability[:, None].expand(clean.ids.shape),
+        objectives=(SampledTargets(candidates, weights),),
+    )
+    loss = view_loss(view, LogitsPrediction(logits, clean.response), clean).total / 2  # tokens of a row
+    (found,) = torch.autograd.grad(loss, theta, retain_graph=True)
+
+    k = torch.tensor([[slow_kernel(a, b, sigma) for b in table] for a in table])
+    to_reference = torch.tensor([[slow_kernel(a, b, sigma) for b in reference] for a in table]).mean(1)
+    mixture = q.mean(0)
+    repulsion = mixture @ k @ mixture if samples > 1 else 0.0
+    (expected,) = torch.autograd.grad(repulsion - 2 * mixture @ to_reference, theta)  # of MMD squared
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_the_median_bandwidth_gives_the_median_pair_a_kernel_of_exp_minus_one():
+    selected = torch.ones(2, 1, 4, dtype=torch.bool)
+    distance = distances(random_features(2, 1, 4), random_features(2, 1, 4, seed=1))
+    sigma = median_bandwidth(distance, pairs_of(selected))
+    for row in range(2):
+        median = distance[row].flatten().median()
+        assert float(kernel(median, sigma[row, 0, 0, 0])) == pytest.approx(0.3679, rel=1e-3)
+    nothing = torch.zeros(1, 1, 2, 2)
+    assert mean_kernel(nothing, median_bandwidth(nothing, nothing > 1), nothing > 1).isfinite().all()
+
+
+def test_the_views_are_a_rollout_the_input_and_the_reinforced_samples():
+    clean = make_batch([3] * 16, [13] * 16)
+    rollout, sampled, reinforced = converse(MMDNoise(groups=2, samples=1, predicted_fraction=0.5), clean)
+    assert not rollout.requires_grad
+    assert not sampled.requires_grad
+    assert torch.equal(sampled.ids, reinforced.ids)
+    (objective,) = reinforced.objectives
+    whole = reinforced.model_filled.any(1)
+    assert 0 < whole.sum() < 16
+    assert torch.equal(reinforced.supervised[whole], clean.in_loss[whole])
+    assert torch.equal(reinforced.supervised[~whole], rollout.is_masked[~whole] & clean.in_loss[~whole])
+    unselected = ~reinforced.supervised
+    assert (objective.ids[unselected] == clean.ids[unselected].unsqueeze(-1)).all()
+    assert set(reinforced.figures) == {"mmd_reward", "mmd_kernel"}
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "recompute", "offloaded", "doubled"])
+def test_a_training_step_of_every_kind_has_a_gradient(kind):
+    denoiser = make_denoiser(sharpen=5.0, recompute=kind == "recompute")
+    module = DMaxModule(
+        denoiser,
+        MMDNoise(groups=2, samples=2),
+        lora=LoraSettings(r=2) if kind == "lora" else None,
+        frozen_copy="offloaded" if kind == "offloaded" else "device",
+        clean_half="doubled" if kind == "doubled" else "cached",
+    )
+    clean = make_batch(special=module.special)
+    losses = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
+    torch.stack([loss.total for loss in losses]).sum().backward()
+    gradients = [p.grad for p in module.parameters() if p.requires_grad and p.grad is not None]
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"groups": 0}, "groups: expected"),
+        ({"samples": 0}, "samples: expected"),
+        ({"bandwidth": 0.0}, "bandwidth: expected a number above 0 or median, got 0.0"),
+        ({"bandwidth": "mean"}, "bandwidth: expected"),
+        ({"predicted_fraction": 1.5}, "predicted_fraction: expected"),
+        ({"form": "token"}, "form: expected"),
+    ],
+)
+def test_bad_options_are_refused(options, problem):
+    with pytest.raises(UserError, match=problem):
+        MMDNoise(**options)
+
+
+def test_one_group_is_allowed_and_said():
+    with pytest.warns(DMaxWarning, match="groups: with 1 the rewards have no baseline"):
+        MMDNoise(groups=1)
