@@ -141,10 +141,6 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         """Set the task whose data the model is trained on; exports and checkpoints store it."""
         self.task_name, self.task_options, self._task_is_stored = name, options, False
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the step of the checkpoint, which the trainer does not know in ``validate`` and ``test``."""
-        self._loaded_step = checkpoint.get("global_step")
-
     def weights_step(self) -> int | None:
         """Return the optimiser step that the weights are of; None for a model that was not trained here."""
         training = self.backbone.source_metadata.get("training") or {}
@@ -296,11 +292,12 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
             checkpoint["frozen_copy"] = self._features.checksum()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another frozen copy than the run began with.
+        """Note the step, which the trainer does not know in ``validate`` and ``test``; refuse another frozen copy.
 
         Raises:
             UserError: If the model did not start from the same weights.
         """
+        self._loaded_step = checkpoint.get("global_step")
         expected = checkpoint.get("frozen_copy")
         if expected is not None and self._features is not None:
             found = self._features.checksum()
