@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 
-from dmaxlit.callbacks._display import folder_of_run
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.errors import DMaxWarning
 from dmaxlit.evaluation.curve_figure import curve_figure, curve_table, save_pictures
@@ -30,9 +30,9 @@ def draw_curve(module: Any, curves: Curves, split: str) -> Figure:
 
 
 def write_curve_files(
-    trainer: L.Trainer, module: Any, curves: Curves, split: str, examples: Sequence[Example], name: str
+    trainer: L.Trainer, module: Any, curves: Curves, split: str, examples: Sequence[Example], path: Path
 ) -> None:
-    """Write ``<name>.json``, ``.csv``, ``.png``, ``.svg`` and ``.pdf`` into the run's folder; on rank zero only.
+    """Write the files ``path`` with the suffixes ``.json``, ``.csv``, ``.png``, ``.svg`` and ``.pdf``; on rank zero.
 
     Args:
         trainer: The trainer.
@@ -40,11 +40,8 @@ def write_curve_files(
         curves: The points of each decoder, by its label.
         split: ``validation`` or ``test``.
         examples: This rank's prompts.
-        name: Name of the files, without a suffix.
+        path: Path of the files, without a suffix.
     """
-    folder = folder_of_run(trainer)
-    if folder is None:
-        return
     points = curve_table(curves)
     y_max = max(100 * point.result.accuracy for line in curves.values() for point in line)
     payload = {
@@ -60,11 +57,12 @@ def write_curve_files(
         "points": points,
     }
     try:
-        write_json(folder / f"{name}.json", payload)
-        write_text(folder / f"{name}.csv", csv_text([{**point, "options": str(point["options"])} for point in points]))
-        save_pictures(draw_curve(module, curves, split), folder / name)
+        write_json(path.with_name(f"{path.name}.json"), payload)
+        rows = [{**point, "options": str(point["options"])} for point in points]
+        write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
+        save_pictures(draw_curve(module, curves, split), path)
     except OSError as error:
-        message = f"the curve cannot be written to {str(folder)!r} ({error.strerror or error})"
+        message = f"the curve cannot be written to {str(path.parent)!r} ({error.strerror or error})"
         rank_zero_warn(message, category=DMaxWarning)
 
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 def folder_of_run(trainer: L.Trainer) -> Path | None:
     """Return the folder for a run's files: ``default_root_dir`` if it is set, or else that of the logs; None without.
 
-    Nothing is written into the current folder unasked, which is the trainer's default.
+    Nothing is written into the current folder unasked, which is the trainer's default. Every rank must call it.
     """
     root = Path(trainer.default_root_dir)
     if "://" in str(root) or root.resolve() != Path.cwd():

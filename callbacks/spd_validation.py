@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
-from dmaxlit.callbacks._display import progress_bar
+from dmaxlit.callbacks._display import folder_of_run, progress_bar
 from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
@@ -251,10 +251,12 @@ class SPDValidation(L.Callback):
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
         num_prompts = next(iter(curves.values()))[0].result.num_examples
         self.curves = curves if num_prompts else {}
+        folder = folder_of_run(trainer)
         if trainer.is_global_zero and num_prompts:
             split, name = ("test", "test_curve") if family == "test" else ("validation", "curve")
             log_figure(trainer, f"{family}/curve", draw_curve(module, self.curves, split))
-            write_curve_files(trainer, module, self.curves, split, examples, name)
+            if folder is not None:
+                write_curve_files(trainer, module, self.curves, split, examples, folder / name)
             rows = [
                 (tag if point.threshold is None else f"{tag} {point.threshold:g}", point.result)
                 for tag, line in self.curves.items()

@@ -203,7 +203,7 @@ def test_losses_and_rates_are_logged():
 
 
 def test_an_unknown_noise_or_form_is_refused():
-    with pytest.raises(UserError, match=r"known: .*masked, on_policy, .*uniform"):
+    with pytest.raises(UserError, match=r"known: .*masked, .*on_policy, .*uniform"):
         DMaxModule(make_denoiser(), "no_such_noise")
     with pytest.raises(UserError, match="clean_half: expected"):
         DMaxModule(make_denoiser(), clean_half="once")

@@ -43,7 +43,7 @@ class FakeModule(L.LightningModule):
     def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None, on_response=None):
         """Answer pairs of prompts, the second of each pair first; interrupted after ``fail_at`` responses."""
         self.calls.append((list(prompts), settings, first_index))
-        with _evaluating(self):  # as the engine does
+        with _evaluating(self.modules()):  # as the engine does
             self.modes.append((self.training, self.backbone.model.training))
         responses = {}
         for index in (index ^ 1 for index in range(len(prompts) + len(prompts) % 2)):

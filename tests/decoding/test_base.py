@@ -18,7 +18,9 @@ def make_state(rows, offset=0, soft=True):
     sampling = Sampling(ids / 100, ids[:, 0] / 7, ids[:, 0] / 9) if soft else None
     extra_blocks = torch.stack([ids * 5, ids * 7], 1) if soft else None
     first = ids[:, 0]
-    return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, extra_blocks, sampling, memory={"seen": ids * 3})
+    before = ids[:, 0] / 9 if soft else None
+    memory = {"seen": ids * 3}
+    return BlockState(ids, flags, ~flags, first, flags[:, 0], mixture, extra_blocks, sampling, memory, before)
 
 
 def tensors(state):
@@ -106,6 +108,6 @@ def test_a_decoder_shows_its_options():
         def step(self, state, logits, special):
             return state
 
-    assert repr(ThresholdDecoder(0.5)) == "ThresholdDecoder(threshold=0.5, max_tokens=None)"
+    assert repr(ThresholdDecoder(0.5)) == "ThresholdDecoder(threshold=0.5, max_tokens=None, tau_semi=0.0)"
     assert repr(Plain(max_steps=3)) == "Plain(max_steps=3)"
     assert repr(Plain()) == "Plain()"
