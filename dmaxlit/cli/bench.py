@@ -331,7 +331,7 @@ def serve(
     try:
         from dmaxlit.bench.serve_load import ServeBench
     except ModuleNotFoundError as error:
-        raise UserError(f"bench serve: expected httpx, found no {error.name}; pip install 'dmaxlit[dev]'") from error
+        raise UserError(f"bench serve: expected httpx, found no {error.name}; pip install 'dmaxlit[serve]'") from error
     print(ServeBench(Path(output), model, clients, minutes, decoder, num_prompts, repeats, device, dtype, seed).run())
 
 
