@@ -4,7 +4,7 @@ import random
 import re
 
 from dmaxlit.tasks.drawing import pick
-from dmaxlit.tasks.programs.operations import Step
+from dmaxlit.tasks.programs.operation import Step
 from dmaxlit.tasks.programs.plan import Plan
 
 __all__ = ["write"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmaxlit.tasks.drawing import pick
-from dmaxlit.tasks.programs.operations import Item
+from dmaxlit.tasks.programs.operation import Item
 
 __all__ = ["INPUTS", "Input"]
 

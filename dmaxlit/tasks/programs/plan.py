@@ -9,7 +9,8 @@ from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import Split, split_of
 from dmaxlit.tasks.drawing import pick
 from dmaxlit.tasks.programs.inputs import INPUTS, Input
-from dmaxlit.tasks.programs.operations import ENDS, OPERATIONS, Operation, Step
+from dmaxlit.tasks.programs.operation import Operation, Step
+from dmaxlit.tasks.programs.operations import ENDS, OPERATIONS
 
 __all__ = ["Plan", "draw_plan"]
 

@@ -1,24 +1,28 @@
 """The task: small Python functions asked for in English."""
 
 import random
-from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.randomness import stable_seed
-from dmaxlit.sandbox import SandboxSettings, run_tests
+from dmaxlit.sandbox import SandboxSettings
 from dmaxlit.sandbox.settings import Level
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
 from dmaxlit.tasks.code_task import require_sandbox, sandbox_record
-from dmaxlit.tasks.grading.code import extract_code
+from dmaxlit.tasks.grading.code import CodeGrader
 from dmaxlit.tasks.programs.code import write
 from dmaxlit.tasks.programs.plan import Plan, draw_plan
 from dmaxlit.tasks.programs.wording import draw_name, request
+from dmaxlit.tasks.word_pieces import load_word_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["ProgramsTask"]
+__all__ = ["PIECES", "ProgramsTask"]
+
+#: The tokenizer, which ``train_pieces.py`` wrote.
+PIECES = Path(__file__).parent / "pieces.json"
 
 _STEPS = {"easy": (1, 2), "standard": (2, 3), "hard": (4, 5)}
 _MAX_NEW_TOKENS = {"easy": 128, "standard": 128, "hard": 160}
@@ -94,24 +98,17 @@ class ProgramsTask(Task):
     @classmethod
     def tokenizer(cls) -> "PreTrainedTokenizerFast":
         """Return the byte-level BPE that was trained on the task's own text."""
-        from dmaxlit.tasks.programs.pieces import load_tokenizer
-
-        return load_tokenizer()
+        return load_word_pieces(PIECES)
 
 
 def _example(plan: Plan, wording_seed: int, settings: SandboxSettings) -> Example:
     rng = random.Random(wording_seed)
     name = draw_name(rng)
     prompt = request(rng, plan, name)
-    check = partial(_passes, name, hidden_tests(plan, name), settings)
-    return Example(prompt, plan.key, check, write(rng, plan, name), extract=extract_code)
+    grader = CodeGrader(_hidden_tests(plan, name), (name,), settings=settings)
+    return Example(prompt, plan.key, grader, write(rng, plan, name), extract=grader.extract)
 
 
-def hidden_tests(plan: Plan, name: str) -> str:
+def _hidden_tests(plan: Plan, name: str) -> str:
     """Return the statements that a right program passes."""
     return "\n".join(f"assert {name}({argument!r}) == {plan.run(argument)!r}" for argument in plan.arguments())
-
-
-def _passes(name: str, tests: str, settings: SandboxSettings, text: str) -> bool:
-    code = extract_code(text)
-    return code is not None and run_tests(code, tests, names=[name], settings=settings).passed

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dmaxlit.tasks.programs.pieces import PIECES
-from dmaxlit.tasks.programs.task import ProgramsTask
+from dmaxlit.tasks.programs.task import PIECES, ProgramsTask
 from dmaxlit.tasks.word_pieces import train_word_pieces
 
 if TYPE_CHECKING:

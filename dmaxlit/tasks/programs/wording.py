@@ -3,7 +3,7 @@
 import random
 
 from dmaxlit.tasks.drawing import pick
-from dmaxlit.tasks.programs.operations import Step
+from dmaxlit.tasks.programs.operation import Step
 from dmaxlit.tasks.programs.plan import Plan
 
 __all__ = ["draw_name", "request"]

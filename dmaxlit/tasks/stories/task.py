@@ -4,6 +4,7 @@ import random
 import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError, check_choice
@@ -13,11 +14,15 @@ from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.stories.plot import Plot, Scale, Step, draw_plot, solve
 from dmaxlit.tasks.stories.wording import is_conclusion, is_step, reason, tell
 from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
+from dmaxlit.tasks.word_pieces import load_word_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["StoriesTask"]
+__all__ = ["PIECES", "StoriesTask"]
+
+#: The tokenizer, which ``train_pieces.py`` wrote.
+PIECES = Path(__file__).parent / "pieces.json"
 
 _EASY_KINDS = ("gain", "gain", "gain", "lose", "lose", "lose", "give", "give", "give", "double", "halve", "share")
 _KINDS = (*_EASY_KINDS, "packs", "packs")
@@ -114,9 +119,7 @@ class StoriesTask(Task):
     @classmethod
     def tokenizer(cls) -> "PreTrainedTokenizerFast":
         """Return the byte-level BPE that was trained on the task's own text."""
-        from dmaxlit.tasks.stories.pieces import load_tokenizer
-
-        return load_tokenizer()
+        return load_word_pieces(PIECES)
 
     def _example(self, plot: Plot, wording_seed: int) -> Story:
         rng = random.Random(wording_seed)

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dmaxlit.tasks.stories.pieces import PIECES
-from dmaxlit.tasks.stories.task import StoriesTask
+from dmaxlit.tasks.stories.task import PIECES, StoriesTask
 from dmaxlit.tasks.word_pieces import train_word_pieces
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import pytest
 
 from dmaxlit.tasks.programs.code import write
 from dmaxlit.tasks.programs.inputs import INPUTS
-from dmaxlit.tasks.programs.operations import ENDS, OPERATIONS, Step
+from dmaxlit.tasks.programs.operation import Step
+from dmaxlit.tasks.programs.operations import ENDS, OPERATIONS
 from dmaxlit.tasks.programs.plan import Plan, draw_plan
 
 

@@ -2,12 +2,13 @@ import json
 
 from dmaxlit.data.encoding import encode_responses
 from dmaxlit.tasks import task
-from dmaxlit.tasks.programs.pieces import PIECES, load_tokenizer
+from dmaxlit.tasks.programs import ProgramsTask
+from dmaxlit.tasks.programs.task import PIECES
 from dmaxlit.tasks.programs.train_pieces import train_tokenizer
 
 
 def test_text_survives_and_fits_the_budget():
-    tokenizer = load_tokenizer()
+    tokenizer = ProgramsTask.tokenizer()
     for difficulty in ("easy", "standard", "hard"):
         programs = task("programs", difficulty=difficulty)
         texts = [example.response for example in programs.examples("val", 100)]
@@ -17,7 +18,7 @@ def test_text_survives_and_fits_the_budget():
 
 
 def test_a_line_with_its_indentation_is_one_piece():
-    assert load_tokenizer().tokenize("def find_all(xs):\n    return xs") == [
+    assert ProgramsTask.tokenizer().tokenize("def find_all(xs):\n    return xs") == [
         *["Ġdef", "Ġfind", "_all", "(", "xs", ")", ":"],
         *["ĊĠĠĠĠ", "return", "Ġxs"],
     ]

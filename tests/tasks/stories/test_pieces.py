@@ -4,14 +4,14 @@ import pytest
 
 from dmaxlit.data.encoding import encode_prompt, encode_responses
 from dmaxlit.tasks import task
-from dmaxlit.tasks.stories.pieces import load_tokenizer
+from dmaxlit.tasks.stories import StoriesTask
 from dmaxlit.tasks.stories.train_pieces import train_tokenizer
 from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer()
+    return StoriesTask.tokenizer()
 
 
 def test_text_survives_and_fits_the_budget(tokenizer):

@@ -1,0 +1,158 @@
+"""What can be done with numbers, and with a list of them: request, code and meaning of each."""
+
+from math import prod
+
+from dmaxlit.tasks.programs.operation import Operation
+
+__all__ = ["NUMBER_OPERATIONS"]
+
+NUMBER_OPERATIONS = (
+    Operation(
+        "double",
+        "map",
+        ("double each number", "multiply each number by two", "replace each number by twice its value"),
+        ("x * 2", "2 * x", "x + x"),
+        lambda x, k: 2 * x,
+    ),
+    Operation(
+        "times",
+        "map",
+        ("multiply each number by {k}", "replace each number by {k} times its value", "scale each number by {k}"),
+        ("x * {k}", "{k} * x"),
+        lambda x, k: k * x,
+        range(3, 10),
+    ),
+    Operation(
+        "plus",
+        "map",
+        ("add {k} to each number", "increase each number by {k}", "make each number {k} larger"),
+        ("x + {k}", "{k} + x"),
+        lambda x, k: x + k,
+        range(2, 16),
+    ),
+    Operation(
+        "minus",
+        "map",
+        ("subtract {k} from each number", "decrease each number by {k}", "make each number {k} smaller"),
+        ("x - {k}",),
+        lambda x, k: x - k,
+        range(2, 16),
+    ),
+    Operation(
+        "square",
+        "map",
+        ("square each number", "multiply each number by itself", "replace each number by its square"),
+        ("x * x", "x ** 2"),
+        lambda x, k: x * x,
+    ),
+    Operation(
+        "negate",
+        "map",
+        ("negate each number", "flip the sign of each number", "replace each number by its negative"),
+        ("-x", "0 - x"),
+        lambda x, k: -x,
+    ),
+    Operation(
+        "size",
+        "map",
+        ("take the absolute value of each number", "drop the sign of each number"),
+        ("abs(x)", "max(x, -x)"),
+        lambda x, k: abs(x),
+    ),
+    Operation(
+        "remainder",
+        "map",
+        ("replace each number by its remainder after division by {k}", "take each number modulo {k}"),
+        ("x % {k}",),
+        lambda x, k: x % k,
+        range(3, 10),
+    ),
+    Operation(
+        "even",
+        "filter",
+        ("keep the even numbers", "drop the odd numbers", "select only even numbers"),
+        ("x % 2 == 0", "x % 2 != 1"),
+        lambda x, k: x % 2 == 0,
+    ),
+    Operation(
+        "odd",
+        "filter",
+        ("keep the odd numbers", "drop the even numbers", "select only odd numbers"),
+        ("x % 2 == 1", "x % 2 != 0"),
+        lambda x, k: x % 2 == 1,
+    ),
+    Operation(
+        "positive",
+        "filter",
+        ("keep the positive numbers", "select numbers above zero", "drop numbers that are zero or below"),
+        ("x > 0", "0 < x"),
+        lambda x, k: x > 0,
+    ),
+    Operation(
+        "negative",
+        "filter",
+        ("keep the negative numbers", "select numbers below zero"),
+        ("x < 0", "0 > x"),
+        lambda x, k: x < 0,
+    ),
+    Operation(
+        "above",
+        "filter",
+        ("keep numbers greater than {k}", "drop numbers that are at most {k}", "select numbers above {k}"),
+        ("x > {k}", "{k} < x"),
+        lambda x, k: x > k,
+        range(2, 16),
+    ),
+    Operation(
+        "below",
+        "filter",
+        ("keep numbers less than {k}", "drop numbers that are at least {k}", "select numbers below {k}"),
+        ("x < {k}", "{k} > x"),
+        lambda x, k: x < k,
+        range(2, 16),
+    ),
+    Operation(
+        "multiple",
+        "filter",
+        ("keep the multiples of {k}", "keep numbers divisible by {k}", "select numbers that {k} divides"),
+        ("x % {k} == 0",),
+        lambda x, k: x % k == 0,
+        range(3, 8),
+    ),
+    Operation(
+        "not multiple",
+        "filter",
+        ("drop the multiples of {k}", "drop numbers divisible by {k}"),
+        ("x % {k} != 0", "x % {k} > 0"),
+        lambda x, k: x % k != 0,
+        range(3, 8),
+    ),
+    Operation(
+        "sum",
+        "end",
+        ("their sum", "the sum of the numbers", "the total"),
+        ("sum(xs)",),
+        lambda xs, k: sum(xs),
+    ),
+    Operation(
+        "product",
+        "end",
+        ("their product", "the product of the numbers"),
+        (),
+        lambda xs, k: prod(xs),
+    ),
+    Operation(
+        "largest",
+        "end",
+        ("the largest number, or 0 if there is none", "the maximum, or 0 for an empty list"),
+        ("max(xs, default=0)", "max(xs) if xs else 0"),
+        lambda xs, k: max(xs, default=0),
+    ),
+    Operation(
+        "smallest",
+        "end",
+        ("the smallest number, or 0 if there is none", "the minimum, or 0 for an empty list"),
+        ("min(xs, default=0)", "min(xs) if xs else 0"),
+        lambda xs, k: min(xs, default=0),
+    ),
+)
