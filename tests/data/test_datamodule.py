@@ -1,26 +1,16 @@
 import itertools
-import json
-import os
 
-import lightning as L
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
-from dmaxlit.data.encoding import encode_pair, encode_prompt
+from dmaxlit.data.encoding import encode_pair
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tokens import Role
 from tests.data.chat_tokenizers import CHATML, byte_level
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 SETTINGS = DistillSettings(num_prompts=20, batch_size=2)
 
 
@@ -261,134 +251,3 @@ def test_an_unbound_data_module_says_what_it_lacks():
         data.train_dataloader()
     with pytest.raises(UserError, match=r"expected a trainer or a call of bind"):
         data.setup("fit")
-
-
-def fit(module, folder, encoding=None, **options):
-    limits = {"max_epochs": 2} | options.pop("limits", {})
-    data = SelfDistilledDataModule(task="chain", batch_size=4, num_val=3, seed=1, **options)
-    if encoding is not None:
-        data.bind(*encoding)
-    L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
-    return data
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*GPU available")
-class TestUnderATrainer:
-    def test_epochs_differ_and_follow_the_seed_alone(self, fake_module, tmp_path):
-        module = fake_module()
-        fit(module, tmp_path, num_train=10)
-        alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
-        for epoch in (0, 1):
-            alone.sampler.set_epoch(epoch)
-            expected = [(epoch, batch["index"].tolist()) for batch in alone]
-            assert [seen for seen in module.seen if seen[0] == epoch] == expected
-        assert [seen for seen in module.seen if seen[0] == "val"] == [
-            ("val", [e.prompt for e in task("chain").examples("val", 3)])
-        ] * 2
-
-    def test_overfit_batches_repeats_the_first_batches_of_the_corpus(self, fake_module, tmp_path):
-        module = fake_module()
-        fit(module, tmp_path, num_train=20, limits={"overfit_batches": 2})
-        epochs = [[batch for epoch, batch in module.seen if epoch == number] for number in (0, 1)]
-        assert epochs == [[[0, 1, 2, 3], [4, 5, 6, 7]]] * 2
-
-    def test_a_missing_corpus_is_distilled_first_and_used_the_next_time(self, fake_module, tmp_path):
-        corpus, module = tmp_path / "deep" / "corpus.jsonl", fake_module()
-        module.train()
-        fit(module, tmp_path, corpus=str(corpus), distill=SETTINGS)
-        lines = corpus.read_text().splitlines()
-        assert 0 < len(lines) < 20
-        assert sorted(index for epoch, batch in module.seen if epoch == 0 for index in batch) == list(range(len(lines)))
-        assert {modes for modes in module.modes} == {(False, False)}
-        assert module.backbone.model.training
-        again = fake_module()
-        fit(again, tmp_path, corpus=str(corpus), distill=SETTINGS)
-        assert again.calls == []
-        assert again.seen == module.seen
-
-    def test_a_corpus_of_other_settings_is_used_with_a_warning(self, fake_module, tmp_path):
-        corpus = str(tmp_path / "corpus.jsonl")
-        fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
-        with pytest.warns(
-            UserWarning, match="used as it is, though made with other settings: num_prompts was 20, now 40"
-        ):
-            fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
-
-    @pytest.mark.parametrize("is_bound", [False, True])
-    def test_a_corpus_is_distilled_with_the_template_that_is_trained_with(self, fake_module, tmp_path, is_bound):
-        (tmp_path / "t.jinja").write_text("{% if short %}{{ messages[0].content }} {% else %}1 {% endif %}")
-        corpus, module, used = tmp_path / "corpus.jsonl", fake_module(), []
-        answer = module.answer
-        module.answer = lambda prompt, key: used.append(encode_prompt(module.tokenizer, prompt)) or answer(prompt, key)
-        template = {"chat_template": str(tmp_path / "t.jinja"), "template_options": {"short": True}}
-        tokenizer = ChainTask.tokenizer()
-        encoding = (tokenizer, 32, 128) if is_bound else None
-        data = fit(module, tmp_path, encoding, corpus=str(corpus), distill=SETTINGS, **template)
-        prompts = [example.prompt for example in task("chain").examples("train", 20)]
-        assert sorted(used) == sorted(tokenizer(f"{prompt} ")["input_ids"] for prompt in prompts)
-        rows = {}
-        for batch in data.train_dataloader():
-            for ids, roles in zip(batch["ids"], batch["roles"], strict=True):
-                rows[tuple(ids[roles == Role.PROMPT].tolist())] = True
-        assert rows.keys() <= {tuple(ids) for ids in used}
-        with pytest.warns(DMaxWarning, match="made with other settings: chat_template was '[0-9a-f]{64}', now None"):
-            fit(fake_module(), tmp_path, corpus=str(corpus), distill=SETTINGS)
-
-    def test_a_dry_run_leaves_nothing_behind(self, fake_module, tmp_path, monkeypatch):
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        module = fake_module()
-        data = fit(module, tmp_path, corpus=str(tmp_path / "c.jsonl"), distill=SETTINGS, limits={"fast_dev_run": True})
-        ((prompts, *_),) = module.calls
-        assert len(prompts) == data.batch_size == 4
-        assert [len(batch) for epoch, batch in module.seen if epoch == 0] == [4]
-        assert os.listdir(tmp_path) == []
-
-    def test_a_dry_run_uses_a_corpus_that_is_there(self, fake_module, tmp_path):
-        corpus, module = str(tmp_path / "c.jsonl"), fake_module()
-        fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
-        fit(module, tmp_path, corpus=corpus, distill=SETTINGS, limits={"fast_dev_run": True})
-        assert module.calls == []
-        assert len(module.seen) == 2
-
-    def test_evaluation_distils_nothing(self, fake_module, tmp_path):
-        module = fake_module()
-        data = SelfDistilledDataModule(task="chain", corpus=str(tmp_path / "c.jsonl"), num_val=3, distill=SETTINGS)
-        L.Trainer(default_root_dir=tmp_path, **QUIET).validate(module, data, verbose=False)
-        assert module.calls == []
-        assert len(module.seen) == 1
-
-
-RANK = """
-import json, sys
-import lightning as L
-import runpy
-from dmaxlit.data import SelfDistilledDataModule
-
-class Stop(L.Callback):
-    def on_train_end(self, trainer, module):
-        path = f"{sys.argv[2]}/{trainer.global_rank}.json"
-        json.dump(module.seen, open(path, "w"))
-
-module = runpy.run_path(sys.argv[1], run_name="fake_model")["FakeModule"]()
-data = SelfDistilledDataModule(task="chain", num_train=10, batch_size=2, num_val=3, eval_batch_size=1, seed=1)
-L.Trainer(max_epochs=2, devices=2, strategy="ddp_fork", callbacks=Stop(), num_sanity_val_steps=0, logger=False,
-          accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_path):
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    done = run_script(script, fake_script, tmp_path)
-    assert done.returncode == 0, done.stderr
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
-    for epoch in (0, 1):
-        alone.sampler.set_epoch(epoch)
-        expected = [sorted(batch["index"].tolist()) for batch in alone]
-        shares = [[batch for when, batch in rank if when == epoch] for rank in ranks]
-        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == expected
-        assert not set(itertools.chain(*shares[0])) & set(itertools.chain(*shares[1]))
-    prompts = [prompt for rank in ranks for when, batch in rank if when == "val" for prompt in batch]
-    assert sorted(prompts) == sorted([e.prompt for e in task("chain").examples("val", 3)] * 2)
