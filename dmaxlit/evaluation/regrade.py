@@ -15,7 +15,7 @@ from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.record import make_record, read_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
-from dmaxlit.evaluation.sample_files import SampleFile, read_rows, read_settings
+from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile, read_rows, read_settings
 from dmaxlit.evaluation.sample_rows import judged
 from dmaxlit.evaluation.task_entries import TaskEntry, task_entries
 from dmaxlit.locks import exclusive_folder
@@ -160,12 +160,19 @@ def regrade(
         claim_folder(output, settings, overwrite)
         if (table := finished_table(output)) is not None:
             return table
-        results = [_judge(run, entry, examples[entry["task"]], output, progress) for entry in run.record["results"]]
+        results = [
+            _judge(run, entry, examples[entry["task"]], settings, output, progress) for entry in run.record["results"]
+        ]
         return write_run_report(output, _record(run, settings, facts, results), results)
 
 
 def _judge(
-    run: GradedRun, entry: Mapping[str, Any], examples: Sequence[Example], output: Path, progress: bool
+    run: GradedRun,
+    entry: Mapping[str, Any],
+    examples: Sequence[Example],
+    settings: Mapping[str, Any],
+    output: Path,
+    progress: bool,
 ) -> CellResult:
     """Judge the answers of a setting, write them, and return the figures."""
     stored = _rows(run, entry, len(examples))
@@ -173,7 +180,10 @@ def _judge(
     bar = tqdm(stored, desc=title, unit="answer", leave=False, disable=None if progress else True)
     rows = [{**row, **judged(example, row["response"])} for row, example in zip(bar, examples, strict=True)]
     timing = {name: value for name, value in entry["timing"].items() if name != "tokens_per_second"}
-    identity = read_settings(run.folder / entry["samples"])
+    identity = {
+        **read_settings(run.folder / entry["samples"]),
+        TASK_OPTIONS: settings["tasks"][entry["task"]]["options"],
+    }
     SampleFile(output / entry["samples"], identity).finish(dict(enumerate(rows)), timing)
     names = {name: entry[name] for name in _NAMES}
     return CellResult.of_rows(rows, timing, block_length=run.record["settings"]["block_length"], **names)

@@ -16,6 +16,9 @@ from dmaxlit.files import read_json, staged_file, write_json
 from dmaxlit.locks import exclusive
 from dmaxlit.version import __version__
 
+#: The task's options in a file's settings, in which ``options`` are the decoder's.
+TASK_OPTIONS = "task_options"
+
 _SUFFIX = ".jsonl"
 
 
@@ -109,6 +112,11 @@ class SampleFile:
         """Return the rows of the finished file."""
         return read_rows(self.path)
 
+    def records(self) -> list[Path]:
+        """Return the JSON files that hold the settings of the finished file and of its journals, of those there are."""
+        journals = [PartialCorpus.record_path(self._journal_path(rank)) for rank in self._ranks()]
+        return [path for path in (manifest_path(self.path), *journals) if path.is_file()]
+
     def _journal_path(self, rank: int) -> Path:
         return self.path.with_name(f".{self.path.name.removesuffix(_SUFFIX)}.rank{rank}{_SUFFIX}")
 
@@ -141,3 +149,13 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: If its manifest cannot be read.
     """
     return dict(read_json(manifest_path(path)).get("settings") or {})
+
+
+def begun_settings(path: Path) -> list[dict[str, Any]]:
+    """Return the settings with which a file of samples and its journals were begun, of those there are.
+
+    Raises:
+        UserError: If one of them cannot be read.
+    """
+    stored = [read_json(record).get("settings") for record in SampleFile(path, {}).records()]
+    return [settings for settings in stored if isinstance(settings, dict)]

@@ -21,7 +21,7 @@ from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
-from dmaxlit.evaluation.sample_files import SampleFile
+from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile, begun_settings
 from dmaxlit.evaluation.sample_rows import extra_columns
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive_folder
@@ -106,8 +106,7 @@ class Suite:
             if (table := ranks.from_main(lambda: finished_table(output))) is not None:
                 return table
             for number, cell in enumerate(cells, start=1):
-                file = SampleFile(output / cell.file, cell_identity(settings, cell))
-                cell.run(file, ranks, progress, f"[{number}/{len(cells)}]")
+                cell.run(sample_file(output, settings, cell), ranks, progress, f"[{number}/{len(cells)}]")
             return ranks.from_main(lambda: self._report(model, baselines, settings, facts, cells, output, ranks))
 
     def cells(self, module: DMaxModule, baselines: Sequence[AutoregressiveAnswerer] = ()) -> list[Cell]:
@@ -213,10 +212,7 @@ class Suite:
         output: Path,
         ranks: Ranks,
     ) -> str:
-        results = [
-            cell_result(cell, SampleFile(output / cell.file, cell_identity(settings, cell)), settings["block_length"])
-            for cell in cells
-        ]
+        results = [cell_result(cell, sample_file(output, settings, cell), settings["block_length"]) for cell in cells]
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
         record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device)
         return write_run_report(output, record, results)
@@ -225,8 +221,25 @@ class Suite:
 def cell_identity(settings: dict[str, Any], cell: Cell) -> dict[str, Any]:
     """Return what the rows of one cell depend on, of the settings of all."""
     shared = {name: value for name, value in settings.items() if name not in ("tasks", "decoders")}
+    task = dict(settings["tasks"][cell.entry.label])
+    task[TASK_OPTIONS] = task.pop("options")  # "options" are the decoder's
     own = {"title": cell.answerer.title, **cell.answerer.identity()}
-    return {**shared, "task": cell.entry.label, **settings["tasks"][cell.entry.label], **own}
+    return {**shared, "task": cell.entry.label, **task, **own}
+
+
+def sample_file(output: Path, settings: dict[str, Any], cell: Cell) -> SampleFile:
+    """Return the file of a cell's answers, in a folder that has been claimed for these settings.
+
+    Args:
+        output: The folder.
+        settings: The settings of all cells.
+        cell: The cell.
+    """
+    path, identity = output / cell.file, cell_identity(settings, cell)
+    if any(TASK_OPTIONS not in begun for begun in begun_settings(path)):
+        # By a release that did not record them here. Those of the folder are the same: it has been claimed.
+        del identity[TASK_OPTIONS]
+    return SampleFile(path, identity)
 
 
 def cell_result(cell: Cell, file: SampleFile, block_length: int) -> CellResult:

@@ -184,6 +184,43 @@ def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path
     assert contents(output) == contents(tmp_path / "whole")
 
 
+def test_a_file_of_answers_records_the_options_of_task_and_decoder(module, ranks, tmp_path):
+    run(module, ranks, tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    for path in tmp_path.rglob("*.manifest.json"):
+        own = json.loads(path.read_text())["settings"]
+        assert own["task_options"] == settings["tasks"]["chain"]["options"] != {}
+        assert own["options"] == settings["decoders"][own["title"]]["options"]
+
+
+def test_files_begun_without_the_options_of_the_task_are_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    one, output = suite(), tmp_path / "old"
+    cells = one.cells(module)
+    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
+    output.mkdir()
+    claim_folder(output, settings)
+    finished, begun = (
+        SampleFile(output / cell.file, _identity_without_task_options(settings, cell)) for cell in cells[:2]
+    )
+    cells[0].run(finished, ranks, False)
+    cells[1]._answer([2], begun, ranks, Stored(), None)
+    old = finished.path.stat().st_mtime_ns
+    run(module, ranks, output)
+    assert finished.path.stat().st_mtime_ns == old  # not answered again
+    assert json.loads((output / f"{cells[1].file}.manifest.json").read_text())["timing"]["resumed"]
+    kept = {name: value for name, value in contents(output).items() if not name.endswith(".manifest.json")}
+    whole = contents(tmp_path / "whole")
+    assert kept == {name: whole[name] for name in kept}
+    with pytest.raises(UserError, match=r"tasks.chain.options.operations was 3, now 4"):
+        run(module, ranks, output, options={"chain": {"operations": 4}})
+
+
+def _identity_without_task_options(settings, cell):
+    return {name: value for name, value in cell_identity(settings, cell).items() if name != "task_options"}
+
+
 def test_samples_depend_on_seed_and_prompt_only(module, ranks, tmp_path):
     for name, seed, batch_size in (("a", 1, 5), ("b", 1, 2), ("c", 2, 5)):
         run(module, ranks, tmp_path / name, batch_size=batch_size, sampling=Sampling(1.5, 0.9, seed))
