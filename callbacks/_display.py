@@ -11,16 +11,16 @@ from tqdm.auto import tqdm
 
 
 def folder_of_run(trainer: L.Trainer) -> Path | None:
-    """Return the folder for a run's files: ``default_root_dir`` if it is set, or else that of the logs; None without.
+    """Return the folder for a run's files: ``default_root_dir`` if it is set, or else that of the logs.
 
-    Nothing is written into the current folder unasked, which is the trainer's default. Every rank must call it.
+    It is None without such a folder, or if it is an address such as ``s3://...``. Nothing is written into the current
+    folder unasked, which is the trainer's default. Every rank must call it.
     """
-    root = Path(trainer.default_root_dir)
-    if "://" in str(root) or root.resolve() != Path.cwd():
-        return root
-    return (
-        None if trainer.log_dir is None or Path(trainer.log_dir).resolve() == root.resolve() else Path(trainer.log_dir)
-    )
+    root, logs = trainer.default_root_dir, trainer.log_dir  # which ranks agree on
+    folder = root if "://" in root or Path(root).resolve() != Path.cwd() else logs
+    if folder is None or "://" in folder or Path(folder).resolve() == Path.cwd():
+        return None
+    return Path(folder)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,3 +66,26 @@ def test_nothing_is_written_into_the_current_folder_unasked(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert folder_of_run(make_trainer(None, [])) is None
     assert folder_of_run(make_trainer(tmp_path / "run", [])) == tmp_path / "run"
+
+
+@pytest.mark.parametrize(("root", "logs"), [("s3://bucket/run", None), (".", "s3://bucket/logs"), (".", None)])
+def test_an_address_is_no_folder(root, logs):
+    assert folder_of_run(SimpleNamespace(default_root_dir=root, log_dir=logs)) is None
+
+
+def test_the_folder_of_the_logs_is_asked_for_on_every_rank(tmp_path, monkeypatch):
+    """``Trainer.log_dir`` is a broadcast, and ranks may have other current folders."""
+    asked = []
+
+    class Rank:
+        default_root_dir = str(tmp_path)
+
+        @property
+        def log_dir(self):
+            asked.append(self)
+            return str(tmp_path / "logs")
+
+    for folder, expected in ((tmp_path, tmp_path / "logs"), (tmp_path.parent, tmp_path)):
+        monkeypatch.chdir(folder)
+        assert folder_of_run(Rank()) == expected
+    assert len(asked) == 2
