@@ -225,7 +225,8 @@ class ComparisonReport(L.Callback):
                 f"{', '.join(missing)}; the comparison is without them",
                 category=DMaxWarning,
             )
-            self._identity = None  # the results are not all of its decoders
+        if missing or len(comparable) < len(self.base):
+            self._identity = None  # it names all decoders, and these are the results of some
         self.base = comparable
 
     def _known_base(self, trainer: L.Trainer, module: Any) -> dict[str, DecodeResult]:

@@ -138,6 +138,18 @@ def test_the_state_of_a_checkpoint_of_release_0_1_is_read(compared):
     assert resumed.base == callback.base
 
 
+def test_results_of_some_decoders_are_not_offered_as_those_of_all(compared):
+    _, callback, _, _ = compared
+    state = callback.state_dict()
+    for specs, identity in ((SPECS, state["identity"]), (SPECS[:1], None)):
+        resumed = ComparisonReport(decoders=specs)
+        resumed.load_state_dict(state)
+        resumed._keep_comparable()
+        assert set(resumed.base) == {spec.title for spec in specs}
+        assert resumed.state_dict()["identity"] == identity
+    assert state["identity"]["decoders"].keys() == callback.base.keys()
+
+
 def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):
     keeper = ModelCheckpoint(tmp_path, save_last=True)
     trainer = make_trainer(tmp_path, [keeper], max_epochs=1, enable_checkpointing=True)
