@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError, reason_of
-from dmaxlit.evaluation.record import FORMAT
+from dmaxlit.evaluation.record import read_record
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.evaluation.run_folder import RECORD, flat
 from dmaxlit.files import read_json
@@ -94,9 +94,7 @@ def _read(reader: Any, folder: Path, name: str, path: Path) -> RunFigures:
 
 
 def _evaluation(folder: Path, name: str) -> RunFigures:
-    record = read_json(folder / RECORD)
-    if record.get("format") != FORMAT:
-        raise UserError(f"runs: expected a record of format {FORMAT}, got {record.get('format')!r} in {str(folder)!r}")
+    record = read_record(folder, "runs")
     settings = _evaluation_settings(record)
     split = record["settings"].get("split", "test")
     rows = tuple(
@@ -129,28 +127,21 @@ def _training_run(folder: Path, name: str) -> RunFigures:
     source = results or curve
     task = (source.get("task") or {}).get("name", "task")
     cost = source.get("cost") or {}
-    points = tuple(
-        RunRow(
-            model="trained",
-            task=f"{task}, {curve['split']} prompts",
-            title=point["title"],
-            line=point["label"],
-            threshold=point["threshold"],
-            prompts=curve["prompts"],
-            result=DecodeResult.from_dict(point),
+
+    def figures(values: dict[str, Any], model: str, split: str, prompts: str | None) -> RunRow:
+        return RunRow(
+            model=model,
+            task=f"{task}, {split} prompts",
+            title=values["title"],
+            line=values["label"],
+            threshold=values["threshold"],
+            prompts=prompts,
+            result=DecodeResult.from_dict(values),
         )
-        for point in curve.get("points", [])
-    )
+
+    points = tuple(figures(point, "trained", curve["split"], curve["prompts"]) for point in curve.get("points", []))
     rows = tuple(
-        RunRow(
-            model=row["model"],
-            task=f"{task}, test prompts",
-            title=row["label"],
-            line=row["label"],
-            threshold=None,
-            prompts=results.get("prompts"),
-            result=DecodeResult.from_dict(row),
-        )
+        figures({**row, "title": row["label"], "threshold": None}, row["model"], "test", results.get("prompts"))
         for row in results.get("rows", [])
     )
     if not rows and not points:
