@@ -98,13 +98,14 @@ class Clients:
 
     async def _aborted(self, http: httpx.AsyncClient, case: Case, rng: random.Random) -> None:
         stay = rng.random() * _MAX_STAY
-        asking = self._streamed(http, case, False) if rng.random() < 0.5 else self._whole(http, case)
+        is_streamed = rng.random() < 0.5
+        asking = self._streamed(http, case, False) if is_streamed else self._whole(http, case)
         try:
             await asyncio.wait_for(asking, stay)
         except TimeoutError:
             return
         self.counts["aborted"] -= 1  # it was faster
-        self.counts["whole"] += 1
+        self.counts["streamed" if is_streamed else "whole"] += 1
 
     async def _malformed(self, http: httpx.AsyncClient, content: bytes) -> None:
         response = await http.post(_PATH, content=content, headers={"Content-Type": "application/json"})

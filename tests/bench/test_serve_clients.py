@@ -1,6 +1,7 @@
 """Clients find what is wrong with responses."""
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,22 @@ def test_requests_that_nobody_answers_are_lost(cases):
     assert any("ConnectError" in reason for reason in clients.reasons)
     assert counts["lost"] > counts["aborted"]  # some clients leave before the system refuses
     assert counts["lost"] + counts["aborted"] >= counts["whole"] + counts["streamed"] + counts["malformed"]
+
+
+def test_a_client_that_stays_until_the_end_counts_as_what_it_asked_for(cases):
+    clients, asked, rng = Clients("http://127.0.0.1:9/v1", cases, seed=0), [], random.Random(0)
+
+    async def streamed(*_):
+        asked.append("streamed")
+
+    async def whole(*_):
+        asked.append("whole")
+
+    clients._streamed, clients._whole = streamed, whole
+    for _ in range(8):
+        asyncio.run(clients._aborted(None, cases[0], rng))
+    assert {"streamed", "whole"} <= set(asked)
+    assert all(clients.counts[kind] == asked.count(kind) for kind in set(asked))
 
 
 def test_the_tokens_of_all_responses_are_counted(server):
