@@ -81,5 +81,5 @@ def _check_power(base: Any, exponent: Any) -> None:
 
     parts = [int(part) for number in base.atoms(sympy.Rational) for part in (number.p, number.q)]
     bits = max((part.bit_length() for part in parts), default=1)
-    if not exponent.is_number or not abs(exponent) * bits <= _LARGEST_POWER:
+    if not (exponent.is_number and exponent.is_finite and abs(exponent) * bits <= _LARGEST_POWER):
         raise ValueError("expected a smaller power")
