@@ -82,6 +82,7 @@ class RunComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: the settings that differ, and the settings and figures of each run."""
+        aup = self.aup()
         return {
             "differences": self.differences(),
             "runs": [
@@ -94,9 +95,7 @@ class RunComparison:
                     "peak_memory_mib": run.peak_memory_mib,
                     "rows": [_figures(row) for row in run.rows],
                     "curve": [_figures(row) for row in run.curve],
-                    "aup": {
-                        f"{task}: {line}": value for (task, name, line), value in self.aup().items() if name == run.name
-                    },
+                    "aup": {f"{task}: {line}": value for (task, name, line), value in aup.items() if name == run.name},
                 }
                 for run in self.runs
             ],
@@ -149,14 +148,14 @@ def _figures(row: RunRow) -> dict[str, Any]:
 def runs_table(comparison: RunComparison) -> str:
     """Format a comparison as Markdown: the settings that differ, then one table of figures for each task."""
     sections = [_settings_table(comparison)]
-    aup = comparison.aup()
-    for task, rows in comparison.tasks().items():
+    aup, tasks = comparison.aup(), comparison.tasks()
+    for task, rows in tasks.items():
         table = aligned_table(_HEADER, _rows(task, rows, aup), num_left=2)
         sections.append(f"## {task}\n\n{_prompts_line(rows)}\n\n{table}")
     sections += [
         f"## {task}: curves\n\n{aligned_table(_CURVE_HEADER, _curve_rows(task, comparison, aup), num_left=2)}"
         for task in comparison.curves()
-        if task not in comparison.tasks()
+        if task not in tasks
     ]
     return "\n".join(section for section in sections if section)
 
