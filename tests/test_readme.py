@@ -280,3 +280,23 @@ def test_the_table_of_blanks_is_what_the_analysis_wrote():
         cells = [report["decoder"], *taus, *(f"{row['rank']['mean']:.1f}" for row in blanks["rows"])]
         lines.append(f"| {' | '.join(cells)} |")
     assert table("blanks") == "\n".join(lines)
+
+
+def test_figures_on_a_gpu_are_those_of_their_file():
+    results = json.loads((RESULTS / "h100.json").read_text())
+    decode, train = results["decode"]["measurements"], results["train"]["measurements"]
+    rows = [
+        f"| decode: {entry['contestant']}{', batch 1, not compiled' * (entry['contestant'] == 'engine')} "
+        f"| {entry['tokens_per_second']:.0f} | {entry['tokens_per_second'] / decode[0]['tokens_per_second']:.2f} "
+        f"| {1000 * entry['seconds_per_forward']:.1f} | {1000 * entry['weight_read_seconds']:.2f} | |"
+        for entry in decode
+    ]
+    rows += [
+        f"| train: {entry['contestant']} | {entry['tokens_per_second']:.0f} "
+        f"| {entry['tokens_per_second'] / train[0]['tokens_per_second']:.2f} | | | {entry['peak_mib']:.0f} |"
+        for entry in train
+    ]
+    text = (RESULTS.parent / "README.md").read_text()
+    assert "\n".join(rows) in text
+    commands = [" ".join(results[name]["command"].split()) for name in ("decode", "train")]
+    assert all(command in " ".join(text.replace("\\\n", " ").split()) for command in commands)
