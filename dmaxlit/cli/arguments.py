@@ -16,6 +16,7 @@ from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.errors import UserError, renaming_argument
 
 if TYPE_CHECKING:
+    from dmaxlit.engine import DecodeSettings
     from dmaxlit.module import DMaxModule
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -102,3 +103,34 @@ def load_model(
         raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
     choose_template(module.tokenizer, chat_template, template_options)
     return module
+
+
+def decode_settings(
+    module: "DMaxModule",
+    decoder: str | None,
+    decoder_options: Mapping[str, Any] | None,
+    admission_options: Mapping[str, Any] | None,
+    max_new_tokens: int | None,
+    **settings: Any,
+) -> "DecodeSettings":
+    """Return how a model decodes, as the user chose; what was not chosen is as it was judged.
+
+    Args:
+        module: The model.
+        decoder: Name of the decoder. Default: the one that the model was judged with, with its options, or ``spd``.
+        decoder_options: Options of the decoder.
+        admission_options: Options of the window's policy.
+        max_new_tokens: Most tokens of a response. Default: that of the task the model was trained on, or 256.
+        **settings: Other settings, by their names.
+    """
+    from dmaxlit.engine import DecodeSettings
+    from dmaxlit.evaluation.evaluate import default_budget
+
+    name, options = module.default_decoding(decoder, decoder_options)
+    return DecodeSettings(
+        decoder=name,
+        decoder_options=options,
+        admission_options=dict(admission_options or {}),
+        max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
+        **settings,
+    )

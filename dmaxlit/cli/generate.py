@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.answer_figures import figures, remarks
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
@@ -117,23 +117,22 @@ def generate(
     """
     from dmaxlit.data.lost_turns import check_roles
     from dmaxlit.data.prompt_reader import naming_rows
-    from dmaxlit.engine import DecodeSettings, Trace
+    from dmaxlit.engine import Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
-    from dmaxlit.evaluation.evaluate import default_budget
 
     _check_trace(trace, trace_file, output)
     inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
     module = load_model(model, device, dtype, probe, chat_template, template_options)
     with naming_rows(rows):
         check_roles(module.tokenizer, [row.prompt for row in rows])
-    name, options = module.default_decoding(decoder, decoder_options)
-    settings = DecodeSettings(
-        decoder=name,
-        decoder_options=options,
+    settings = decode_settings(
+        module,
+        decoder,
+        decoder_options,
+        admission_options,
+        max_new_tokens,
         window=window,
         admission=admission,
-        admission_options=admission_options or {},
-        max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
         batch_size=batch_size,
         temperature=temperature,
         top_p=top_p,

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.errors import UserError
 
 _KEY_VARIABLE = "DMAXLIT_API_KEY"
@@ -94,9 +94,6 @@ def serve(
         raise UserError(
             f"serve: expected the packages of the extra serve, found no {error.name}; pip install 'dmaxlit[serve]'"
         ) from error
-    from dmaxlit.data.chat_template import choose_template
-    from dmaxlit.engine import DecodeSettings
-    from dmaxlit.evaluation.evaluate import default_budget
 
     limits = Limits(
         batch_size=batch_size,
@@ -114,16 +111,15 @@ def serve(
         raise UserError("api_key: expected a key, got an empty text")
     listener = listen(host, port)
     with listener:
-        module = load_model(model, device, dtype, probe)
-        choose_template(module.tokenizer, chat_template, template_options)
-        default, options = module.default_decoding(decoder, decoder_options)
-        settings = DecodeSettings(
-            decoder=default,
-            decoder_options=options,
+        module = load_model(model, device, dtype, probe, chat_template, template_options)
+        settings = decode_settings(
+            module,
+            decoder,
+            decoder_options,
+            admission_options,
+            max_new_tokens,
             window=window,
             admission=admission,
-            admission_options=admission_options or {},
-            max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
             temperature=temperature,
             top_p=top_p,
             check_decoder=check_decoder,

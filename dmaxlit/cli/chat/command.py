@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run(command: str, args: list[str]) -> None:
 
 def chat(
     model: str,
-    decoder: str = "spd",
+    decoder: str | None = None,
     decoder_options: dict[str, Any] | None = None,
     window: int = 1,
     admission: str = "progress",
@@ -51,7 +51,8 @@ def chat(
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
-        decoder: Registered name of the decoder, or import path of your own; /decoder changes it.
+        decoder: Registered name of the decoder, or import path of your own; /decoder changes it. Default: the one that
+            the model was judged with, with its options, or spd.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         window: Most blocks of an answer that are open at once.
         admission: Registered name of the policy that says when a window takes in the next block, or import path of your
@@ -81,8 +82,6 @@ def chat(
     from dmaxlit.cli.chat.line_input import user_lines
     from dmaxlit.cli.chat.loop import ChatLoop
     from dmaxlit.cli.chat.session import ChatSession
-    from dmaxlit.engine import DecodeSettings
-    from dmaxlit.evaluation.evaluate import default_budget
 
     check_at_least(0, delay=delay)
     is_typed = _is_typed()
@@ -92,13 +91,14 @@ def chat(
     elif history and is_typed:
         record = _default_history(model)
     module = load_model(model, device, dtype, probe, chat_template, template_options)
-    settings = DecodeSettings(
-        decoder=decoder,
-        decoder_options=decoder_options or {},
+    settings = decode_settings(
+        module,
+        decoder,
+        decoder_options,
+        admission_options,
+        max_new_tokens,
         window=window,
         admission=admission,
-        admission_options=admission_options or {},
-        max_new_tokens=default_budget(module) if max_new_tokens is None else max_new_tokens,
         batch_size=1,
         temperature=temperature,
         top_p=top_p,

@@ -1,5 +1,6 @@
 """The command: on a pipe, and in a real pseudo-terminal of 40 columns."""
 
+import io
 import json
 import os
 import re
@@ -29,6 +30,16 @@ def test_lines_of_a_pipe_are_turns_and_commands(chat, tiny, tmp_path):
     assert lines[-1].startswith("2 answers: ")
     assert "\x1b" not in ended.out
     assert not (tmp_path / "state").exists()
+
+
+def test_the_decoder_of_the_model_answers_unless_another_is_named(dmax, tiny, tmp_path, monkeypatch):
+    module = dmaxlit.load(tiny, probe=False)
+    module.set_decoding("threshold", threshold=0.5)
+    module.export(tmp_path / "m")
+    for flags, title in [("", "threshold threshold=0.5"), ("--decoder spd", "spd")]:
+        monkeypatch.setattr("sys.stdin", io.StringIO("/decoder\n"))
+        ended = dmax(f"chat --model {tmp_path / 'm'} --probe false {flags}")
+        assert ended.out.startswith(f"decoder: {title}; known: ")
 
 
 def test_without_a_template_a_system_s_turn_is_refused(chat):
