@@ -163,7 +163,7 @@ class ChatSession:
 
     def _keep(self, user: str, frame: Frame, seconds: float, seed: int) -> None:
         exchange = Exchange(
-            user, frame.committed, frame.num_tokens, frame.num_forwards, seconds, seed, frame.generation
+            user, frame.committed, frame.num_committed, frame.num_forwards, seconds, seed, frame.generation
         )
         self.totals.add(exchange)
         if frame.committed or frame.generation is not None:

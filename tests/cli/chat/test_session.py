@@ -65,6 +65,13 @@ def test_a_stopped_answer_keeps_the_text_of_its_finished_blocks(session):
     assert exchange.generation is session.trace is None
 
 
+def test_tokens_of_open_blocks_do_not_count_in_a_stopped_answer(session):
+    answer = session.answer(FIRST)
+    frame = next(frame for frame in answer if frame.committed and frame.num_tokens > frame.num_committed)
+    answer.close()
+    assert session.exchanges[0].num_tokens == session.totals.tokens == frame.num_committed
+
+
 def test_an_answer_stopped_before_its_first_block_leaves_the_conversation_as_it_was(session):
     last(session.answer(FIRST))
     before = session.exchanges[:]
