@@ -1,5 +1,6 @@
 """``dmaxlit serve``."""
 
+import ipaddress
 import os
 import sys
 from typing import Any
@@ -8,8 +9,7 @@ from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make
 from dmaxlit.errors import UserError
 
 _KEY_VARIABLE = "DMAXLIT_API_KEY"
-_LOOPBACK = ("127.", "::1", "localhost")
-_MIB = 2**20
+_MIB, _MAX_BYTES = 2**20, 2**63
 
 
 def run(command: str, args: list[str]) -> None:
@@ -95,6 +95,8 @@ def serve(
             f"serve: expected the packages of the extra serve, found no {error.name}; pip install 'dmaxlit[serve]'"
         ) from error
 
+    if not 1 <= max_body_mib * _MIB < _MAX_BYTES:
+        raise UserError(f"max_body_mib: expected at least 1 byte and less than 2**63 bytes, got {max_body_mib:g} MiB")
     limits = Limits(
         batch_size=batch_size,
         max_waiting=max_waiting,
@@ -126,6 +128,6 @@ def serve(
         )
         model_name = name or model.removeprefix("builtin:").rstrip("/").rpartition("/")[2]
         app = create_app(module, model_name, settings, limits, key)
-        if key is None and not host.startswith(_LOOPBACK):
+        if key is None and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
             print(f"warning: {host} may be reached from other machines, and there is no --api_key", file=sys.stderr)
         serve_app(app, listener, log_requests, lambda url: print(f"{model_name}: {url} (Ctrl-C stops)", flush=True))

@@ -66,12 +66,18 @@ def test_a_key_comes_from_the_flag_or_the_environment(dmax, served, monkeypatch)
 def test_other_machines_are_let_in_on_request_alone(dmax, served):
     assert "no --api_key" in dmax(*MODEL, "--host", "0.0.0.0").err
     assert "no --api_key" not in dmax(*MODEL, "--host", "0.0.0.0", "--api_key", "secret").err
+    assert "no --api_key" not in dmax(*MODEL, "--host", "LOCALHOST").err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--batch_size", "0"), "batch_size: expected at least 1, got 0"),
+        (("--max_body_mib", "0"), "max_body_mib: expected at least 1 byte and less than 2**63 bytes, got 0 MiB"),
+        (
+            ("--max_body_mib", "1e308"),
+            "max_body_mib: expected at least 1 byte and less than 2**63 bytes, got 1e+308 MiB",
+        ),
         (("--decoder", "spdd"), "unknown decoder 'spdd'"),
         (("--decoder", "wino", "--window", "2"), "window: expected 1 for decoder WinoDecoder"),
         (("--temperature", "-1"), "temperature: expected a number from 0 to 10000, got -1"),
