@@ -66,10 +66,7 @@ def _plot(path: Path, comparison: "RunComparison") -> None:
 
     tasks = comparison.curves()
     for task, curves in tasks.items():
-        picture = (
-            path
-            if len(tasks) == 1
-            else path.with_stem(f"{path.stem}-{file_name(task.replace(', ', '-').replace(' ', '-'))}")
-        )
+        name = file_name(task.replace(", ", "-").replace(" ", "-"))
+        picture = path if len(tasks) == 1 else path.with_stem(f"{path.stem}-{name}")
         with refusing(picture, "plot"):
             save_picture(curve_figure(curves, task), picture)

@@ -89,11 +89,10 @@ def _system(session: ChatSession, argument: str) -> Outcome:
 
 
 def _retry(session: ChatSession, argument: str) -> Outcome:
-    if not session.exchanges:
-        raise UserError("retry: expected an answer to replace, got none yet")
+    answer = session.retry()
     same = not session.settings.temperature and session.exchanges[-1].generation is not None
     hint = "temperature 0: only other settings give another answer" if same else ""
-    return Outcome(hint, frames=session.retry())
+    return Outcome(hint, frames=answer)
 
 
 def _trace(session: ChatSession, argument: str) -> Outcome:

@@ -153,6 +153,9 @@ class ChatSession:
         """
         if not self.exchanges:
             raise UserError("retry: expected an answer to replace, got none yet")
+        return self._replace_last()
+
+    def _replace_last(self) -> Generator[Frame, None, None]:
         last = self.exchanges.pop()
         size = len(self.exchanges)
         try:
