@@ -1,6 +1,7 @@
 """The paths of the server."""
 
 import contextlib
+import reprlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -133,5 +134,7 @@ def _of_validation(error: RequestValidationError) -> ApiError:
     if first["type"] == "value_error":
         return bad_request(message, message.partition(":")[0])
     field = ".".join(path) or "body"
-    came = type(first.get("input")).__name__
+    value = first.get("input")
+    is_out_of_range = first["type"] in ("greater_than_equal", "less_than")
+    came = reprlib.repr(value) if is_out_of_range else type(value).__name__
     return bad_request(f"{field}: {message[:1].lower()}{message[1:]}, got {came}", path[0] if path else None)

@@ -43,7 +43,7 @@ def strict(module):
         (BODY | {"temperature": -1}, "temperature", "temperature: expected a number from 0 to 10000, got -1.0"),
         (BODY | {"temperature": "hot"}, "temperature", "got str"),
         (BODY | {"top_p": 0}, "top_p", "top_p: expected a number above 0 and at most 1, got 0.0"),
-        (BODY | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        (BODY | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1, got 0"),
         (BODY | {"max_tokens": 51}, "max_tokens", "max_tokens: expected at most 50, got 51"),
         (BODY | {"max_tokens": 1.5}, "max_tokens", "got float"),
         (BODY | {"n": 5}, "n", "n: expected at most 3 responses to be asked for, got 5"),
