@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dmaxlit.cli.chat.history import ChatHistory
     from dmaxlit.cli.chat.session import ChatSession
 
+_MAX_DELAY = 3600  # far beyond use, within what a thread can wait
+
 
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
@@ -84,6 +86,8 @@ def chat(
     from dmaxlit.cli.chat.session import ChatSession
 
     check_at_least(0, delay=delay)
+    if delay > _MAX_DELAY:
+        raise UserError(f"delay: expected at most {_MAX_DELAY} seconds, got {delay:g}")
     is_typed = _is_typed()
     record = None
     if isinstance(history, str):

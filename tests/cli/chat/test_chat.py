@@ -60,6 +60,7 @@ def test_a_text_may_begin_with_a_slash(chat, tmp_path):
 def test_bad_settings_are_refused_in_one_line(chat):
     for flags, refusal in [
         ("--delay=-1", "delay: expected at least 0, got -1"),
+        ("--delay 1e300", "delay: expected at most 3600 seconds, got 1e+300"),
         ("--history .", "history: expected a file to write, got the folder"),
         ("--decoder nope", "unknown decoder 'nope'"),
         ("--max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
