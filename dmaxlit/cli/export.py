@@ -29,15 +29,16 @@ def export(
     """Write a trained model as a folder that dmaxlit.load and transformers both read.
 
     The folder holds safetensors, the config, the tokenizer, a model card, and dmaxlit.json with the block length, the
-    task, and the decoder that generate uses by default. A card that you wrote or edited in an earlier export stays.
+    task, and the decoder that generate, serve and chat use by default. A card that you wrote or edited in an earlier
+    export stays.
 
     Args:
         model: A .ckpt file that fit wrote; also a folder, hub id or builtin:NAME, which is copied.
         output: Folder to write; an earlier export there is replaced.
         dtype: Type to write the weights in. The bias by which experts are chosen stays float32.
-        decoder: Registered name of the decoder that generate is to use by default. Default: the one the model was
-            judged with. For threshold, one_token and edit, the settings of SGLang and diffusers are written too
-            (sglang.yaml, diffusers.json).
+        decoder: Registered name of the decoder that generate, serve and chat are to use by default. Default: the one
+            the model was judged with. For threshold, one_token and edit, the settings of SGLang and diffusers are
+            written too (sglang.yaml, diffusers.json).
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         results: The results.json of a run, or the folder with it; the card shows the figures of the trained model.
         push_to_hub: Upload the folder to this repository of the hub, USER/NAME, which is created if necessary. The
