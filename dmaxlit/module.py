@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -16,22 +15,20 @@ from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.formats.hub import is_on_hub
-from dmaxlit.backbone.frozen_features import FrozenFeatures, check_layer
+from dmaxlit.backbone.frozen_features import check_layer
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_internals import is_attached
-from dmaxlit.checkpoints.mixin import CheckpointMixin
+from dmaxlit.checkpoints.provenance import ProvenanceMixin
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
-from dmaxlit.tasks import Task, task
-from dmaxlit.tasks.stored import task_of_checkpoint
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.configure_optimizers import configure_optimizers
+from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.row_slots import row_slots
@@ -40,7 +37,9 @@ from dmaxlit.training.step_mean import StepMean
 from dmaxlit.training.view_checks import ViewChecks
 
 
-class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: ignore[misc]  # load_from_checkpoint
+class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
+    GenerationMixin, FrozenCopyMixin, ProvenanceMixin, L.LightningModule
+):
     """A block-diffusion language model trained on the views of a noise strategy.
 
     ``loss = sum over views v, positions i of w_v(i) * -log p(x_0[i] | v) / N`` with N the response tokens of the global
@@ -91,28 +90,18 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         if self.noise.feature_layer is not None:
             check_layer(backbone, self.noise.feature_layer)
         self.frozen_copy = check_choice("frozen_copy", frozen_copy, ("device", "offloaded"))
-        self._features: FrozenFeatures | None = None
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = run_seed() if seed is None else seed
-        stored_task = backbone.source_metadata.get("task") or {}
-        self.task_name: str | None = stored_task.get("name")
-        self.task_options: dict[str, Any] = stored_task.get("options", {})
-        self._task_is_stored = True
-        self.decoding = backbone.source_metadata.get("decoding")
-        #: Figures for the model card: ``task``, ``command`` and ``rows``.
-        self.figures: dict[str, Any] | None = backbone.source_metadata.get("figures")
-        self.datasets: list[str] = list(backbone.source_metadata.get("datasets", ()))
-        self._loaded_step: int | None = None
-        self.chosen_step: int | None = None  # while the weights are not those of the trainer's last step
+        self._read_provenance()
         self.training_block_length: int | None = None  # of the training grid, while it is not the model's
         self._step_mean = StepMean()
         #: Called with each view of a training step, its prediction, its loss and the clean batch; for callbacks.
         self.view_watchers: list[Callable[[View, Prediction, ViewLoss, CleanBatch], None]] = []
 
-    # ---- model and task ---------------------------------------------------------------------------------------------
+    # ---- model ------------------------------------------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -123,39 +112,6 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
     def special(self) -> SpecialTokens:
         """The special token ids."""
         return self.backbone.special
-
-    def task(self) -> Task | None:
-        """Return the task the model was trained on, with its options, or None.
-
-        Raises:
-            UserError: If the options are wrong; or if only the checkpoint names the task, and it is not registered, or
-                not :attr:`~dmaxlit.tasks.Task.self_contained`.
-        """
-        if self.task_name is None:
-            return None
-        if self._task_is_stored:
-            return task_of_checkpoint(self.task_name, self.task_options)
-        return task(self.task_name, **self.task_options)
-
-    def set_task(self, name: str, options: dict[str, Any]) -> None:
-        """Set the task whose data the model is trained on; exports and checkpoints store it."""
-        self.task_name, self.task_options, self._task_is_stored = name, options, False
-
-    def weights_step(self) -> int | None:
-        """Return the optimiser step that the weights are of; None for a model that was not trained here."""
-        training = self.backbone.source_metadata.get("training") or {}
-        return self.chosen_step or self._trainer_step("global_step") or self._loaded_step or training.get("steps")
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
-        stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        training = self.backbone.source_metadata.get("training")
-        if steps := self.chosen_step or self._trainer_step("global_step"):  # else the model is as it was loaded
-            noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
-            training = {"noise": noise, "steps": steps}
-        known = {"training": training, "datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}
-        present = {name: value for name, value in known.items() if value}
-        return {**self.backbone.export_metadata(), "task": stored, **present}
 
     def export(self, folder: str | Path) -> None:
         """Write a folder that :func:`dmaxlit.load` and transformers both read.
@@ -168,16 +124,6 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
 
     # ---- training ---------------------------------------------------------------------------------------------------
-
-    def on_fit_start(self) -> None:
-        """Set the data module's task, if it has a registered one, and its data sets; old figures hold no longer."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        stored = self.backbone.source_metadata
-        self.decoding = None if self.decoding is stored.get("decoding") else self.decoding
-        self.figures = None if self.figures is stored.get("figures") else self.figures
-        self.datasets = [name for name in getattr(data, "corpora", ()) if is_on_hub(name)]
-        if getattr(data, "task_name", None) is not None:
-            self.set_task(data.task_name, data.task.options())
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
         """Return the training loss of a batch in nats per response token, a scalar with gradients.
@@ -258,54 +204,15 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
             losses.append(view_loss(view, prediction, clean))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
-        if self._features is not None:
-            self._features.release()
+        self.release_features()
         checks.end(len(losses))
         return losses
-
-    def frozen_features(self) -> FrozenFeatures:
-        """Return the features that the noise strategy asks for, of the model as it is when this is first called.
-
-        A trainer calls it before it restores a checkpoint.
-
-        Raises:
-            UserError: If the strategy names no layer, or the model is sharded.
-        """
-        if self._features is None:
-            layer = self.noise.feature_layer
-            if layer is None:
-                name = type(self.noise).__name__
-                raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
-            self._features = FrozenFeatures(self.backbone, layer, self.frozen_copy == "offloaded")
-        return self._features
 
     def predict_view(self, view: View, forward: TrainingForward) -> Prediction:
         """Predict the supervised positions of a view; without gradients if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
             hidden = forward(view.ids, view.soft, view.groups)
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the model's config, tokenizer and metadata, and what identifies the frozen copy if there is one."""
-        super().on_save_checkpoint(checkpoint)
-        if self._features is not None:
-            checkpoint["frozen_copy"] = self._features.checksum()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the step, which the trainer does not know in ``validate`` and ``test``; refuse another frozen copy.
-
-        Raises:
-            UserError: If the model did not start from the same weights.
-        """
-        self._loaded_step = checkpoint.get("global_step")
-        expected = checkpoint.get("frozen_copy")
-        if expected is not None and self._features is not None:
-            found = self._features.checksum()
-            if not math.isclose(found, expected, rel_tol=1e-6):
-                raise UserError(
-                    "backbone: expected the weights that the run began with, since features of a frozen copy of them "
-                    f"are its targets, got others (mean sizes sum to {found:.6f}, not {expected:.6f})"
-                )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.
@@ -328,12 +235,9 @@ class DMaxModule(GenerationMixin, CheckpointMixin, L.LightningModule):  # type: 
         """Return whether a trainer is training this module itself, not one that contains it."""
         return is_attached(self) and self.trainer.training and self.trainer.lightning_module is self
 
-    def _trainer_step(self, name: str) -> int:
-        return int(getattr(self.trainer, name)) if is_attached(self) else 0
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a run: a copy, as weight averaging makes one, is not watched."""
-        return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean(), "_features": None}
+        return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean()}
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
 

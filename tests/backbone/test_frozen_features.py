@@ -4,9 +4,6 @@ import torch
 from dmaxlit import UserError
 from dmaxlit.backbone.frozen_features import FrozenFeatures
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.module import DMaxModule
-from dmaxlit.noise import FeatureRequest, NoiseStrategy, View
-from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch, make_denoiser
 
 
@@ -73,53 +70,6 @@ def test_with_adapters_nothing_is_copied_and_they_are_on_again():
 def test_a_layer_that_does_not_exist_is_refused(layer):
     with pytest.raises(UserError, match=f"noise.layer: expected 0 to 1, since the model has 2 layers, got {layer}"):
         FrozenFeatures(make_denoiser(), layer)
-
-
-class AskingNoise(NoiseStrategy):
-    feature_layer = 1
-
-    def views(self, clean, generator):
-        self.answer = yield FeatureRequest(clean.ids)
-        yield View(clean.ids, clean.response, "plain")
-
-
-def test_a_strategy_is_answered_in_a_training_step_and_the_copy_is_not_saved_or_trained():
-    strategy = AskingNoise()
-    module = DMaxModule(make_denoiser(), strategy)
-    weights = set(module.state_dict())
-    clean = make_batch(special=module.special)
-    (loss,) = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
-    assert loss.name == "plain"
-    assert strategy.answer.shape == (*clean.ids.shape, 32)
-    assert set(module.state_dict()) == weights
-
-
-def test_a_strategy_that_names_no_layer_is_refused():
-    strategy = AskingNoise()
-    module = DMaxModule(make_denoiser(), strategy)
-    strategy.feature_layer = None
-    with pytest.raises(UserError, match="to set feature_layer"):
-        module.view_losses(make_batch(special=module.special), RowGenerator(0, [0, 1, 2]))
-
-
-def test_a_module_refuses_a_layer_that_does_not_exist_before_training():
-    strategy = AskingNoise()
-    strategy.feature_layer = 7
-    with pytest.raises(UserError, match=r"noise\.layer: expected 0 to 1"):
-        DMaxModule(make_denoiser(), strategy)
-
-
-def test_a_checkpoint_refuses_another_frozen_copy():
-    one, same, other = (DMaxModule(make_denoiser(seed=seed), AskingNoise()) for seed in (0, 0, 1))
-    for module in (one, same, other):
-        module.frozen_features()
-    with torch.no_grad():
-        one.backbone.embedding.add_(1.0)  # training does not matter
-    checkpoint = {}
-    one.on_save_checkpoint(checkpoint)
-    same.on_load_checkpoint(checkpoint)
-    with pytest.raises(UserError, match="backbone: expected the weights that the run began with"):
-        other.on_load_checkpoint(checkpoint)
 
 
 def test_a_sharded_model_is_refused(monkeypatch):

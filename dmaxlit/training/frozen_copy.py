@@ -1,0 +1,73 @@
+"""The frozen copy of a module's model, from which some noise strategies take features, and its checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+
+from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.frozen_features import FrozenFeatures
+from dmaxlit.errors import UserError
+from dmaxlit.noise import NoiseStrategy
+
+
+class FrozenCopyMixin(L.LightningModule):
+    """The part of :class:`dmaxlit.DMaxModule` that computes features of the model as it was when training began.
+
+    Attributes:
+        frozen_copy: Where the copy is between two batches: ``device``, or ``offloaded`` to main memory.
+    """
+
+    backbone: Denoiser
+    noise: NoiseStrategy
+    frozen_copy: str
+    _features: FrozenFeatures | None = None
+
+    def frozen_features(self) -> FrozenFeatures:
+        """Return the features that the noise strategy asks for, of the model as it is when this is first called.
+
+        A trainer calls it before it restores a checkpoint.
+
+        Raises:
+            UserError: If the strategy names no layer, or the model is sharded.
+        """
+        if self._features is None:
+            layer = self.noise.feature_layer
+            if layer is None:
+                name = type(self.noise).__name__
+                raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
+            self._features = FrozenFeatures(self.backbone, layer, self.frozen_copy == "offloaded")
+        return self._features
+
+    def release_features(self) -> None:
+        """Forget the batch that features were computed for, if any were; see :meth:`FrozenFeatures.release`."""
+        if self._features is not None:
+            self._features.release()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what identifies the frozen copy, if there is one."""
+        super().on_save_checkpoint(checkpoint)
+        if self._features is not None:
+            checkpoint["frozen_copy"] = self._features.checksum()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of a run with another frozen copy.
+
+        Raises:
+            UserError: If the model did not start from the same weights.
+        """
+        super().on_load_checkpoint(checkpoint)
+        expected = checkpoint.get("frozen_copy")
+        if expected is not None and self._features is not None:
+            found = self._features.checksum()
+            if not math.isclose(found, expected, rel_tol=1e-6):
+                raise UserError(
+                    "backbone: expected the weights that the run began with, since features of a frozen copy of them "
+                    f"are its targets, got others (mean sizes sum to {found:.6f}, not {expected:.6f})"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the features: the frozen copy belongs to the run."""
+        return {**super().__getstate__(), "_features": None}
