@@ -121,8 +121,9 @@ def difference(one: list[View], other: list[View]) -> str | None:
         return f"{len(one)} and {len(other)} views"
     for first, second in zip(one, other, strict=True):
         length = min(first.ids.shape[1], second.ids.shape[1])
-        for name, a in _parts(first).items():
-            b = _parts(second).get(name)
+        one_parts, other_parts = _parts(first), _parts(second)
+        for name in {**one_parts, **other_parts}:
+            a, b = one_parts.get(name), other_parts.get(name)
             if not _is_same(a, b, length // BLOCK_LENGTH if name == "groups" else length, first.supervised[:, :length]):
                 return f"{name} of view {first.name!r}"
     return None

@@ -9,6 +9,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.noise import NoiseStrategy, View
+from dmaxlit.noise.objectives import ConfidentEntropy
 from dmaxlit.testing import noise_properties
 from dmaxlit.tokens import SoftTokens
 from tests.testing.broken import assert_found, failures
@@ -170,6 +171,14 @@ class Counter(Own):
         return replace(view, weight=float(self.count))
 
 
+class AddsObjective(Own):
+    count = 0
+
+    def change(self, view, clean, generator):
+        self.count += 1
+        return view if self.count == 1 else replace(view, objectives=(*view.objectives, ConfidentEntropy(0.1)))
+
+
 class GlobalRandom(Own):
     def positions(self, clean, generator):
         return (torch.rand(clean.ids.shape) < self.level.t) & clean.response
@@ -238,6 +247,7 @@ BROKEN = {
     CountsPads: ("rows do not depend on the padding", "but ids of view 'first' differs; count positions of"),
     MeanOverRows: ("rows do not depend on other rows", "but weight of view 'second' differs; reduce over positions"),
     Counter: ("the same seed gives the same views", "but weight of view 'first' differs"),
+    AddsObjective: ("the same seed gives the same views", "but ConfidentEntropy of view 'first' differs"),
     GlobalRandom: ("the same seed gives the same views", "but ids of view 'first' differs; draw all random numbers"),
     WastesRandom: ("global random generators are not used", "the global generator of python was used"),
     WastesNumpy: ("global random generators are not used", "the global generator of numpy was used"),
