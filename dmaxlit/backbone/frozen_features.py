@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,7 +72,12 @@ class FrozenFeatures:
         """Return a number that tells the weights of this copy from others', up to rounding; 0 with adapters."""
         if self._shares:
             return 0.0
-        return sum(float(weight.detach().double().abs().mean()) for weight in self._trunk.model.parameters())
+        return self._mean_sizes
+
+    @cached_property
+    def _mean_sizes(self) -> float:
+        """Sum of the mean sizes of the copied weights; computed once, since they never change."""
+        return sum(float(weight.double().abs().mean()) for weight in self._trunk.model.parameters())
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
