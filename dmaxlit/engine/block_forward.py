@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.engine.batching import group_order, groups
-from dmaxlit.engine.layout import Layouts
+from dmaxlit.engine.layout import Layouts, PaddedGroup
 from dmaxlit.engine.request import Request
 
 
@@ -175,7 +175,8 @@ class BlockForward:
 
         extents = [(request.num_cached, request.block_start, request.open_end) for request in requests]
         extents += [(0, 0, length)] * (num_rows - len(requests))
-        layout = self._layouts.padded(tuple(extents), len(requests), first, num_pending, num_queries, num_keys)
+        group = PaddedGroup(tuple(extents), len(requests), first, num_pending, num_queries, num_keys)
+        layout = self._layouts.padded(group)
         run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
         hidden = run(layout.mask, layout.positions, cache, inputs_embeds=inputs)
         return hidden[: len(requests), num_pending:] if compiled or num_pending else hidden

@@ -28,6 +28,26 @@ class Layout(NamedTuple):
     placement: Placement | None
 
 
+class PaddedGroup(NamedTuple):
+    """Requests that share a forward, each with its pending tokens in front of its blocks, padded at both ends.
+
+    Args:
+        extents: Cached positions of each row, start of its block, and end of its window; idle rows come last.
+        num_requests: Rows that are not idle.
+        first: Row of the first one in the cache.
+        num_pending: Most pending tokens of a request (P).
+        num_queries: Queries of the open blocks of a request.
+        num_keys: Keys of each row (K).
+    """
+
+    extents: tuple[tuple[int, int, int], ...]
+    num_requests: int
+    first: int
+    num_pending: int
+    num_queries: int
+    num_keys: int
+
+
 class Layouts:
     """Makes the layouts of forwards, and keeps those of the last one, since most blocks take several forwards.
 
@@ -47,29 +67,11 @@ class Layouts:
         """Forget the layouts of the forward before the last one."""
         self._last, self._present = self._present, {}
 
-    def padded(
-        self,
-        extents: tuple[tuple[int, int, int], ...],
-        num_requests: int,
-        first: int,
-        num_pending: int,
-        num_queries: int,
-        num_keys: int,
-    ) -> Layout:
-        """Return the layout of a padded group.
-
-        Args:
-            extents: Cached positions of each row, start of its block, and end of its window; idle rows come last.
-            num_requests: Rows that are not idle.
-            first: Row of the first one in the cache.
-            num_pending: Most pending tokens of a request.
-            num_queries: Queries of the open blocks of a request.
-            num_keys: Keys of each row.
-        """
-        key = extents, num_requests, first, num_pending, num_queries, num_keys
-        if num_pending > 0:  # cached in this forward: the next one differs, and a prompt's mask is large
-            return self._make_padded(*key)
-        return self._remembered(self._make_padded, *key)
+    def padded(self, group: PaddedGroup) -> Layout:
+        """Return the layout of a padded group."""
+        if group.num_pending > 0:  # cached in this forward: the next one differs, and a prompt's mask is large
+            return self._make_padded(group)
+        return self._remembered(self._make_padded, group)
 
     def with_extra_rows(self, rows: tuple[int, ...], starts: tuple[int, ...], num_keys: int) -> Layout:
         """Return the layout of a group with extra rows.
@@ -93,16 +95,9 @@ class Layouts:
         self._present[key] = layout
         return layout
 
-    def _make_padded(
-        self,
-        extents: tuple[tuple[int, int, int], ...],
-        num_requests: int,
-        first: int,
-        num_pending: int,
-        num_queries: int,
-        num_keys: int,
-    ) -> Layout:
+    def _make_padded(self, group: PaddedGroup) -> Layout:
         """Make what :meth:`padded` returns."""
+        extents, num_requests, first, num_pending, num_queries, num_keys = group
         cache, length, num_rows = self._cache, self._denoiser.block_length, len(extents)
         # Slot and position of each query. Versions of a block have different slots but the same positions.
         num_cached, block_start, open_end = torch.tensor(extents, device=self._device).T.unsqueeze(-1)

@@ -66,9 +66,8 @@ class OutcomeReader:
             logits: ``[R, T, V]`` logits of the blocks; None if not all of them were computed.
             hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind.
         """
-        num_behind = len(blocks.rows) - len(batch)
         at_limit = [
-            num_behind + row
+            blocks.num_behind + row
             for row, request in enumerate(batch)
             if request.num_steps >= self._max_steps or request.is_last_forward
         ]
