@@ -14,6 +14,7 @@ from dmaxlit.noise.block_groups import (
     rank_in_group,
     split_at_prompts,
 )
+from dmaxlit.option_types import check_option_types
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 
@@ -62,6 +63,7 @@ class MultiBlockNoise(NoiseStrategy):
         cls = NOISE.get(base)
         if issubclass(cls, MultiBlockNoise):
             raise UserError(f"base: expected another strategy, got {base!r}")
+        check_option_types(cls, options)
         try:
             self.base: NoiseStrategy = cls(**options)
         except TypeError as error:
