@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 
-from dmaxlit.backbone.formats.hub import is_on_hub
+from dmaxlit.backbone.formats.hub import data_set_of
 from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.checkpoints.mixin import CheckpointMixin
 from dmaxlit.noise import NOISE, NoiseStrategy
@@ -88,7 +88,8 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
         stored = self.backbone.source_metadata
         self.decoding = None if self.decoding is stored.get("decoding") else self.decoding
         self.figures = None if self.figures is stored.get("figures") else self.figures
-        self.datasets = [name for name in getattr(data, "corpora", ()) if is_on_hub(name)]
+        names = map(data_set_of, getattr(data, "corpora", ()))
+        self.datasets = list(dict.fromkeys(name for name in names if name is not None))
         if getattr(data, "task_name", None) is not None:
             self.set_task(data.task_name, data.task.options())
 

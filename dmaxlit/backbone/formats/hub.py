@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.sources import record_suffix
 
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
 WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
@@ -46,10 +47,11 @@ def is_local(source: str) -> bool:
     return not source.startswith("builtin:") and isinstance(resolve_folder(source), Path)
 
 
-def is_on_hub(source: str) -> bool:
-    """Return whether a source of data is a hub id, and neither a file nor a pattern of files."""
-    is_file = Path(source).suffix in (".jsonl", ".json", ".parquet") or Path(source).exists()
-    return bool(HUB_ID.fullmatch(source)) and not source.startswith(".") and not is_file
+def data_set_of(source: str) -> str | None:
+    """Return the hub id that a source of records names, without its ``:config``; None for files, folders, patterns."""
+    name = source.partition(":")[0]
+    is_file = record_suffix(source) is not None or Path(source).exists()
+    return name if HUB_ID.fullmatch(name) and not name.startswith(".") and not is_file else None
 
 
 def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:

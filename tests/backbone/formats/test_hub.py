@@ -72,3 +72,26 @@ def test_the_commit_of_a_model_from_the_hub_is_known(tmp_path, monkeypatch):
     assert (
         hub.hub_commit(str(folder)) is hub.hub_commit("builtin:chain-base") is hub.hub_commit("run/last.ckpt") is None
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("someone/corpus", "someone/corpus"),
+        ("openai/gsm8k:main", "openai/gsm8k"),
+        ("data/rows.jsonl", None),
+        ("data/rows.jsonl.gz", None),
+        ("data/rows.ndjson", None),
+        ("data/*", None),
+        ("./corpus", None),
+        ("corpus", None),
+    ],
+)
+def test_a_source_of_records_is_a_data_set_on_the_hub_or_files(source, name):
+    assert hub.data_set_of(source) == name
+
+
+def test_a_folder_is_not_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "someone/corpus").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.data_set_of("someone/corpus") is None
