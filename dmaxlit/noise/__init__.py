@@ -19,6 +19,7 @@ from dmaxlit.noise.masked import MaskedNoise
 from dmaxlit.noise.mmd import MMDNoise
 from dmaxlit.noise.multi_block import MultiBlockNoise
 from dmaxlit.noise.on_policy import OnPolicyNoise
+from dmaxlit.noise.tsd import TSDNoise
 from dmaxlit.noise.uniform import UniformNoise
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "NoiseStrategy",
     "OnPolicyNoise",
     "Prediction",
+    "TSDNoise",
     "UniformNoise",
     "View",
     "Views",

@@ -123,11 +123,25 @@ class Prediction(ABC):
             score: Receives the logits of some positions and the slice of ``0 ... n`` they are; returns their sum.
         """
 
-    def scatter(self, tokens: Tensor, into: Tensor) -> Tensor:
-        """Return a copy of ``into`` (``[batch, length]``) with ``tokens`` (``[n]``) at the predicted positions."""
+    @property
+    def states(self) -> Tensor:
+        """``[n, width]`` what :attr:`head` turns into logits, without gradients: small enough to be kept for later."""
+        return self.logits.detach()
+
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """Turns :attr:`states`, or some of them, into logits ``[..., vocab]``."""
+        return _unchanged
+
+    def scatter(self, values: Tensor, into: Tensor) -> Tensor:
+        """Return a copy of ``into`` (``[batch, length, ...]``), with ``values`` (``[n, ...]``) at the positions."""
         out = into.clone()
-        out[self.positions] = tokens
+        out[self.positions] = values
         return out
+
+
+def _unchanged(states: Tensor) -> Tensor:
+    return states
 
 
 class LogitsPrediction(Prediction):

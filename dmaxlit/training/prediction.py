@@ -54,6 +54,16 @@ class ChunkedPrediction(Prediction):
         with torch.set_grad_enabled(self._requires_grad):
             return self._head(self._hidden)
 
+    @property
+    def states(self) -> Tensor:
+        """``[n, width]`` hidden states, without gradients."""
+        return self._hidden.detach()
+
+    @property
+    def head(self) -> Head:
+        """The output layer."""
+        return self._head
+
     def map(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """Return ``function(logits, *values)``, computed chunk by chunk without gradients."""
         with torch.no_grad():
