@@ -284,7 +284,7 @@ class NoiseStrategy(ABC):
         return Corruption((u < self.schedule.noise_rate(level)) & clean.response, level)
 
 
-_EXPERIMENTAL = ("rollout_k", "soft_on_policy")
+_EXPERIMENTAL = ("rollout_k", "soft_on_policy", "stage_consistency")
 
 NOISE: Registry[NoiseStrategy] = Registry(
     "noise strategy", "noise", NoiseStrategy, {name: f"dmaxlit.noise.experimental.{name}" for name in _EXPERIMENTAL}

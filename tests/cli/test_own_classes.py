@@ -88,7 +88,8 @@ def test_a_refusal_is_one_line_and_status_2_of_the_process(base, tmp_path):
     assert ended.returncode == 2
     assert ended.stderr == (
         "error: unknown noise strategy 'no_such_noise'; known: complementary, confidence, editing, masked, mmd, "
-        "multi_block, on_policy, rollout_k, soft_on_policy, tsd, uniform\n"
+        "multi_block, on_policy, rollout_k, soft_on_policy, stage_consistency, tsd, "
+        "uniform\n"
     )
     assert ended.stdout == ""
 
