@@ -8,7 +8,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 from dmaxlit import DMaxModule
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.noise import OnPolicyNoise
+from dmaxlit.noise import MMDNoise, MultiBlockNoise, NoiseStrategy, OnPolicyNoise, TSDNoise
 from tests.conftest import make_denoiser
 
 
@@ -18,6 +18,27 @@ def sgd(params):
 
 def plateau(optimizer):
     return ReduceLROnPlateau(optimizer, monitor="train/loss", factor=0.3, patience=0)
+
+
+class SeveralNoise(NoiseStrategy):
+    """The views of several strategies, one after the other."""
+
+    def __init__(self, *strategies):
+        super().__init__()
+        self.strategies = strategies
+        self.feature_layer = 1
+
+    def views(self, clean, generator):
+        for strategy in self.strategies:
+            yield from strategy.views(clean, generator)
+
+
+NOISE = {
+    "on_policy": lambda: OnPolicyNoise(level=(0.2, 0.9), stratified=True),
+    "several": lambda: SeveralNoise(
+        MultiBlockNoise(base="on_policy"), MMDNoise(groups=2, samples=2), TSDNoise(threshold=0.3, steps=4)
+    ),
+}
 
 
 class Figures(L.Callback):
@@ -35,11 +56,10 @@ class Figures(L.Callback):
 
 if __name__ == "__main__":
     devices, batch_size, accumulate, recompute = map(int, sys.argv[1:5])
+    name, output = sys.argv[5:]
     torch.set_num_threads(1)
-    noise = OnPolicyNoise(level=(0.2, 0.9), stratified=True)
-    module = DMaxModule(
-        make_denoiser(sharpen=3.0, recompute=bool(recompute)), noise, optimizer=sgd, lr_scheduler=plateau
-    )
+    denoiser = make_denoiser(block_length=8, sharpen=3.0, recompute=bool(recompute))
+    module = DMaxModule(denoiser, NOISE[name](), optimizer=sgd, lr_scheduler=plateau)
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
         task="chain", task_options={"operations": 3}, num_train=26, num_val=0, batch_size=batch_size, seed=1
@@ -64,6 +84,4 @@ if __name__ == "__main__":
         ranks = [None] * devices
         torch.distributed.all_gather_object(ranks, figures.steps)
     if trainer.is_global_zero:
-        torch.save(
-            {"weights": {name: p.detach() for name, p in module.named_parameters()}, "figures": ranks}, sys.argv[5]
-        )
+        torch.save({"weights": {n: p.detach() for n, p in module.named_parameters()}, "figures": ranks}, output)

@@ -9,10 +9,10 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-def run(tmp_path, devices, batch_size, accumulate=1, recompute=0):
+def run(tmp_path, devices, batch_size, accumulate=1, recompute=0, noise="on_policy"):
     output = tmp_path / f"{devices}-{batch_size}-{accumulate}.pt"
     numbers = map(str, (devices, batch_size, accumulate, recompute))
-    command = [sys.executable, "-m", "tests.distributed_run", *numbers, str(output)]
+    command = [sys.executable, "-m", "tests.distributed_run", *numbers, noise, str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("MASTER_PORT", None)  # of a trainer that ran in this process, which may still listen
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
@@ -41,3 +41,11 @@ def test_two_processes_equal_one_on_the_same_global_batch(tmp_path):
 def test_two_accumulating_processes_that_compute_layers_again_equal_one(tmp_path):
     # Windows of two micro-batches end with the epoch, so both see the same rows an update.
     assert_same_run(run(tmp_path, 1, 8, 2), run(tmp_path, 2, 2, 4, recompute=1))
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_groups_samples_and_soft_targets(tmp_path):
+    one, two = (run(tmp_path, devices, 8 // devices, noise="several") for devices in (1, 2))
+    assert_same_run(one, two)
+    logged = {"train/mmd_reward", "train/mmd_kernel", "train/trajectory_forwards", "train/loss_earlier"}
+    assert logged <= set(one["figures"][0][1])

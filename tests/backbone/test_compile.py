@@ -43,6 +43,17 @@ def test_loss_and_gradients_are_the_same(clean, quick_compiler, recompute):
     assert code._compiled.cache_info().misses == 1
 
 
+@pytest.mark.parametrize("noise", ["multi_block", "mmd", "tsd"])
+def test_groups_features_and_soft_targets_are_the_same(clean, quick_compiler, noise):
+    plain, compiled = (DMaxModule(make_denoiser(sharpen=3.0), noise, compile=compile) for compile in (False, True))
+    (expected, gradients), (total, compiled_gradients) = step(plain, clean), step(compiled, clean)
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+    for one, two in zip(compiled_gradients, gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    assert any(gradient.abs().max() > 0 for gradient in gradients)
+    assert code._compiled.cache_info().misses == 1
+
+
 def test_a_copy_computes_with_its_own_weights(clean, quick_compiler):
     module = DMaxModule(make_denoiser(sharpen=3.0), compile=True)
     before, _ = step(module, clean)

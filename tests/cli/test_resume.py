@@ -102,6 +102,25 @@ def test_checksums_are_compared_once(dmax, begun, monkeypatch, flags):
     assert sorted(tensors) == sorted(set(tensors))
 
 
+@pytest.mark.parametrize(
+    "noise",
+    ["multi_block --model.noise.base on_policy", "mmd --model.noise.groups 2", "tsd --model.noise.steps 3"],
+    ids=lambda noise: noise.partition(" ")[0],
+)
+def test_a_run_with_groups_a_frozen_copy_or_soft_targets_goes_on_as_if_it_had_not_stopped(dmax, base, tmp_path, noise):
+    weights = {}
+    for name, ends in {"whole": (4,), "parts": (2, 4)}.items():
+        for end in ends:
+            flags = f"--trainer.max_steps {end} --trainer.default_root_dir {name}"
+            ended = dmax(f"fit --config {base} --model.noise {noise} {SHORT} {flags}")
+            assert ended.status == 0, ended.err
+        content = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        assert content["global_step"] == 4
+        weights[name] = content["state_dict"]
+    for name, weight in weights["whole"].items():
+        assert torch.equal(weight, weights["parts"][name]), name
+
+
 def test_a_finished_run_has_nothing_to_do(dmax, begun, folder, caplog):
     assert dmax(f"fit --config {begun} {SHORT}").status == 0
     before = (folder / "last.ckpt").stat()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.noise import MultiBlockNoise
 from dmaxlit.noise.block_groups import (
     chain_levels,
@@ -103,6 +104,17 @@ def test_the_clean_copy_is_computed_once_and_the_doubled_form_has_the_same_gradi
         torch.stack([loss.total for loss in losses]).sum().backward()
         gradients.append(module.backbone.embedding.grad)
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
+
+
+def test_adapters_alone_are_trained(clean):
+    module = DMaxModule(make_denoiser(sharpen=5.0), MultiBlockNoise(base="on_policy"), lora=LoraSettings(r=2))
+    before = module.backbone.embedding.clone()
+    losses = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
+    torch.stack([loss.total for loss in losses]).sum().backward()
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    assert all("lora_" in name or "mask_delta" in name for name in gradients)
+    assert any(gradient.abs().max() > 0 for gradient in gradients.values())
+    assert torch.equal(module.backbone.embedding, before)
 
 
 def test_a_copy_in_another_process_is_the_same_strategy():
