@@ -88,7 +88,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         if not isinstance(self.noise, NoiseStrategy):
             raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         if self.noise.feature_layer is not None:
-            check_layer(backbone, self.noise.feature_layer)
+            check_layer(backbone.model, self.noise.feature_layer)
         self.frozen_copy = check_choice("frozen_copy", frozen_copy, ("device", "offloaded"))
         self.check_noise = check_noise
         self._view_checks = ViewChecks(self.noise, check_noise)

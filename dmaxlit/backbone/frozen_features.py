@@ -20,7 +20,7 @@ from dmaxlit.backbone.transformers_internals import decoder_layers
 from dmaxlit.errors import UserError
 from dmaxlit.tokens import CleanBatch
 
-__all__ = ["FrozenFeatures"]
+__all__ = ["FrozenFeatures", "check_layer", "check_unsharded", "first_layers"]
 
 
 class FrozenFeatures:
@@ -39,9 +39,8 @@ class FrozenFeatures:
     """
 
     def __init__(self, denoiser: Denoiser, layer: int, offloaded: bool = False) -> None:
-        check_layer(denoiser, layer)
-        if is_sharded(denoiser):
-            raise UserError("noise: expected an unsharded model, since features need a whole frozen copy of it")
+        check_layer(denoiser.model, layer)
+        check_unsharded(is_sharded(denoiser))
         self._shares = denoiser.lora is not None
         self._trunk = _Trunk.of(denoiser, layer)
         self._offloaded = offloaded and not self._shares
@@ -95,15 +94,25 @@ class FrozenFeatures:
                 module.training = training
 
 
-def check_layer(denoiser: Denoiser, layer: int) -> None:
+def check_layer(model: nn.Module, layer: int) -> None:
     """Refuse a layer that the model does not have.
 
     Raises:
         UserError: If so.
     """
-    count = len(decoder_layers(denoiser.model))
+    count = len(decoder_layers(model))
     if not 0 <= layer < count:
         raise UserError(f"noise.layer: expected 0 to {count - 1}, since the model has {count} layers, got {layer}")
+
+
+def check_unsharded(sharded: bool) -> None:
+    """Refuse a sharded model.
+
+    Raises:
+        UserError: If it is.
+    """
+    if sharded:
+        raise UserError("noise: expected an unsharded model, since features need a whole frozen copy of it")
 
 
 class _Trunk(Denoiser):
@@ -118,7 +127,7 @@ class _Trunk(Denoiser):
         trunk._modules, trunk._parameters = dict(denoiser._modules), {MASK_DELTA: None}
         trunk.layer, trunk.compiles_training = layer, False
         if denoiser.lora is None:
-            trunk.model = _first_layers(denoiser.model, layer + 1)
+            trunk.model = first_layers(denoiser.model, layer + 1)
         return trunk
 
     def hidden(self, *inputs: Any, **named: Any) -> Tensor:
@@ -136,8 +145,13 @@ class _Trunk(Denoiser):
         return states[0]
 
 
-def _first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
-    """Return a frozen copy of a model's trunk with its first layers, in eval mode."""
+def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """Return a frozen copy of a model's trunk with its first layers, in eval mode.
+
+    Args:
+        model: The model.
+        count: Number of layers.
+    """
     base: Any = model.base_model
     layers = decoder_layers(base)
     parents = [

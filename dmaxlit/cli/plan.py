@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER
+from dmaxlit.backbone.frozen_features import check_layer, check_unsharded
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
@@ -21,7 +22,8 @@ from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
-from dmaxlit.training.memory_plan import MemoryItem, MemoryScenario, plan
+from dmaxlit.training.memory_plan import plan
+from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
 
 _GIB = 2**30
 _RESERVE = 1.0  # GiB: the CUDA context, and what the allocator cannot use
@@ -104,19 +106,26 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
     if gpus is None:
         gpus = trainer.devices * trainer.num_nodes if isinstance(trainer.devices, int) else 1
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)
+    sharded = str(strategy).endswith(("FSDP2Strategy", "ModelParallelStrategy"))
+    noise = _instantiate(NoiseStrategy, config.model.noise)
+    if noise.feature_layer is not None:
+        check_layer(model, noise.feature_layer)
+        check_unsharded(sharded)
     compute = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16}
     return MemoryScenario(
         model=model,
         extra=extra,
         optimizer=_instantiate(OptimizerCallable, config.model.optimizer),
         gpus=max(1, gpus),
-        sharded=str(strategy).endswith(("FSDP2Strategy", "ModelParallelStrategy")),
+        sharded=sharded,
         compute_dtype=compute.get(str(trainer.precision), source.dtype),
         rows=data.batch_size,
         length=length,
-        views=_count_views(_instantiate(NoiseStrategy, config.model.noise)),
         checkpointing=checkpointing,
         decode_rows=_decode_rows(trainer.callbacks or []),
+        **_passes_of(noise, source.block_length),
+        copies_features=config.model.lora is None,
+        offloaded=config.model.frozen_copy == "offloaded",
     )
 
 
@@ -134,18 +143,27 @@ def _instantiate(kind: Any, spec: Any) -> Any:
     return parser.instantiate_classes(parser.parse_object({"instance": settings})).instance
 
 
-def _count_views(noise: NoiseStrategy) -> int:
-    """Return the number of views of a strategy, by evaluating them on eight tokens."""
-    ids = torch.arange(8).unsqueeze(0)
-    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), 8, SpecialTokens(9, 8, 8, 10))
+def _passes_of(noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
+    """Return how many passes of each kind a strategy takes, by evaluating its views on one block."""
+    ids = torch.zeros(1, block_length, dtype=torch.long)
+    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10))
+    requests: list[FeatureRequest] = []
 
     def answer(view: View) -> LogitsPrediction:
         return LogitsPrediction(torch.zeros(int(view.supervised.sum()), 10), view.supervised)
 
     def features(request: FeatureRequest) -> Tensor:
+        requests.append(request)
         return torch.zeros(*request.ids.shape, 1)
 
-    return sum(1 for _ in dialogue(noise.views(clean, RowGenerator(0, [0])), answer, features))
+    turns = dialogue(noise.views(clean, RowGenerator(0, [0])), answer, features)
+    have_loss = [view.requires_grad for view, _ in turns]
+    return {
+        "views": sum(have_loss),
+        "rollout_forwards": len(have_loss) - sum(have_loss),
+        "feature_layer": noise.feature_layer,
+        "feature_requests": len(requests),
+    }
 
 
 def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:

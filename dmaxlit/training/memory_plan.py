@@ -2,72 +2,25 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Optimizer
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from dmaxlit.backbone.activation_checkpointing import supports_cache_under_checkpointing
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.cache import CleanCache
+from dmaxlit.backbone.frozen_features import first_layers
 from dmaxlit.backbone.hidden_matrices import copy_mark, mark_hidden_matrices
 from dmaxlit.backbone.torch_internals import storage_id
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, decoder_layers, use_attention
 from dmaxlit.training.chunked_logits import chunk_size
+from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
 
 _FUSED = "dmaxlit_plan"
-
-
-@dataclass(frozen=True)
-class MemoryScenario:
-    """A training run, as far as its memory is concerned.
-
-    Args:
-        model: The model on the meta device, with adapters if the run has any.
-        extra: Trained parameters that are not the model's.
-        optimizer: Makes the optimiser from named parameters.
-        gpus: Number of GPUs.
-        sharded: Whether they share the model (FSDP2); otherwise each has its own.
-        compute_dtype: Type of activations.
-        rows: Sequences in one GPU's batch.
-        length: Tokens of a sequence; all are taken to be this long.
-        views: Number of views of the noise strategy.
-        checkpointing: Whether activations are recomputed in the backward pass.
-        decode_rows: Prompts that decode together, 0 for none.
-    """
-
-    model: PreTrainedModel
-    extra: tuple[Tensor, ...]
-    optimizer: Callable[[Any], Optimizer]
-    gpus: int
-    sharded: bool
-    compute_dtype: torch.dtype
-    rows: int
-    length: int
-    views: int
-    checkpointing: bool
-    decode_rows: int
-
-
-@dataclass(frozen=True)
-class MemoryItem:
-    """A line of the plan.
-
-    Args:
-        name: What needs memory.
-        size: Bytes on each GPU.
-        when: ``always``, or only in ``training`` or ``decoding``.
-        detail: Explanation of the size.
-    """
-
-    name: str
-    size: int
-    when: str
-    detail: str
 
 
 def plan(scenario: MemoryScenario) -> list[MemoryItem]:
@@ -108,6 +61,7 @@ def plan(scenario: MemoryScenario) -> list[MemoryItem]:
         )
     items.append(MemoryItem("activations", _activations(scenario), "training", _passes(scenario)))
     items.append(_logits(scenario))
+    items += _features(scenario)
     if rows := scenario.decode_rows:
         # A commit row for up to half of the rows.
         size = _keys_and_values(scenario, (rows + rows // 2) * scenario.length)
@@ -171,6 +125,22 @@ def _logits(scenario: MemoryScenario) -> MemoryItem:
         size += head.numel() * (scenario.views * head.element_size() + 4 + head.element_size())
     detail = f"{chunk} positions at a time, and each view's gradient of hidden states and head"
     return MemoryItem("logits", size, "training", detail)
+
+
+def _features(scenario: MemoryScenario) -> list[MemoryItem]:
+    """Return the memory of the features that a noise strategy asks for, and of the frozen copy that has them."""
+    layer, model = scenario.feature_layer, scenario.model
+    if layer is None:
+        return []
+    tokens, hidden = scenario.rows * scenario.length, int(model.config.hidden_size)
+    detail = f"float32, of {_counted(scenario.feature_requests, 'forward')} of the frozen copy"
+    items = [MemoryItem("features", scenario.feature_requests * tokens * hidden * 4, "training", detail)]
+    if scenario.copies_features:
+        size = bytes_of(first_layers(model, layer + 1).parameters())
+        when = "training" if scenario.offloaded else "always"
+        detail = f"embedding and {layer + 1} of {_counted(len(decoder_layers(model)), 'layer')}"
+        items.append(MemoryItem("frozen copy", size, when, detail))
+    return items
 
 
 def _activations(scenario: MemoryScenario) -> int:
@@ -253,11 +223,14 @@ def _passes(scenario: MemoryScenario) -> str:
     if scenario.checkpointing:
         whole = supports_cache_under_checkpointing(scenario.model)
         form = f"{form if whole else 'each view with its clean copy'}, layer inputs alone"
-    return f"{scenario.rows} rows of {scenario.length} tokens, {_counted(scenario.views)}: {form}"
+    views = _counted(scenario.views, "view")
+    if scenario.rollout_forwards:
+        form += f"; {_counted(scenario.rollout_forwards, 'forward')} without gradients keep none"
+    return f"{scenario.rows} rows of {scenario.length} tokens, {views}: {form}"
 
 
-def _counted(views: int) -> str:
-    return f"{views} view" + "s" * (views != 1)
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def _millions(parameters: list[Tensor]) -> str:

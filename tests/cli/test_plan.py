@@ -36,6 +36,43 @@ def test_sharing_and_settings_of_fit_count(dmax, base):
     assert "1 view:" in " ".join(masked.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            "mmd --model.noise.groups 3",
+            [
+                "1 view:",
+                "2 forwards without gradients",
+                "of 7 forwards of the frozen copy",
+                "embedding and 2 of 2 layers",
+            ],
+        ),
+        ("tsd", ["1 view:", "16 forwards without gradients"]),
+        ("tsd --model.noise.steps 3", ["1 view:", "3 forwards without gradients"]),
+        ("multi_block --model.noise.base on_policy", ["2 views:"]),
+        ("rollout_k", ["2 views:", "2 forwards without gradients"]),
+    ],
+)
+def test_passes_without_gradients_and_a_frozen_copy_are_counted(dmax, base, monkeypatch, flags, expected):
+    monkeypatch.setenv("COLUMNS", "200")
+    outcome = dmax(f"plan --config {base} --model.noise {flags}")
+    assert outcome.status == 0, outcome.err
+    assert [text for text in expected if text not in outcome.out] == []
+    assert ("frozen copy" in outcome.out) == flags.startswith("mmd")
+    if flags.startswith("mmd"):
+        adapted = dmax(f"plan --config {base} --model.noise {flags} --model.lora.r 4").out
+        assert "of 7 forwards" in adapted
+        assert "embedding and" not in adapted
+
+
+def test_features_of_a_sharded_model_or_of_a_missing_layer_are_refused(dmax, base):
+    plan = f"plan --config {base} --model.noise mmd"
+    sharded = dmax(f"{plan} --trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy")
+    assert sharded.refusal == "noise: expected an unsharded model, since features need a whole frozen copy of it"
+    assert dmax(f"{plan} --model.noise.layer 7").refusal.startswith("noise.layer: expected 0 to 1")
+
+
 def test_a_plan_reads_no_weights(dmax, base, tiny, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()

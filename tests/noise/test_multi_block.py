@@ -91,6 +91,15 @@ def test_on_policy_views_share_groups_and_corruption():
     assert torch.equal(masked.supervised, clean.response)
 
 
+def test_a_trajectory_begins_at_the_corruption_of_the_groups():
+    clean, _ = rows(4)
+    first, *_, last = converse(MultiBlockNoise(3, base="tsd"), clean)
+    (masked,) = converse(MultiBlockNoise(3), clean)
+    assert first.groups is last.groups
+    assert torch.equal(first.is_masked, masked.is_masked)
+    assert not (last.is_masked & ~first.is_masked).any()
+
+
 def test_the_clean_copy_is_computed_once_and_the_doubled_form_has_the_same_gradient():
     gradients = []
     for form in ("cached", "doubled"):

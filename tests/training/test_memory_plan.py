@@ -6,9 +6,11 @@ from torch.optim import AdamW
 
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
+from dmaxlit.noise import MMDNoise
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training import chunked_logits
-from dmaxlit.training.memory_plan import MemoryScenario, bytes_of, optimizer_bytes, plan, saved_bytes
+from dmaxlit.training.memory_plan import bytes_of, optimizer_bytes, plan, saved_bytes
+from dmaxlit.training.memory_scenario import MemoryScenario
 from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
 
@@ -121,3 +123,27 @@ def test_the_decoding_cache_is_keys_and_values_of_every_layer():
 def test_an_optimiser_without_state_has_none():
     parameters = list(make_denoiser().named_parameters())
     assert optimizer_bytes(lambda p: torch.optim.SGD([q for _, q in p]), parameters) == 0
+
+
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_the_frozen_copy_is_as_large_as_the_one_that_is_made(offloaded):
+    module = DMaxModule(make_denoiser(**SIZES), MMDNoise(layer=0, groups=2, samples=2))
+    features = {"feature_layer": 0, "feature_requests": 5, "copies_features": True, "offloaded": offloaded}
+    items = {item.name: item for item in plan(scenario_for(module.backbone, views=1, rollout_forwards=2, **features))}
+    assert items["frozen copy"].size == bytes_of(module.frozen_features()._trunk.parameters())
+    assert items["frozen copy"].when == ("training" if offloaded else "always")
+    assert items["frozen copy"].detail == "embedding and 1 of 3 layers"
+    assert items["features"].size == 5 * ROWS * LENGTH * 64 * 4
+    assert items["activations"].detail.endswith("; 2 forwards without gradients keep none")
+    adapted = sizes(scenario_for(module.backbone, views=1, **{**features, "copies_features": False}))
+    assert "frozen copy" not in adapted
+    assert "frozen copy" not in sizes(scenario_for(module.backbone)), "no strategy asks for features"
+
+
+@pytest.mark.parametrize("name", ["mmd", "tsd"])
+def test_forwards_without_gradients_keep_no_activations(name):
+    module = DMaxModule(make_denoiser(**SIZES), name)
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    planned = sizes(scenario_for(module.backbone, views=1))
+    assert saved < 1.25 * (planned["activations"] + planned["logits"])

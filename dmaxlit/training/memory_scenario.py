@@ -1,0 +1,68 @@
+"""What a memory plan is made of, and its lines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class MemoryScenario:
+    """A training run, as far as its memory is concerned.
+
+    Args:
+        model: The model on the meta device, with adapters if the run has any.
+        extra: Trained parameters that are not the model's.
+        optimizer: Makes the optimiser from named parameters.
+        gpus: Number of GPUs.
+        sharded: Whether they share the model (FSDP2); otherwise each has its own.
+        compute_dtype: Type of activations.
+        rows: Sequences in one GPU's batch.
+        length: Tokens of a sequence; all are taken to be this long.
+        views: Number of views of the noise strategy that have a loss.
+        checkpointing: Whether activations are recomputed in the backward pass.
+        decode_rows: Prompts that decode together, 0 for none.
+        rollout_forwards: Number of views without a loss, which are evaluated without gradients.
+        feature_layer: Layer after which the strategy takes features of a frozen copy; None if it takes none.
+        feature_requests: Sequences of a batch's row that it takes features of.
+        copies_features: Whether the frozen copy is a copy, not the model with its adapters off.
+        offloaded: Whether that copy is in main memory between two batches.
+    """
+
+    model: PreTrainedModel
+    extra: tuple[Tensor, ...]
+    optimizer: Callable[[Any], Optimizer]
+    gpus: int
+    sharded: bool
+    compute_dtype: torch.dtype
+    rows: int
+    length: int
+    views: int
+    checkpointing: bool
+    decode_rows: int
+    rollout_forwards: int = 0
+    feature_layer: int | None = None
+    feature_requests: int = 0
+    copies_features: bool = False
+    offloaded: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryItem:
+    """A line of the plan.
+
+    Args:
+        name: What needs memory.
+        size: Bytes on each GPU.
+        when: ``always``, or only in ``training`` or ``decoding``.
+        detail: Explanation of the size.
+    """
+
+    name: str
+    size: int
+    when: str
+    detail: str
