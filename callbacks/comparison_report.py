@@ -75,9 +75,9 @@ class ComparisonReport(L.Callback):
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
         batch_size: Prompts decoded together, at least 1.
-        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint of a
-            ``ModelCheckpoint`` with a monitor, such as ``decode/best_tpf`` of
-            :class:`~dmaxlit.callbacks.SPDValidation`; it is compared and exported.
+        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint, by
+            ``monitor`` of :class:`~dmaxlit.callbacks.RunCheckpoint` (``--checkpoint.monitor``) or of a
+            ``ModelCheckpoint``; it is compared and exported.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
