@@ -20,7 +20,8 @@ from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, printable
-from dmaxlit.evaluation.card_figures import figures_of, running_command
+from dmaxlit.evaluation.card_figures import figures_of
+from dmaxlit.evaluation.command_line import running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.hyperparameters import hyperparameters_of
 from dmaxlit.evaluation.memory import peak_memory
