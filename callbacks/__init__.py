@@ -3,6 +3,7 @@
 from dmaxlit.callbacks.block_warmup import BlockWarmup
 from dmaxlit.callbacks.comparison_report import ComparisonReport
 from dmaxlit.callbacks.finite_guard import FiniteGuard
+from dmaxlit.callbacks.hyperparameter_log import HyperparameterLog
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.run_progress_bar import RunProgressBar
@@ -16,6 +17,7 @@ __all__ = [
     "ComparisonReport",
     "DecoderSpec",
     "FiniteGuard",
+    "HyperparameterLog",
     "PredictionWriter",
     "RunCheckpoint",
     "RunProgressBar",

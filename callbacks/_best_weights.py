@@ -1,4 +1,4 @@
-"""The weights that a run's ModelCheckpoint judged best, in place of those of the last step."""
+"""The weights of a run's best checkpoint, in place of those of the last step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.errors import DMaxWarning, UserError
 
 
-def judge_of(trainer: L.Trainer) -> ModelCheckpoint:
-    """Return the trainer's first ModelCheckpoint that monitors a metric.
+def judge_of(trainer: L.Trainer) -> ModelCheckpoint | RunCheckpoint:
+    """Return the trainer's RunCheckpoint if it monitors a metric, or else its first ModelCheckpoint that does.
 
     Raises:
         UserError: If there is none, or the model is shared by processes.
     """
-    judges = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor is not None]
+    keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, (RunCheckpoint, ModelCheckpoint))]
+    judges = sorted((c for c in keepers if c.monitor is not None), key=lambda c: isinstance(c, ModelCheckpoint))
     if not judges:
-        raise UserError("weights: expected a ModelCheckpoint that monitors a metric for 'best', found none")
+        raise UserError(
+            "weights: expected --checkpoint.monitor, or a ModelCheckpoint with a monitor, for 'best', found none"
+        )
     if isinstance(trainer.strategy, ModelParallelStrategy):
         raise UserError("weights: expected 'last' for a model that processes share, got 'best'")
     return judges[0]

@@ -40,31 +40,18 @@ def log_table(trainer: L.Trainer, tag: str, rows: Sequence[Mapping[str, Any]], m
 
 
 def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
-    """Write a figure to every logger at the current step, on rank zero only: a ``.png`` in the CSV logger's folder."""
+    """Write a figure to every logger at the current step, on rank zero only: a ``.png`` in the CSV logger's folder.
+
+    In Weights & Biases its name is ``<tag>_picture``: a name holds one kind of values there, and a table may have it.
+    """
     step = trainer.global_step
     for logger in _loggers(trainer):
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step)
         elif isinstance(logger, WandbLogger):
-            logger.log_image(tag, [figure], step=step)
+            logger.log_image(f"{tag}_picture", [figure], step=step)
         elif isinstance(logger, CSVLogger):
             _save(logger, tag, step, ".png", lambda path: save_picture(figure, path))
-
-
-def log_hyperparameters(trainer: L.Trainer, settings: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-    """Write a run's settings with its final figures to every logger: HPARAMS of TensorBoard, the config of W&B.
-
-    Args:
-        trainer: The trainer.
-        settings: Settings by dotted names.
-        figures: Figures by their tags.
-    """
-    for logger in _loggers(trainer):
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(settings), dict(figures), trainer.global_step)
-        else:
-            logger.log_hyperparams(dict(settings))
-            logger.log_metrics(dict(figures), trainer.global_step)
 
 
 def _loggers(trainer: L.Trainer) -> Sequence[Any]:

@@ -14,13 +14,14 @@ from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
-from dmaxlit.callbacks._logged import log_hyperparameters, log_table
+from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.data.resumable_jsonl import prompts_hash
 from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, printable
-from dmaxlit.evaluation.card_figures import figures_of, running_command
+from dmaxlit.evaluation.card_figures import figures_of
+from dmaxlit.evaluation.command_line import running_command
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.hyperparameters import hyperparameters_of
 from dmaxlit.evaluation.memory import peak_memory
@@ -75,9 +76,9 @@ class ComparisonReport(L.Callback):
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
         batch_size: Prompts decoded together, at least 1.
-        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint of a
-            ``ModelCheckpoint`` with a monitor, such as ``decode/best_tpf`` of
-            :class:`~dmaxlit.callbacks.SPDValidation`; it is compared and exported.
+        weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint, by
+            ``monitor`` of :class:`~dmaxlit.callbacks.RunCheckpoint` (``--checkpoint.monitor``) or of a
+            ``ModelCheckpoint``; it is compared and exported.
 
     Raises:
         UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
@@ -109,6 +110,10 @@ class ComparisonReport(L.Callback):
         self._prompts: str | None = None
         self._identity: dict[str, Any] | None = None
         self._seconds = self._begin = 0.0
+
+    def tags(self) -> list[str]:
+        """Return the tags of the trained model's accuracy and TPF with each decoder, in this order."""
+        return [f"comparison/{spec.title}/{name}" for spec in self.decoders for name in ("accuracy", "tpf")]
 
     # ---- state in checkpoints ----------------------------------------------------------------------------------------
 
@@ -273,13 +278,9 @@ class ComparisonReport(L.Callback):
         sys.stdout.write(printable(f"\n{table}\n"))
         figures = [{"model": model, "label": title, **result.to_dict()} for model, title, result in rows]
         log_table(trainer, "decode/comparison", figures, f"{table}\n{TABLE_LEGEND}")
-        settings = hyperparameters_of(trainer, module)
-        final = {
-            f"comparison/{title}/{name}": getattr(result, name)
-            for title, result in self.trained.items()
-            for name in ("accuracy", "tpf")
-        }
-        log_hyperparameters(trainer, settings, final)
+        values = [value for result in self.trained.values() for value in (result.accuracy, result.tpf)]
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(zip(self.tags(), values, strict=True)), trainer.global_step)
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
@@ -287,7 +288,7 @@ class ComparisonReport(L.Callback):
             "seed": module.seed,
             "steps": module.weights_step(),
             "weights": self.weights,
-            "settings": settings,
+            "settings": hyperparameters_of(trainer, module),
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,
             "baseline": self._identity,

@@ -1,16 +1,19 @@
-"""The checkpoints from which an interrupted run resumes."""
+"""The checkpoints of a run: the last ones, from which it resumes when interrupted, and the best."""
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.callbacks._agreement import agreed
+from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
+from dmaxlit.callbacks._checkpoint_writing import write_checkpoint
 from dmaxlit.callbacks._save_times import SaveTimes
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
 from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early, validate_after_last_step
@@ -35,13 +38,16 @@ __all__ = ["RunCheckpoint"]
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves the run's last two states, and stops it without losing a step.
+    """Saves the run's last two states and its best, and stops it without losing a step.
 
     ``last.ckpt`` and ``previous.ckpt`` are written after complete optimiser steps: by time or by number of steps, after
     the last step, also where ``max_time``, ``EarlyStopping`` or another callback stops training, and when the process
     receives SIGTERM or Ctrl-C. Then it ends with status 143 or 130; a second Ctrl-C ends it without saving. A stop in
     the middle of an accumulated step waits for its end. Checkpoints include what makes a resumed run equal to an
     uninterrupted one: random generators, metrics not yet logged, and whether validation or the end of an epoch follows.
+
+    With ``monitor``, ``best.ckpt`` is the state with the best value of that metric at a validation, and ``best.json``
+    says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none.
 
     Does nothing under ``fast_dev_run``.
 
@@ -54,9 +60,13 @@ class RunCheckpoint(Checkpoint):
             replace them.
         folder: Folder of the checkpoints. Default: ``checkpoints/`` in the trainer's ``default_root_dir``, or next to
             the run's logs if that is not set.
+        monitor: Tag of a logged metric, such as ``decode/best_tpf`` or ``decode/spd/accuracy`` of
+            :class:`~dmaxlit.callbacks.SPDValidation`; None: no best state is kept.
+        mode: ``max`` if a higher value of the metric is better, ``min`` if a lower one is.
 
     Raises:
-        UserError: If a setting is out of range; while training, if a checkpoint cannot be written.
+        UserError: If a setting is out of range; while training, if a checkpoint cannot be written or the metric is not
+            logged.
     """
 
     def __init__(
@@ -65,9 +75,11 @@ class RunCheckpoint(Checkpoint):
         every_n_steps: int | None = None,
         resume: bool = True,
         folder: str | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         super().__init__()
-        self.resume, self.folder = resume, folder
+        self.resume, self.folder, self.monitor = resume, folder, monitor
         self.settings: dict[str, Any] = {}
         self.stop_settings: dict[str, Any] = {}
         self.saved_step: int | None = None
@@ -78,8 +90,18 @@ class RunCheckpoint(Checkpoint):
         self._trained = self._in_step = self._stop_postponed = self._is_over = False
         self._first_step = self._step = 0
         self._times = SaveTimes(every_minutes, every_n_steps)
+        self._best = BestCheckpoint(monitor, mode)
         self._signals = StopSignals()
         self._lock = ExitStack()
+
+    @property
+    def best_model_path(self) -> str:
+        """Path of the best checkpoint, an empty text for none; Lightning's name, which ``ckpt_path="best"`` reads."""
+        return self._best.path
+
+    @best_model_path.setter
+    def best_model_path(self, path: str) -> None:
+        self._best.path = path  # Lightning sets it after a run in other processes
 
     # ---- files -------------------------------------------------------------------------------------------------------
 
@@ -93,23 +115,15 @@ class RunCheckpoint(Checkpoint):
         Raises:
             UserError: If it cannot be written; the last one is not touched then.
         """
-        _save_logs(trainer)  # up to the checkpoint, so that they are on the disk before it
-        files, begin, failure = self.files(trainer), time.monotonic(), None
-        try:
-            trainer.save_checkpoint(files.next, False)  # with optimiser and loops
-        except UserError as error:
-            failure = f"{error}; the last one written is {self.where()}"
-            trainer.strategy.barrier("Trainer.save_checkpoint")  # the others wait there
-        if trainer.is_global_zero and failure is None:
-            try:
-                files.promote(self._last)
-            except OSError as error:
-                failure = f"checkpoint: cannot rename {str(files.next)!r} ({error.strerror or error})"
-        failure = trainer.strategy.broadcast(failure)
-        if failure is not None:
-            self._leave(trainer, UserError(failure))
+        files, begin = self.files(trainer), time.monotonic()
+        self._write(trainer, files.next, lambda: files.promote(self._last))
         self.saved_step, self._last = trainer.global_step, files.last
         self._times.begin(cost=time.monotonic() - begin)
+
+    def _write(self, trainer: L.Trainer, path: Path, rename: Callable[[], None]) -> None:
+        advice = f"the last one written is {self.where()}"
+        if failure := write_checkpoint(trainer, path, rename, advice):
+            self._leave(trainer, UserError(failure))
 
     def where(self) -> str:
         """Describe the last checkpoint written or read, for messages."""
@@ -172,6 +186,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not go on with a run that was stopped under the same settings, and killed before it was finished."""
+        if not is_dry_run(trainer):
+            self._best.begin(self.files(trainer), self._last, trainer.is_global_zero)
         ended_by = (self._state or {}).get("ended_by") if self.automatic else None
         if ended_by and json.loads(ended_by) == self.ended_by(trainer, True):
             trainer.should_stop = True
@@ -220,7 +236,13 @@ class RunCheckpoint(Checkpoint):
         self._signals.at_once = final and not trainer.is_last_batch
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop on all ranks if one is to stop; in the middle of a step, wait for its end."""
+        """Keep the best state. Stop on all ranks if one is to stop; in the middle of a step, wait for its end."""
+        is_of_fit = trainer.state.fn == "fit" and not trainer.sanity_checking and not is_dry_run(trainer)
+        if is_of_fit and self.monitor is not None:
+            try:
+                self._best.keep(trainer, self.files(trainer), self._write)
+            except UserError as error:
+                self._leave(trainer, error)
         if self._trained and not trainer.sanity_checking:
             (stop,) = agreed(trainer, trainer.should_stop)
             trainer.should_stop = bool(stop)
@@ -309,12 +331,3 @@ class RunCheckpoint(Checkpoint):
     def _leave(trainer: L.Trainer, error: BaseException) -> NoReturn:
         """End on all ranks; only rank zero reports the error."""
         raise error if trainer.is_global_zero else Stopped(0)
-
-
-def _save_logs(trainer: L.Trainer) -> None:
-    """Force the logs to the disk; where they cannot be written, the weights may still be."""
-    for logger in trainer.loggers:
-        try:
-            logger.save()
-        except OSError as error:
-            rank_zero_warn(f"the log cannot be written ({error.strerror or error})", category=DMaxWarning)

@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
+from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, refuse_unknown_monitors
 from dmaxlit.callbacks._display import folder_of_run, progress_bar
 from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
@@ -53,7 +54,8 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
-    :class:`~lightning.pytorch.callbacks.ModelCheckpoint` can monitor the metrics. At the end of ``fit`` it logs
+    :class:`~dmaxlit.callbacks.RunCheckpoint`, Lightning's ``ModelCheckpoint`` and ``EarlyStopping`` can monitor the
+    metrics; one that is none of them is refused when ``fit`` starts. At the end of ``fit`` it logs
     ``decode/curve`` (figure and text), accuracy against TPF over thresholds. Whatever the logger, it writes the curve
     to ``curve.json``, ``.csv``, ``.png``, ``.svg`` and ``.pdf`` in the run's folder, with the settings of the run.
     ``test`` logs the same for the test prompts, as ``test/<label>/...`` and ``test/curve``, and writes
@@ -110,6 +112,12 @@ class SPDValidation(L.Callback):
         """Run after the callbacks that may change the weights when training ends."""
         require_dmax_module(self, pl_module)
         run_after_others(trainer, self)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse callbacks that monitor what is not logged."""
+        if not is_dry_run(trainer):
+            labels = [spec.tag for spec in self.decoders]
+            refuse_unknown_monitors(trainer, labels, self.min_accuracy is not None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn of a run that ends before its first validation."""
@@ -200,21 +208,17 @@ class SPDValidation(L.Callback):
             if result.num_examples == 0:
                 return
             self.results[spec.tag] = result
-            values = {
-                "accuracy": result.accuracy,
-                "tpf": result.tpf,
-                "tps": result.tokens_per_second,
-                "finished": result.finished,
-                "hit_step_limit": result.hit_step_limit,
-            }
+            speed = result.tokens_per_second
+            values = (result.accuracy, result.tpf, speed, result.finished, result.hit_step_limit)
+            tags = decode_tags(family, [spec.tag], has_best=False)
             # Every rank has the same value already; sync_dist avoids a warning of Lightning.
-            module.log_dict({f"{family}/{spec.tag}/{name}": value for name, value in values.items()}, sync_dist=True)
+            module.log_dict(dict(zip(tags, values, strict=True)), sync_dist=True)
             if self._samples[spec.tag]:
                 samples, title = self._samples[spec.tag], spec.settings().title
                 rows = sample_rows(samples, title)
                 log_table(trainer, f"{family}/{spec.tag}/samples", rows, samples_text(samples, title))
         if self.min_accuracy is not None:
-            module.log(f"{family}/best_tpf", self._best_tpf(self.min_accuracy), sync_dist=True)
+            module.log(f"{family}/{BEST_TPF}", self._best_tpf(self.min_accuracy), sync_dist=True)
 
     def _best_tpf(self, min_accuracy: float) -> float:
         """Return the highest TPF among decoders that are accurate enough; 0 if none is."""

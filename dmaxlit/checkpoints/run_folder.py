@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: the last, the one before it, and whether the run is finished."""
+"""The folder of a run's checkpoints: the last, the one before it, the best, and whether the run is finished."""
 
 import json
 from dataclasses import dataclass
@@ -35,14 +35,25 @@ class RunFolder:
         """A complete checkpoint that has yet to become the last."""
         return self.path / ".next.ckpt"
 
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best value of a metric; not one to resume from by itself."""
+        return self.path / "best.ckpt"
+
+    @property
+    def next_best(self) -> Path:
+        """A complete checkpoint that has yet to become the best."""
+        return self.path / ".best.ckpt"
+
     def candidates(self) -> list[Path]:
         """Return the existing checkpoints, files or sharded, newest first."""
         paths = (self.next, self.last, self.previous)
         return [path for path in paths if path.is_file() or is_sharded_checkpoint(path)]
 
     def discard_next(self) -> None:
-        """Remove a checkpoint that was not resumed from, complete or not: a folder would be written into."""
+        """Remove checkpoints under temporary names that are not resumed from: a folder would be written into."""
         remove(self.next)
+        remove(self.next_best)
 
     def promote(self, origin: Path | None) -> None:
         """Make the next checkpoint the last one, and the last one the previous.
@@ -59,6 +70,36 @@ class RunFolder:
         _move(self.next, self.last)
         self.forget_begun()
         sync(self.path)
+
+    @property
+    def _best_record(self) -> Path:
+        return self.path / "best.json"
+
+    def keep_best(self, record: dict[str, Any]) -> None:
+        """Make the next best checkpoint the best one.
+
+        Args:
+            record: Its metric, mode, value and step.
+
+        Raises:
+            OSError: If it cannot be renamed.
+            UserError: If the record cannot be written.
+        """
+        _move(self.next_best, self.best)
+        _write_record(self._best_record, record)
+        sync(self.path)
+
+    def best_record(self) -> dict[str, Any] | None:
+        """Return the record of the best checkpoint; None if there is no such checkpoint."""
+        record = _record(self._best_record)
+        if record is None or not self.best.exists() or type(record.get("value")) is not float:
+            return None
+        return record
+
+    def forget_best(self) -> None:
+        """Remove the best checkpoint and its record."""
+        self._best_record.unlink(missing_ok=True)
+        remove(self.best)
 
     @property
     def _finished(self) -> Path:

@@ -3,11 +3,15 @@
 ``tests/checkpoints/test_tensorboard_internals.py`` says what to mend when a release changes it.
 """
 
+import json
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.summary.writer import event_file_writer
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import hparams
 
 from dmaxlit.errors import DMaxWarning
 
@@ -19,6 +23,25 @@ def outlive_full_disks() -> None:
     ``event_file_writer.RecordWriter``, of which every event file makes one.
     """
     event_file_writer.RecordWriter = _LastingRecordWriter
+
+
+def declare_hyperparameters(logger: TensorBoardLogger, settings: Mapping[str, Any], tags: Sequence[str]) -> None:
+    """Show settings in the tab HPARAMS, beside the last value of each tag that this log has or will have.
+
+    TensorBoard keeps the first declaration of a log. Relies on ``hparams`` of torch, which makes it, and on
+    ``SummaryWriter.file_writer``; Lightning's and torch's own functions would log a value of each tag too.
+
+    Args:
+        logger: The log.
+        settings: JSON values by dotted names.
+        tags: Tags of figures.
+    """
+    plain = {
+        name: value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+        for name, value in settings.items()
+    }
+    for summary in hparams(plain, dict.fromkeys(tags, 0.0)):  # type: ignore[no-untyped-call]
+        logger.experiment.file_writer.add_summary(summary)
 
 
 class _LastingRecordWriter(RecordWriter):  # type: ignore[misc]

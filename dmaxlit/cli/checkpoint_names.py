@@ -1,4 +1,4 @@
-"""What ``--ckpt_path`` may name: a checkpoint of ours by its path, or the run's own as ``last`` or ``hpc``."""
+"""What ``--ckpt_path`` may name: a checkpoint of ours by its path, or the run's own as ``last``, ``best``, ``hpc``."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -33,8 +33,7 @@ def resolve_checkpoint(name: str, command: str, settings: Any) -> str | None:
     """
     require_local(name)
     if name == "best":
-        where = _folder(settings) or "the run's folder of checkpoints"
-        raise UserError(f"ckpt_path: expected a path or 'last', got 'best'; give the file of your choice in {where}")
+        return _best_checkpoint(settings)
     if name == "hpc":
         return _hpc_checkpoint(settings)
     if name != "last":
@@ -97,6 +96,18 @@ def hpc_checkpoints(root: str | Path | None) -> list[Path]:
     numbers = {path: re.fullmatch(r"hpc_ckpt_(\d+)", path.stem) for path in Path(root or ".").glob("hpc_ckpt_*.ckpt")}
     numbered = {path: int(match[1]) for path, match in numbers.items() if match is not None}
     return sorted(numbered, key=lambda path: numbered[path], reverse=True)
+
+
+def _best_checkpoint(settings: Any) -> str:
+    folder = _folder(settings)
+    best = None if folder is None else RunFolder(folder).best
+    if best is None or not best.exists():
+        where = folder or "the run's folder of checkpoints"
+        raise UserError(
+            f"ckpt_path: 'best' is the best.ckpt that --checkpoint.monitor keeps, found none; give the file of your "
+            f"choice in {where}"
+        )
+    return str(best)
 
 
 def _hpc_checkpoint(settings: Any) -> str:

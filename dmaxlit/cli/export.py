@@ -40,7 +40,8 @@ def export(
             the model was judged with. For threshold, one_token and edit, the settings of SGLang and diffusers are
             written too (sglang.yaml, diffusers.json).
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
-        results: The results.json of a run, or the folder with it; the card shows the figures of the trained model.
+        results: Figures for the card: results.json of a run, which are the trained model's, record.json of an
+            evaluation of this model, or the folder with it.
         push_to_hub: Upload the folder to this repository of the hub, USER/NAME, which is created if necessary. The
             token is that of `hf auth login`, or the environment's HF_TOKEN.
         private: Create the repository as a private one.
@@ -55,12 +56,13 @@ def export(
         raise UserError("private: expected --push_to_hub with it, got none")
     if push_to_hub is not None:
         check_repository(push_to_hub)
-    figures = None if results is None else read_figures(Path(results))
+    found = None if results is None else read_figures(Path(results))
     module = load_model(model, "cpu", dtype, probe)
     if decoder is not None:
         module.set_decoding(decoder, **(decoder_options or {}))
-    if figures is not None:
-        module.figures = figures
+    if found is not None:
+        found.check_model(module)
+        module.figures = found.figures
     module.export(output)
     print(output)
     if push_to_hub is not None:

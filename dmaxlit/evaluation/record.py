@@ -15,6 +15,7 @@ from dmaxlit.backbone.formats.hub import hub_commit
 from dmaxlit.backbone.transformers_internals import attention_of
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.command_line import running_command
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 from dmaxlit.evaluation.report import aup_of, best_accuracy, by_task
 from dmaxlit.evaluation.run_folder import RECORD
@@ -64,6 +65,7 @@ def make_record(
     groups = by_task(results)
     return {
         "format": FORMAT,
+        "command": running_command(),
         "software": _software(),
         "model": model,
         "baselines": list(baselines),

@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from matplotlib.figure import Figure
 
-from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
+from dmaxlit.callbacks import ComparisonReport, DecoderSpec, HyperparameterLog, SPDValidation
 from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.errors import DMaxWarning
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, make_data, make_trainer
@@ -47,11 +47,12 @@ class RecordingWandb(WandbLogger):
 
 def test_every_logger_gets_curves_tables_and_samples(tmp_path):
     wandb, csv_log = RecordingWandb(), CSVLogger(tmp_path / "csv", name=None, version="")
-    callbacks = [SPDValidation(SPECS, curve=[0.5], num_samples=2), ComparisonReport(str(tmp_path / "out"), SPECS)]
+    report = ComparisonReport(str(tmp_path / "out"), SPECS)
+    callbacks = [SPDValidation(SPECS, curve=[0.5], num_samples=2), report, HyperparameterLog()]
     trainer = make_trainer(tmp_path, callbacks, logger=[wandb, csv_log], max_epochs=1)
     trainer.fit(FakeModule(), datamodule=make_data())
     sent = {entry[0]: entry for entry in wandb.sent if entry[0] != "metrics"}
-    assert ("decode/curve", [Figure], 2) in wandb.sent
+    assert ("decode/curve_picture", [Figure], 2) in wandb.sent
     _, columns, data, step = sent["decode/spd 0/samples"]
     assert (columns[:4], len(data), step) == (["decoder", "verdict", "prompt", "answer"], 2, 2)
     assert [row[:2] for row in sent["decode/comparison"][2]] == [["base", "spd 0"], ["trained", "spd 0"]]

@@ -50,6 +50,23 @@ def test_last_is_the_run_s_own(dmax, begun, tmp_path, loaded):
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [3, 4]
 
 
+def test_best_is_what_the_run_s_rule_keeps(dmax, base, tmp_path, loaded):
+    rule = "--checkpoint.monitor train/loss --checkpoint.mode max --trainer.val_check_interval 1"
+    assert dmax(f"fit --config {base} {rule}").status == 0
+    folder = tmp_path / "runs" / "checkpoints"
+    step = json.loads((folder / "best.json").read_text())["step"]
+    assert step_of(folder / "best.ckpt") == step
+    assert dmax(f"test --config {base} --ckpt_path best").status == 0
+    assert loaded() == "runs/checkpoints/best.ckpt"
+    assert dmax("export --model runs/checkpoints/best.ckpt --output model").status == 0
+    assert json.loads((tmp_path / "model" / "dmaxlit.json").read_text())["training"]["steps"] == step
+    uninterrupted = f"fit --config {base} {rule} --trainer.max_steps 3 --trainer.default_root_dir other"
+    assert dmax(uninterrupted).status == 0
+    assert dmax(f"fit --config {base} {rule} --trainer.max_steps 3 --ckpt_path best").status == 0
+    one, two = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("other", "runs"))
+    assert all(torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
+
+
 def test_last_is_looked_for_where_checkpoints_are_written(dmax, base, tmp_path, loaded):
     line = f"--config {base} --checkpoint.folder elsewhere"
     assert dmax(f"fit {line} {SHORT}").status == 0
@@ -71,7 +88,11 @@ def test_a_damaged_last_is_reported_and_the_one_before_it_judged(dmax, begun, tm
     [
         ("--ckpt_path last", "ckpt_path: expected a checkpoint in 'runs/checkpoints', the run's folder of them, found"),
         ("--ckpt_path hpc", "ckpt_path: expected a file hpc_ckpt_*.ckpt in 'runs' for 'hpc', found none"),
-        ("--ckpt_path best", "ckpt_path: expected a path or 'last', got 'best'; give the file of your choice in runs/"),
+        (
+            "--ckpt_path best",
+            "ckpt_path: 'best' is the best.ckpt that --checkpoint.monitor keeps, found none; give the file of your "
+            "choice in runs/checkpoints",
+        ),
         ("--ckpt_path registry", "ckpt_path: expected a local file or folder, got 'registry'"),
         ("--ckpt_path Registry:some/model", "ckpt_path: expected a local file or folder, got 'Registry:some/model'"),
         ("--ckpt_path .", "ckpt_path: expected a checkpoint, got the folder '.'"),

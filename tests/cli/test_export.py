@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import dmaxlit
 from dmaxlit.cli import renames
 from dmaxlit.engine import Trace
+from dmaxlit.errors import DMaxWarning
 
 
 def test_an_export_is_read_by_dmaxlit_and_by_transformers(dmax, tiny, tmp_path):
@@ -65,6 +66,40 @@ def test_decoder_and_figures_go_with_the_export_and_generate_uses_them(dmax, tin
     assert Trace.load("t.safetensors").label == "threshold"
 
 
+@pytest.fixture
+def evaluated(dmax, tiny):
+    """The folder of an evaluation of the tiny model, of two tasks."""
+    tasks = [{"name": "chain", "label": label, "options": {"operations": 3}} for label in ("one", "two")]
+    Path("tasks.yaml").write_text(json.dumps(tasks))
+    line = "--tasks tasks.yaml --num_prompts 2 --max_new_tokens 8 --split val --output eval"
+    ended = dmax(f"evaluate --model {tiny} {line}")
+    assert ended.status == 0, ended.err
+    return Path("eval")
+
+
+def test_the_figures_of_an_evaluation_go_on_the_card_of_its_model_only(dmax, tiny, evaluated):
+    record = json.loads((evaluated / "record.json").read_text())
+    record["command"] = "python -m dmaxlit evaluate --tasks tasks.yaml"  # the tests' own is no command of dmaxlit
+    record["baselines"] = [{"title": "autoregressive"}]
+    record["results"].append({**record["results"][0], "title": "autoregressive"})
+    (evaluated / "record.json").write_text(json.dumps(record))
+    assert dmax(f"export --model {tiny} --output copy --results eval").status == 0
+    card = Path("copy/README.md").read_text()
+    assert "On validation prompts of `one, two`, made by `python -m dmaxlit evaluate --tasks tasks.yaml`:" in card
+    cells = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")][1:]
+    titles = ["one: one_token", "one: spd", "two: one_token", "two: spd"]
+    assert [cell[0].removeprefix("| ") for cell in cells] == titles
+    assert [cell[3].rstrip(" |") for cell in cells] == [f"{r['tpf']['dmaxlit']:.2f}" for r in record["results"][:4]]
+    assert dmaxlit.load("copy").figures["rows"][1]["num_examples"] == 2
+    other = dmax("export --model builtin:chain-base --output other --results eval/record.json")
+    assert other.refusal == (
+        "results: expected figures of the exported model, got those of other weights in 'eval/record.json'"
+    )
+    with pytest.warns(DMaxWarning, match="has figures of weights in float32, the export has bfloat16: whether they"):
+        assert dmax(f"export --model {tiny} --output half --results eval --dtype bfloat16").status == 0
+    assert not Path("other").exists()
+
+
 def test_push_to_hub_uploads_what_was_written(dmax, tiny, monkeypatch):
     calls = []
     monkeypatch.setattr(
@@ -82,7 +117,12 @@ def test_push_to_hub_uploads_what_was_written(dmax, tiny, monkeypatch):
         ("--decoder fast", "unknown decoder 'fast'; known: "),
         ("--decoder spd --decoder.tau 1", "decoder 'spd': unknown option tau"),
         ("--results gone.json", "gone.json: cannot be read"),
-        ("--results other.json", "results: expected the results.json of a run, got 'other.json'"),
+        (
+            "--results other.json",
+            "results: expected the results.json of a run or the record.json of an evaluation, got",
+        ),
+        ("--results other", "results: expected the results.json of a run or the record.json of an evaluation, got"),
+        ("--results .", "results.json: cannot be read"),
         ("--results empty.json", "results: expected figures of a trained model, got none in 'empty.json'"),
         ("--push_to_hub model", "push_to_hub: expected USER/NAME, got 'model'"),
         ("--private true", "private: expected --push_to_hub with it"),
@@ -90,6 +130,8 @@ def test_push_to_hub_uploads_what_was_written(dmax, tiny, monkeypatch):
 )
 def test_what_an_export_cannot_say_is_refused_in_one_line_and_nothing_is_written(dmax, tiny, tmp_path, flags, refusal):
     (tmp_path / "other.json").write_text('{"rows": [{"label": 1}]}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "record.json").write_text('{"format": "dmaxlit-evaluation-1", "tasks": {}}')
     (tmp_path / "empty.json").write_text(json.dumps(results(rows=[])))
     arguments = [
         "export",

@@ -165,16 +165,17 @@ def test_a_command_that_decodes_needs_prompts(dmax, base, command, split):
     assert ended.err.splitlines()[-1] == "error: data.task: expected a task, whose prompts are decoded, got none"
 
 
-@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint"])
+@pytest.mark.parametrize("callback", ["EarlyStopping", "ModelCheckpoint", None])
 def test_what_may_be_monitored_is_listed_on_a_mistake(dmax, base, callback):
     settings = yaml.safe_load(base.read_text())
-    validation = {"class_path": "SPDValidation", "init_args": {"max_new_tokens": 4, "curve": None}}
-    watcher = {"class_path": callback, "init_args": {"monitor": "decode/spd/acuracy"}}
-    settings["trainer"]["callbacks"] = [validation, watcher]
+    watcher = {"class_path": callback, "init_args": {"monitor": "train/los"}}
+    settings["trainer"]["callbacks"] = [watcher] if callback else []
     base.write_text(yaml.safe_dump(settings))
-    ended = dmax(f"fit --config {base}")
+    ended = dmax(
+        f"fit --config {base}", *([] if callback else ["--checkpoint.monitor", "train/los", "--checkpoint.mode", "min"])
+    )
     assert ended.status == 2
     refusal = ended.err.splitlines()[-1]
-    assert refusal.startswith("error: trainer")
-    assert "decode/spd/acuracy" in refusal
-    assert "decode/spd/accuracy" in refusal
+    assert refusal.startswith("error: trainer" if callback else "error: checkpoint.monitor: ")
+    assert "train/los" in refusal
+    assert "train/loss" in refusal

@@ -35,14 +35,16 @@ def check_decoding(value: Any, source: str) -> None:
 
 
 def check_figures(value: Any, source: str) -> None:
-    """Refuse what is not a list of figures with a task and a command; None passes.
+    """Refuse what is not a list of figures with a task, a command and a split of its prompts; None passes.
 
     Raises:
         UserError: If so; ``source`` begins the message.
     """
     if value is None:
         return
-    is_whole = isinstance(value, Mapping) and all(_is_line(value.get(name, "")) for name in ("task", "command"))
+    is_whole = isinstance(value, Mapping) and all(
+        _is_line(value.get(name, "")) for name in ("task", "command", "split")
+    )
     rows = value.get("rows") if is_whole else None
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise UserError(f"{source}: figures: expected an object with task, command and rows, got {value!r:.120}")

@@ -83,9 +83,10 @@ def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> 
 def _figures(figures: dict[str, Any] | None) -> str:
     if not figures or not figures["rows"]:
         return ""
-    task = f"On test prompts of `{figures['task']}`" if figures.get("task") else "On test prompts"
+    of_task = f" of `{figures['task']}`" if figures.get("task") else ""
+    about = f"On {figures.get('split', 'test')} prompts{of_task}"
     made_by = f", made by `{figures['command']}`" if figures.get("command") else ""
-    return _FIGURES.format(about=f"{task}{made_by}:", table=figures_table(figures["rows"]))
+    return _FIGURES.format(about=f"{about}{made_by}:", table=figures_table(figures["rows"]))
 
 
 def card_hash(card: bytes) -> str:

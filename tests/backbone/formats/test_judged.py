@@ -108,6 +108,7 @@ def test_the_settings_of_other_engines_lie_beside_the_model(module, tmp_path):
         {"datasets": ["a\nlicense: mit"]},
         {"figures": [1]},
         {"figures": {**FIGURES, "command": "`x`\n# y"}},
+        {"figures": {**FIGURES, "split": "`x`\n# y"}},
         {"figures": {**FIGURES, "rows": [{**ROW, "label": "<script>"}]}},
         {"figures": {**FIGURES, "rows": [{**ROW, "accuracy": "1"}]}},
         {"figures": {**FIGURES, "rows": [{**ROW, "accuracy_low": "1"}]}},

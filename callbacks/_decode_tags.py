@@ -1,0 +1,56 @@
+"""The tags of the figures that ``SPDValidation`` logs, which other callbacks may monitor."""
+
+from collections.abc import Sequence
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from dmaxlit.errors import UserError
+
+#: The figures of each decoder.
+FIGURES = ("accuracy", "tpf", "tps", "finished", "hit_step_limit")
+#: The figure of all decoders together.
+BEST_TPF = "best_tpf"
+
+
+def decode_tags(family: str, labels: Sequence[str], has_best: bool) -> list[str]:
+    """Return the tags of all figures.
+
+    Args:
+        family: ``decode`` in validation, ``test`` in a test.
+        labels: Labels of the decoders.
+        has_best: Whether the highest TPF of an accurate decoder is logged.
+    """
+    return [f"{family}/{label}/{figure}" for label in labels for figure in FIGURES] + [
+        f"{family}/{BEST_TPF}" for _ in range(has_best)
+    ]
+
+
+def refuse_unknown_monitors(trainer: L.Trainer, labels: Sequence[str], has_best: bool) -> None:
+    """Refuse callbacks that monitor a figure of decoding that is not logged, before the first validation comes to it.
+
+    Tags of other callbacks under ``decode/`` pass: neither label nor figure is one of ours.
+
+    Args:
+        trainer: The trainer.
+        labels: Labels of the decoders.
+        has_best: Whether the highest TPF of an accurate decoder is logged.
+
+    Raises:
+        UserError: For the first such callback.
+    """
+    known = decode_tags("decode", labels, has_best)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        family, _, rest = str(monitor).partition("/")
+        label, _, figure = rest.rpartition("/")
+        is_ours = family == "decode" and (label in labels or figure in (*FIGURES, BEST_TPF))
+        if is_ours and monitor not in known:
+            advice = "" if figure != BEST_TPF else f"; {BEST_TPF} needs min_accuracy of SPDValidation"
+            raise UserError(f"{_setting(callback)}: expected one of {', '.join(known)}, got {monitor!r}{advice}")
+
+
+def _setting(callback: L.Callback) -> str:
+    """Return the user's name of the setting."""
+    is_of_run = isinstance(callback, Checkpoint) and not isinstance(callback, ModelCheckpoint)
+    return "checkpoint.monitor" if is_of_run else f"trainer.callbacks.{type(callback).__name__}.monitor"
