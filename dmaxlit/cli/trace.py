@@ -56,7 +56,7 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
             panels.append(record.panel(rows, label))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    write_page(Path(output), page(panels, " and ".join(labels)), "output")
+    write_page(Path(output), page(panels), "output")
     number = len({index for panel in panels for index in panel.recordings})
     print(f"{output}: {number} prompt{'s' * (number > 1)} of {', '.join(traces)}")
 

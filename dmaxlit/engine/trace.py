@@ -143,8 +143,7 @@ class Trace:
         """
         if tokenizer is not None:
             self.add_texts(tokenizer)
-        panel = self.panel(indices)
-        text = page([panel], panel.label)
+        text = page([self.panel(indices)])
         if path is not None:
             write_page(Path(path), text)
         return text
