@@ -25,7 +25,7 @@ def run(command: str, args: list[str]) -> None:
     name, *rest = args or ["--help"]
     if name in ("-h", "--help"):
         lines = [f"  {name:18}{(function.__doc__ or '').partition(chr(10))[0]}" for name, function in ANALYSES.items()]
-        print("\n".join(["usage: dmaxlit analyse NAME [options]", "", *lines]))
+        print(printable("\n".join(["usage: dmaxlit analyse NAME [options]", "", *lines])))
         return
     if name not in ANALYSES:
         raise UserError(f"unknown analysis {name!r}{closest(name, ANALYSES)}; known: {', '.join(ANALYSES)}")
@@ -206,9 +206,8 @@ def _stored(
     for trace, file, label in zip(traces, answers, labels, strict=True):
         side = side_of(TASKS.get(label)) if label in TASKS else None
         if side is not None and module is None:
-            print(
-                f"{label}: the blanks are left out; --model names the model whose tokenizer they need", file=sys.stderr
-            )
+            message = f"{label}: the blanks are left out; --model names the model whose tokenizer they need"
+            print(printable(message), file=sys.stderr)
         tokenizer = None if module is None else module.tokenizer
         yield OrderSource(label, Path(trace).name, stored_orders(trace, file), side, tokenizer)
 

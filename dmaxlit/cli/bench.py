@@ -7,7 +7,7 @@ from typing import Literal
 from dmaxlit.cli.arguments import Dtype, call, make_parser
 from dmaxlit.cli.messages import closest
 from dmaxlit.cli.recipes import RECIPES
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 
 
 def run(command: str, args: list[str]) -> None:
@@ -17,7 +17,7 @@ def run(command: str, args: list[str]) -> None:
         lines = [
             f"  {name:18}{(function.__doc__ or '').partition(chr(10))[0]}" for name, function in BENCHMARKS.items()
         ]
-        print("\n".join(["usage: dmaxlit bench NAME [options]", "", *lines]))
+        print(printable("\n".join(["usage: dmaxlit bench NAME [options]", "", *lines])))
         return
     if name not in BENCHMARKS:
         raise UserError(f"unknown benchmark {name!r}{closest(name, BENCHMARKS)}; known: {', '.join(BENCHMARKS)}")
@@ -65,7 +65,7 @@ def self_correction(
         workers=workers,
         threads=threads,
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def decoders(
@@ -89,7 +89,7 @@ def decoders(
     """
     from dmaxlit.bench import DecoderBench
 
-    print(DecoderBench(models or DecoderBench.models, Path(output), num_examples, batch_size).run())
+    print(printable(DecoderBench(models or DecoderBench.models, Path(output), num_examples, batch_size).run()))
 
 
 def adaptation(
@@ -126,7 +126,7 @@ def adaptation(
         num_examples=num_examples,
         methods=tuple(methods or METHODS),
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def decode(
@@ -182,7 +182,7 @@ def decode(
         compile=compile,
         repeats=repeats,
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def train(
@@ -237,7 +237,7 @@ def train(
         compile=compile,
         flex=flex,
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def grading(data: str, output: str = "runs/grading", limit: int | None = None) -> None:
@@ -253,7 +253,7 @@ def grading(data: str, output: str = "runs/grading", limit: int | None = None) -
     """
     from dmaxlit.bench import GradingBench
 
-    print(GradingBench(Path(data), Path(output), limit).run())
+    print(printable(GradingBench(Path(data), Path(output), limit).run()))
 
 
 def vocabulary(
@@ -295,7 +295,7 @@ def vocabulary(
         num_examples=num_examples,
         methods=tuple(METHODS) if methods is None else tuple(methods),
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def serve(
@@ -332,7 +332,8 @@ def serve(
         from dmaxlit.bench.serve_load import ServeBench
     except ModuleNotFoundError as error:
         raise UserError(f"bench serve: expected httpx, found no {error.name}; pip install 'dmaxlit[serve]'") from error
-    print(ServeBench(Path(output), model, clients, minutes, decoder, num_prompts, repeats, device, dtype, seed).run())
+    bench = ServeBench(Path(output), model, clients, minutes, decoder, num_prompts, repeats, device, dtype, seed)
+    print(printable(bench.run()))
 
 
 BENCHMARKS: dict[str, Callable[..., None]] = {

@@ -144,21 +144,21 @@ def _parse(name: str, cls: type[Any], args: Sequence[str]) -> dict[str, Any]:
 
 def _report(name: str, properties: Sequence[Property]) -> int:
     """Print a line for each property; return how many do not hold."""
-    print(name)
+    print(printable(name))
     messages: dict[str, str] = {}  # of the properties that do not hold, with the first of each message
     num_broken = 0
     for item in properties:
         message = _test(item)
         num_broken += message is not None
         if message is None:
-            print(f"  ok     {item}")
+            print(printable(f"  ok     {item}"))
         elif message in messages:
-            print(f"  wrong  {item}: as in {messages[message]!r}")
+            print(printable(f"  wrong  {item}: as in {messages[message]!r}"))
         else:
             messages[message] = str(item)
             print(printable(f"  wrong  {item}: {message}"))
     held = len(properties) - num_broken
-    print(f"{name}: {held} of {len(properties)} properties hold")
+    print(printable(f"{name}: {held} of {len(properties)} properties hold"))
     return num_broken
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmaxlit.cli.arguments import call, make_parser
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 
 if TYPE_CHECKING:
     from dmaxlit.evaluation.run_comparison import RunComparison
@@ -42,8 +42,8 @@ def compare(runs: Sequence[str], csv: str | None = None, json: str | None = None
     outputs = {name: output_path(Path(value), name) for name, value in _given(csv=csv, json=json, plot=plot).items()}
     comparison = read_runs([Path(run) for run in runs])
     for path in comparison.skipped:
-        print(f"{path}: no figures of a run; skipped", file=sys.stderr)
-    print(runs_table(comparison), end="")
+        print(printable(f"{path}: no figures of a run; skipped"), file=sys.stderr)
+    print(printable(runs_table(comparison)), end="")
     if "csv" in outputs:
         with refusing(outputs["csv"], "csv"):
             write_text(outputs["csv"], runs_csv(comparison))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.renames import announce
-from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.errors import UserError, printable, renaming_argument
 
 _POSITIONAL = {"source": "model", "dest": "output"}  # old and current names
 
@@ -70,7 +70,7 @@ def convert(
             refuse_existing(Path(output))  # before the work of exporting
             with temporary_model(model, _existing(Path(output).absolute().parent)) as folder:
                 form = convert_checkpoint(folder, output, to, max_shard_size, dtype, like)
-    print(f"{output}: {model} as {form}")
+    print(printable(f"{output}: {model} as {form}"))
 
 
 def _existing(folder: Path) -> Path:

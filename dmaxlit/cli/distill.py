@@ -10,7 +10,7 @@ from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.lost_turns import check_roles
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
@@ -125,10 +125,8 @@ def distill(
         check_roles(module.tokenizer, [row.prompt for row in rows])
         manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
-    print(
-        f"{output}: kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}; "
-        f"TPF {manifest.tpf:.2f}; {manifest.seconds:.0f} s"
-    )
+    kept = f"kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}"
+    print(printable(f"{output}: {kept}; TPF {manifest.tpf:.2f}; {manifest.seconds:.0f} s"))
 
 
 def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str, Any] | None) -> Task:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.renames import current_flags
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 
 _RENAMED = {"--checkpoint": "--model"}
 
@@ -64,6 +64,6 @@ def export(
         found.check_model(module)
         module.figures = found.figures
     module.export(output)
-    print(output)
+    print(printable(output))
     if push_to_hub is not None:
-        print(upload(Path(output), push_to_hub, private))
+        print(printable(upload(Path(output), push_to_hub, private)))

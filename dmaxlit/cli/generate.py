@@ -155,10 +155,8 @@ def generate(
         extras = [row.extra for row in rows]
         counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras)
     judged = f", {counts.correct} correct" if task is not None else ""
-    print(
-        f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; "
-        f"{figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
-    )
+    spent = f"{figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
+    print(printable(f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; {spent}"))
 
 
 def _check_trace(trace: bool | str, trace_file: str | None, output: str | None) -> None:
@@ -252,7 +250,7 @@ def _print_answer(module: "DMaxModule", answer: "Generation", is_right: bool | N
         print_trace(rows, module.tokenizer)
     verdict = "" if is_right is None else ", right" if is_right else ", wrong"
     line = figures(answer.num_tokens, answer.num_forwards) + remarks(answer) + verdict
-    print(f"{printable(answer.text)}\n{line}\n", flush=True)
+    print(printable(f"{answer.text}\n{line}\n"), flush=True)
 
 
 def _shown(prompt: "Prompt") -> str:

@@ -10,6 +10,7 @@ from dmaxlit.cli.arguments import call, make_parser
 from dmaxlit.cli.recipes import recipe_names, recipe_summary
 from dmaxlit.decoding import DECODERS
 from dmaxlit.decoding.admission import ADMISSIONS
+from dmaxlit.errors import printable
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 from dmaxlit.tasks import TASKS
@@ -40,7 +41,7 @@ def list_names(kind: Kind = "all") -> None:
     for group in kinds:
         print(_TITLES.get(group, group))
         for name, summary in summaries[group].items():
-            print(f"  {name:{width}}  {summary}".rstrip())
+            print(printable(f"  {name:{width}}  {summary}".rstrip()))
 
 
 def _of_registry(registry: Registry[Any]) -> dict[str, str]:

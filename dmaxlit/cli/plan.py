@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser as TypedParser
 from lightning.pytorch.cli import OptimizerCallable
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER
@@ -18,7 +19,7 @@ from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.training import DMaxCLI, run_cli
-from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.errors import UserError, printable, renaming_argument
 from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
@@ -73,7 +74,7 @@ def run(command: str, args: list[str]) -> None:
     items = plan(scenario)
     Console().print(_table(items, scenario))
     lines, fits = format_plan(items, options.gpu_memory)
-    print(lines)
+    print(printable(lines))
     if not fits:
         raise SystemExit(1)
 
@@ -190,13 +191,18 @@ def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str,
 def _table(items: list[MemoryItem], scenario: MemoryScenario) -> Table:
     layout = "shared (FSDP2)" if scenario.sharded and scenario.gpus > 1 else "each with its own model"
     table = Table(
-        title=f"{scenario.model.config.model_type} on {scenario.gpus} GPU{'s' * (scenario.gpus > 1)}, {layout}"
+        title=_shown(f"{scenario.model.config.model_type} on {scenario.gpus} GPU{'s' * (scenario.gpus > 1)}, {layout}")
     )
     for name, justify in (("each GPU holds", "left"), ("size", "right"), ("when", "left"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for item in items:
-        table.add_row(item.name, _size(item.size), item.when, item.detail)
+        table.add_row(_shown(item.name), _size(item.size), item.when, _shown(item.detail))
     return table
+
+
+def _shown(text: str) -> Text:
+    """Return a text that is neither markup nor obeyed by the terminal."""
+    return Text(printable(text))
 
 
 def _size(size: int) -> str:

@@ -126,4 +126,4 @@ def _print(module: DMaxModule, clean: CleanBatch, views: Sequence[View], places:
         print_text(console, module.tokenizer, clean, row)
         for view in views:
             print_view(console, module.tokenizer, clean, view, row)
-    console.print(f"\n{module.noise!r}, seed {module.seed}, step {clean.step}", soft_wrap=True)
+    console.print(printable(f"\n{module.noise!r}, seed {module.seed}, step {clean.step}"), soft_wrap=True)

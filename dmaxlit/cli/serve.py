@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 
 _KEY_VARIABLE = "DMAXLIT_API_KEY"
 _MIB, _MAX_BYTES = 2**20, 2**63
@@ -129,5 +129,8 @@ def serve(
         model_name = name or model.removeprefix("builtin:").rstrip("/").rpartition("/")[2]
         app = create_app(module, model_name, settings, limits, key)
         if key is None and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-            print(f"warning: {host} may be reached from other machines, and there is no --api_key", file=sys.stderr)
-        serve_app(app, listener, log_requests, lambda url: print(f"{model_name}: {url} (Ctrl-C stops)", flush=True))
+            warning = f"warning: {host} may be reached from other machines, and there is no --api_key"
+            print(printable(warning), file=sys.stderr)
+        serve_app(
+            app, listener, log_requests, lambda url: print(printable(f"{model_name}: {url} (Ctrl-C stops)"), flush=True)
+        )

@@ -34,6 +34,11 @@ def printable_messages() -> Iterator[None]:
 
 
 class _PrintableRecord(logging.LogRecord):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info and self.exc_info[0] is not None:  # formatters show this text instead of making their own
+            self.exc_text = printable("".join(traceback.format_exception(*self.exc_info))).rstrip("\n")
+
     def getMessage(self) -> str:  # noqa: N802 (the library's name)
         return printable(super().getMessage())
 

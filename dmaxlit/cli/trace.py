@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmaxlit.cli.arguments import call, make_parser
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, printable
 
 if TYPE_CHECKING:
     from dmaxlit.engine import Trace
@@ -56,9 +56,9 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
             panels.append(record.panel(rows, label))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    write_page(Path(output), page(panels, " and ".join(labels)), "output")
+    write_page(Path(output), page(panels), "output")
     number = len({index for panel in panels for index in panel.recordings})
-    print(f"{output}: {number} prompt{'s' * (number > 1)} of {', '.join(traces)}")
+    print(printable(f"{output}: {number} prompt{'s' * (number > 1)} of {', '.join(traces)}"))
 
 
 def _labels(paths: Sequence[str], records: "Sequence[Trace]") -> list[str]:

@@ -57,11 +57,12 @@ def print_trace(trace: RowTrace, tokenizer: PreTrainedTokenizerBase, console: Co
 
 def summary(trace: RowTrace) -> str:
     """Return a line of figures: forwards by block, in which order tokens became final, and revisions."""
-    finalized, (ids, _) = trace.finalized(), trace.timeline()
-    counts = count_revisions(ids, ids[-1])
+    ids, _ = trace.timeline()
+    is_token = ids[-1] >= 0  # of a stopped response some are masks
+    counts, finalized = count_revisions(ids[:, is_token], ids[-1, is_token]), trace.finalized()[is_token]
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())
     return (
-        f"{trace.num_tokens} tokens in {trace.num_forwards} forwards ({forwards} by block); "
+        f"{len(finalized)} tokens in {trace.num_forwards} forwards ({forwards} by block); "
         f"AFP {finalization_parallelism(finalized):.2f}, tau {kendall_tau(finalized):.2f}; "
         f"{counts['revised']} revisions, {counts['introduced']} tokens first shown wrong"
     )

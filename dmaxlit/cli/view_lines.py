@@ -52,7 +52,7 @@ def print_view(console: Console, tokenizer: PreTrainedTokenizerBase, clean: Clea
         view: Its corrupted view.
         row: Index of the row in the batch.
     """
-    console.print(Text(f"{view.name}: {_counts(clean, view, row)}", style="bold"))
+    console.print(Text(printable(f"{view.name}: {_counts(clean, view, row)}"), style="bold"))
     console.print(_joined(_view_tokens(tokenizer, clean, view, row)))
 
 

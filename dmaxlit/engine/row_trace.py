@@ -31,7 +31,7 @@ class RowTrace:
         confidence: ``[E, T]`` float16, probability of the token proposed at each position by the block's logits (a
             decoder may have used others: ``credit`` raises them, ``psd`` may take those of a draft).
         state: ``[E, T]`` uint8, values of :class:`TokenState`.
-        num_tokens: Length of the response.
+        num_tokens: Length of the response; of one that was stopped, the masks of its open blocks count.
         forward: ``[E]`` number of the forward of each entry, from 0. Default: one entry for each forward.
     """
 

@@ -72,14 +72,30 @@ class Trace:
         for index, blocks in entries.items():
             self._unfinished.setdefault(index, []).append(sorted(blocks, key=lambda entry: entry[0]))
         for index, sequence in event.finished.items():
-            forwards = self._unfinished.pop(index)
-            starts, *columns = zip(*(entry for blocks in forwards for entry in blocks), strict=True)
-            tensors = dict(zip(_DTYPES, map(torch.stack, columns), strict=True))
-            widths = torch.tensor([len(blocks) for blocks in forwards])
-            forward = None if bool((widths == 1).all()) else torch.arange(len(widths)).repeat_interleave(widths)
-            self.rows[index] = RowTrace(
-                torch.tensor(starts), **tensors, num_tokens=sequence.num_tokens, forward=forward
+            self._keep(index, sequence.num_tokens)
+
+    def stop(self, max_new_tokens: int) -> None:
+        """Keep the records of responses that were stopped before their end, with the open blocks as they are.
+
+        Args:
+            max_new_tokens: Most tokens of a response.
+        """
+        for index, forwards in list(self._unfinished.items()):
+            (first, _, _, state), (last, ids, _, _) = (
+                forwards[0][0],
+                max((blocks[-1] for blocks in forwards), key=lambda entry: entry[0]),
             )
+            num_positions = last + len(ids) - first - int((state == TokenState.PROMPT).sum())
+            self._keep(index, min(num_positions, max_new_tokens))
+
+    def _keep(self, index: int, num_tokens: int) -> None:
+        """Make the record of a prompt whose response has that many tokens."""
+        forwards = self._unfinished.pop(index)
+        starts, *columns = zip(*(entry for blocks in forwards for entry in blocks), strict=True)
+        tensors = dict(zip(_DTYPES, map(torch.stack, columns), strict=True))
+        widths = torch.tensor([len(blocks) for blocks in forwards])
+        forward = None if bool((widths == 1).all()) else torch.arange(len(widths)).repeat_interleave(widths)
+        self.rows[index] = RowTrace(torch.tensor(starts), **tensors, num_tokens=num_tokens, forward=forward)
 
     def add_texts(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Add the text of every token in the records that has none yet."""
@@ -143,8 +159,7 @@ class Trace:
         """
         if tokenizer is not None:
             self.add_texts(tokenizer)
-        panel = self.panel(indices)
-        text = page([panel], panel.label)
+        text = page([self.panel(indices)])
         if path is not None:
             write_page(Path(path), text)
         return text

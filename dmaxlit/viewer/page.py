@@ -35,7 +35,7 @@ class Panel:
     texts: Mapping[int, str]
 
 
-def page(panels: Sequence[Panel], title: str = "Trace") -> str:
+def page(panels: Sequence[Panel], title: str | None = None) -> str:
     """Return a page of HTML that shows traces forward by forward and needs no network.
 
     Texts of models are data: JSON without ``<``, which the page's program only ever shows as text. Its content security
@@ -43,13 +43,13 @@ def page(panels: Sequence[Panel], title: str = "Trace") -> str:
 
     Args:
         panels: The traces, at least one.
-        title: Title of the page.
+        title: Title of the page. Default: one with the labels of the traces.
     """
     style = _read("viewer.css")
     script = "\n".join(_read(name) for name in _SCRIPTS)
     parts = {
         "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}",
-        "title": html.escape(visible(title)),
+        "title": html.escape(visible(title or f"Trace: {' and '.join(panel.label for panel in panels)}")),
         "style": style,
         "data": _json(panels),
         "script": script,

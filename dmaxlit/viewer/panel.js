@@ -37,9 +37,9 @@ class Panel {
   get forwards() { return this.recording === null ? 0 : this.recording.forwards; }
 
   figures() {
-    const { figures, length, forwards } = this.recording, list = element("dl");
+    const { figures, forwards } = this.recording, list = element("dl");
     const shown = [
-      ["tokens", length], ["forwards", forwards], ["TPF", shownFigure(figures.tpf)], ["AFP", shownFigure(figures.afp)],
+      ["tokens", figures.tokens], ["forwards", forwards], ["TPF", shownFigure(figures.tpf)], ["AFP", shownFigure(figures.afp)],
       ["tau", shownFigure(figures.tau)], ["revisions", figures.revised],
     ];
     for (const [name, value] of shown) {

@@ -46,15 +46,21 @@ class Recording:
             )
 
     def figures(self) -> dict[str, float | int | None]:
-        """Return TPF, AFP, tau and the number of revisions; None where a figure is undefined."""
-        forwards, tokens = self.ids.shape
+        """Return the number of tokens, TPF, AFP, tau and the number of revisions; None where a figure is undefined.
+
+        Masks, which are left where the response was stopped, are no tokens.
+        """
+        forwards = len(self.ids)
+        is_token = self.ids[-1] >= 0 if forwards else torch.zeros(0, dtype=torch.bool)
+        tokens, finalized = int(is_token.sum()), self.finalized[is_token] if forwards else self.finalized
         figures = {
             "tpf": tokens / forwards if forwards else math.nan,
-            "afp": finalization_parallelism(self.finalized),
-            "tau": kendall_tau(self.finalized),
+            "afp": finalization_parallelism(finalized),
+            "tau": kendall_tau(finalized),
         }
         defined = {name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()}
-        return defined | {"revised": count_revisions(self.ids, self.ids[-1])["revised"] if forwards else 0}
+        revised = count_revisions(self.ids, self.ids[-1])["revised"] if forwards else 0
+        return {"tokens": tokens, **defined, "revised": revised}
 
     def last_confidence(self) -> Tensor:
         """Return the confidence last computed at each position, ``[F, n]``; nan before the first."""

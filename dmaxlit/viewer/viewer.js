@@ -71,10 +71,11 @@ function showHistory(span) {
   tooltip.textContent = lines;
   tooltip.hidden = false;
   span.setAttribute("aria-describedby", "history");
-  const box = span.getBoundingClientRect();
-  const left = Math.min(box.left, root.clientWidth - tooltip.offsetWidth - 8);
+  const box = span.getBoundingClientRect(), { offsetWidth: width, offsetHeight: height } = tooltip;
+  const left = Math.min(box.left, root.clientWidth - width - 8);
+  const isAbove = box.bottom + height + 6 > byId("summary").getBoundingClientRect().top && box.top > height + 6;
   tooltip.style.left = `${Math.max(0, left) + scrollX}px`;
-  tooltip.style.top = `${box.bottom + scrollY + 6}px`;
+  tooltip.style.top = `${(isAbove ? box.top - height - 6 : box.bottom + 6) + scrollY}px`;
 }
 function hideHistory() {
   tooltip.hidden = true;
@@ -138,6 +139,8 @@ async function start() {
     promptSelect.append(new Option(`${index}: ${row.prompt.slice(0, 60)}`, index));
   }
   byId("prompts").hidden = indices.length < 2;
+  // Five changes of the page in a second are too many for those who have asked for less motion.
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) byId("speed").value = "1";
   setTheme(systemDark.matches);
   // page.html#prompt=3&forward=12 opens there.
   const wanted = new URLSearchParams(location.hash.slice(1)), index = wanted.get("prompt");

@@ -3,8 +3,14 @@
 import unicodedata
 
 _DELETE, _PICTURES = 0x7F, 0x2400
-# Directional marks, zero-width characters and the byte order mark. Joiners stay: emoji and Indic scripts need them.
-_INVISIBLE = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+# Directional marks, zero-width characters, the byte order mark, fillers and tags. Joiners and variation selectors stay:
+# emoji and Indic scripts need them.
+_INVISIBLE = frozenset(
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u3164\ufeff\uffa0"
+    + "".join(
+        map(chr, [*range(0x2060, 0x2070), *range(0xFFF9, 0xFFFC), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)])
+    )
+)
 
 
 def visible(text: str) -> str:

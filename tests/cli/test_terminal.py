@@ -1,18 +1,24 @@
 """What a model or a file says is shown on the terminal, and never obeyed."""
 
+import ast
 import json
 import logging
+import re
 import shutil
 import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import dmaxlit
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.cli import main
 from dmaxlit.cli.terminal import print_traceback, printable_messages
 from dmaxlit.errors import DMaxWarning
 
+FOLDER = Path(dmaxlit.__file__).parent
 OSC = "\x1b]0;owned\x07"
 
 
@@ -31,6 +37,79 @@ def test_logs_are_shown_the_same_way_and_only_inside(caplog):
             logging.getLogger("lightning").info("row %s", OSC)
         logging.getLogger("lightning").info("row %s", OSC)
     assert caplog.messages == [r"row \x1b]0;owned\x07", f"row {OSC}"]
+
+
+def test_the_error_of_a_log_is_shown_the_same_way(caplog):
+    with printable_messages():
+        try:
+            raise ValueError(f"row {OSC}")
+        except ValueError:
+            logging.getLogger("dmaxlit").exception("failed")
+    assert caplog.text.endswith("ValueError: row \\x1b]0;owned\\x07\n")
+    assert "\x07" not in caplog.text
+
+
+def printed_raw(path):
+    """Yield the lines at which something is printed that may quote a model, a file or a user."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        function, text = ast.unparse(node.func), node.args[0]
+        if function not in ("print", "sys.stdout.write", "sys.stderr.write"):
+            continue
+        is_fixed = isinstance(text, ast.Constant) or (
+            isinstance(text, ast.JoinedStr)
+            # Counts, and seconds with their format.
+            and all(re.fullmatch(r"len\(\w+\)|number|num_prompts|seconds|judged|figures\(.*\)", ast.unparse(part.value))
+                    for part in text.values if isinstance(part, ast.FormattedValue))
+        )  # fmt: skip
+        if not is_fixed and not ast.unparse(text).startswith("printable("):
+            yield f"{path.relative_to(FOLDER)}: {ast.unparse(text)}"
+
+
+def test_every_print_of_the_commands_is_printable():
+    raw = [line for top in ("cli", "callbacks") for path in (FOLDER / top).rglob("*.py") for line in printed_raw(path)]
+    constants = ["__init__.py: _overview()", "__init__.py: __version__", "plan.py: _HELP", "preview.py: _HELP"]
+    assert sorted(raw) == sorted([*(f"cli/{line}" for line in constants), "cli/listing.py: _TITLES.get(group, group)"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        f"compare {OSC}/a",
+        f"trace {OSC}.safetensors --output x.html",
+        f"generate --model {OSC}",
+        f"chat --model {OSC}",
+        f"serve --model {OSC} --port 0",
+        f"evaluate --model {OSC} --task chain",
+        f"evaluate --compare {OSC} b",
+        f"distill --model {OSC} --output x.jsonl",
+        f"export {OSC} x",
+        f"convert --model {OSC} --output y",
+        f"preview {OSC}.jsonl",
+        f"plan --config {OSC}.yaml",
+        f"check {OSC}",
+        f"list {OSC}",
+        f"bench {OSC}",
+        f"analyse {OSC}",
+        f"fit --config {OSC}.yaml",
+        OSC,
+    ],
+)
+def test_no_refusal_obeys_what_it_quotes(dmax, args):
+    ended = dmax(args.split())
+    assert ended.status == 2
+    assert not {"\x1b", "\x07"} & set(ended.out + ended.err)
+    assert ended.err.startswith("error: ")
+
+
+def test_the_names_of_runs_cannot_control_the_terminal(dmax, monkeypatch):
+    comparison = SimpleNamespace(skipped=[Path(OSC)])
+    monkeypatch.setattr("dmaxlit.evaluation.run_comparison.read_runs", lambda runs: comparison)
+    monkeypatch.setattr("dmaxlit.evaluation.run_comparison.runs_table", lambda comparison: f"task {OSC}\n")
+    ended = dmax("compare a b")
+    assert ended.out == "task \\x1b]0;owned\\x07\n"
+    assert ended.err == "\\x1b]0;owned\\x07: no figures of a run; skipped\n"
 
 
 def test_a_traceback_is_shown_the_same_way(capsys):

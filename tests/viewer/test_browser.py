@@ -230,6 +230,46 @@ def test_light_and_dark_follow_the_system_until_the_button_is_used(browser, show
     assert min(sizes) > 10_000
 
 
+def test_who_asks_for_less_motion_gets_one_forward_in_a_second(browser, shown):
+    recording = panel_of(synthetic(8, 16, 8))
+    for preference, speed in (("reduce", "1"), ("no-preference", "5")):
+        browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": preference}])
+        shown(recording)
+        assert browser.run("document.getElementById('speed').value") == speed
+
+
+def test_traces_side_by_side_are_at_the_same_heights_and_on_a_narrow_screen_below_each_other(browser, shown):
+    long = "threshold threshold=0.5, window 4, " * 3
+    one, other = synthetic(8, 16, 8), replace(synthetic(20, 16, 8), prompt="a prompt " * 40)
+    shown(panel_of(one, "one"), panel_of(other, long))
+    tops = (
+        "['.map', '.tokens', 'dl'].map((name) => [...document.querySelectorAll(name)]"
+        ".map((each) => Math.round(each.getBoundingClientRect().top)))"
+    )
+    assert all(left == right for left, right in browser.run(tops))
+    browser.send("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False)
+    try:
+        assert all(upper < lower for upper, lower in browser.run(tops))
+        assert browser.run("document.documentElement.scrollWidth") <= 400
+    finally:
+        browser.send("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_history_of_a_token_at_the_bottom_is_above_it(shown):
+    recording = replace(synthetic(60, 400, 100), prompt="a prompt " * 400)
+    browser = shown(panel_of(recording), fragment="#forward=60")
+    box = browser.run(
+        "(() => { const token = [...document.querySelectorAll('.tokens .revised')].at(-1); token.tabIndex = -1; "
+        "token.focus(); token.scrollIntoView({ block: 'end' }); "
+        "scrollBy(0, document.getElementById('summary').offsetHeight + 10); "
+        "token.blur(); token.focus({ preventScroll: true }); "
+        "return ['history', 'summary'].map((id) => document.getElementById(id).getBoundingClientRect())"
+        ".map(({ top, bottom }) => [top, bottom]).concat([[token.getBoundingClientRect().top]]); })()"
+    )
+    (top, bottom), (summary, _), (token,) = box
+    assert 0 <= top < bottom <= token < summary
+
+
 def test_every_control_has_a_name_and_the_masks_are_silent(shown):
     browser = shown(panel_of(synthetic(8, 16, 8)), fragment="#forward=1")
     nodes = browser.send("Accessibility.getFullAXTree")["nodes"]

@@ -18,13 +18,19 @@ def recording_of(ids, confidence=None, finalized=None):
 def test_figures_are_those_of_the_metrics():
     recording = recording_of([[5, -1, -1], [6, 7, -1], [6, 7, 8]], finalized=[2, 2, 3])
     # Two tokens at forward 2, one at 3: AFP 3 / 2. Of three pairs two are in order and one is a tie.
-    assert recording.figures() == {"tpf": 1.0, "afp": 1.5, "tau": pytest.approx(2 / 6**0.5, abs=1e-4), "revised": 1}
+    tau = pytest.approx(2 / 6**0.5, abs=1e-4)
+    assert recording.figures() == {"tokens": 3, "tpf": 1.0, "afp": 1.5, "tau": tau, "revised": 1}
+
+
+def test_masks_of_a_stopped_response_are_no_tokens():
+    recording = recording_of([[5, -1, -1], [6, 7, -1], [6, -1, -1]], finalized=[2, 3, 1])
+    assert recording.figures() == {"tokens": 1, "tpf": 0.3333, "afp": 1.0, "tau": None, "revised": 1}
 
 
 def test_figures_that_are_undefined_are_none():
     assert recording_of([[4]]).figures()["tau"] is None
     empty = Recording(*[torch.zeros(2, 0)] * 3, torch.zeros(0), torch.zeros(0), [2])
-    assert empty.figures() == {"tpf": 0.0, "afp": None, "tau": None, "revised": 0}
+    assert empty.figures() == {"tokens": 0, "tpf": 0.0, "afp": None, "tau": None, "revised": 0}
 
 
 def test_a_position_keeps_the_confidence_that_was_computed_last():

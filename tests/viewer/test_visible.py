@@ -17,6 +17,9 @@ from dmaxlit.viewer.visible import visible
         ("\u200b\ufeff", "\\u200b\\ufeff"),
         ("\ud800", "\\ud800"),
         ("\u2028", "\\u2028"),
+        ("soft\xadhyphen", "soft\\xadhyphen"),
+        ("\u2064\u3164\uffa0", "\\u2064\\u3164\\uffa0"),
+        ("\U000e0041\U0001d173", "\\U000e0041\\U0001d173"),  # tags spell out hidden text
     ],
 )
 def test_what_cannot_be_seen_is_written_out(text, shown):

@@ -10,7 +10,7 @@ from dmaxlit.errors import UserError, check_at_least, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dmaxlit.cli.chat.history import ChatHistory
+    from dmaxlit.cli.chat.history import ChatHistory, Conversation
     from dmaxlit.cli.chat.session import ChatSession
 
 _MAX_DELAY = 3600  # far beyond use, within what a thread can wait
@@ -18,8 +18,17 @@ _MAX_DELAY = 3600  # far beyond use, within what a thread can wait
 
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
-    parser = make_parser(command, chat, skip=["stop"])
+    parser = make_parser(command, chat, skip=["stop", "resume"])
     parser.add_argument("--stop", action="append", help="A text that ends an answer; may be given several times.")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        type=bool | str,
+        const=True,
+        default=False,
+        metavar="NAME",
+        help="Go on with the last conversation of the history, or with the one whose name begins with NAME.",
+    )
     call(parser, chat, args)
 
 
@@ -39,6 +48,7 @@ def chat(
     chat_template: str | None = None,
     template_options: dict[str, Any] | None = None,
     history: bool | str = True,
+    resume: bool | str = False,
     delay: float = 0.0,
     check_decoder: bool = True,
     device: str = "auto",
@@ -72,6 +82,7 @@ def chat(
             false.
         history: File that answers are added to, false for none. Default: dmaxlit/chat.jsonl in the folder
             XDG_STATE_HOME (~/.local/state), if turns are typed and not piped.
+        resume: Go on with the last conversation of the history, or with the one whose name begins with NAME.
         delay: Seconds to wait after each forward, to watch a small model.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
@@ -80,7 +91,7 @@ def chat(
     """
     from rich.console import Console
 
-    from dmaxlit.cli.chat.history import ChatHistory
+    from dmaxlit.cli.chat.history import ChatHistory, default_path
     from dmaxlit.cli.chat.line_input import user_lines
     from dmaxlit.cli.chat.loop import ChatLoop
     from dmaxlit.cli.chat.session import ChatSession
@@ -92,8 +103,11 @@ def chat(
     record = None
     if isinstance(history, str):
         record = ChatHistory(Path(history).expanduser(), model)
+    elif history and resume:
+        record = ChatHistory(default_path(), model)
     elif history and is_typed:
         record = _default_history(model)
+    earlier = _earlier(record, resume)
     module = load_model(model, device, dtype, probe, chat_template, template_options)
     settings = decode_settings(
         module,
@@ -111,9 +125,13 @@ def chat(
         check_decoder=check_decoder,
     )
     session = ChatSession(module, settings, system)
+    if earlier is not None:
+        session.resume(system or earlier.system, earlier.exchanges)
     console = Console(highlight=False, markup=False, emoji=False)
     if is_typed and console.is_terminal:
         _greet(console, session, model)
+        if earlier is not None:
+            _repeat(console, earlier)
     lines = user_lines(console, [] if record is None else record.texts())
     ChatLoop(session, console, record, delay, survives_errors=is_typed).run(lines)
 
@@ -131,6 +149,24 @@ def _default_history(model: str) -> "ChatHistory | None":
     except UserError as error:
         print(printable(f"{error}; this conversation is not kept"), file=sys.stderr)
         return None
+
+
+def _earlier(record: "ChatHistory | None", resume: bool | str) -> "Conversation | None":
+    """Return the conversation that the chat goes on with."""
+    if not resume:
+        return None
+    if record is None:
+        raise UserError("resume: expected a history, got --history false")
+    return record.resume(None if resume is True else resume)
+
+
+def _repeat(console: "Console", earlier: "Conversation") -> None:
+    """Print the turns of an earlier conversation."""
+    for exchange in earlier.exchanges:
+        console.print(printable(f"> {exchange.user}"), style="dim")
+        console.print(printable(exchange.answer))
+    turns = f"{len(earlier.exchanges)} turn{'s' * (len(earlier.exchanges) != 1)}"
+    console.print(printable(f"conversation {earlier.name}: {turns}, the last of {earlier.time}"), style="dim")
 
 
 def _greet(console: "Console", session: "ChatSession", model: str) -> None:

@@ -99,7 +99,7 @@ def _trace(session: ChatSession, argument: str) -> Outcome:
     if Path(argument).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"trace: expected a file that ends in .html, got {argument!r}")
     if session.trace is None:
-        raise UserError("trace: expected a complete answer to show, got none")
+        raise UserError("trace: expected an answer to show, got none yet")
     path = Path(argument).expanduser()
     session.trace.to_html(writable_path(path, "trace"))
     return Outcome(f"trace: {path}")

@@ -95,11 +95,11 @@ class ChatLoop:
         more = ", stopped" if last.generation is None else remarks(last.generation)
         self._say(f"{figures(last.num_tokens, last.num_forwards)}, {last.seconds:.1f} s{more}")
         if self._history is not None:
-            self._record(self._history)
+            self._record(self._history, is_retry=len(session.exchanges) == len(before))
 
-    def _record(self, history: ChatHistory) -> None:
+    def _record(self, history: ChatHistory, is_retry: bool) -> None:
         try:
-            history.add(self._session)
+            history.add(self._session, is_retry)
         except OSError as error:
             self._refuse(f"history: cannot write {str(history.path)!r} ({error.strerror}); nothing more is kept")
             self._history = None

@@ -1,7 +1,7 @@
 """A conversation with a model: its turns, how they are decoded, and what the answers took."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ class Exchange:
         num_forwards: Forwards that it took.
         seconds: Time that it took.
         seed: Seed of its samples.
-        generation: The answer; None if it was stopped.
+        generation: The answer; None if it was stopped, or is of an earlier chat.
     """
 
     user: str
@@ -76,7 +76,7 @@ class ChatSession:
     system: str = ""
     exchanges: list[Exchange] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
-    trace: Trace | None = None  # of the last answer; None if it was stopped
+    trace: Trace | None = None  # of the last answer; of one that was stopped, as far as it had come
 
     def __post_init__(self) -> None:
         self.configure(self.settings)
@@ -108,6 +108,21 @@ class ChatSession:
             check_text("system", text)
             self.module.encode_prompt(_messages(text, [], "?"))
         self.system = text
+
+    def resume(self, system: str, exchanges: Sequence[Exchange]) -> None:
+        """Go on with an earlier conversation.
+
+        Args:
+            system: Text of its system's turn; empty for none.
+            exchanges: Its turns.
+
+        Raises:
+            UserError: If the model knows no turns, or does not take these.
+        """
+        if not self.remembers:
+            raise UserError(f"resume: {_WITHOUT_TEMPLATE}")
+        self.module.encode_prompt(_messages(system, exchanges, "?"))
+        self.system, self.exchanges, self.trace = system, [*exchanges], None
 
     def forget(self) -> None:
         """Begin a new conversation, with the same system's turn and settings."""
@@ -141,8 +156,9 @@ class ChatSession:
         finally:
             if frame is not None:
                 self._keep(text, frame, time.perf_counter() - started, seed)
-            if frame is not None and frame.generation is not None:
-                trace.describe(self.module.tokenizer, [prompt], settings.title)
+                stopped = "" if frame.generation else ", stopped"
+                trace.stop(settings.max_new_tokens)
+                trace.describe(self.module.tokenizer, [prompt], settings.title + stopped)
                 self.trace = trace
 
     def retry(self) -> Generator[Frame, None, None]:
@@ -173,7 +189,7 @@ class ChatSession:
             self.exchanges.append(exchange)
 
 
-def _messages(system: str, exchanges: list[Exchange], text: str) -> Conversation:
+def _messages(system: str, exchanges: Sequence[Exchange], text: str) -> Conversation:
     turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for exchange in exchanges:
         turns.append({"role": "user", "content": exchange.user})

@@ -68,6 +68,22 @@ def test_bad_settings_are_refused_in_one_line(chat):
         assert chat([FIRST], flags).refusal.startswith(refusal)
 
 
+def test_a_conversation_goes_on_in_a_later_chat(chat, tmp_path):
+    together = chat([FIRST, SECOND], "--chat_template t.jinja --history whole.jsonl").out
+    first = chat([FIRST], "--chat_template t.jinja --history h.jsonl").out
+    second = chat([SECOND], "--chat_template t.jinja --history h.jsonl --resume").out
+    untimed = [re.sub(r", [\d.]+ s", "", text) for text in (together, first + second)]
+    assert untimed[0] == untimed[1]
+    (name,) = {json.loads(line)["conversation"] for line in (tmp_path / "h.jsonl").read_text().splitlines()}
+    assert chat([], f"--chat_template t.jinja --history h.jsonl --resume {name[:6]}").status == 0
+    assert chat([], "--chat_template t.jinja --history h.jsonl --resume x").refusal.startswith(
+        "resume: expected the name of one conversation, got 'x'"
+    )
+    assert chat([], "--history h.jsonl --resume").refusal.startswith("resume: expected a model with a chat template")
+    assert chat([], "--resume --history false").refusal == "resume: expected a history, got --history false"
+    assert chat([], "--resume").refusal.startswith("resume: expected a conversation to continue; the latest of ")
+
+
 @pytest.mark.slow
 def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
     """One process for all of it, since it takes seconds to start."""
@@ -89,6 +105,9 @@ def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
     program.kill(signal.SIGINT)
     program.expect("stopped")
     program.expect(asks)
+    program.send(f"/trace {tmp_path / 'stopped.html'}\r")
+    program.expect("trace: ")
+    program.expect(asks)
     program.send("/decoder threshold threshold=0\r")
     program.expect("decoder: threshold")
     program.send("/nope\r")
@@ -105,6 +124,7 @@ def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
     assert program.exitstatus == 0
     rows = [json.loads(line) for line in (tmp_path / "dmaxlit" / "chat.jsonl").read_text().splitlines()]
     assert rows[-1]["prompt"] == SECOND
+    assert "stopped</title>" in (tmp_path / "stopped.html").read_text()
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", program.before or "")
 
 

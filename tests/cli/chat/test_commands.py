@@ -35,7 +35,7 @@ def test_temperature_and_system_are_set_and_shown(session):
         ("/retry", "retry: expected an answer to replace, got none yet"),
         ("/retry now", "retry: expected nothing behind it, got 'now'"),
         ("/trace", "trace: expected a file that ends in .html, got ''"),
-        ("/trace a.html", "trace: expected a complete answer to show, got none"),
+        ("/trace a.html", "trace: expected an answer to show, got none yet"),
     ],
 )
 def test_bad_input_is_refused_and_changes_nothing(session, line, refusal):

@@ -44,3 +44,48 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     for path, reason in [(tmp_path, "expected a file to write"), (tmp_path / "file" / "x", "cannot write")]:
         with pytest.raises(UserError, match=f"^history: {reason}"):
             ChatHistory(path, "m")
+
+
+def row_of(conversation, prompt, response="r", **fields):
+    row = {"conversation": conversation, "time": "t", "system": "s", "prompt": prompt, "response": response}
+    return json.dumps({**row, "num_tokens": 1, "num_forwards": 2, "seed": 3, **fields})
+
+
+def test_a_conversation_is_resumed_with_the_answers_that_were_not_replaced(session, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    history = ChatHistory(path, "m")
+    session.set_system("9")
+    for text in ("3 +1 ?", "4 -2 ?"):
+        list(session.answer(text))
+        history.add(session)
+    list(session.retry())
+    history.add(session, is_retry=True)
+    kept = [(exchange.user, exchange.answer, exchange.seed) for exchange in session.exchanges]
+    again = ChatHistory(path, "m")
+    earlier = again.resume()
+    assert earlier.system == "9"
+    assert [(exchange.user, exchange.answer, exchange.seed) for exchange in earlier.exchanges] == kept
+    session.resume(earlier.system, earlier.exchanges)
+    list(session.answer("1 +1 ?"))
+    again.add(session)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["retry"] for row in rows] == [False, False, True, False]
+    assert len({row["conversation"] for row in rows}) == 1
+    assert len(again.resume().exchanges) == 3
+
+
+def test_the_conversation_that_was_added_to_last_is_resumed_or_the_one_of_a_name(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    rows = [row_of("aa", "1"), row_of("ab", "2"), row_of("aa", "3"), row_of("bc", "4", response=None)]
+    path.write_text("\n".join([*rows, "broken", row_of("bd", "5", seed=True)]) + "\n")
+    history = ChatHistory(path, "m")
+    assert [exchange.user for exchange in history.resume().exchanges] == ["1", "3"]
+    assert [exchange.user for exchange in history.resume("ab").exchanges] == ["2"]
+    for name in ("a", "bc", "x"):
+        with pytest.raises(UserError) as refused:
+            history.resume(name)
+        wanted = f"resume: expected the name of one conversation, got {name!r}; the latest of {str(path)!r}: aa, ab"
+        assert str(refused.value) == wanted
+    path.write_text("")
+    with pytest.raises(UserError, match=r"^resume: expected a conversation to continue; the latest of .*: none$"):
+        history.resume()

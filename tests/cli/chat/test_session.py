@@ -1,6 +1,8 @@
 import pytest
 
+from dmaxlit.cli.chat.commands import run_command
 from dmaxlit.cli.chat.session import ChatSession
+from dmaxlit.engine import Trace
 from dmaxlit.errors import UserError
 from tests.cli.chat.conftest import SETTINGS
 
@@ -62,7 +64,41 @@ def test_a_stopped_answer_keeps_the_text_of_its_finished_blocks(session):
     (exchange,) = session.exchanges
     assert exchange.answer == frame.committed
     assert exchange.num_tokens == frame.num_committed <= frame.num_tokens
-    assert exchange.generation is session.trace is None
+    assert exchange.generation is None
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_the_trace_of_a_stopped_answer_ends_with_its_open_blocks_as_they_were(session, window):
+    # The budget ends in the middle of a block; at this threshold a forward decides one token or two.
+    settings = type(SETTINGS)("threshold", {"threshold": 0.99}, max_new_tokens=39, window=window)
+    session.configure(settings)
+    expected = Trace()
+    session.module.generate_batch([[{"role": "user", "content": FIRST}]], settings, trace=expected)
+    whole, _ = expected.rows[0].timeline()
+    answer = session.answer(FIRST)
+    for number in range(1, len(whole) - 1):
+        frame = next(answer)
+        if number == len(whole) // 2:
+            break
+    answer.close()
+    ids, _ = session.trace.rows[0].timeline()
+    assert len(ids) == number
+    size = min(ids.shape[1], whole.shape[1])
+    assert ids[:, :size].tolist() == whole[:number, :size].tolist()
+    assert ids.shape[1] <= 39
+    assert (ids[-1] < 0).any()
+    recording = session.trace.rows[0].recording()
+    assert recording.figures()["tokens"] == int((ids[-1] >= 0).sum()) >= frame.num_tokens
+    assert f"{recording.figures()['tokens']} tokens in {number} forwards" in run_command(session, "/stats").text
+    assert session.trace.label == f"{settings.title}, stopped"
+    assert FIRST in session.trace.to_html()
+
+
+def test_an_answer_stopped_before_its_first_block_has_a_trace(session):
+    answer = session.answer(FIRST)
+    assert not next(answer).committed
+    answer.close()
+    assert session.trace.rows[0].num_forwards == 1
 
 
 def test_tokens_of_open_blocks_do_not_count_in_a_stopped_answer(session):
