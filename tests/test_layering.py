@@ -33,7 +33,10 @@ LAYERS = [
     {"__main__"},
 ]
 # Modules that strategies of one kind may share.
-SHARED = ("base", "block_groups", "mmd_reward", "objectives", "proposal", "committing", "rollout", "schedules")
+SHARED = (
+    *("base", "block_groups", "committing", "factory", "joint", "mmd_reward", "objectives", "proposal", "rollout"),
+    "schedules",
+)
 # Modules of decoders that experimental noise strategies may import.
 OF_DECODERS = {"decoding.base", "decoding.factory", "decoding.proposal", "decoding.spd"}
 STRATEGIES = [
