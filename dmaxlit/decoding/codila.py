@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Sampling
-from dmaxlit.decoding.joint import JointDecoder, JointModel, Spans, spans_of
+from dmaxlit.decoding.joint import Independent, JointDecoder, JointModel, Spans, spans_of
 from dmaxlit.decoding.proposal import confidence_rank, entropy, propose
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tokens import SpecialTokens
@@ -40,6 +40,7 @@ class CodilaDecoder(JointDecoder):
         tau: Most entropy of a prefix in nats, at least 0, for ``dynamic``. The paper infills with 0.2 and 0.5.
         candidates: Number of leftmost spans with masks to choose from, at least 1; it keeps the end of a response from
             being decided first.
+        joint: False: decide the same spans, but each token by the denoiser alone, for comparison.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
@@ -48,6 +49,7 @@ class CodilaDecoder(JointDecoder):
         mode: Literal["static", "dynamic"] = "static",
         tau: float = 0.5,
         candidates: int = 10,
+        joint: bool = True,
         max_steps: int | None = None,
     ) -> None:
         super().__init__(max_steps)
@@ -55,7 +57,7 @@ class CodilaDecoder(JointDecoder):
         if not tau >= 0:
             raise UserError(f"tau: expected at least 0, got {tau}")
         self.mode, self.tau = check_choice("mode", mode, ("static", "dynamic")), tau
-        self.candidates = candidates
+        self.candidates, self.joint = candidates, joint
 
     def step_jointly(self, state: BlockState, logits: Tensor, special: SpecialTokens, joint: JointModel) -> BlockState:
         """Decide a span, or a prefix of it, or a single token."""
@@ -63,7 +65,7 @@ class CodilaDecoder(JointDecoder):
         chosen, prefix = self._choose(state, logits, length)
         place = torch.arange(state.ids.shape[1], device=state.ids.device)
         in_span = (place // length == chosen.unsqueeze(1)) & (place % length < prefix.unsqueeze(1))
-        tokens = self._tokens(state, logits, joint, chosen)
+        tokens = self._tokens(state, logits, joint if self.joint else Independent(length), chosen)
         commit = in_span & state.masked
         if self.mode == "dynamic":
             proposal = propose(state, logits, state.masked)

@@ -14,6 +14,7 @@ from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
+from dmaxlit.files import model_hash, weights_hash
 from dmaxlit.noise import MaskedNoise, UniformNoise
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tasks import TASKS
@@ -155,6 +156,16 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
     resumed = fit("resumed", tmp_path / "whole" / "step=3.ckpt")
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_the_weights_hash_knows_the_auxiliary_model():
+    module = make_module()
+    before = weights_hash(module)
+    with torch.no_grad():
+        module.backbone.auxiliary.think[0, 0] += 1e-4
+    assert weights_hash(module) != before
+    module.backbone.auxiliary = None
+    assert weights_hash(module) == model_hash(module.backbone.model)
 
 
 def test_a_stored_auxiliary_model_is_trained_on(tmp_path):

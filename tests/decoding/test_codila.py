@@ -104,6 +104,16 @@ def test_a_step_is_the_rule(mode, tau, candidates):
             state = after
 
 
+def test_spans_are_the_same_without_the_auxiliary_model_and_their_tokens_the_denoisers():
+    state, logits = blocks(4)
+    together = CodilaDecoder().step_jointly(state, logits, SPECIAL, Table())
+    apart = CodilaDecoder(joint=False).step_jointly(state, logits, SPECIAL, Table())
+    committed = state.masked & ~apart.masked
+    assert torch.equal(apart.masked, together.masked)
+    assert torch.equal(apart.ids[committed], logits.argmax(-1)[committed])
+    assert not torch.equal(apart.ids, together.ids)
+
+
 def test_a_row_alone_gets_the_tokens_it_gets_in_a_batch():
     state, logits = blocks(3)
     decoder, joint = CodilaDecoder(), Table()
