@@ -277,8 +277,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def weights_hash(module: Any) -> str:
-    """Return the :func:`model_hash` of a module's model."""
-    return model_hash(module.backbone.model)
+    """Return the :func:`model_hash` of a module's model; of the auxiliary model too, if it has one."""
+    digest, auxiliary = model_hash(module.backbone.model), module.backbone.auxiliary
+    if auxiliary is None:
+        return digest
+    return hashlib.sha256(f"{digest} {model_hash(auxiliary)}".encode()).hexdigest()
 
 
 def model_hash(model: torch.nn.Module) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.frozen_features import check_layer
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
@@ -27,6 +28,7 @@ from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tokens import CleanBatch, SpecialTokens
+from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
@@ -54,6 +56,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         clean_half: ``cached``: the clean copy of a batch is computed once and every view attends to it. ``doubled``:
             each view runs on the doubled sequence; the reference form, with the same loss at twice the work.
         lora: Train low-rank adapters and the mask embedding instead of all weights.
+        auxiliary: Train an auxiliary autoregressive model (CoDiLA) on the marginals of the denoiser, which is frozen.
         compile: Train with compiled forwards (``torch.compile``). The first steps then take minutes.
         check_noise: Check the views of a noise strategy of your own in the first steps.
         frozen_copy: Where the frozen copy of the first layers is, which some noise strategies take features from:
@@ -69,6 +72,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         seed: int | None = None,
         clean_half: Literal["cached", "doubled"] = "cached",
         lora: LoraSettings | None = None,
+        auxiliary: AuxiliarySettings | None = None,
         compile: bool = False,
         check_noise: bool = True,
         frozen_copy: Literal["device", "offloaded"] = "device",
@@ -82,6 +86,8 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         self.backbone = backbone
         if lora is not None:
             backbone.add_lora(lora)
+        if auxiliary is not None:
+            backbone.train_auxiliary(auxiliary)
         if compile:
             backbone.compile_training()
         self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
@@ -212,6 +218,8 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Predict the supervised positions of a view; without gradients if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
             hidden = forward(view.ids, view.soft, view.groups)
+            if self.backbone.trains_auxiliary:
+                return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -35,7 +35,7 @@ LAYERS = [
 # Modules that strategies of one kind may share.
 SHARED = (
     *("base", "block_groups", "mmd_reward", "objectives", "rollout", "schedules", "soft_targets", "trajectory"),
-    *("proposal", "committing"),
+    *("committing", "factory", "joint", "proposal"),
 )
 # Modules of decoders that experimental noise strategies may import.
 OF_DECODERS = {"decoding.base", "decoding.factory", "decoding.proposal", "decoding.spd"}

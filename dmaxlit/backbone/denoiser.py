@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,13 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.attention import MaskSource, ModelMask, to_model_mask
+from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings
+from dmaxlit.backbone.auxiliary_source import (
+    auxiliary_from_settings,
+    auxiliary_to_go_on_with,
+    read_auxiliary,
+    write_auxiliary,
+)
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.formats.model_folder import AttentionError, write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
@@ -131,6 +138,10 @@ class Denoiser(nn.Module):
         self._probes = probe
         self.compiles_training = False
         self.lora: LoraSettings | None = None
+        self.auxiliary: AuxiliaryModel | None = None
+        self.trains_auxiliary = False
+        if source.folder is not None and not defer:
+            self.auxiliary = read_auxiliary(source.folder, self.tokenizer, self.vocab_size, source.dtype)
         self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
         self._prepare_to_train()
@@ -263,6 +274,35 @@ class Denoiser(nn.Module):
         self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))
         mark_hidden_matrices(self)
 
+    def train_auxiliary(self, settings: AuxiliarySettings) -> None:
+        """Freeze the denoiser, and train an auxiliary model on its marginals; see :class:`AuxiliarySettings`.
+
+        Raises:
+            UserError: If a setting is out of range, the model has another tokenizer, weights are deferred, or there is
+                no model to go on with.
+        """
+        if self.is_deferred or self.lora is not None:
+            other = "backbone.defer" if self.is_deferred else "lora"
+            raise UserError(f"auxiliary: expected a frozen denoiser, which {other} does not go with")
+        settings.check(self.block_length)
+        if settings.is_new:
+            self.auxiliary = auxiliary_from_settings(settings, self.tokenizer, self.vocab_size, self.model.dtype)
+        else:
+            self.auxiliary = auxiliary_to_go_on_with(settings, self.auxiliary)
+        self.requires_grad_(False)
+        self.auxiliary.requires_grad_(True)
+        if settings.lora is not None:
+            self.auxiliary.add_lora(settings.lora)
+        self.trains_auxiliary = True
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; a frozen denoiser stays in eval mode, without dropout."""
+        super().train(mode)
+        if self.trains_auxiliary:
+            self.model.eval()
+        return self
+
     def load_deferred(self, device: torch.device) -> None:
         """Read the weights if that was deferred; of a sharded model each rank reads its own slices.
 
@@ -309,11 +349,16 @@ class Denoiser(nn.Module):
         if not write:
             return
         if self.lora is not None:
-            unmerged = weights or {name.removeprefix("model."): weight for name, weight in self.state_dict().items()}
+            unmerged = weights or {
+                name.removeprefix("model."): weight
+                for name, weight in self.state_dict().items()
+                if not name.startswith("auxiliary.")
+            }
             model = merged_model(model.config, unmerged, self.lora, self.embedding_name, self.special.mask_id)
             model.generation_config = self.model.generation_config
             weights = None
-        write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights)
+        also = None if self.auxiliary is None else partial(write_auxiliary, self.auxiliary)
+        write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights, also)
 
 
 def _loaded(source: BackboneSource, probe: bool) -> PreTrainedModel:

@@ -33,7 +33,7 @@ class TrainingForward:
 
     def __init__(self, denoiser: Denoiser, clean: CleanBatch, doubled: bool = False) -> None:
         self._denoiser = denoiser
-        self._clean = clean
+        self.clean = clean
         self._layout = Layout.of(clean)
         self._grouped: tuple[Tensor, Layout] | None = None
         self._cache: Cache | None = None
@@ -71,7 +71,7 @@ class TrainingForward:
             hidden = hidden if self._anchor is None else hidden + 0 * self._anchor
         else:
             width = clean.index.shape[1]
-            inputs = torch.cat([clean.take(self._clean.ids), inputs], 1)
+            inputs = torch.cat([clean.take(self.clean.ids), inputs], 1)
             soft = None if soft is None else soft.after(width)
             positions = torch.cat([clean.position, noisy.position], 1)
             hidden = self._hidden(layout.doubled_mask, positions, inputs, soft)[:, width:]
@@ -80,12 +80,12 @@ class TrainingForward:
     def _layout_of(self, groups: Tensor) -> Layout:
         """Return the layout in groups; views with the same tensor share its masks."""
         if self._grouped is None or self._grouped[0] is not groups:
-            self._grouped = groups, self._layout.grouped(groups, self._clean.block_length)
+            self._grouped = groups, self._layout.grouped(groups, self.clean.block_length)
         return self._grouped[1]
 
     def _compute_clean_copy(self) -> None:
         cache, clean = CleanCache(), self._layout.clean
-        hidden = self._hidden(self._layout.clean_mask, clean.position, clean.take(self._clean.ids), None, cache)
+        hidden = self._hidden(self._layout.clean_mask, clean.position, clean.take(self.clean.ids), None, cache)
         if not cache.layers:  # the model has dropped the cache
             disable_cache_under_checkpointing(self._denoiser.model)
             return

@@ -1,6 +1,7 @@
 """Benchmarks: the commands behind the figures in the READMEs."""
 
 from dmaxlit.bench.adaptation import METHODS, AdaptationBench
+from dmaxlit.bench.codila import CodilaBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.grading import GradingBench
@@ -11,6 +12,7 @@ from dmaxlit.bench.vocabulary import VocabularyBench
 __all__ = [
     "METHODS",
     "AdaptationBench",
+    "CodilaBench",
     "DecodeSpeedBench",
     "DecoderBench",
     "GradingBench",

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import evaluate
@@ -48,7 +49,7 @@ class Curve:
         return [self.options if self.sweep is None else {self.sweep: value, **self.options} for value in self.values]
 
 
-#: The rows of the table.
+#: The rows of the table; those of joint decoders for models with an auxiliary model only.
 CURVES: tuple[Curve, ...] = (
     Curve("one_token"),
     Curve("threshold", "threshold", (0.95, 0.7, 0.5)),
@@ -73,6 +74,9 @@ CURVES: tuple[Curve, ...] = (
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0)),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": False}),
     Curve("spd", "tau_dec", (0.95, 0.5, 0.0), {"soft": "slerp"}),
+    Curve("codila"),
+    Curve("codila", "tau", (0.5, 1.5), {"mode": "dynamic"}),
+    Curve("codila_verify", "penalty", (0.5,), {"schedule_options": {"threshold": 0.5}}),
 )
 _FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", "hit_step_limit")
 
@@ -82,6 +86,7 @@ class DecoderBench:
     """Decode test prompts with every decoder, and tabulate accuracy, TPF, AUP, AFP, order, speed and step limits.
 
     Finished rows are kept under ``output``, by the model's weights: run it again after an interruption and it resumes.
+    Decoders that ask an auxiliary model are left out for models without one.
 
     Args:
         models: ``LABEL=MODEL`` pairs; figures of models with the same label (training seeds) are averaged.
@@ -121,6 +126,9 @@ class DecoderBench:
                 module = load(source)
                 weights = weights_hash(module)[:16]
                 for curve, options in points:
+                    if module.backbone.auxiliary is None and issubclass(DECODERS.get(curve.decoder), JointDecoder):
+                        bar.update()
+                        continue
                     key = json.dumps([weights, self.num_examples, self.batch_size, curve.decoder, options])
                     if key not in rows:
                         rows[key] = self._measure(module, curve.decoder, options)
@@ -165,7 +173,9 @@ class DecoderBench:
         summary = []
         for label, points in results.items():
             for curve in self.curves:
-                rows_of_points = [points[_point(curve, options)] for options in curve.settings()]
+                rows_of_points = [points.get(_point(curve, options), []) for options in curve.settings()]
+                if not all(rows_of_points):
+                    continue
                 line = [(_mean(rows, "tpf")[0], 100 * _mean(rows, "accuracy")[0]) for rows in rows_of_points]
                 aup = accuracy_under_parallelism(line, best or None)
                 for index, (options, rows) in enumerate(zip(curve.settings(), rows_of_points, strict=True)):

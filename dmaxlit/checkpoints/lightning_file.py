@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from dmaxlit.backbone.auxiliary import AuxiliaryModel
+from dmaxlit.backbone.auxiliary_source import auxiliary_of_weights, write_auxiliary
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, read_generation_config
 from dmaxlit.backbone.formats.model_folder import model_of_weights, write_folder
 from dmaxlit.backbone.lora import LoraSettings, merged_model
+from dmaxlit.backbone.mask_embedding import embedding_table
 from dmaxlit.checkpoints.atomic_io import refuse_damaged
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
 from dmaxlit.checkpoints.schema import check_checkpoint
@@ -25,6 +29,7 @@ from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tokens import SpecialTokens
 
 _MODEL = "backbone."  # prefix of the model's weights in a module's
+_AUXILIARY = "backbone.auxiliary."  # likewise, of the auxiliary model's
 
 
 def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +39,9 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
         backbone.tokenizer.save_pretrained(folder, save_jinja_files=False)
         files = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
     lora = None if backbone.lora is None else {**asdict(backbone.lora), "embedding": backbone.embedding_name}
+    auxiliary = None if backbone.auxiliary is None else json.dumps(backbone.auxiliary.settings(), default=str)
     return {
+        "auxiliary": auxiliary,
         "lora": None if lora is None else json.dumps(lora),
         "config": json.dumps(backbone.model.config.to_dict(), default=str),
         "generation_config": backbone.model.generation_config.to_json_string(),
@@ -115,11 +122,13 @@ class StoredModel:
         model: The model with its weights in their stored type; buffers that no weight holds have no values.
         tokenizer: Its tokenizer.
         metadata: Content of ``dmaxlit.json``.
+        auxiliary: The auxiliary model, if it has one.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     metadata: dict[str, Any]
+    auxiliary: AuxiliaryModel | None = None
 
 
 def stored_model(checkpoint: str | Path) -> StoredModel:
@@ -138,18 +147,23 @@ def stored_model(checkpoint: str | Path) -> StoredModel:
     weights = {
         name.removeprefix(_MODEL).removeprefix("model."): tensor
         for name, tensor in stored.items()
-        if name.startswith(_MODEL)  # the others are a subclass's own
+        if name.startswith(_MODEL) and not name.startswith(_AUXILIARY)  # the others are a subclass's own
     }
+    beside = {name.removeprefix(_AUXILIARY): tensor for name, tensor in stored.items() if name.startswith(_AUXILIARY)}
+    auxiliary = None
     try:
         tokenizer = _tokenizer(payload["tokenizer"])
         model = _model(payload, weights, tokenizer)
+        if payload.get("auxiliary") is not None:
+            ids = embedding_table(model).shape[0]
+            auxiliary = auxiliary_of_weights(json.loads(payload["auxiliary"]), beside, tokenizer, ids)
         if payload.get("generation_config") is not None:  # checkpoints of earlier versions have none
             model.generation_config = _generation_config(payload["generation_config"])
     except UserError:
         raise
     except Exception as error:  # a damaged config can make any line of transformers fail
         raise UserError(f"checkpoint: cannot make a model of {str(checkpoint)!r} ({reason_of(error)})") from error
-    return StoredModel(model, tokenizer, json.loads(payload["metadata"]))
+    return StoredModel(model, tokenizer, json.loads(payload["metadata"]), auxiliary)
 
 
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -169,7 +183,8 @@ def checkpoint_to_folder(checkpoint: str | Path, folder: Path) -> None:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
     stored = stored_model(checkpoint)
-    write_folder(folder, stored.model, stored.tokenizer, stored.metadata)
+    also = None if stored.auxiliary is None else partial(write_auxiliary, stored.auxiliary)
+    write_folder(folder, stored.model, stored.tokenizer, stored.metadata, also=also)
 
 
 def weights_beside_the_model(checkpoint: str | Path) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
     check_metadata(json_of(payload["metadata"]), f"checkpoint: {path}: dmaxlit.metadata")
     model_type = json_of(payload["config"]).get("model_type")
     _require(isinstance(model_type, str), path, "dmaxlit.config", "an object with a model_type", payload["config"])
-    for name in ("lora", "generation_config"):
+    for name in ("lora", "auxiliary", "generation_config"):
         text = payload.get(name)
         _require(
             text is None or isinstance(json_of(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text

@@ -28,4 +28,6 @@ def backbone_of_checkpoint(
     with scratch_folder(f"the settings in {str(path)!r}") as folder:
         write_folder(folder / "model", stored.model, stored.tokenizer, stored.metadata, weights={})
         source = BackboneSource.resolve(str(folder / "model"), attn_implementation=attn_implementation, dtype=dtype)
-        return Denoiser.from_source(replace(source, weights=stored.model.state_dict()), probe)
+        denoiser = Denoiser.from_source(replace(source, weights=stored.model.state_dict()), probe)
+    denoiser.auxiliary = None if stored.auxiliary is None else stored.auxiliary.to(denoiser.model.dtype)
+    return denoiser

@@ -129,6 +129,52 @@ def adaptation(
     print(printable(bench.run()))
 
 
+def codila(
+    output: str = "runs/codila_bench",
+    configs: str = str(RECIPES),
+    tasks: list[str] | None = None,
+    seeds: list[int] | None = None,
+    span_length: int = 4,
+    steps: int = 1000,
+    base_steps: int = 1500,
+    num_examples: int = 500,
+    repeats: int = 3,
+) -> None:
+    """Train auxiliary models (CoDiLA) on frozen bases, decode with them and without, and print the tables.
+
+    The base decodes as many tokens at each forward with the auxiliary model and without. The tasks are the chain task,
+    on the shipped base, and a line of names to be shuffled (the dependency task), on a base that is trained first.
+    Models and results are kept under the output folder: run it again after an interruption and it resumes. The defaults
+    take about an hour on one CPU core.
+
+    Args:
+        output: Folder for models, results.json and table.md.
+        configs: Folder of the recipes: pretrain.yaml and codila.yaml.
+        tasks: Some of chain and shuffle. Default: both.
+        seeds: Training seeds of the auxiliary models. Default: 0 1 2.
+        span_length: Tokens that an auxiliary model decides together: 2, 4 or 8.
+        steps: Training steps of an auxiliary model.
+        base_steps: Training steps of the base of shuffle.
+        num_examples: Test prompts decoded for each row.
+        repeats: Times each row is decoded, in turn with the others; the least time counts.
+    """
+    from dmaxlit.bench import CodilaBench
+    from dmaxlit.bench.codila import TASKS
+
+    bench = CodilaBench(
+        Path(output),
+        Path(configs),
+        tasks=tuple(TASKS) if tasks is None else tuple(tasks),
+        seeds=(0, 1, 2) if seeds is None else tuple(seeds),
+        span_length=span_length,
+        steps=steps,
+        base_steps=base_steps,
+        num_examples=num_examples,
+        repeats=repeats,
+    )
+    print(bench.run())
+
+
 def decode(
     output: str = "runs/decode_speed",
     batches: list[int] | None = None,
@@ -338,6 +384,7 @@ def serve(
 
 BENCHMARKS: dict[str, Callable[..., None]] = {
     "adaptation": adaptation,
+    "codila": codila,
     "decode": decode,
     "decoders": decoders,
     "grading": grading,

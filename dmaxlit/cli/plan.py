@@ -87,8 +87,11 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
         gpus: Number of GPUs; None for the number in the settings.
 
     Raises:
-        UserError: If the model's config or tokenizer cannot be read, or a setting is refused.
+        UserError: If the model's config or tokenizer cannot be read, a setting is refused, or an auxiliary model is
+            trained.
     """
+    if config.model.auxiliary is not None:
+        raise UserError("auxiliary: expected none, for its memory is not estimated, got the settings of one")
     settings, trainer, data = vars(config.model.backbone.init_args), config.trainer, config.data.init_args
     checkpointing = bool(settings.pop("gradient_checkpointing"))
     for name in ("defer", "probe"):  # which change nothing that training holds

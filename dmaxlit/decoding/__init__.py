@@ -5,6 +5,8 @@ from importlib import import_module
 from typing import Any
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
+from dmaxlit.decoding.codila import CodilaDecoder
+from dmaxlit.decoding.codila_verify import CodilaVerifyDecoder
 from dmaxlit.decoding.committing import CommittingDecoder
 from dmaxlit.decoding.conversion import to_diffusers, to_sglang
 from dmaxlit.decoding.credit import CreditDecoder
@@ -16,6 +18,7 @@ from dmaxlit.decoding.factory import make_decoder
 from dmaxlit.decoding.frechet import FrechetDecoder
 from dmaxlit.decoding.generate_then_edit import GenerateThenEditDecoder
 from dmaxlit.decoding.hierarchical import HierarchicalDecoder
+from dmaxlit.decoding.joint import JointDecoder, JointModel
 from dmaxlit.decoding.less import LessDecoder
 from dmaxlit.decoding.one_token import OneTokenDecoder
 from dmaxlit.decoding.proposal import Proposal, propose
@@ -30,6 +33,8 @@ from dmaxlit.tokens import SoftTokens
 __all__ = [
     "DECODERS",
     "BlockState",
+    "CodilaDecoder",
+    "CodilaVerifyDecoder",
     "CommittingDecoder",
     "CreditDecoder",
     "Decoder",
@@ -40,6 +45,8 @@ __all__ = [
     "FrechetDecoder",
     "GenerateThenEditDecoder",
     "HierarchicalDecoder",
+    "JointDecoder",
+    "JointModel",
     "LessDecoder",
     "OneTokenDecoder",
     "PSDDecoder",

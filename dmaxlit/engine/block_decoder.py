@@ -20,6 +20,7 @@ from dmaxlit.engine.lane import Lane
 from dmaxlit.engine.request import DecodedSequence, Request, make_request
 from dmaxlit.engine.sampler import RowSampler, Sampler
 from dmaxlit.engine.shared_batch import SharedBatch
+from dmaxlit.engine.step import step_of
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
 from dmaxlit.engine.window import check_window
@@ -60,8 +61,8 @@ class BlockDecoder:
         admission: Decides when the block behind the last open one is opened too; a policy or its name.
 
     Raises:
-        UserError: For a limit below 1, or a window of several blocks if the forwards are compiled or the decoder reads
-            several versions of a block.
+        UserError: For a limit below 1, a window of several blocks if the forwards are compiled or the decoder reads
+            several versions of a block, or a decoder that needs an auxiliary model which the denoiser lacks.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class BlockDecoder:
     ) -> None:
         check_at_least(1, batch_size=batch_size, max_forwards=max_forwards)
         check_window(window, decoder)
+        step_of(decoder, denoiser)  # refuses what the decoder needs and the model lacks
         if window > 1 and compile:
             raise UserError(f"window: expected 1 for compiled forwards, got {window}")
         self.denoiser = denoiser

@@ -20,6 +20,7 @@ from dmaxlit.engine.inputs import input_embeddings
 from dmaxlit.engine.outcome import Outcome, OutcomeReader
 from dmaxlit.engine.request import DecodedSequence, Request
 from dmaxlit.engine.sampler import RowSampler
+from dmaxlit.engine.step import step_of
 from dmaxlit.engine.window import resize_windows
 
 
@@ -52,6 +53,7 @@ class Lane:
         watched: bool,
     ) -> None:
         self._denoiser, self._decoder, self._checks = denoiser, decoder, checks
+        self._decide = step_of(decoder, denoiser)
         self._eos_ids, self._window, self._watched = eos_ids, window, watched
         self._states = BlockStates(denoiser, decoder, sampler, checks)
         self._outcomes = OutcomeReader(denoiser, decoder, admission)
@@ -133,7 +135,7 @@ class Lane:
         if needed is not None:
             return self._decoder._step_sparse(state, logits, needed, self._denoiser.special), None
         if not self._decoder.extra_blocks:
-            return self._decoder.step(state, logits, self._denoiser.special), logits
+            return self._decide(state, logits, self._denoiser.special), logits
         logits = logits.view(len(state.ids), 1 + self._decoder.extra_blocks, -1, logits.shape[-1])
         return self._decoder.step(state, logits, self._denoiser.special), logits[:, 0]
 

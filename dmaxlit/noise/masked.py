@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import check_choice
+from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, View, Views
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
@@ -25,6 +25,8 @@ class MaskedNoise(NoiseStrategy):
             likelihood bound. ``realized``: ``-alpha'_t (n + 1) / m`` where m of the n response tokens of the sequence
             or block are masked: the same bound with less variance, if levels are uniform on [0, 1]. (For other levels
             it is no bound; over a narrower range it counts sets of masks at the range's ends differently.)
+        span_length: Mask whole spans of so many consecutive tokens, counted from the start of a block, each with
+            probability 1 - alpha_t. 1 masks each token by itself.
         supervise: ``masked``: loss on masked positions only; ``all``: on every response position.
     """
 
@@ -34,10 +36,15 @@ class MaskedNoise(NoiseStrategy):
         *,
         weighting: Literal["none", "elbo", "realized"] = "none",
         supervise: Literal["masked", "all"] = "masked",
+        span_length: int = 1,
         **corruption: Any,
     ) -> None:
         super().__init__(level, **corruption)
         self.weighting = check_choice("weighting", weighting, ("none", "elbo", "realized"))
+        check_at_least(1, span_length=span_length)
+        if span_length > 1 and weighting == "realized":
+            raise UserError(f"span_length: expected 1 for weighting realized, which counts tokens, got {span_length}")
+        self.span_length = span_length
         self.supervise = check_choice("supervise", supervise, ("masked", "all"))
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
@@ -51,6 +58,18 @@ class MaskedNoise(NoiseStrategy):
             is_masked=corruption.positions,
             level=corruption.level,
         )
+
+    def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
+        """Choose positions as the base class does, or whole spans of a response."""
+        scattered = super().corrupt(clean, generator)
+        if self.span_length == 1:
+            return scattered
+        # The base class has drawn the levels; spans are drawn anew, one number for each.
+        place = torch.arange(clean.ids.shape[1], device=clean.ids.device)
+        per_block = -(-clean.block_length // self.span_length)
+        span = clean.blocks * per_block + place % clean.block_length // self.span_length
+        u = generator.rand(int(span[-1]) + 1)[:, span]
+        return Corruption((u < self.schedule.noise_rate(scattered.level)) & clean.response, scattered.level)
 
     def _weight(self, clean: CleanBatch, corruption: Corruption) -> Tensor | float:
         """Return the weight of each position's loss, a number or ``[batch, length]``."""

@@ -6,29 +6,30 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from dmaxlit.backbone.auxiliary import AuxiliaryModel
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.noise.base import Prediction
 from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks
 
 
 class OutputHead:
-    """A denoiser's output layer, as a :class:`~dmaxlit.training.chunked_logits.Head`.
+    """The output layer of a denoiser or its auxiliary model, as a :class:`~dmaxlit.training.chunked_logits.Head`.
 
     Args:
-        denoiser: The denoiser.
+        owner: The denoiser or the auxiliary model.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self.vocab_size = denoiser.vocab_size
+    def __init__(self, owner: Denoiser | AuxiliaryModel) -> None:
+        self._owner = owner
+        self.vocab_size = owner.vocab_size
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
-        return self._denoiser.logits(hidden)
+        return self._owner.logits(hidden)
 
     def parameters(self) -> Iterator[Tensor]:
         """Return the parameters of the output layer."""
-        layer: nn.Module = self._denoiser.model.get_output_embeddings()
+        layer: nn.Module = self._owner.model.get_output_embeddings()
         return layer.parameters()
 
 

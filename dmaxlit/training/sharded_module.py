@@ -25,7 +25,8 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
         backbone: Its denoiser.
 
     Raises:
-        UserError: If the strategy splits single matrices over processes, or forwards are to be compiled.
+        UserError: If the strategy splits single matrices over processes, forwards are to be compiled, or
+            the model has an auxiliary model.
     """
     mesh, device = module.device_mesh, torch.device("cpu")
     if mesh is not None:
@@ -34,6 +35,8 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
                 "strategy: expected every process to share the data, got tensor_parallel_size "
                 f"{mesh['tensor_parallel'].size()}; use dmaxlit.training.fsdp.FSDP2Strategy"
             )
+        if backbone.auxiliary is not None:
+            raise UserError("strategy: expected one that does not shard the model, for it has an auxiliary model")
         if backbone.compiles_training:
             raise UserError("compile: expected false under a strategy that shards the model")
         device = module.trainer.strategy.root_device

@@ -11,6 +11,7 @@ from dmaxlit.bench.decoders import CURVES, Curve
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.metrics import accuracy_under_parallelism
+from tests.backbone.test_auxiliary import make_module
 
 FEW = (Curve("threshold", "threshold", (0.9, 0.0)), Curve("spd", options={"soft": False}))
 MODELS = ("base=builtin:chain-base",)
@@ -80,6 +81,20 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     assert bench.run() == table
     DecoderBench(MODELS, bench.output, 12, batch_size=5, curves=FEW).run()
     assert len(calls) == 6
+
+
+def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_path):
+    module = make_module()
+    module.set_task("chain", {"operations": 3})
+    module.export(tmp_path / "with")
+    models = (*MODELS, f"auxiliary={tmp_path / 'with'}")
+    table = DecoderBench(models, tmp_path / "out", 2, curves=(FEW[1], Curve("codila"))).run()
+    rows = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
+    assert rows == [
+        ["| base", "spd, soft False"],
+        ["| auxiliary", "spd, soft False"],
+        ["| auxiliary", "codila"],
+    ]
 
 
 @pytest.mark.parametrize("bad", ["builtin:chain-base", "=x", "x="])

@@ -26,6 +26,7 @@ def chain_value(prompt):
 class Backbone(torch.nn.Module):
     def __init__(self):
         super().__init__()
+        self.auxiliary = None
         self.model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
         self.block_length, self.max_length = 32, 128
         torch.nn.init.constant_(self.model[0].weight, 0.25)

@@ -2,7 +2,9 @@
 
 import torch
 
-from tests.conftest import make_denoiser
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
+from dmaxlit.backbone.auxiliary_source import auxiliary_from_settings
+from tests.conftest import TINY, make_denoiser
 
 PROMPT_LENGTHS = (3, 8, 25, 0, 33, 5, 17, 7)
 
@@ -24,7 +26,21 @@ def lively_denoiser(seed=3, block_length=8, attn_implementation="sdpa", dtype=to
             elif parameter.dim() == 2:
                 parameter.mul_(body)
     denoiser.model.to(dtype)
+    denoiser.auxiliary = auxiliary_like(denoiser, dtype)
     return denoiser
+
+
+def auxiliary_like(denoiser, dtype=torch.float64, span_length=2):
+    """Make a tiny random auxiliary model whose predictions depend on the tokens before them."""
+    settings = AuxiliarySettings(config=TINY, span_length=span_length)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        auxiliary = auxiliary_from_settings(settings, denoiser.tokenizer, denoiser.vocab_size, dtype)
+    with torch.no_grad():
+        for parameter in auxiliary.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(5.0)
+    return auxiliary.requires_grad_(False)
 
 
 def make_prompts(lengths: tuple[int, ...] = PROMPT_LENGTHS, seed: int = 40) -> list[list[int]]:

@@ -121,6 +121,38 @@ def test_an_unknown_choice_is_refused(option, value):
 
 def test_a_strategy_is_shown_with_its_options():
     noise = MaskedNoise(level=(0.2, 0.8), per="block")
-    options = "level=UniformLevel(low=0.2, high=0.8), weighting='none', supervise='masked'"
+    options = "level=UniformLevel(low=0.2, high=0.8), weighting='none', supervise='masked', span_length=1"
     inherited = "per='block', stratified=False, schedule=LinearSchedule()"
     assert repr(noise) == f"MaskedNoise({options}, {inherited})"
+
+
+def test_spans_are_masked_as_a_whole_and_independently():
+    clean = make_batch(prompt_lengths=(0,) * 64, response_lengths=(24,) * 64)
+    view = converse(MaskedNoise(level=0.5, span_length=4), clean)[0]
+    spans = view.is_masked.view(64, -1, 4)
+    assert (spans.all(-1) == spans.any(-1)).all()
+    assert 0.4 < spans.all(-1).float().mean() < 0.6
+    assert len({tuple(row) for row in spans.all(-1).tolist()}) > 20
+
+
+def test_spans_begin_anew_with_a_block_and_spare_prompts(clean):
+    view = converse(MaskedNoise(level=0.5, span_length=3), clean)[0]  # blocks of 8: spans of 3, 3 and 2
+    place = torch.arange(clean.ids.shape[1])
+    span = clean.blocks * 3 + place % 8 // 3
+    for row in range(clean.ids.shape[0]):
+        for number in span.unique():
+            inside = view.is_masked[row, (span == number) & clean.response[row]]
+            assert inside.all() or not inside.any()
+    assert not (view.is_masked & ~clean.response).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"span_length": 0}, "span_length: expected at least 1"),
+        ({"span_length": 2, "weighting": "realized"}, "span_length: expected 1 for weighting realized"),
+    ],
+)
+def test_bad_span_lengths_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        MaskedNoise(**options)

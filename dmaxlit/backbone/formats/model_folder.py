@@ -6,7 +6,7 @@ is the model's card.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,7 @@ def write_folder(
     tokenizer: PreTrainedTokenizerBase,
     metadata: dict[str, Any],
     weights: dict[str, Tensor] | None = None,
+    also: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a complete model folder or nothing; an existing one is replaced only when the new one is complete.
 
@@ -231,6 +232,7 @@ def write_folder(
         tokenizer: Its tokenizer.
         metadata: Content of ``dmaxlit.json``.
         weights: The weights, if the model itself is sharded.
+        also: Writes further files into the folder.
 
     Raises:
         UserError: If ``folder`` exists and was not written by ``export``, or cannot be written.
@@ -241,6 +243,8 @@ def write_folder(
     with staged(folder, "output") as staging:
         model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
+        if also is not None:
+            also(staging)
         refuse_generation(staging)
         card = make_card(folder.name, model.config, metadata).encode()
         (staging / CARD_FILE).write_bytes(edited_card(folder, _metadata_of(folder)) or card)

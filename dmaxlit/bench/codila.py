@@ -1,0 +1,210 @@
+"""What does an auxiliary model (CoDiLA) mend of several tokens decided at once, and at which cost in time?"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.span_nats import span_nats
+from dmaxlit.bench.summary import format_summary, summarize
+from dmaxlit.bench.table_rows import TableRow
+from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.evaluation.evaluate import evaluate
+from dmaxlit.files import write_json
+from dmaxlit.loading import load
+from dmaxlit.module import DMaxModule
+from dmaxlit.tasks import Example
+
+__all__ = ["TASKS", "CodilaBench"]
+
+_BASE, _AUXILIARY = "pretrain.yaml", "codila.yaml"
+_SHUFFLE = ("--data.task=dependency", "--data.task_options.kind=shuffle", "--data.task_options.wording=words")
+#: Options of ``dmaxlit fit`` for the data of each task.
+TASKS: dict[str, tuple[str, ...]] = {"chain": (), "shuffle": _SHUFFLE}
+_TOKENIZERS = {"shuffle": ("--model.backbone.tokenizer=dependency", "--model.backbone.block_length=8")}
+_BATCH_SIZE = 32  # of both recipes
+_LEVELS = (1.0, 0.5)
+_NATS = ("independent", "auxiliary", "sequential")
+
+
+@dataclass(frozen=True)
+class CodilaBench:
+    """Train and decode the models that are missing under ``output``, and tabulate.
+
+    The base, which is frozen, is the shipped one for ``chain``, and else trained with seed 0.
+
+    Args:
+        output: Folder for models and results.
+        configs: Folder of the recipes.
+        tasks: Some of :data:`TASKS`.
+        seeds: Training seeds of the auxiliary models.
+        span_length: Tokens that an auxiliary model decides together, 2 to 8.
+        steps: Training steps of an auxiliary model.
+        base_steps: Training steps of a base.
+        num_examples: Test prompts decoded for each row.
+        repeats: Times each row is decoded, in turn with the others; the least time counts.
+    """
+
+    output: Path
+    configs: Path
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    span_length: int
+    steps: int
+    base_steps: int
+    num_examples: int
+    repeats: int
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is started."""
+        unknown = [name for name in self.tasks if name not in TASKS]
+        if unknown:
+            raise UserError(f"tasks: expected some of {', '.join(TASKS)}, got {unknown[0]!r}")
+        check_at_least(1, **self._settings())
+        if self.span_length not in (2, 4, 8):
+            raise UserError(f"span_length: expected 2, 4 or 8, got {self.span_length}")
+        for recipe in (_BASE, _AUXILIARY):
+            if not (self.configs / recipe).is_file():
+                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+
+    @holds_output
+    def run(self) -> str:
+        """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the table.
+
+        Raises:
+            UserError: If ``output`` holds results of other settings, or training fails.
+        """
+        claim_folder(self.output, self._settings())
+        (self.output / "runs").mkdir(exist_ok=True)
+        for seed in self.seeds:
+            for task in self.tasks:
+                path = self.output / "runs" / f"{task}-{seed}.json"
+                if not path.is_file():
+                    write_json(path, self._measure(task, self._trained(task, seed), seed))
+        runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
+        rows = [row for task in self.tasks for row in codila_rows(task, self.span_length)]
+        summary = summarize((result for run in runs for result in run["rows"]), rows)
+        results = {"settings": self._settings(), "summary": summary, "runs": runs}
+        table = format_tables(results)
+        write_results(self.output, results, table)
+        return table
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("span_length", "steps", "base_steps", "num_examples", "repeats")
+        return {name: getattr(self, name) for name in names}
+
+    def _base(self, task: str) -> str:
+        if task not in _TOKENIZERS:
+            return "builtin:chain-base"
+        folder = self.output / f"base-{task}"
+        if not (folder / "model").is_dir():
+            data = (*TASKS[task], f"--data.num_train={_BATCH_SIZE * self.base_steps}")
+            options = (*step_options(self.base_steps), *_TOKENIZERS[task], *data)
+            checkpoint_to_folder(fit(self.configs / _BASE, folder, 0, *options), folder / "model")
+        return str(folder / "model")
+
+    def _trained(self, task: str, seed: int) -> str:
+        folder = self.output / f"{task}-{seed}"
+        if not (folder / "model").is_dir():
+            checkpoint = fit(
+                self.configs / _AUXILIARY,
+                folder,
+                seed,
+                f"--model.backbone.pretrained={self._base(task)}",
+                f"--model.auxiliary.span_length={self.span_length}",
+                f"--model.noise.init_args.span_length={self.span_length}",
+                *step_options(self.steps),
+                *TASKS[task],
+                f"--data.num_train={_BATCH_SIZE * self.steps}",
+            )
+            checkpoint_to_folder(checkpoint, folder / "model")
+        return str(folder / "model")
+
+    def _measure(self, task: str, model: str, seed: int) -> dict[str, Any]:
+        module = load(model).eval()
+        trained_on = module.task()
+        assert trained_on is not None, "the recipe names a task"
+        examples = trained_on.examples("test", self.num_examples)
+        rows = codila_rows(task, self.span_length)
+        results = decode_in_turn(module, rows, examples, trained_on.max_new_tokens, self.repeats)
+        nats = {f"{level:g}": span_nats(module, examples, level) for level in _LEVELS}
+        return {"task": task, "seed": seed, "nats": nats, "rows": [{**result, "number": seed} for result in results]}
+
+
+def codila_rows(task: str, span_length: int) -> tuple[TableRow, ...]:
+    """Return the rows of a task: the second is the one that the times of the others are related to."""
+    schedule = {"schedule_options": {"threshold": 0.5}}
+    return (
+        TableRow(task, "one token per forward", "one_token"),
+        TableRow(task, f"{span_length} tokens", "threshold", {"threshold": 0.0, "max_tokens": span_length}),
+        TableRow(task, "a span, independently", "codila", {"joint": False}),
+        TableRow(task, "codila, static", "codila"),
+        *(
+            TableRow(task, f"codila, dynamic {tau:g}", "codila", {"mode": "dynamic", "tau": tau})
+            for tau in (0.5, 1.0, 1.5)
+        ),
+        TableRow(task, "threshold 0.5", "threshold", {"threshold": 0.5}),
+        TableRow(task, "codila_verify, threshold 0.5", "codila_verify", schedule),
+    )
+
+
+def decode_in_turn(
+    module: DMaxModule, rows: Sequence[TableRow], examples: Sequence[Example], max_new_tokens: int, repeats: int
+) -> list[dict[str, Any]]:
+    """Decode examples by every row, several times in turn.
+
+    Args:
+        module: The model.
+        rows: The rows.
+        examples: Prompts with their checkers.
+        max_new_tokens: Budget of tokens for each answer.
+        repeats: Number of times.
+
+    Returns:
+        For each row its key, the figures of the decode, and ``process_seconds``: the least time of this process.
+    """
+    results: list[dict[str, Any]] = [{"row": row.key} for row in rows]
+    for _ in range(repeats):
+        for row, result in zip(rows, results, strict=True):
+            begin = time.process_time()
+            figures = evaluate(module, examples, row.decoder, row.options, max_new_tokens=max_new_tokens).to_dict()
+            seconds = time.process_time() - begin
+            result.update(figures, process_seconds=min(seconds, result.get("process_seconds", seconds)))
+    return results
+
+
+def format_tables(results: Mapping[str, Any]) -> str:
+    """Format the content of ``results.json``: accuracies, times, and the cross-entropies of masked spans."""
+    return "\n\n".join([format_summary(results["summary"]), _format_times(results), _format_nats(results["runs"])])
+
+
+def _format_times(results: Mapping[str, Any]) -> str:
+    """Format the process time of each row, and that of one of its forwards, as ratios to the task's second row."""
+    ratios: dict[str, list[tuple[float, float]]] = {}
+    for run in results["runs"]:
+        reference = run["rows"][1]
+        for row in run["rows"]:
+            time_ratio = row["process_seconds"] / reference["process_seconds"]
+            forward_ratio = row["forwards_per_answer"] / reference["forwards_per_answer"]
+            ratios.setdefault(row["row"], []).append((time_ratio, time_ratio / forward_ratio))
+    lines = ["| model, decoder | time | time of a forward |", "|---|---|---|"]
+    for entry in results["summary"]:
+        whole, forward = (fmean(column) for column in zip(*ratios[entry["row"]], strict=True))
+        lines.append(f"| {entry['row']} | {whole:.2f} | {forward:.2f} |")
+    return "\n".join(lines)
+
+
+def _format_nats(runs: Sequence[Mapping[str, Any]]) -> str:
+    lines = [f"| task, masked | {' | '.join(_NATS)} |", "|---|---|---|---|"]
+    for task in dict.fromkeys(run["task"] for run in runs):
+        for level in runs[0]["nats"]:
+            nats = [run["nats"][level] for run in runs if run["task"] == task]
+            means = (f"{fmean(entry[name] for entry in nats):.3f}" for name in _NATS)
+            lines.append(f"| {task}, {100 * float(level):.0f}% | {' | '.join(means)} |")
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""Confidences checked by an auxiliary autoregressive model (CoDiLA's verification, arXiv 2603.20216)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmaxlit.decoding.base import DECODERS, BlockState
+from dmaxlit.decoding.committing import CommittingDecoder
+from dmaxlit.decoding.factory import make_decoder
+from dmaxlit.decoding.joint import JointDecoder, JointModel, spans_of
+from dmaxlit.decoding.proposal import propose
+from dmaxlit.errors import UserError, check_fraction
+from dmaxlit.tokens import SpecialTokens
+
+__all__ = ["CodilaVerifyDecoder"]
+
+
+@DECODERS.register("codila_verify")
+class CodilaVerifyDecoder(JointDecoder):
+    """Commit as another decoder does, from confidences lowered where the auxiliary model prefers another token.
+
+    The auxiliary model reads each span with the proposed tokens. Where its most probable token, given the proposed ones
+    before it, is not the proposed one, ``penalty`` is subtracted from the confidence (not below 0).
+
+    Args:
+        schedule: Registered name of the decoder that commits, one that never revises: ``threshold``, ``factor`` ...
+        schedule_options: Its options.
+        penalty: In [0, 1].
+        max_steps: Most forwards for one block, at least 1. Default: that of the schedule.
+    """
+
+    def __init__(
+        self,
+        schedule: str = "threshold",
+        schedule_options: dict[str, Any] | None = None,
+        penalty: float = 0.5,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__(max_steps)
+        self.schedule, self.schedule_options = schedule, dict(schedule_options or {})
+        self.penalty = check_fraction("penalty", penalty)
+        inner = make_decoder(schedule, **self.schedule_options)
+        if not isinstance(inner, CommittingDecoder) or type(inner).step is not CommittingDecoder.step:
+            raise UserError(f"schedule: expected a decoder that commits by confidence alone, got {schedule!r}")
+        self._inner = inner
+
+    def max_steps(self, block_length: int) -> int:
+        """Return the most forwards spent on one block: the option, else those of the schedule."""
+        return self._inner.max_steps(block_length) if self._max_steps is None else self._max_steps
+
+    def step_jointly(self, state: BlockState, logits: Tensor, special: SpecialTokens, joint: JointModel) -> BlockState:
+        """Commit what the schedule selects by the lowered confidences."""
+        proposal = propose(state, logits, state.masked)
+        spans = spans_of(state, logits, joint.span_length)
+        tokens = torch.where(state.masked, proposal.tokens, state.ids)
+        scores = joint.score(spans, tokens.view_as(spans.ids)).view_as(logits)
+        differs = state.masked & (scores.argmax(-1) != tokens)
+        confidence = torch.where(differs, (proposal.confidence - self.penalty).clamp_min(0), proposal.confidence)
+        log_odds = torch.where(differs, confidence.logit(), proposal.log_odds)
+        features = self._inner.features(logits)
+        if features is not None:
+            features = features.masked_fill(~state.masked.unsqueeze(-1), 0.0)
+        return self._inner._commit(state, proposal._replace(confidence=confidence, log_odds=log_odds), features)
