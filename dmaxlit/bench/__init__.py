@@ -4,6 +4,7 @@ from dmaxlit.bench.adaptation import METHODS, AdaptationBench
 from dmaxlit.bench.codila import CodilaBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
+from dmaxlit.bench.frontier import FrontierBench
 from dmaxlit.bench.grading import GradingBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
@@ -15,6 +16,7 @@ __all__ = [
     "CodilaBench",
     "DecodeSpeedBench",
     "DecoderBench",
+    "FrontierBench",
     "GradingBench",
     "SelfCorrectionBench",
     "TrainSpeedBench",

@@ -68,13 +68,19 @@ def summarize(runs: Iterable[Mapping[str, Any]], rows: Sequence[TableRow]) -> li
         if results:
             spreads = {name: Spread.of([result[name] for result in results]) for name in _FIGURES}
             entry = {"row": row.key, "decoder": row.decoder, "options": row.options}
-            interval = _interval(spreads["accuracy"], sum(result["num_examples"] for result in results))
+            interval = accuracy_interval(spreads["accuracy"], sum(result["num_examples"] for result in results))
             figures = {name: vars(spread) for name, spread in spreads.items()}
             summary.append({**entry, "interval": interval, **figures})
     return summary
 
 
-def _interval(accuracy: Spread, prompts: int) -> tuple[float, float]:
+def accuracy_interval(accuracy: Spread, prompts: int) -> tuple[float, float]:
+    """Return the 95% interval of an accuracy: over seeds if there are three or more (Student's t), else Wilson's.
+
+    Args:
+        accuracy: The accuracies of the seeds.
+        prompts: Prompts of all seeds.
+    """
     if accuracy.seeds < _MIN_SEEDS:
         return wilson_interval(round(accuracy.mean * prompts), prompts)
     return max(accuracy.mean - accuracy.half_width, 0.0), min(accuracy.mean + accuracy.half_width, 1.0)

@@ -344,6 +344,57 @@ def vocabulary(
     print(printable(bench.run()))
 
 
+def frontier(
+    output: str = "runs/frontier",
+    setting: str = "standard",
+    study: str = "methods",
+    configs: str = str(RECIPES),
+    seeds: list[int] | None = None,
+    methods: list[str] | None = None,
+    num_prompts: int = 2048,
+    steps: int = 400,
+    num_examples: int = 1000,
+    num_timed: int = 32,
+    repeats: int = 3,
+) -> None:
+    """Compare windows of blocks and further training with the faithful DMax: OPUT decoded with SPD.
+
+    Rows are compared with it on the same prompts, in accuracy, TPF and tokens per second, which take turns. Models and
+    rows are kept under the output folder: run it again after an interruption and it resumes.
+
+    Args:
+        output: Folder for models, and in it for each setting and study results.json and table.md.
+        setting: standard: answers of two or three blocks, from the shipped base; or long: of six short blocks, from a
+            base that the benchmark makes of the shipped one.
+        study: methods: every way of training with every way of decoding; or window: what a window gains and loses by
+            its size, its gate and the decoder's thresholds.
+        configs: Folder of the recipes: pretrain.yaml, quickstart.yaml and its siblings.
+        seeds: Training seeds. Default: 0 1 2.
+        methods: Some of the study's, on_policy among them. Default: all.
+        num_prompts: Prompts that the base writes the corpus from.
+        steps: Training steps of on-policy training; of the other methods a share of them.
+        num_examples: Test prompts decoded for each row.
+        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time.
+        repeats: Turns of row and reference in which the speed is measured.
+    """
+    from dmaxlit.bench import FrontierBench
+
+    bench = FrontierBench(
+        Path(output),
+        setting,
+        study,
+        Path(configs),
+        seeds=(0, 1, 2) if seeds is None else tuple(seeds),
+        methods=None if methods is None else tuple(methods),
+        num_prompts=num_prompts,
+        steps=steps,
+        num_examples=num_examples,
+        num_timed=num_timed,
+        repeats=repeats,
+    )
+    print(bench.run())
+
+
 def serve(
     output: str = "runs/serve",
     model: str = "builtin:chain-base",
@@ -387,6 +438,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "codila": codila,
     "decode": decode,
     "decoders": decoders,
+    "frontier": frontier,
     "grading": grading,
     "self_correction": self_correction,
     "serve": serve,

@@ -1,0 +1,157 @@
+"""How far beyond DMax do several blocks at once and further training go? Every combination beside the faithful DMax."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
+from dmaxlit.bench.frontier_rows import SPEED_BATCHES, Contestant, count, speed_ratio
+from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
+from dmaxlit.bench.frontier_table import format_frontier, format_training, summarize_frontier
+from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.errors import UserError, check_at_least, check_choice
+from dmaxlit.files import write_json
+from dmaxlit.loading import load
+
+__all__ = ["FrontierBench"]
+
+
+@dataclass(frozen=True)
+class FrontierBench:
+    """Train and decode what is missing under ``output``, and tabulate.
+
+    Args:
+        output: Folder; each setting has a folder in it with models, corpus and results.
+        setting: A key of :data:`~dmaxlit.bench.frontier_settings.SETTINGS`.
+        study: A key of :data:`~dmaxlit.bench.frontier_settings.STUDIES`.
+        configs: Folder of the recipes.
+        seeds: Training seeds.
+        methods: Some of the study's, the reference's among them; None for all.
+        num_prompts: Prompts that the base distils the corpus of all models from.
+        steps: Training steps of on-policy training.
+        num_examples: Test prompts decoded for each row.
+        num_timed: How many of them the speed is measured on.
+        repeats: Turns of row and reference in which the speed is measured.
+    """
+
+    output: Path
+    setting: str
+    study: str
+    configs: Path
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...] | None
+    num_prompts: int
+    steps: int
+    num_examples: int
+    num_timed: int
+    repeats: int
+
+    def __post_init__(self) -> None:
+        """Check the settings before anything is started."""
+        check_choice("setting", self.setting, tuple(SETTINGS))
+        check_choice("study", self.study, tuple(STUDIES))
+        check_at_least(1, repeats=self.repeats, **self._shared())
+        if self.num_timed > self.num_examples:
+            raise UserError(
+                f"num_timed: expected at most the {self.num_examples} of num_examples, got {self.num_timed}"
+            )
+        if not self.seeds:
+            raise UserError("seeds: expected at least one, got none")
+        if self.methods is not None:
+            known = self._study.methods
+            if REFERENCE[0] not in self.methods or not set(self.methods) <= set(known):
+                got = ", ".join(self.methods) or "none"
+                raise UserError(f"methods: expected {REFERENCE[0]}, and others of {', '.join(known)}; got {got}")
+        for recipe in (BASE_RECIPE, *(method.recipe for method in METHODS.values())):
+            if not (self.configs / recipe).is_file():
+                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+
+    @holds_output
+    def run(self) -> str:
+        """Train and decode what is missing, write ``results.json`` and ``table.md``, and return the tables.
+
+        Raises:
+            UserError: If ``output`` holds results of other settings, or training fails.
+        """
+        claim_folder(self._folder, self._shared())
+        jobs, study = self._jobs(), self._study
+        results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+        with _one_thread(), tqdm(total=len(jobs) * len(study.decoders), unit="row") as bar:
+            for method, seed in jobs:
+                for title, figures in self._rows(method, seed, bar).items():
+                    results.setdefault((method, title), {})[seed] = figures
+        summary = summarize_frontier(results, study)
+        trained = [(method, seed) for method, seed in jobs if method != "base"]
+        training = [
+            {"method": method, "seed": seed, "cpu_seconds": self._models.cpu_seconds(method, seed)}
+            for method, seed in trained
+        ]
+        table = f"{format_frontier(summary)}\n\n{format_training(training)}"
+        settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared(), "repeats": self.repeats}
+        folder = self._folder / self.study
+        folder.mkdir(exist_ok=True)
+        write_results(folder, {"settings": settings, "summary": summary, "training": training}, table)
+        return table
+
+    @property
+    def _folder(self) -> Path:
+        return self.output / self.setting
+
+    @property
+    def _study(self) -> FrontierStudy:
+        return STUDIES[self.study]
+
+    @property
+    def _models(self) -> FrontierModels:
+        return FrontierModels(self._folder, SETTINGS[self.setting], self.configs, self.num_prompts, self.steps)
+
+    def _shared(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples", "num_timed")}
+
+    def _jobs(self) -> list[tuple[str, int]]:
+        """Return method and seed of each model. The base has no seed: it is decoded beside the first one."""
+        chosen = [name for name in self._study.methods if self.methods is None or name in self.methods]
+        chosen.sort(key=lambda name: name != REFERENCE[0])  # first what the others are compared with
+        return [(name, seed) for seed in self.seeds for name in chosen if name != "base" or seed == self.seeds[0]]
+
+    def _rows(self, method: str, seed: int, bar: "tqdm[Any]") -> dict[str, dict[str, Any]]:
+        """Return the figures of a model by the title of the decoder; those that are missing are measured."""
+        path = self._folder / "runs" / f"{file_stem(method, seed)}.json"
+        path.parent.mkdir(exist_ok=True)
+        rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        keys = {spec.title: json.dumps(spec.identity()) for spec in self._study.decoders}
+        missing = [spec for spec in self._study.decoders if keys[spec.title] not in rows]
+        bar.update(len(keys) - len(missing))
+        if missing:
+            module = load(self._models.model(method, seed))
+            reference = Contestant(load(self._models.model(REFERENCE[0], seed)), REFERENCE[1])
+            for spec in missing:
+                rows[keys[spec.title]] = self._measure(Contestant(module, spec), reference)
+                write_json(path, rows)
+                bar.update()
+        return {title: rows[key] for title, key in keys.items()}
+
+    def _measure(self, contestant: Contestant, reference: Contestant) -> dict[str, Any]:
+        task = contestant.module.task()
+        assert task is not None, "all models were trained on a task"
+        examples = task.examples("test", self.num_examples)
+        timed = examples[: self.num_timed]
+        speed = {str(batch): speed_ratio(contestant, reference, timed, batch, self.repeats) for batch in SPEED_BATCHES}
+        return {**count(contestant, examples), "speed": speed}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread, whose process time the machine's other work hardly changes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

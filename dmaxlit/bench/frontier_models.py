@@ -1,0 +1,118 @@
+"""The models of the benchmark of the frontier: the base of a setting, and what is trained from it."""
+
+import json
+import re
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.corpus import distilled_corpus
+from dmaxlit.bench.frontier_settings import METHODS, Setting
+from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.files import write_json
+
+_SHIPPED = "builtin:chain-base"
+BASE_RECIPE = "pretrain.yaml"
+_BATCH_SIZE = 32  # of that recipe
+
+
+@dataclass(frozen=True)
+class FrontierModels:
+    """The models under a folder, each trained when it is first asked for.
+
+    Args:
+        folder: Folder of the models, and of the corpus that all methods train on.
+        setting: Task and base.
+        configs: Folder of the recipes.
+        num_prompts: Prompts that the base distils the corpus from.
+        steps: Training steps of on-policy training.
+    """
+
+    folder: Path
+    setting: Setting
+    configs: Path
+    num_prompts: int
+    steps: int
+
+    def base(self) -> str:
+        """Return folder or name of the base."""
+        if not self.setting.base_options:
+            return _SHIPPED
+        return self._trained(
+            "base",
+            0,
+            BASE_RECIPE,
+            f"--model.backbone.pretrained={_SHIPPED}",
+            "--model.backbone.config=null",
+            "--model.backbone.tokenizer=null",
+            f"--data.num_train={_BATCH_SIZE * self.setting.base_steps}",
+            *step_options(self.setting.base_steps),
+            *self.setting.base_options,
+        )
+
+    def model(self, method: str, seed: int) -> str:
+        """Return folder or name of a model.
+
+        Args:
+            method: ``base``, or a method.
+            seed: Training seed.
+
+        Raises:
+            UserError: If training fails.
+        """
+        if method == "base":
+            return self.base()
+        trained = METHODS[method]
+        start = self.model(trained.start, seed)
+        corpus = distilled_corpus(self.base(), self.folder / "corpus.jsonl", self.num_prompts)
+        return self._trained(
+            method,
+            seed,
+            trained.recipe,
+            f"--model.backbone.pretrained={start}",
+            f"--data.corpus={corpus}",
+            "--data.distill=null",
+            *step_options(max(1, round(trained.share * self.steps))),
+            *trained.overrides,
+        )
+
+    def cpu_seconds(self, method: str, seed: int) -> float:
+        """Return the CPU time of training a model, with that of the model it started from; 0 for the base."""
+        if method == "base":
+            return 0.0
+        return self.cpu_seconds(METHODS[method].start, seed) + _stored_seconds(self._run_folder(method, seed))
+
+    def _trained(self, name: str, seed: int, recipe: str, *options: str) -> str:
+        folder = self._run_folder(name, seed)
+        if not (folder / "model").is_dir():
+            task = [f"--data.task_options.{name}={value}" for name, value in self.setting.task_options.items()]
+            begin = _seconds_of_children()
+            try:
+                checkpoint = fit(self.configs / recipe, folder, seed, *task, *options)
+            finally:  # an interrupted run goes on where it stopped
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / _SECONDS, _stored_seconds(folder) + _seconds_of_children() - begin)
+            checkpoint_to_folder(checkpoint, folder / "model")
+        return str(folder / "model")
+
+    def _run_folder(self, name: str, seed: int) -> Path:
+        return self.folder / file_stem(name, seed)
+
+
+_SECONDS = "cpu_seconds.json"
+
+
+def file_stem(method: str, seed: int) -> str:
+    """Return the name of a model's files."""
+    return f"{re.sub(r'[^a-z_]+', '-', method)}-{seed}"
+
+
+def _stored_seconds(folder: Path) -> float:
+    path = folder / _SECONDS
+    return float(json.loads(path.read_text())) if path.is_file() else 0.0
+
+
+def _seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,79 @@
+"""What the benchmark of the frontier measures of one model and decoder."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, warm_up
+from dmaxlit.module import DMaxModule
+from dmaxlit.tasks import Example
+
+#: Prompts decoded at the same time where accuracy and forwards are counted; they do not depend on it.
+_BATCH_SIZE = 64
+#: Batch sizes at which the speed is measured.
+SPEED_BATCHES = (1, 16)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model with a decoder.
+
+    Args:
+        module: The model.
+        spec: The decoder.
+    """
+
+    module: DMaxModule
+    spec: DecoderSpec
+
+
+def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list[Any]]:
+    """Decode examples.
+
+    Returns:
+        For each prompt: whether the answer is ``correct`` and ends with EOS (``finished``), and its ``tokens``,
+        ``forwards`` and ``extra_blocks``.
+    """
+    settings = contestant.spec.settings(default_budget(contestant.module), _BATCH_SIZE)
+    answers = contestant.module.generate_batch([example.prompt for example in examples], settings)
+    return {
+        "correct": [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)],
+        "finished": [answer.ends_with_eos for answer in answers],
+        "tokens": [answer.num_tokens for answer in answers],
+        "forwards": [answer.num_forwards for answer in answers],
+        "extra_blocks": [answer.num_extra_blocks for answer in answers],
+    }
+
+
+def speed_ratio(
+    contestant: Contestant, reference: Contestant, examples: Sequence[Example], batch_size: int, repeats: int
+) -> float:
+    """Return the tokens per second over those of the reference, of the process's own time.
+
+    The two take turns, so that the machine's other work disturbs both, and the median of the turns' ratios counts.
+
+    Args:
+        contestant: What is timed.
+        reference: What it is compared with.
+        examples: Prompts of both.
+        batch_size: Prompts decoded together.
+        repeats: Number of turns.
+    """
+    ratios = []
+    for one in (contestant, reference):
+        warm_up(one.module, examples[:batch_size], one.spec, default_budget(one.module))
+    for _ in range(repeats):
+        of_reference = _tokens_per_second(reference, examples, batch_size)
+        ratios.append(_tokens_per_second(contestant, examples, batch_size) / of_reference)
+    return statistics.median(ratios)
+
+
+def _tokens_per_second(contestant: Contestant, examples: Sequence[Example], batch_size: int) -> float:
+    settings = contestant.spec.settings(default_budget(contestant.module), batch_size)
+    tokens, begin = 0, time.process_time()
+    for first in range(0, len(examples), batch_size):
+        prompts = [example.prompt for example in examples[first : first + batch_size]]
+        tokens += sum(answer.num_tokens for answer in contestant.module.generate_batch(prompts, settings))
+    return tokens / (time.process_time() - begin)

@@ -1,0 +1,108 @@
+"""What the benchmark of the frontier compares: tasks with a base model, ways of training, and ways of decoding."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dmaxlit.bench.studies import Method
+from dmaxlit.evaluation.evaluate import DecoderSpec
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Prompts of the chain task, and the base model that answers them.
+
+    Args:
+        task_options: Options of the task.
+        base_options: Options of ``dmaxlit fit`` with which ``pretrain.yaml`` continues the shipped model to the base.
+            Empty: the base is the shipped model.
+        base_steps: Steps of that.
+    """
+
+    task_options: dict[str, Any] = field(default_factory=dict)
+    base_options: tuple[str, ...] = ()
+    base_steps: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedMethod(Method):
+    """How a model is trained.
+
+    Args:
+        start: The model that training starts from: ``base``, or another method with the same seed.
+        share: Its steps, as a share of those of on-policy training.
+    """
+
+    start: str = "base"
+    share: float = 1.0
+
+
+#: ``standard``: answers of 66 tokens in blocks of 32, two or three of them. ``long``: 90 tokens in six blocks of 16.
+SETTINGS: dict[str, Setting] = {
+    "standard": Setting(),
+    "long": Setting({"difficulty": "hard"}, ("--model.backbone.block_length=16",), 1000),
+}
+
+#: The ways of training, beside the base itself. Those that go on from a trained model have a control: as much
+#: on-policy training as they have had in all.
+METHODS: dict[str, TrainedMethod] = {
+    "on_policy": TrainedMethod("quickstart.yaml"),
+    "on_policy, longer": TrainedMethod("quickstart.yaml", share=1.5),
+    "multi_block": TrainedMethod("multi_block.yaml"),
+    "on_policy + mmd": TrainedMethod("mmd.yaml", start="on_policy", share=0.25),
+    "multi_block + mmd": TrainedMethod("mmd.yaml", start="multi_block", share=0.25),
+}
+
+
+def _spd(tau: float, window: int = 1, admission: str = "progress", **options: Any) -> DecoderSpec:
+    label = f"SPD {tau:g}"
+    if window > 1:
+        label += ", ".join([f", window {window} {admission}", *(f"{name} {value}" for name, value in options.items())])
+    return DecoderSpec("spd", {"tau_dec": tau}, label, window=window, admission=admission, admission_options=options)
+
+
+def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
+    """Return SPD in a window with another rule of convergence."""
+    return DecoderSpec("spd", {"tau_dec": tau, **options}, f"SPD {tau:g}, window 2 progress, {label}", window=2)
+
+
+#: The method and the decoder that all rows are compared with: DMax as published, with the threshold of its quick start.
+REFERENCE = ("on_policy", _spd(0.0))
+
+_MULTI_BD = DecoderSpec("edit", {"preset": "speed"}, "edit speed, window 2 multi_bd", window=2, admission="multi_bd")
+_MAIN = (
+    DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95"),
+    *(_spd(tau) for tau in (0.5, 0.0)),
+    *(_spd(tau, 2, policy) for policy in ("progress", "multi_bd", "converging") for tau in (0.5, 0.0)),
+    _MULTI_BD,
+)
+_WINDOW = (
+    _spd(0.5),
+    _spd(0.0),
+    *(_spd(0.0, size, policy) for policy in ("progress", "converging") for size in (2, 3, 4)),
+    *(_spd(0.0, 2, "progress", theta=theta) for theta in (0.2, 0.9)),
+    *(_spd(tau, 2, "converging") for tau in (0.3, 0.5, 0.7)),
+    _acceptance(0.0, "consistency only", stop_on_confidence=False),
+    _acceptance(0.0, "tau_acc 0.99", tau_acc=0.99),
+    _acceptance(0.0, "hard tokens", soft=False),
+)
+
+
+@dataclass(frozen=True)
+class FrontierStudy:
+    """A table of the benchmark.
+
+    Args:
+        methods: The models, ``base`` or keys of :data:`METHODS`, in the order of the table.
+        decoders: How each of them is decoded, in the order of the table.
+    """
+
+    methods: tuple[str, ...]
+    decoders: tuple[DecoderSpec, ...]
+
+
+#: ``methods``: every way of training with every way of decoding. ``window``: what a window of blocks gains and loses,
+#: by its size, its gate and the decoder's thresholds, one of them changed at a time.
+STUDIES: dict[str, FrontierStudy] = {
+    "methods": FrontierStudy(("base", *METHODS), _MAIN),
+    "window": FrontierStudy(("on_policy", "multi_block"), _WINDOW),
+}

@@ -1,0 +1,153 @@
+"""The table of the benchmark of the frontier: each row beside the faithful DMax, on the same prompts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import torch
+
+from dmaxlit.bench.frontier_rows import SPEED_BATCHES
+from dmaxlit.bench.frontier_settings import REFERENCE, FrontierStudy
+from dmaxlit.bench.summary import Spread, accuracy_interval
+from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.evaluation.paired import paired_difference, paired_ratio
+from dmaxlit.metrics import CONVENTIONS, accuracy_under_parallelism, tokens_per_forward
+
+#: What is measured of each model and decoder: method, label of the decoder, and figures by training seed.
+Results: TypeAlias = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+
+_RESAMPLES = 2000
+_HEADER = (
+    "model / decoder",
+    "seeds",
+    "accuracy % [95%]",
+    "to DMax [95%]",
+    "McNemar p",
+    "TPF",
+    "published",
+    "without EOS",
+    "x DMax [95%]",
+    "forwards",
+    "extra blocks",
+    "AUP",
+    *(f"tokens/s x DMax, batch {batch}" for batch in SPEED_BATCHES),
+)
+
+
+def summarize_frontier(results: Results, study: FrontierStudy) -> list[dict[str, Any]]:
+    """Summarise the results of each row over the seeds. Rows without results are left out.
+
+    Args:
+        results: What was measured; it holds the reference of each seed.
+        study: The rows, in order.
+
+    Returns:
+        For each row: ``method``, ``decoder`` and ``seeds``; the fields of :class:`~dmaxlit.bench.summary.Spread` of
+        ``accuracy``, ``tpf``, ``forwards``, ``extra_blocks`` (means per answer) and of each ratio of ``speed``;
+        ``interval`` of the accuracy; ``tpf_by`` convention; ``difference`` and ``ratio``, the accuracy and TPF compared
+        with the reference over the prompts of all seeds; and in the first row of a curve its ``aup``.
+    """
+    reference = results[REFERENCE[0], REFERENCE[1].title]
+    rows = [
+        _summary(method, spec, results[method, spec.title], reference)
+        for method in study.methods
+        for spec in study.decoders
+        if (method, spec.title) in results
+    ]
+    return _with_aup(rows)
+
+
+def _summary(
+    method: str, spec: DecoderSpec, seeds: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    runs, references = list(seeds.values()), [reference[seed] for seed in seeds]
+    accuracy = _means(runs, "correct")
+    return {
+        "method": method,
+        "decoder": spec.title,
+        "curve": spec.at(0.0).identity() if spec.swept else spec.identity(),
+        "seeds": len(runs),
+        "accuracy": vars(accuracy),
+        "interval": accuracy_interval(accuracy, len(_pooled(runs, "correct"))),
+        "tpf": vars(Spread.of([_tpf(run, "dmaxlit") for run in runs])),
+        "tpf_by": {name: Spread.of([_tpf(run, name) for run in runs]).mean for name in CONVENTIONS},
+        "forwards": vars(_means(runs, "forwards")),
+        "extra_blocks": vars(_means(runs, "extra_blocks")),
+        "difference": asdict(paired_difference(_pooled(references, "correct"), _pooled(runs, "correct"))),
+        "ratio": asdict(paired_ratio(_counts(references), _counts(runs), resamples=_RESAMPLES)),
+        "speed": {str(batch): vars(Spread.of([run["speed"][str(batch)] for run in runs])) for batch in SPEED_BATCHES},
+    }
+
+
+def _means(runs: Sequence[Mapping[str, Any]], name: str) -> Spread:
+    return Spread.of([sum(run[name]) / len(run[name]) for run in runs])
+
+
+def _pooled(runs: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return [value for run in runs for value in run[name]]
+
+
+def _counts(runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+    return _pooled(runs, "tokens"), _pooled(runs, "forwards")
+
+
+def _tpf(run: Mapping[str, Any], convention: str) -> float:
+    tokens, forwards, finished = (torch.tensor(run[name]) for name in ("tokens", "forwards", "finished"))
+    return float(tokens_per_forward(tokens, forwards, finished, convention))
+
+
+def _with_aup(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the AUP of each curve to its first row; ``y_max`` is the best accuracy of all rows."""
+    best = max((100 * row["accuracy"]["mean"] for row in rows), default=0.0)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        point = (row["tpf"]["mean"], 100 * row["accuracy"]["mean"])
+        curves.setdefault(_curve(row), []).append(point)
+    firsts = [_curve(row) not in map(_curve, rows[:index]) for index, row in enumerate(rows)]
+    aup = {name: accuracy_under_parallelism(points, best or None) for name, points in curves.items()}
+    return [{**row, "aup": aup[_curve(row)] if first else None} for row, first in zip(rows, firsts, strict=True)]
+
+
+def _curve(row: Mapping[str, Any]) -> str:
+    return json.dumps([row["method"], row["curve"]])
+
+
+def format_frontier(summary: Iterable[Mapping[str, Any]]) -> str:
+    """Format a summary as a Markdown table."""
+    lines = [f"| {' | '.join(_HEADER)} |", "|---" * len(_HEADER) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cells(row))} |" for row in summary)])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    difference, ratio, (low, high) = row["difference"], row["ratio"], row["interval"]
+    return [
+        f"{row['method']} / {row['decoder']}",
+        str(row["seeds"]),
+        f"{100 * row['accuracy']['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        f"{100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]",
+        f"{difference['p_value']:.2g}",
+        f"{row['tpf']['mean']:.2f} ± {row['tpf']['deviation']:.2f}",
+        *(f"{row['tpf_by'][name]:.2f}" for name in ("published", "without_eos")),
+        f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        f"{row['forwards']['mean']:.1f}",
+        f"{row['extra_blocks']['mean']:.1f}",
+        "" if row["aup"] is None else f"{row['aup']:.0f}",
+        *(f"{row['speed'][str(batch)]['mean']:.2f}" for batch in SPEED_BATCHES),
+    ]
+
+
+def format_training(models: Sequence[Mapping[str, Any]]) -> str:
+    """Format what training the models took as a Markdown table.
+
+    Args:
+        models: ``method`` and ``cpu_seconds``, of each seed.
+    """
+    seconds: dict[str, list[float]] = {}
+    for model in models:
+        seconds.setdefault(model["method"], []).append(model["cpu_seconds"])
+    lines = ["| model | seeds | CPU minutes, those of the model it starts from included |", "|---|---|---|"]
+    for method, values in seconds.items():
+        spread = Spread.of(values)
+        lines.append(f"| {method} | {spread.seeds} | {spread.mean / 60:.1f} ± {spread.deviation / 60:.1f} |")
+    return "\n".join(lines)
