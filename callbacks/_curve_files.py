@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 
-from dmaxlit.data.resumable_jsonl import prompts_hash
+from dmaxlit.data.identity import prompts_hash
 from dmaxlit.errors import DMaxWarning
 from dmaxlit.evaluation.curve_figure import curve_figure, curve_table, save_pictures
 from dmaxlit.evaluation.curve_point import CurvePoint

@@ -17,7 +17,7 @@ from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
 from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
-from dmaxlit.data.resumable_jsonl import prompts_hash
+from dmaxlit.data.identity import prompts_hash
 from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, check_choice, printable
 from dmaxlit.evaluation.card_figures import figures_of

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing, template_hash
+from dmaxlit.data.identity import template_hash
+from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing
 from dmaxlit.errors import UserError, check_at_least, printable
 from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize

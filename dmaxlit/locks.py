@@ -30,9 +30,25 @@ def exclusive(path: Path, argument: str) -> Iterator[None]:
     Raises:
         UserError: If another process holds it; the message names that process.
     """
-    place = path.absolute()
-    with _locked(place.with_name(f".{place.name}.lock"), path, argument):
+    with _locked(_lock_of(path), path, argument):
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a file; see :func:`exclusive`."""
+    try:
+        with _acquired(_lock_of(path), patience=0):
+            return False
+    except (Timeout, OSError):  # a shared disk that does not answer for a moment is no sign of an end
+        return True
+
+
+def holder(path: Path) -> str:
+    """Return which process holds a file, or has been killed while it held it: ``process 12 on host``.
+
+    A process that does not see the lock of another one is not on the same disk.
+    """
+    return _holder(_lock_of(path))
 
 
 @contextmanager
@@ -110,6 +126,11 @@ def created_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             for path in new:
                 path.rmdir()
+
+
+def _lock_of(path: Path) -> Path:
+    place = path.absolute()
+    return place.with_name(f".{place.name}.lock")
 
 
 def _holder(lock: Path) -> str:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.locks import exclusive, exclusive_folder
+from dmaxlit.locks import exclusive, exclusive_folder, holder, is_held
 from tests.lock_holder import held_by_another
 
 KINDS = {"exclusive": exclusive, "exclusive_folder": exclusive_folder}
@@ -32,6 +32,21 @@ def test_who_comes_second_is_refused_with_the_name_of_the_first_and_nothing_stay
             pass
     with KINDS[kind](path, "corpus"):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whether_and_by_whom_a_file_is_held_can_be_seen(tmp_path):
+    path = tmp_path / "x"
+    assert not is_held(path)
+    with held_by_another(path) as other:
+        assert is_held(path)
+        assert holder(path) == f"process {other.pid} on {socket.gethostname()}"
+        other.kill()
+        other.wait()
+        assert not is_held(path)  # though its file was still there
+    assert holder(path) == "another process"
+    with exclusive(path, "output"):
+        assert is_held(path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.processes import launch_ranks
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
@@ -46,13 +47,17 @@ def distill(
     template_options: dict[str, Any] | None = None,
     check_decoder: bool = True,
     device: str = "auto",
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: int = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
     dtype: Dtype = "float32",
     probe: bool = True,
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
-    After an interruption, the same command resumes. Next to the corpus, <output>.manifest.json records model hash,
-    decoder, seed, counts and time.
+    After an interruption, the same command resumes, also with other devices. Next to the corpus,
+    <output>.manifest.json records model hash, decoder, seed, counts and time.
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
@@ -73,7 +78,7 @@ def distill(
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
             a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
-            not on batch size or interruptions.
+            not on batch size, devices or interruptions.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard answers that were
@@ -83,7 +88,12 @@ def distill(
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
         check_decoder: Check what a decoder of your own returns in the first forwards.
-        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        device: One device: cpu, cuda, cuda:1, ...; auto takes an accelerator if there is one.
+        accelerator: Kind of the devices instead, as for fit: cpu, gpu, ...
+        devices: Devices of each node, as for fit: their number, auto for all, or the index of each. Each has the whole
+            model and answers its share of the prompts; the answers do not depend on their number.
+        num_nodes: Nodes; start the same command on each, as for fit, with the output in a folder that they share.
+        strategy: auto, or ddp, as for fit; others would divide the model.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
@@ -110,20 +120,24 @@ def distill(
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts, columns)
-    module = load_model(model, device, dtype, probe, chat_template, template_options)
+    ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
+    module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     source: Task | list[Prompt]
     if not rows:
-        source = _task(module, model, task, task_options)
+        source = ranks.together(lambda: _task(module, model, task, task_options))
     else:
         source = [row.prompt for row in rows]
-        if num_prompts is not None and num_prompts > len(rows):
+        if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
         settings = replace(settings, num_prompts=num_prompts or len(rows))
         if max_new_tokens is None:
             settings = replace(settings, max_new_tokens=default_budget(module))
     with naming_rows(rows):
-        check_roles(module.tokenizer, [row.prompt for row in rows])
-        manifest = write_corpus(module, source, output, settings, overwrite=overwrite)
+        ranks.together(lambda: check_roles(module.tokenizer, [row.prompt for row in rows]))
+        manifest = write_corpus(module, source, output, settings, overwrite=overwrite, ranks=ranks)
+    ranks.end()
+    if not ranks.is_main:
+        return
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
     kept = f"kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}"
     print(printable(f"{output}: {kept}; TPF {manifest.tpf:.2f}; {manifest.seconds:.0f} s"))

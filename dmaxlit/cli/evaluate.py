@@ -116,9 +116,9 @@ def evaluate(
     model, tasks, output = _required(model=model, tasks=tasks, output=output)
     from dmaxlit.evaluation.answerers import Sampling
     from dmaxlit.evaluation.decoder_entries import decoder_entries
-    from dmaxlit.evaluation.ranks import Ranks
     from dmaxlit.evaluation.suite import Suite
     from dmaxlit.evaluation.task_entries import task_entries
+    from dmaxlit.ranks import Ranks
 
     listed = _entries("tasks", tasks)
     options = options_by_task(_names(listed), task_options or {}, task_flags or {})

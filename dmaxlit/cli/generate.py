@@ -4,10 +4,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.answer_figures import figures, remarks
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
+from dmaxlit.cli.processes import launch_ranks, may_be_several
 from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def generate(
     compile: bool = False,
     check_decoder: bool = True,
     device: str = "auto",
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: int = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
     dtype: Dtype = "float32",
     probe: bool = True,
 ) -> None:
@@ -111,7 +116,12 @@ def generate(
             alone or beside others; dmaxlit.engine.Trace reads it.
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         check_decoder: Check what a decoder of your own returns in the first forwards.
-        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        device: One device: cpu, cuda, cuda:1, ...; auto takes an accelerator if there is one.
+        accelerator: Kind of the devices instead, as for fit: cpu, gpu, ...
+        devices: Devices of each node, as for fit: their number, auto for all, or the index of each. Each has the whole
+            model and answers its share of the prompts, with --output; the answers do not depend on their number.
+        num_nodes: Nodes; start the same command on each, as for fit, with the output in a folder that they share.
+        strategy: auto, or ddp, as for fit; others would divide the model.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
@@ -121,25 +131,30 @@ def generate(
     from dmaxlit.evaluation.batch_generate import generate_to_file
 
     _check_trace(trace, trace_file, output)
+    if may_be_several(devices, num_nodes):
+        _check_shareable(prompt or prompts or task, output)
     inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
-    module = load_model(model, device, dtype, probe, chat_template, template_options)
+    ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
+    module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     with naming_rows(rows):
-        check_roles(module.tokenizer, [row.prompt for row in rows])
-    settings = decode_settings(
-        module,
-        decoder,
-        decoder_options,
-        admission_options,
-        max_new_tokens,
-        window=window,
-        admission=admission,
-        batch_size=batch_size,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        stop=stop or [],
-        compile=compile,
-        check_decoder=check_decoder,
+        ranks.together(lambda: check_roles(module.tokenizer, [row.prompt for row in rows]))
+    settings = ranks.together(
+        lambda: decode_settings(
+            module,
+            decoder,
+            decoder_options,
+            admission_options,
+            max_new_tokens,
+            window=window,
+            admission=admission,
+            batch_size=batch_size,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop or [],
+            compile=compile,
+            check_decoder=check_decoder,
+        )
     )
     started = time.perf_counter()
     if output is None:
@@ -153,10 +168,21 @@ def generate(
         return
     with naming_rows(rows):
         extras = [row.extra for row in rows]
-        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras)
+        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras, ranks=ranks)
+    ranks.end()
+    if not ranks.is_main:
+        return
     judged = f", {counts.correct} correct" if task is not None else ""
     spent = f"{figures(counts.tokens, counts.forwards)}, {time.perf_counter() - started:.1f} s"
     print(printable(f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; {spent}"))
+
+
+def _check_shareable(source: list[str] | str | None, output: str | None) -> None:
+    """Refuse what several processes cannot do together."""
+    if output is None:
+        raise UserError("output: expected a file for the answers of several processes, got none")
+    if source in (None, "-"):
+        raise UserError("prompts: expected a file, --prompt or --task for several processes, got standard input")
 
 
 def _check_trace(trace: bool | str, trace_file: str | None, output: str | None) -> None:

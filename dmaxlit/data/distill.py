@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,15 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.assistant_turn import response_content
 from dmaxlit.data.distill_settings import SAMPLING, DistillSettings, Keep
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.response_rows import Response, generate_rows
-from dmaxlit.data.resumable_jsonl import (
-    PartialCorpus,
-    difference,
-    manifest_path,
-    model_identity,
-    prompts_hash,
-    refusing,
-    template_hash,
-    whole_manifest,
-)
+from dmaxlit.data.identity import difference, model_identity, prompts_hash, template_hash
+from dmaxlit.data.prompt_shares import prompt_lengths
+from dmaxlit.data.response_rows import Generate, Response, generate_rows
+from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
+from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import read_json, writable_path
-from dmaxlit.locks import exclusive
 from dmaxlit.randomness import stable_seed
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.version import __version__
 
@@ -46,7 +41,7 @@ class Manifest:
         correct: Finished responses that the checker accepts; None without a checker.
         kept: Rows of the corpus.
         tpf: Tokens per forward: tokens generated, EOS included, over the forwards they took part in.
-        seconds: Time spent generating.
+        seconds: Time spent generating, summed over processes.
         version: Version of dmaxlit.
     """
 
@@ -80,12 +75,14 @@ def distill(
     progress: bool = True,
     overwrite: bool = False,
     argument: str = "output",
+    ranks: Ranks | None = None,
 ) -> Manifest:
     """Let a model answer prompts and keep its responses as a corpus (self-distillation, DMax section 3.1).
 
-    The corpus appears under its name once it is complete; until then its rows are recorded every few seconds. Called
-    again after an interruption with the same settings, it resumes without losing or duplicating a row; once the corpus
-    is complete, another call changes nothing. The rows depend on neither batch size nor interruptions, unless a decoder
+    The corpus appears under its name, in the order of the prompts, once it is complete; until then finished answers are
+    recorded after every batch, at the latest after some seconds. Called again after an interruption with the same
+    settings, by any number of processes, it resumes without losing or duplicating a row; once the corpus is complete,
+    another call changes nothing. The rows depend on neither batch size, processes nor interruptions, unless a decoder
     of your own draws random numbers by itself instead of taking those of its blocks.
 
     Args:
@@ -98,34 +95,42 @@ def distill(
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard rows that were
             begun with other settings.
         argument: The user's name for ``output``, for messages.
+        ranks: The processes that share the prompts, each with the model on its device. Default: this one alone.
 
     Returns:
         The settings and counts of the corpus.
 
     Raises:
-        UserError: If a setting is out of range, no response is kept, or the corpus was made or begun with other
-            settings, cannot be written, or is being written by another process.
+        UserError: If a setting is out of range, no response is kept, the corpus was made or begun with other settings,
+            cannot be written or is being written by another run, or one of the processes ends before the others.
     """
-    settings, output = settings or DistillSettings(), Path(output)
+    ranks = ranks or Ranks()
+    prompts, examples, settings, output = ranks.together(
+        lambda: _prepare(source, Path(output), settings or DistillSettings(), argument)
+    )
+    identity = ranks.from_main(lambda: _identity(module, source, prompts, settings))
+    with SharedCorpus(output, identity, ranks, overwrite, argument) as file:
+        if file.whole is not None:
+            whole = file.whole
+            return ranks.together(lambda: Manifest.read(whole, manifest_path(output)))
+        return _write(module, file, prompts, examples, settings, progress)
+
+
+def _prepare(
+    source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
+) -> tuple[Sequence[Prompt], list[Example] | None, DistillSettings, Path]:
+    """Return the prompts, the examples of a task, the settings with their budget, and the path to write."""
     settings.check()
     prompts, examples = _prompts(source, settings)
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
     with refusing(output, argument):
-        output = writable_path(output, argument)
-    identity = _identity(module, source, prompts, settings)
-    if not overwrite and (whole := whole_manifest(output, identity)) is not None:
-        return Manifest.read(whole, manifest_path(output))
-    with exclusive(output, argument):
-        if not overwrite and (whole := whole_manifest(output, identity)) is not None:  # by another process, meanwhile
-            return Manifest.read(whole, manifest_path(output))
-        file = PartialCorpus(output, identity, overwrite, argument)
-        return _write(module, file, prompts, examples, settings, progress)
+        return prompts, examples, settings, writable_path(output, argument)
 
 
 def _write(
     module: Any,
-    file: PartialCorpus,
+    file: SharedCorpus,
     prompts: Sequence[Prompt],
     examples: list[Example] | None,
     settings: DistillSettings,
@@ -135,11 +140,18 @@ def _write(
     counts = generate_rows(
         file,
         prompts,
+        partial(prompt_lengths, module.tokenizer, module.backbone.max_length),
         _generator(module, settings),
         _row_filter(module.tokenizer, prompts, examples, settings.keep),
+        settings.batch_size,
         progress,
         title="distil",
     )
+    return file.ranks.from_main(lambda: _finish(file, counts, is_judged=examples is not None))
+
+
+def _finish(file: SharedCorpus, counts: Progress, is_judged: bool) -> Manifest:
+    """Give the file its name, and write its manifest."""
     if not counts.kept:
         file.discard()
         raise UserError(
@@ -149,7 +161,7 @@ def _write(
         settings=file.settings,
         prompts=counts.prompts,
         finished=counts.finished,
-        correct=None if examples is None else counts.correct,
+        correct=counts.correct if is_judged else None,
         kept=counts.kept,
         tpf=counts.tokens / max(counts.forwards, 1),
         seconds=counts.seconds,
@@ -192,18 +204,21 @@ def _identity(
     }
 
 
-def _generator(
-    module: Any, settings: DistillSettings
-) -> Callable[[Sequence[Prompt], int, Callable[[int, Response], object]], object]:
-    """Return a function that decodes the prompts from an index on, and passes on each response as it is finished."""
+def _generator(module: Any, settings: DistillSettings) -> Generate:
+    """Return a function that decodes prompts, and passes on each response as it is finished."""
     device = next(module.backbone.model.parameters()).device
     decoding = {name: value for name, value in asdict(settings).items() if name not in ("num_prompts", "keep")}
 
-    def generate(prompts: Sequence[Prompt], begin: int, take: Callable[[int, Response], object]) -> object:
+    def generate(
+        prompts: Sequence[Prompt],
+        indices: Sequence[int],
+        take: Callable[[int, Response], object],
+        tick: Callable[[int], object],
+    ) -> object:
         # For decoders of one's own that use the global generator; the samples of ours do not.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(stable_seed("distill", settings.seed, begin))
-            return module.generate_batch(prompts, decoding, begin, on_response=take)
+            torch.manual_seed(stable_seed("distill", settings.seed, indices[0]))
+            return module.generate_batch(prompts, decoding, indices, progress=tick, on_response=take)
 
     return generate
 

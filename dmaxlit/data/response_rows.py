@@ -1,16 +1,20 @@
-"""Decodes prompts into the rows of a file: in the order of the prompts, written while others are decoded."""
+"""Decodes prompts into the rows of a file: each process its share, longest prompts first."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
-from tqdm.auto import tqdm
-
-from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
+from dmaxlit.data.answer_bar import AnswerBar
+from dmaxlit.data.parts import PartWriter
+from dmaxlit.data.prompt_shares import prompt_shares
+from dmaxlit.data.resumable_jsonl import Progress
+from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import PromptError
+from dmaxlit.ranks import LostRankError
 
-_RECORD_SECONDS = 5.0  # between two records of progress, each of which waits for the disk
+#: Batches of each process in a chunk: enough that rows left free at its end do not count.
+_BATCHES_PER_CHUNK = 64
+_WAIT = 0.5  # seconds between two looks at the others, for a process whose share is done
 
 
 class Response(Protocol):
@@ -32,84 +36,138 @@ class Response(Protocol):
 MakeRow = Callable[[int, Any], tuple[Mapping[str, Any] | None, bool]]
 
 
+class Generate(Protocol):
+    """Decodes prompts."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        indices: Sequence[int],
+        take: Callable[[int, Any], object],
+        tick: Callable[[int], object],
+        /,
+    ) -> object:
+        """Decode prompts.
+
+        Args:
+            prompts: The prompts.
+            indices: Index of each among all prompts of the file. Samples depend on it.
+            take: To be called with the index of each among ``prompts`` and its :class:`Response`, in any order.
+            tick: To be called with some number after every forward, or every second: ends this process if another one
+                has ended.
+        """
+
+
 def generate_rows(
-    file: PartialCorpus,
+    file: SharedCorpus,
     prompts: Sequence[Any],
-    generate: Callable[[Sequence[Any], int, Callable[[int, Any], object]], object],
+    measure: Callable[[Sequence[Any]], Sequence[int]],
+    generate: Generate,
     make_row: MakeRow,
+    batch_size: int,
     progress_bar: bool = True,
     title: str | None = None,
 ) -> Progress:
-    """Decode the prompts a file does not hold yet; write rows and progress every few seconds.
+    """Decode the prompts a file has no answers to yet, all processes together; record rows after every batch.
 
     Args:
-        file: The file to write or to resume.
+        file: The file to write or to resume, entered and not complete.
         prompts: All prompts of the file.
-        generate: Called with the prompts that are left, the index of the first of them, and a function that it calls
-            with the index of each among those left and its :class:`Response`, in any order.
+        measure: Returns the length of prompts, by which they are ordered; refuses those that cannot be decoded before
+            any is.
+        generate: Decodes prompts.
         make_row: Called with the index of a prompt and its response. Returns the row to write, or None for no row, and
             whether the response is correct.
+        batch_size: Prompts that are decoded together.
         progress_bar: Show a progress bar.
         title: Title of the progress bar.
 
     Returns:
-        The counts over the whole file.
+        The counts over the whole file; seconds are the sum over processes.
 
     Raises:
         PromptError: For a prompt that cannot be decoded, by its index among all.
-        UserError: If the file cannot be written; what was recorded before is kept.
+        UserError: If the file cannot be written, or another process ends; what was recorded before is kept.
     """
-    begin, total = file.progress.prompts, len(prompts)
-    if begin < total:
-        rows = _OrderedRows(file, make_row)
-        with tqdm(total=total, desc=title, unit="prompt", disable=not progress_bar, initial=begin) as bar:
+    ranks = file.ranks
+    before = {rank: file.parts.recorded(rank) for rank in range(1, ranks.world_size) if ranks.is_main}
+    remaining = file.remaining(len(prompts))
+    own = remaining[ranks.rank :: ranks.world_size]
+    measured = ranks.gather(ranks.together(lambda: _of_all(own, lambda: measure([prompts[index] for index in own]))))
+    lengths = {
+        index: length
+        for rank, lengths_of_rank in enumerate(measured)
+        for index, length in zip(remaining[rank :: ranks.world_size], lengths_of_rank, strict=True)
+    }
+    chunk_length = _BATCHES_PER_CHUNK * batch_size * ranks.world_size
+    chunks = [shares[ranks.rank] for shares in prompt_shares(remaining, lengths, ranks.world_size, chunk_length)]
 
-            def take(index: int, response: Any) -> None:
-                bar.update()
-                rows.take(begin + index, response)
-
+    def answer() -> None:
+        with AnswerBar(file.parts, before, len(prompts), len(remaining), title, progress_bar and ranks.is_main) as bar:
             try:
-                generate(prompts[begin:], begin, take)
-            except PromptError as error:
-                raise PromptError(begin + error.index, error.reason) from error
-            finally:  # also what was finished before Ctrl-C
-                rows.record()
-        assert file.progress.prompts == total
-    return file.progress
+                _answer(chunks, prompts, generate, make_row, file, bar, batch_size)
+                while ranks.is_main and not bar.is_full:
+                    time.sleep(_WAIT)
+                    file.check_ranks()
+                    bar.look()
+            except LostRankError:
+                raise
+            except BaseException:
+                file.leave()
+                raise
+
+    if remaining:
+        ranks.together(answer)
+    return file.merge(len(prompts))
 
 
-class _OrderedRows:
-    """Writes rows in the order of their prompts; those that are finished before an earlier one wait for it."""
+def _of_all(indices: Sequence[int], function: Callable[[], Any]) -> Any:
+    """Call a function that names prompts by their index among some; name them by that among all."""
+    try:
+        return function()
+    except PromptError as error:
+        raise PromptError(indices[error.index], error.reason) from error
 
-    def __init__(self, file: PartialCorpus, make_row: MakeRow) -> None:
-        self._file, self._make_row = file, make_row
-        self._counts = replace(file.progress)
-        self._rows: list[Mapping[str, Any]] = []
-        self._waiting: dict[int, Response] = {}
-        self._last_record = time.perf_counter()
 
-    def take(self, index: int, response: Response) -> None:
-        """Take the response to a prompt; write what is complete, if the last time was some seconds ago."""
-        self._waiting[index] = response
-        while (ready := self._waiting.pop(self._counts.prompts, None)) is not None:
-            row, correct = self._make_row(self._counts.prompts, ready)
-            if row is not None:
-                self._rows.append(row)
-            counts = self._counts
-            counts.prompts += 1
-            counts.kept += row is not None
-            counts.finished += ready.finished
-            counts.correct += correct
-            counts.tokens += ready.num_tokens
-            counts.forwards += ready.num_forwards
-        if time.perf_counter() - self._last_record >= _RECORD_SECONDS:
-            self.record()
+def _answer(
+    chunks: Sequence[Sequence[int]],
+    prompts: Sequence[Any],
+    generate: Generate,
+    make_row: MakeRow,
+    file: SharedCorpus,
+    bar: AnswerBar,
+    batch_size: int,
+) -> None:
+    """Answer the share of this process, and append the answers to its part."""
+    begin = time.perf_counter()
+    writer = PartWriter(file.parts.part(file.ranks.rank), lambda: time.perf_counter() - begin, batch_size)
 
-    def record(self) -> None:
-        """Write the rows that are complete, and the progress that counts them."""
-        if self._counts.prompts == self._file.progress.prompts:
-            return
-        now = time.perf_counter()
-        counts = replace(self._counts, seconds=self._file.progress.seconds + now - self._last_record)
-        self._file.append(self._rows, counts)
-        self._rows, self._last_record = [], now
+    def tick(_: int) -> None:
+        file.check_ranks()
+        bar.look()
+
+    def answer_chunk(chunk: Sequence[int]) -> None:
+        def take(position: int, response: Response) -> None:
+            row, correct = make_row(chunk[position], response)
+            writer.add(_record(chunk[position], response, correct, row))
+            bar.count(response.num_tokens)
+
+        _of_all(chunk, lambda: generate([prompts[index] for index in chunk], chunk, take, tick))
+
+    try:
+        for chunk in filter(None, chunks):
+            answer_chunk(chunk)
+    finally:  # also what was finished before Ctrl-C
+        writer.record()
+
+
+def _record(index: int, response: Response, correct: bool, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a part holds of an answer."""
+    return {
+        "index": index,
+        "finished": bool(response.finished),
+        "correct": bool(correct),
+        "num_tokens": response.num_tokens,
+        "num_forwards": response.num_forwards,
+        "row": row,
+    }

@@ -1,6 +1,5 @@
 """A JSONL file of responses that is complete or absent, and is resumed after an interruption."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from dmaxlit.data.control_tokens import template_text
+from dmaxlit.data.identity import difference
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.files import (
     open_to_append,
@@ -20,11 +17,9 @@ from dmaxlit.files import (
     require_no_link,
     require_writable,
     sync,
-    weights_hash,
     writable_path,
     write_json,
 )
-from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 
 @dataclass
@@ -95,9 +90,9 @@ class PartialCorpus:
         self.output = output_path(output, argument)
         self.argument = argument
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        self._rows = self.output.with_name(self.output.name + ".partial")
+        self.rows_path = self.output.with_name(self.output.name + ".partial")
         with refusing(self.output, argument):
-            require_no_link(self._rows)
+            require_no_link(self.rows_path)
         self.record = self.record_path(self.output)
         try:
             self.progress, self.has_name = self._restore()
@@ -122,17 +117,17 @@ class PartialCorpus:
                 f"{self.output}: was begun with other settings: {change}; delete {self.record} or overwrite"
             )
         progress = Progress.read(record.get("progress"), self.record)
-        if not self._rows.exists() and self.output.is_file() and self.output.stat().st_size == progress.offset:
+        if not self.rows_path.exists() and self.output.is_file() and self.output.stat().st_size == progress.offset:
             return progress, True
-        if progress.offset > (self._rows.stat().st_size if self._rows.exists() else 0):
-            raise UserError(f"{self._rows}: is shorter than {self.record} says; delete both or overwrite")
+        if progress.offset > (self.rows_path.stat().st_size if self.rows_path.exists() else 0):
+            raise UserError(f"{self.rows_path}: is shorter than {self.record} says; delete both or overwrite")
         return progress, False
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows written so far."""
         if not self.progress.offset:
             return []
-        written = self.output if self.has_name else self._rows
+        written = self.output if self.has_name else self.rows_path
         return [json.loads(line) for line in written.read_bytes()[: self.progress.offset].splitlines()]
 
     def append(self, rows: Sequence[Mapping[str, Any]], progress: Progress) -> None:
@@ -149,7 +144,7 @@ class PartialCorpus:
         with refusing(self.output, self.argument):
             try:
                 self._begin()
-                with open_to_append(self._rows) as file:
+                with open_to_append(self.rows_path) as file:
                     file.write(lines)
                     file.flush()
                     os.fsync(file.fileno())
@@ -167,7 +162,7 @@ class PartialCorpus:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         if not self.progress.prompts:
             self.record.unlink(missing_ok=True)
-        with open_to_append(self._rows) as file:
+        with open_to_append(self.rows_path) as file:
             file.truncate(self.progress.offset)
         self._is_begun = True
 
@@ -175,10 +170,10 @@ class PartialCorpus:
         """Leave only what is recorded."""
         with suppress(OSError):
             if self.record.exists():
-                with open_to_append(self._rows) as file:
+                with open_to_append(self.rows_path) as file:
                     file.truncate(self.progress.offset)
             else:
-                self._rows.unlink(missing_ok=True)
+                self.rows_path.unlink(missing_ok=True)
                 self._is_begun = False
 
     def finish(self, manifest: Mapping[str, Any] | None = None) -> None:
@@ -195,18 +190,18 @@ class PartialCorpus:
         with refusing(self.output, self.argument):
             if not self.has_name:
                 self._begin()
-                os.replace(self._rows, self.output)
+                os.replace(self.rows_path, self.output)
                 sync(self.output.parent)
                 self.has_name = True
             if manifest is not None:
                 write_json(manifest_path(self.output), manifest)
-            self.record.unlink(missing_ok=True)
             remove_unfinished(self.output.parent, self.output.name)
+            self.record.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove the rows and their progress."""
         self.record.unlink(missing_ok=True)
-        self._rows.unlink(missing_ok=True)
+        self.rows_path.unlink(missing_ok=True)
         remove_unfinished(self.output.parent, self.output.name)
 
 
@@ -270,42 +265,3 @@ def _settings(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def manifest_path(output: Path) -> Path:
     """Return the path of a finished file's manifest."""
     return output.with_name(output.name + ".manifest.json")
-
-
-def model_identity(module: Any) -> dict[str, Any]:
-    """Return what responses depend on besides settings and prompts: weights, block length, chat template.
-
-    Args:
-        module: A :class:`~dmaxlit.module.DMaxModule`.
-    """
-    return {
-        "model": weights_hash(module),
-        "block_length": module.backbone.block_length,
-        "chat_template": template_hash(module.tokenizer),
-    }
-
-
-def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the SHA-256 of a tokenizer's chat template, or of all of several; None without one."""
-    template = template_text(tokenizer)
-    return prompts_hash([template]) if template else None
-
-
-def prompts_hash(prompts: Sequence[Any]) -> str:
-    """Return the SHA-256 of prompts, with the tools of conversations, or of other JSON values."""
-    return hashlib.sha256(json.dumps([_hashed(prompt) for prompt in prompts]).encode()).hexdigest()
-
-
-def _hashed(prompt: Any) -> Any:
-    if is_plain(prompt):
-        return {"continued": prompt}  # not the same to a model as a text that is a user's turn
-    content, tools = conversation_of(prompt), getattr(prompt, "tools", None)
-    return [content, tools] if tools else content
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return the first setting in which two runs differ, as ``name was old, now new``, or None."""
-    for name in [*old, *(name for name in new if name not in old)]:
-        if old.get(name) != new.get(name):
-            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
-    return None

@@ -112,7 +112,7 @@ class BlockDecoder:
                 EOS tokens in a prompt are ordinary data.
             max_new_tokens: Most tokens of each response, EOS included, at least 1; fewer where prompt and response
                 would not fit the context. The last block is decoded whole and then cut off.
-            progress: Show a progress bar, or call this with the number of responses finished since the last call.
+            progress: Show a progress bar, or call this after each forward with the number of responses it finished.
             trace: Records every forward.
             on_finished: Called with the index of a prompt and its sequence as soon as that is finished.
 
@@ -131,12 +131,12 @@ class BlockDecoder:
             for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
                 if trace is not None:
                     trace.record(event)
+                if callable(progress):
+                    progress(len(event.finished))
                 if not event.finished:
                     continue
                 sequences |= event.finished
                 bar.update(len(event.finished))
-                if callable(progress):
-                    progress(len(event.finished))
                 if on_finished is not None:
                     for index, sequence in event.finished.items():
                         on_finished(index, sequence)

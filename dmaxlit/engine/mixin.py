@@ -79,7 +79,7 @@ class GenerationMixin(DefaultDecoding):
             batch_size: Prompts that share a forward. It changes the speed, not the responses; in bfloat16
                 a near-tie may be rounded differently in another batch.
             max_forwards: Most forwards for each prompt; None for no limit.
-            progress: Show a progress bar, or call this with the number of responses finished since the last call.
+            progress: Show a progress bar, or call this after each forward with the number of responses it finished.
             temperature: At least 0; 0 takes the most probable tokens.
             top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
             seed: Seed of the samples. They depend on it and on a prompt's index in the list, not on the batch.

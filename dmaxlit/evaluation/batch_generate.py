@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.encoding import Prompt
+from dmaxlit.data.identity import model_identity, prompts_hash
+from dmaxlit.data.prompt_shares import prompt_lengths
 from dmaxlit.data.response_rows import generate_rows
-from dmaxlit.data.resumable_jsonl import (
-    PartialCorpus,
-    Progress,
-    manifest_path,
-    model_identity,
-    prompts_hash,
-    refusing,
-    whole_manifest,
-)
+from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
+from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.evaluation.answer_rows import answer_row, kept_columns
 from dmaxlit.files import writable_path
-from dmaxlit.locks import exclusive
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example
 from dmaxlit.version import __version__
 
@@ -38,6 +34,7 @@ def generate_to_file(
     progress: bool = True,
     overwrite: bool = False,
     extras: Sequence[Mapping[str, Any]] = (),
+    ranks: Ranks | None = None,
 ) -> Progress:
     """Decode prompts into a file of one JSON object a line, in their order.
 
@@ -45,9 +42,10 @@ def generate_to_file(
     ``hit_step_limit``, ``stopped`` where a stop text ended it and, for examples of a task, ``correct``; and the columns
     that came with the prompt, such as an id. A column that has the name of one of ours is kept as ``prompt_<name>``.
 
-    The file appears under its name once it is complete; until then its rows are recorded every few seconds. Next to it,
-    ``<output>.manifest.json`` holds the settings and the counts. Called again with the same model, prompts and
-    settings, it resumes after an interruption, and changes nothing once the file is complete.
+    The file appears under its name once it is complete; until then finished answers are recorded after every batch.
+    Next to it, ``<output>.manifest.json`` holds the settings and the counts. Called again with the same model, prompts
+    and settings, by any number of processes, it resumes after an interruption, and changes nothing once the file is
+    complete.
 
     Args:
         module: The model.
@@ -58,30 +56,37 @@ def generate_to_file(
         overwrite: Replace a complete file, which stays until the new one is complete, and discard rows that were begun
             with other settings.
         extras: The columns that came with each prompt; examples have theirs.
+        ranks: The processes that share the prompts, each with the model on its device. Default: this one alone.
 
     Returns:
         Counts over the whole file.
 
     Raises:
         UserError: If the file cannot be written, exists and was not made by the same call, was begun with other
-            prompts, columns, settings or weights, or is being written by another process.
+            prompts, columns, settings or weights, or is being written by another run.
     """
-    if not prompts:
-        raise UserError("prompts: expected at least one, got none")
+    ranks = ranks or Ranks()
     examples = [prompt if isinstance(prompt, Example) else None for prompt in prompts]
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
-    settings.make_engine(module.backbone)  # refuses bad settings before anything is written
-    with refusing(Path(output), "output"):
-        path = writable_path(Path(output))
-    identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
-    columns = _columns(prompts, extras)
-    if any(columns):
-        identity["columns"] = prompts_hash(columns)
-    if not overwrite and (whole := whole_manifest(path, identity)) is not None:
-        return Progress.read(whole.get("counts"), manifest_path(path))
 
-    def generate(rest: Sequence[Prompt], begin: int, take: Callable[[int, Generation], object]) -> object:
-        return module.generate_batch(rest, settings, begin, on_response=take)
+    def prepare() -> tuple[list[dict[str, Any]], Path]:
+        if not prompts:
+            raise UserError("prompts: expected at least one, got none")
+        settings.make_engine(module.backbone)  # refuses bad settings before anything is written
+        with refusing(Path(output), "output"):
+            path = writable_path(Path(output))
+        return _columns(prompts, extras), path
+
+    columns, path = ranks.together(prepare)
+    identity = ranks.from_main(lambda: _identity(module, settings, texts, columns))
+
+    def generate(
+        rest: Sequence[Prompt],
+        indices: Sequence[int],
+        take: Callable[[int, Generation], object],
+        tick: Callable[[int], object],
+    ) -> object:
+        return module.generate_batch(rest, settings, indices, progress=tick, on_response=take)
 
     def make_row(index: int, generation: Generation) -> tuple[dict[str, Any], bool]:
         example = examples[index]
@@ -89,13 +94,23 @@ def generate_to_file(
         judged = {} if example is None else {"correct": correct}
         return answer_row(index, columns[index], generation, token_ids=generation.token_ids, **judged), correct
 
-    with exclusive(path, "output"):
-        if not overwrite and (whole := whole_manifest(path, identity)) is not None:  # by another process, meanwhile
-            return Progress.read(whole.get("counts"), manifest_path(path))
-        file = PartialCorpus(path, identity, overwrite)
-        counts = generate_rows(file, texts, generate, make_row, progress)
-        file.finish({"settings": identity, "counts": asdict(counts), "version": __version__})
+    with SharedCorpus(path, identity, ranks, overwrite) as file:
+        if file.whole is not None:
+            whole = file.whole
+            return ranks.together(lambda: Progress.read(whole.get("counts"), manifest_path(path)))
+        lengths = partial(prompt_lengths, module.tokenizer, module.backbone.max_length)
+        counts = generate_rows(file, texts, lengths, generate, make_row, settings.batch_size, progress)
+        manifest = {"settings": identity, "counts": asdict(counts), "version": __version__}
+        ranks.from_main(lambda: file.finish(manifest))
     return counts
+
+
+def _identity(
+    module: DMaxModule, settings: DecodeSettings, texts: Sequence[Prompt], columns: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what the answers depend on."""
+    identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
+    return identity | {"columns": prompts_hash(columns)} if any(columns) else identity
 
 
 def _columns(

@@ -1,29 +1,25 @@
 """One cell of an evaluation, a task answered in one way: decoded, judged and recorded, resumable at each sample."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress
+from dmaxlit.data.parts import PartWriter
 from dmaxlit.engine import Generation
 from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.evaluation.answerers import Answerer, Limits
 from dmaxlit.evaluation.clock import DecodeClock
 from dmaxlit.evaluation.labels import sample_path
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.running_figures import RunningFigures
 from dmaxlit.evaluation.sample_files import SampleFile, Stored, read_journal
 from dmaxlit.evaluation.sample_rows import sample_row
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example
-
-_RECORD_SECONDS = 5.0  # between two records of progress, each of which waits for the disk
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ class Cell:
             before = read_journal(journal)
             self.answerer.warm_up(prompts, self.limits)
             clock = DecodeClock(self.answerer.device)
-            writer = _JournalWriter(journal, clock)
+            writer = PartWriter(journal, lambda: clock.seconds)
             stack.callback(writer.record)  # also what was finished before Ctrl-C
             bar = stack.enter_context(RunningFigures(stored, len(share), title))
 
@@ -119,35 +115,3 @@ class Cell:
             after = read_journal(journal)
         rows = {index: row for index, row in after.rows.items() if index not in before.rows}
         return Stored(rows, after.seconds - before.seconds)
-
-
-class _JournalWriter:
-    """Appends rows to a journal, with the time that was spent on them."""
-
-    def __init__(self, journal: PartialCorpus, clock: DecodeClock) -> None:
-        self._journal, self._clock = journal, clock
-        self._counts, self._seconds = replace(journal.progress), journal.progress.seconds
-        self._rows: list[dict[str, Any]] = []
-        self._last_record = time.perf_counter()
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row; write those that wait, if the last time was some seconds ago."""
-        self._rows.append(row)
-        if time.perf_counter() - self._last_record >= _RECORD_SECONDS:
-            self.record()
-
-    def record(self) -> None:
-        """Write the rows that wait."""
-        if not self._rows:
-            return
-        self._counts = Progress(
-            prompts=self._counts.prompts + len(self._rows),
-            finished=self._counts.finished + sum(row["finished"] for row in self._rows),
-            correct=self._counts.correct + sum(row["correct"] for row in self._rows),
-            kept=self._counts.kept + len(self._rows),
-            tokens=self._counts.tokens + sum(row["num_tokens"] for row in self._rows),
-            forwards=self._counts.forwards + sum(row["num_forwards"] for row in self._rows),
-            seconds=self._seconds + self._clock.seconds,
-        )
-        self._journal.append(self._rows, self._counts)
-        self._rows, self._last_record = [], time.perf_counter()

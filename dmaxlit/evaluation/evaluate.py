@@ -199,7 +199,7 @@ def count_answers(
         spec: The decoder.
         max_new_tokens: Budget of tokens for each answer.
         batch_size: Prompts decoded together.
-        progress: Show a progress bar, or call this with the number of answers finished since the last call.
+        progress: Show a progress bar, or call this after each forward with the number of answers it finished.
 
     Returns:
         Each answer and whether it is right.

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.data.resumable_jsonl import prompts_hash
+from dmaxlit.data.identity import prompts_hash
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.labels import sample_path

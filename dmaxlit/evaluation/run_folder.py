@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.data.resumable_jsonl import difference, refusing
+from dmaxlit.data.identity import difference
+from dmaxlit.data.resumable_jsonl import refusing
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.labels import check_label
 from dmaxlit.files import read_json, remove, write_json

@@ -1,25 +1,22 @@
 """The file of samples of one cell, and the journals from which it is made.
 
-Each process appends its rows to a journal of its own, ``.<name>.rank<r>.jsonl.partial``, in the order in which they are
+Each process appends its rows to a journal of its own (see :mod:`dmaxlit.data.parts`), in the order in which they are
 finished. The file appears once all rows are there, sorted, whatever the number of processes and interruptions was.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.data.parts import Parts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path, refusing, whole_manifest
 from dmaxlit.files import read_json, staged_file, write_json
-from dmaxlit.locks import exclusive
 from dmaxlit.version import __version__
 
 #: The task's options in a file's settings, in which ``options`` are the decoder's.
 TASK_OPTIONS = "task_options"
-
-_SUFFIX = ".jsonl"
 
 
 @dataclass
@@ -51,6 +48,7 @@ class SampleFile:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._parts = Parts(path, self._identity)
 
     def journal(self, rank: int) -> PartialCorpus:
         """Open the journal of a process.
@@ -58,7 +56,7 @@ class SampleFile:
         Raises:
             UserError: If it was written with other settings, or cannot be written.
         """
-        return PartialCorpus(self._journal_path(rank), self._identity)
+        return self._parts.part(rank)
 
     def stored(self) -> Stored:
         """Return what the journals of earlier, interrupted processes hold.
@@ -67,7 +65,7 @@ class SampleFile:
             UserError: If one was written with other settings, or is damaged.
         """
         stored = Stored()
-        for rank in self._ranks():
+        for rank in self._parts.ranks():
             stored.add(read_journal(self.journal(rank)))
         return stored
 
@@ -96,7 +94,7 @@ class SampleFile:
             write_json(manifest_path(self.path), manifest)
             with staged_file(self.path) as staging:
                 staging.write_bytes(lines.encode("utf-8", "surrogatepass"))
-            self.remove_journals(self._ranks())
+            self.remove_journals(self._parts.ranks())
 
     def remove_journals(self, ranks: Iterable[int]) -> None:
         """Remove the journals of some processes, and the locks that killed ones have left.
@@ -104,9 +102,7 @@ class SampleFile:
         Raises:
             UserError: If a process is writing one.
         """
-        for rank in ranks:
-            with exclusive(self._journal_path(rank), "output"):
-                self.journal(rank).discard()
+        self._parts.remove(ranks)
 
     def read(self) -> list[dict[str, Any]]:
         """Return the rows of the finished file."""
@@ -114,18 +110,8 @@ class SampleFile:
 
     def records(self) -> list[Path]:
         """Return the JSON files that hold the settings of the finished file and of its journals, of those there are."""
-        journals = [PartialCorpus.record_path(self._journal_path(rank)) for rank in self._ranks()]
+        journals = [PartialCorpus.record_path(self._parts.path(rank)) for rank in self._parts.ranks()]
         return [path for path in (manifest_path(self.path), *journals) if path.is_file()]
-
-    def _journal_path(self, rank: int) -> Path:
-        return self.path.with_name(f".{self.path.name.removesuffix(_SUFFIX)}.rank{rank}{_SUFFIX}")
-
-    def _ranks(self) -> list[int]:
-        """Return the processes that have left a journal, or the beginning of one."""
-        stem, suffix = re.escape(self.path.name.removesuffix(_SUFFIX)), re.escape(_SUFFIX)
-        journal = re.compile(rf"\.{{1,2}}{stem}\.rank(\d+){suffix}\..+")
-        names = [path.name for path in self.path.parent.iterdir()] if self.path.parent.is_dir() else []
-        return sorted({int(match[1]) for match in map(journal.fullmatch, names) if match})
 
 
 def read_journal(file: PartialCorpus) -> Stored:

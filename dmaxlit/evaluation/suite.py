@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.resumable_jsonl import prompts_hash, template_hash
+from dmaxlit.data.identity import prompts_hash, template_hash
 from dmaxlit.errors import UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
@@ -25,6 +24,7 @@ from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile, begun_sett
 from dmaxlit.evaluation.sample_rows import extra_columns
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive_folder
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example, Split
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
-from dmaxlit.data.resumable_jsonl import prompts_hash
+from dmaxlit.data.identity import prompts_hash
 from dmaxlit.errors import UserError
 from tests.callbacks.fakes import (
     LIGHTNING_WARNINGS,

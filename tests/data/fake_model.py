@@ -43,7 +43,8 @@ class FakeModule(L.LightningModule):
 
     def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None, on_response=None):
         """Answer pairs of prompts, the second of each pair first; interrupted after ``fail_at`` responses."""
-        self.calls.append((list(prompts), settings, first_index))
+        indices = range(first_index, first_index + len(prompts)) if isinstance(first_index, int) else first_index
+        self.calls.append((list(prompts), settings, indices))
         with _evaluating(self.modules()):  # as the engine does
             self.modes.append((self.training, self.backbone.model.training))
         responses = {}
@@ -51,9 +52,11 @@ class FakeModule(L.LightningModule):
             if len(responses) == self.fail_at:
                 raise KeyboardInterrupt
             if index < len(prompts):
-                responses[index] = self.answer(prompts[index], (settings["seed"], first_index + index))
+                responses[index] = self.answer(prompts[index], (settings["seed"], indices[index]))
                 if on_response is not None:
                     on_response(index, responses[index])
+            if callable(progress):
+                progress(1)
         return [responses[index] for index in range(len(prompts))]
 
     def answer(self, prompt, key=None):
@@ -78,7 +81,7 @@ class FakeModule(L.LightningModule):
 
 if __name__ == "__main__":
     from dmaxlit.data import distill as distilling
-    from dmaxlit.data import response_rows, resumable_jsonl
+    from dmaxlit.data import resumable_jsonl
     from dmaxlit.files import write_json
 
     records: list[object] = []
@@ -90,7 +93,6 @@ if __name__ == "__main__":
         write_json(path, value)
 
     vars(resumable_jsonl)["write_json"] = write_or_die
-    vars(response_rows)["_RECORD_SECONDS"] = 0.0
     settings = distilling.DistillSettings(num_prompts=40, batch_size=2)
     module = FakeModule()
     distilling.distill(module, ChainTask("easy"), sys.argv[1], settings, progress=False)

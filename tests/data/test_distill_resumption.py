@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import dmaxlit
-from dmaxlit.data import distill as distilling
+from dmaxlit.data import shared_corpus
 from dmaxlit.data.distill import Manifest
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
 from dmaxlit.errors import UserError
@@ -27,14 +27,15 @@ def test_an_interrupted_run_is_resumed_without_losing_or_duplicating_a_row(fake_
     if fail_at < 40:
         assert not output.exists()
         assert not manifest_path(output).exists()
-    with (tmp_path / "c.jsonl.partial").open("ab") as file:
+    with (tmp_path / ".c.rank0.jsonl.partial").open("ab") as file:
         file.write(torn)
     module = fake_module(random=True)
     manifest = run(module, output)
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert replace(manifest, seconds=0.0) == replace(whole, seconds=0.0)
-    begin = fail_at // 2 * 2  # answers come in pairs, the second of a pair first
-    assert [prompts for prompts, *_ in module.calls] == ([PROMPTS[begin:]] if fail_at < 40 else [])
+    answered = {PROMPTS[number ^ 1] for number in range(fail_at)}  # in pairs, the second of a pair first
+    left = [prompt for prompt in PROMPTS if prompt not in answered]
+    assert [prompts for prompts, *_ in module.calls] == ([left] if left else [])
 
 
 @pytest.mark.slow
@@ -44,9 +45,9 @@ def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(
     output = tmp_path / "c.jsonl"
     killed = run_script(fake_script, output)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    recorded = json.loads((tmp_path / "c.jsonl.progress.json").read_text())["progress"]
+    recorded = json.loads((tmp_path / ".c.rank0.jsonl.progress.json").read_text())["progress"]
     assert recorded["prompts"] == 4
-    assert (tmp_path / "c.jsonl.partial").stat().st_size > recorded["offset"]
+    assert (tmp_path / ".c.rank0.jsonl.partial").stat().st_size > recorded["offset"]
     assert not output.exists()
     module = fake_module()
     run(module, output)
@@ -137,7 +138,7 @@ def test_an_old_corpus_stays_until_the_new_one_is_complete(fake_module, tmp_path
     assert output.read_bytes() == before
     module = fake_module()
     run(module, output, other, overwrite=True)  # resumes
-    assert [prompts for prompts, *_ in module.calls] == [PROMPTS[8:]]
+    assert [prompts for prompts, *_ in module.calls] == [[PROMPTS[8], *PROMPTS[10:]]]
     assert [row["prompt"] for row in rows_of(output)] == PROMPTS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.manifest.json"]
 
@@ -195,13 +196,13 @@ def test_two_processes_do_not_write_one_corpus(fake_module, tmp_path):
 def test_a_corpus_that_another_process_has_just_finished_is_taken(fake_module, tmp_path, monkeypatch):
     output = tmp_path / "c.jsonl"
     whole = run(fake_module(), output)
-    genuine, answers = distilling.whole_manifest, []
+    genuine, answers = shared_corpus.whole_manifest, []
 
     def late(*args):
         answers.append(genuine(*args))
         return answers[-1] if len(answers) > 1 else None
 
-    monkeypatch.setattr(distilling, "whole_manifest", late)
+    monkeypatch.setattr(shared_corpus, "whole_manifest", late)
     module = fake_module()
     assert run(module, output) == whole
     assert module.calls == []

@@ -4,17 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from dmaxlit.data.resumable_jsonl import (
-    PartialCorpus,
-    Progress,
-    difference,
-    manifest_path,
-    prompts_hash,
-    whole_manifest,
-)
+from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, manifest_path, whole_manifest
 from dmaxlit.errors import UserError
 from dmaxlit.files import read_json, write_json
-from dmaxlit.tasks.prompts import TemplatedPrompt
 
 SETTINGS = {"decoder": "threshold", "seed": 0}
 ROWS = [{"prompt": "á", "response": f"{i}"} for i in range(4)]
@@ -169,11 +161,6 @@ def test_settings_are_compared_as_json(tmp_path):
     assert PartialCorpus(output, {"a": [1, 2]}).progress.offset > 0
 
 
-def test_difference_names_the_first():
-    assert difference({"a": 1}, {"a": 1}) is None
-    assert difference({"a": 1, "b": 2}, {"a": 1, "b": 3}) == "b was 2, now 3"
-
-
 def test_json_files_hold_the_old_or_the_new(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
@@ -218,10 +205,3 @@ def test_what_killed_processes_left_of_a_file_is_gone_once_it_is_whole(tmp_path)
     (tmp_path / ".c.jsonl.progress.json.0123456789abcdef.unfinished").write_text("{")
     PartialCorpus(output, SETTINGS).finish({"settings": SETTINGS})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl", "c.jsonl.manifest.json"]
-
-
-def test_the_hash_tells_a_text_to_continue_from_a_turn_of_the_same_text():
-    turn = TemplatedPrompt("a", [{"role": "user", "content": "a"}])
-    system = TemplatedPrompt("a", [{"role": "system", "content": "b"}, {"role": "user", "content": "a"}])
-    assert len({prompts_hash([prompt]) for prompt in ("a", TemplatedPrompt("a"), turn, system)}) == 4
-    assert prompts_hash([TemplatedPrompt("a")]) == prompts_hash([TemplatedPrompt("a")])

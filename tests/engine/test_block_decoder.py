@@ -207,6 +207,9 @@ def test_progress_counts_finished_prompts():
     engine.decode([[0] * n for n in range(5)], 4, progress=seen.append)
     assert sum(seen) == 5
     assert len(seen) > 1
+    engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0), batch_size=5)
+    engine.decode([[0]], 40, progress=seen.append)
+    assert 0 in seen  # also after a forward that finishes none
 
 
 def test_a_progress_bar_is_shown_only_if_asked_for(capsys):

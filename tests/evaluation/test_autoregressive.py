@@ -13,9 +13,9 @@ from dmaxlit.errors import UserError
 from dmaxlit.evaluation.answerers import Limits
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel
 from dmaxlit.evaluation.decoder_entries import decoder_entries
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.suite import Suite
 from dmaxlit.evaluation.task_entries import task_entries
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import ChainTask
 from tests.conftest import TINY, make_denoiser
 

@@ -7,9 +7,9 @@ import pytest
 
 import dmaxlit
 from dmaxlit import UserError
+from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.errors import PromptError
-from dmaxlit.evaluation import batch_generate
 from dmaxlit.evaluation.batch_generate import generate_to_file
 from tests.lock_holder import held_by_another
 
@@ -77,7 +77,7 @@ def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_generate.PartialCorpus, "finish", stop)
+        patch.setattr(SharedCorpus, "finish", stop)
         with pytest.raises(Interrupted):
             generate_to_file(module, examples[:2], path, SETTINGS, progress=False)
     with monkeypatch.context() as patch:

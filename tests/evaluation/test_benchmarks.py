@@ -8,9 +8,9 @@ from lightning.fabric import Fabric
 from dmaxlit import DMaxModule
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.decoder_entries import decoder_entries
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.suite import Suite
 from dmaxlit.evaluation.task_entries import task_entries
+from dmaxlit.ranks import Ranks
 from tests.conftest import make_denoiser
 
 

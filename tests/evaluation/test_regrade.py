@@ -8,8 +8,8 @@ from lightning.fabric import Fabric
 
 from dmaxlit import DMaxModule
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.regrade import GradedRun, regrade
+from dmaxlit.ranks import Ranks
 from tests.conftest import make_denoiser
 from tests.evaluation.test_suite import SPD, contents, rows, suite
 

@@ -8,19 +8,19 @@ import torch
 from lightning.fabric import Fabric
 
 from dmaxlit import DMaxModule
+from dmaxlit.data import parts
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.engine import Trace
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation import cell as cell_module
 from dmaxlit.evaluation.answerers import Sampling
 from dmaxlit.evaluation.curve_figure import PICTURES
 from dmaxlit.evaluation.decoder_entries import decoder_entries
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile, Stored
 from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
 from dmaxlit.evaluation.suite import Suite, cell_identity
 from dmaxlit.evaluation.task_entries import task_entries
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
 from tests.conftest import limited_files, make_denoiser
 from tests.lock_holder import held_by_another
@@ -138,7 +138,7 @@ def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ran
 
 def _run_and_die(module, output, num_rows):
     """Run, and be killed as soon as some more rows are on the disk."""
-    add, count = cell_module._JournalWriter.add, [0]
+    add, count = parts.PartWriter.add, [0]
 
     def add_and_die(self, row):
         add(self, row)
@@ -146,12 +146,12 @@ def _run_and_die(module, output, num_rows):
         if count[0] == num_rows:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    cell_module._JournalWriter.add = add_and_die
+    parts.PartWriter.add = add_and_die
     run(module, Ranks(Fabric(accelerator="cpu", devices=1)), output, num_prompts=7, batch_size=3)
 
 
 def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
     run(module, ranks, tmp_path / "whole", num_prompts=7, batch_size=3)
     fork = multiprocessing.get_context("fork")
     for attempt in range(10):
@@ -165,7 +165,7 @@ def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch)
 
 
 def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
     run(module, ranks, tmp_path / "whole")
     one = suite()
     cells = one.cells(module)
@@ -194,7 +194,7 @@ def test_a_file_of_answers_records_the_options_of_task_and_decoder(module, ranks
 
 
 def test_files_begun_without_the_options_of_the_task_are_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
     run(module, ranks, tmp_path / "whole")
     one, output = suite(), tmp_path / "old"
     cells = one.cells(module)
@@ -333,7 +333,7 @@ def test_only_one_process_evaluates_into_a_folder(module, ranks, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_what_was_recorded_is_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_RECORD_SECONDS", 0.0)
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
     run(module, ranks, tmp_path / "whole")
     size = (tmp_path / "whole/chain" / FILES[0]).stat().st_size
     with limited_files(int(size * 0.7)), pytest.raises(UserError, match=r"output: cannot write .*\(File too large\)"):

@@ -12,9 +12,9 @@ import dmaxlit
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.decoder_entries import decoder_entries
-from dmaxlit.evaluation.ranks import Ranks
 from dmaxlit.evaluation.suite import Suite
 from dmaxlit.evaluation.task_entries import task_entries
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import task
 from dmaxlit.tasks.prompts import TemplatedPrompt
 

@@ -1,0 +1,51 @@
+"""What responses depend on, as values that are compared when a file is resumed."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from dmaxlit.data.control_tokens import template_text
+from dmaxlit.files import weights_hash
+from dmaxlit.tasks.prompts import conversation_of, is_plain
+
+
+def model_identity(module: Any) -> dict[str, Any]:
+    """Return what responses depend on besides settings and prompts: weights, block length, chat template.
+
+    Args:
+        module: A :class:`~dmaxlit.module.DMaxModule`.
+    """
+    return {
+        "model": weights_hash(module),
+        "block_length": module.backbone.block_length,
+        "chat_template": template_hash(module.tokenizer),
+    }
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the SHA-256 of a tokenizer's chat template, or of all of several; None without one."""
+    template = template_text(tokenizer)
+    return prompts_hash([template]) if template else None
+
+
+def prompts_hash(prompts: Sequence[Any]) -> str:
+    """Return the SHA-256 of prompts, with the tools of conversations, or of other JSON values."""
+    return hashlib.sha256(json.dumps([_hashed(prompt) for prompt in prompts]).encode()).hexdigest()
+
+
+def _hashed(prompt: Any) -> Any:
+    if is_plain(prompt):
+        return {"continued": prompt}  # not the same to a model as a text that is a user's turn
+    content, tools = conversation_of(prompt), getattr(prompt, "tools", None)
+    return [content, tools] if tools else content
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return the first setting in which two runs differ, as ``name was old, now new``, or None."""
+    for name in [*old, *(name for name in new if name not in old)]:
+        if old.get(name) != new.get(name):
+            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+    return None
