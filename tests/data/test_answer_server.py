@@ -1,0 +1,304 @@
+"""A server that answers prompts: stalls, failures, garbage, order and limits, by a small server of the test's own."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from dmaxlit import UserError
+from dmaxlit.data.answer_server import AnswerServer, ServedResponse
+from dmaxlit.errors import PromptError
+from dmaxlit.tasks.prompts import TemplatedPrompt
+
+Reply = tuple[int, dict[str, str], Any]
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Answers as a function says; counts what happens."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply: Callable[[dict[str, Any]], Reply] = echo
+        self.models: Reply = 200, {}, {"object": "list", "data": [{"id": "m", "object": "model"}]}
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.lock, self.running, self.most_running = threading.Lock(), 0, 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def do_GET(self) -> None:
+        self._send(self.server.models)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.bodies.append(body)
+            self.server.paths.append(self.path)
+            self.server.running += 1
+            self.server.most_running = max(self.server.most_running, self.server.running)
+        reply = self.server.reply(body)
+        with self.server.lock:
+            self.server.running -= 1
+        self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        status, headers, content = reply
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def completion(text: str, reason: str = "stop", **choice: Any) -> Reply:
+    body = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason, **choice}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": len(text), "total_tokens": 1 + len(text)},
+    }
+    return 200, {}, body
+
+
+def echo(body: dict[str, Any]) -> Reply:
+    return completion(body["messages"][-1]["content"].upper())
+
+
+def failure(status: int, message: str = "no", **headers: str) -> Reply:
+    return status, {name.replace("_", "-"): value for name, value in headers.items()}, {"error": {"message": message}}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield fake
+    fake.shutdown()
+    fake.server_close()
+
+
+def answers(server: FakeServer, prompts: list[Any], **settings: Any) -> dict[int, ServedResponse]:
+    taken: dict[int, ServedResponse] = {}
+    sampling = {name: settings.pop(name) for name in ("temperature", "seed") if name in settings}
+    indices = settings.pop("indices", range(len(prompts)))
+    client = AnswerServer(server.url, "m", **({"max_retries": 0} | settings))
+    client.generate(prompts, list(indices), taken.__setitem__, max_new_tokens=16, **sampling)
+    return taken
+
+
+def test_each_prompt_gets_its_response_whatever_the_order(server: FakeServer) -> None:
+    def reversed_order(body: dict[str, Any]) -> Reply:
+        time.sleep(0.04 if body["messages"][-1]["content"] == "a" else 0)
+        return echo(body)
+
+    server.reply = reversed_order
+    taken = answers(server, ["a", "b", "c"], concurrency=2)
+    assert list(taken) == [1, 2, 0]
+    assert {position: response.text for position, response in taken.items()} == {0: "A", 1: "B", 2: "C"}
+    assert taken[0] == ServedResponse("A", finished=True, num_tokens=1)
+
+
+def test_no_more_requests_at_the_same_time_than_allowed(server: FakeServer) -> None:
+    def slow(body: dict[str, Any]) -> Reply:
+        time.sleep(0.01)
+        return echo(body)
+
+    server.reply = slow
+    assert len(answers(server, ["a"] * 12, concurrency=3)) == 12
+    assert server.most_running == 3
+
+
+def test_a_busy_server_is_asked_again_when_it_says(server: FakeServer) -> None:
+    replies = [failure(429, retry_after_ms="20"), failure(503, retry_after_ms="1"), failure(500, retry_after_ms="1")]
+    begin = time.monotonic()
+    server.reply = lambda body: replies.pop(0) if replies else echo(body)
+    assert answers(server, ["a"], max_retries=3)[0].text == "A"
+    assert len(server.bodies) == 4
+    assert time.monotonic() - begin >= 0.02
+
+
+def test_only_a_stop_is_finished_and_forwards_are_those_of_the_server(server: FakeServer) -> None:
+    reasons = {"cut": "length", "filtered": "content_filter", "whole": "stop"}
+    server.reply = lambda body: completion("x", reasons[body["messages"][-1]["content"]], num_forwards=7)
+    taken = answers(server, list(reasons))
+    assert [taken[position].finished for position in range(3)] == [False, False, True]
+    assert taken[0].num_forwards == 7
+
+
+def test_what_is_sent(server: FakeServer) -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    templated = TemplatedPrompt("whole", messages)
+    answers(server, [messages, templated, "text"], request_options={"decoder": "spd"}, concurrency=1)
+    assert [body["messages"] for body in server.bodies] == [messages, messages, [{"role": "user", "content": "text"}]]
+    for body in server.bodies:
+        assert {name: value for name, value in body.items() if name != "messages"} == {
+            "model": "m",
+            "max_tokens": 16,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "decoder": "spd",
+        }
+
+
+def test_the_seed_depends_on_the_index_among_all_prompts(server: FakeServer) -> None:
+    answers(server, ["a", "b"], temperature=0.5, seed=3, concurrency=1)
+    answers(server, ["b"], indices=[1], temperature=0.5, seed=3)
+    answers(server, ["b"], indices=[1], temperature=0.5, seed=4)
+    first, second, again, other = (body["seed"] for body in server.bodies)
+    assert second == again
+    assert len({first, second, other}) == 3
+    assert 0 <= first < 2**31
+
+
+def test_texts_are_continued_by_the_endpoint_completions(server: FakeServer) -> None:
+    server.reply = lambda body: (
+        200,
+        {},
+        {
+            "choices": [{"index": 0, "text": body["prompt"] + "!", "finish_reason": "stop"}],
+            "usage": {"completion_tokens": 2},
+        },
+    )
+    assert answers(server, ["a"], endpoint="completions")[0].text == "a!"
+    assert server.paths == ["/v1/completions"]
+    with pytest.raises(PromptError, match=r"prompts\[0\]: expected a text for the endpoint completions, got messages"):
+        answers(server, [[{"role": "user", "content": "u"}]], endpoint="completions")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ((200, {"content-type": "text/html"}, b"<html>\x1b[2J"), r"base_url: expected completions .* got another body"),
+        ((200, {}, {}), r"base_url: expected completions .* got another body"),
+        ((200, {}, b'{"choices":'), r"base_url: expected completions .* JSONDecodeError"),
+        ((200, {}, {"choices": []}), r"base_url: expected completions .* got another body"),
+        ((200, {}, {"choices": [{"message": {"content": "x"}}]}), r"base_url: expected completions .* another body"),
+        (completion([1]), r"base_url: expected a completion with text and usage"),  # type: ignore[arg-type]
+        (failure(401), r"OPENAI_API_KEY: expected the key of .*, got one that it refuses: "),
+        (failure(404, "no m\x1b[2J"), r"model: expected 'm' at .*no m\\x1b\[2J"),
+        (failure(500, "oops"), r"base_url: expected completions from .*, got status 500 after 0 retries: .*oops"),
+        (failure(400, "too long"), r"prompts\[0\]: refused by .*: .*too long"),
+    ],
+)
+def test_what_a_server_may_answer_instead(server: FakeServer, reply: Reply, error: str) -> None:
+    server.reply = lambda body: reply
+    with pytest.raises(UserError, match=error) as caught:
+        answers(server, ["a"])
+    assert "\n" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_failure_ends_the_other_requests_and_keeps_what_was_answered(server: FakeServer) -> None:
+    def third_fails(body: dict[str, Any]) -> Reply:
+        return failure(400) if body["messages"][-1]["content"] == "c" else echo(body)
+
+    server.reply = third_fails
+    taken: dict[int, ServedResponse] = {}
+    with pytest.raises(PromptError, match=r"prompts\[2\]"):
+        AnswerServer(server.url, "m", concurrency=1).generate(
+            ["a", "b", "c", *"d" * 50], range(53), taken.__setitem__, max_new_tokens=4
+        )
+    assert list(taken) == [0, 1]
+    assert len(server.bodies) == 3
+
+
+def test_a_server_that_stalls(server: FakeServer) -> None:
+    released = threading.Event()
+
+    def stall(body: dict[str, Any]) -> Reply:
+        released.wait(5)
+        return echo(body)
+
+    server.reply = stall
+    with pytest.raises(UserError, match=r"timeout: expected an answer of .* within 0.05 s, got none"):
+        answers(server, ["a"], timeout=0.05)
+    released.set()
+
+
+def test_a_tick_may_end_the_requests(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmaxlit.data.answer_server._TICK_SECONDS", 0.01)
+    released = threading.Event()
+
+    def stall(body: dict[str, Any]) -> Reply:
+        released.wait(5)
+        return echo(body)
+
+    def tick(_: int) -> None:
+        raise UserError("ended")
+
+    server.reply = stall
+    with pytest.raises(UserError, match="ended"):
+        AnswerServer(server.url, "m").generate(["a"], [0], lambda *_: None, tick, max_new_tokens=4)
+    released.set()
+
+
+class TestCheck:
+    """What is found before a long run."""
+
+    def test_a_model_that_is_there(self, server: FakeServer) -> None:
+        AnswerServer(server.url, "m").check()
+
+    def test_a_model_that_is_not(self, server: FakeServer) -> None:
+        with pytest.raises(UserError, match=r"model: expected a model of .*, which has m; got 'other'"):
+            AnswerServer(server.url, "other").check()
+
+    def test_a_server_without_a_list(self, server: FakeServer) -> None:
+        server.models = failure(404)
+        AnswerServer(server.url, "m").check()
+
+    def test_a_refused_key(self, server: FakeServer) -> None:
+        server.models = failure(401)
+        with pytest.raises(UserError, match="OPENAI_API_KEY: "):
+            AnswerServer(server.url, "m").check()
+
+    def test_no_server(self, server: FakeServer) -> None:
+        server.server_close()
+        with pytest.raises(UserError, match=r"base_url: expected a server at http://127.0.0.1:"):
+            AnswerServer(server.url, "m").check()
+
+    def test_garbage(self, server: FakeServer) -> None:
+        server.models = 200, {}, b"<html>"
+        with pytest.raises(UserError, match="base_url: expected completions"):
+            AnswerServer(server.url, "m").check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"base_url": "localhost:8000"}, "base_url: expected an address such as"),
+        ({"base_url": "http://x:99999/v1"}, "base_url: expected an address such as"),
+        ({"base_url": "file:///etc"}, "base_url: expected an address such as"),
+        ({"endpoint": "talk"}, "endpoint: expected 'chat' or 'completions', got 'talk'"),
+        ({"concurrency": 0}, "concurrency: expected at least 1"),
+        ({"max_retries": -1}, "max_retries: expected at least 0"),
+        ({"timeout": 0}, "timeout: expected a number of seconds above 0, got 0"),
+        ({"request_options": {"temperature": 1}}, "request_options: expected no temperature"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        AnswerServer(**({"base_url": "http://localhost/v1", "model": "m"} | settings))
+
+
+def test_the_identity_has_no_password() -> None:
+    identity = AnswerServer("http://me:secret@host:8000/v1/?k=1", "m").identity()
+    assert identity["base_url"] == "http://host:8000/v1"
