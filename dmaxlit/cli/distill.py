@@ -4,12 +4,14 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from dmaxlit.cli.answer_backend import server_of
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.processes import launch_ranks
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.lost_turns import check_roles
+from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError, printable
 from dmaxlit.evaluation.evaluate import default_budget
@@ -19,6 +21,10 @@ from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
+
+
+#: Reasons to drop a response that the last line names.
+_COUNTED = ("too_short", "too_long", "duplicate", "near_duplicate")
 
 
 def run(command: str, args: list[str]) -> None:
@@ -37,6 +43,12 @@ def distill(
     decoder: str = "threshold",
     decoder_options: dict[str, Any] | None = None,
     keep: Literal["finished", "correct", "all"] = "finished",
+    num_samples: int = 1,
+    held_out: float = 0.0,
+    min_length: int | None = None,
+    max_length: int | None = None,
+    duplicates: Literal["keep", "drop", "drop_near"] = "keep",
+    similarity: float = 0.8,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
     temperature: float = 0.0,
@@ -53,6 +65,13 @@ def distill(
     strategy: Literal["auto", "ddp"] = "auto",
     dtype: Dtype = "float32",
     probe: bool = True,
+    backend: Literal["model", "openai"] = "model",
+    base_url: str | None = None,
+    endpoint: Literal["chat", "completions"] = "chat",
+    request_options: dict[str, Any] | None = None,
+    concurrency: int = 32,
+    max_retries: int = 8,
+    timeout: float = 600.0,
 ) -> None:
     """Let a model answer training prompts and keep its answers as a corpus (self-distillation, DMax section 3.1).
 
@@ -60,7 +79,7 @@ def distill(
     <output>.manifest.json records model hash, decoder, seed, counts and time.
 
     Args:
-        model: Folder, .ckpt file, hub id, or builtin:NAME.
+        model: Folder, .ckpt file, hub id, or builtin:NAME; with the backend openai the name of the model there.
         output: Corpus to write, a .jsonl file.
         task: Registered name of the task whose training prompts are answered. Default: the one the model was trained
             on, unless that reads files, which you have to name.
@@ -74,6 +93,14 @@ def distill(
         decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
         keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
             that the task's checker accepts; all also those cut off.
+        num_samples: Answers to each prompt; more than one need a temperature.
+        held_out: Share of the prompts, by the hash of their text, that get no answer. They are written to
+            <output>.held_out.jsonl.
+        min_length: Fewest tokens of an answer that is kept, EOS included.
+        max_length: Most tokens of an answer that is kept.
+        duplicates: drop rows with the text of an earlier one, but for case and white space; drop_near also those that
+            share most runs of five words with an earlier one (needs the extra dedup). The manifest counts them.
+        similarity: Share of the runs of five words from which on rows are near duplicates, from 0.1 to 0.95.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
             a near-tie may be rounded differently in another batch.
@@ -96,7 +123,16 @@ def distill(
         strategy: auto, or ddp, as for fit; others would divide the model.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
+        backend: model decodes here; openai asks a server that speaks OpenAI's API, such as sglang, vLLM or dmaxlit
+            serve, how many answers at a time --concurrency says. Its key is that of OPENAI_API_KEY.
+        base_url: Address of the server, up to /v1.
+        endpoint: chat lets it answer messages, completions continue a text.
+        request_options: Further fields of its requests, such as {decoder: spd} for dmaxlit serve.
+        concurrency: Requests at the same time.
+        max_retries: How often a request is repeated that fails because the server is busy or out of reach.
+        timeout: Seconds for an answer.
     """
+    arguments = locals()
     defaults = DistillSettings()
     if decoder_options is None:
         decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
@@ -111,6 +147,12 @@ def distill(
         temperature=temperature,
         top_p=top_p,
         check_decoder=check_decoder,
+        num_samples=num_samples,
+        held_out=held_out,
+        min_length=min_length,
+        max_length=max_length,
+        duplicates=duplicates,
+        similarity=similarity,
     )
     settings.check()  # before the model is loaded
     if prompts is not None and task is not None:
@@ -120,8 +162,11 @@ def distill(
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts, columns)
+    server = server_of(distill, arguments)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
-    module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
+    module = None
+    if server is None:
+        module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     source: Task | list[Prompt]
     if not rows:
         source = ranks.together(lambda: _task(module, model, task, task_options))
@@ -130,23 +175,34 @@ def distill(
         if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
         settings = replace(settings, num_prompts=num_prompts or len(rows))
-        if max_new_tokens is None:
+        if max_new_tokens is None and module is not None:
             settings = replace(settings, max_new_tokens=default_budget(module))
     with naming_rows(rows):
-        ranks.together(lambda: check_roles(module.tokenizer, [row.prompt for row in rows]))
-        manifest = write_corpus(module, source, output, settings, overwrite=overwrite, ranks=ranks)
+        if module is not None:
+            tokenizer = module.tokenizer
+            ranks.together(lambda: check_roles(tokenizer, [row.prompt for row in rows]))
+        manifest = write_corpus(server or module, source, output, settings, overwrite=overwrite, ranks=ranks)
     ranks.end()
-    if not ranks.is_main:
-        return
+    if ranks.is_main:
+        print(printable(f"{output}: {_summary(manifest)}"))
+
+
+def _summary(manifest: Manifest) -> str:
     judged = "" if manifest.correct is None else f", {manifest.correct} of these correct"
-    kept = f"kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}"
-    print(printable(f"{output}: {kept}; TPF {manifest.tpf:.2f}; {manifest.seconds:.0f} s"))
+    parts = [f"kept {manifest.kept} of {manifest.prompts} answers; {manifest.finished} finished{judged}"]
+    repeated = {reason: manifest.dropped.get(reason) for reason in _COUNTED}
+    parts += [f"{count} {reason.replace('_', ' ')}" for reason, count in repeated.items() if count]
+    parts += [f"{manifest.held_out} prompts held out"] if manifest.held_out else []
+    parts += [] if manifest.tpf is None else [f"TPF {manifest.tpf:.2f}"]
+    return "; ".join([*parts, f"{manifest.seconds:.0f} s"])
 
 
-def _task(module: "DMaxModule", model: str, name: str | None, options: dict[str, Any] | None) -> Task:
+def _task(module: "DMaxModule | None", model: str, name: str | None, options: dict[str, Any] | None) -> Task:
     """Return the task of that name, or the one the model was trained on, with options that override its own."""
     if name is not None:
         return task_by_name(name, **(options or {}))
+    if module is None:
+        raise UserError("task: expected a task or a file of prompts for the backend openai, got neither")
     if module.task_name is None:
         raise UserError(f"task: expected a task or a file of prompts; {model!r} does not say what it was trained on")
     return task_of_checkpoint(module.task_name, {**module.task_options, **(options or {})})

@@ -1,74 +1,34 @@
 """Self-distillation: a model writes its own training corpus."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from transformers import PreTrainedTokenizerBase
 
-from dmaxlit.data.assistant_turn import response_content
-from dmaxlit.data.distill_settings import SAMPLING, DistillSettings, Keep
+from dmaxlit.data.answer_server import AnswerServer
+from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
+from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.identity import difference, model_identity, prompts_hash, template_hash
-from dmaxlit.data.prompt_shares import prompt_lengths
-from dmaxlit.data.response_rows import Generate, Response, generate_rows
+from dmaxlit.data.identity import difference, prompts_hash, template_hash
+from dmaxlit.data.manifest import Manifest
+from dmaxlit.data.response_rows import Response, generate_rows
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
+from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import read_json, writable_path
+from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
-from dmaxlit.version import __version__
 
 __all__ = ["DistillSettings"]
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The origin of a corpus; written next to it as ``<corpus>.manifest.json``.
-
-    Args:
-        settings: Everything the corpus depends on: hashes of the model's weights and chat template, block length,
-            decoder and options, task and options or hash of the prompts, number of prompts, budget, filter, seed.
-        prompts: Prompts answered.
-        finished: Responses that ended in EOS.
-        correct: Finished responses that the checker accepts; None without a checker.
-        kept: Rows of the corpus.
-        tpf: Tokens per forward: tokens generated, EOS included, over the forwards they took part in.
-        seconds: Time spent generating, summed over processes.
-        version: Version of dmaxlit.
-    """
-
-    settings: dict[str, Any]
-    prompts: int
-    finished: int
-    correct: int | None
-    kept: int
-    tpf: float
-    seconds: float
-    version: str = __version__
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any], path: Path) -> "Manifest":
-        """Return the manifest in a file.
-
-        Raises:
-            UserError: If the file holds something else.
-        """
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise UserError(f"{path}: expected the manifest of a corpus, got something else ({error})") from error
-
-
 def distill(
-    module: Any,
+    model: Any,
     source: Task | Sequence[Prompt],
     output: Path | str,
     settings: DistillSettings | None = None,
@@ -86,7 +46,8 @@ def distill(
     of your own draws random numbers by itself instead of taking those of its blocks.
 
     Args:
-        module: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode.
+        model: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode; or a server that answers, an
+            :class:`~dmaxlit.data.answer_server.AnswerServer`.
         source: A task, whose training prompts are answered, or prompts: texts, or lists of chat messages.
         output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``; for a prompt of messages with
             ``messages`` that end in the response, and its ``tools``.
@@ -105,69 +66,111 @@ def distill(
             cannot be written or is being written by another run, or one of the processes ends before the others.
     """
     ranks = ranks or Ranks()
-    prompts, examples, settings, output = ranks.together(
+    answerer = ServerAnswerer(model) if isinstance(model, AnswerServer) else ModelAnswerer(model)
+    work, settings, output = ranks.together(
         lambda: _prepare(source, Path(output), settings or DistillSettings(), argument)
     )
-    identity = ranks.from_main(lambda: _identity(module, source, prompts, settings))
+    identity = ranks.from_main(lambda: _identity(answerer, source, work, settings))
     with SharedCorpus(output, identity, ranks, overwrite, argument) as file:
         if file.whole is not None:
             whole = file.whole
             return ranks.together(lambda: Manifest.read(whole, manifest_path(output)))
-        return _write(module, file, prompts, examples, settings, progress)
+        return _write(answerer, file, work, settings, progress)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be answered.
+
+    Args:
+        prompts: The prompts, each once for each of its samples.
+        examples: The examples of a task, likewise; None without one.
+        num_prompts: Number of prompts, each counted once.
+        digest: Hash of the prompts, each once.
+        held_out: Prompts that get no response.
+    """
+
+    prompts: Sequence[Prompt]
+    examples: Sequence[Example] | None
+    num_prompts: int
+    digest: str
+    held_out: Sequence[Prompt]
 
 
 def _prepare(
     source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
-) -> tuple[Sequence[Prompt], list[Example] | None, DistillSettings, Path]:
-    """Return the prompts, the examples of a task, the settings with their budget, and the path to write."""
+) -> tuple[_Work, DistillSettings, Path]:
+    """Return what is to be answered, the settings with their budget, and the path to write."""
     settings.check()
     prompts, examples = _prompts(source, settings)
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
+    answered = [index for index, prompt in enumerate(prompts) if not _is_held_out(prompt, settings)]
+    if not answered:
+        raise UserError(f"held_out: expected a share that leaves a prompt, got {settings.held_out} of {len(prompts)}")
+    indices = [index for index in answered for _ in range(settings.num_samples)]
+    work = _Work(
+        [prompts[index] for index in indices],
+        None if examples is None else [examples[index] for index in indices],
+        len(prompts),
+        prompts_hash(prompts),
+        [prompt for prompt in prompts if _is_held_out(prompt, settings)],
+    )
     with refusing(output, argument):
-        return prompts, examples, settings, writable_path(output, argument)
+        return work, settings, writable_path(output, argument)
 
 
-def _write(
-    module: Any,
-    file: SharedCorpus,
-    prompts: Sequence[Prompt],
-    examples: list[Example] | None,
-    settings: DistillSettings,
-    progress: bool,
-) -> Manifest:
+def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
     """Answer the prompts that the file does not hold yet, and finish it."""
     counts = generate_rows(
         file,
-        prompts,
-        partial(prompt_lengths, module.tokenizer, module.backbone.max_length),
-        _generator(module, settings),
-        _row_filter(module.tokenizer, prompts, examples, settings.keep),
+        work.prompts,
+        answerer.lengths,
+        answerer.generator(settings),
+        _row_maker(answerer, work.prompts, work.examples),
         settings.batch_size,
         progress,
         title="distil",
+        row_filter=RowFilter(settings),
     )
-    return file.ranks.from_main(lambda: _finish(file, counts, is_judged=examples is not None))
+    return file.ranks.from_main(lambda: _finish(file, counts, work))
 
 
-def _finish(file: SharedCorpus, counts: Progress, is_judged: bool) -> Manifest:
-    """Give the file its name, and write its manifest."""
+def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
+    """Write the prompts that were held out, give the file its name, and write its manifest."""
     if not counts.kept:
         file.discard()
+        dropped = ", ".join(f"{count} {reason}" for reason, count in counts.dropped.items() if count)
         raise UserError(
-            f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept"
+            f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept "
+            f"({dropped})"
         )
+    if work.held_out:
+        lines = [json.dumps(_prompt_row(prompt), ensure_ascii=False) + "\n" for prompt in work.held_out]
+        write_text(held_out_path(file.output), "".join(lines))
     manifest = Manifest(
         settings=file.settings,
         prompts=counts.prompts,
         finished=counts.finished,
-        correct=counts.correct if is_judged else None,
+        correct=None if work.examples is None else counts.correct,
         kept=counts.kept,
-        tpf=counts.tokens / max(counts.forwards, 1),
+        tpf=counts.tokens / counts.forwards if counts.forwards else None,
         seconds=counts.seconds,
+        dropped=counts.dropped,
+        held_out=len(work.held_out),
     )
     file.finish(asdict(manifest))
     return manifest
+
+
+def held_out_path(corpus: Path) -> Path:
+    """Return the path of the prompts that a corpus leaves out."""
+    return corpus.with_name(f"{corpus.stem}.held_out{corpus.suffix}")
+
+
+def _is_held_out(prompt: Prompt, settings: DistillSettings) -> bool:
+    """Return whether a prompt is among those left out, which its text alone decides."""
+    return bool(settings.held_out) and stable_seed("held out", prompts_hash([prompt])) < settings.held_out * 2**63
 
 
 def _prompts(
@@ -191,58 +194,46 @@ def _budget(source: Task | Sequence[Prompt]) -> int:
 
 
 def _identity(
-    module: Any, source: Task | Sequence[Prompt], prompts: Sequence[Prompt], settings: DistillSettings
+    answerer: Answerer, source: Task | Sequence[Prompt], work: _Work, settings: DistillSettings
 ) -> dict[str, Any]:
     is_task = isinstance(source, Task)
+    model = answerer.identity()
+    recorded = settings.recorded(decoded=isinstance(answerer, ModelAnswerer))
     return {
-        **model_identity(module),
+        **model,
         "task": TASKS.name_of(type(source)) or type(source).__qualname__ if is_task else None,
         "task_options": source.options() if isinstance(source, Task) else None,
-        **settings.recorded(),
-        "num_prompts": len(prompts),
-        "prompts": prompts_hash(prompts),
+        **recorded,
+        "num_prompts": work.num_prompts,
+        "prompts": work.digest,
     }
 
 
-def _generator(module: Any, settings: DistillSettings) -> Generate:
-    """Return a function that decodes prompts, and passes on each response as it is finished."""
-    device = next(module.backbone.model.parameters()).device
-    decoding = {name: value for name, value in asdict(settings).items() if name not in ("num_prompts", "keep")}
-
-    def generate(
-        prompts: Sequence[Prompt],
-        indices: Sequence[int],
-        take: Callable[[int, Response], object],
-        tick: Callable[[int], object],
-    ) -> object:
-        # For decoders of one's own that use the global generator; the samples of ours do not.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(stable_seed("distill", settings.seed, indices[0]))
-            return module.generate_batch(prompts, decoding, indices, progress=tick, on_response=take)
-
-    return generate
-
-
-def _row_filter(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], examples: Sequence[Example] | None, keep: Keep
+def _row_maker(
+    answerer: Answerer, prompts: Sequence[Prompt], examples: Sequence[Example] | None
 ) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
-    """Return a function that makes the row of a response, None if it is not kept, and judges the response."""
+    """Return a function that makes the row of a response, None if it is empty, and judges the response."""
 
     def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
         correct = response.finished and examples is not None and examples[index].check(response.text)
-        is_kept = {"finished": response.finished, "correct": correct, "all": True}[keep]
-        text = response_content(tokenizer, prompts[index], response.text) if is_kept else ""
+        text = answerer.content(prompts[index], response.text)
         return _corpus_row(prompts[index], text) if text.strip() else None, correct
 
     return make_row
 
 
 def _corpus_row(prompt: Prompt, response: str) -> dict[str, Any]:
+    row = _prompt_row(prompt)
+    if "prompt" in row:
+        return row | {"response": response}
+    return row | {"messages": [*row["messages"], {"role": "assistant", "content": response}]}
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
     if isinstance(prompt, str):
-        return {"prompt": prompt, "response": response}
+        return {"prompt": prompt}
     tools = getattr(prompt, "tools", None)
-    messages = [*prompt, {"role": "assistant", "content": response}]
-    return {"messages": messages, **({"tools": tools} if tools else {})}
+    return {"messages": [*prompt], **({"tools": tools} if tools else {})}
 
 
 def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
@@ -276,6 +267,6 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
     expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens
-    used = {key: recorded[key] for key in [*expected, *SAMPLING] if key in recorded}
+    used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
     if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
         rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

@@ -9,10 +9,34 @@ from dmaxlit.errors import UserError, check_at_least, check_choice, check_temper
 
 __all__ = ["DistillSettings"]
 
-#: The settings of sampling and their defaults, at which nothing is sampled.
-SAMPLING = {"temperature": 0.0, "top_p": 1.0}
+#: Settings that a manifest does not name at their defaults, so that it is the same as before there were any.
+UNNAMED = {
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "num_samples": 1,
+    "held_out": 0.0,
+    "min_length": None,
+    "max_length": None,
+    "duplicates": "keep",
+    "similarity": 0.8,
+}
+
+#: The least and the greatest similarity that 128 hashes can tell.
+SIMILARITIES = (0.1, 0.95)
 
 Keep = Literal["finished", "correct", "all"]
+Duplicates = Literal["keep", "drop", "drop_near"]
+
+_DECODING = (
+    "decoder",
+    "decoder_options",
+    "max_new_tokens",
+    "batch_size",
+    "seed",
+    "temperature",
+    "top_p",
+    "check_decoder",
+)
 
 
 @dataclass
@@ -32,6 +56,14 @@ class DistillSettings:
             on the seed and its index only.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         check_decoder: Check what a decoder of your own returns in the first forwards.
+        num_samples: Responses to each prompt, one after the other in the corpus; more than one need a temperature.
+        held_out: Share of the prompts, in [0, 1), that get no response, by the hash of their text. They are written to
+            ``<corpus>.held_out.jsonl``.
+        min_length: Fewest tokens of a response, EOS included; None for any number.
+        max_length: Most tokens of a response that is kept; None for any number.
+        duplicates: ``keep`` them; ``drop`` rows whose text, prompt and response, is that of an earlier one but for case
+            and white space; ``drop_near`` also those that share most of their runs of five words with an earlier one.
+        similarity: From which share on, from 0.1 to 0.95; see :class:`~dmaxlit.data.near_duplicates.NearDuplicates`.
     """
 
     num_prompts: int = 2048
@@ -44,6 +76,12 @@ class DistillSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     check_decoder: bool = True
+    num_samples: int = 1
+    held_out: float = 0.0
+    min_length: int | None = None
+    max_length: int | None = None
+    duplicates: Duplicates = "keep"
+    similarity: float = 0.8
 
     def check(self) -> None:
         """Refuse settings out of range.
@@ -56,18 +94,41 @@ class DistillSettings:
             raise UserError(f"top_p: expected a number above 0 and at most 1, got {self.top_p}")
         check_at_least(1, num_prompts=self.num_prompts, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_choice("keep", self.keep, ("finished", "correct", "all"))
+        self._check_filters()
         known = inspect.signature(DECODERS.get(self.decoder)).parameters
         for name in ("temperature", "top_p", "seed"):
             if name in self.decoder_options and name not in known:
                 raise UserError(f"decoder_options: expected no {name}, which is a setting of its own (--{name})")
         make_decoder(self.decoder, **self.decoder_options)
 
-    def recorded(self) -> dict[str, Any]:
+    def _check_filters(self) -> None:
+        check_at_least(1, num_samples=self.num_samples, min_length=self.min_length, max_length=self.max_length)
+        if self.num_samples > 1 and not self.temperature:
+            raise UserError(f"num_samples: expected 1 at temperature 0, where all are alike, got {self.num_samples}")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"held_out: expected a share from 0 and below 1, got {self.held_out}")
+        if None not in (self.min_length, self.max_length) and self.min_length > self.max_length:  # type: ignore[operator]
+            raise UserError(f"min_length: expected at most max_length, {self.max_length}, got {self.min_length}")
+        check_choice("duplicates", self.duplicates, ("keep", "drop", "drop_near"))
+        least, most = SIMILARITIES
+        if not least <= self.similarity <= most:
+            raise UserError(f"similarity: expected a share from {least} to {most}, got {self.similarity}")
+        if self.duplicates != "drop_near" and self.similarity != UNNAMED["similarity"]:
+            raise UserError(f"similarity: expected none without drop_near as duplicates, got {self.similarity}")
+
+    def decoding(self) -> dict[str, Any]:
+        """Return the settings of the engine."""
+        return {name: getattr(self, name) for name in _DECODING}
+
+    def recorded(self, decoded: bool = True) -> dict[str, Any]:
         """Return the settings that the corpus depends on, for its manifest.
 
-        Sampling at its defaults is left out, as in the manifests of corpora made before there was any.
+        What was added later is left out at its defaults, as in the manifests of corpora made before.
+
+        Args:
+            decoded: Whether a model of ours answers, with the decoder of these settings.
         """
-        left_out = {"batch_size", "check_decoder"} | {
-            name for name, default in SAMPLING.items() if getattr(self, name) == default
+        left_out = {"batch_size", "check_decoder", *(() if decoded else ("decoder", "decoder_options"))} | {
+            name for name, default in UNNAMED.items() if getattr(self, name) == default
         }
         return {name: value for name, value in asdict(self).items() if name not in left_out}

@@ -8,6 +8,7 @@ from dmaxlit.data.answer_bar import AnswerBar
 from dmaxlit.data.parts import PartWriter
 from dmaxlit.data.prompt_shares import prompt_shares
 from dmaxlit.data.resumable_jsonl import Progress
+from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import PromptError
 from dmaxlit.ranks import LostRankError
@@ -67,6 +68,7 @@ def generate_rows(
     batch_size: int,
     progress_bar: bool = True,
     title: str | None = None,
+    row_filter: RowFilter | None = None,
 ) -> Progress:
     """Decode the prompts a file has no answers to yet, all processes together; record rows after every batch.
 
@@ -81,6 +83,7 @@ def generate_rows(
         batch_size: Prompts that are decoded together.
         progress_bar: Show a progress bar.
         title: Title of the progress bar.
+        row_filter: Drops rows once all are there, in the order of their prompts. Default: all rows are kept.
 
     Returns:
         The counts over the whole file; seconds are the sum over processes.
@@ -118,7 +121,7 @@ def generate_rows(
 
     if remaining:
         ranks.together(answer)
-    return file.merge(len(prompts))
+    return file.merge(len(prompts), row_filter)
 
 
 def _of_all(indices: Sequence[int], function: Callable[[], Any]) -> Any:

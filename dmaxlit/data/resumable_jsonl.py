@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Progress:
         forwards: Forwards, summed over responses.
         seconds: Time spent generating.
         offset: Bytes written.
+        dropped: Responses that were dropped, by reason.
     """
 
     prompts: int = 0
@@ -45,6 +46,7 @@ class Progress:
     forwards: int = 0
     seconds: float = 0.0
     offset: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, counts: Any, path: Path) -> "Progress":
@@ -59,8 +61,13 @@ class Progress:
         """
         if not isinstance(counts, dict):
             raise UserError(f"{path}: expected counts, got {describe_value(counts)}")
-        for name, value in counts.items():
-            if name not in cls.__dataclass_fields__:
+        dropped = counts.get("dropped", {})
+        if not isinstance(dropped, dict):
+            raise UserError(f"{path}: expected counts as dropped, got {describe_value(dropped)}")
+        for name, value in [*counts.items(), *dropped.items()]:
+            if name == "dropped":
+                continue
+            if name not in cls.__dataclass_fields__ and name not in dropped:
                 raise UserError(f"{path}: expected counts, got {name!r} among them")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
                 raise UserError(f"{path}: expected as {name} a number from 0, got {value!r}")

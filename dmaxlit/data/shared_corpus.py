@@ -12,6 +12,7 @@ import numpy as np
 from dmaxlit.data.parts import Parts, rows_with_offsets
 from dmaxlit.data.rank_watch import RankWatch
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, whole_manifest
+from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.errors import UserError
 from dmaxlit.locks import exclusive, holder
 from dmaxlit.ranks import Ranks
@@ -123,16 +124,17 @@ class SharedCorpus:
         """
         return self.ranks.from_main(lambda: np.flatnonzero(self._places(total)[0] < 0).tolist())
 
-    def merge(self, total: int) -> Progress:
+    def merge(self, total: int, row_filter: RowFilter | None = None) -> Progress:
         """Bring the rows of all parts into the order of their prompts, remove the parts, and return the counts.
 
         Args:
             total: Number of prompts, all of which have been answered.
+            row_filter: Drops rows. Default: all are kept.
 
         Raises:
             UserError: If rows are missing, or cannot be written.
         """
-        counts = self.ranks.from_main(lambda: self._merge(total))
+        counts = self.ranks.from_main(lambda: self._merge(total, row_filter))
         self.ranks.together(lambda: self.parts.remove([self.ranks.rank]))
         self.ranks.from_main(lambda: self.parts.remove(self._abandoned()))
         return counts
@@ -162,10 +164,13 @@ class SharedCorpus:
         part_of[: self._file.progress.prompts] = len(parts)
         return part_of, offset_of, parts
 
-    def _merge(self, total: int) -> Progress:
+    def _merge(self, total: int, row_filter: RowFilter | None) -> Progress:
         file = self._file
         if file.progress.prompts == total:
             return file.progress
+        if row_filter is not None:
+            for _, row in rows_with_offsets(file):  # of a merge that was interrupted
+                row_filter.add(row)
         part_of, offset_of, parts = self._places(total)
         if (part_of < 0).any():
             raise UserError(
@@ -174,7 +179,15 @@ class SharedCorpus:
             )
         seconds = file.progress.seconds + sum(part.progress.seconds for part in parts)
         for records in _batches(part_of, offset_of, parts, file.progress.prompts):
+            reasons = [] if row_filter is None else [row_filter.reason(record) for record in records]
+            for record, reason in zip(records, reasons, strict=False):
+                record["row"] = record["row"] if reason is None else None
             counts = _counted(file.progress, records)
+            if row_filter is not None:
+                counts.dropped = {
+                    reason: file.progress.dropped.get(reason, 0) + reasons.count(reason)
+                    for reason in row_filter.reasons
+                }
             if counts.prompts == total:
                 counts.seconds = seconds  # at last, so that those of the parts are added once
             file.append([record["row"] for record in records if record["row"] is not None], counts)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from dmaxlit import UserError
+from dmaxlit.data.answerers import ModelAnswerer
 from dmaxlit.data.assistant_turn import AssistantTurn, assistant_turn, response_content
 from dmaxlit.data.corpus_reader import Row
 from dmaxlit.data.dataset import pack
-from dmaxlit.data.distill import _row_filter
 from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.tasks.records import BadRows
@@ -163,7 +163,7 @@ def test_training_on_what_a_model_wrote_adds_no_second_end(name, response):
     pair = encode_pair(tokenizer, "2?", response, 16, 1)
     answer = [token for token, role in zip(pair.ids, pair.roles, strict=True) if role == Role.RESPONSE]
     text = tokenizer.decode(answer, skip_special_tokens=True)
-    row, _ = _row_filter(tokenizer, ["2?"], None, "all")(0, SimpleNamespace(text=text, finished=True))
+    row = {"response": ModelAnswerer(SimpleNamespace(tokenizer=tokenizer)).content("2?", text)}
     assert encode_pair(tokenizer, "2?", row["response"], 16, 1) == pair
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import dmaxlit
 from dmaxlit.data import shared_corpus
-from dmaxlit.data.distill import Manifest
+from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
 from dmaxlit.errors import UserError
 from dmaxlit.files import weights_hash, write_json

@@ -1,0 +1,43 @@
+"""``--backend``: who answers the prompts of ``distill``, and the settings that are only for the one or the other."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dmaxlit.errors import UserError
+
+if TYPE_CHECKING:
+    from dmaxlit.data.answer_server import AnswerServer
+
+_OF_SERVER = ("base_url", "endpoint", "request_options", "concurrency", "max_retries", "timeout")
+_OF_MODEL = (
+    *("decoder", "decoder_options", "check_decoder", "chat_template", "template_options", "dtype", "probe"),
+    *("device", "accelerator", "devices", "num_nodes", "strategy"),
+)
+
+
+def server_of(command: Callable[..., None], arguments: Mapping[str, Any]) -> "AnswerServer | None":
+    """Return the server that is to answer, after asking it for its models; None if a model of this process answers.
+
+    Args:
+        command: The function of the command, whose defaults tell what the user has set.
+        arguments: What it was called with.
+
+    Raises:
+        UserError: If a setting of the other backend was given, or the server cannot be used.
+    """
+    uses_server = arguments["backend"] == "openai"
+    parameters = inspect.signature(command).parameters
+    for name in _OF_MODEL if uses_server else _OF_SERVER:
+        if arguments[name] != parameters[name].default:
+            raise UserError(f"{name}: expected none with the backend {arguments['backend']}, got {arguments[name]!r}")
+    if not uses_server:
+        return None
+    if arguments["base_url"] is None:
+        raise UserError("base_url: expected the address of a server for the backend openai, got none")
+    from dmaxlit.data.answer_server import AnswerServer
+
+    settings = {name: arguments[name] for name in _OF_SERVER} | {"request_options": arguments["request_options"] or {}}
+    server = AnswerServer(model=arguments["model"], **settings)
+    server.check()
+    return server
