@@ -21,6 +21,7 @@ from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError, printable, renaming_argument
 from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
+from dmaxlit.noise.soft_targets import SoftTargets, TeacherTargets
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
 from dmaxlit.training.memory_plan import plan
@@ -161,10 +162,13 @@ def _passes_of(noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
         return torch.zeros(*request.ids.shape, 1)
 
     turns = dialogue(noise.views(clean, RowGenerator(0, [0])), answer, features)
-    have_loss = [view.requires_grad for view, _ in turns]
+    views = [view for view, _ in turns]
+    trained = [view for view in views if view.requires_grad]
+    compares = [any(isinstance(one, (SoftTargets, TeacherTargets)) for one in view.objectives) for view in trained]
     return {
-        "views": sum(have_loss),
-        "rollout_forwards": len(have_loss) - sum(have_loss),
+        "views": len(trained),
+        "divergence_views": sum(compares),
+        "rollout_forwards": len(views) - len(trained),
         "feature_layer": noise.feature_layer,
         "feature_requests": len(requests),
     }

@@ -21,6 +21,7 @@ from dmaxlit.training.chunked_logits import chunk_size
 from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
 
 _FUSED = "dmaxlit_plan"
+_KEPT_OF_DIVERGENCE = 6  # float32 numbers for each logit, beside the log-probability that a cross-entropy keeps
 
 
 def plan(scenario: MemoryScenario) -> list[MemoryItem]:
@@ -115,11 +116,12 @@ def _logits(scenario: MemoryScenario) -> MemoryItem:
     assert isinstance(head, Tensor)
     positions, vocab, width = scenario.rows * scenario.length, head.shape[0], scenario.compute_dtype.itemsize
     cast = 0 if width == 4 else width
-    chunk = chunk_size(positions, vocab, "cuda")
+    chunk, divergence = chunk_size(positions, vocab, "cuda"), 4 * _KEPT_OF_DIVERGENCE
+    beside = ", those of teachers, and one gradient" if scenario.divergence_views else ", and one gradient"
     if chunk == positions:
-        size = positions * vocab * (4 * scenario.views + cast + 4)
-        return MemoryItem("logits", size, "training", "float32 log-probabilities of each view, and one gradient")
-    size = chunk * vocab * (4 + cast + 4)
+        size = positions * vocab * (4 * scenario.views + divergence * scenario.divergence_views + cast + 4)
+        return MemoryItem("logits", size, "training", f"float32 log-probabilities of each view{beside}")
+    size = chunk * vocab * (4 + divergence * min(scenario.divergence_views, 1) + cast + 4)
     size += scenario.views * positions * head.shape[1] * width
     if head.requires_grad:
         size += head.numel() * (scenario.views * head.element_size() + 4 + head.element_size())

@@ -26,6 +26,7 @@ class MemoryScenario:
         views: Number of views of the noise strategy that have a loss.
         checkpointing: Whether activations are recomputed in the backward pass.
         decode_rows: Prompts that decode together, 0 for none.
+        divergence_views: Number of views with an objective towards distributions, such as a teacher's.
         rollout_forwards: Number of views without a loss, which are evaluated without gradients.
         feature_layer: Layer after which the strategy takes features of a frozen copy; None if it takes none.
         feature_requests: Sequences of a batch's row that it takes features of.
@@ -44,6 +45,7 @@ class MemoryScenario:
     views: int
     checkpointing: bool
     decode_rows: int
+    divergence_views: int = 0
     rollout_forwards: int = 0
     feature_layer: int | None = None
     feature_requests: int = 0

@@ -7,6 +7,7 @@ from torch.optim import AdamW
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.noise import MMDNoise
+from dmaxlit.noise.soft_targets import divergences
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training import chunked_logits
 from dmaxlit.training.memory_plan import bytes_of, optimizer_bytes, plan, saved_bytes
@@ -138,6 +139,15 @@ def test_the_frozen_copy_is_as_large_as_the_one_that_is_made(offloaded):
     adapted = sizes(scenario_for(module.backbone, views=1, **{**features, "copies_features": False}))
     assert "frozen copy" not in adapted
     assert "frozen copy" not in sizes(scenario_for(module.backbone)), "no strategy asks for features"
+
+
+def test_divergences_keep_what_is_planned_for_them():
+    logits, target = torch.randn(9, 500, requires_grad=True), torch.randn(9, 500).log_softmax(-1)
+    kept = saved_bytes(lambda: divergences(1.0 * logits, target, "jsd").sum(), [logits])
+    denoiser = make_denoiser(**SIZES)
+    with_teacher, without = (sizes(scenario_for(denoiser, views=1, divergence_views=n))["logits"] for n in (1, 0))
+    planned = (with_teacher - without) / (ROWS * LENGTH * 38)  # bytes of a logit
+    assert 0.9 * kept < (planned + 4) * logits.numel() < 1.25 * kept
 
 
 @pytest.mark.parametrize("name", ["mmd", "tsd"])
