@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
-from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, refuse_unknown_monitors
+from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, decoders_text, refuse_unknown_monitors
 from dmaxlit.callbacks._display import folder_of_run, progress_bar
 from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
@@ -51,6 +51,7 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/finished``: share of answers that end in EOS,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
     - ``decode/best_tpf``, with ``min_accuracy``: the highest TPF of a decoder of at least that accuracy; 0 if none,
+    - ``decode/decoders`` (text), once: the decoder and options behind each label, and what the figures are,
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
@@ -120,7 +121,7 @@ class SPDValidation(L.Callback):
             refuse_unknown_monitors(trainer, labels, self.min_accuracy is not None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Warn of a run that ends before its first validation."""
+        """Warn of a run that ends before its first validation; log which decoder each label is."""
         first, length = batches_to_validation(trainer), batches_of_run(trainer)
         if length < first and not is_dry_run(trainer):
             rank_zero_warn(
@@ -128,6 +129,8 @@ class SPDValidation(L.Callback):
                 f"{first}, and decodes nothing; set --trainer.val_check_interval, or train for longer",
                 category=DMaxWarning,
             )
+        if not is_dry_run(trainer):
+            self._log_decoders(trainer, "decode")
 
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------
 
@@ -173,6 +176,7 @@ class SPDValidation(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the counts of all ranks, and the curve."""
+        self._log_decoders(trainer, "test")
         self._log(trainer, pl_module, "test")
         self._draw_traces(trainer, pl_module, "test")
         self._draw_curve(trainer, pl_module, "test")
@@ -201,6 +205,11 @@ class SPDValidation(L.Callback):
                 for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(missing, 0)]
             ]
         self._seen += examples
+
+    def _log_decoders(self, trainer: L.Trainer, family: str) -> None:
+        titles = {spec.tag: spec.settings().title for spec in self.decoders}
+        rows = [{"label": label, "decoder": title} for label, title in titles.items()]
+        log_table(trainer, f"{family}/decoders", rows, decoders_text(family, titles, self.min_accuracy))
 
     def _log(self, trainer: L.Trainer, module: L.LightningModule, family: str) -> None:
         for spec in self.decoders:
