@@ -16,6 +16,7 @@ from dmaxlit.engine import Trace
 from dmaxlit.errors import DMaxWarning, check_at_least, check_fraction
 from dmaxlit.evaluation.curve_figure import curve_table
 from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.curves import Curves
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
 from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
@@ -99,7 +100,7 @@ class SPDValidation(L.Callback):
         self.curve = sorted(set(curve or ()))
         self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
         self.results: dict[str, DecodeResult] = {}
-        self.curves: dict[str, list[CurvePoint]] = {}
+        self.curves = Curves()
         self._meters: dict[str, DecodeMeter] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._seen: list[Example] = []
@@ -253,7 +254,7 @@ class SPDValidation(L.Callback):
         examples = rank_subset(self._seen, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
-        curves: dict[str, list[CurvePoint]] = {}
+        curves = Curves()
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
             for tag, specs in self._curve_specs.items():
@@ -263,7 +264,7 @@ class SPDValidation(L.Callback):
                     count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
         num_prompts = next(iter(curves.values()))[0].result.num_examples
-        self.curves = curves if num_prompts else {}
+        self.curves = curves if num_prompts else Curves()
         folder = folder_of_run(trainer)
         if trainer.is_global_zero and num_prompts:
             split, name = ("test", "test_curve") if family == "test" else ("validation", "curve")
