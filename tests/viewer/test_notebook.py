@@ -91,7 +91,16 @@ def test_results_are_tables_of_text(value):
         (CURVES, {"table", "tr", "th", "td", "img"}),
         (RunComparison([run("a", HOSTILE), run(HOSTILE, 1)]), {"table", "caption", "tr", "th", "td", "img"}),
         (
-            Comparison(HOSTILE, HOSTILE, 2, (0.5, 1.0), (2.5, 2.5), paired_difference([0, 1], [1, 1]), RATIO, RATIO),
+            Comparison(
+                HOSTILE,
+                HOSTILE,
+                2,
+                (0.5, 1.0),
+                (2.5, 2.5),
+                paired_difference([False, True], [True, True]),
+                RATIO,
+                RATIO,
+            ),
             {"table", "caption", "tr", "th", "td"},
         ),
     ],
