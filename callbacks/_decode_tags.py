@@ -28,9 +28,8 @@ def decode_tags(family: str, labels: Sequence[str], has_best: bool) -> list[str]
         labels: Labels of the decoders.
         has_best: Whether the highest TPF of an accurate decoder is logged.
     """
-    return [f"{family}/{label}/{figure}" for label in labels for figure in FIGURES] + [
-        f"{family}/{BEST_TPF}" for _ in range(has_best)
-    ]
+    tags = [f"{family}/{label}/{figure}" for label in labels for figure in FIGURES]
+    return [*tags, f"{family}/{BEST_TPF}"] if has_best else tags
 
 
 def decoders_text(family: str, titles: Mapping[str, str], min_accuracy: float | None) -> str:
@@ -68,7 +67,7 @@ def refuse_unknown_monitors(trainer: L.Trainer, labels: Sequence[str], has_best:
         label, _, figure = rest.rpartition("/")
         is_ours = family == "decode" and (label in labels or figure in (*FIGURES, BEST_TPF))
         if is_ours and monitor not in known:
-            advice = "" if figure != BEST_TPF else f"; {BEST_TPF} needs min_accuracy of SPDValidation"
+            advice = f"; {BEST_TPF} needs min_accuracy of SPDValidation" if rest == BEST_TPF else ""
             raise UserError(f"{_setting(callback)}: expected one of {', '.join(known)}, got {monitor!r}{advice}")
 
 
