@@ -1,5 +1,6 @@
 """The accuracy-TPF curve of a run in its folder: as data and as pictures, whatever the logger."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def write_curve_files(
     }
     try:
         write_json(path.with_name(f"{path.name}.json"), payload)
-        rows = [{**point, "options": str(point["options"])} for point in points]
+        rows = [{**point, "options": json.dumps(point["options"])} for point in points]
         write_text(path.with_name(f"{path.name}.csv"), csv_text(rows))
         save_pictures(draw_curve(module, curves, split), path)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Texts, tables and figures in a run's loggers: TensorBoard, Weights & Biases, and files next to the CSV logger's."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ def log_table(trainer: L.Trainer, tag: str, rows: Sequence[Mapping[str, Any]], m
         markdown: The same as people read it.
     """
     step, columns = trainer.global_step, list(rows[0])
+    rows = [{column: _cell(row[column]) for column in columns} for row in rows]
     for logger in _loggers(trainer):
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text(tag, markdown, global_step=step)
         elif isinstance(logger, WandbLogger):
-            logger.log_table(tag, columns, [[row[column] for column in columns] for row in rows], step=step)
+            logger.log_table(tag, columns, [list(row.values()) for row in rows], step=step)
         elif isinstance(logger, CSVLogger):
             _save(logger, tag, step, ".csv", lambda path: write_text(path, csv_text(rows)))
             _save(logger, tag, step, ".md", lambda path: write_text(path, markdown))
@@ -52,6 +54,11 @@ def log_figure(trainer: L.Trainer, tag: str, figure: Figure) -> None:
             logger.log_image(f"{tag}_picture", [figure], step=step)
         elif isinstance(logger, CSVLogger):
             _save(logger, tag, step, ".png", lambda path: save_picture(figure, path))
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that a table of W&B can hold: a dictionary, whose keys differ from row to row, as JSON."""
+    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value)
 
 
 def _loggers(trainer: L.Trainer) -> Sequence[Any]:

@@ -3,12 +3,15 @@
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from dmaxlit.callbacks._decode_tags import BEST_TPF
 from dmaxlit.callbacks.comparison_report import ComparisonReport
 from dmaxlit.checkpoints.tensorboard_internals import declare_hyperparameters
 from dmaxlit.evaluation.hyperparameters import hyperparameters_of
 from dmaxlit.evaluation.validation_batches import is_dry_run
 
 __all__ = ["HyperparameterLog"]
+
+_AT_A_GLANCE = (f"/{BEST_TPF}", "/accuracy", "/tpf")
 
 
 class HyperparameterLog(L.Callback):
@@ -49,10 +52,12 @@ class HyperparameterLog(L.Callback):
         if self._is_declared or not trainer.is_global_zero or is_dry_run(trainer):
             return
         self._is_declared = True
-        tags = [tag for tag in trainer.callback_metrics if tag == "train/loss" or not tag.startswith("train/")]
+        tags = [tag for tag in trainer.callback_metrics if not tag.startswith("train/")]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ComparisonReport):
                 tags += callback.tags()
+        tags = sorted(tags, key=lambda tag: not tag.endswith(_AT_A_GLANCE))  # the first ones are shown at once
+        tags += [tag for tag in trainer.callback_metrics if tag == "train/loss"]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 declare_hyperparameters(logger, hyperparameters_of(trainer, module), tags)

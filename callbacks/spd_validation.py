@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
-from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, refuse_unknown_monitors
+from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, decoders_text, refuse_unknown_monitors
 from dmaxlit.callbacks._display import folder_of_run, progress_bar
 from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
@@ -16,6 +16,7 @@ from dmaxlit.engine import Trace
 from dmaxlit.errors import DMaxWarning, check_at_least, check_fraction
 from dmaxlit.evaluation.curve_figure import curve_table
 from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.curves import Curves
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
 from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
@@ -51,6 +52,7 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/finished``: share of answers that end in EOS,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
     - ``decode/best_tpf``, with ``min_accuracy``: the highest TPF of a decoder of at least that accuracy; 0 if none,
+    - ``decode/decoders`` (text), once: the decoder and options behind each label, and what the figures are,
     - ``decode/<label>/samples`` (text): the first prompts and their answers,
     - ``decode/<label>/trace`` (image), with ``num_traces``: their decoding forward by forward.
 
@@ -98,7 +100,7 @@ class SPDValidation(L.Callback):
         self.curve = sorted(set(curve or ()))
         self._curve_specs = {spec.tag: _over_thresholds(spec, self.curve) for spec in self.decoders}
         self.results: dict[str, DecodeResult] = {}
-        self.curves: dict[str, list[CurvePoint]] = {}
+        self.curves = Curves()
         self._meters: dict[str, DecodeMeter] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._seen: list[Example] = []
@@ -120,7 +122,7 @@ class SPDValidation(L.Callback):
             refuse_unknown_monitors(trainer, labels, self.min_accuracy is not None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Warn of a run that ends before its first validation."""
+        """Warn of a run that ends before its first validation; log which decoder each label is."""
         first, length = batches_to_validation(trainer), batches_of_run(trainer)
         if length < first and not is_dry_run(trainer):
             rank_zero_warn(
@@ -128,6 +130,8 @@ class SPDValidation(L.Callback):
                 f"{first}, and decodes nothing; set --trainer.val_check_interval, or train for longer",
                 category=DMaxWarning,
             )
+        if not is_dry_run(trainer):
+            self._log_decoders(trainer, "decode")
 
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------
 
@@ -173,6 +177,7 @@ class SPDValidation(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the counts of all ranks, and the curve."""
+        self._log_decoders(trainer, "test")
         self._log(trainer, pl_module, "test")
         self._draw_traces(trainer, pl_module, "test")
         self._draw_curve(trainer, pl_module, "test")
@@ -201,6 +206,11 @@ class SPDValidation(L.Callback):
                 for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(missing, 0)]
             ]
         self._seen += examples
+
+    def _log_decoders(self, trainer: L.Trainer, family: str) -> None:
+        titles = {spec.tag: spec.settings().title for spec in self.decoders}
+        rows = [{"label": label, "decoder": title} for label, title in titles.items()]
+        log_table(trainer, f"{family}/decoders", rows, decoders_text(family, titles, self.min_accuracy))
 
     def _log(self, trainer: L.Trainer, module: L.LightningModule, family: str) -> None:
         for spec in self.decoders:
@@ -244,7 +254,7 @@ class SPDValidation(L.Callback):
         examples = rank_subset(self._seen, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
-        curves: dict[str, list[CurvePoint]] = {}
+        curves = Curves()
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
             for tag, specs in self._curve_specs.items():
@@ -254,7 +264,7 @@ class SPDValidation(L.Callback):
                     count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
         num_prompts = next(iter(curves.values()))[0].result.num_examples
-        self.curves = curves if num_prompts else {}
+        self.curves = curves if num_prompts else Curves()
         folder = folder_of_run(trainer)
         if trainer.is_global_zero and num_prompts:
             split, name = ("test", "test_curve") if family == "test" else ("validation", "curve")

@@ -29,6 +29,8 @@ READMES = [
 ]
 TEXTS = {path: path.read_text() for path in READMES}
 RESULTS = ROOT / "dmaxlit" / "bench" / "results"
+#: Libraries that examples use if they are installed.
+SWEEPS = ("optuna", "ray")
 
 
 def name_of(path):
@@ -99,6 +101,10 @@ def compiled(block, name):
     return compile("def views(self, clean, generator):\n" + textwrap.indent(block, "    "), name, "exec")
 
 
+def imports(block, library):
+    return re.search(rf"^(import|from) {library}\b", block, re.MULTILINE)
+
+
 @pytest.mark.parametrize("path", [path for path in READMES if python_blocks(path)], ids=name_of)
 def test_code_runs(path, tmp_path, monkeypatch):
     # The model that the quickstart would have trained.
@@ -108,7 +114,23 @@ def test_code_runs(path, tmp_path, monkeypatch):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     namespace = {"__name__": "__main__"}
     for number, block in enumerate(python_blocks(path), 1):
-        exec(compiled(block, f"{name_of(path)}, block {number}"), namespace)
+        if not any(imports(block, library) for library in SWEEPS):
+            exec(compiled(block, f"{name_of(path)}, block {number}"), namespace)
+
+
+@pytest.mark.parametrize("library", SWEEPS)
+def test_sweeps_run(library, tmp_path, monkeypatch, capsys):
+    pytest.importorskip(library)
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "dmaxlit" / "README.md"
+    (shared,) = [block for block in python_blocks(path) if "def train(" in block]
+    (sweep,) = [block for block in python_blocks(path) if imports(block, library)]
+    namespace = {"__name__": "__main__"}
+    exec(compiled(shared, "shared"), namespace)
+    exec(compiled(sweep, library), namespace)
+    assert "'level': 0." in capsys.readouterr().out
+    if library == "optuna":
+        assert len(namespace["study"].trials[0].intermediate_values) == 2  # one for each validation
 
 
 # ---- structure -------------------------------------------------------------------------------------------------------

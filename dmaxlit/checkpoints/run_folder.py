@@ -97,9 +97,10 @@ class RunFolder:
         return record
 
     def forget_best(self) -> None:
-        """Remove the best checkpoint and its record."""
-        self._best_record.unlink(missing_ok=True)
-        remove(self.best)
+        """Remove the best checkpoint and its record; one without a record is another callback's, and stays."""
+        if self._best_record.exists():
+            remove(self.best)
+            self._best_record.unlink()
 
     @property
     def _finished(self) -> Path:

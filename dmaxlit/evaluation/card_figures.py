@@ -71,8 +71,10 @@ def read_figures(path: Path) -> CardFigures:
         UserError: If it is missing, or something else.
     """
     if path.is_dir():
-        files = [path / name for name in (RESULTS, RECORD)]
-        path = next((file for file in files if file.is_file()), files[0])
+        files = [path / name for name in (RESULTS, RECORD) if (path / name).is_file()]
+        if not files:
+            raise UserError(f"results: expected a folder with {RESULTS} or {RECORD}, got {str(path)!r}")
+        path = files[0]
     report = read_json(path)
     try:
         found = _of_evaluation(report, path) if report.get("format") == FORMAT else _of_run(report, path)

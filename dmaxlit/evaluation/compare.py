@@ -12,6 +12,7 @@ from dmaxlit.evaluation.paired import PairedDifference, PairedRatio, paired_diff
 from dmaxlit.evaluation.record import read_record
 from dmaxlit.evaluation.results import aligned_table
 from dmaxlit.evaluation.sample_files import read_rows, read_settings
+from dmaxlit.viewer.notebook import grid
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,6 +42,10 @@ class Comparison:
     difference: PairedDifference
     ratio: PairedRatio
     ratio_without_eos: PairedRatio
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the row of the table."""
+        return grid(_HEADER, [_row(self)], caption=f"{self.task}: {self.num_prompts} prompts")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, nan as None."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.curve_figure import curve_figure, save_pictures
 from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.curves import Curves
 from dmaxlit.evaluation.results import aligned_table, csv_text
 from dmaxlit.files import write_json, write_text
 from dmaxlit.metrics import accuracy_under_parallelism
@@ -25,9 +26,9 @@ _HEADER = (
 )
 
 
-def curves_of(results: Sequence[CellResult]) -> dict[str, list[CurvePoint]]:
+def curves_of(results: Sequence[CellResult]) -> Curves:
     """Return the points of each curve of one task, in the order of the settings."""
-    curves: dict[str, list[CurvePoint]] = {}
+    curves = Curves()
     for cell in results:
         curves.setdefault(cell.line, []).append(CurvePoint(cell.threshold, cell.result))
     return curves

@@ -97,7 +97,9 @@ def with_current_names(payload: dict[str, Any]) -> dict[str, Any]:
     return {_NAMES_SINCE_0_1.get(name, name): value for name, value in payload.items()}
 
 
-#: What the columns of :func:`format_table` mean.
+#: Titles of the columns of :func:`format_table`.
+RESULT_HEADER = ("", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit step limit")
+#: What the columns mean.
 TABLE_LEGEND = (
     "accuracy: right answers, with Wilson's 95% interval · TPF: tokens per forward, EOS included · ceiling 1 / 2: TPF "
     "at one and at two forwards per block · forwards: mean per answer · tokens/s: of one device · finished: answers "
@@ -111,8 +113,7 @@ def format_table(rows: Sequence[tuple[str, DecodeResult]]) -> str:
     Args:
         rows: Name and result of each row.
     """
-    header = ["", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "tokens/s", "finished %", "hit step limit"]
-    return aligned_table(header, [[name, *_cells(result)] for name, result in rows])
+    return aligned_table(RESULT_HEADER, [[name, *result_cells(result)] for name, result in rows])
 
 
 def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
@@ -142,7 +143,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _cells(result: DecodeResult) -> list[str]:
+def result_cells(result: DecodeResult) -> list[str]:
+    """Return the cells of a result, under the titles of :data:`RESULT_HEADER` after the first."""
     low, high = result.accuracy_interval()
     return [
         f"{100 * result.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]",

@@ -9,9 +9,11 @@ from typing import Any
 
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.curve_point import CurvePoint
-from dmaxlit.evaluation.results import aligned_table, csv_text
+from dmaxlit.evaluation.curves import Curves
+from dmaxlit.evaluation.results import csv_text
 from dmaxlit.evaluation.run_figures import CURVE, RESULTS, RunFigures, RunRow, read_run
 from dmaxlit.evaluation.run_folder import RECORD
+from dmaxlit.evaluation.sections import Section
 from dmaxlit.metrics import accuracy_under_parallelism
 
 _HEADER = ("run", "setting", "accuracy % [95%]", "TPF [95%]", "AUP", "tokens/s", "decoding s", "training s", "MiB")
@@ -70,15 +72,20 @@ class RunComparison:
                 lines.setdefault((row.task, run.name, row.line), []).append((row.result.tpf, 100 * row.result.accuracy))
         return {key: accuracy_under_parallelism(points, best[key[0]] or None) for key, points in lines.items()}
 
-    def curves(self) -> dict[str, dict[str, list[CurvePoint]]]:
+    def curves(self) -> dict[str, Curves]:
         """Return the curves of each task, one for each run and line."""
-        tasks: dict[str, dict[str, list[CurvePoint]]] = {}
+        tasks: dict[str, Curves] = {}
         for run in self.runs:
             for row in run.curve:
                 label = f"{run.name}: {row.line}" if len(self.runs) > 1 else row.line
                 point = CurvePoint(row.threshold, row.result)
-                tasks.setdefault(row.task, {}).setdefault(label, []).append(point)
+                tasks.setdefault(row.task, Curves()).setdefault(label, []).append(point)
         return tasks
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the tables, and the curves of each task."""
+        tables = [section.html() for section in _sections(self)]
+        return "".join([*tables, *(curves._repr_html_() for curves in self.curves().values())])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: the settings that differ, and the settings and figures of each run."""
@@ -147,36 +154,33 @@ def _figures(row: RunRow) -> dict[str, Any]:
 
 def runs_table(comparison: RunComparison) -> str:
     """Format a comparison as Markdown: the settings that differ, then one table of figures for each task."""
-    sections = [_settings_table(comparison)]
-    aup, tasks = comparison.aup(), comparison.tasks()
-    for task, rows in tasks.items():
-        table = aligned_table(_HEADER, _rows(task, rows, aup), num_left=2)
-        sections.append(f"## {task}\n\n{_prompts_line(rows)}\n\n{table}")
-    sections += [
-        f"## {task}: curves\n\n{aligned_table(_CURVE_HEADER, _curve_rows(task, comparison, aup), num_left=2)}"
+    tables = [section.markdown() for section in _sections(comparison)]
+    if len(comparison.runs) > 1 and not comparison.differences():
+        tables.insert(0, "The runs' settings do not differ.\n")
+    return "\n".join(tables)
+
+
+def _sections(comparison: RunComparison) -> list[Section]:
+    """Return the settings that differ, the figures of each task, and the curves of tasks without other figures."""
+    aup, tasks, differing = comparison.aup(), comparison.tasks(), comparison.differences()
+    sections = []
+    if len(comparison.runs) > 1 and differing:
+        header = ["run", *differing]
+        settings = [
+            [run.name, *(_shown(values[run.name]) if run.name in values else "" for values in differing.values())]
+            for run in comparison.runs
+        ]
+        sections.append(Section("Settings that differ", "", header, settings, len(header)))
+    sections += [Section(task, _prompts_line(rows), _HEADER, _rows(task, rows, aup), 2) for task, rows in tasks.items()]
+    return sections + [
+        Section(f"{task}: curves", "", _CURVE_HEADER, _curve_rows(task, comparison, aup), 2)
         for task in comparison.curves()
         if task not in tasks
     ]
-    return "\n".join(section for section in sections if section)
-
-
-def _settings_table(comparison: RunComparison) -> str:
-    differing = comparison.differences()
-    if len(comparison.runs) == 1:
-        return ""
-    if not differing:
-        return "The runs' settings do not differ.\n"
-    names = list(differing)
-    rows = [
-        [run.name, *(_shown(differing[name][run.name]) if run.name in differing[name] else "" for name in names)]
-        for run in comparison.runs
-    ]
-    return f"## Settings that differ\n\n{aligned_table(['run', *names], rows, num_left=1 + len(names))}"
 
 
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    text = text.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -1,8 +1,9 @@
-"""What notebooks show: pages in frames, and tables, in which no text of a model is markup."""
+"""What notebooks show: pages in frames, pictures, and tables, in which no text of a model is markup."""
 
+import base64
 import html
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dmaxlit.errors import UserError, check_at_least
@@ -30,6 +31,39 @@ def table(rows: Iterable[tuple[str, object]]) -> str:
     cells = (f"<tr><th scope='row'>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in rows)
     style = "text-align: left; white-space: pre-wrap"
     return f"<table style='{style}'>{''.join(cells)}</table>"
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]], num_left: int = 1, caption: str = "") -> str:
+    """Return an HTML table with a row of titles, as text.
+
+    Args:
+        header: Titles of the columns.
+        rows: Their cells.
+        num_left: Number of columns, the first ones, that are aligned to the left; the others are to the right.
+        caption: What stands above it.
+    """
+
+    def line(cells: Sequence[str], name: str) -> str:
+        sides = ["left" if column < num_left else "right" for column in range(len(cells))]
+        parts = (
+            f"<{name} style='text-align: {side}'>{_text(cell)}</{name}>"
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    style = "text-align: left; font-weight: bold; white-space: pre-wrap"
+    above = f"<caption style='{style}'>{_text(caption)}</caption>" if caption else ""
+    return f"<table>{above}{line(header, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def picture(png: bytes, text: str) -> str:
+    """Return HTML that holds a picture.
+
+    Args:
+        png: The picture's file.
+        text: What it shows, for screen readers.
+    """
+    return f'<img alt="{_text(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def display(text: str, plain: str) -> None:

@@ -119,6 +119,13 @@ def test_another_run_in_the_folder_forgets_the_best(tmp_path):
     assert not list(kept.glob("best*"))
 
 
+def test_a_checkpoint_of_that_name_that_another_callback_has_kept_stays(tmp_path):
+    kept = tmp_path / "kept"
+    fit(tmp_path, [ModelCheckpoint(kept, "best", monitor="score"), Scores([0.5])], 1)
+    fit(tmp_path, [keeper(kept, None, None), Scores([0.5])], 1)
+    assert weight_in(kept / "best.ckpt") == 1
+
+
 def test_the_best_is_compared_exported_and_tested(tmp_path):
     callback = keeper(tmp_path / "kept")
     other = ModelCheckpoint(tmp_path / "other", monitor="score", mode="min")  # the run's own rule goes first

@@ -4,6 +4,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, HyperparameterLog, SPDValidation
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, events, make_data, make_trainer
 
@@ -71,3 +72,14 @@ def test_a_csv_log_has_the_settings_in_a_file(tmp_path):
     trainer = make_trainer(tmp_path, [HyperparameterLog()], logger=logger, max_epochs=1)
     trainer.fit(FakeModule(), datamodule=make_data(num_train=8, num_val=0))
     assert "trainer.max_epochs: 1" in (tmp_path / "hparams.yaml").read_text()
+
+
+def test_settings_of_a_program_are_those_that_its_module_saves(tmp_path):
+    module = FakeModule()
+    module.save_hyperparameters({"level": 0.5}, logger=False)  # else Lightning declares them, without figures
+    logger = TensorBoardLogger(tmp_path, name=None, version="")
+    trainer = make_trainer(tmp_path, [HyperparameterLog()], logger=logger, max_epochs=1, limit_val_batches=0)
+    trainer.fit(module, datamodule=make_data(num_train=8, num_val=0))
+    assert declared(tmp_path)[0]["model.level"].number_value == 0.5
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    assert dmaxlit.load(tmp_path / "run.ckpt").weights_step() == 1

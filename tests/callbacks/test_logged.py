@@ -66,6 +66,8 @@ def test_every_logger_gets_curves_tables_and_samples(tmp_path):
         "decode/curve/step_000002.csv",
         "decode/curve/step_000002.md",
         "decode/curve/step_000002.png",
+        "decode/decoders/step_000000.csv",
+        "decode/decoders/step_000000.md",
     ]
     samples = next((tmp_path / "csv").rglob("spd*/samples/*.csv"))
     with samples.open(newline="") as file:

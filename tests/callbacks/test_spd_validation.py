@@ -55,6 +55,15 @@ def test_tensorboard_holds_every_metric_of_each_epoch(fitted):
         assert all(point.value > 0 for point in log.Scalars(f"decode/{label}/tps"))
 
 
+def test_a_text_says_which_options_a_label_has_and_what_its_figures_are(fitted):
+    ((step, text),) = text_of(fitted[3], "decode/decoders").items()
+    assert step == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:] == [["decode/spd/...", "spd tau_dec=0.5"], ["decode/threshold/...", "threshold threshold=0.95"]]
+    assert all(f"{name}: " in text.splitlines()[-1] for name in ("accuracy", "tpf", "tps", "finished"))
+    assert "best_tpf" not in text
+
+
 def test_samples_show_prompt_answer_verdict_and_forwards(fitted):
     module, _, _, log = fitted
     samples = text_of(log, "decode/spd/samples")

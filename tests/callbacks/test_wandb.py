@@ -14,7 +14,7 @@ Record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record
 
 pytestmark = LIGHTNING_WARNINGS
 
-SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0")]
+SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold", {"threshold": 0.5})]
 
 
 BLOCK, HEADER, WHOLE, LAST = 2**15, 7, 1, 4
@@ -103,8 +103,8 @@ def test_figures_have_the_step_of_training(run):
     ("tag", "columns", "rows"),
     [
         ("decode/spd 0/samples", ["decoder", "verdict", "prompt", "answer"], 2),
-        ("decode/curve", ["label", "threshold", "title", "decoder"], 1),
-        ("decode/comparison", ["model", "label", "decoder", "options"], 1),
+        ("decode/curve", ["label", "threshold", "title", "decoder"], 2),
+        ("decode/comparison", ["model", "label", "decoder", "options"], 2),
     ],
 )
 def test_samples_curves_and_the_comparison_are_tables(run, tag, columns, rows):

@@ -122,7 +122,7 @@ def test_push_to_hub_uploads_what_was_written(dmax, tiny, monkeypatch):
             "results: expected the results.json of a run or the record.json of an evaluation, got",
         ),
         ("--results other", "results: expected the results.json of a run or the record.json of an evaluation, got"),
-        ("--results .", "results.json: cannot be read"),
+        ("--results .", "results: expected a folder with results.json or record.json, got '.'"),
         ("--results empty.json", "results: expected figures of a trained model, got none in 'empty.json'"),
         ("--push_to_hub model", "push_to_hub: expected USER/NAME, got 'model'"),
         ("--private true", "private: expected --push_to_hub with it"),

@@ -1,8 +1,11 @@
 """What a notebook shows is text: nothing of a model becomes markup."""
 
+import base64
 import html
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +14,13 @@ import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.engine import Generation, Trace
 from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.compare import Comparison
+from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.curves import Curves
+from dmaxlit.evaluation.paired import paired_difference, paired_ratio
 from dmaxlit.evaluation.results import DecodeResult
+from dmaxlit.evaluation.run_comparison import RunComparison
+from dmaxlit.evaluation.run_figures import RunFigures, RunRow
 from dmaxlit.viewer.notebook import frame
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&"
@@ -20,6 +29,16 @@ RESULT = DecodeResult(
     tpf_ceiling=22.0, forwards_per_answer=10.0, tokens_per_second=float("nan"), finished=1.0, blocks_at_step_limit=0,
     blocks=24, seconds=1.0,
 )  # fmt: skip
+
+
+RATIO = paired_ratio(([4, 6], [2, 2]), ([4, 6], [1, 3]))
+CURVES = Curves({HOSTILE: [CurvePoint(0.5, RESULT), CurvePoint(0.9, replace(RESULT, tpf=3.0))]})
+
+
+def run(name, value):
+    """A run with one setting of its own and one figure."""
+    row = RunRow("", HOSTILE, HOSTILE, HOSTILE, 0.5, None, RESULT)
+    return RunFigures(name, Path(), "fit", {"note": value}, (row,), (row,))
 
 
 class Elements(HTMLParser):
@@ -36,6 +55,10 @@ class Elements(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+#: matplotlib has no picture of an escape character.
+IN_PICTURES = pytest.mark.filterwarnings("ignore:Glyph 27")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +82,50 @@ def test_results_are_tables_of_text(value):
     assert shown.names == {"table", "tr", "th", "td"}
     assert "<script>alert(1)</script>" in shown.text
     assert "\x1b" not in shown.text
+
+
+@IN_PICTURES
+@pytest.mark.parametrize(
+    ("value", "elements"),
+    [
+        (CURVES, {"table", "tr", "th", "td", "img"}),
+        (RunComparison([run("a", HOSTILE), run(HOSTILE, 1)]), {"table", "caption", "tr", "th", "td", "img"}),
+        (
+            Comparison(
+                HOSTILE,
+                HOSTILE,
+                2,
+                (0.5, 1.0),
+                (2.5, 2.5),
+                paired_difference([False, True], [True, True]),
+                RATIO,
+                RATIO,
+            ),
+            {"table", "caption", "tr", "th", "td"},
+        ),
+    ],
+)
+def test_curves_and_comparisons_are_pictures_and_tables_of_text(value, elements):
+    shown = Elements(value._repr_html_())
+    assert shown.names == elements
+    assert "<script>alert(1)</script>" in shown.text
+    assert "\x1b" not in shown.text
+    if "img" in elements:
+        kind, _, data = shown.attributes["src"].partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+@IN_PICTURES
+def test_a_curve_has_a_row_for_each_point_and_a_comparison_what_differs():
+    text = CURVES._repr_html_()
+    assert text.count("<tr>") == 3
+    low, high = RESULT.accuracy_interval()
+    assert f">50.0 [{100 * low:.1f}, {100 * high:.1f}]</td>" in text
+    assert ">3.00</td>" in text
+    text = RunComparison([run("a", 1), run("b", 2)])._repr_html_()
+    assert text.index("Settings that differ") < text.index(">2</td>") < text.index("8 prompts")
+    assert Elements(Curves()._repr_html_()).names == {"table", "tr", "th"}
 
 
 def test_figures_are_shown_with_their_interval():
