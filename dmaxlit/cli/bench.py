@@ -172,7 +172,7 @@ def codila(
         num_examples=num_examples,
         repeats=repeats,
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def decode(
@@ -392,7 +392,7 @@ def frontier(
         num_timed=num_timed,
         repeats=repeats,
     )
-    print(bench.run())
+    print(printable(bench.run()))
 
 
 def serve(

@@ -24,13 +24,14 @@ class KeyCheck:
     """
 
     def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app, self._expected = app, f"Bearer {key}".encode()
+        self._app, self._key = app, key.strip().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
-            headers = dict(scope["headers"])
-            if not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+            scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+            # The scheme may be in small letters (RFC 9110); the key is compared in constant time.
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
                 error = ApiError(401, "The API key is missing or wrong: expected Authorization: Bearer KEY.", "bad_key")
                 await JSONResponse(error.body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
                 return

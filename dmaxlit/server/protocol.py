@@ -1,5 +1,6 @@
 """Requests of OpenAI's API, and the fields that dmaxlit adds to them."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -108,7 +109,7 @@ class DecodeBody(_Body):
         for name in body.keys() & cls.neutral.keys():
             is_bool = isinstance(body[name], bool)  # which equals 0 or 1
             if not any(body[name] == value and is_bool == isinstance(value, bool) for value in cls.neutral[name]):
-                raise ValueError(f"{name}: expected none, which is all that is supported, got one")
+                raise ValueError(f"{name}: expected none (it is not supported), got {reprlib.repr(body[name])}")
         return {name: value for name, value in body.items() if name not in cls.neutral}
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 /* One trace: figures, forwards per block, heat map and tokens. Texts of models are only ever set as textContent. */
 
 const MOST_IN_PIECE = 32; // tokens of a block that are laid out together
+const MOST_LINES = 12; // of a token's history
 const IDLE = 150; // milliseconds without a step after which what is out of view is brought up to date
 
 function element(name, className, text) {
@@ -171,7 +172,11 @@ class Panel {
     scroll(2);
   }
 
-  history(position) { return this.recording.history(position, this.forward).join("\n"); }
+  /* What a position held so far, in lines; those that would not fit the window are counted. */
+  history(position) {
+    const lines = this.recording.history(position, this.forward), hidden = lines.length - MOST_LINES;
+    return (hidden > 0 ? [`${hidden} earlier, and then`, ...lines.slice(hidden)] : lines).join("\n");
+  }
 
   summary() {
     if (this.recording === null) return "no record of this prompt";

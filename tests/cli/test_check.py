@@ -148,8 +148,8 @@ def test_a_name_that_both_have_needs_its_kind(dmax, line):
     [
         ("--kind noise", "names: expected the name or import path of a noise strategy or decoder first, got none"),
         (
-            "sdp",
-            "sdp: expected the name or import path of a noise strategy or decoder, got none (did you mean spd?)",
+            "spdd",
+            "spdd: expected the name or import path of a noise strategy or decoder, got none (did you mean spd?)",
         ),
         ("spd --kind noise", "spd: expected the name or import path of a noise strategy, got none"),
         ("masked --kind", "kind: expected 'noise' or 'decoder', got nothing"),

@@ -1,5 +1,11 @@
+import re
+import shutil
+from pathlib import Path
+
 import pytest
 
+import dmaxlit
+from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.engine import Trace
 from tests.engine.traces import hand_made
 
@@ -18,13 +24,13 @@ def test_traces_become_a_page_side_by_side(dmax, tmp_path):
     ended = dmax("trace a.safetensors b.safetensors --output out/t.html")
     assert (ended.status, ended.out) == (0, "out/t.html: 2 prompts of a.safetensors, b.safetensors\n")
     text = (tmp_path / "out" / "t.html").read_text(encoding="utf-8")
-    assert "<title>spd and threshold</title>" in text
+    assert "<title>Trace: spd and threshold</title>" in text
     assert '"label":"spd"' in text
     assert '"label":"threshold"' in text
     assert '"prompt":"2 *3 ?"' in text
     assert dmax("trace a.safetensors a.safetensors --output t.html --rows 1").out.startswith("t.html: 1 prompt of")
     one = (tmp_path / "t.html").read_text(encoding="utf-8")
-    assert "<title>a (spd) and a (spd)</title>" in one
+    assert "<title>Trace: a (spd) and a (spd)</title>" in one
     assert '"prompt":"3 +1 ?"' not in one
 
 
@@ -36,7 +42,7 @@ def test_a_trace_without_texts_needs_a_tokenizer(dmax, tmp_path):
     assert refusal.startswith("old.safetensors: tokenizer: expected the tokenizer of a trace that holds no texts")
     assert not (tmp_path / "t.html").exists()
     assert dmax("trace old.safetensors --output t.html --tokenizer chain").status == 0
-    assert "<title>old</title>" in (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "<title>Trace: old</title>" in (tmp_path / "t.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -62,3 +68,20 @@ def test_what_cannot_be_shown_is_refused_in_one_line(dmax, tmp_path, line, refus
     Trace({0: hand_made()}, texts=dict.fromkeys(range(9), "x")).save(tmp_path / "a.safetensors")
     assert dmax(line).refusal.startswith(refusal)
     assert not (tmp_path / "t.html").exists()
+
+
+def test_the_commands_of_the_guide_run_as_written(dmax, tmp_path):
+    """All but the training, whose settings are parsed, and whose model the shipped one stands for."""
+    guide = (Path(dmaxlit.__file__).parent / "viewer" / "README.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^python -m dmaxlit (.*)$", guide, re.MULTILINE)
+    assert [command.partition(" ")[0] for command in commands] == (
+        ["generate"] * 3 + ["trace", "fit"] + ["generate"] * 2 + ["trace"]
+    )
+    shutil.copytree(BUILTIN_MODELS / "chain-base", tmp_path / "runs" / "quickstart" / "model")
+    for command in commands:
+        if command.startswith("fit "):
+            command = command.replace("configs/quickstart.yaml", "builtin:quickstart") + " --print_config"
+        ended = dmax(command.replace("--num_prompts 4", "--num_prompts 1"))  # for speed
+        assert ended.status == 0, ended.err
+    assert (tmp_path / "spd.html").exists()
+    assert '"label":"threshold threshold=0.5"' in (tmp_path / "both.html").read_text(encoding="utf-8")

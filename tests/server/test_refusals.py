@@ -60,8 +60,8 @@ def strict(module):
         (BODY | {"window": 2, "admission": "a.b"}, "admission", "admission: expected a registered name, got 'a.b'"),
         (BODY | {"stream_options": {}}, "stream_options", "stream_options: expected none without stream"),
         (BODY | {"stream": True, "return_token_ids": True}, "return_token_ids", "expected false with stream"),
-        (BODY | {"echo": True}, "echo", "echo: expected none, which is all that is supported, got one"),
-        (BODY | {"logprobs": 0}, "logprobs", "logprobs: expected none"),
+        (BODY | {"echo": True}, "echo", "echo: expected none (it is not supported), got True"),
+        (BODY | {"logprobs": 0}, "logprobs", "logprobs: expected none (it is not supported), got 0"),
         (BODY | {"tau_dec": 0.5}, "tau_dec", "tau_dec: extra inputs are not permitted"),
         ({"prompt": "7 " * 40, "max_tokens": 40}, None, "expected at most 60 tokens of prompt and response together"),
         ({"prompt": "7 " * 200}, "prompt", "prompts[0]: expected at most 127 tokens (the context holds 128), got 200"),
@@ -149,7 +149,10 @@ def test_responses_that_take_too_long(module, monkeypatch):
         assert server.metric("dmaxlit_forwards_total") == count
 
 
-@pytest.mark.parametrize("sent", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic k\xe9y"}])
+@pytest.mark.parametrize(
+    "sent",
+    [{}, *({"Authorization": value} for value in ("Bearer wrong", "Basic k\xe9y", "Bearer", "k\xe9y", "Bearer k"))],
+)
 def test_a_key_is_asked_for_everywhere_but_at_health(module, sent):
     with running(module, key="k\xe9y") as server:
         server.http.headers = {name: value.encode("latin-1") for name, value in sent.items()}
@@ -159,5 +162,6 @@ def test_a_key_is_asked_for_everywhere_but_at_health(module, sent):
             assert response.json()["error"]["type"] == "authentication_error"
         assert server.refusal(BODY)[0] == 401
         assert server.http.get("/health").status_code == 200
-        server.http.headers = {"Authorization": "Bearer k\xe9y".encode()}
-        assert server.http.get("/v1/models").status_code == 200
+        for scheme in ("Bearer", "bearer"):
+            server.http.headers = {"Authorization": f"{scheme} k\xe9y".encode()}
+            assert server.http.get("/v1/models").status_code == 200

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dmaxlit.viewer import Panel, page
 from tests.viewer.chromium import CHROMIUM, chromium
@@ -11,7 +12,7 @@ from tests.viewer.recordings import synthetic, texts_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
 
-HOSTILE = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
+HOSTILE = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"></script><!--"
 
 
 @pytest.fixture(scope="module")
@@ -172,14 +173,27 @@ def test_a_revised_token_says_what_it_was_and_when(shown):
     assert browser.run("document.getElementById('history').hidden") is True
 
 
+def test_of_a_long_history_the_end_is_shown(shown):
+    recording = synthetic(40, 8, 8)
+    recording = replace(recording, ids=torch.arange(40).unsqueeze(1).expand(40, 8))
+    browser = shown(panel_of(recording), fragment="#forward=40")
+    browser.press("n")
+    lines = browser.run("document.getElementById('history').textContent").split("\n")
+    assert lines[0] == "28 earlier, and then"
+    assert [line.partition(", ")[0] for line in lines[1:]] == [
+        f"“{texts_of(recording)[number - 1]}”: forward {number}" for number in range(29, 41)
+    ]
+
+
 def test_a_text_with_markup_stays_text(shown):
-    recording = replace(synthetic(6, 8, 4), prompt=HOSTILE)
+    recording = replace(synthetic(6, 8, 4), prompt=f"{HOSTILE}\u2028\ud800")
     browser = shown(panel_of(recording, HOSTILE, dict.fromkeys(texts_of(recording), HOSTILE)), fragment="#forward=6")
     browser.press("n")
     assert shown_tokens(browser) == [HOSTILE] * 8
     assert browser.run("document.title") == "Title"
     assert browser.run("document.querySelectorAll('img, section script').length") == 0
     assert browser.run("document.querySelector('h2').textContent") == HOSTILE
+    assert browser.run("document.querySelector('.prompt').textContent") == f"{HOSTILE}\\u2028\\ud800"
 
 
 def test_several_traces_step_together_and_the_shorter_one_waits_at_its_end(shown):
