@@ -55,6 +55,7 @@ class Lane:
         self._denoiser, self._decoder, self._checks = denoiser, decoder, checks
         self._decide = step_of(decoder, denoiser)
         self._eos_ids, self._window, self._watched = eos_ids, window, watched
+        self._closes_together = admission is None or admission.closes_together
         self._states = BlockStates(denoiser, decoder, sampler, checks)
         self._outcomes = OutcomeReader(denoiser, decoder, admission)
         self._batch: Sequence[Request] = []
@@ -158,5 +159,7 @@ class Lane:
                 sequence = request.close(tokens, converged, self._eos_ids)
                 if sequence is not None:
                     finished[request.index] = sequence
+                    break
+                if outcome.restarts[row] or not self._closes_together:
                     break
         return finished, closed

@@ -25,12 +25,14 @@ class Outcome:
         tokens: Tokens of each block.
         converged: Whether each block has converged.
         admits: Whether the window behind each block admits another one.
+        restarts: Whether the blocks behind each block begin anew.
         at_limit: Rows of front blocks that have reached a limit.
     """
 
     tokens: list[list[int]]
     converged: list[bool]
     admits: list[bool]
+    restarts: list[bool]
     at_limit: set[int]
 
 
@@ -78,15 +80,19 @@ class OutcomeReader:
             top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
 
-        flags = [state.converged]
+        admits = restarts = torch.zeros_like(state.converged)
         if self._admission is not None:
             last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
             admitted = self._admission.admit(before.select(last), state.select(last))
-            flags.append(torch.zeros_like(state.converged).index_copy(0, last, admitted))
-        values = torch.cat([*(flag.unsqueeze(1) for flag in flags), ids], 1).tolist()
+            admits = admits.index_copy(0, last, admitted)
+            restarted = self._admission.restarts_behind(before, state)
+            restarts = restarts if restarted is None else restarted
+        flags = torch.stack([state.converged, admits, restarts], 1)
+        values = torch.cat([flags, ids], 1).tolist()
         return Outcome(
-            tokens=[row[len(flags) :] for row in values],
+            tokens=[row[3:] for row in values],
             converged=[bool(row[0]) for row in values],
-            admits=[any(row[1 : len(flags)]) for row in values],
+            admits=[bool(row[1]) for row in values],
+            restarts=[bool(row[2]) for row in values],
             at_limit=set(at_limit),
         )

@@ -1,4 +1,4 @@
-"""The open blocks of each request: which are dropped, and which are added."""
+"""The open blocks of each request: which are dropped, which begin anew, and which are added."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def check_window(window: int, decoder: Decoder) -> None:
 def resize_windows(
     batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, window: int, eos_ids: frozenset[int]
 ) -> None:
-    """Drop the blocks behind an EOS, and add a block to the windows that admit one.
+    """Drop the blocks behind an EOS, restart those behind a revision, and add a block to the windows that admit one.
 
     Args:
         batch: The requests, after blocks have been closed.
@@ -36,6 +36,9 @@ def resize_windows(
         eos_ids: The ids that end a response.
     """
     for request in batch:
+        if any(outcome.restarts[row] for row in _closed(request, blocks)):
+            _restart(request, blocks, 0)
+            continue
         for place, start in enumerate(request.open_starts):
             row = blocks.find(request.index, start)
             if row is None:  # the front block has just begun
@@ -45,6 +48,25 @@ def resize_windows(
                 request.drop_behind(place + 1)
                 break
             is_last = place == request.num_open - 1
+            if outcome.restarts[row] and not is_last:
+                _restart(request, blocks, place + 1)
+                break
             if is_last and outcome.admits[row] and request.has_room and request.num_open < window:
                 request.open_next()
                 break
+
+
+def _closed(request: Request, blocks: BlockRows) -> list[int]:
+    """Return the rows of the request's blocks that were closed in this forward."""
+    rows, start = [], request.block_start - request.block_length
+    while (row := blocks.find(request.index, start)) is not None:
+        rows.append(row)
+        start -= request.block_length
+    return rows
+
+
+def _restart(request: Request, blocks: BlockRows, first: int) -> None:
+    """Let the blocks of a window from one place on begin anew."""
+    for start in request.open_starts[first:]:
+        if blocks.find(request.index, start) is not None:
+            blocks.restart(request.index, start)

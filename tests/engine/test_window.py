@@ -27,6 +27,8 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("multi_bd", {}),
     ("multi_bd", {"tau_add": 0.3, "tau_stable": 0.9}),
     ("converging", {}),
+    ("restarting", {}),
+    ("restarting", {"theta": 0.2, "tau_restart": 0.0}),
 ]
 WINDOWS = [(window, name, options) for window in (2, 3) for name, options in POLICIES]
 DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -83,6 +85,8 @@ def test_the_reference_meets_what_it_is_to_show():
     assert max(max(row.widths) for row in seen) == 3
     assert any(row.cascades for row in seen)
     assert any(row.dropped for row in seen)
+    restarting = [row for name in ("spd, 0", "edit") for row in expected_rows(name, 3, "restarting")]
+    assert any(row.restarted for row in restarting)
     assert any(row.finished for row in seen)
     assert any(not row.finished for row in seen)
 
@@ -161,6 +165,7 @@ def resize(request: Request, tokens: dict[int, list[int]], admits: Collection[in
         tokens=[tokens.get(start, [1, 2, 3, 4]) for start in starts],
         converged=[False] * len(starts),
         admits=[start in admits for start in starts],
+        restarts=[False] * len(starts),
         at_limit=set(),
     )
     resize_windows([request], blocks, outcome, window, frozenset({EOS}))
@@ -186,6 +191,45 @@ def test_blocks_behind_an_eos_are_dropped(position):
     assert resize(hand_made(3), {position: [1, EOS, 3, 4]}, admits=blocks, window=9) == blocks[: position // 4 + 1]
 
 
+def restarted(num_open, tokens, restarts, closed=0):
+    """The starts of the blocks that begin anew, some of the first of them closed in the forward."""
+    request = hand_made(num_open, max_new_tokens=40)
+    blocks = BlockRows([request])
+    starts = [block.start for block in blocks.rows]
+    for _ in range(closed):
+        request.close([1, 2, 3, 4], True, {EOS})
+    outcome = Outcome(
+        tokens=[tokens.get(start, [1, 2, 3, 4]) for start in starts],
+        converged=[False] * len(starts),
+        admits=[True] * len(starts),
+        restarts=[start in restarts for start in starts],
+        at_limit=set(),
+    )
+    resize_windows([request], blocks, outcome, 9, frozenset({EOS}))
+    return [start for start in request.open_starts if blocks.find(0, start) is None and start < 4 * num_open]
+
+
+@pytest.mark.parametrize(
+    ("restarts", "closed", "expected"),
+    [
+        ([], 0, []),
+        ([0], 0, [4, 8]),
+        ([4], 0, [8]),
+        ([8], 0, []),
+        ([0], 1, [4, 8]),
+        ([4], 1, [8]),
+        ([0, 4], 2, [8]),
+    ],
+)
+def test_blocks_behind_a_revision_begin_anew(restarts, closed, expected):
+    assert restarted(3, {}, restarts, closed) == expected
+
+
+def test_an_eos_in_front_of_a_revision_drops_what_would_begin_anew():
+    assert restarted(3, {0: [1, EOS, 3, 4]}, [4]) == []
+    assert restarted(3, {8: [1, EOS, 3, 4]}, [0]) == [4, 8]
+
+
 def test_an_eos_of_the_prompt_closes_no_window():
     prompt = [EOS, EOS]
     assert resize(hand_made(2, prompt), {0: [*prompt, 3, 4]}, admits=[4]) == [0, 4, 8]
@@ -196,7 +240,7 @@ def test_a_front_block_that_was_not_in_the_forward_admits_nothing():
     request = hand_made()
     blocks = BlockRows([request])
     request.close([1, 2, 3, 4], True, {EOS})
-    outcome = Outcome([[1, 2, 3, 4]], [True], [True], set())
+    outcome = Outcome([[1, 2, 3, 4]], [True], [True], [False], set())
     resize_windows([request], blocks, outcome, 3, frozenset({EOS}))
     assert request.open_starts == [4]
 

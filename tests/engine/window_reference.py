@@ -14,6 +14,7 @@ class Reference:
     finished: bool
     num_extra_blocks: int
     dropped: int
+    restarted: int
     cascades: int
     widths: list[int]
 
@@ -33,7 +34,7 @@ def admits(name, options, before, after):
     ours = after.editable[0].tolist()
     undecided = after.masked[0].tolist()
     done = decided_share(after)
-    if name == "progress":
+    if name in ("progress", "restarting"):
         return done >= options.get("theta", 0.6)
     if name == "converging":
         return not any(undecided)
@@ -42,13 +43,23 @@ def admits(name, options, before, after):
     return done >= options.get("tau_add", 0.1) and share(len(same), len(read)) >= options.get("tau_stable", 0.5)
 
 
+def restarts(name, options, before, after):
+    """Whether the blocks behind one begin anew: more than a share of what it read came back changed."""
+    if name != "restarting":
+        return False
+    ours = [i for i, o in enumerate(after.editable[0].tolist()) if o]
+    read = [i for i in ours if not before.masked[0, i]]
+    changed = [i for i in read if after.masked[0, i] or after.ids[0, i] != before.ids[0, i]]
+    return len(changed) > options.get("tau_restart", 0.125) * len(ours)
+
+
 def reference_window(denoiser, decoder, prompt, budget, window, policy, options, max_forwards=None):
     """Decode one prompt, block by block of a window, from the rule alone."""
     length, special = denoiser.block_length, denoiser.special
     front = len(prompt) // length * length
     decided, limit = list(prompt[:front]), len(prompt) + budget
     end = -(-limit // length) * length
-    result = Reference([], 0, False, 0, 0, 0, [])
+    result = Reference([], 0, False, 0, 0, 0, 0, [])
 
     def begin(start):
         tail = prompt[start:] if start < len(prompt) else []
@@ -81,6 +92,7 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
         result.widths.append(len(blocks))
         front_steps += 1
         wants_more = admits(policy, options, before[-1], blocks[-1])
+        upset = [restarts(policy, options, old, new) for old, new in zip(before, blocks, strict=True)]
 
         # Close from the front.
         closed = 0
@@ -104,13 +116,20 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
             if last or len(decided) >= limit:
                 result.token_ids = response
                 return result
+            if policy == "restarting" or upset[closed - 1]:
+                break
         result.cascades += closed > 1
         if not blocks:
             blocks = [begin(len(decided))]
             continue
 
-        # An EOS closes the window behind it.
+        # An EOS closes the window behind it, and a revision restarts it, whichever comes first.
         for i, block in enumerate(blocks):
+            if any(upset[: closed + i]):
+                result.restarted += len(blocks) - i
+                fresh = range(len(decided) + i * length, len(decided) + len(blocks) * length, length)
+                blocks, wants_more = [*blocks[:i], *(begin(start) for start in fresh)], False
+                break
             if ((block.ids[0] == special.eos_id) & block.editable[0]).any():
                 result.dropped += len(blocks) - i - 1
                 blocks, wants_more = blocks[: i + 1], False

@@ -4,6 +4,7 @@ from dmaxlit.decoding.admission.base import ADMISSIONS, AdmissionPolicy, make_ad
 from dmaxlit.decoding.admission.converging import ConvergingAdmission
 from dmaxlit.decoding.admission.multi_bd import MultiBDAdmission
 from dmaxlit.decoding.admission.progress import ProgressAdmission
+from dmaxlit.decoding.admission.restarting import RestartingAdmission
 
 __all__ = [
     "ADMISSIONS",
@@ -11,5 +12,6 @@ __all__ = [
     "ConvergingAdmission",
     "MultiBDAdmission",
     "ProgressAdmission",
+    "RestartingAdmission",
     "make_admission",
 ]

@@ -21,7 +21,12 @@ class AdmissionPolicy(ABC):
     The engine asks after each forward, for prompts whose window has room, whose budget reaches further, and none of
     whose open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the answer is a tensor
     operation over all rows in which no row depends on another.
+
+    Attributes:
+        closes_together: Whether a block that has converged is closed in the same forward as the one before it.
     """
+
+    closes_together: bool = True
 
     def __repr__(self) -> str:
         """Return the class and its options."""
@@ -35,6 +40,17 @@ class AdmissionPolicy(ABC):
             before: The last open block of each prompt, as it was fed to the model.
             after: The same blocks after the decoder's step.
         """
+
+    def restarts_behind(self, before: BlockState, after: BlockState) -> Tensor | None:
+        """Return of which blocks the change in this forward makes those behind them begin anew, ``[R]`` bool.
+
+        Default: None, which is of none. A block behind which others begin anew closes alone.
+
+        Args:
+            before: All open blocks, as they were fed to the model.
+            after: The same blocks after the decoder's step.
+        """
+        return None
 
 
 ADMISSIONS: Registry[AdmissionPolicy] = Registry("admission policy", "admissions", AdmissionPolicy)
