@@ -1,6 +1,5 @@
 """Self-distillation: a model writes its own training corpus."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -8,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.assistant_turn import response_content
-from dmaxlit.data.distill_settings import SAMPLING, DistillSettings, Keep
+from dmaxlit.data.distill_settings import DistillSettings, Keep
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.identity import difference, model_identity, prompts_hash, template_hash
+from dmaxlit.data.identity import model_identity, prompts_hash
 from dmaxlit.data.prompt_shares import prompt_lengths
 from dmaxlit.data.response_rows import Generate, Response, generate_rows
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import read_json, writable_path
+from dmaxlit.errors import UserError
+from dmaxlit.files import writable_path
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
@@ -243,39 +241,3 @@ def _corpus_row(prompt: Prompt, response: str) -> dict[str, Any]:
     tools = getattr(prompt, "tools", None)
     messages = [*prompt, {"role": "assistant", "content": response}]
     return {"messages": messages, **({"tools": tools} if tools else {})}
-
-
-def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
-    """Distil a corpus from the module a trainer is about to train, unless the corpus exists.
-
-    An existing corpus is used unchanged; if its manifest records other settings, a warning names the first.
-
-    Args:
-        trainer: The Lightning trainer; the model is decoded on its device.
-        task: The task whose training prompts are answered.
-        corpus: Path of the corpus.
-        settings: How to distil it.
-    """
-    module = trainer.lightning_module
-    if corpus.exists():
-        _warn_of_other_settings(module, task, corpus, settings)
-        return
-    original_device = module.device
-    module.to(trainer.strategy.root_device)
-    try:
-        distill(module, task, corpus, settings, argument="corpus")
-    finally:
-        module.to(original_device)
-
-
-def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
-    if not manifest_path(corpus).exists():
-        return
-    recorded = read_json(manifest_path(corpus)).get("settings", {})
-    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
-    expected["chat_template"] = template_hash(module.tokenizer)
-    if settings.max_new_tokens is None:
-        expected["max_new_tokens"] = task.max_new_tokens
-    used = {key: recorded[key] for key in [*expected, *SAMPLING] if key in recorded}
-    if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
-        rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

@@ -104,7 +104,6 @@ class SharedCorpus:
         Raises:
             LostRankError: If so.
         """
-        self.ranks.end_with_parent()
         if self._watch is not None:
             self._watch.check()
 
