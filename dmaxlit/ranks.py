@@ -12,6 +12,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.single_device import SingleDeviceStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dmaxlit.errors import UserError, check_at_least, check_choice, reason_of
 
@@ -66,6 +67,7 @@ class Ranks:
         self.device = torch.device("cpu") if fabric is None else fabric.device
         self.rank, self.world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
         self.watch: Watch | None = None
+        self._group: torch.distributed.ProcessGroup | None = None  # the default one
         self._parent = os.getppid()
 
     @classmethod
@@ -107,8 +109,20 @@ class Ranks:
         try:
             fabric.launch()
         except ValueError as error:  # torchrun or SLURM has started another number of processes
+            if getattr(rank_zero_only, "rank", 0) != 0:
+                raise SystemExit(2) from error
             raise UserError(f"devices: expected as many as processes were started ({reason_of(error)})") from error
         return cls(fabric)
+
+    @classmethod
+    def of_trainer(cls, trainer: Any) -> "Ranks":
+        """Return the processes of a Lightning trainer; all of them call this, and :meth:`end` afterwards."""
+        ranks = cls()
+        ranks.device = trainer.strategy.root_device
+        ranks.rank, ranks.world_size = trainer.global_rank, trainer.world_size
+        if ranks.world_size > 1:  # whose own group may be on GPUs, and has little patience
+            ranks._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        return ranks
 
     @property
     def is_main(self) -> bool:
@@ -135,11 +149,12 @@ class Ranks:
         try:
             return self._exchange(value)
         except RuntimeError as error:
-            self.end_without([] if self.watch is None else self.watch.ended(), reason_of(error))
+            lost = [] if self.watch is None else self.watch.ended()
+            self.end_without(lost, "" if lost else reason_of(error))
 
     def _exchange(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(values, value)
+        torch.distributed.all_gather_object(values, value, self._group)
         return values
 
     def end_without(self, lost: Sequence[int], reason: str = "") -> NoReturn:
@@ -192,7 +207,7 @@ class Ranks:
     def end(self) -> None:
         """Disconnect the processes."""
         if self.world_size > 1:
-            torch.distributed.destroy_process_group()
+            torch.distributed.destroy_process_group(self._group)
 
 
 def started_by_others() -> bool:

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.data.dataset import Collate, PackedPairs, pack
-from dmaxlit.data.distill import distill_for_training
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import EosFill, check_eos_fill
 from dmaxlit.data.eval_prompts import decodable_examples, eval_loader
@@ -23,8 +22,10 @@ from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.row_forms import COLUMNS
 from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
 from dmaxlit.data.template_date import TemplateDate
+from dmaxlit.data.training_corpus import distill_for_training
 from dmaxlit.errors import UserError, check_at_least, check_not_none
 from dmaxlit.randomness import run_seed
+from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Split, Task
 from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.columns import check_columns
@@ -145,7 +146,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self._encoding = (tokenizer, block_length, max_length)
 
     def prepare_data(self) -> None:
-        """Distil the corpus, if requested and missing, in one process before training.
+        """Distil the corpus, if requested and missing, before training; several ranks do that together in setup.
 
         Under ``fast_dev_run`` the answers to one batch of prompts go to a temporary folder instead, and all of them are
         kept, so that a dry run leaves nothing behind and works with an untrained model.
@@ -157,20 +158,23 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
         self._choose_template()
-        corpus, settings = Path(self.corpora[0]), self.distill
-        if getattr(trainer, "fast_dev_run", False):
-            if corpus.exists():
-                return
+        corpus = Path(self.corpora[0])
+        if not getattr(trainer, "fast_dev_run", False):
+            if trainer.world_size == 1:
+                distill_for_training(trainer, self.task, corpus, self.distill)
+        elif not corpus.exists():
             self._dry_run_folder = TemporaryDirectory(prefix="dmaxlit-")
             corpus = Path(self._dry_run_folder.name) / corpus.name
-            settings = replace(settings, num_prompts=min(settings.num_prompts, self.batch_size), keep="all")
-        module: Any = trainer.lightning_module
-        if not corpus.exists() and getattr(module.backbone, "is_deferred", False):
-            raise UserError(
-                f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer "
-                "reads later; write it first, with `dmaxlit distill`"
-            )
-        distill_for_training(trainer, self.task, corpus, settings)
+            few = replace(self.distill, num_prompts=min(self.distill.num_prompts, self.batch_size), keep="all")
+            distill_for_training(trainer, self.task, corpus, few, Ranks())
+
+    def _distill_together(self) -> None:
+        """Distil the corpus, if requested and missing, on all ranks."""
+        trainer = self.trainer
+        if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False):
+            distill_for_training(trainer, self.task, Path(self.corpora[0]), self.distill)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and encode the rows that the stage needs, and check its prompts.
@@ -182,6 +186,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
             self._share_dry_run_corpus()
+            self._distill_together()
             tokenizer, block_length, max_length = self._model_encoding()
             bad = BadRows(self.on_bad_row)
             limit = min(max_length, self.max_length or max_length)

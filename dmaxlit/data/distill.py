@@ -6,20 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
-from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.identity import difference, prompts_hash, template_hash
+from dmaxlit.data.identity import prompts_hash
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.response_rows import Response, generate_rows
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import read_json, writable_path, write_text
+from dmaxlit.errors import UserError
+from dmaxlit.files import writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
@@ -234,39 +232,3 @@ def _prompt_row(prompt: Prompt) -> dict[str, Any]:
         return {"prompt": prompt}
     tools = getattr(prompt, "tools", None)
     return {"messages": [*prompt], **({"tools": tools} if tools else {})}
-
-
-def distill_for_training(trainer: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
-    """Distil a corpus from the module a trainer is about to train, unless the corpus exists.
-
-    An existing corpus is used unchanged; if its manifest records other settings, a warning names the first.
-
-    Args:
-        trainer: The Lightning trainer; the model is decoded on its device.
-        task: The task whose training prompts are answered.
-        corpus: Path of the corpus.
-        settings: How to distil it.
-    """
-    module = trainer.lightning_module
-    if corpus.exists():
-        _warn_of_other_settings(module, task, corpus, settings)
-        return
-    original_device = module.device
-    module.to(trainer.strategy.root_device)
-    try:
-        distill(module, task, corpus, settings, argument="corpus")
-    finally:
-        module.to(original_device)
-
-
-def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
-    if not manifest_path(corpus).exists():
-        return
-    recorded = read_json(manifest_path(corpus)).get("settings", {})
-    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
-    expected["chat_template"] = template_hash(module.tokenizer)
-    if settings.max_new_tokens is None:
-        expected["max_new_tokens"] = task.max_new_tokens
-    used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
-    if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
-        rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

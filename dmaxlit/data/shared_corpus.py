@@ -105,7 +105,6 @@ class SharedCorpus:
         Raises:
             LostRankError: If so.
         """
-        self.ranks.end_with_parent()
         if self._watch is not None:
             self._watch.check()
 

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
+from dmaxlit.data.distill import distill
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.errors import DMaxWarning
 from dmaxlit.tasks import ChainTask, task
@@ -123,15 +124,18 @@ RANK = """
 import json, sys
 import lightning as L
 import runpy
-from dmaxlit.data import SelfDistilledDataModule
+from dmaxlit.data import DistillSettings, SelfDistilledDataModule
 
 class Stop(L.Callback):
     def on_train_end(self, trainer, module):
         path = f"{sys.argv[2]}/{trainer.global_rank}.json"
-        json.dump(module.seen, open(path, "w"))
+        json.dump(module.seen if len(sys.argv) == 3 else module.calls[0][0], open(path, "w"))
 
 module = runpy.run_path(sys.argv[1], run_name="fake_model")["FakeModule"]()
-data = SelfDistilledDataModule(task="chain", num_train=10, batch_size=2, num_val=3, eval_batch_size=1, seed=1)
+corpus = {"num_train": 10}
+if len(sys.argv) > 3:
+    corpus = {"corpus": sys.argv[3], "distill": DistillSettings(num_prompts=12, batch_size=2, keep="all")}
+data = SelfDistilledDataModule(task="chain", batch_size=2, num_val=3, eval_batch_size=1, seed=1, **corpus)
 L.Trainer(max_epochs=2, devices=2, strategy="ddp_fork", callbacks=Stop(), num_sanity_val_steps=0, logger=False,
           accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
 """
@@ -153,3 +157,16 @@ def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_pat
         assert not set(itertools.chain(*shares[0])) & set(itertools.chain(*shares[1]))
     prompts = [prompt for rank in ranks for when, batch in rank if when == "val" for prompt in batch]
     assert sorted(prompts) == sorted([e.prompt for e in task("chain").examples("val", 3)] * 2)
+
+
+@pytest.mark.slow
+def test_two_processes_distil_together_what_one_distils(fake_script, fake_module, run_script, tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    done = run_script(script, fake_script, tmp_path, tmp_path / "two.jsonl")
+    assert done.returncode == 0, done.stderr
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [6, 6]
+    distill(fake_module(), task("chain"), tmp_path / "one.jsonl", DistillSettings(12, batch_size=2, keep="all"))
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
