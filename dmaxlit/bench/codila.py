@@ -24,10 +24,32 @@ from dmaxlit.tasks import Example
 __all__ = ["TASKS", "CodilaBench"]
 
 _BASE, _AUXILIARY = "pretrain.yaml", "codila.yaml"
-_SHUFFLE = ("--data.task=dependency", "--data.task_options.kind=shuffle", "--data.task_options.wording=words")
-#: Options of ``dmaxlit fit`` for the data of each task.
-TASKS: dict[str, tuple[str, ...]] = {"chain": (), "shuffle": _SHUFFLE}
-_TOKENIZERS = {"shuffle": ("--model.backbone.tokenizer=dependency", "--model.backbone.block_length=8")}
+
+
+@dataclass(frozen=True)
+class CodilaTask:
+    """A task of the benchmark.
+
+    Args:
+        steps: Training steps of an auxiliary model.
+        data: Options of ``dmaxlit fit`` for the data.
+        base: Further ones for the base; None for the shipped one.
+    """
+
+    steps: int
+    data: tuple[str, ...] = ()
+    base: tuple[str, ...] | None = None
+
+
+#: The tasks, by name.
+TASKS = {
+    "chain": CodilaTask(300),
+    "shuffle": CodilaTask(
+        2000,
+        ("--data.task=dependency", "--data.task_options.kind=shuffle", "--data.task_options.wording=words"),
+        ("--model.backbone.tokenizer=dependency", "--model.backbone.block_length=8"),
+    ),
+}
 _BATCH_SIZE = 32  # of both recipes
 _LEVELS = (1.0, 0.5)
 _NATS = ("independent", "auxiliary", "sequential")
@@ -45,7 +67,7 @@ class CodilaBench:
         tasks: Some of :data:`TASKS`.
         seeds: Training seeds of the auxiliary models.
         span_length: Tokens that an auxiliary model decides together, 2 to 8.
-        steps: Training steps of an auxiliary model.
+        steps: Training steps of an auxiliary model; None for those of the task.
         base_steps: Training steps of a base.
         num_examples: Test prompts decoded for each row.
         repeats: Times each row is decoded, in turn with the others; the least time counts.
@@ -56,7 +78,7 @@ class CodilaBench:
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     span_length: int
-    steps: int
+    steps: int | None
     base_steps: int
     num_examples: int
     repeats: int
@@ -100,31 +122,33 @@ class CodilaBench:
         return {name: getattr(self, name) for name in names}
 
     def _base(self, task: str) -> str:
-        if task not in _TOKENIZERS:
+        base = TASKS[task].base
+        if base is None:
             return "builtin:chain-base"
         folder = self.output / f"base-{task}"
         if not (folder / "model").is_dir():
-            data = (*TASKS[task], f"--data.num_train={_BATCH_SIZE * self.base_steps}")
-            options = (*step_options(self.base_steps), *_TOKENIZERS[task], *data)
-            checkpoint_to_folder(fit(self.configs / _BASE, folder, 0, *options), folder / "model")
+            self._fit(_BASE, folder, 0, self.base_steps, *TASKS[task].data, *base)
         return str(folder / "model")
 
     def _trained(self, task: str, seed: int) -> str:
         folder = self.output / f"{task}-{seed}"
         if not (folder / "model").is_dir():
-            checkpoint = fit(
-                self.configs / _AUXILIARY,
+            self._fit(
+                _AUXILIARY,
                 folder,
                 seed,
+                self.steps or TASKS[task].steps,
                 f"--model.backbone.pretrained={self._base(task)}",
                 f"--model.auxiliary.span_length={self.span_length}",
                 f"--model.noise.init_args.span_length={self.span_length}",
-                *step_options(self.steps),
-                *TASKS[task],
-                f"--data.num_train={_BATCH_SIZE * self.steps}",
+                *TASKS[task].data,
             )
-            checkpoint_to_folder(checkpoint, folder / "model")
         return str(folder / "model")
+
+    def _fit(self, recipe: str, folder: Path, seed: int, steps: int, *options: str) -> None:
+        rows = f"--data.num_train={_BATCH_SIZE * steps}"
+        checkpoint = fit(self.configs / recipe, folder, seed, *step_options(steps), rows, *options)
+        checkpoint_to_folder(checkpoint, folder / "model")
 
     def _measure(self, task: str, model: str, seed: int) -> dict[str, Any]:
         module = load(model).eval()

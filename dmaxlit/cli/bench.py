@@ -135,7 +135,7 @@ def codila(
     tasks: list[str] | None = None,
     seeds: list[int] | None = None,
     span_length: int = 4,
-    steps: int = 1000,
+    steps: int | None = None,
     base_steps: int = 1500,
     num_examples: int = 500,
     repeats: int = 3,
@@ -153,7 +153,7 @@ def codila(
         tasks: Some of chain and shuffle. Default: both.
         seeds: Training seeds of the auxiliary models. Default: 0 1 2.
         span_length: Tokens that an auxiliary model decides together: 2, 4 or 8.
-        steps: Training steps of an auxiliary model.
+        steps: Training steps of an auxiliary model. Default: 300 for chain, 2000 for shuffle.
         base_steps: Training steps of the base of shuffle.
         num_examples: Test prompts decoded for each row.
         repeats: Times each row is decoded, in turn with the others; the least time counts.

@@ -7,9 +7,7 @@ from dmaxlit.backbone.formats.model_folder import model_from_config
 from dmaxlit.tasks import TASKS
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*in eval mode at the start of training"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 GENERATE = "generate --prompt '3 +1 *3 -2 ?' --max_new_tokens 16"
 
 
