@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
 ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
-FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy"
+FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --trainer.strategy.async_save true"
 
 
 class Ranks:

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
+from dmaxlit.callbacks._checkpoint_writing import SECONDS_TAG
 from dmaxlit.checkpoints import atomic_io
 from tests.cli.conftest import TASK
 from tests.lock_holder import held_by_another
@@ -76,6 +77,13 @@ def test_the_last_two_checkpoints_are_kept(begun, folder):
         "previous.ckpt",
     ]
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [1, 2]
+
+
+def test_for_how_long_training_stops_to_save_is_logged(begun, tmp_path):
+    events = EventAccumulator(str(tmp_path / "runs" / "lightning_logs" / "version_0")).Reload()
+    points = events.Scalars(SECONDS_TAG)
+    assert [point.step for point in points] == [0, 1]
+    assert all(0 < point.value < 60 for point in points)
 
 
 def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplog):
@@ -361,7 +369,7 @@ class Killed(BaseException):
 @pytest.fixture
 def end_before_the_first_checkpoint(dmax, base, monkeypatch):
     def end(error, flags=""):
-        def fail(self, trainer):
+        def fail(self, trainer, wait=True):
             for logger in trainer.loggers:
                 logger.save()
             raise error
