@@ -196,6 +196,14 @@ def is_attached(module: L.LightningModule) -> bool:
     return module._trainer is not None
 
 
+def main_address(strategy: Any) -> str:
+    """Return the host name of rank zero, as the other ranks reach it.
+
+    Relies on ``strategy.cluster_environment.main_address``.
+    """
+    return str(strategy.cluster_environment.main_address)
+
+
 def share_among_all(strategy: ModelParallelStrategy) -> None:
     """Let all processes of a strategy share the model; to be called before its environment is set up.
 

@@ -136,6 +136,12 @@ def test_a_checkpoint_counts_epochs_where_they_are_reopened(run):
     assert closed["fit_loop"]["epoch_progress"] == loops["fit_loop"]["epoch_progress"]
 
 
+def test_a_strategy_of_several_ranks_knows_the_address_of_the_first():
+    strategy = L.Trainer(**{**QUIET, "strategy": "ddp", "devices": 2}).strategy
+    has(has(strategy, "cluster_environment"), "main_address")
+    assert internals.main_address(strategy) == "127.0.0.1"
+
+
 def test_a_checkpoint_counts_validation_where_it_is_requested(run):
     progress = run[1].loops["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     fields = {"ready", "started", "processed", "completed"}

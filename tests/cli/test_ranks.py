@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
 ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --trainer.strategy.async_save true"
+LONG = "--model.lr_scheduler.T_max 5000"
 
 
 class Ranks:
@@ -101,3 +104,22 @@ def test_two_ranks_then_one_then_two_learn_as_one_does(ranks, one, strategy, mix
     weights = [stored_model(ranks.folder / root / "checkpoints" / "last.ckpt").model for root in ("one", mixed)]
     for (name, weight), (_, other) in zip(*(model.named_parameters() for model in weights), strict=True):
         torch.testing.assert_close(other, weight, atol=2e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("strategy", "root", "victim"), [("", "ddp-killed", 1), (FSDP2, "fsdp2-killed", 0)])
+def test_where_a_rank_dies_the_other_stops_and_says_which(ranks, strategy, root, victim):
+    processes = ranks.start(root, 2, strategy, "--data.batch_size 2 --trainer.max_steps 5000", LONG)
+    limit = time.monotonic() + 60
+    while not (ranks.folder / root / "checkpoints" / "last.ckpt").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.kill(processes[victim], signal.SIGKILL)
+    begin = time.monotonic()
+    ended = ranks.wait()
+    assert time.monotonic() - begin < 60
+    assert ended[victim] == -signal.SIGKILL
+    assert ended[1 - victim] == 1
+    log = (ranks.folder / f"{root}.{1 - victim}").read_text()
+    (error,) = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: rank {victim} (process {processes[victim]} on ")
+    assert error.endswith(f"has died; rank {1 - victim} stops; the same command goes on from the last checkpoint")
+    assert "Traceback" not in log
