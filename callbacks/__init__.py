@@ -5,6 +5,7 @@ from dmaxlit.callbacks.comparison_report import ComparisonReport
 from dmaxlit.callbacks.finite_guard import FiniteGuard
 from dmaxlit.callbacks.hyperparameter_log import HyperparameterLog
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
+from dmaxlit.callbacks.rank_guard import RankGuard
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.callbacks.run_progress_bar import RunProgressBar
 from dmaxlit.callbacks.spd_validation import SPDValidation
@@ -19,6 +20,7 @@ __all__ = [
     "FiniteGuard",
     "HyperparameterLog",
     "PredictionWriter",
+    "RankGuard",
     "RunCheckpoint",
     "RunProgressBar",
     "SPDValidation",

@@ -34,9 +34,14 @@ class SaveTimes:
         """
         self._since, self._cost = time.monotonic(), cost
 
-    def is_due(self, step: int) -> bool:
-        """Return whether a checkpoint is due after optimiser step ``step``, counted from 1."""
+    def is_due(self, step: int, is_writing: bool = False) -> bool:
+        """Return whether a checkpoint is due after optimiser step ``step``, counted from 1.
+
+        Args:
+            step: The step.
+            is_writing: Whether the one before is still being written; one by time waits for it.
+        """
         by_steps = self.every_n_steps is not None and step % self.every_n_steps == 0
-        if by_steps or self.every_minutes is None:
+        if by_steps or self.every_minutes is None or is_writing:
             return by_steps
         return time.monotonic() - self._since >= max(60 * self.every_minutes, self._cost / _MAX_TIME_FRACTION)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
-from dmaxlit.callbacks._checkpoint_writing import write_checkpoint
+from dmaxlit.callbacks._checkpoint_writing import CheckpointWriter, Writing
 from dmaxlit.callbacks._save_times import SaveTimes
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
 from dmaxlit.checkpoints.lightning_internals import reopen_epoch, stops_early, validate_after_last_step
@@ -48,6 +48,10 @@ class RunCheckpoint(Checkpoint):
 
     With ``monitor``, ``best.ckpt`` is the state with the best value of that metric at a validation, and ``best.json``
     says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none.
+
+    For how long training stops to save is logged as ``checkpoint/stopped_seconds``. With ``async_save`` of
+    :class:`~dmaxlit.training.fsdp.FSDP2Strategy` it stops only to copy; a checkpoint becomes the last one at the end of
+    a step after it is whole, and the run waits for the one before its end.
 
     Does nothing under ``fast_dev_run``.
 
@@ -91,6 +95,7 @@ class RunCheckpoint(Checkpoint):
         self._first_step = self._step = 0
         self._times = SaveTimes(every_minutes, every_n_steps)
         self._best = BestCheckpoint(monitor, mode)
+        self._writer = CheckpointWriter()
         self._signals = StopSignals()
         self._lock = ExitStack()
 
@@ -109,20 +114,38 @@ class RunCheckpoint(Checkpoint):
         """Return the folder of checkpoints, which need not exist yet."""
         return RunFolder(Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"))
 
-    def save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer, wait: bool = True) -> None:
         """Write a checkpoint, on all ranks together.
+
+        Args:
+            trainer: The trainer.
+            wait: Whether to wait until it is whole, where the strategy could write it while training goes on.
 
         Raises:
             UserError: If it cannot be written; the last one is not touched then.
         """
-        files, begin = self.files(trainer), time.monotonic()
-        self._write(trainer, files.next, lambda: files.promote(self._last))
-        self.saved_step, self._last = trainer.global_step, files.last
+        files, step, begin = self.files(trainer), trainer.global_step, time.monotonic()
+
+        def done() -> None:
+            self.saved_step, self._last = step, files.last
+
+        self._write(trainer, files.next, lambda: files.promote(self._last), done, wait)
         self._times.begin(cost=time.monotonic() - begin)
 
-    def _write(self, trainer: L.Trainer, path: Path, rename: Callable[[], None]) -> None:
-        advice = f"the last one written is {self.where()}"
-        if failure := write_checkpoint(trainer, path, rename, advice):
+    def _write(
+        self,
+        trainer: L.Trainer,
+        path: Path,
+        rename: Callable[[], None],
+        done: Callable[[], None] = lambda: None,
+        wait: bool = False,
+    ) -> None:
+        writing = Writing(path, rename, done, lambda: f"the last one written is {self.where()}")
+        if failure := self._writer.write(trainer, writing, wait):
+            self._leave(trainer, UserError(failure))
+
+    def _finish_save(self, trainer: L.Trainer) -> None:
+        if failure := self._writer.finish(trainer):
             self._leave(trainer, UserError(failure))
 
     def where(self) -> str:
@@ -174,6 +197,7 @@ class RunCheckpoint(Checkpoint):
         """Keep others from the folder of checkpoints, and remove unfinished files of processes that were killed."""
         self._state, self._trained, self.saved_step, self._last = None, False, None, None
         self._batch_end, self._in_step, self._stop_postponed = None, False, False
+        self._writer = CheckpointWriter()
         if stage == "fit" and not is_dry_run(trainer):
             folder = Path(trainer.strategy.broadcast(str(self.files(trainer).path)))
             self.folder = str(folder)
@@ -221,13 +245,17 @@ class RunCheckpoint(Checkpoint):
             self._postpone_stop(trainer)
             return
         self._step = step
-        is_due = trainer.is_global_zero and self._times.is_due(step)
+        is_due = trainer.is_global_zero and self._times.is_due(step, self._writer.is_writing)
+        is_written = self._writer.is_written(trainer)
         is_stopped, self._stop_postponed = trainer.should_stop or self._stop_postponed, False
-        signal_number, save, stop = agreed(trainer, int(self._signals.received or 0), is_due, is_stopped)
+        received = int(self._signals.received or 0)
+        signal_number, save, stop, written = agreed(trainer, received, is_due, is_stopped, is_written)
         trainer.should_stop = bool(stop)
         final = is_last_step(trainer) or stops_early(trainer)
+        if written:
+            self._finish_save(trainer)
         if save or final or signal_number:
-            self.save(trainer)
+            self.save(trainer, wait=bool(final or signal_number))
         elif trainer.is_last_batch or validation_is_due(trainer):
             self._batch_end = batch_end(trainer)
         if signal_number:
@@ -301,6 +329,7 @@ class RunCheckpoint(Checkpoint):
 
     def _save_last_step(self, trainer: L.Trainer) -> None:
         """Save the last step, unless it is, as if it had been saved before what followed it."""
+        self._finish_save(trainer)
         if self._trained and trainer.global_step > max(self._first_step, self.saved_step or 0):
             self._is_over = True
             try:

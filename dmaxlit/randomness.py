@@ -55,6 +55,14 @@ def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def seed_generators(*parts: object) -> None:
+    """Seed this process's global random generators from the parts' text: Python, NumPy, torch, CUDA."""
+    seed = stable_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # CUDA's too
+
+
 class RowGenerator:
     """One stream of random numbers per row of a batch.
 

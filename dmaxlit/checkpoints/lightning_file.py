@@ -58,7 +58,8 @@ def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, An
 
     Args:
         checkpoint: The file, or the folder of a sharded one.
-        verify: Whether to read the whole file once and compare all checksums. Without it, the tensors may be damaged.
+        verify: Whether to read the whole file, or all files, once and compare all checksums. Without it, the tensors
+            may be damaged.
 
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
@@ -66,7 +67,7 @@ def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, An
     path = Path(checkpoint)
     is_folder = is_sharded_checkpoint(path)
     if is_folder:
-        check_shards(path)
+        check_shards(path, contents=verify)
         path = path / SHARDED_REST_FILE
     if not path.is_file():
         raise UserError(f"checkpoint: expected a file, got {str(path)!r} (no such file)")

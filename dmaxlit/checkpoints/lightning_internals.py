@@ -111,6 +111,25 @@ def count_step(loops: dict[str, Any]) -> None:
     loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
 
 
+def rescale_batches(loops: dict[str, Any], before: int, after: int) -> None:
+    """Count the batches of a checkpoint, written after an optimiser step, as if steps had other numbers of them.
+
+    Relies on ``checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]``.
+
+    Args:
+        loops: ``loops`` of the checkpoint; changed in place.
+        before: Micro-batches of a step in the checkpoint's run.
+        after: Micro-batches of a step from here on.
+    """
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    total, current = progress["total"], progress["current"]
+    earlier = (total["processed"] - current["processed"]) * after // before
+    in_epoch = -(-current["processed"] // before) * after  # the last step of an epoch may have had fewer
+    for counts, processed in ((total, earlier + in_epoch), (current, in_epoch)):
+        unfinished = counts["processed"] - counts["completed"]
+        counts.update(ready=processed, started=processed, processed=processed, completed=processed - unfinished)
+
+
 def reopen_epoch(loops: dict[str, Any]) -> None:
     """Let a checkpoint, written when an epoch that was cut short had been closed, be one from within the epoch.
 
@@ -175,6 +194,14 @@ def is_attached(module: L.LightningModule) -> bool:
     Relies on ``module._trainer``.
     """
     return module._trainer is not None
+
+
+def main_address(strategy: Any) -> str:
+    """Return the host name of rank zero, as the other ranks reach it.
+
+    Relies on ``strategy.cluster_environment.main_address``.
+    """
+    return str(strategy.cluster_environment.main_address)
 
 
 def share_among_all(strategy: ModelParallelStrategy) -> None:

@@ -1,6 +1,7 @@
 """Run state that Lightning checkpoints omit: RNG states, unlogged metrics, logger versions and pending validation."""
 
 import copy
+import json
 from typing import Any
 
 import lightning as L
@@ -13,10 +14,11 @@ from dmaxlit.checkpoints.lightning_internals import (
     end_restart,
     log_step,
     request_validation,
+    rescale_batches,
     resume_log,
     step_metrics,
 )
-from dmaxlit.randomness import generator_states, set_generator_states
+from dmaxlit.randomness import generator_states, run_seed, seed_generators, set_generator_states
 
 
 def run_state(trainer: L.Trainer) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def run_state(trainer: L.Trainer) -> dict[str, Any]:
     is_due = trainer.training and every > 0 and (step + 1) % every == 0
     return {
         "generators": states,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "metrics": _detached(trainer.callback_metrics),
         "unlogged": _detached(step_metrics(trainer)) if is_due else {},
         "log_step": step,
@@ -75,12 +78,16 @@ def as_of(checkpoint: dict[str, Any], end: dict[str, Any]) -> None:
 def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
     """Restore generators and metrics, and log what was pending; called when training starts, on all ranks.
 
+    A rank that the interrupted run did not have draws from generators seeded by run, rank and step.
+
     Args:
         trainer: The trainer of the resumed run.
         state: Result of :func:`run_state` in the interrupted run.
     """
-    if len(state["generators"]) == trainer.world_size:
+    if trainer.global_rank < len(state["generators"]):
         set_generator_states(state["generators"][trainer.global_rank], trainer.strategy.root_device)
+    else:
+        seed_generators("rank", run_seed(), trainer.global_rank, trainer.global_step)
     trainer.callback_metrics.update(state["metrics"])
     scalars = {name: float(value) for name, value in state["unlogged"].items() if value.numel() == 1}
     if scalars:
@@ -124,6 +131,20 @@ def validation_is_due(trainer: L.Trainer) -> bool:
     loop = trainer.fit_loop
     done = (loop.batch_idx if every is not None else loop.total_batch_idx) + 1
     return done % int(interval) == 0
+
+
+def recount_batches(trainer: L.Trainer, loops: dict[str, Any], state: dict[str, Any]) -> None:
+    """Count micro-batches as the resumed run does, whose optimiser steps may be of another number of them.
+
+    Args:
+        trainer: The trainer of the resumed run.
+        loops: ``loops`` of the checkpoint; changed in place.
+        state: Result of :func:`run_state`, from the same checkpoint; those of earlier versions have settings only.
+    """
+    name = "accumulate_grad_batches"
+    before = state.get(name, json.loads(state["settings"]).get(f"trainer.{name}"))
+    if isinstance(before, int) and before > 0 and before != trainer.accumulate_grad_batches:
+        rescale_batches(loops, before, trainer.accumulate_grad_batches)
 
 
 def finish_batch(loops: dict[str, Any], state: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE
+from dmaxlit.checkpoints.part_checksums import DESCRIPTION_FILE, wrong_checksum
 from dmaxlit.errors import UserError, reason_of
 
-_DESCRIPTION = ".metadata"
 _TRUSTED = {
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, (torch.dtype, torch.layout)))},
     "torch.serialization": {"_get_layout"},
@@ -78,14 +78,18 @@ class _PlainPlanner(DefaultLoadPlanner):
 
 def is_sharded_checkpoint(path: str | Path) -> bool:
     """Return whether a path is a sharded checkpoint."""
-    return (Path(path) / SHARDED_REST_FILE).is_file() and (Path(path) / _DESCRIPTION).is_file()
+    return (Path(path) / SHARDED_REST_FILE).is_file() and (Path(path) / DESCRIPTION_FILE).is_file()
 
 
-def check_shards(path: str | Path) -> None:
-    """Compare the files of shards with the description, by name and length; none is read.
+def check_shards(path: str | Path, contents: bool = False) -> None:
+    """Compare the files of shards with the description, by name and length; none is read unless asked for.
+
+    Args:
+        path: The checkpoint.
+        contents: Whether to read all files and compare their checksums, which those of earlier versions do not have.
 
     Raises:
-        UserError: If a file is missing or too short.
+        UserError: If a file is missing, too short or, as far as it is read, changed.
     """
     needed: dict[str, int] = {}
     try:
@@ -98,6 +102,14 @@ def check_shards(path: str | Path) -> None:
     for name, length in needed.items():
         if sizes[name] < length:
             raise _damaged(path, f"{name}: expected {length} bytes, got {sizes[name]}")
+    if not contents:
+        return
+    try:
+        changed = wrong_checksum(Path(path))
+    except _UNREADABLE as error:
+        raise _damaged(path, error) from error
+    if changed is not None:
+        raise _damaged(path, f"wrong checksum of {changed}")
 
 
 def read_shards(state: dict[str, Any], path: str | Path, alone: bool = False) -> None:
@@ -144,7 +156,7 @@ def weights_of_shards(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _description(path: str | Path) -> Any:
-    return _Unpickler(BytesIO((Path(path) / _DESCRIPTION).read_bytes())).load()
+    return _Unpickler(BytesIO((Path(path) / DESCRIPTION_FILE).read_bytes())).load()
 
 
 def _damaged(path: str | Path, error: BaseException | str) -> UserError:

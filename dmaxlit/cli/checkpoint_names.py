@@ -13,7 +13,7 @@ from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.plain_data import require_local
 from dmaxlit.checkpoints.resumable import check_step
 from dmaxlit.checkpoints.run_folder import RunFolder
-from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
+from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint
 from dmaxlit.errors import UserError
 
 
@@ -80,6 +80,8 @@ def newest_readable(
         try:
             if path.is_file():
                 refuse_damaged(path)
+            else:
+                check_shards(path, contents=True)
             newest = path
             break  # the tensors of those before it are not needed, and not read
         except UserError as error:

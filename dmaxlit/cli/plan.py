@@ -2,6 +2,7 @@
 
 import math
 from argparse import ArgumentError, ArgumentParser
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,23 +19,24 @@ from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.model_flag import model_argument
+from dmaxlit.cli.plan_table import EXPERTS, RESERVE, gib_needed, has_experts, print_table
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError, printable, renaming_argument
 from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.noise.soft_targets import SoftTargets, TeacherTargets
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
-from dmaxlit.training.memory_plan import plan
+from dmaxlit.training.memory_plan import peaks, plan
 from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
 
-_GIB = 2**30
-_RESERVE = 1.0  # GiB: the CUDA context, and what the allocator cannot use
-_HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [any option of fit]
+_HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [--table] [any option of fit]
 
 Estimate the memory that a configuration of `fit` needs on each GPU, from shapes alone: no weights are read.
 
   --gpus N          Number of GPUs. Default: the trainer's devices and nodes, if they are numbers, else 1.
   --gpu_memory GIB  Memory of each GPU; the last line then says whether the run fits; the exit status is 1 if not.
+  --table           Instead, what 1, 2, 4, 8 and 16 GPUs need, and the smallest of 24, 40, 80 and 141 GB that is enough:
+                    all weights or LoRA, with and without activation checkpointing.
 
 All other options are those of fit: --model.backbone.gradient_checkpointing true, --data.batch_size 4, ... Rows are
 taken to be as long as --data.max_length or the model's context allows, and to be all response, so the figures are
@@ -62,6 +64,7 @@ def run(command: str, args: list[str]) -> None:
     parser = ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--gpu_memory", type=float)
+    parser.add_argument("--table", action="store_true")
     try:
         options, rest = parser.parse_known_args(args)
     except ArgumentError as error:
@@ -69,23 +72,34 @@ def run(command: str, args: list[str]) -> None:
     for name, value in (("gpus", options.gpus), ("gpu_memory", options.gpu_memory)):
         if value is not None and value <= 0:
             raise UserError(f"{name}: expected a number above 0, got {value}")
+        if value is not None and options.table:
+            raise UserError(f"{name}: expected none with --table, which has several of them, got {value}")
     settings = run_cli("fit", rest, cli=_PlanCLI)
     with renaming_argument(model_argument(rest), "pretrained"):
+        if options.table:
+            print_table(partial(scenario_of, settings))
+            return
         scenario = scenario_of(settings, options.gpus)
     items = plan(scenario)
     Console().print(_table(items, scenario))
+    if scenario.gpus > 1 and has_experts(scenario):
+        print(EXPERTS)
     lines, fits = format_plan(items, options.gpu_memory)
     print(printable(lines))
     if not fits:
         raise SystemExit(1)
 
 
-def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
+def scenario_of(
+    config: Any, gpus: int | None = None, lora: bool | None = None, checkpointing: bool | None = None
+) -> MemoryScenario:
     """Return the training run that the settings of ``fit`` describe; only the model's config and tokenizer are read.
 
     Args:
         config: The parsed settings.
         gpus: Number of GPUs; None for the number in the settings.
+        lora: Whether adapters are trained, with the settings' options if they have any; None for what the settings say.
+        checkpointing: Whether activations are recomputed; None for what the settings say.
 
     Raises:
         UserError: If the model's config or tokenizer cannot be read, a setting is refused, or an auxiliary model is
@@ -93,16 +107,17 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
     """
     if config.model.auxiliary is not None:
         raise UserError("auxiliary: expected none, for its memory is not estimated, got the settings of one")
-    settings, trainer, data = vars(config.model.backbone.init_args), config.trainer, config.data.init_args
-    checkpointing = bool(settings.pop("gradient_checkpointing"))
+    settings, trainer, data = dict(vars(config.model.backbone.init_args)), config.trainer, config.data.init_args
+    recomputes = bool(settings.pop("gradient_checkpointing"))
     for name in ("defer", "probe"):  # which change nothing that training holds
         del settings[name]
     source = BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
     model = source.empty_model()
     add_token_rows(model, len(source.tokenizer))
     extra: tuple[Tensor, ...] = ()
-    if config.model.lora is not None:
-        add_adapters(model, LoraSettings(**vars(config.model.lora)))
+    lora = config.model.lora is not None if lora is None else lora
+    if lora:
+        add_adapters(model, LoraSettings(**vars(config.model.lora or LoraSettings())))
         extra = (torch.empty(model.config.hidden_size, dtype=source.dtype, device="meta", requires_grad=True),)
     context = source.context_length(model)
     length = min(context, data.max_length or context) // source.block_length * source.block_length
@@ -126,10 +141,10 @@ def scenario_of(config: Any, gpus: int | None = None) -> MemoryScenario:
         compute_dtype=compute.get(str(trainer.precision), source.dtype),
         rows=data.batch_size,
         length=length,
-        checkpointing=checkpointing,
+        checkpointing=recomputes if checkpointing is None else checkpointing,
         decode_rows=_decode_rows(trainer.callbacks or []),
         **_passes_of(noise, source.block_length),
-        copies_features=config.model.lora is None,
+        copies_features=not lora,
         offloaded=config.model.frozen_copy == "offloaded",
     )
 
@@ -176,20 +191,18 @@ def _passes_of(noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
 
 def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:
     """Return the last lines of the plan, and whether it fits into ``gpu_memory`` GiB (True if that is not known)."""
-    peaks = {
-        when: sum(item.size for item in items if item.when in ("always", when)) for when in ("training", "decoding")
-    }
-    when, peak = max(peaks.items(), key=lambda entry: entry[1])
-    need = peak / _GIB + _RESERVE
-    training, decoding = _size(peaks["training"]), _size(peaks["decoding"])
-    summary = f"peak: {_size(peak)} in {when} (training {training}, decoding {decoding})"
+    of_phases = peaks(items)
+    phase, peak = max(of_phases.items(), key=lambda entry: entry[1])
+    need = gib_needed(items)
+    of_each = ", ".join(f"{name} {_size(size)}" for name, size in of_phases.items())
+    summary = f"peak: {_size(peak)} in {phase} ({of_each})"
     if gpu_memory is None:
         return summary, True
-    largest = max((item for item in items if item.when in ("always", when)), key=lambda item: item.size)
+    largest = max((item for item in items if item.is_held(phase)), key=lambda item: item.size)
     if need <= gpu_memory:
-        return f"{summary}\nfits: {need:.1f} of {gpu_memory:g} GiB, {_RESERVE:g} of it reserve", True
+        return f"{summary}\nfits: {need:.1f} of {gpu_memory:g} GiB, {RESERVE:g} of it reserve", True
     return (
-        f"{summary}\ndoes not fit: {need:.1f} GiB needed, {_RESERVE:g} of it reserve, {gpu_memory:g} available; "
+        f"{summary}\ndoes not fit: {need:.1f} GiB needed, {RESERVE:g} of it reserve, {gpu_memory:g} available; "
         f"the largest part is {largest.name}, {_size(largest.size)}",
         False,
     )
@@ -203,7 +216,7 @@ def _table(items: list[MemoryItem], scenario: MemoryScenario) -> Table:
     for name, justify in (("each GPU holds", "left"), ("size", "right"), ("when", "left"), ("", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for item in items:
-        table.add_row(_shown(item.name), _size(item.size), item.when, _shown(item.detail))
+        table.add_row(_shown(item.name), _size(item.size), ", ".join(item.when), _shown(item.detail))
     return table
 
 

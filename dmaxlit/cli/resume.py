@@ -17,6 +17,7 @@ from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.cli.renames import current_settings
+from dmaxlit.cli.step_rows import current_step_rows, step_rows, with_as_many_rows
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.training.fsdp import FSDP2Strategy
@@ -30,7 +31,6 @@ _FREE_SETTINGS = frozenset(
     }
 )
 _FIXED_TRAINER_OPTIONS = (
-    "accumulate_grad_batches",
     "gradient_clip_val",
     "gradient_clip_algorithm",
     "precision",
@@ -46,8 +46,8 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return the settings that decide what a run learns, as plain values under dotted names.
 
-    They do not include how long it trains, or what it validates, logs and saves. The batch size counts rows over all
-    ranks, so that a run may be resumed with another number of processes.
+    They do not include how long it trains, or what it validates, logs and saves. Instead of the batch size they have
+    the rows of an optimiser step, so that a run may be resumed with another number of processes.
     """
     settings = plain_settings(parser, config)["fit"]
     data = settings.get("data") or {}
@@ -60,8 +60,10 @@ def run_settings(
     }
     if module is not DMaxModule:
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
-    if batch_size is not None:
-        fixed["batch_size over all ranks"] = batch_size * trainer.world_size
+    if batch_size is None:
+        fixed["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    else:
+        fixed |= step_rows(batch_size * trainer.world_size, trainer.accumulate_grad_batches, fixed["trainer"])
     return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 
@@ -105,7 +107,8 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: Lightning
     path, checkpoint = newest_readable(candidates, check_resumable, _START_OVER)
     refuse_sharded(path, trainer)
     state = checkpoint.get("dmaxlit_run", {})
-    _refuse_other_run(path, current_settings(json.loads(state.get("settings", "{}"))), callback.settings)
+    stored = current_step_rows(current_settings(json.loads(state.get("settings", "{}"))))
+    _refuse_other_run(path, stored, callback.settings, trainer)
     refuse_other_weights(str(path), checkpoint["state_dict"], module, _START_OVER)
     refuse_shorter(trainer, path, checkpoint, _START_OVER)
     step = checkpoint["global_step"]
@@ -155,14 +158,15 @@ def refuse_other_weights(source: str, weights: dict[str, Any], module: Lightning
         )
 
 
-def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any], trainer: Trainer) -> None:
     for name in (*current, *stored):
         if name in _FREE_SETTINGS:  # an earlier version may have stored it
             continue
         if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
+            as_many = with_as_many_rows(name, stored, current, trainer)
             raise UserError(
                 f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "
-                "give another --trainer.default_root_dir, or --checkpoint.resume false to start over"
+                f"give {as_many}another --trainer.default_root_dir, or --checkpoint.resume false to start over"
             )
 
 

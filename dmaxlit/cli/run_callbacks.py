@@ -7,14 +7,15 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
-from dmaxlit.callbacks import HyperparameterLog, RunCheckpoint, RunProgressBar
+from dmaxlit.callbacks import HyperparameterLog, RankGuard, RunCheckpoint, RunProgressBar
 
 
 def default_callbacks(settings: Namespace) -> list[Callback]:
     """Return the callbacks of a run beside those that its settings list.
 
     These are a :class:`~dmaxlit.callbacks.RunCheckpoint` and a progress bar, unless they are switched off, as by
-    ``barebones``, a :class:`~dmaxlit.callbacks.FiniteGuard` and a :class:`~dmaxlit.callbacks.HyperparameterLog`.
+    ``barebones``, a :class:`~dmaxlit.callbacks.FiniteGuard`, a :class:`~dmaxlit.callbacks.HyperparameterLog` and a
+    :class:`~dmaxlit.callbacks.RankGuard`.
 
     Args:
         settings: Settings of a command, with their classes made.
@@ -29,7 +30,7 @@ def default_callbacks(settings: Namespace) -> list[Callback]:
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if not has_bar and trainer.enable_progress_bar is not False and not is_bare:
         defaults.append(RunProgressBar())
-    return [*defaults, HyperparameterLog()]
+    return [*defaults, HyperparameterLog(), RankGuard()]
 
 
 def run_checkpoints_of(trainer: Trainer) -> list[RunCheckpoint]:

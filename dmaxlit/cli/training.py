@@ -211,7 +211,9 @@ class DMaxCLI(LightningCLI):
         return any(getattr(callback, "finished", False) for callback in self.trainer.checkpoint_callbacks)
 
     def _skip_second_check(self, checkpoint: str | None) -> None:
-        """Let the trainer read a file without comparing its checksums, which was done to choose it."""
+        """Let the trainer read a checkpoint without comparing its checksums, which was done to choose it."""
+        if checkpoint is not None and isinstance(self.trainer.strategy, FSDP2Strategy):
+            self.trainer.strategy.set_verified(checkpoint)
         reader = self.trainer.strategy.checkpoint_io
         if checkpoint is not None and Path(checkpoint).is_file() and isinstance(reader, AtomicCheckpointIO):
             reader.set_verified(checkpoint)

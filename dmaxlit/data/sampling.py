@@ -102,7 +102,7 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of the current epoch; after :meth:`load_state_dict`, those not yet seen."""
         state, self._resume_state = self._resume_state, {}
-        self._num_batches = state["batches"] if state.get("epoch") == self._row_sampler.epoch else 0
+        self._num_batches = self._batches_of(state) if state.get("epoch") == self._row_sampler.epoch else 0
         self._row_sampler.first_batch = self._num_batches
         try:
             for batch in super().__iter__():
@@ -112,13 +112,22 @@ class ResumableLoader(DataLoader[Any]):
             self._row_sampler.first_batch = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, and how many of its batches were yielded."""
-        return {"epoch": self._row_sampler.epoch, "batches": self._num_batches}
+        """Return the epoch, how many of its batches were yielded, and the rows of a batch over all ranks."""
+        return {"epoch": self._row_sampler.epoch, "batches": self._num_batches, "rows_of_batch": self._rows_of_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume from ``state`` when its epoch begins."""
-        self._resume_state, self._num_batches = dict(state), state["batches"]
+        """Resume from ``state`` when its epoch begins; its batches may have had another number of rows."""
+        self._resume_state, self._num_batches = dict(state), self._batches_of(state)
         self._row_sampler.set_epoch(state["epoch"])
+
+    @property
+    def _rows_of_batch(self) -> int:
+        return self._row_sampler.batch_size * self._row_sampler.num_replicas
+
+    def _batches_of(self, state: dict[str, int]) -> int:
+        """Return how many batches of this loader hold the rows that were yielded."""
+        rows = state["batches"] * state.get("rows_of_batch", self._rows_of_batch)
+        return min(-(-rows // self._rows_of_batch), len(self))
 
 
 def _leave_process_group(worker: int) -> None:

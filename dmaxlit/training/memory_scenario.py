@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+ALWAYS = ("always",)
+PHASES = ("training", "update", "decoding")
+"""Forward and backward passes, the optimiser's update, and decoding, each with memory that the others do not need."""
+
 
 @dataclass(frozen=True)
 class MemoryScenario:
@@ -60,11 +64,31 @@ class MemoryItem:
     Args:
         name: What needs memory.
         size: Bytes on each GPU.
-        when: ``always``, or only in ``training`` or ``decoding``.
+        when: ``ALWAYS``, or some of ``PHASES``.
         detail: Explanation of the size.
     """
 
     name: str
     size: int
-    when: str
+    when: tuple[str, ...]
     detail: str
+
+    def is_held(self, phase: str) -> bool:
+        """Return whether it is there in a phase."""
+        return self.when == ALWAYS or phase in self.when
+
+
+def keys_and_values(scenario: MemoryScenario, tokens: int) -> int:
+    """Return the bytes of the keys and values of all layers."""
+    config = scenario.model.config
+    per_token = 2 * int(config.num_hidden_layers) * kv_heads(config) * _head_dim(config)
+    return tokens * per_token * scenario.compute_dtype.itemsize
+
+
+def kv_heads(config: Any) -> int:
+    """Return the number of heads of keys and values of a layer."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)

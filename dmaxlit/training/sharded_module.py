@@ -33,7 +33,8 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
         if mesh["tensor_parallel"].size() > 1:
             raise UserError(
                 "strategy: expected every process to share the data, got tensor_parallel_size "
-                f"{mesh['tensor_parallel'].size()}; use dmaxlit.training.fsdp.FSDP2Strategy"
+                f"{mesh['tensor_parallel'].size()} (no matrix or expert is computed in parts); use "
+                "dmaxlit.training.fsdp.FSDP2Strategy"
             )
         if backbone.auxiliary is not None:
             raise UserError("strategy: expected one that does not shard the model, for it has an auxiliary model")

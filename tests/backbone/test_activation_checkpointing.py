@@ -14,7 +14,7 @@ from dmaxlit.backbone.activation_checkpointing import (
 )
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.training.memory_plan import saved_bytes
+from dmaxlit.training.activation_memory import saved_bytes
 from tests.backbone.formats.llada2_published import write_published
 from tests.backbone.test_families import EAGER, FAMILIES, checkpoint
 from tests.conftest import make_batch, make_denoiser

@@ -1,10 +1,14 @@
 """FSDP2 on two CPU processes: the same training as one process on the same global batch, and checkpoints of parts."""
 
+import errno
+import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import lightning as L
@@ -16,7 +20,11 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
-from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint
+from dmaxlit.callbacks import RunCheckpoint
+from dmaxlit.checkpoints.lightning_file import read_checkpoint
+from dmaxlit.checkpoints.part_checksums import ChecksumWriter
+from dmaxlit.checkpoints.run_folder import RunFolder
+from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.cli import main as cli
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
@@ -225,13 +233,116 @@ def test_a_folder_that_lacks_a_part_or_some_of_it_is_noticed_without_reading_it(
         check_shards(checkpoint)
 
 
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_byte_that_has_changed_is_refused_by_the_name_of_its_part(checkpoint, name):
+    check_shards(checkpoint, contents=True)
+    content = bytearray((checkpoint / name).read_bytes())
+    if name == ".metadata":
+        content.append(0)  # behind the pickle, where nobody reads it
+    else:
+        content[-1] ^= 1
+    (checkpoint / name).write_bytes(content)
+    refusal = rf"x\.ckpt' cannot be read, it may be damaged \(wrong checksum of {re.escape(name)}\)$"
+    with pytest.raises(UserError, match=refusal):
+        load(checkpoint)
+    with pytest.raises(UserError, match=refusal):
+        L.Trainer(**{**QUIET, "max_steps": 3, "strategy": FSDP2Strategy(), "devices": 1}).fit(
+            DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd), loader(), ckpt_path=checkpoint
+        )
+
+
+def test_parts_of_earlier_versions_have_no_checksums(checkpoint):
+    (checkpoint / "checksums.json").unlink()
+    check_shards(checkpoint, contents=True)
+    load(checkpoint)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"../x": "00"}'])
+def test_damaged_checksums_are_refused(checkpoint, content):
+    (checkpoint / "checksums.json").write_text(content)
+    with pytest.raises(UserError, match="may be damaged"):
+        load(checkpoint)
+
+
+class WhileItIsWritten(L.Callback):
+    """Lets the save of step 2 last until step 3 is over, and notes what is there meanwhile."""
+
+    def __init__(self, monkeypatch, folder, error=None):
+        self.folder, self.go_on, self.weights, self.seen = folder, threading.Event(), None, None
+        write_data, writes = ChecksumWriter.write_data, itertools.count(1)
+
+        def slow(*args):
+            if next(writes) == 2:
+                assert self.go_on.wait(60)
+                if error is not None:
+                    raise error
+            return write_data(*args)
+
+        monkeypatch.setattr(ChecksumWriter, "write_data", slow)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 2:
+            found = self.folder.candidates()
+            self.seen = [(path.name, read_checkpoint(path)["global_step"]) for path in found], trainer.strategy.is_saved
+            self.weights = {name: p.full_tensor().clone() for name, p in pl_module.named_parameters()}
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 3:
+            self.go_on.set()
+
+
+def fit_while_saving(tmp_path, monkeypatch, error=None):
+    folder = RunFolder(tmp_path / "checkpoints")
+    watch = WhileItIsWritten(monkeypatch, folder, error)
+    saves = RunCheckpoint(every_minutes=None, every_n_steps=1, folder=str(folder.path))
+    strategy = FSDP2Strategy(async_save=True)
+    try:
+        fit(
+            DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd),
+            **{"max_steps": 4, "strategy": strategy, "callbacks": [watch, saves], "enable_checkpointing": True},
+        )
+    finally:
+        assert watch.seen == ([("last.ckpt", 1)], False)  # what a kill would leave
+    return folder, watch
+
+
+def test_a_checkpoint_that_is_written_while_training_goes_on_is_of_its_own_step(tmp_path, monkeypatch):
+    kept = {}
+    promote = RunFolder.promote
+
+    def keep(self, origin):
+        kept[read_checkpoint(self.next)["global_step"]] = weights_of_shards(self.next)
+        promote(self, origin)
+
+    monkeypatch.setattr(RunFolder, "promote", keep)
+    folder, watch = fit_while_saving(tmp_path, monkeypatch)
+    assert list(kept) == [1, 2, 3, 4]
+    assert_same(watch.weights, {name: kept[2][name] for name in watch.weights}, atol=0)  # its head is tied
+    assert [read_checkpoint(path)["global_step"] for path in folder.candidates()] == [4, 3]
+    check_shards(folder.last, contents=True)
+
+
+def test_a_save_that_fails_while_training_goes_on_ends_the_run_with_one_line(tmp_path, monkeypatch):
+    with pytest.raises(
+        UserError, match=r"cannot write .*No space.*; the last one written is .*last.ckpt of step 1"
+    ) as caught:
+        fit_while_saving(tmp_path, monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    assert "\n" not in str(caught.value)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 1
+
+
+def test_only_parts_are_written_while_training_goes_on():
+    with pytest.raises(UserError, match="async_save: expected save_distributed_checkpoint true, got false"):
+        FSDP2Strategy(save_distributed_checkpoint=False, async_save=True)
+
+
 def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
     trainer = fit(module)
-    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    monkeypatch.setattr("dmaxlit.training.fsdp.save", stop)
     with pytest.raises(KeyboardInterrupt):
         trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), checkpoint)
     assert not is_sharded_checkpoint(checkpoint)
@@ -249,12 +360,12 @@ def test_a_checkpoint_of_one_file_is_replaced_by_one_of_either_form(tmp_path):
 
 
 def test_an_error_that_is_not_the_system_s_is_not_told_as_one(tmp_path, monkeypatch):
-    def stop(*args):
+    def stop(*args, **options):
         raise RuntimeError("Connection closed by peer")
 
     module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
     trainer = fit(module)
-    monkeypatch.setattr("lightning.pytorch.strategies.model_parallel._distributed_checkpoint_save", stop)
+    monkeypatch.setattr("dmaxlit.training.fsdp.save", stop)
     with pytest.raises(RuntimeError, match="closed by peer"):
         trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), tmp_path / "x.ckpt")
 

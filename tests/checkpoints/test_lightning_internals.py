@@ -78,6 +78,28 @@ def test_a_checkpoint_counts_batches_where_they_are_edited(run):
     assert progress["total"]["completed"] == progress["current"]["completed"] == 3
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "processed", "expected"),
+    [
+        (1, 3, (2, 6), (6, 18)),
+        (4, 2, (8, 20), (4, 10)),
+        (2, 1, (3, 3), (2, 2)),  # the last step of an epoch of three batches
+        (2, 4, (3, 7), (8, 16)),  # such an epoch was before it, too
+    ],
+)
+def test_a_checkpoint_counts_batches_where_steps_are_given_other_numbers_of_them(
+    run, before, after, processed, expected
+):
+    loops = copy.deepcopy(run[1].loops)
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    for name, count in zip(("current", "total"), processed, strict=True):
+        assert set(progress[name]) == {"ready", "started", "processed", "completed"}, "batch_progress has other fields"
+        progress[name].update(ready=count, started=count, processed=count, completed=count - 1)
+    internals.rescale_batches(loops, before, after)
+    for name, count in zip(("current", "total"), expected, strict=True):
+        assert progress[name] == {"ready": count, "started": count, "processed": count, "completed": count - 1}
+
+
 @pytest.mark.parametrize(("min_steps", "stops"), [(1, False), (None, True)])
 def test_a_stop_ends_training_only_after_its_least_length(min_steps, stops):
     trainer = L.Trainer(**{**QUIET, "max_steps": 3, "min_steps": min_steps})
@@ -112,6 +134,12 @@ def test_a_checkpoint_counts_epochs_where_they_are_reopened(run):
     closed = run[0]._checkpoint_connector.dump_checkpoint()["loops"]
     internals.reopen_epoch(closed)
     assert closed["fit_loop"]["epoch_progress"] == loops["fit_loop"]["epoch_progress"]
+
+
+def test_a_strategy_of_several_ranks_knows_the_address_of_the_first():
+    strategy = L.Trainer(**{**QUIET, "strategy": "ddp", "devices": 2}).strategy
+    has(has(strategy, "cluster_environment"), "main_address")
+    assert internals.main_address(strategy) == "127.0.0.1"
 
 
 def test_a_checkpoint_counts_validation_where_it_is_requested(run):

@@ -59,8 +59,8 @@ def fit(dmax, own, tmp_path, monkeypatch):
     steps = []
     save = RunCheckpoint.save
 
-    def counted(self, trainer):
-        save(self, trainer)
+    def counted(self, trainer, wait=True):
+        save(self, trainer, wait)
         steps.append(trainer.global_step)
 
     monkeypatch.setattr(RunCheckpoint, "save", counted)

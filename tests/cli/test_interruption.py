@@ -78,7 +78,7 @@ class Runs:
         """What TensorBoard shows, but for what is measured in seconds."""
         folder = sorted((self.folder / root / "lightning_logs").iterdir())[-1]
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-        tags = [tag for tag in events.Tags()["scalars"] if not tag.endswith("tps")]
+        tags = [tag for tag in events.Tags()["scalars"] if not tag.endswith(("tps", "seconds"))]
         return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 
 

@@ -82,6 +82,50 @@ def test_a_plan_reads_no_weights(dmax, base, tiny, tmp_path):
     assert dmax("plan --config", base, "--model.backbone.pretrained", folder).status == 0
 
 
+def cells(out):
+    """The cells of each line of a table."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+
+
+def test_a_table_says_what_fits_on_which_gpus(dmax, base):
+    pytest.importorskip("peft")
+    sizes = "--model.backbone.pretrained null --model.backbone.tokenizer chain --model.backbone.config"
+    config = {"model_type": "qwen3", "hidden_size": 16384, "intermediate_size": 49152, "num_hidden_layers": 2}
+    config |= {"num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 1024}
+    outcome = dmax(f"plan --table --config {base} {sizes} '{json.dumps(config)}' --model.optimizer AdamW")
+    assert outcome.status == 0, outcome.err
+    rows = cells(outcome.out)
+    assert [row[0] for row in rows] == ["1", "2", "4", "8", "16"]
+    needs = [[float(cell.partition(":")[0]) for cell in row[1:]] for row in rows]
+    for row in needs:
+        assert row[0] > row[1] > row[3]
+        assert row[0] > row[2] > row[3]
+    for column in zip(*needs, strict=True):
+        assert column[1] > column[2] > column[3] > column[4]
+    for row, of_row in zip(rows, needs, strict=True):
+        for cell, need in zip(row[1:], of_row, strict=True):
+            smallest = next((name for name, room in CARDS if need <= room), "none")
+            assert cell.partition(": ")[2] == smallest
+    assert "share the model (FSDP2)" in outcome.out
+    one = dmax(f"plan --gpu_memory 999 --config {base} {sizes} '{json.dumps(config)}' --model.optimizer AdamW")
+    assert f"fits: {needs[0][0]:.1f} of 999 GiB" in one.out
+
+
+CARDS = [("24 GB", 23.5), ("40 GB", 39.0), ("80 GB", 79.0), ("141 GB", 139.0)]
+
+
+def test_a_table_shares_no_model_whose_optimiser_needs_whole_matrices(dmax, base):
+    outcome = dmax("plan --table --model.optimizer MuonAdamW --config", base)
+    assert "MuonAdamW needs whole matrices" in outcome.out
+    assert len({tuple(row[1:]) for row in cells(outcome.out)}) == 1
+
+
+def test_a_table_has_its_own_gpus(dmax, base):
+    assert dmax("plan --table --gpus 8 --config", base).refusal == (
+        "gpus: expected none with --table, which has several of them, got 8"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [("--gpus 0", "gpus: expected"), ("--gpu_memory -1", "gpu_memory: expected"), ("--gpus x", "--gpus: ")],
@@ -102,6 +146,7 @@ def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path,
     outcome = [dmax(f"{line} --model.backbone.pretrained {folder}") for folder in (published, converted)]
     assert outcome[0].status == 0, outcome[0].err
     assert "glm4_moe on 8 GPUs, shared (FSDP2)" in outcome[0].out
+    assert "expert parallelism is not offered" in outcome[0].out
     assert outcome[0].out == outcome[1].out
 
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from dmaxlit.cli import renames
+from dmaxlit.cli.step_rows import STEP_ROWS
 from tests.cli.conftest import printed
 
 pytestmark = pytest.mark.filterwarnings(
@@ -211,6 +212,7 @@ def test_a_run_begun_before_a_setting_was_added_is_resumed(dmax, base, tmp_path,
     checkpoint = torch.load(path, weights_only=True)
     settings = json.loads(checkpoint["dmaxlit_run"]["settings"])
     old = {"data.distill.batch_size": 64, **{name: value for name, value in settings.items() if name in STORED}}
+    old |= {"batch_size over all ranks": settings[STEP_ROWS], "trainer.accumulate_grad_batches": 1}
     checkpoint["dmaxlit_run"]["settings"] = json.dumps(old)
     torch.save(checkpoint, path)
     ended = dmax(f"fit --config {base} {flags} --trainer.max_steps 3 --data.distill.batch_size 2")

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
+from dmaxlit.callbacks._checkpoint_writing import SECONDS_TAG
 from dmaxlit.checkpoints import atomic_io
 from tests.cli.conftest import TASK
 from tests.lock_holder import held_by_another
@@ -76,6 +77,13 @@ def test_the_last_two_checkpoints_are_kept(begun, folder):
         "previous.ckpt",
     ]
     assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [1, 2]
+
+
+def test_for_how_long_training_stops_to_save_is_logged(begun, tmp_path):
+    events = EventAccumulator(str(tmp_path / "runs" / "lightning_logs" / "version_0")).Reload()
+    points = events.Scalars(SECONDS_TAG)
+    assert [point.step for point in points] == [0, 1]
+    assert all(0 < point.value < 60 for point in points)
 
 
 def test_a_run_that_may_last_longer_goes_on(dmax, begun, folder, tmp_path, caplog):
@@ -210,8 +218,6 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
     [
         ("--model.noise.level 0.25", "model.noise.level is 0.5 there, 0.25 here"),
         ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
-        ("--data.batch_size 2", "batch_size over all ranks is 4 there, 2 here"),
-        ("--trainer.accumulate_grad_batches 2", "trainer.accumulate_grad_batches is 1 there, 2 here"),
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
     ],
 )
@@ -224,6 +230,31 @@ def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
         "--trainer.default_root_dir, or --checkpoint.resume false to start over"
     )
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "here", "advice"),
+    [
+        ("--data.batch_size 2", 2, "--trainer.accumulate_grad_batches 2"),
+        ("--data.batch_size 3", 3, "--data.batch_size 4 --trainer.accumulate_grad_batches 1"),
+        ("--trainer.accumulate_grad_batches 2", 8, "--trainer.accumulate_grad_batches 1"),
+    ],
+)
+def test_another_number_of_rows_a_step_is_refused_with_the_options_that_go_on(dmax, begun, flags, here, advice):
+    ended = dmax(f"fit --config {begun} {SHORT} {flags}")
+    assert ended.err.splitlines()[-1] == (
+        "error: runs/checkpoints/last.ckpt: belongs to another run: rows of an optimiser step is 4 there, "
+        f"{here} here; give {advice} to go on, another --trainer.default_root_dir, or --checkpoint.resume false to "
+        "start over"
+    )
+    assert dmax(f"fit --config {begun} {SHORT} {flags} {advice}").status == 0
+
+
+def test_where_batches_are_counted_their_rows_stay_the_same(dmax, base):
+    line = f"fit --config {base} {SHORT} --trainer.limit_train_batches 1"
+    assert dmax(f"{line} --trainer.max_steps 1").status == 0
+    ended = dmax(f"{line} --data.batch_size 2 --trainer.accumulate_grad_batches 2")
+    assert "batch_size over all ranks is 4 there, 2 here" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -338,7 +369,7 @@ class Killed(BaseException):
 @pytest.fixture
 def end_before_the_first_checkpoint(dmax, base, monkeypatch):
     def end(error, flags=""):
-        def fail(self, trainer):
+        def fail(self, trainer, wait=True):
             for logger in trainer.loggers:
                 logger.save()
             raise error

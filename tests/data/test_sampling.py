@@ -85,10 +85,24 @@ def test_a_loader_goes_on_from_its_state_once():
     assert [next(batches), next(batches)] == whole[:2]
     again = fresh()
     again.load_state_dict(loader.state_dict())
-    assert again.state_dict() == {"epoch": 2, "batches": 2}
+    assert again.state_dict() == {"epoch": 2, "batches": 2, "rows_of_batch": 3}
     assert len(again) == 4
     assert list(again) == whole[2:]
     assert list(again) == whole
+
+
+@pytest.mark.parametrize("batches", range(6))
+@pytest.mark.parametrize(("ranks", "batch_size"), [(1, 2), (2, 1), (2, 2), (1, 8)])
+def test_a_state_of_other_batches_skips_the_rows_that_were_seen(batches, ranks, batch_size):
+    seen = {"epoch": 2, "batches": batches, "rows_of_batch": 4}
+    rest = []
+    for rank in range(ranks):
+        loader = ResumableLoader(range(20), RowSampler(20, batch_size, ranks, rank, seed=5), collate_fn=list)
+        loader.load_state_dict(seen)
+        rest += itertools.chain(*loader)
+    order = epoch_of(20, 4, 2, seed=5)
+    skipped = min(-(-4 * batches // (ranks * batch_size)) * ranks * batch_size, 20)
+    assert sorted(rest) == sorted(order[skipped:])
 
 
 def test_a_state_of_another_epoch_skips_nothing():

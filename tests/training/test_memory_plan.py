@@ -10,9 +10,11 @@ from dmaxlit.noise import MMDNoise
 from dmaxlit.noise.soft_targets import divergences
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training import chunked_logits
-from dmaxlit.training.memory_plan import bytes_of, optimizer_bytes, plan, saved_bytes
+from dmaxlit.training.activation_memory import saved_bytes
+from dmaxlit.training.memory_plan import peaks, plan, plans
 from dmaxlit.training.memory_scenario import MemoryScenario
 from dmaxlit.training.muon import MuonAdamW
+from dmaxlit.training.optimizer_memory import bytes_of
 from tests.conftest import make_batch, make_denoiser
 
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
@@ -73,6 +75,35 @@ def test_activations_are_within_a_quarter_of_what_autograd_keeps(noise, attentio
     assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
 
 
+def test_where_heads_share_no_keys_the_cache_is_part_of_what_autograd_keeps():
+    module = DMaxModule(make_denoiser(num_key_value_heads=2, **SIZES), "on_policy")
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    planned = sizes(scenario_for(module.backbone))
+    assert planned["rollout's cache"] == ROWS * LENGTH * 3 * 2 * 2 * 16 * 4
+    assert 0.8 * saved < planned["activations"] + planned["rollout's cache"] + planned["logits"] < 1.25 * saved
+
+
+def test_phases_hold_what_they_need():
+    planned = plan(scenario_for(make_denoiser(**SIZES), decode_rows=5))
+    bytes_by_name, of_phases = {item.name: item.size for item in planned}, peaks(planned)
+    kept = bytes_by_name["parameters"] + bytes_by_name["optimiser state"]
+    assert bytes_by_name["optimiser's temporaries"] == bytes_by_name["parameters"], "AdamW's foreach: one of each size"
+    assert of_phases == {
+        "training": kept
+        + sum(bytes_by_name[name] for name in ("gradients", "activations", "rollout's cache", "logits")),
+        "update": kept + bytes_by_name["gradients"] + bytes_by_name["optimiser's temporaries"],
+        "decoding": kept + bytes_by_name["KV cache"],
+    }
+
+
+def test_plans_of_several_numbers_are_those_of_each():
+    scenario = scenario_for(make_denoiser(**SIZES), gpus=4, sharded=True)
+    one, four = plans(scenario, [1, 4])
+    assert four == plan(scenario)
+    assert one == plan(scenario_for(make_denoiser(**SIZES), sharded=True))
+
+
 def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
     denoiser = make_denoiser(recompute=True, **SIZES)
     module = DMaxModule(denoiser, "on_policy")
@@ -81,7 +112,8 @@ def test_checkpointing_keeps_layer_inputs_and_one_layer_at_a_time():
     planned = sizes(scenario_for(denoiser, checkpointing=True))
     whole = sizes(scenario_for(denoiser))
     inputs = (2 + 1) * 3 * ROWS * LENGTH * 64 * 4
-    assert inputs < saved < planned["activations"] + planned["logits"] < whole["activations"]
+    assert inputs < saved < sum(planned[name] for name in ("activations", "rollout's cache", "logits"))
+    assert planned["activations"] + planned["rollout's cache"] + planned["logits"] < whole["activations"]
     assert planned["activations"] - inputs < (whole["activations"] - inputs) / 2, (
         "one layer is computed again at a time"
     )
@@ -121,18 +153,13 @@ def test_the_decoding_cache_is_keys_and_values_of_every_layer():
     assert planned["KV cache"] == (5 + 2) * LENGTH * 3 * 2 * 1 * 16 * 4  # two commit rows
 
 
-def test_an_optimiser_without_state_has_none():
-    parameters = list(make_denoiser().named_parameters())
-    assert optimizer_bytes(lambda p: torch.optim.SGD([q for _, q in p]), parameters) == 0
-
-
 @pytest.mark.parametrize("offloaded", [False, True])
 def test_the_frozen_copy_is_as_large_as_the_one_that_is_made(offloaded):
     module = DMaxModule(make_denoiser(**SIZES), MMDNoise(layer=0, groups=2, samples=2))
     features = {"feature_layer": 0, "feature_requests": 5, "copies_features": True, "offloaded": offloaded}
     items = {item.name: item for item in plan(scenario_for(module.backbone, views=1, rollout_forwards=2, **features))}
     assert items["frozen copy"].size == bytes_of(module.frozen_features()._trunk.parameters())
-    assert items["frozen copy"].when == ("training" if offloaded else "always")
+    assert items["frozen copy"].when == (("training",) if offloaded else ("always",))
     assert items["frozen copy"].detail == "embedding and 1 of 3 layers"
     assert items["features"].size == 5 * ROWS * LENGTH * 64 * 4
     assert items["activations"].detail.endswith("; 2 forwards without gradients keep none")

@@ -1,0 +1,56 @@
+"""The rows of an optimiser step, which a run keeps whatever its ranks, batch size and accumulation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+STEP_ROWS = "rows of an optimiser step"
+BATCH_ROWS = "batch_size over all ranks"
+_ACCUMULATE = "trainer.accumulate_grad_batches"
+_BATCH_LIMITS = ("limit_train_batches", "overfit_batches")  # which count micro-batches if they are integers
+
+
+def step_rows(of_batch: int, accumulate: int, trainer_settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the settings that stand for batch size and accumulation among those of a run.
+
+    Args:
+        of_batch: Rows of a micro-batch over all ranks.
+        accumulate: Micro-batches of an optimiser step.
+        trainer_settings: Settings of the trainer. Where they limit the number of batches, the rows of one are fixed.
+    """
+    limits = [trainer_settings.get(name) for name in _BATCH_LIMITS]
+    counts_batches = any(isinstance(limit, int) and limit > 0 for limit in limits)
+    return {STEP_ROWS: of_batch * accumulate, **({BATCH_ROWS: of_batch} if counts_batches else {})}
+
+
+def current_step_rows(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored settings of a run; earlier versions stored batch size and accumulation apart."""
+    settings = dict(stored)
+    of_batch, accumulate = settings.get(BATCH_ROWS), settings.get(_ACCUMULATE)
+    if STEP_ROWS in settings or not isinstance(of_batch, int) or not isinstance(accumulate, int):
+        return settings
+    del settings[BATCH_ROWS], settings[_ACCUMULATE]
+    trainer = {name.removeprefix("trainer."): value for name, value in settings.items()}
+    return settings | step_rows(of_batch, accumulate, trainer)
+
+
+def with_as_many_rows(name: str, stored: Mapping[str, Any], current: Mapping[str, Any], trainer: Trainer) -> str:
+    """Return the options that give a step the rows of the stored run, for a message that goes on with "another ...".
+
+    Args:
+        name: The setting that differs.
+        stored: Settings of the stored run.
+        current: Settings of this run.
+        trainer: This run's trainer.
+
+    Returns:
+        An empty text if another setting differs, or the number of ranks does not divide the rows.
+    """
+    rows = stored.get(STEP_ROWS)
+    if name != STEP_ROWS or not isinstance(rows, int) or rows % trainer.world_size:
+        return ""
+    of_batch = current[STEP_ROWS] // trainer.accumulate_grad_batches
+    if rows % of_batch == 0:
+        return f"--{_ACCUMULATE} {rows // of_batch} to go on, "
+    return f"--data.batch_size {rows // trainer.world_size} --{_ACCUMULATE} 1 to go on, "

@@ -1,0 +1,125 @@
+"""``fit`` on several ranks: it goes on with another number of them, and ends where one of them does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import dmaxlit
+from dmaxlit.checkpoints.lightning_file import stored_model
+from tests.cli.conftest import QUIET, TASK, data_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
+FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --trainer.strategy.async_save true"
+LONG = "--model.lr_scheduler.T_max 5000"
+
+
+class Ranks:
+    """Command lines run by several ranks, in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        command = [sys.executable, "-m", "tests.cli.rank_server"]
+        self.server = subprocess.Popen(
+            command, cwd=folder, env=ENVIRONMENT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def start(self, root, ranks, *flags):
+        """Start ``fit``; return the ids of its processes."""
+        args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root, "--trainer.devices", str(ranks)]
+        args += [part for flag in flags for part in flag.split()]
+        request = {"args": args, "log": str(self.folder / root), "ranks": ranks}
+        print(json.dumps(request), file=self.server.stdin, flush=True)
+        return json.loads(self.server.stdout.readline())
+
+    def wait(self):
+        """Return the exit codes of what was started last."""
+        return json.loads(self.server.stdout.readline())
+
+    def fit(self, root, ranks, *flags):
+        """Run ``fit`` to its end."""
+        self.start(root, ranks, *flags)
+        assert self.wait() == [0] * ranks, self.log(root)
+
+    def log(self, root):
+        return "".join(path.read_text() for path in sorted(self.folder.glob(f"{root}.?")))
+
+    def losses(self, root):
+        """The loss of each step."""
+        (folder,) = (self.folder / root / "lightning_logs").iterdir()
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        return {point.step: point.value for point in events.Scalars("train/loss")}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("ranks")
+    examples = dmaxlit.task("chain", **TASK).examples("train", 14)  # the last of four batches has two rows
+    rows = [json.dumps({"prompt": example.prompt, "response": example.response}) for example in examples]
+    (folder / "corpus.jsonl").write_text("\n".join(rows))
+    settings = {
+        "model": {
+            "backbone": {"pretrained": str(tiny)},
+            "noise": {"class_path": "on_policy", "init_args": {"level": [0.2, 0.9], "stratified": True}},
+            "optimizer": {"class_path": "AdamW", "init_args": {"lr": 0.01}},
+            "lr_scheduler": {"class_path": "CosineAnnealingLR", "init_args": {"T_max": 7}},
+        },
+        "data": data_of("corpus.jsonl", num_val=0),
+        "checkpoint": {"every_n_steps": 1},
+        "trainer": {**QUIET, "max_steps": 7, "gradient_clip_val": 1.0},
+    }
+    (folder / "base.yaml").write_text(yaml.safe_dump(settings))
+    started = Ranks(folder)
+    yield started
+    started.server.stdin.close()
+    started.server.wait()
+
+
+@pytest.fixture(scope="module")
+def one(ranks):
+    ranks.fit("one", 1, "--data.batch_size 4")
+    return ranks.losses("one")
+
+
+@pytest.mark.parametrize(("strategy", "mixed"), [("", "ddp"), (FSDP2, "fsdp2")])
+def test_two_ranks_then_one_then_two_learn_as_one_does(ranks, one, strategy, mixed):
+    # The second part begins in the middle of an epoch and ends in that of the next one.
+    ranks.fit(mixed, 2, strategy, "--data.batch_size 2 --trainer.max_steps 2")
+    ranks.fit(mixed, 1, strategy, "--data.batch_size 2 --trainer.accumulate_grad_batches 2 --trainer.max_steps 5")
+    ranks.fit(mixed, 2, strategy, "--data.batch_size 1 --trainer.accumulate_grad_batches 2")
+    assert sorted(one) == list(range(7))
+    assert ranks.losses(mixed) == pytest.approx(one, rel=1e-4)
+    weights = [stored_model(ranks.folder / root / "checkpoints" / "last.ckpt").model for root in ("one", mixed)]
+    for (name, weight), (_, other) in zip(*(model.named_parameters() for model in weights), strict=True):
+        torch.testing.assert_close(other, weight, atol=2e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("strategy", "root", "victim"), [("", "ddp-killed", 1), (FSDP2, "fsdp2-killed", 0)])
+def test_where_a_rank_dies_the_other_stops_and_says_which(ranks, strategy, root, victim):
+    processes = ranks.start(root, 2, strategy, "--data.batch_size 2 --trainer.max_steps 5000", LONG)
+    limit = time.monotonic() + 60
+    while not (ranks.folder / root / "checkpoints" / "last.ckpt").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.kill(processes[victim], signal.SIGKILL)
+    begin = time.monotonic()
+    ended = ranks.wait()
+    assert time.monotonic() - begin < 60
+    assert ended[victim] == -signal.SIGKILL
+    assert ended[1 - victim] == 1
+    log = (ranks.folder / f"{root}.{1 - victim}").read_text()
+    (error,) = [line for line in log.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: rank {victim} (process {processes[victim]} on ")
+    assert error.endswith(f"has died; rank {1 - victim} stops; the same command goes on from the last checkpoint")
+    assert "Traceback" not in log

@@ -1,0 +1,45 @@
+from types import SimpleNamespace
+
+import pytest
+
+from dmaxlit.cli.step_rows import BATCH_ROWS, STEP_ROWS, current_step_rows, step_rows, with_as_many_rows
+
+ACCUMULATE = "trainer.accumulate_grad_batches"
+
+
+def test_settings_of_earlier_versions_are_read_as_rows_of_a_step():
+    stored = {BATCH_ROWS: 8, ACCUMULATE: 4, "trainer.limit_train_batches": None, "trainer.precision": "32"}
+    current = {STEP_ROWS: 32, "trainer.limit_train_batches": None, "trainer.precision": "32"}
+    assert current_step_rows(stored) == current
+    assert current_step_rows(current) == current
+    assert current_step_rows({**stored, "trainer.limit_train_batches": 3})[BATCH_ROWS] == 8
+    damaged = {BATCH_ROWS: "8", ACCUMULATE: 4}
+    assert current_step_rows(damaged) == damaged
+
+
+@pytest.mark.parametrize(
+    ("limits", "fixed"),
+    [
+        ({}, False),
+        ({"limit_train_batches": 0.5}, False),
+        ({"limit_train_batches": 2}, True),
+        ({"overfit_batches": 1}, True),
+    ],
+)
+def test_rows_of_a_batch_count_where_batches_are_counted(limits, fixed):
+    assert step_rows(8, 2, limits) == {STEP_ROWS: 16, **({BATCH_ROWS: 8} if fixed else {})}
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "batch_size", "accumulate", "advice"),
+    [
+        (32, 2, 4, 1, "--trainer.accumulate_grad_batches 4 to go on, "),
+        (32, 8, 8, 1, "--data.batch_size 4 --trainer.accumulate_grad_batches 1 to go on, "),
+        (32, 3, 4, 1, ""),
+    ],
+)
+def test_the_options_that_give_a_step_its_rows(rows, ranks, batch_size, accumulate, advice):
+    trainer = SimpleNamespace(world_size=ranks, accumulate_grad_batches=accumulate)
+    current = {STEP_ROWS: ranks * batch_size * accumulate}
+    assert with_as_many_rows(STEP_ROWS, {STEP_ROWS: rows}, current, trainer) == advice
+    assert with_as_many_rows("model.lora", {STEP_ROWS: rows}, current, trainer) == ""
