@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -34,13 +35,19 @@ def exclusive(path: Path, argument: str) -> Iterator[None]:
         yield
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a process holds a file; see :func:`exclusive`."""
+def hold_of(path: Path) -> Literal["held", "released", "killed"]:
+    """Return whether a process holds a file (see :func:`exclusive`), released it, or was killed while it held it."""
+    lock = _lock_of(path)
     try:
-        with _acquired(_lock_of(path), patience=0):
-            return False
+        if not lock.exists():
+            return "released"
+        with FileLock(lock, timeout=0, thread_local=False):
+            if lock.stat().st_size:  # who ends in order removes it
+                return "killed"
+            lock.unlink(missing_ok=True)  # released just now, and created again by this look
+            return "released"
     except (Timeout, OSError):  # a shared disk that does not answer for a moment is no sign of an end
-        return True
+        return "held"
 
 
 def holder(path: Path) -> str:

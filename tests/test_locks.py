@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.locks import exclusive, exclusive_folder, holder, is_held
+from dmaxlit.locks import exclusive, exclusive_folder, hold_of, holder
 from tests.lock_holder import held_by_another
 
 KINDS = {"exclusive": exclusive, "exclusive_folder": exclusive_folder}
@@ -37,16 +37,19 @@ def test_who_comes_second_is_refused_with_the_name_of_the_first_and_nothing_stay
 
 def test_whether_and_by_whom_a_file_is_held_can_be_seen(tmp_path):
     path = tmp_path / "x"
-    assert not is_held(path)
+    assert hold_of(path) == "released"
     with held_by_another(path) as other:
-        assert is_held(path)
+        assert hold_of(path) == "held"
         assert holder(path) == f"process {other.pid} on {socket.gethostname()}"
         other.kill()
         other.wait()
-        assert not is_held(path)  # though its file was still there
-    assert holder(path) == "another process"
+        assert [hold_of(path), hold_of(path)] == ["killed", "killed"]
     with exclusive(path, "output"):
-        assert is_held(path)
+        assert hold_of(path) == "held"
+    assert hold_of(path) == "released"
+    (tmp_path / ".x.lock").touch()
+    assert hold_of(path) == "released"
+    assert holder(path) == "another process"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,14 +76,22 @@ class Parts:
 
 
 def rows_with_offsets(part: PartialCorpus) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row that a part's progress counts, after the byte at which it begins; one at a time in memory."""
+    """Yield each row that a part's progress counts, after the byte at which it begins; one at a time in memory.
+
+    Raises:
+        UserError: If a row is damaged.
+    """
     if not part.progress.offset:
         return
     with part.rows_path.open("rb") as file:
         begin = 0
         while begin < part.progress.offset:
             line = file.readline()
-            yield begin, json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{part.rows_path}: is damaged at byte {begin}; delete it and {part.record}") from error
+            yield begin, row
             begin += len(line)
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dmaxlit.locks import is_held
+from dmaxlit.locks import hold_of
 from dmaxlit.ranks import LostRankError, Ranks
 
 _SECONDS = 0.5  # between two looks at another process
@@ -38,17 +38,22 @@ class RankWatch:
             return
         self._last_look, self._turn = time.monotonic(), self._turn + 1
         rank = self._others[self._turn % len(self._others)]
-        if not is_held(self._path(rank)):
+        if hold_of(self._path(rank)) != "held":
             raise LostRankError(self._world_size, self.ended())
 
     def ended(self) -> list[int]:
-        """Return the ranks that had ended when that was first noticed; those that end later do so because of them."""
+        """Return the ranks that were killed; if none was, those that have ended in order, after a refusal.
+
+        Found once: ranks that end later do so because of these.
+        """
         if not self._ended:
-            self._ended = [rank for rank in self._others if not is_held(self._path(rank))]
+            holds = {rank: hold_of(self._path(rank)) for rank in self._others}
+            killed = [rank for rank, hold in holds.items() if hold == "killed"]
+            self._ended = killed or [rank for rank, hold in holds.items() if hold == "released"]
         return self._ended
 
     def wait_for(self, rank: int) -> None:
         """Wait until a rank has ended, a few seconds at most."""
         end = time.monotonic() + _LAST_WORDS
-        while is_held(self._path(rank)) and time.monotonic() < end:
+        while hold_of(self._path(rank)) == "held" and time.monotonic() < end:
             time.sleep(self._pause)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from dmaxlit.locks import exclusive, holder
 from dmaxlit.ranks import Ranks
 
 _ROWS_AT_ONCE = 1024  # in memory, when parts become the file
+_PATIENCE = 5.0  # seconds until a file has to be seen on all nodes
 
 
 class SharedCorpus:
@@ -89,7 +91,10 @@ class SharedCorpus:
         folder = str(self.output.absolute().parent)
 
         def hold() -> None:
-            if holder(self.output) != writer:
+            end = time.monotonic() + _PATIENCE
+            while (seen := holder(self.output)) != writer and time.monotonic() < end:
+                time.sleep(0.1)
+            if seen != writer:
                 raise UserError(
                     f"{self._argument}: expected a folder that all processes share, got {folder!r}, which on "
                     f"{socket.gethostname()} (rank {self.ranks.rank}) is not that of rank 0"

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import time
 from types import SimpleNamespace
@@ -116,7 +117,15 @@ def test_killed_anywhere_and_started_again_by_any_number_of_ranks_no_row_is_lost
 
 
 @pytest.mark.parametrize("dies", [0, 1, 2])
-def test_when_a_rank_dies_the_others_stop_and_one_says_which(whole, tmp_path, dies):
+def test_when_a_rank_dies_the_others_stop_and_one_says_which(whole, tmp_path, monkeypatch, dies):
+    genuine = os.unlink
+
+    def unlink(path, *args, **options):
+        if not str(path).endswith(f"rank{dies}.jsonl.lock"):  # which a killed process leaves behind
+            genuine(path, *args, **options)
+
+    monkeypatch.setattr("os.unlink", unlink)
+
     def generate_of(rank):
         def generate(prompts, indices, take, tick):
             take(0, answer(indices[0]))
@@ -136,6 +145,7 @@ def test_when_a_rank_dies_the_others_stop_and_one_says_which(whole, tmp_path, di
     ]
     expected = f"devices: expected 3 processes until the end, but rank {dies} has ended"
     assert str(results[speaker]).startswith(expected)
+    monkeypatch.undo()
     answered = []
     write(tmp_path / "c.jsonl", generate=generator(answered))
     assert len(answered) == 37  # the answers of all three are kept
@@ -159,6 +169,7 @@ def test_what_one_rank_refuses_stops_the_others_and_is_said_once(tmp_path):
 
 
 def test_a_folder_that_the_ranks_do_not_share_is_noticed_before_anything_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_corpus, "_PATIENCE", 0.0)
     seen = iter(["process 7 on one", "process 7 on one", "another process"])
     monkeypatch.setattr(shared_corpus, "holder", lambda path: next(seen))
     results = run_ranks(2, lambda ranks: write(tmp_path / "new" / "c.jsonl", ranks, generate=None))
@@ -189,3 +200,14 @@ def test_rows_that_are_not_there_are_missed_and_nothing_is_lost(whole, tmp_path)
     write(tmp_path / "c.jsonl", generate=generator(answered))
     assert sorted(answered) == [1, *range(3, 40)]
     assert contents(tmp_path) == whole
+
+
+def test_a_damaged_part_is_one_line(tmp_path):
+    with SharedCorpus(tmp_path / "c.jsonl", SETTINGS) as file:
+        writer = PartWriter(file.parts.part(0), lambda: 1.0)
+        writer.add(response_rows._record(3, answer(3), True, {}))
+        writer.record()
+        path = tmp_path / ".c.rank0.jsonl.partial"
+        path.write_bytes(path.read_bytes().replace(b"index", b'in"x"'))
+        with pytest.raises(UserError, match=r"\.c\.rank0\.jsonl\.partial: is damaged at byte 0; delete it and"):
+            file.remaining(40)
