@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dmaxlit.data.lock_watch import LockWatch
 from dmaxlit.data.parts import Parts, rows_with_offsets
-from dmaxlit.data.rank_watch import RankWatch
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, whole_manifest
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.errors import UserError
@@ -58,7 +58,7 @@ class SharedCorpus:
         self._overwrite, self._argument = overwrite, argument
         self._file: PartialCorpus
         self._lock, self._part_lock = ExitStack(), ExitStack()
-        self._watch: RankWatch | None = None
+        self._watch: LockWatch | None = None
 
     def __enter__(self) -> "SharedCorpus":
         try:
@@ -102,7 +102,7 @@ class SharedCorpus:
             self._part_lock.enter_context(exclusive(self.parts.path(self.ranks.rank), self._argument))
 
         self.ranks.together(hold)
-        self.ranks.watch = self._watch = RankWatch(self.ranks, self.parts.path)
+        self.ranks.watch = self._watch = LockWatch(self.ranks, self.parts.path)
 
     def check_ranks(self) -> None:
         """Raise if another process has ended; to be called after every forward.

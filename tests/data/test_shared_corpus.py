@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmaxlit.data import answer_bar, rank_watch, response_rows, shared_corpus
+from dmaxlit.data import answer_bar, lock_watch, response_rows, shared_corpus
 from dmaxlit.data.parts import PartWriter
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import manifest_path
@@ -23,8 +23,8 @@ BATCH = 3
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(rank_watch, "_SECONDS", 0.01)
-    monkeypatch.setattr(rank_watch, "_LAST_WORDS", 0.1)
+    monkeypatch.setattr(lock_watch, "_SECONDS", 0.01)
+    monkeypatch.setattr(lock_watch, "_LAST_WORDS", 0.1)
     monkeypatch.setattr(response_rows, "_WAIT", 0.01)
     monkeypatch.setattr(answer_bar, "_SECONDS", 0.0)
 

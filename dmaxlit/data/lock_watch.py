@@ -1,4 +1,4 @@
-"""Notices within seconds that a process of a run has ended, by the lock that each of them holds."""
+"""Notices within seconds that a process which shares a file has ended, by the lock that each of them holds."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _ROUND = 30.0  # seconds in which every process has been looked at, however many
 _LAST_WORDS = 10.0  # seconds
 
 
-class RankWatch:
+class LockWatch:
     """Looks at the locks of the other processes, one after the other. The system drops the lock of one that dies.
 
     Args:
