@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from dmaxlit.checkpoints.lightning_internals import main_address
-from dmaxlit.errors import DMaxWarning, UserError, reason_of
+from dmaxlit.errors import DMaxWarning, UserError, printable, reason_of
 from dmaxlit.training.rank_watch import RankWatch
 
 __all__ = ["RankGuard"]
@@ -67,8 +67,7 @@ class RankGuard(L.Callback):
         """End this process at once: its main thread may be waiting where no exception reaches it."""
         assert self._watch is not None
         sys.stdout.flush()
-        sys.stderr.write(
-            f"error: {news}; rank {self._watch.rank} stops; the same command goes on from the last checkpoint\n"
-        )
+        stops = f"rank {self._watch.rank} stops; the same command goes on from the last checkpoint"
+        sys.stderr.write(printable(f"error: {news}; {stops}\n"))
         sys.stderr.flush()
         os._exit(1)

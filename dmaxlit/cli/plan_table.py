@@ -63,7 +63,7 @@ def print_table(scenario_of: Callable[..., MemoryScenario]) -> None:
         notes.append("LoRA is left out, as peft is not installed")
     if has_experts(scenario):
         notes.append(EXPERTS)
-    print("\n".join(notes))
+    print(printable("\n".join(notes)))
 
 
 def smallest_card(gib: float) -> str:

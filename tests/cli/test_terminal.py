@@ -57,7 +57,7 @@ def printed_raw(path):
         function, text = ast.unparse(node.func), node.args[0]
         if function not in ("print", "sys.stdout.write", "sys.stderr.write"):
             continue
-        is_fixed = isinstance(text, ast.Constant) or (
+        is_fixed = isinstance(text, ast.Constant) or re.fullmatch(r"[A-Z_]+", ast.unparse(text)) or (
             isinstance(text, ast.JoinedStr)
             # Counts, and seconds with their format.
             and all(re.fullmatch(r"len\(\w+\)|number|num_prompts|seconds|judged|figures\(.*\)", ast.unparse(part.value))
@@ -69,8 +69,8 @@ def printed_raw(path):
 
 def test_every_print_of_the_commands_is_printable():
     raw = [line for top in ("cli", "callbacks") for path in (FOLDER / top).rglob("*.py") for line in printed_raw(path)]
-    constants = ["__init__.py: _overview()", "__init__.py: __version__", "plan.py: _HELP", "preview.py: _HELP"]
-    assert sorted(raw) == sorted([*(f"cli/{line}" for line in constants), "cli/listing.py: _TITLES.get(group, group)"])
+    ours = ["__init__.py: __version__", "__init__.py: _overview()", "listing.py: _TITLES.get(group, group)"]
+    assert sorted(raw) == [f"cli/{line}" for line in ours], "wrap what is printed in dmaxlit.errors.printable"
 
 
 @pytest.mark.parametrize(

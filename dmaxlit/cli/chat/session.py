@@ -156,7 +156,7 @@ class ChatSession:
         finally:
             if frame is not None:
                 self._keep(text, frame, time.perf_counter() - started, seed)
-                stopped = "" if frame.generation else ", stopped"
+                stopped = ", stopped" if frame.generation is None else ""
                 trace.stop(settings.max_new_tokens)
                 trace.describe(self.module.tokenizer, [prompt], settings.title + stopped)
                 self.trace = trace
