@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.bench import adaptation, decode_speed, decoders, grading, sandbox_overhead, train_speed
+from dmaxlit.bench import adaptation, codila, decode_speed, decoders, grading, sandbox_overhead, train_speed
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
@@ -193,6 +193,7 @@ def test_the_test_command_is_the_one_ci_runs():
 MARKS = (
     "adaptation",
     "blanks",
+    "codila",
     "decode_speed",
     "decoders",
     "order",
@@ -263,6 +264,10 @@ def test_the_adaptation_table_is_what_the_benchmark_wrote():
     runs = json.loads((RESULTS / "adaptation.json").read_text())["runs"]
     rows = [result for run in runs for result in run]
     assert table("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
+
+
+def test_the_tables_of_codila_are_what_the_benchmark_wrote():
+    assert table("codila") == codila.format_tables(json.loads((RESULTS / "codila.json").read_text()))
 
 
 @pytest.mark.parametrize("study", ["strategies", "truth"])

@@ -145,7 +145,7 @@ def codila(
     The base decodes as many tokens at each forward with the auxiliary model and without. The tasks are the chain task,
     on the shipped base, and a line of names to be shuffled (the dependency task), on a base that is trained first.
     Models and results are kept under the output folder: run it again after an interruption and it resumes. The defaults
-    take about an hour on one CPU core.
+    take about three quarters of an hour on one CPU core.
 
     Args:
         output: Folder for models, results.json and table.md.
