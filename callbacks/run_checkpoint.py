@@ -25,6 +25,7 @@ from dmaxlit.checkpoints.run_state import (
     fingerprint,
     finish_batch,
     log_versions,
+    recount_batches,
     restore_run,
     run_state,
     validation_is_due,
@@ -187,6 +188,7 @@ class RunCheckpoint(Checkpoint):
                 raise UserError(f"{differs}; --checkpoint.resume false starts over")
             rank_zero_warn(differs, category=DMaxWarning)
         self._state = state
+        recount_batches(trainer, checkpoint["loops"], state)
         finish_batch(checkpoint["loops"], state)
         keep_patience(trainer, checkpoint)
         self.saved_step, self._last = checkpoint["global_step"], Path(str(trainer.ckpt_path))
