@@ -84,7 +84,7 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
             "--model {tiny} --prompt 3 --prompts p.txt",
             "prompts: expected one of --prompt, --prompts and --task, got --prompt and --prompts",
         ),
-        ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: credit, edit,"),
+        ("--model {tiny} --prompt 3 --decoder nope", "unknown decoder 'nope'; known: codila, "),
         ("--model {tiny} --prompt 3 --decoder.tau_dec 3", "tau_dec: expected a number in [0, 1], got 3"),
         ("--model {tiny} --prompt 3 --temperature=-1", "temperature: expected a number from 0 to 10000, got -1.0"),
         ("--model {tiny} --prompt 3 --trace --output a", "trace: expected no --output with it"),
@@ -171,7 +171,7 @@ def test_a_trace_is_written_as_a_page(dmax, tiny, tmp_path):
     assert "forwards" in ended.out
     assert "masked" not in ended.out  # the legend of a trace in the terminal
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
-    assert "<title>spd tau_dec=0.3</title>" in text
+    assert "<title>Trace: spd tau_dec=0.3</title>" in text
     assert f'"prompt":"{PROMPTS[0]}"' in text
 
 
