@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 from dmaxlit.errors import UserError
 
 _PATIENCE = 0.3  # seconds; the lock of a process that is just ending may need a second look
+_FOREVER = -1  # as filelock has it
 _holds: Counter[tuple[int, Path]] = Counter()  # by process, as a forked one inherits the counts but not the right
 
 
 @contextmanager
-def exclusive(path: Path, argument: str) -> Iterator[None]:
+def exclusive(path: Path, argument: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
     """Keep other processes from writing a file, or from replacing a folder, until the context ends.
 
     The lock is ``.<name>.lock`` next to it. The operating system drops it when the process dies, so that nothing has
@@ -27,11 +28,13 @@ def exclusive(path: Path, argument: str) -> Iterator[None]:
     Args:
         path: The file or folder; it need not exist.
         argument: The user's name for it, for messages.
+        on_wait: Wait for another process that holds it, for as long as that lives, and call this with the name of the
+            process first. Default: do not wait.
 
     Raises:
-        UserError: If another process holds it; the message names that process.
+        UserError: If another process holds it and ``on_wait`` is None; the message names that process.
     """
-    with _locked(_lock_of(path), path, argument):
+    with _locked(_lock_of(path), path, argument, on_wait):
         yield
 
 
@@ -69,14 +72,14 @@ def exclusive_folder(folder: Path, argument: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(lock: Path, path: Path, argument: str) -> Iterator[None]:
+def _locked(lock: Path, path: Path, argument: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(created_folder(lock.parent))
             lock = lock.parent.resolve() / lock.name
             hold = (os.getpid(), lock)
             if not _holds[hold]:
-                stack.enter_context(_acquired(lock))
+                _acquire(stack, lock, on_wait)
         except Timeout as error:
             raise UserError(f"{argument}: {str(path)!r} is being written by {_holder(lock)}") from error
         except OSError as error:
@@ -86,6 +89,16 @@ def _locked(lock: Path, path: Path, argument: str) -> Iterator[None]:
             yield
         finally:
             _holds[hold] -= 1
+
+
+def _acquire(stack: ExitStack, lock: Path, on_wait: Callable[[str], object] | None) -> None:
+    try:
+        stack.enter_context(_acquired(lock))
+    except Timeout:
+        if on_wait is None:
+            raise
+        on_wait(_holder(lock))
+        stack.enter_context(_acquired(lock, _FOREVER))
 
 
 def remove_abandoned(folder: Path, names: str) -> None:

@@ -80,6 +80,22 @@ def test_contexts_of_a_process_nest_and_the_outer_one_keeps_the_lock(tmp_path):
     assert can_hold(path, "exclusive")
 
 
+def test_who_waits_is_told_for_whom_and_comes_after(tmp_path):
+    path, waits = tmp_path / "x", []
+    with held_by_another(path) as other:
+
+        def end_other(process):
+            waits.append(process)
+            other.stdin.close()
+
+        with exclusive(path, "cache_dir", on_wait=end_other):
+            assert not can_hold(path, "exclusive")
+    assert waits == [f"process {other.pid} on {socket.gethostname()}"]
+    with exclusive(path, "cache_dir", on_wait=waits.append):
+        pass
+    assert len(waits) == 1
+
+
 def test_a_folder_keeps_what_was_written_into_it(tmp_path):
     with exclusive_folder(tmp_path / "a" / "b", "output"):
         (tmp_path / "a" / "b" / "file").write_text("")

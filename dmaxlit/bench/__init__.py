@@ -6,6 +6,7 @@ from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.frontier import FrontierBench
 from dmaxlit.bench.grading import GradingBench
+from dmaxlit.bench.loading import LoadingBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
 from dmaxlit.bench.vocabulary import VocabularyBench
@@ -18,6 +19,7 @@ __all__ = [
     "DecoderBench",
     "FrontierBench",
     "GradingBench",
+    "LoadingBench",
     "SelfCorrectionBench",
     "TrainSpeedBench",
     "VocabularyBench",

@@ -302,6 +302,31 @@ def grading(data: str, output: str = "runs/grading", limit: int | None = None) -
     print(printable(GradingBench(Path(data), Path(output), limit).run()))
 
 
+def loading(
+    output: str = "runs/loading",
+    sizes: list[int] | None = None,
+    num_proc: int | None = None,
+    batch_size: int = 32,
+    batches: int = 500,
+) -> None:
+    """Start on corpora of more and more rows: encoded in memory, encoded into the cache, and mapped from it.
+
+    The rows are those of the chain task. Each start runs in a new process, which sets up the data as fit does and reads
+    batches. A million rows need about 1 GB of disk, for the corpus and its cache; both are removed.
+
+    Args:
+        output: Folder for results.json and table.md.
+        sizes: Numbers of rows. Default: 10000 100000 1000000.
+        num_proc: Processes that encode into the cache. Default: one for each core, at most 16.
+        batch_size: Rows of a batch.
+        batches: Batches that are read after the first.
+    """
+    from dmaxlit.bench import LoadingBench
+
+    chosen = LoadingBench.sizes if sizes is None else sizes
+    print(LoadingBench(Path(output), chosen, num_proc, batch_size, batches).run())
+
+
 def vocabulary(
     output: str = "runs/vocabulary",
     configs: str = str(RECIPES),
@@ -440,6 +465,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
     "decoders": decoders,
     "frontier": frontier,
     "grading": grading,
+    "loading": loading,
     "self_correction": self_correction,
     "serve": serve,
     "train": train,

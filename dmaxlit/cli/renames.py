@@ -27,7 +27,12 @@ _RENAMED_OPTIONS = {
     "SoftOnPolicyNoise": {"truth": "clean_fraction"},
 }
 # Settings that 0.1 did not have, with the values at which they mean what it did.
-_ADDED_SETTINGS = {"data.distill.temperature": 0.0, "data.distill.top_p": 1.0, "model.frozen_copy": "device"}
+_ADDED_SETTINGS = {
+    "data.distill.temperature": 0.0,
+    "data.distill.top_p": 1.0,
+    "data.group_by_length": False,
+    "model.frozen_copy": "device",
+}
 
 
 def current_path(path: str) -> str:

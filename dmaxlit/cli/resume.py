@@ -27,6 +27,7 @@ from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 _FREE_SETTINGS = frozenset(
     {
         *(f"data.{name}" for name in ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")),
+        *("data.cache_dir", "data.num_proc"),
         *("data.distill.batch_size", "data.distill.check_decoder", "model.check_noise", "model.backbone.probe"),
     }
 )
@@ -108,7 +109,8 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: Lightning
     refuse_sharded(path, trainer)
     state = checkpoint.get("dmaxlit_run", {})
     stored = current_step_rows(current_settings(json.loads(state.get("settings", "{}"))))
-    _refuse_other_run(path, stored, callback.settings, trainer)
+    # The present ones too: a data module of one's own lacks options that are added to what an old run stored.
+    _refuse_other_run(path, stored, current_settings(callback.settings), trainer)
     refuse_other_weights(str(path), checkpoint["state_dict"], module, _START_OVER)
     refuse_shorter(trainer, path, checkpoint, _START_OVER)
     step = checkpoint["global_step"]

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import CALLS, Conversation
 from dmaxlit.data.row_forms import foreign_to_text, missing_column, of_named_columns, usual_form
-from dmaxlit.tasks.records import BadRows, Document, read_records
+from dmaxlit.tasks.records import BadRows, Document, read_records, read_table
 from dmaxlit.tasks.unicode import lone_surrogate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"), ("prompt", "completion"), ("instruction", "output"))
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -34,7 +37,13 @@ class Row:
     location: str
 
 
-def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
+def read_corpus(
+    source: str,
+    split: str,
+    bad: BadRows,
+    columns: Mapping[str, str] | None = None,
+    table: "Dataset | None" = None,
+) -> Iterator[Row]:
     """Yield the usable pairs and plain texts of one corpus, in order.
 
     Args:
@@ -43,11 +52,13 @@ def read_corpus(source: str, split: str, bad: BadRows, columns: Mapping[str, str
         bad: Receives the rows that cannot be used.
         columns: Our name of each column (:data:`~dmaxlit.data.row_forms.COLUMNS`) that has another in the corpus, with
             that.
+        table: The data set, if it is one of the hub's and loaded already.
 
     Raises:
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
-    for location, record in read_records(source, split, bad, texts=True):
+    records = read_records(source, split, bad, texts=True) if table is None else read_table(table, source, split)
+    for location, record in records:
         row = _row_of(location, record, bad, columns or {})
         if row is None:
             continue

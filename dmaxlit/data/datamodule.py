@@ -1,9 +1,6 @@
 """The data module: a corpus of pairs or plain texts for training, and a task's prompts for evaluation."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,28 +9,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.chat_template import choose_template
-from dmaxlit.data.corpus_reader import Row, read_corpus
-from dmaxlit.data.dataset import Collate, PackedPairs, pack
+from dmaxlit.data.corpora import Corpora
+from dmaxlit.data.dataset import Collate
 from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.distilled_corpus import DistilledCorpus
 from dmaxlit.data.encoding import EosFill, check_eos_fill
-from dmaxlit.data.eval_prompts import decodable_examples, eval_loader
-from dmaxlit.data.lost_turns import rows_with_warnings
+from dmaxlit.data.eval_prompts import EvalPrompts
+from dmaxlit.data.mixture import check_weights
+from dmaxlit.data.row_encoding import RowEncoder
 from dmaxlit.data.row_forms import COLUMNS
-from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.data.sampling import ResumableLoader
 from dmaxlit.data.template_date import TemplateDate
-from dmaxlit.data.training_corpus import distill_for_training
+from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
 from dmaxlit.randomness import run_seed
-from dmaxlit.ranks import Ranks
-from dmaxlit.tasks import TASKS, Example, Split, Task
+from dmaxlit.tasks import TASKS, Split, Task
 from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.columns import check_columns
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 __all__ = ["SelfDistilledDataModule"]
 
-_MAX_WORKERS = 256  # more would only use up the memory
+_MAX_PROCESSES = 256  # more would only use up the memory
 
 
 class SelfDistilledDataModule(L.LightningDataModule):
@@ -71,6 +70,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
         columns: Our name of each column that has another in the corpus, with that: ``prompt``, ``response``,
             ``messages``, ``conversations``, ``instruction``, ``output``, ``text``, ``input``, ``history``, ``system``,
             ``tools``.
+        cache_dir: Folder in which the encoded rows of a corpus of 8 MiB or more are kept for later starts and other
+            ranks. Default: ``$HF_HOME/dmaxlit``, that is ``~/.cache/huggingface/dmaxlit``.
+        num_proc: Number of processes that encode such a corpus. Default: one for each core, at most 16.
+        group_by_length: Train on batches whose rows have similar lengths, so that little of them is padding.
+        weights: Share of each corpus in an epoch, relative to the others': ``[3, 1]`` for three rows of the first to
+            one of the second. Default: each row comes once an epoch.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -96,6 +101,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         chat_template: str | None = None,
         template_options: dict[str, Any] | None = None,
         columns: dict[str, str] | None = None,
+        cache_dir: str | None = None,
+        num_proc: int | None = None,
+        group_by_length: bool = False,
+        weights: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -107,28 +116,35 @@ class SelfDistilledDataModule(L.LightningDataModule):
         check_not_none(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
         check_not_none(num_val=num_val, num_test=num_test)
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(1, num_proc=num_proc)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
-        if num_workers > _MAX_WORKERS:
-            raise UserError(f"num_workers: expected at most {_MAX_WORKERS} processes, got {num_workers}")
+        for name, number in (("num_workers", num_workers), ("num_proc", num_proc)):
+            if number is not None and number > _MAX_PROCESSES:
+                raise UserError(f"{name}: expected at most {_MAX_PROCESSES} processes, got {number}")
         check_eos_fill(eos_fill)
         BadRows(on_bad_row)  # refuses an unknown policy
         self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
-        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
-        self.hub_split, self.distill = hub_split, distill
+        self.hub_split, self.cache_dir, self.num_proc = hub_split, cache_dir, num_proc
         self.chat_template, self.template_options = chat_template, template_options
         self.columns = check_columns(columns, COLUMNS)
+        check_weights(weights, len(self.corpora))
+        self.group_by_length, self.weights = group_by_length, weights
         self.seed = run_seed() if seed is None else seed
+        self._distilled: DistilledCorpus | None = None
         if distill is not None:
             distill.check()
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
+            self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size)
             self.prepare_data_per_node = False
-        self._dry_run_folder: TemporaryDirectory[str] | None = None
-        self._encoding: tuple[PreTrainedTokenizerBase, int, int] | None = None
+        self._model: BoundModel | None = None
         self._date = TemplateDate()
-        self._train_rows: PackedPairs | None = None
-        self._examples: dict[Split, list[Example]] = {}
+        self._train_rows: TrainingRows | None = None
+        self._prompts: EvalPrompts | None = None
+        if self.task is not None:
+            self._prompts = EvalPrompts(self.task, self.num_examples, eval_batch_size, on_bad_row)
 
     @property
     def task_name(self) -> str | None:
@@ -143,41 +159,20 @@ class SelfDistilledDataModule(L.LightningDataModule):
             block_length: Length of the blocks of the grid.
             max_length: The model's context length.
         """
-        self._encoding = (tokenizer, block_length, max_length)
+        self._model = BoundModel(tokenizer, block_length, max_length)
 
     def prepare_data(self) -> None:
         """Distil the corpus, if requested and missing, before training; several ranks do that together in setup.
 
-        Under ``fast_dev_run`` the answers to one batch of prompts go to a temporary folder instead, and all of them are
-        kept, so that a dry run leaves nothing behind and works with an untrained model.
-
         Raises:
             UserError: If distilling fails; see :func:`~dmaxlit.data.distill.distill`.
         """
-        trainer = self.trainer
-        if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return
-        self._choose_template()
-        corpus = Path(self.corpora[0])
-        if not getattr(trainer, "fast_dev_run", False):
-            if trainer.world_size == 1:
-                distill_for_training(trainer, self.task, corpus, self.distill)
-        elif not corpus.exists():
-            self._dry_run_folder = TemporaryDirectory(prefix="dmaxlit-")
-            corpus = Path(self._dry_run_folder.name) / corpus.name
-            few = replace(self.distill, num_prompts=min(self.distill.num_prompts, self.batch_size), keep="all")
-            distill_for_training(trainer, self.task, corpus, few, Ranks())
-
-    def _distill_together(self) -> None:
-        """Distil the corpus, if requested and missing, on all ranks."""
-        trainer = self.trainer
-        if self.distill is None or self.task is None or trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return
-        if trainer.world_size > 1 and not getattr(trainer, "fast_dev_run", False):
-            distill_for_training(trainer, self.task, Path(self.corpora[0]), self.distill)
+        if self._distilled is not None and (trainer := self._fitting_trainer()) is not None:
+            self._choose_template()
+            self._distilled.write(trainer)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode the rows that the stage needs, and check its prompts.
+        """Encode the rows that the stage needs, or take them from the cache, and check its prompts.
 
         Raises:
             UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a
@@ -185,25 +180,20 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
-            self._share_dry_run_corpus()
-            self._distill_together()
-            tokenizer, block_length, max_length = self._model_encoding()
-            bad = BadRows(self.on_bad_row)
-            limit = min(max_length, self.max_length or max_length)
-            tokenizer = self._date.apply(tokenizer, self.trainer)
-            rows = rows_with_warnings(self._rows(bad), tokenizer)
-            self._train_rows = pack(rows, tokenizer, block_length, limit, self.eos_fill, bad)
-        stages_of: dict[Split, tuple[str | None, ...]] = {
-            "val": ("fit", "validate", None),
-            "test": ("test", "predict", None),
-        }
-        for split, stages in stages_of.items():
-            if stage in stages and self.task is not None and split not in self._examples:
-                examples = self.task.examples(split, self.num_examples[split])
-                if self._encoding is not None or self.trainer is not None:
-                    tokenizer, _, context = self._model_encoding()
-                    examples = decodable_examples(examples, split, tokenizer, context, self.on_bad_row)
-                self._examples[split] = examples
+            if self._distilled is not None:
+                self.corpora = [self._distilled.path(self.trainer)]
+                if (trainer := self._fitting_trainer()) is not None:
+                    self._distilled.write_together(trainer)
+            model, num_train = self._bound_model(), self.num_examples["train"]
+            together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
+            corpora = [Corpora(part, self.hub_split, self.columns, self.task, num_train) for part in together]
+            tokenizer = self._date.apply(model.tokenizer, self.trainer)
+            limit = min(model.max_length, self.max_length or model.max_length)
+            encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
+            self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
+        if self._prompts is not None:
+            is_bound = self._model is not None or self.trainer is not None
+            self._prompts.prepare(stage, self._bound_model() if is_bound else None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the date that a chat template wrote into the rows."""
@@ -217,9 +207,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Remove the files of a dry run."""
-        if self._dry_run_folder is not None:
-            self._dry_run_folder.cleanup()
-            self._dry_run_folder = None
+        if self._distilled is not None:
+            self._distilled.clean_up()
 
     def train_dataloader(self) -> ResumableLoader:
         """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
@@ -235,9 +224,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         rank, world_size = self._rank_and_world_size()
         if len(rows) < world_size:
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
-        shape, overfit = (len(rows), self.batch_size, world_size, rank), getattr(self.trainer, "overfit_batches", 0)
-        sampler = OrderedRowSampler(*shape, even=True) if overfit else RowSampler(*shape, seed=self.seed)
-        return ResumableLoader(rows, sampler, num_workers=self.num_workers, collate_fn=self._collate())
+        keeps_order = bool(getattr(self.trainer, "overfit_batches", 0))
+        sampler = rows.sampler(self.batch_size, world_size, rank, self.seed, keeps_order, self.group_by_length)
+        return ResumableLoader(rows.pairs, sampler, num_workers=self.num_workers, collate_fn=self._collate())
 
     def first_rows(self, number: int) -> dict[str, Tensor]:
         """Return the first training rows as a batch, in the order of the corpus; fewer if there are no more.
@@ -251,7 +240,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         rows = self._train_rows
         if rows is None:
             raise UserError("data: expected setup('fit') before first_rows()")
-        return self._collate()([rows[index] for index in range(min(number, len(rows)))])
+        return self._collate()([rows.pairs[index] for index in range(min(number, len(rows)))])
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return batches of ``examples`` with ``index`` ``[B]``; none without a task."""
@@ -267,7 +256,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def fingerprint(self) -> str:
         """Return a fingerprint of the training rows; a run can be resumed only if it is the same."""
-        return "no rows" if self._train_rows is None else self._train_rows.fingerprint()
+        return "no rows" if self._train_rows is None else self._train_rows.pairs.fingerprint()
 
     def places(self, indices: Sequence[int]) -> list[str]:
         """Return the file and row of each training row; this reads the corpus again.
@@ -277,68 +266,32 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """
         if self._train_rows is None:
             raise UserError("data: expected setup('fit') before places()")
-        numbers = [int(self._train_rows.numbers[index]) for index in indices]
-        wanted = set(numbers)  # windows of one text have the same
-        locations: dict[int, str] = {}
-        for number, row in enumerate(self._rows(BadRows("skip"))):
-            if number in wanted:
-                locations[number] = row.location
-            if len(locations) == len(wanted):
-                break
-        return [locations[number] for number in numbers]
+        return self._train_rows.places(indices)
 
     def _collate(self) -> Collate:
-        tokenizer, block_length, _ = self._model_encoding()
+        model = self._bound_model()
+        tokenizer = model.tokenizer
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        return Collate(pad, tokenizer.eos_token_id, block_length)
+        return Collate(pad, tokenizer.eos_token_id, model.block_length)
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
-        rank, world_size = self._rank_and_world_size()
-        examples = self._examples.get(split)
-        return [eval_loader(examples, self.eval_batch_size, world_size, rank)] if examples else []
-
-    def _share_dry_run_corpus(self) -> None:
-        """Tell all ranks where rank zero has written the corpus of a dry run."""
-        trainer = self.trainer
-        if self.distill is not None and trainer is not None and getattr(trainer, "fast_dev_run", False):
-            folder = None if self._dry_run_folder is None else self._dry_run_folder.name
-            folder = trainer.strategy.broadcast(folder)
-            if folder is not None:
-                self.corpora = [str(Path(folder) / Path(self.corpora[0]).name)]
+        return [] if self._prompts is None else self._prompts.loaders(split, *self._rank_and_world_size())
 
     def _choose_template(self) -> None:
         if self.chat_template is None and not self.template_options:
             return
-        tokenizer = self._model_encoding()[0]
+        tokenizer = self._bound_model().tokenizer
         choose_template(tokenizer, self.chat_template, self.template_options)
         decoding: Any = getattr(getattr(self.trainer, "lightning_module", None), "tokenizer", None)
         if decoding is not None and decoding is not tokenizer:  # after bind()
             choose_template(decoding, self.chat_template, self.template_options)
 
-    def _model_encoding(self) -> tuple[PreTrainedTokenizerBase, int, int]:
-        """Return the tokenizer, block length and context length that rows are encoded for."""
-        if self._encoding is not None:
-            return self._encoding
-        if self.trainer is None:
-            raise UserError("data: expected a trainer or a call of bind(tokenizer, block_length, max_length)")
-        module: Any = self.trainer.lightning_module
-        if not hasattr(module, "backbone"):
-            raise UserError(
-                f"data: expected the trainer's module to be a DMaxModule, got {type(module).__name__}; for another one "
-                "call bind(tokenizer, block_length, max_length) first"
-            )
-        return module.tokenizer, module.backbone.block_length, module.backbone.max_length
+    def _fitting_trainer(self) -> L.Trainer | None:
+        trainer = self.trainer
+        return trainer if trainer is not None and trainer.state.fn == TrainerFn.FITTING else None
+
+    def _bound_model(self) -> BoundModel:
+        return BoundModel.of(self.trainer) if self._model is None else self._model
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _rows(self, bad: BadRows) -> Iterator[Row]:
-        for source in self.corpora:
-            yield from read_corpus(source, self.hub_split, bad, self.columns)
-        if not self.corpora and self.task is not None:
-            for number, example in enumerate(self.task.examples("train", self.num_examples["train"]), start=1):
-                if example.response is None:
-                    raise UserError(
-                        f"corpus: task {self.task_name!r} has no worked responses to learn from; give a corpus"
-                    )
-                yield Row(example.prompt, example.response, f"task {self.task_name}, example {number}")

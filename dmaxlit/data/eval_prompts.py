@@ -1,6 +1,6 @@
 """Validation and test prompts: their check before anything is trained or decoded, and their batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,15 +8,64 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.sampling import OrderedRowSampler
 from dmaxlit.errors import UserError
-from dmaxlit.tasks import Example, Split
+from dmaxlit.tasks import Example, Split, Task
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 _SHOWN = 40  # characters of a prompt in a message
+_STAGES: dict[Split, tuple[str | None, ...]] = {
+    "val": ("fit", "validate", None),
+    "test": ("test", "predict", None),
+}
 _TITLES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+class EvalPrompts:
+    """The validation and test prompts of a task.
+
+    Args:
+        task: The task.
+        numbers: Number of prompts of each split.
+        batch_size: Prompts in one rank's batch.
+        on_bad_row: What to do with prompts that cannot be used; see :func:`decodable_examples`.
+    """
+
+    def __init__(self, task: Task, numbers: Mapping[Split, int], batch_size: int, on_bad_row: OnBadRow) -> None:
+        self._task, self._numbers, self._batch_size, self._on_bad_row = task, numbers, batch_size, on_bad_row
+        self._examples: dict[Split, list[Example]] = {}
+
+    def prepare(self, stage: str | None, model: BoundModel | None) -> None:
+        """Read the prompts of a stage of the trainer, and check them.
+
+        Args:
+            stage: The stage; None for all.
+            model: The model that will answer them; None if there is none yet, and no check.
+
+        Raises:
+            UserError: For a bad prompt under ``on_bad_row="error"``, or if all are bad.
+        """
+        for split, stages in _STAGES.items():
+            if stage in stages and split not in self._examples:
+                examples = self._task.examples(split, self._numbers[split])
+                if model is not None:
+                    bounds = model.tokenizer, model.max_length
+                    examples = decodable_examples(examples, split, *bounds, self._on_bad_row)
+                self._examples[split] = examples
+
+    def loaders(self, split: Split, rank: int, world_size: int) -> list[DataLoader[Any]]:
+        """Return one rank's batches of a split, in a list; an empty one without prompts.
+
+        Args:
+            split: The split.
+            rank: This rank.
+            world_size: Number of ranks.
+        """
+        examples = self._examples.get(split)
+        return [eval_loader(examples, self._batch_size, world_size, rank)] if examples else []
 
 
 def decodable_examples(

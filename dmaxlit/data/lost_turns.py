@@ -13,22 +13,25 @@ from dmaxlit.errors import DMaxWarning, PromptError
 _WITHOUT_TEMPLATE = "the tokenizer has no chat template, so roles are lost and turns are joined by line breaks"
 
 
-def rows_with_warnings(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
+def rows_with_warnings(
+    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, warnings: list[str] | None = None
+) -> Iterator[Row]:
     """Yield the rows of a corpus; warn once of every kind of loss, naming the first row.
 
     Args:
         rows: The rows.
         tokenizer: The tokenizer that will encode them.
+        warnings: Receives the text of each warning, for who does not read the rows.
     """
     noted: set[str] = set()
     for row in rows:
         loss = "" if row.prompt is None else _loss(tokenizer, row.prompt)
         if loss and loss not in noted:
             noted.add(loss)
-            rank_zero_warn(
-                f"{row.location}, and perhaps others: {loss}; data.chat_template takes a .jinja file",
-                category=DMaxWarning,
-            )
+            warning = f"{row.location}, and perhaps others: {loss}; data.chat_template takes a .jinja file"
+            rank_zero_warn(warning, category=DMaxWarning)
+            if warnings is not None:
+                warnings.append(warning)
         yield row
 
 

@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
+from dmaxlit.data.mixture import Mixture
 from dmaxlit.randomness import stable_seed
+
+_GROUPED = 50  # global batches that are sorted together, as in the sampler of transformers
+_AT_ONCE = 4096  # row numbers; as Python's integers those of a whole corpus would take four times the memory
 
 
 class RowSampler(DistributedSampler[Any]):
@@ -29,6 +34,7 @@ class RowSampler(DistributedSampler[Any]):
         shuffle: Permute the rows; otherwise they keep their order.
         seed: Seed of the permutations.
         even: Give all ranks the same number of batches, as training needs. Default: if shuffled.
+        mixture: Which rows a shuffled epoch has; there are ``rows`` of them. Default: each row once.
     """
 
     def __init__(
@@ -40,12 +46,13 @@ class RowSampler(DistributedSampler[Any]):
         shuffle: bool = True,
         seed: int = 0,
         even: bool | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         super().__init__(range(rows), num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         ragged = rows % (batch_size * num_replicas)
         even = shuffle if even is None else even
         self.used = rows - ragged if even and ragged < num_replicas else rows
-        self.rows, self.batch_size = rows, batch_size
+        self.rows, self.batch_size, self.mixture = rows, batch_size, mixture
         self.first_batch = 0
 
     def __len__(self) -> int:
@@ -53,11 +60,63 @@ class RowSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield this rank's rows in the order of the current epoch, from ``first_batch`` on."""
-        order = list(range(self.rows))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
-            order = torch.randperm(self.rows, generator=generator).tolist()
-        return iter(order[: self.used][self.rank :: self.num_replicas][self.first_batch * self.batch_size :])
+        order = self._order()[: self.used][self.rank :: self.num_replicas][self.first_batch * self.batch_size :]
+        for begin in range(0, len(order), _AT_ONCE):
+            yield from order[begin : begin + _AT_ONCE].tolist()
+
+    def _order(self) -> Tensor:
+        """Return all rows in the order of the current epoch, of all ranks."""
+        if not self.shuffle:
+            return torch.arange(self.rows)
+        if self.mixture is not None:
+            return self.mixture.order(self.seed, self.epoch)
+        generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
+        return torch.randperm(self.rows, generator=generator)
+
+
+class LengthGroupedSampler(RowSampler):
+    """Row numbers of one rank, shuffled so that the rows of a global batch have similar lengths.
+
+    Every 50 global batches of the shuffled order are sorted by length and cut into batches, and all batches of the
+    epoch are shuffled, but for a last one with fewer rows. Like :class:`RowSampler`'s, the order depends on the seed,
+    the epoch and the rows of a global batch alone.
+
+    Args:
+        lengths: ``[rows]`` tokens of each row.
+        batch_size: Rows in one rank's batch.
+        num_replicas: Number of ranks.
+        rank: This rank.
+        seed: Seed of the order.
+        mixture: Which rows an epoch has. Default: each once.
+    """
+
+    def __init__(
+        self,
+        lengths: Tensor,
+        batch_size: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        mixture: Mixture | None = None,
+    ) -> None:
+        super().__init__(len(lengths), batch_size, num_replicas, rank, seed=seed, mixture=mixture)
+        self._lengths = lengths
+
+    def _order(self) -> Tensor:
+        order = super()._order()
+        size = self.batch_size * self.num_replicas
+        whole = self.rows - self.rows % size
+        if not whole:
+            return order
+        batches = []
+        for begin in range(0, whole, _GROUPED * size):
+            rows = order[begin : min(begin + _GROUPED * size, whole)]
+            by_length = rows[self._lengths[rows].sort(descending=True, stable=True).indices]
+            batches.append(by_length.view(-1, size))
+        together = torch.cat(batches)
+        generator = torch.Generator().manual_seed(stable_seed("batches", self.seed, self.epoch))
+        shuffled = together[torch.randperm(len(together), generator=generator)]
+        return torch.cat([shuffled.flatten(), order[whole:]])
 
 
 class OrderedRowSampler(RowSampler, SequentialSampler):

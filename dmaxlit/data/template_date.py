@@ -1,6 +1,7 @@
 """Chat templates that write today's date: all rows of a run are encoded with the date of its first start."""
 
 import json
+import re
 from copy import copy
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import lightning as L
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.control_tokens import template_text
 from dmaxlit.errors import UserError, describe_value
 
 _FUNCTION = "strftime_now"  # what transformers offers to templates
@@ -37,7 +39,8 @@ class TemplateDate:
             now = datetime.now()
             self.moment = now if trainer is None else trainer.strategy.broadcast(now)
         dated: Any = copy(tokenizer)
-        dated.chat_template = _dated(tokenizer.chat_template, _macro(self.moment))
+        macro = _macro(self.moment, _directives(template_text(tokenizer)))
+        dated.chat_template = _dated(tokenizer.chat_template, macro)
         return dated  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, str]:
@@ -68,10 +71,23 @@ def _dated(template: Any, macro: str) -> Any:
     return f"{macro}\n{template}"  # Jinja drops this line's end, and treats what follows as the start of a line
 
 
-def _macro(moment: datetime) -> str:
+def _directives(template: str) -> str:
+    """Return the directives that a template may use: those of its formats, or all if a format is not written out.
+
+    A template that writes the day is then the same all day, and so are the rows that it makes.
+    """
+    formats = re.findall(rf"""{_FUNCTION}\(\s*(?:format\s*=\s*)?("[^"\\]*"|'[^'\\]*')\s*\)""", template)
+    asked = re.findall(rf"{_FUNCTION} +is +(?:not +)?defined", template)
+    if len(formats) + len(asked) < template.count(_FUNCTION):
+        return _DIRECTIVES
+    used = re.findall("%-?(.)", "".join(formats).replace("%%", ""))
+    return "".join(directive for directive in _DIRECTIVES if directive in used)
+
+
+def _macro(moment: datetime, directives: str) -> str:
     """Return a Jinja macro that hides the function: a template's variables may be plain values only."""
     texts = {"%%": _PERCENT}
-    for directive in _DIRECTIVES:
+    for directive in directives:
         for flag in ("", "-"):  # %-d: without the leading zero
             texts[f"%{flag}{directive}"] = moment.strftime(f"%{flag}{directive}")
     texts[_PERCENT] = "%"

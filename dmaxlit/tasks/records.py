@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.errors import UserError, check_choice, reason_of
 from dmaxlit.tasks.sources import expected_files, files_of, is_collection, is_text_file, record_suffix
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 OnBadRow = Literal["error", "skip"]
 
@@ -85,17 +88,28 @@ def read_records(
         return (row for file in files for row in _read_file(file, bad, argument))
     if record_suffix(source) is not None or (texts and is_text_file(source)):
         return _read_file(Path(source), bad, argument)
-    if not source or os.path.exists(source):
+    if not is_hub_id(source, texts):
         expected = expected_files(texts)
         raise UserError(f"{argument}: expected {expected}, a folder of these, or a hub id, got {source!r}")
-    return _read_hub(source, split, argument)
+    return read_table(load_from_hub(source, split, argument), source, split)
+
+
+def is_hub_id(source: str, texts: bool = False) -> bool:
+    """Return whether a source is neither a file of records, nor a folder or pattern, nor another file that exists.
+
+    Args:
+        source: See :func:`read_records`.
+        texts: Whether plain texts count too.
+    """
+    is_file = record_suffix(source) is not None or (texts and is_text_file(source))
+    return bool(source) and not (is_file or is_collection(source) or os.path.exists(source))
 
 
 def _read_file(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
     if is_text_file(path.name):
         return _read_document(path, bad, argument)
     is_table = record_suffix(path.name) == ".parquet"
-    return _read_table(path, argument) if is_table else _read_json(path, bad, argument)
+    return _read_parquet(path, argument) if is_table else _read_json(path, bad, argument)
 
 
 def _require_file(path: Path, argument: str) -> None:
@@ -145,7 +159,7 @@ def _array(path: Path, text: str, argument: str) -> list[Any]:
     return list(values)
 
 
-def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
+def _read_parquet(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
     from datasets import load_dataset
 
     _require_file(path, argument)
@@ -163,18 +177,38 @@ def _read_table(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
         ) from error
 
 
-def _read_hub(source: str, split: str, argument: str) -> Iterator[tuple[str, Any]]:
+def load_from_hub(source: str, split: str, argument: str = "corpus") -> "Dataset":
+    """Return a data set of the hub, mapped from the cache of ``datasets``.
+
+    Args:
+        source: Hub id, with ``:config`` if the data set has several.
+        split: Its split.
+        argument: The user's name for the source, for messages.
+
+    Raises:
+        UserError: If there is no such data set, or it cannot be read.
+    """
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
     try:
         with _without_retry_messages():
-            table = load_dataset(name, config or None, split=split)
+            return load_dataset(name, config or None, split=split)
     except Exception as error:
         reason = reason_of(error, with_type=True)
         raise UserError(
             f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {reason}"
         ) from error
+
+
+def read_table(table: "Dataset", source: str, split: str) -> Iterator[tuple[str, Any]]:
+    """Yield every row of a data set of the hub with its location.
+
+    Args:
+        table: The data set.
+        source: Its hub id.
+        split: Its split.
+    """
     for number, record in enumerate(table, start=1):
         yield f"{source}, split {split}, row {number}", record
 

@@ -181,7 +181,14 @@ def test_stored_settings_of_0_1_are_those_of_the_same_run_now():
         "model.noise.decoder_options": None,
         "model.optimizer.class_path": "dmaxlit.training.muon.MuonAdamW",
         "data.task": "chain",
+        "data.group_by_length": False,
     }
+
+
+def test_settings_of_now_stay_as_they_are_but_for_those_that_a_class_of_ones_own_lacks():
+    now = {"data.class_path": "my_data.MyData", "data.my_option": 3}
+    assert renames.current_settings(renames.current_settings(now)) == renames.current_settings(now)
+    assert renames.current_settings(now | {"data.group_by_length": True})["data.group_by_length"] is True
 
 
 def test_a_run_begun_with_0_1_is_resumed(dmax, base, tmp_path, caplog):

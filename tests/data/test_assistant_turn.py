@@ -8,11 +8,10 @@ from dmaxlit import UserError
 from dmaxlit.data.answerers import ModelAnswerer
 from dmaxlit.data.assistant_turn import AssistantTurn, assistant_turn, response_content
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.dataset import pack
 from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.data.messages import Conversation
-from dmaxlit.tasks.records import BadRows
 from dmaxlit.tokens import Role
+from tests.data.packed_rows import packed_rows
 from tests.engine.tokenizers_by_bytes import byte_level
 
 TURN = "{% for m in messages %}<|turn|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -151,7 +150,7 @@ def test_without_a_template_the_response_stands_alone():
 
 def test_rows_of_a_corpus_are_encoded_with_the_end_of_the_turn():
     tokenizer = with_template(CHATML)
-    pairs = pack([Row("2?", "4", "1"), Row(DIALOGUE, "5", "2")], tokenizer, 16, 256, "block", BadRows("error"))
+    pairs = packed_rows([Row("2?", "4", "1"), Row(DIALOGUE, "5", "2")], tokenizer, 16, 256)
     for (_, ids, start), response in zip((pairs[0], pairs[1]), "45", strict=True):
         assert written(tokenizer, ids[start:]).startswith(f"{response}<|end|>\n<eos>")
 
@@ -173,4 +172,4 @@ def test_a_template_that_refuses_the_dialogue_is_one_line():
         assistant_turn(tokenizer, "2?", "4")
     rows = [Row("2?", "4", "f.jsonl, row 1")]
     with pytest.raises(UserError):
-        pack(rows, tokenizer, 16, 256, "block", BadRows("error"))
+        packed_rows(rows, tokenizer, 16, 256)

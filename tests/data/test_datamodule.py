@@ -150,6 +150,18 @@ def test_workers_change_neither_order_nor_content():
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_rows_of_similar_lengths_are_grouped_if_asked(write_rows):
+    rows = [{"prompt": "1 ?", "response": " ".join(["so"] * (1 + n % 61))} for n in range(240)]
+
+    def widths(**options):
+        loader = bound(corpus=write_rows(rows), batch_size=8, seed=1, **options).train_dataloader()
+        return sum(batch["ids"].shape[1] for batch in loader), sorted(itertools.chain(*(b["index"] for b in loader)))
+
+    (grouped, rows_of_grouped), (plain, rows_of_plain) = widths(group_by_length=True), widths()
+    assert rows_of_grouped == rows_of_plain
+    assert grouped < 0.8 * plain
+
+
 def test_the_shorter_of_both_lengths_counts(write_rows):
     path = write_rows([{"prompt": "1 ?", "response": " ".join(["so"] * 61)}])
     assert len(bound(corpus=path).train_dataloader().dataset) == 1

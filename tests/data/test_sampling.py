@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from dmaxlit.data.sampling import OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.randomness import stable_seed
 
 
 def epoch_of(rows, batch_size, epoch, world=1, rank=0, shuffle=True, seed=0):
@@ -164,3 +165,64 @@ def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(tmp_path,
         before = fit(Recorder(stop, file), tmp_path, workers, **limits)
         assert before == whole[:stop]
         assert before + fit(Recorder(), tmp_path, workers, resume=file, **limits) == whole
+
+
+LENGTHS = torch.tensor([(17 * n) % 101 for n in range(431)])
+
+
+def grouped(batch_size, epoch, world=1, rank=0, seed=0):
+    sampler = LengthGroupedSampler(LENGTHS, batch_size, world, rank, seed)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def slowly_grouped(size, epoch, seed):
+    """Return the order of an epoch as the definition has it."""
+    order = epoch_of(len(LENGTHS), size, epoch, seed=seed)
+    whole, rest = order[: len(order) // size * size], order[len(order) // size * size :]
+    batches = []
+    for window in batched(whole, 50 * size):
+        batches += batched(sorted(window, key=lambda row: -int(LENGTHS[row])), size)
+    generator = torch.Generator().manual_seed(stable_seed("batches", seed, epoch))
+    shuffled = [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
+    return [*itertools.chain(*shuffled), *rest]
+
+
+@pytest.mark.parametrize(("size", "seed", "epoch"), [(4, 0, 0), (4, 3, 2), (7, 1, 1), (500, 1, 1)])
+def test_batches_of_similar_lengths_are_what_sorting_windows_makes(size, seed, epoch):
+    assert grouped(size, epoch, seed=seed) == slowly_grouped(size, epoch, seed)
+
+
+def test_similar_lengths_come_together_and_every_row_once_an_epoch():
+    def padded(order):
+        return sum(len(rows) * max(LENGTHS[rows].tolist()) for rows in batched(order, 4))
+
+    first, second, plain = grouped(4, 0), grouped(4, 1), epoch_of(len(LENGTHS), 4, 0)
+    assert sorted(first) == sorted(second) == sorted(plain)
+    assert first != second
+    assert padded(first) < 1.05 * int(LENGTHS.sum()) < 0.8 * padded(plain)
+    longest = [int(LENGTHS[rows].max()) for rows in batched(first, 4)]
+    assert longest != sorted(longest, reverse=True)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_global_batches_of_similar_lengths(world):
+    ranks = [batched(grouped(4, 2, world, rank), 4) for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1
+    together = [sorted(itertools.chain(*batches)) for batches in zip(*ranks, strict=True)]
+    alone = [sorted(batch) for batch in batched(grouped(4 * world, 2), 4 * world)]
+    assert together == (alone if len(alone[-1]) >= world else alone[:-1])
+
+
+def test_batches_of_similar_lengths_resume_in_the_middle_of_an_epoch():
+    def loader():
+        return ResumableLoader(range(len(LENGTHS)), LengthGroupedSampler(LENGTHS, 3, seed=5), collate_fn=list)
+
+    first = loader()
+    first.sampler.set_epoch(1)
+    batches = iter(first)
+    seen = [next(batches) for _ in range(60)]
+    second = loader()
+    second.load_state_dict(first.state_dict())
+    second.sampler.set_epoch(1)
+    assert [*seen, *second] == batched(grouped(3, 1, seed=5), 3)

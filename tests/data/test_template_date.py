@@ -72,6 +72,26 @@ def test_what_the_template_writes_differs_in_its_date_alone(template, clock, mon
     assert TemplateDate().apply(tokenizer, None).chat_template["default"].endswith(template)
 
 
+@pytest.mark.parametrize(
+    ("template", "is_same"),
+    [
+        ("{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}", True),
+        ('{%for m in messages%}{{ strftime_now( "%-d %%S" ) }}{%endfor%}', True),
+        ("{{ strftime_now('%H') }}", False),
+        ("{% set f = '%H' %}{{ strftime_now('%d') }}{{ strftime_now(f) }}", False),
+        ("{% set now = strftime_now %}{{ now('%H') }}", False),
+    ],
+)
+def test_a_template_that_writes_the_day_is_the_same_all_day(template, is_same, clock):
+    tokenizer = ChainTask.tokenizer()
+    tokenizer.chat_template = template
+    texts = []
+    for _ in range(2):
+        texts.append(TemplateDate().apply(tokenizer, None).chat_template)
+        clock.moment -= timedelta(hours=3)
+    assert (texts[0] == texts[1]) is is_same
+
+
 def test_the_moment_of_a_checkpoint_is_taken_only_if_the_template_writes_one(clock):
     date = TemplateDate()
     assert date.state_dict() == {}

@@ -1,0 +1,77 @@
+"""The encoded rows that a run learns from, and their order."""
+
+from collections.abc import Sequence
+
+from dmaxlit.data.corpora import Corpora
+from dmaxlit.data.dataset import PackedPairs
+from dmaxlit.data.encoded_corpus import encoded_corpus
+from dmaxlit.data.mixture import MixedPairs, Mixture
+from dmaxlit.data.row_encoding import RowEncoder
+from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, RowSampler
+
+
+class TrainingRows:
+    """Encoded rows of one or more corpora.
+
+    Args:
+        corpora: One, or with weights one for each.
+        weights: Share of each corpus in an epoch, relative to the others'. Default: each row comes once.
+        encoder: Encodes the rows.
+        cache_dir: Folder of the cache; see :func:`~dmaxlit.data.encoded_corpus.encoded_corpus`.
+        num_proc: Number of processes that encode for the cache.
+
+    Raises:
+        UserError: If a corpus cannot be read or has a row that cannot be used.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpora],
+        weights: Sequence[float] | None,
+        encoder: RowEncoder,
+        cache_dir: str | None,
+        num_proc: int | None,
+    ) -> None:
+        encoded = [encoded_corpus(corpus, encoder, cache_dir, num_proc) for corpus in corpora]
+        self.pairs: PackedPairs | MixedPairs = encoded[0] if weights is None else MixedPairs(encoded)
+        self._mixture = None if weights is None else Mixture([len(pairs) for pairs in encoded], weights)
+        self._corpora, self._encoded = corpora, encoded
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sampler(
+        self, batch_size: int, world_size: int, rank: int, seed: int, keeps_order: bool, group_by_length: bool
+    ) -> RowSampler:
+        """Return the order of one rank's rows.
+
+        Args:
+            batch_size: Rows in one rank's batch.
+            world_size: Number of ranks.
+            rank: This rank.
+            seed: Seed of the order.
+            keeps_order: Take every row once, in the order of the corpora.
+            group_by_length: Shuffle so that the rows of a batch have similar lengths.
+        """
+        shape = batch_size, world_size, rank
+        if keeps_order:
+            return OrderedRowSampler(len(self), *shape, even=True)
+        if group_by_length:
+            return LengthGroupedSampler(self.pairs.lengths(), *shape, seed, self._mixture)
+        return RowSampler(len(self), *shape, seed=seed, mixture=self._mixture)
+
+    def places(self, indices: Sequence[int]) -> list[str]:
+        """Return the file and row of rows; this reads the corpora again.
+
+        Args:
+            indices: Numbers of rows, as in a batch's ``index``.
+        """
+        places = dict.fromkeys(indices, "")
+        for number, (corpus, pairs) in enumerate(zip(self._corpora, self._encoded, strict=True)):
+            inside = {index: place for index in places if (place := self._place(index))[0] == number}
+            found = corpus.places([pairs.number(position) for _, position in inside.values()]) if inside else []
+            places.update(zip(inside, found, strict=True))
+        return [places[index] for index in indices]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        return self.pairs.place(index) if isinstance(self.pairs, MixedPairs) else (0, index)
