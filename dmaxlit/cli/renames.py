@@ -28,8 +28,6 @@ _RENAMED_OPTIONS = {
 }
 # Settings that 0.1 did not have, with the values at which they mean what it did.
 _ADDED_SETTINGS = {
-    "data.distill.temperature": 0.0,
-    "data.distill.top_p": 1.0,
     "data.group_by_length": False,
     "model.frozen_copy": "device",
 }
@@ -108,7 +106,12 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         new = renamed_option(path, option) if isinstance(path, str) else None
         current[f"{parent}.{new}" if new else name] = value
     parents = {name.rpartition(".")[0] for name in current}
-    added = {name: value for name, value in _ADDED_SETTINGS.items() if name.rpartition(".")[0] in parents}
+    from dmaxlit.data.distill_settings import UNNAMED
+
+    of_distill = {f"data.distill.{name}": value for name, value in UNNAMED.items()}
+    added = {
+        name: value for name, value in (_ADDED_SETTINGS | of_distill).items() if name.rpartition(".")[0] in parents
+    }
     return {**added, **current}
 
 
