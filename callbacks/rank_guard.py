@@ -9,7 +9,7 @@ import lightning as L
 
 from dmaxlit.checkpoints.lightning_internals import main_address
 from dmaxlit.errors import DMaxWarning, UserError, printable, reason_of
-from dmaxlit.training.rank_watch import RankWatch
+from dmaxlit.training.rank_connections import RankConnections
 
 __all__ = ["RankGuard"]
 
@@ -28,7 +28,7 @@ class RankGuard(L.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watch: RankWatch | None = None
+        self._watch: RankConnections | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin to watch."""
@@ -36,7 +36,7 @@ class RankGuard(L.Callback):
             return
         strategy: Any = trainer.strategy
         try:
-            self._watch = RankWatch(
+            self._watch = RankConnections(
                 trainer.global_rank, trainer.world_size, main_address(strategy), strategy.broadcast, self._stop
             )
         except OSError as error:

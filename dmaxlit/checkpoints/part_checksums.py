@@ -85,8 +85,8 @@ def wrong_checksum(folder: Path) -> str | None:
     stored: Any = json.loads(path.read_text())
     if not isinstance(stored, dict) or not all(Path(name).name == name for name in stored):
         raise ValueError(f"{_CHECKSUMS_FILE}: expected checksums of files by their names")
-    found = _checksums(folder, stored)
-    return next((name for name, checksum in stored.items() if found[name] != checksum), None)
+    actual = _checksums(folder, stored)
+    return next((name for name, checksum in stored.items() if actual[name] != checksum), None)
 
 
 def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -194,8 +194,8 @@ def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str,
     of_phases = peaks(items)
     phase, peak = max(of_phases.items(), key=lambda entry: entry[1])
     need = gib_needed(items)
-    of_each = ", ".join(f"{name} {_size(size)}" for name, size in of_phases.items())
-    summary = f"peak: {_size(peak)} in {phase} ({of_each})"
+    by_phase = ", ".join(f"{name} {_size(size)}" for name, size in of_phases.items())
+    summary = f"peak: {_size(peak)} in {phase} ({by_phase})"
     if gpu_memory is None:
         return summary, True
     largest = max((item for item in items if item.is_held(phase)), key=lambda item: item.size)

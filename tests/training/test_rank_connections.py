@@ -1,25 +1,26 @@
 import os
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from queue import Queue
 
 import pytest
 
-from dmaxlit.training import rank_watch
-from dmaxlit.training.rank_watch import RankWatch
+from dmaxlit.training import rank_connections
+from dmaxlit.training.rank_connections import RankConnections
 
 
 @pytest.fixture(autouse=True)
 def _no_grace(monkeypatch):
-    monkeypatch.setattr(rank_watch, "_GRACE", 0.2)
-    monkeypatch.setattr(rank_watch, "_PERIOD", 0.05)
+    monkeypatch.setattr(rank_connections, "_GRACE", 0.2)
+    monkeypatch.setattr(rank_connections, "_PERIOD", 0.05)
 
 
 @pytest.fixture
 def watches():
-    """Three ranks in one process, each with a queue of what it is told."""
-    told, address, made = [Queue() for _ in range(3)], Queue(), {}
+    """Three ranks in one process, each with a queue of what it hears."""
+    news, address, by_rank = [Queue() for _ in range(3)], Queue(), {}
 
     def broadcast(rank):
         def of_rank_zero(value):
@@ -32,7 +33,7 @@ def watches():
         return of_rank_zero
 
     def make(rank):
-        made[rank] = RankWatch(rank, 3, "127.0.0.1", broadcast(rank), told[rank].put)
+        by_rank[rank] = RankConnections(rank, 3, "127.0.0.1", broadcast(rank), news[rank].put)
 
     threads = [threading.Thread(target=make, args=(rank,)) for rank in range(3)]
     with ExitStack() as stack:
@@ -41,11 +42,11 @@ def watches():
         for thread in threads:
             thread.join()
         limit = threading.Event()
-        while len(made[0]._others) < 2 and not limit.wait(0.01):
+        while len(by_rank[0]._others) < 2 and not limit.wait(0.01):
             pass
-        for watch in made.values():
+        for watch in by_rank.values():
             stack.callback(watch.end)
-        yield made, told
+        yield by_rank, news
 
 
 def close(watch):
@@ -58,34 +59,34 @@ def close(watch):
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_all_others_hear_of_a_death(watches, victim):
-    made, told = watches
-    close(made[victim])
+    by_rank, news = watches
+    close(by_rank[victim])
     for rank in {0, 1, 2} - {victim}:
-        assert told[rank].get(timeout=10).startswith(f"rank {victim} (process ")
-        assert made[rank].news(0).endswith(" has died")
-    assert told[victim].empty()
+        assert news[rank].get(timeout=10).startswith(f"rank {victim} (process ")
+        assert by_rank[rank].news(0).endswith(" has died")
+    assert news[victim].empty()
 
 
 def test_all_others_hear_why_a_rank_ends_early(watches):
-    made, told = watches
-    made[1].end("ValueError: x")
+    by_rank, news = watches
+    by_rank[1].end("ValueError: x")
     for rank in (0, 2):
-        assert told[rank].get(timeout=10).endswith(" ended: ValueError: x")
+        assert news[rank].get(timeout=10).endswith(" ended: ValueError: x")
 
 
 def test_ranks_that_end_together_or_one_after_another_say_nothing(watches):
-    made, told = watches
-    made[1].end("UserError: x")
-    made[0].end()
-    made[2].end()
-    assert made[2].news(0.5) in ("", made[0].news(0))
-    assert all(queue.empty() for queue in told)
+    by_rank, news = watches
+    by_rank[1].end("UserError: x")
+    by_rank[0].end()
+    by_rank[2].end()
+    time.sleep(0.5)  # longer than others are waited for
+    assert all(queue.empty() for queue in news)
 
 
 def test_a_rank_that_has_done_its_part_is_not_missed(watches):
-    made, told = watches
-    made[2].end()
-    close(made[2])
-    assert made[0].news(0.3) == made[1].news(0) == ""
-    close(made[1])
-    assert told[0].get(timeout=10).startswith("rank 1 (process ")
+    by_rank, news = watches
+    by_rank[2].end()
+    close(by_rank[2])
+    assert by_rank[0].news(0.3) == by_rank[1].news(0) == ""
+    close(by_rank[1])
+    assert news[0].get(timeout=10).startswith("rank 1 (process ")

@@ -21,7 +21,7 @@ _LONGEST = 4096  # bytes of a message
 _PERIOD = 1.0  # seconds until a watch that is to end ends
 
 
-class RankWatch:
+class RankConnections:
     """The connections of a rank, from the start of the others until :meth:`end`.
 
     Args:
@@ -124,7 +124,7 @@ class RankWatch:
 
 
 def _in_background(function: Callable[[], None]) -> None:
-    threading.Thread(target=function, name="rank watch", daemon=True).start()
+    threading.Thread(target=function, name="rank connections", daemon=True).start()
 
 
 def _received(connection: Connection) -> bytes:
