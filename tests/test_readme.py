@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.bench import adaptation, codila, decode_speed, decoders, grading, loading, sandbox_overhead, train_speed
+from dmaxlit.bench import (
+    adaptation,
+    codila,
+    decode_speed,
+    decoders,
+    frontier_table,
+    grading,
+    loading,
+    sandbox_overhead,
+    train_speed,
+)
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
@@ -196,6 +206,7 @@ MARKS = (
     "codila",
     "decode_speed",
     "decoders",
+    "frontier",
     "order",
     "self_correction",
     "strategies",
@@ -245,6 +256,7 @@ def test_results_in_the_root_readme_are_those_of_the_table():
     [
         ("decoders", "summary", None, decoders.format_table),
         ("decode_speed", "measurements", decode_speed.Measurement, decode_speed.format_table),
+        ("frontier", "summary", None, frontier_table.format_frontier),
         ("grading", "checks", grading.Check, grading.format_table),
         ("loading", "measurements", loading.Start, loading.format_table),
         ("train_speed", "measurements", train_speed.TrainingCost, train_speed.format_table),

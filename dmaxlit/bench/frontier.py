@@ -92,7 +92,7 @@ class FrontierBench:
             {"method": method, "seed": seed, "cpu_seconds": self._models.cpu_seconds(method, seed)}
             for method, seed in trained
         ]
-        table = f"{format_frontier(summary)}\n\n{format_training(training)}"
+        table = "\n\n".join(filter(None, (format_frontier(summary), format_training(training))))
         settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared(), "repeats": self.repeats}
         folder = self._folder / self.study
         folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.files import write_json
 
 _SHIPPED = "builtin:chain-base"
+_SECONDS = "cpu_seconds.json"
 BASE_RECIPE = "pretrain.yaml"
 _BATCH_SIZE = 32  # of that recipe
 
@@ -77,11 +78,15 @@ class FrontierModels:
             *trained.overrides,
         )
 
-    def cpu_seconds(self, method: str, seed: int) -> float:
-        """Return the CPU time of training a model, with that of the model it started from; 0 for the base."""
+    def cpu_seconds(self, method: str, seed: int) -> float | None:
+        """Return the CPU time of training a model, with that of the model it started from.
+
+        It is 0 for the base, and None where a model was not trained here but put into the folder.
+        """
         if method == "base":
             return 0.0
-        return self.cpu_seconds(METHODS[method].start, seed) + _stored_seconds(self._run_folder(method, seed))
+        start, path = self.cpu_seconds(METHODS[method].start, seed), self._run_folder(method, seed) / _SECONDS
+        return None if start is None or not path.is_file() else start + _stored_seconds(path)
 
     def _trained(self, name: str, seed: int, recipe: str, *options: str) -> str:
         folder = self._run_folder(name, seed)
@@ -92,7 +97,8 @@ class FrontierModels:
                 checkpoint = fit(self.configs / recipe, folder, seed, *task, *options)
             finally:  # an interrupted run goes on where it stopped
                 folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / _SECONDS, _stored_seconds(folder) + _seconds_of_children() - begin)
+                path = folder / _SECONDS
+                write_json(path, _stored_seconds(path) + _seconds_of_children() - begin)
             checkpoint_to_folder(checkpoint, folder / "model")
         return str(folder / "model")
 
@@ -100,16 +106,12 @@ class FrontierModels:
         return self.folder / file_stem(name, seed)
 
 
-_SECONDS = "cpu_seconds.json"
-
-
 def file_stem(method: str, seed: int) -> str:
     """Return the name of a model's files."""
     return f"{re.sub(r'[^a-z_]+', '-', method)}-{seed}"
 
 
-def _stored_seconds(folder: Path) -> float:
-    path = folder / _SECONDS
+def _stored_seconds(path: Path) -> float:
     return float(json.loads(path.read_text())) if path.is_file() else 0.0
 
 

@@ -46,9 +46,10 @@ SETTINGS: dict[str, Setting] = {
 #: on-policy training as they have had in all.
 METHODS: dict[str, TrainedMethod] = {
     "on_policy": TrainedMethod("quickstart.yaml"),
-    "on_policy, longer": TrainedMethod("quickstart.yaml", share=1.5),
+    "on_policy longer": TrainedMethod("quickstart.yaml", share=1.5),
     "multi_block": TrainedMethod("multi_block.yaml"),
     "on_policy + mmd": TrainedMethod("mmd.yaml", start="on_policy", share=0.25),
+    "on_policy + tsd": TrainedMethod("tsd.yaml", start="on_policy", share=0.25),
     "multi_block + mmd": TrainedMethod("mmd.yaml", start="multi_block", share=0.25),
 }
 
@@ -65,22 +66,33 @@ def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
     return DecoderSpec("spd", {"tau_dec": tau, **options}, f"SPD {tau:g}, window 2 progress, {label}", window=2)
 
 
+def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
+    """Return the rule with hard tokens; with a window and ``multi_bd`` it is the published "DMax + MultiBD"."""
+    label = "edit speed" if window == 1 else f"edit speed, window {window} {admission}"
+    return DecoderSpec("edit", {"preset": "speed"}, label, window=window, admission=admission)
+
+
 #: The method and the decoder that all rows are compared with: DMax as published, with the threshold of its quick start.
 REFERENCE = ("on_policy", _spd(0.0))
 
-_MULTI_BD = DecoderSpec("edit", {"preset": "speed"}, "edit speed, window 2 multi_bd", window=2, admission="multi_bd")
+_POLICIES = ("progress", "multi_bd", "converging", "restarting")
 _MAIN = (
     DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95"),
     *(_spd(tau) for tau in (0.5, 0.0)),
-    *(_spd(tau, 2, policy) for policy in ("progress", "multi_bd", "converging") for tau in (0.5, 0.0)),
-    _MULTI_BD,
+    *(_spd(tau, 2, policy) for policy in _POLICIES for tau in (0.5, 0.0)),
+    _edit(),
+    _edit(2, "multi_bd"),
+    _edit(2, "restarting"),
 )
 _WINDOW = (
     _spd(0.5),
     _spd(0.0),
-    *(_spd(0.0, size, policy) for policy in ("progress", "converging") for size in (2, 3, 4)),
-    *(_spd(0.0, 2, "progress", theta=theta) for theta in (0.2, 0.9)),
-    *(_spd(tau, 2, "converging") for tau in (0.3, 0.5, 0.7)),
+    *(_spd(0.0, size, policy) for policy in ("progress", "converging") for size in (2, 3)),
+    _spd(0.0, 3, "restarting"),
+    *(_spd(0.0, 2, "restarting", tau_restart=share) for share in (0.0, 0.0625, 0.125, 0.25, 1.0)),
+    *(_spd(0.0, 2, "multi_bd", tau_add=0.5, tau_stable=share) for share in (0.9, 1.0)),
+    *(_spd(0.5, 2, "progress", theta=theta) for theta in (0.2, 0.9)),
+    *(_spd(tau, 2, "converging") for tau in (0.3, 0.7)),
     _acceptance(0.0, "consistency only", stop_on_confidence=False),
     _acceptance(0.0, "tau_acc 0.99", tau_acc=0.99),
     _acceptance(0.0, "hard tokens", soft=False),

@@ -141,11 +141,17 @@ def format_training(models: Sequence[Mapping[str, Any]]) -> str:
     """Format what training the models took as a Markdown table.
 
     Args:
-        models: ``method`` and ``cpu_seconds``, of each seed.
+        models: ``method`` and ``cpu_seconds``, of each seed. Those without a time are left out.
+
+    Returns:
+        The table; empty if no model has a time.
     """
     seconds: dict[str, list[float]] = {}
     for model in models:
-        seconds.setdefault(model["method"], []).append(model["cpu_seconds"])
+        if model["cpu_seconds"] is not None:
+            seconds.setdefault(model["method"], []).append(model["cpu_seconds"])
+    if not seconds:
+        return ""
     lines = ["| model | seeds | CPU minutes, those of the model it starts from included |", "|---|---|---|"]
     for method, values in seconds.items():
         spread = Spread.of(values)

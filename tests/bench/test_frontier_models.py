@@ -52,6 +52,8 @@ def test_the_time_of_a_model_has_that_of_what_it_starts_from(tmp_path, fits):
     assert len(fits) == 2
     assert (of.cpu_seconds("multi_block", 0), of.cpu_seconds("multi_block + mmd", 0)) == (1, 2)
     assert of.cpu_seconds("base", 0) == 0
+    (tmp_path / "multi_block-0" / "cpu_seconds.json").unlink()  # as of a model that was put there
+    assert of.cpu_seconds("multi_block", 0) is of.cpu_seconds("multi_block + mmd", 0) is None
 
 
 def test_the_time_of_an_interrupted_training_counts(tmp_path, fits, monkeypatch):
