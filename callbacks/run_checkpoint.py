@@ -283,8 +283,8 @@ class RunCheckpoint(Checkpoint):
         """Stop if a signal was received, in one process: ranks may differ in their number of validation batches."""
         is_alone = trainer.world_size == 1 and not trainer.sanity_checking
         if is_alone and self._signals.received and not self._in_step:
-            if self.saved_step != trainer.global_step:
-                self.save(trainer)
+            if self.saved_step != trainer.global_step:  # validation is repeated, from the generators it began with
+                self._save_step_end(trainer)
             self._stop(trainer, self._signals.received)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -333,11 +333,15 @@ class RunCheckpoint(Checkpoint):
         """Save the last step, unless it is, as if it had been saved before what followed it."""
         self._finish_save(trainer)
         if self._trained and trainer.global_step > max(self._first_step, self.saved_step or 0):
-            self._is_over = True
-            try:
-                self.save(trainer)
-            finally:
-                self._is_over = False
+            self._save_step_end(trainer)
+
+    def _save_step_end(self, trainer: L.Trainer) -> None:
+        """Save the present step as if it had been saved before what followed it."""
+        self._is_over = True
+        try:
+            self.save(trainer)
+        finally:
+            self._is_over = False
 
     def _promote_origin(self, trainer: L.Trainer) -> None:
         """Give the checkpoint resumed from its name, if its process was killed before it could."""
