@@ -324,7 +324,7 @@ def loading(
     from dmaxlit.bench import LoadingBench
 
     chosen = LoadingBench.sizes if sizes is None else sizes
-    print(LoadingBench(Path(output), chosen, num_proc, batch_size, batches).run())
+    print(printable(LoadingBench(Path(output), chosen, num_proc, batch_size, batches).run()))
 
 
 def vocabulary(

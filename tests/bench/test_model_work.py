@@ -32,7 +32,7 @@ def test_what_is_not_the_model_counts_as_outside():
 def test_operations_are_two_for_each_weight_and_token():
     denoiser = lively_denoiser()
     weights = sum(
-        module.weight.numel() for module in denoiser.modules() if isinstance(module, torch.nn.Linear)
+        module.weight.numel() for module in denoiser.model.modules() if isinstance(module, torch.nn.Linear)
     )  # those of the head among them
     assert linear_operations(denoiser, lambda: forward(denoiser)) == 2 * 4 * weights
     assert linear_operations(denoiser, lambda: None) == 0

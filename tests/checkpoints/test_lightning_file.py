@@ -16,7 +16,7 @@ def test_a_model_folder_of_a_checkpoint_has_all_chat_templates(tmp_path, templat
             vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
         )
     )
-    backbone = SimpleNamespace(tokenizer=tokenizer, model=model, lora=None, embedding_name=None)
+    backbone = SimpleNamespace(tokenizer=tokenizer, model=model, lora=None, embedding_name=None, auxiliary=None)
     weights = {f"backbone.model.{name}": tensor for name, tensor in model.state_dict().items()}
     payload = {"state_dict": weights, "dmaxlit": checkpoint_metadata(backbone, {})}
     torch.save(payload, tmp_path / "a.ckpt")

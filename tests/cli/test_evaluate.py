@@ -154,6 +154,7 @@ def test_two_processes_equal_one(dmax, tiny, tmp_path, monkeypatch):
     two, one = record(tmp_path / "two"), record(tmp_path / "one")
     assert (two["device"].pop("processes"), one["device"].pop("processes")) == (2, 1)
     for made in (two, one):
+        del made["command"]
         for result in made["results"]:
             result["timing"] = None
     assert two == one

@@ -123,7 +123,7 @@ def test_predict_refuses_a_folder_as_its_output(dmax, base, tmp_path):
 def test_predict_refuses_an_unknown_decoder(dmax, base):
     ended = dmax(f"predict --config {base} --decoder nope")
     assert ended.err.splitlines()[-1].startswith(
-        "error: unknown decoder 'nope'; known: credit, edit, entropy_bounded, entropy_gate, "
+        "error: unknown decoder 'nope'; known: codila, codila_verify, credit, "
     )
 
 

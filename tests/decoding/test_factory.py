@@ -28,7 +28,7 @@ def test_a_decoder_by_class_and_a_ready_one():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown decoder 'spdd'; known: credit, edit, .*, uniform, wino"):
+    with pytest.raises(UserError, match=r"unknown decoder 'spdd'; known: codila, .*, uniform, wino"):
         make_decoder("spdd")
 
 

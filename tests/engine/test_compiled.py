@@ -37,6 +37,7 @@ def test_the_tokens_are_the_same_and_the_shapes_are_few(name):
 
 
 def test_dynamo_follows_the_forward_and_its_cache():
+    torch.compiler.reset()  # after many shapes of other tests dynamo would not look at the forward any more
     denoiser = lively_denoiser()
     denoiser.__dict__["compiled_hidden"] = torch.compile(
         denoiser.hidden, dynamic=False, backend="eager", fullgraph=True
