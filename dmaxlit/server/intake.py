@@ -90,14 +90,21 @@ class Intake:
         loop = asyncio.get_running_loop()
         inbox, deadline = Inbox(loop), arrived + self._limits.max_seconds
         try:
-            plan = await loop.run_in_executor(self._encoder, self._plan, settings, deadline)
-            ids = await loop.run_in_executor(self._encoder, self._encode, prompts)
+            plan, ids = await loop.run_in_executor(self._encoder, self._prepare, settings, prompts, deadline)
             jobs = self._jobs(body, plan, prompts, ids, inbox)
         except PromptError as error:
             raise of_user_error(error, "messages" if isinstance(body, ChatBody) else "prompt") from error
         except UserError as error:
             raise of_user_error(error) from error
         return Order(jobs, inbox, ids, settings.seed if settings.temperature else None)
+
+    def _prepare(
+        self, settings: DecodeSettings, prompts: list[PromptField], deadline: float
+    ) -> tuple[_Plan, list[list[int]]]:
+        """Return how the responses are decoded, and the token ids of the prompts; in the encoder's thread."""
+        return self._plan(settings, deadline), [
+            encode(self._tokenizer, index, prompt) for index, prompt in enumerate(prompts)
+        ]
 
     def _plan(self, settings: DecodeSettings, deadline: float) -> _Plan:
         engine = settings.make_engine(self._denoiser)
@@ -108,9 +115,6 @@ class Intake:
             if len(self._tried) > _MAX_TRIED:
                 self._tried.popitem(last=False)
         return _Plan(settings, engine, sharing, deadline)
-
-    def _encode(self, prompts: list[PromptField]) -> list[list[int]]:
-        return [encode(self._tokenizer, index, prompt) for index, prompt in enumerate(prompts)]
 
     def _jobs(
         self,

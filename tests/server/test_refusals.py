@@ -74,7 +74,7 @@ def test_completions(strict, body, param, message):
 
 
 def test_a_decoder_whose_auxiliary_model_is_missing(strict, monkeypatch):
-    monkeypatch.setattr(strict.module.backbone, "auxiliary", None)
+    monkeypatch.setitem(strict.module.backbone._modules, "auxiliary", None)
     status, error = strict.refusal(BODY | {"decoder": "codila"})
     assert status == 400
     assert error["message"].startswith("decoder codila: expected a model with an auxiliary model")
