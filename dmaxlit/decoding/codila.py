@@ -77,8 +77,9 @@ class CodilaDecoder(JointDecoder):
 
     def _choose(self, state: BlockState, logits: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Return the span of each row that is decided, ``[R]``, and the length of its prefix that is, ``[R]``."""
-        masked = state.masked.unflatten(1, (-1, length))
-        uncertainty = torch.where(state.masked, entropy(logits), 0.0).unflatten(1, (-1, length))
+        spans = (state.ids.shape[0], state.ids.shape[1] // length, length)
+        masked = state.masked.view(spans)
+        uncertainty = torch.where(state.masked, entropy(logits), 0.0).view(spans)
         sizes = torch.arange(1, length + 1, device=logits.device)
         mean = (uncertainty.cumsum(-1) / sizes * _STEPS).round()
         if self.mode == "static":
