@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import prompts_hash
 from dmaxlit.data.manifest import Manifest
-from dmaxlit.data.response_rows import Response, generate_rows
+from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
@@ -82,13 +83,15 @@ class _Work:
 
     Args:
         prompts: The prompts, each once for each of its samples.
-        examples: The examples of a task, likewise; None without one.
+        indices: Index of each among all prompts of the source.
+        examples: The examples of a task, as ``prompts``; None without one.
         num_prompts: Number of prompts, each counted once.
         digest: Hash of the prompts, each once.
         held_out: Prompts that get no response.
     """
 
     prompts: Sequence[Prompt]
+    indices: Sequence[int]
     examples: Sequence[Example] | None
     num_prompts: int
     digest: str
@@ -103,16 +106,17 @@ def _prepare(
     prompts, examples = _prompts(source, settings)
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
-    answered = [index for index, prompt in enumerate(prompts) if not _is_held_out(prompt, settings)]
-    if not answered:
+    is_held_out = [_is_held_out(prompt, settings) for prompt in prompts]
+    if all(is_held_out):
         raise UserError(f"held_out: expected a share that leaves a prompt, got {settings.held_out} of {len(prompts)}")
-    indices = [index for index in answered for _ in range(settings.num_samples)]
+    indices = [index for index in range(len(prompts)) if not is_held_out[index] for _ in range(settings.num_samples)]
     work = _Work(
         [prompts[index] for index in indices],
+        indices,
         None if examples is None else [examples[index] for index in indices],
         len(prompts),
         prompts_hash(prompts),
-        [prompt for prompt in prompts if _is_held_out(prompt, settings)],
+        list(compress(prompts, is_held_out)),
     )
     with refusing(output, argument):
         return work, settings, writable_path(output, argument)
@@ -120,17 +124,18 @@ def _prepare(
 
 def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
     """Answer the prompts that the file does not hold yet, and finish it."""
-    counts = generate_rows(
-        file,
-        work.prompts,
-        answerer.lengths,
-        answerer.generator(settings),
-        _row_maker(answerer, work.prompts, work.examples),
-        settings.batch_size,
-        progress,
-        title="distil",
-        row_filter=RowFilter(settings),
-    )
+    with named_by_all(work.indices):
+        counts = generate_rows(
+            file,
+            work.prompts,
+            answerer.lengths,
+            answerer.generator(settings),
+            _row_maker(answerer, work.prompts, work.examples),
+            settings.batch_size,
+            progress,
+            title="distil",
+            row_filter=RowFilter(settings),
+        )
     return file.ranks.from_main(lambda: _finish(file, counts, work))
 
 
