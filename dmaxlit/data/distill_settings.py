@@ -1,25 +1,13 @@
 """How a corpus is distilled."""
 
 import inspect
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_temperature
 
 __all__ = ["DistillSettings"]
-
-#: Settings that a manifest does not name at their defaults, so that it is the same as before there were any.
-UNNAMED = {
-    "temperature": 0.0,
-    "top_p": 1.0,
-    "num_samples": 1,
-    "held_out": 0.0,
-    "min_length": None,
-    "max_length": None,
-    "duplicates": "keep",
-    "similarity": 0.8,
-}
 
 #: The least and the greatest similarity that 128 hashes can tell.
 SIMILARITIES = (0.1, 0.95)
@@ -37,6 +25,7 @@ _DECODING = (
     "top_p",
     "check_decoder",
 )
+_FILTERS = ("held_out", "min_length", "max_length", "duplicates", "similarity")
 
 
 @dataclass
@@ -116,6 +105,10 @@ class DistillSettings:
         if self.duplicates != "drop_near" and self.similarity != UNNAMED["similarity"]:
             raise UserError(f"similarity: expected none without drop_near as duplicates, got {self.similarity}")
 
+    def unfiltered(self, num_prompts: int) -> "DistillSettings":
+        """Return the same settings for some prompts, all of which get a response that is kept."""
+        return replace(self, num_prompts=num_prompts, keep="all", **{name: UNNAMED[name] for name in _FILTERS})
+
     def decoding(self) -> dict[str, Any]:
         """Return the settings of the engine."""
         return {name: getattr(self, name) for name in _DECODING}
@@ -132,3 +125,9 @@ class DistillSettings:
             name for name, default in UNNAMED.items() if getattr(self, name) == default
         }
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+#: Settings that a manifest does not name at their defaults, so that it is the same as before there were any.
+UNNAMED: dict[str, Any] = {
+    name: getattr(DistillSettings, name) for name in ("temperature", "top_p", "num_samples", *_FILTERS)
+}
