@@ -4,6 +4,7 @@ import inspect
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from dmaxlit.data.near_duplicates import NearDuplicates
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_temperature
 
@@ -47,7 +48,7 @@ class DistillSettings:
         check_decoder: Check what a decoder of your own returns in the first forwards.
         num_samples: Responses to each prompt, one after the other in the corpus; more than one need a temperature.
         held_out: Share of the prompts, in [0, 1), that get no response, by the hash of their text. They are written to
-            ``<corpus>.held_out.jsonl``.
+            ``NAME.held_out.jsonl``, next to the corpus ``NAME.jsonl``.
         min_length: Fewest tokens of a response, EOS included; None for any number.
         max_length: Most tokens of a response that is kept; None for any number.
         duplicates: ``keep`` them; ``drop`` rows whose text, prompt and response, is that of an earlier one but for case
@@ -76,7 +77,8 @@ class DistillSettings:
         """Refuse settings out of range.
 
         Raises:
-            UserError: If a setting is out of range, or there is no such decoder or option.
+            UserError: If a setting is out of range, there is no such decoder or option, or ``drop_near`` lacks its
+                package.
         """
         check_temperature(self.temperature)
         if not 0 < self.top_p <= 1:
@@ -104,6 +106,8 @@ class DistillSettings:
             raise UserError(f"similarity: expected a share from {least} to {most}, got {self.similarity}")
         if self.duplicates != "drop_near" and self.similarity != UNNAMED["similarity"]:
             raise UserError(f"similarity: expected none without drop_near as duplicates, got {self.similarity}")
+        if self.duplicates == "drop_near":
+            NearDuplicates(self.similarity)  # refuses without its package, before a model is loaded
 
     def unfiltered(self, num_prompts: int) -> "DistillSettings":
         """Return the same settings for some prompts, all of which get a response that is kept."""
