@@ -22,6 +22,7 @@ from dmaxlit.files import writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
+from dmaxlit.tasks.sources import held_out_path
 
 __all__ = ["DistillSettings"]
 
@@ -164,11 +165,6 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     )
     file.finish(asdict(manifest))
     return manifest
-
-
-def held_out_path(corpus: Path) -> Path:
-    """Return the path of the prompts that a corpus leaves out."""
-    return corpus.with_name(f"{corpus.stem}.held_out{corpus.suffix}")
 
 
 def _is_held_out(prompt: Prompt, settings: DistillSettings) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from dmaxlit.data import shared_corpus
-from dmaxlit.data.distill import held_out_path
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import PromptError, UserError
+from dmaxlit.tasks.sources import held_out_path
 from tests.data.distilling import PROMPTS, SETTINGS, kind, rows_of, run
 
 FINISHED = [prompt for prompt in PROMPTS if kind(prompt) != 0]
