@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -18,7 +19,7 @@ from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import UserError
-from dmaxlit.files import writable_path, write_text
+from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
@@ -149,6 +150,8 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
             f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept "
             f"({dropped})"
         )
+    if not work.held_out and _has_held_out(file.output):
+        held_out_path(file.output).unlink(missing_ok=True)  # of the corpus that is replaced: they have rows now
     if work.held_out:
         lines = [json.dumps(_prompt_row(prompt), ensure_ascii=False) + "\n" for prompt in work.held_out]
         write_text(held_out_path(file.output), "".join(lines))
@@ -165,6 +168,13 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     )
     file.finish(asdict(manifest))
     return manifest
+
+
+def _has_held_out(corpus: Path) -> bool:
+    """Return whether there is a corpus whose manifest says that it leaves out prompts."""
+    with suppress(UserError):
+        return bool(read_json(manifest_path(corpus)).get("held_out"))
+    return False
 
 
 def _is_held_out(prompt: Prompt, settings: DistillSettings) -> bool:

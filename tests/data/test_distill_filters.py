@@ -63,6 +63,18 @@ def test_prompts_held_out_are_those_of_a_larger_set_too(fake_module, tmp_path):
     ]
 
 
+def test_a_corpus_that_replaces_one_leaves_none_of_its_held_out_prompts(fake_module, tmp_path):
+    corpus = tmp_path / "c.jsonl"
+    own = held_out_path(corpus)
+    own.write_text("of the user\n")
+    run(fake_module(), corpus, replace(SETTINGS, keep="all"))
+    assert own.read_text() == "of the user\n"
+    run(fake_module(), corpus, replace(SETTINGS, keep="all", held_out=0.3), overwrite=True)
+    run(fake_module(), corpus, replace(SETTINGS, keep="all"), overwrite=True)
+    assert not own.exists()
+    assert len(rows_of(corpus)) == 40
+
+
 def test_a_prompt_that_is_refused_has_its_number_among_all(fake_module, tmp_path):
     prompts = [*PROMPTS[:30], "2 " * 200, PROMPTS[31]]
     settings = replace(SETTINGS, keep="all", held_out=0.3, num_samples=2, temperature=0.5, max_new_tokens=8)
