@@ -27,6 +27,8 @@ from dmaxlit.tasks.sources import held_out_path
 
 __all__ = ["DistillSettings"]
 
+_SUFFIXES = (".jsonl", ".json", ".ndjson")  # whose rows are read as such; those of a .txt would be one text
+
 
 def distill(
     model: Any,
@@ -121,7 +123,10 @@ def _prepare(
         list(compress(prompts, is_held_out)),
     )
     with refusing(output, argument):
-        return work, settings, writable_path(output, argument)
+        path = writable_path(output, argument)
+    if output.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{argument}: expected a .jsonl file to write, got {str(output)!r}")
+    return work, settings, path
 
 
 def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
