@@ -95,7 +95,7 @@ def distill(
             that the task's checker accepts; all also those cut off.
         num_samples: Answers to each prompt; more than one need a temperature.
         held_out: Share of the prompts, by the hash of their text, that get no answer. They are written to
-            <output>.held_out.jsonl.
+            NAME.held_out.jsonl, next to the corpus NAME.jsonl.
         min_length: Fewest tokens of an answer that is kept, EOS included.
         max_length: Most tokens of an answer that is kept.
         duplicates: drop rows with the text of an earlier one, but for case and white space; drop_near also those that

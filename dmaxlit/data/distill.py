@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,20 @@ from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import prompts_hash
 from dmaxlit.data.manifest import Manifest
-from dmaxlit.data.response_rows import Response, generate_rows
+from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import UserError
-from dmaxlit.files import writable_path, write_text
+from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Example, Task
+from dmaxlit.tasks.sources import held_out_path
 
 __all__ = ["DistillSettings"]
+
+_SUFFIXES = (".jsonl", ".json", ".ndjson")  # whose rows are read as such; those of a .txt would be one text
 
 
 def distill(
@@ -82,13 +87,15 @@ class _Work:
 
     Args:
         prompts: The prompts, each once for each of its samples.
-        examples: The examples of a task, likewise; None without one.
+        indices: Index of each among all prompts of the source.
+        examples: The examples of a task, as ``prompts``; None without one.
         num_prompts: Number of prompts, each counted once.
         digest: Hash of the prompts, each once.
         held_out: Prompts that get no response.
     """
 
     prompts: Sequence[Prompt]
+    indices: Sequence[int]
     examples: Sequence[Example] | None
     num_prompts: int
     digest: str
@@ -103,34 +110,39 @@ def _prepare(
     prompts, examples = _prompts(source, settings)
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
-    answered = [index for index, prompt in enumerate(prompts) if not _is_held_out(prompt, settings)]
-    if not answered:
+    is_held_out = [_is_held_out(prompt, settings) for prompt in prompts]
+    if all(is_held_out):
         raise UserError(f"held_out: expected a share that leaves a prompt, got {settings.held_out} of {len(prompts)}")
-    indices = [index for index in answered for _ in range(settings.num_samples)]
+    indices = [index for index in range(len(prompts)) if not is_held_out[index] for _ in range(settings.num_samples)]
     work = _Work(
         [prompts[index] for index in indices],
+        indices,
         None if examples is None else [examples[index] for index in indices],
         len(prompts),
         prompts_hash(prompts),
-        [prompt for prompt in prompts if _is_held_out(prompt, settings)],
+        list(compress(prompts, is_held_out)),
     )
     with refusing(output, argument):
-        return work, settings, writable_path(output, argument)
+        path = writable_path(output, argument)
+    if output.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{argument}: expected a .jsonl file to write, got {str(output)!r}")
+    return work, settings, path
 
 
 def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
     """Answer the prompts that the file does not hold yet, and finish it."""
-    counts = generate_rows(
-        file,
-        work.prompts,
-        answerer.lengths,
-        answerer.generator(settings),
-        _row_maker(answerer, work.prompts, work.examples),
-        settings.batch_size,
-        progress,
-        title="distil",
-        row_filter=RowFilter(settings),
-    )
+    with named_by_all(work.indices):
+        counts = generate_rows(
+            file,
+            work.prompts,
+            answerer.lengths,
+            answerer.generator(settings),
+            _row_maker(answerer, work.prompts, work.examples),
+            settings.batch_size,
+            progress,
+            title="distil",
+            row_filter=RowFilter(settings),
+        )
     return file.ranks.from_main(lambda: _finish(file, counts, work))
 
 
@@ -143,6 +155,8 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
             f"distill: expected an answer to keep, got {counts.finished} finished of {counts.prompts}, none kept "
             f"({dropped})"
         )
+    if not work.held_out and _has_held_out(file.output):
+        held_out_path(file.output).unlink(missing_ok=True)  # of the corpus that is replaced: they have rows now
     if work.held_out:
         lines = [json.dumps(_prompt_row(prompt), ensure_ascii=False) + "\n" for prompt in work.held_out]
         write_text(held_out_path(file.output), "".join(lines))
@@ -161,9 +175,11 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     return manifest
 
 
-def held_out_path(corpus: Path) -> Path:
-    """Return the path of the prompts that a corpus leaves out."""
-    return corpus.with_name(f"{corpus.stem}.held_out{corpus.suffix}")
+def _has_held_out(corpus: Path) -> bool:
+    """Return whether there is a corpus whose manifest says that it leaves out prompts."""
+    with suppress(UserError):
+        return bool(read_json(manifest_path(corpus)).get("held_out"))
+    return False
 
 
 def _is_held_out(prompt: Prompt, settings: DistillSettings) -> bool:

@@ -1,25 +1,14 @@
 """How a corpus is distilled."""
 
 import inspect
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from dmaxlit.data.near_duplicates import NearDuplicates
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_temperature
 
 __all__ = ["DistillSettings"]
-
-#: Settings that a manifest does not name at their defaults, so that it is the same as before there were any.
-UNNAMED = {
-    "temperature": 0.0,
-    "top_p": 1.0,
-    "num_samples": 1,
-    "held_out": 0.0,
-    "min_length": None,
-    "max_length": None,
-    "duplicates": "keep",
-    "similarity": 0.8,
-}
 
 #: The least and the greatest similarity that 128 hashes can tell.
 SIMILARITIES = (0.1, 0.95)
@@ -37,6 +26,7 @@ _DECODING = (
     "top_p",
     "check_decoder",
 )
+_FILTERS = ("held_out", "min_length", "max_length", "duplicates", "similarity")
 
 
 @dataclass
@@ -58,7 +48,7 @@ class DistillSettings:
         check_decoder: Check what a decoder of your own returns in the first forwards.
         num_samples: Responses to each prompt, one after the other in the corpus; more than one need a temperature.
         held_out: Share of the prompts, in [0, 1), that get no response, by the hash of their text. They are written to
-            ``<corpus>.held_out.jsonl``.
+            ``NAME.held_out.jsonl``, next to the corpus ``NAME.jsonl``.
         min_length: Fewest tokens of a response, EOS included; None for any number.
         max_length: Most tokens of a response that is kept; None for any number.
         duplicates: ``keep`` them; ``drop`` rows whose text, prompt and response, is that of an earlier one but for case
@@ -87,7 +77,8 @@ class DistillSettings:
         """Refuse settings out of range.
 
         Raises:
-            UserError: If a setting is out of range, or there is no such decoder or option.
+            UserError: If a setting is out of range, there is no such decoder or option, or ``drop_near`` lacks its
+                package.
         """
         check_temperature(self.temperature)
         if not 0 < self.top_p <= 1:
@@ -115,6 +106,12 @@ class DistillSettings:
             raise UserError(f"similarity: expected a share from {least} to {most}, got {self.similarity}")
         if self.duplicates != "drop_near" and self.similarity != UNNAMED["similarity"]:
             raise UserError(f"similarity: expected none without drop_near as duplicates, got {self.similarity}")
+        if self.duplicates == "drop_near":
+            NearDuplicates(self.similarity)  # refuses without its package, before a model is loaded
+
+    def unfiltered(self, num_prompts: int) -> "DistillSettings":
+        """Return the same settings for some prompts, all of which get a response that is kept."""
+        return replace(self, num_prompts=num_prompts, keep="all", **{name: UNNAMED[name] for name in _FILTERS})
 
     def decoding(self) -> dict[str, Any]:
         """Return the settings of the engine."""
@@ -132,3 +129,9 @@ class DistillSettings:
             name for name, default in UNNAMED.items() if getattr(self, name) == default
         }
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+
+#: Settings that a manifest does not name at their defaults, so that it is the same as before there were any.
+UNNAMED: dict[str, Any] = {
+    name: getattr(DistillSettings, name) for name in ("temperature", "top_p", "num_samples", *_FILTERS)
+}

@@ -1,6 +1,5 @@
 """The corpus that a run writes with its own model before it learns from it."""
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -44,7 +43,7 @@ class DistilledCorpus:
                 distill_for_training(trainer, self._task, path, self._settings)
         elif not path.exists():
             self._folder = TemporaryDirectory(prefix="dmaxlit-")
-            few = replace(self._settings, num_prompts=min(self._settings.num_prompts, self._batch_size), keep="all")
+            few = self._settings.unfiltered(min(self._settings.num_prompts, self._batch_size))
             distill_for_training(trainer, self._task, Path(self._folder.name) / path.name, few, Ranks())
 
     def write_together(self, trainer: L.Trainer) -> None:

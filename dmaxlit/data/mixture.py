@@ -26,7 +26,11 @@ def check_weights(weights: Sequence[float] | None, number: int) -> None:
     Raises:
         UserError: If so.
     """
-    if weights is not None and (len(weights) != number or not all(0 < weight < inf for weight in weights)):
+    if weights is None:
+        return
+    if not number:
+        raise UserError(f"weights: expected none without a corpus, got {list(weights)}")
+    if len(weights) != number or not all(0 < weight < inf for weight in weights):
         raise UserError(f"weights: expected a positive number for each corpus, {number} in all, got {list(weights)}")
 
 

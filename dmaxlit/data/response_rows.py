@@ -1,7 +1,8 @@
 """Decodes prompts into the rows of a file: each process its share, longest prompts first."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from dmaxlit.data.answer_bar import AnswerBar
@@ -96,7 +97,12 @@ def generate_rows(
     before = {rank: file.parts.recorded(rank) for rank in range(1, ranks.world_size) if ranks.is_main}
     remaining = file.remaining(len(prompts))
     own = remaining[ranks.rank :: ranks.world_size]
-    measured = ranks.gather(ranks.together(lambda: _of_all(own, lambda: measure([prompts[index] for index in own]))))
+
+    def measure_own() -> Sequence[int]:
+        with named_by_all(own):
+            return measure([prompts[index] for index in own])
+
+    measured = ranks.gather(ranks.together(measure_own))
     lengths = {
         index: length
         for rank, lengths_of_rank in enumerate(measured)
@@ -124,10 +130,18 @@ def generate_rows(
     return file.merge(len(prompts), row_filter)
 
 
-def _of_all(indices: Sequence[int], function: Callable[[], Any]) -> Any:
-    """Call a function that names prompts by their index among some; name them by that among all."""
+@contextmanager
+def named_by_all(indices: Sequence[int]) -> Iterator[None]:
+    """Name a prompt that is refused by its index among all, not by that among some.
+
+    Args:
+        indices: Index of each of these among all.
+
+    Raises:
+        PromptError: For such a prompt.
+    """
     try:
-        return function()
+        yield
     except PromptError as error:
         raise PromptError(indices[error.index], error.reason) from error
 
@@ -155,7 +169,8 @@ def _answer(
             writer.add(_record(chunk[position], response, correct, row))
             bar.count(response.num_tokens)
 
-        _of_all(chunk, lambda: generate([prompts[index] for index in chunk], chunk, take, tick))
+        with named_by_all(chunk):
+            generate([prompts[index] for index in chunk], chunk, take, tick)
 
     try:
         for chunk in filter(None, chunks):

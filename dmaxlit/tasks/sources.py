@@ -31,6 +31,11 @@ def expected_files(texts: bool) -> str:
     return "a .jsonl, .json, .parquet or .txt file" if texts else "a .jsonl, .json or .parquet file"
 
 
+def held_out_path(corpus: Path) -> Path:
+    """Return the path of the prompts that ``distill`` held out of a corpus: ``c.held_out.jsonl`` for ``c.jsonl``."""
+    return corpus.with_name(f"{corpus.stem}.held_out{corpus.suffix}")
+
+
 def is_collection(source: str) -> bool:
     """Return whether a source is a folder or a pattern (``data/*.jsonl``)."""
     return os.path.isdir(source) or (glob.has_magic(source) and not os.path.exists(source))
@@ -39,7 +44,8 @@ def is_collection(source: str) -> bool:
 def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:
     """Return the files of records in a folder, at any depth, or that match a pattern, sorted by their paths.
 
-    Hidden files, and what is written next to an unfinished or finished corpus, are left out.
+    Hidden files, and what is written next to an unfinished or finished corpus, are left out; also the prompts held out
+    of a corpus that is among the files.
 
     Args:
         source: A folder, or a pattern as of a shell, in which ``**`` stands for folders at any depth.
@@ -57,8 +63,9 @@ def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:
 
     root = Path(source)
     is_folder = root.is_dir()
-    found = root.rglob("*") if is_folder else map(Path, glob.glob(source, recursive=True))
-    files = sorted({path for path in found if path.is_file() and not path.name.endswith(_BESIDE)})
+    matches = root.rglob("*") if is_folder else map(Path, glob.glob(source, recursive=True))
+    found = {path for path in matches if path.is_file() and not path.name.endswith(_BESIDE)}
+    files = sorted(found - set(map(held_out_path, found)))
     if is_folder:
         files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
         files = [path for path in files if counts(path)]

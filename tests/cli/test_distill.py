@@ -93,6 +93,8 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--temperature -1", "temperature: expected a number from 0 to 10000, got -1"),
         ("--decoder.temperature 1", "decoder_options: expected no temperature, which is a setting of its own (--temp"),
         ("--num_prompts 3 --output p.txt/deep/c.jsonl", "output: cannot write 'p.txt/deep/c.jsonl' (Not a directory)"),
+        ("--num_prompts 3 --output c.txt", "output: expected a .jsonl file to write, got 'c.txt'"),
+        ("--num_prompts 3 --output c.jsonl.gz", "output: expected a .jsonl file to write, got 'c.jsonl.gz'"),
         ("--num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--num_prompts 3 --decoder.threshold 2", "threshold: expected a number in [0, 1], got 2"),
         ("--modl x", "unknown setting 'modl' (did you mean model?)"),

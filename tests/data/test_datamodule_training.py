@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -104,6 +105,12 @@ class TestUnderATrainer:
         assert len(prompts) == data.batch_size == 4
         assert [len(batch) for epoch, batch in module.seen if epoch == 0] == [4]
         assert os.listdir(tmp_path) == []
+
+    def test_a_dry_run_keeps_what_filters_would_drop(self, fake_module, tmp_path):
+        settings = replace(SETTINGS, held_out=0.999, min_length=100, duplicates="drop")
+        module = fake_module()
+        fit(module, tmp_path, corpus=str(tmp_path / "c.jsonl"), distill=settings, limits={"fast_dev_run": True})
+        assert [len(batch) for epoch, batch in module.seen if epoch == 0] == [4]
 
     def test_a_dry_run_uses_a_corpus_that_is_there(self, fake_module, tmp_path):
         corpus, module = str(tmp_path / "c.jsonl"), fake_module()

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from dmaxlit.data import shared_corpus
-from dmaxlit.data.distill import held_out_path
 from dmaxlit.data.resumable_jsonl import manifest_path
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
+from dmaxlit.tasks.sources import held_out_path
 from tests.data.distilling import PROMPTS, SETTINGS, kind, rows_of, run
 
 FINISHED = [prompt for prompt in PROMPTS if kind(prompt) != 0]
@@ -61,6 +61,25 @@ def test_prompts_held_out_are_those_of_a_larger_set_too(fake_module, tmp_path):
     assert [row["prompt"] for row in rows_of(held_out_path(tmp_path / "d.jsonl"))] == [
         prompt for prompt in PROMPTS[:20] if prompt in held_out
     ]
+
+
+def test_a_corpus_that_replaces_one_leaves_none_of_its_held_out_prompts(fake_module, tmp_path):
+    corpus = tmp_path / "c.jsonl"
+    own = held_out_path(corpus)
+    own.write_text("of the user\n")
+    run(fake_module(), corpus, replace(SETTINGS, keep="all"))
+    assert own.read_text() == "of the user\n"
+    run(fake_module(), corpus, replace(SETTINGS, keep="all", held_out=0.3), overwrite=True)
+    run(fake_module(), corpus, replace(SETTINGS, keep="all"), overwrite=True)
+    assert not own.exists()
+    assert len(rows_of(corpus)) == 40
+
+
+def test_a_prompt_that_is_refused_has_its_number_among_all(fake_module, tmp_path):
+    prompts = [*PROMPTS[:30], "2 " * 200, PROMPTS[31]]
+    settings = replace(SETTINGS, keep="all", held_out=0.3, num_samples=2, temperature=0.5, max_new_tokens=8)
+    with pytest.raises(PromptError, match=r"^prompts\[30\]: expected at most"):
+        run(fake_module(), tmp_path / "c.jsonl", settings, source=prompts)
 
 
 def test_a_share_that_leaves_nothing(fake_module, tmp_path):

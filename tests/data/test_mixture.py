@@ -124,3 +124,9 @@ def test_weights_that_are_not_one_for_each_corpus_are_refused(weights):
     with pytest.raises(UserError, match=r"^weights: expected a positive number for each corpus, 2 in all, got \["):
         SelfDistilledDataModule(corpus=["a.jsonl", "b.jsonl"], weights=weights)
     check_weights(None, 2)
+
+
+@pytest.mark.parametrize("weights", [[], [1.0]])
+def test_weights_without_a_corpus_are_refused(weights):
+    with pytest.raises(UserError, match=r"^weights: expected none without a corpus, got \["):
+        SelfDistilledDataModule(task="chain", weights=weights)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.near_duplicates import NearDuplicates
 from dmaxlit.errors import UserError
 
@@ -55,3 +56,5 @@ def test_the_package_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
     with pytest.raises(UserError, match="duplicates: expected datasketch for drop_near"):
         NearDuplicates(0.8)
+    with pytest.raises(UserError, match="duplicates: expected datasketch for drop_near"):
+        DistillSettings(duplicates="drop_near").check()  # before a model is loaded

@@ -46,6 +46,13 @@ def test_a_pattern_is_the_files_that_match(folder, pattern, names):
     assert [name for _, name in rows(pattern)] == names
 
 
+def test_prompts_held_out_of_a_corpus_count_only_by_themselves(folder):
+    (folder / "b.held_out.jsonl").write_text('"held out"\n')
+    assert [name for _, name in rows("data")] == ["a/b/d.jsonl.gz", "a/c.json", "b.jsonl", "e.ndjson"]
+    assert [name for _, name in rows("data/*.jsonl")] == ["b.jsonl"]
+    assert [name for _, name in rows("data/*.held_out.jsonl")] == ["held out"]
+
+
 def test_parquet_in_a_folder(folder):
     from datasets import Dataset
 
