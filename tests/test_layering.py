@@ -38,7 +38,7 @@ SHARED = (
     *("committing", "factory", "joint", "proposal"),
 )
 # Modules of decoders that experimental noise strategies may import.
-OF_DECODERS = {"decoding.base", "decoding.factory", "decoding.proposal", "decoding.spd"}
+OF_DECODERS = {"decoding.base", "decoding.factory", "decoding.joint", "decoding.proposal", "decoding.spd"}
 STRATEGIES = [
     *sorted(PACKAGE.glob("noise/*.py")),
     *sorted(PACKAGE.glob("noise/experimental/*.py")),

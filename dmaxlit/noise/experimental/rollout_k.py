@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.factory import make_decoder
+from dmaxlit.decoding.joint import JointDecoder
 from dmaxlit.errors import UserError, check_at_least, check_fraction, check_temperature
 from dmaxlit.noise.base import NOISE, Corruption, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.rollout import check_weights, teacher_forced
@@ -33,7 +34,7 @@ class RolloutKNoise(NoiseStrategy):
         level: Noise level t in [0, 1] of the masked view: a number, a [low, high] range, or a LevelDistribution. At 1
             the rollout starts from the same state as decoding.
         steps: Largest number of steps of the rollout (k), at least 1.
-        decoder: Registered name of the decoder; it must not read extra blocks.
+        decoder: Registered name of the decoder; it must not read extra blocks, or ask an auxiliary model.
         decoder_options: Its options.
         temperature: Temperature of the decoder's tokens, at least 0; 0 takes the most probable ones.
         clean_fraction: Share of the decided positions that hold the clean token instead, in [0, 1]; in a soft token
@@ -66,6 +67,8 @@ class RolloutKNoise(NoiseStrategy):
             raise UserError(
                 f"decoder: expected one that reads the block alone, got {decoder!r}, which reads extra blocks too"
             )
+        if isinstance(self.decoder, JointDecoder):
+            raise UserError(f"decoder: expected one that asks no auxiliary model, got {decoder!r}")
         self.steps = steps
         self.temperature = temperature
         self.clean_fraction = check_fraction("clean_fraction", clean_fraction)
