@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.bench.autoregressive import forget_mask
-from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.command import check_recipes, fit, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
@@ -62,8 +62,7 @@ class AdaptationBench:
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(METHODS)}, got {unknown[0]!r}")
         check_at_least(1, **self._settings())
-        if not self._recipe.is_file():
-            raise UserError(f"configs: expected a folder with {self._recipe.name}, got {str(self.configs)!r}")
+        check_recipes(self.configs, [self._recipe.name])
 
     @holds_output
     def run(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.command import check_recipes, fit, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
@@ -91,9 +91,7 @@ class CodilaBench:
         check_at_least(1, **self._settings())
         if self.span_length not in (2, 4, 8):
             raise UserError(f"span_length: expected 2, 4 or 8, got {self.span_length}")
-        for recipe in (_BASE, _AUXILIARY):
-            if not (self.configs / recipe).is_file():
-                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+        check_recipes(self.configs, (_BASE, _AUXILIARY))
 
     @holds_output
     def run(self) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from dmaxlit.errors import UserError
@@ -58,6 +59,21 @@ def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
         *options,
     )
     return folder / "checkpoints" / "last.ckpt"
+
+
+def check_recipes(configs: Path, names: Iterable[str]) -> None:
+    """Refuse a folder that lacks a recipe.
+
+    Args:
+        configs: The folder.
+        names: File names of the recipes.
+
+    Raises:
+        UserError: For the first that is not there.
+    """
+    for name in names:
+        if not (configs / name).is_file():
+            raise UserError(f"configs: expected a folder with {name}, got {str(configs)!r}")
 
 
 def step_options(steps: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from dmaxlit.bench.command import check_recipes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
 from dmaxlit.bench.frontier_rows import SPEED_BATCHES, Contestant, count, speed_ratio
 from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
@@ -68,9 +69,7 @@ class FrontierBench:
             if REFERENCE[0] not in self.methods or not set(self.methods) <= set(known):
                 got = ", ".join(self.methods) or "none"
                 raise UserError(f"methods: expected {REFERENCE[0]}, and others of {', '.join(known)}; got {got}")
-        for recipe in (BASE_RECIPE, *(method.recipe for method in METHODS.values())):
-            if not (self.configs / recipe).is_file():
-                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+        check_recipes(self.configs, (BASE_RECIPE, *(method.recipe for method in METHODS.values())))
 
     @holds_output
     def run(self) -> str:

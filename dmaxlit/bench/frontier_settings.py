@@ -42,8 +42,8 @@ SETTINGS: dict[str, Setting] = {
     "long": Setting({"difficulty": "hard"}, ("--model.backbone.block_length=16",), 1000),
 }
 
-#: The ways of training, beside the base itself. Those that go on from a trained model have a control: as much
-#: on-policy training as they have had in all.
+#: The ways of training, beside the base itself. Those that go on from a trained model have a control: on-policy
+#: training for more steps than they have had in all.
 METHODS: dict[str, TrainedMethod] = {
     "on_policy": TrainedMethod("quickstart.yaml"),
     "on_policy longer": TrainedMethod("quickstart.yaml", share=1.5),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmaxlit.bench.command import fit
+from dmaxlit.bench.command import check_recipes, fit
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
@@ -65,9 +65,7 @@ class SelfCorrectionBench:
             raise UserError("seeds: expected at least one, got none")
         if self.study not in STUDIES:
             raise UserError(f"study: expected one of {', '.join(STUDIES)}, got {self.study!r}")
-        for recipe in (PRETRAIN, *(method.recipe for method in self._methods.values())):
-            if not (self.configs / recipe).is_file():
-                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+        check_recipes(self.configs, (PRETRAIN, *(method.recipe for method in self._methods.values())))
 
     @holds_output
     def run(self) -> str:

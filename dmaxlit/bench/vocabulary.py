@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.command import check_recipes, fit, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.summary import format_summary, summarize
@@ -62,9 +62,7 @@ class VocabularyBench:
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(RECIPES)}, got {unknown[0]!r}")
         check_at_least(1, **self._settings())
-        for recipe in RECIPES.values():
-            if not (self.configs / recipe).is_file():
-                raise UserError(f"configs: expected a folder with {recipe}, got {str(self.configs)!r}")
+        check_recipes(self.configs, RECIPES.values())
 
     @holds_output
     def run(self) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Sampling
 from dmaxlit.decoding.joint import Independent, JointDecoder, JointModel, Spans, spans_of
-from dmaxlit.decoding.proposal import confidence_rank, entropy, propose
-from dmaxlit.errors import UserError, check_at_least, check_choice
+from dmaxlit.decoding.proposal import entropy, most_confident, propose
+from dmaxlit.errors import check_at_least, check_choice
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["CodilaDecoder"]
@@ -54,8 +54,7 @@ class CodilaDecoder(JointDecoder):
     ) -> None:
         super().__init__(max_steps)
         check_at_least(1, candidates=candidates)
-        if not tau >= 0:
-            raise UserError(f"tau: expected at least 0, got {tau}")
+        check_at_least(0, tau=tau)
         self.mode, self.tau = check_choice("mode", mode, ("static", "dynamic")), tau
         self.candidates, self.joint = candidates, joint
 
@@ -69,7 +68,7 @@ class CodilaDecoder(JointDecoder):
         commit = in_span & state.masked
         if self.mode == "dynamic":
             proposal = propose(state, logits, state.masked)
-            best = state.masked & (confidence_rank(proposal, state.masked) == 0)
+            best = most_confident(proposal, state.masked)
             is_joint = commit.sum(1, keepdim=True) > 1
             commit, tokens = torch.where(is_joint, commit, best), torch.where(is_joint, tokens, proposal.tokens)
         masked = state.masked & ~commit

@@ -58,7 +58,5 @@ class CodilaVerifyDecoder(JointDecoder):
         differs = state.masked & (scores.argmax(-1) != tokens)
         confidence = torch.where(differs, (proposal.confidence - self.penalty).clamp_min(0), proposal.confidence)
         log_odds = torch.where(differs, confidence.logit(), proposal.log_odds)
-        features = self._inner.features(logits)
-        if features is not None:
-            features = features.masked_fill(~state.masked.unsqueeze(-1), 0.0)
+        features = self._inner._features_of_masks(state, logits)
         return self._inner._commit(state, proposal._replace(confidence=confidence, log_odds=log_odds), features)

@@ -51,10 +51,11 @@ class CommittingDecoder(Decoder):
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Commit the selected positions, or else the most confident one; converged when no mask is left."""
+        return self._commit(state, propose(state, logits, state.masked), self._features_of_masks(state, logits))
+
+    def _features_of_masks(self, state: BlockState, logits: Tensor) -> Tensor | None:
         features = self.features(logits)
-        if features is not None:
-            features = features.masked_fill(~state.masked.unsqueeze(-1), 0.0)
-        return self._commit(state, propose(state, logits, state.masked), features)
+        return None if features is None else features.masked_fill(~state.masked.unsqueeze(-1), 0.0)
 
     def _commit(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> BlockState:
         selected = self.select(state, proposal, features)

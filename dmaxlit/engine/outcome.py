@@ -80,19 +80,18 @@ class OutcomeReader:
             top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
 
-        admits = restarts = torch.zeros_like(state.converged)
+        flags = [state.converged]
         if self._admission is not None:
             last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
             admitted = self._admission.admit(before.select(last), state.select(last))
-            admits = admits.index_copy(0, last, admitted)
-            restarted = self._admission.restarts_behind(before, state)
-            restarts = restarts if restarted is None else restarted
-        flags = torch.stack([state.converged, admits, restarts], 1)
-        values = torch.cat([flags, ids], 1).tolist()
+            flags.append(torch.zeros_like(state.converged).index_copy(0, last, admitted))
+            if (restarted := self._admission.restarts_behind(before, state)) is not None:
+                flags.append(restarted)
+        values = torch.cat([*(flag.unsqueeze(1) for flag in flags), ids], 1).tolist()
         return Outcome(
-            tokens=[row[3:] for row in values],
+            tokens=[row[len(flags) :] for row in values],
             converged=[bool(row[0]) for row in values],
-            admits=[bool(row[1]) for row in values],
-            restarts=[bool(row[2]) for row in values],
+            admits=[len(flags) > 1 and bool(row[1]) for row in values],
+            restarts=[len(flags) > 2 and bool(row[2]) for row in values],
             at_limit=set(at_limit),
         )

@@ -20,7 +20,7 @@ from dmaxlit.tokens import CleanBatch
 
 __all__ = ["MultiBlockNoise"]
 
-_OF_THE_LEVEL = ("level", "per", "stratified", "schedule")
+_OF_THE_CORRUPTION = ("level", "per", "stratified", "schedule", "span_length")
 
 
 @NOISE.register("multi_block")
@@ -36,7 +36,7 @@ class MultiBlockNoise(NoiseStrategy):
     Args:
         group_size: Most blocks in a group (N), at least 2: the window that the model will decode with.
         base: Registered name of the strategy whose views these are: ``masked``, or ``on_policy`` for OPUT.
-        base_options: Its options, without those of the noise level.
+        base_options: Its options, without those of the noise level and of spans.
         ranges: Range [low, high] of the level of the first, second ... block of a group, in place of the rising
             levels; the last one is that of all further blocks. The published DMax settings are [[.001, .2], [.8, 1]].
         random_layouts: Number of random layouts beside the regular ones, at least 0 (in the paper 2, or 0 for maths).
@@ -57,9 +57,9 @@ class MultiBlockNoise(NoiseStrategy):
         if ranges is not None:
             _check_ranges(ranges)
         options = base_options or {}
-        for name in _OF_THE_LEVEL:
+        for name in _OF_THE_CORRUPTION:
             if name in options:
-                raise UserError(f"base_options: expected no {name}, since groups have levels of their own, got one")
+                raise UserError(f"base_options: expected no {name}, since groups have masks of their own, got one")
         cls = NOISE.get(base)
         if issubclass(cls, MultiBlockNoise):
             raise UserError(f"base: expected another strategy, got {base!r}")

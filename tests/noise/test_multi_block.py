@@ -142,6 +142,7 @@ def test_a_copy_in_another_process_is_the_same_strategy():
         ({"ranges": [(0.5, 0.2)]}, "ranges: expected pairs"),
         ({"base": "multi_block"}, "base: expected another strategy"),
         ({"base_options": {"level": 0.5}}, "base_options: expected no level"),
+        ({"base_options": {"span_length": 4}}, "base_options: expected no span_length"),
         ({"base": "on_policy", "base_options": {"alternate": "no"}}, "alternate: expected bool, got 'no'"),
         ({"base_options": {"depth": 3}}, "base_options: expected options of masked, got"),
         ({"base": "nothing"}, "noise strategy"),

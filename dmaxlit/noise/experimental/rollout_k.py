@@ -34,7 +34,7 @@ class RolloutKNoise(NoiseStrategy):
         level: Noise level t in [0, 1] of the masked view: a number, a [low, high] range, or a LevelDistribution. At 1
             the rollout starts from the same state as decoding.
         steps: Largest number of steps of the rollout (k), at least 1.
-        decoder: Registered name of the decoder; it must read neither extra blocks nor an auxiliary model.
+        decoder: Registered name of the decoder; it must not read extra blocks, or ask an auxiliary model.
         decoder_options: Its options.
         temperature: Temperature of the decoder's tokens, at least 0; 0 takes the most probable ones.
         clean_fraction: Share of the decided positions that hold the clean token instead, in [0, 1]; in a soft token
@@ -68,7 +68,7 @@ class RolloutKNoise(NoiseStrategy):
                 f"decoder: expected one that reads the block alone, got {decoder!r}, which reads extra blocks too"
             )
         if isinstance(self.decoder, JointDecoder):
-            raise UserError(f"decoder: expected one without an auxiliary model, got {decoder!r}, which needs it")
+            raise UserError(f"decoder: expected one that asks no auxiliary model, got {decoder!r}")
         self.steps = steps
         self.temperature = temperature
         self.clean_fraction = check_fraction("clean_fraction", clean_fraction)

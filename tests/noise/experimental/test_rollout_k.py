@@ -3,8 +3,7 @@ import torch
 
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone import TrainingForward
-from dmaxlit.decoding import DECODERS, make_decoder
-from dmaxlit.decoding.joint import JointDecoder
+from dmaxlit.decoding import DECODERS, JointDecoder, make_decoder
 from dmaxlit.engine import BlockDecoder
 from dmaxlit.noise import LogitsPrediction, dialogue
 from dmaxlit.noise.experimental import RolloutKNoise, SoftOnPolicyNoise
@@ -16,7 +15,7 @@ from tests.noise.test_contract import converse
 ALONE = [
     name
     for name in DECODERS
-    if not make_decoder(name).extra_blocks and not isinstance(make_decoder(name), JointDecoder)
+    if not make_decoder(name).extra_blocks and not issubclass(DECODERS.get(name), JointDecoder)
 ]
 
 
@@ -156,7 +155,7 @@ def test_only_two_passes_have_gradients(clean):
     [
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"decoder": "wino"}, "decoder: expected one that reads the block alone, got 'wino'"),
-        ({"decoder": "codila"}, "decoder: expected one without an auxiliary model, got 'codila'"),
+        ({"decoder": "codila"}, "decoder: expected one that asks no auxiliary model, got 'codila'"),
         ({"decoder": "none"}, "unknown decoder 'none'"),
         ({"decoder_options": {"tau": 1}}, "decoder 'spd': unknown option tau"),
         ({"temperature": -1.0}, "temperature: expected a number from 0 to 10000"),
