@@ -40,9 +40,10 @@ class RankGuard(L.Callback):
                 trainer.global_rank, trainer.world_size, main_address(strategy), strategy.broadcast, self._stop
             )
         except OSError as error:
+            rank = trainer.global_rank
+            problem = f"rank {rank} cannot {'reach rank 0' if rank else 'open a port'} ({reason_of(error)})"
             warnings.warn(
-                f"rank {trainer.global_rank} cannot reach rank 0 ({reason_of(error)}): the death of a rank may be "
-                "noticed only after the strategy's timeout",
+                f"{problem}: the death of a rank may be noticed only after the strategy's timeout",
                 category=DMaxWarning,
                 stacklevel=2,
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, cached_property, partial
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +14,18 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.attention import MaskSource, ModelMask, to_model_mask
-from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import (
-    auxiliary_from_settings,
-    auxiliary_to_go_on_with,
     read_auxiliary,
-    write_auxiliary,
 )
 from dmaxlit.backbone.compatibility import logit_transform
-from dmaxlit.backbone.formats.model_folder import AttentionError, write_folder
+from dmaxlit.backbone.denoiser_weights import DenoiserWeights
+from dmaxlit.backbone.formats.model_folder import AttentionError
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
-from dmaxlit.backbone.lora import MASK_DELTA, LoraSettings, add_adapters, check_embedding, merged_model
-from dmaxlit.backbone.mask_embedding import embedding_table, fit_embeddings
+from dmaxlit.backbone.lora import MASK_DELTA
+from dmaxlit.backbone.mask_embedding import fit_embeddings
 from dmaxlit.backbone.probe import check_behavior
 from dmaxlit.backbone.routers import keep_routers_in_float32
-from dmaxlit.backbone.sharding import full_state_dict, is_sharded, load_shards
+from dmaxlit.backbone.sharding import is_sharded, load_shards
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.backbone.torch_internals import allow_recompilations
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, embedding_scale
@@ -41,7 +37,7 @@ __all__ = ["Denoiser"]
 _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
 
 
-class Denoiser(nn.Module):
+class Denoiser(DenoiserWeights):
     """A causal language model whose attention mask is replaced by the block-diffusion mask.
 
     Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
@@ -117,7 +113,7 @@ class Denoiser(nn.Module):
         return denoiser
 
     def _set_up(self, source: BackboneSource, defer: bool = False, probe: bool = True) -> None:
-        self.model: PreTrainedModel = source.empty_model() if defer else _loaded(source, probe)
+        self.model = source.empty_model() if defer else _loaded(source, probe)
         self.tokenizer = source.tokenizer
         self.special = SpecialTokens.of(self.tokenizer)
         self.source_metadata, self.base_model = source.metadata, source.base_model
@@ -137,39 +133,17 @@ class Denoiser(nn.Module):
             )
         self._probes = probe
         self.compiles_training = False
-        self.lora: LoraSettings | None = None
-        self.auxiliary: AuxiliaryModel | None = None
-        self.trains_auxiliary = False
+        self.lora, self.auxiliary, self.trains_auxiliary = None, None, False
         if source.folder is not None and not defer:
             self.auxiliary = read_auxiliary(source.folder, self.tokenizer, self.vocab_size, source.dtype)
-        self.mask_delta: nn.Parameter | None
         self.register_parameter(MASK_DELTA, None)
         self._prepare_to_train()
         mark_hidden_matrices(self)
 
     @property
-    def _positions(self) -> int:
-        return int(self.model.config.max_position_embeddings)
-
-    @property
     def max_length(self) -> int:
         """Longest sequence in tokens: the model's number of positions or less, rounded down to whole blocks."""
         return self._limit // self.block_length * self.block_length
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding table."""
-        return int(self.embedding.shape[0])
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.embedding.device
-
-    @property
-    def embedding(self) -> Tensor:
-        """``[vocab, width]`` input embedding table as stored, without scaling; see :meth:`embed`."""
-        return embedding_table(self.model)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids ``[...]`` as the model does, ``[..., width]``: rows of the table, scaled if it does so."""
@@ -259,50 +233,6 @@ class Denoiser(nn.Module):
 
     # ---- weights ----------------------------------------------------------------------------------------------------
 
-    def add_lora(self, settings: LoraSettings) -> None:
-        """Train low-rank adapters and the mask embedding instead of the weights; see :class:`LoraSettings`.
-
-        Raises:
-            UserError: If a setting is out of range, peft is not installed, weights are deferred, or the model with
-                adapters could not be merged into one without.
-        """
-        if self.is_deferred:
-            raise UserError("lora: expected a model with weights, but backbone.defer reads them later")
-        check_embedding(self.model.get_input_embeddings(), self.embedding)
-        add_adapters(self.model, settings)
-        self.lora = settings
-        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))
-        mark_hidden_matrices(self)
-
-    def train_auxiliary(self, settings: AuxiliarySettings) -> None:
-        """Freeze the denoiser, and train an auxiliary model on its marginals; see :class:`AuxiliarySettings`.
-
-        Raises:
-            UserError: If a setting is out of range, the model has another tokenizer, weights are deferred, or there is
-                no model to go on with.
-        """
-        if self.is_deferred or self.lora is not None:
-            other = "backbone.defer" if self.is_deferred else "lora"
-            raise UserError(f"auxiliary: expected a frozen denoiser, which {other} does not go with")
-        settings.check(self.block_length)
-        if settings.is_new:
-            self.auxiliary = auxiliary_from_settings(settings, self.tokenizer, self.vocab_size, self.model.dtype)
-        else:
-            self.auxiliary = auxiliary_to_go_on_with(settings, self.auxiliary)
-        self.requires_grad_(False)
-        self.auxiliary.requires_grad_(True)
-        if settings.lora is not None:
-            self.auxiliary.add_lora(settings.lora)
-        self.trains_auxiliary = True
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen denoiser stays in eval mode, without dropout."""
-        super().train(mode)
-        if self.trains_auxiliary:
-            self.model.eval()
-        return self
-
     def load_deferred(self, device: torch.device) -> None:
         """Read the weights if that was deferred; of a sharded model each rank reads its own slices.
 
@@ -325,40 +255,6 @@ class Denoiser(nn.Module):
     def _fit_embeddings(self) -> None:
         is_foreign = not self.source_metadata
         fit_embeddings(self.model, len(self.tokenizer), self.special.mask_id, self._adds_mask, is_foreign)
-
-    @property
-    def embedding_name(self) -> str:
-        """Name of the embedding table among the model's weights."""
-        return next(name for name, weight in self.model.named_parameters() if weight is self.embedding)
-
-    def export_metadata(self) -> dict[str, Any]:
-        """Return the denoiser's own entries of ``dmaxlit.json``: what the model's config lacks."""
-        limit = {"max_length": self._limit} if self._limit < self._positions else {}
-        base = {} if self.base_model is None else {"base_model": self.base_model}
-        return {"block_length": self.block_length, **limit, **base}
-
-    def save(self, folder: Path, metadata: dict[str, Any], write: bool = True) -> None:
-        """Write a folder that :func:`dmaxlit.load` and transformers both read.
-
-        Args:
-            folder: Folder to write; an existing export is replaced as a whole.
-            metadata: Further entries of ``dmaxlit.json``.
-            write: Whether this process writes. Every rank of a sharded model must call, to gather the weights.
-        """
-        weights, model = full_state_dict(self), self.model
-        if not write:
-            return
-        if self.lora is not None:
-            unmerged = weights or {
-                name.removeprefix("model."): weight
-                for name, weight in self.state_dict().items()
-                if not name.startswith("auxiliary.")
-            }
-            model = merged_model(model.config, unmerged, self.lora, self.embedding_name, self.special.mask_id)
-            model.generation_config = self.model.generation_config
-            weights = None
-        also = None if self.auxiliary is None else partial(write_auxiliary, self.auxiliary)
-        write_folder(folder, model, self.tokenizer, {**self.export_metadata(), **metadata}, weights, also)
 
 
 def _loaded(source: BackboneSource, probe: bool) -> PreTrainedModel:

@@ -98,6 +98,8 @@ def current_options(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's stored settings, under dotted names, as the same run would store them now."""
+    from dmaxlit.data.distill_settings import UNNAMED  # imports torch, which not every command needs
+
     settings = current_paths(dict(stored))
     current = {}
     for name, value in settings.items():
@@ -106,8 +108,6 @@ def current_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         new = renamed_option(path, option) if isinstance(path, str) else None
         current[f"{parent}.{new}" if new else name] = value
     parents = {name.rpartition(".")[0] for name in current}
-    from dmaxlit.data.distill_settings import UNNAMED
-
     of_distill = {f"data.distill.{name}": value for name, value in UNNAMED.items()}
     added = {
         name: value for name, value in (_ADDED_SETTINGS | of_distill).items() if name.rpartition(".")[0] in parents

@@ -98,11 +98,9 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def _begin_save(self, checkpoint: dict[str, Any], path: Path) -> None:
         rest = path / SHARDED_REST_FILE
-        if self.is_global_zero:
-            if path.is_file():
-                path.unlink()
-            rest.unlink(missing_ok=True)  # without it the folder is not a checkpoint, until all shards are new
-        self.barrier()
+        failure = _make_room(path) if self.is_global_zero else None
+        if (failure := self.broadcast(failure)) is not None:  # on all ranks, or the others would wait for this one
+            raise failure
         path.mkdir(parents=True, exist_ok=True)
         shards = {"state_dict": checkpoint.pop("state_dict")}
         for number, state in enumerate(checkpoint.pop("optimizer_states", [])):
@@ -157,6 +155,18 @@ class FSDP2Strategy(ModelParallelStrategy):
             )
         rest: dict[str, Any] = torch.load(path / SHARDED_REST_FILE, weights_only=True)
         return rest
+
+
+def _make_room(path: Path) -> OSError | None:
+    """Make a path a folder that is not a checkpoint, until all shards are new; return why that is impossible."""
+    try:
+        if path.is_file():
+            path.unlink()
+        (path / SHARDED_REST_FILE).unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error
+    return None
 
 
 def _then(future: Any, end: Callable[[], None]) -> "Future[None]":

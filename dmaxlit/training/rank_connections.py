@@ -32,7 +32,8 @@ class RankConnections:
         lost: Called in another thread, at most once, with what is known of a rank that has died or ended early.
 
     Raises:
-        OSError: On a rank that cannot reach rank zero. The others are watched all the same.
+        OSError: On a rank that cannot reach rank zero, the others are watched all the same; on rank zero if it cannot
+            open a port, no rank is watched then.
     """
 
     def __init__(
@@ -48,14 +49,13 @@ class RankConnections:
         self._news = ""
         self._others: dict[Connection, str] = {}
         self._lock = threading.Lock()
-        key = secrets.token_hex(16)
-        listener = Listener(("", 0), backlog=ranks, authkey=key.encode()) if rank == 0 else None
-        port = listener.address[1] if listener is not None else None
-        port, key = broadcast((port, key))
-        if listener is None:
-            self._connect((address, int(port)), key.encode())
+        if rank == 0:
+            self._listen(ranks, broadcast)
         else:
-            _in_background(lambda: self._accept(listener, ranks - 1))
+            port, key = broadcast(None)
+            if port is None:
+                return
+            self._connect((address, port), key)
         _in_background(self._watch)
 
     def news(self, seconds: float) -> str:
@@ -63,8 +63,21 @@ class RankConnections:
         self._heard.wait(seconds)
         return self._news
 
+    def _listen(self, ranks: int, broadcast: Callable[[Any], Any]) -> None:
+        key = secrets.token_bytes(16)
+        try:
+            listener = Listener(("", 0), backlog=ranks, authkey=key)
+        except OSError:
+            broadcast((None, key))  # for which the others wait
+            raise
+        broadcast((listener.address[1], key))
+        _in_background(lambda: self._accept(listener, ranks - 1))
+
     def _connect(self, address: tuple[str, int], key: bytes) -> None:
-        connection = Client(address, authkey=key)
+        try:
+            connection = Client(address, authkey=key)
+        except (AuthenticationError, EOFError) as error:
+            raise ConnectionError("another program answers there") from error
         connection.send_bytes(_name(self.rank).encode())
         self._add(connection)
 

@@ -336,6 +336,23 @@ def test_only_parts_are_written_while_training_goes_on():
         FSDP2Strategy(save_distributed_checkpoint=False, async_save=True)
 
 
+def test_rank_zero_says_that_it_cannot_make_the_folder_before_it_leaves_the_others(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    said = []
+
+    def save(is_global_zero, broadcast):
+        monkeypatch.setattr(FSDP2Strategy, "is_global_zero", is_global_zero)
+        monkeypatch.setattr(FSDP2Strategy, "broadcast", broadcast)
+        with pytest.raises(UserError, match=r"^checkpoint: cannot write '.*last.ckpt' \(.*Not a directory"):
+            FSDP2Strategy().save_checkpoint({}, tmp_path / "file" / "last.ckpt")
+
+    save(True, lambda self, value: said.append(value) or value)
+    heard = iter(said)
+    save(False, lambda self, value: next(heard))
+    assert [*map(type, said)][1:] == [NotADirectoryError]
+    assert list(heard) == []
+
+
 def test_a_save_that_breaks_off_leaves_no_mixture_of_two_checkpoints(checkpoint, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt

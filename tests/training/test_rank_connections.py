@@ -49,6 +49,30 @@ def watches():
         yield by_rank, news
 
 
+def test_the_others_do_not_wait_for_a_rank_zero_that_cannot_open_a_port(monkeypatch):
+    def refuse(*args, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(rank_connections, "Listener", refuse)
+    sent = []
+    with pytest.raises(PermissionError):
+        RankConnections(0, 2, "127.0.0.1", sent.append, pytest.fail)
+    other = RankConnections(1, 2, "127.0.0.1", lambda value: sent.pop(), pytest.fail)
+    assert sent == []
+    assert other.news(0) == ""
+    other.end()
+
+
+def test_a_rank_that_reaches_another_program_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stranger = threading.Thread(target=lambda: server.accept()[0].close())
+        stranger.start()
+        port = server.getsockname()[1]
+        with pytest.raises(OSError, match="another program answers there"):
+            RankConnections(1, 2, "127.0.0.1", lambda value: (port, b"key"), pytest.fail)
+        stranger.join()
+
+
 def close(watch):
     """What the system does for a process that dies."""
     watch._ended.set()
