@@ -159,9 +159,9 @@ class AuxiliaryModel(nn.Module):
         cache = DynamicCache()
         inputs, start = self._prompt(self._conditions(spans)), 0
         tokens: list[Tensor] = []
-        for place in range(self.span_length):
+        for position in range(self.span_length):
             hidden = self._run(inputs, start, cache)
-            tokens.append(choose(place, self.logits(hidden[:, -1])))
+            tokens.append(choose(position, self.logits(hidden[:, -1])))
             start += inputs.shape[1]
             inputs = self.embed(tokens[-1]).unsqueeze(1)
         return torch.stack(tokens, 1)

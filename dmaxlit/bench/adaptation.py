@@ -2,17 +2,17 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmaxlit.bench.autoregressive import forget_mask
 from dmaxlit.bench.command import check_recipes, fit, step_options
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.errors import UserError, check_at_least
-from dmaxlit.files import write_json
 from dmaxlit.loading import load
 
 __all__ = ["METHODS", "AdaptationBench"]
@@ -72,14 +72,8 @@ class AdaptationBench:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
         claim_folder(self.output, self._settings())
-        (self.output / "runs").mkdir(exist_ok=True)
-        for seed in self.seeds:
-            for method in self.methods:
-                path = self.output / "runs" / f"{_file_stem(method, seed)}.json"
-                if not path.is_file():
-                    rows = [row for row in _ROWS if row.method == method]
-                    write_json(path, decode_rows(self._adapted(method, seed), seed, rows, self.num_examples))
-        runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
+        pairs = [(method, seed) for seed in self.seeds for method in self.methods]
+        runs = kept_runs(self.output, ((_file_stem(*pair), partial(self._decoded, *pair)) for pair in pairs))
         summary = summarize((result for run in runs for result in run), _ROWS)
         table = format_summary(summary)
         write_results(self.output, {"settings": self._settings(), "summary": summary, "runs": runs}, table)
@@ -106,6 +100,10 @@ class AdaptationBench:
             forget_mask(module)
             module.export(folder / "model")
         return str(folder / "model")
+
+    def _decoded(self, method: str, seed: int) -> list[dict[str, Any]]:
+        rows = [row for row in _ROWS if row.method == method]
+        return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
 
     def _adapted(self, method: str, seed: int) -> str:
         folder = self.output / _file_stem(method, seed)

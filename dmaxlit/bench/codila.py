@@ -1,22 +1,21 @@
 """What does an auxiliary model (CoDiLA) mend of several tokens decided at once, and at which cost in time?"""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from dmaxlit.bench.command import check_recipes, fit, step_options
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.evaluation.evaluate import evaluate
-from dmaxlit.files import write_json
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
@@ -101,13 +100,8 @@ class CodilaBench:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
         claim_folder(self.output, self._settings())
-        (self.output / "runs").mkdir(exist_ok=True)
-        for seed in self.seeds:
-            for task in self.tasks:
-                path = self.output / "runs" / f"{task}-{seed}.json"
-                if not path.is_file():
-                    write_json(path, self._measure(task, self._trained(task, seed), seed))
-        runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
+        pairs = [(task, seed) for seed in self.seeds for task in self.tasks]
+        runs = kept_runs(self.output, ((f"{task}-{seed}", partial(self._measure, task, seed)) for task, seed in pairs))
         rows = [row for task in self.tasks for row in codila_rows(task, self.span_length)]
         summary = summarize((result for run in runs for result in run["rows"]), rows)
         results = {"settings": self._settings(), "summary": summary, "runs": runs}
@@ -148,8 +142,8 @@ class CodilaBench:
         checkpoint = fit(self.configs / recipe, folder, seed, *step_options(steps), rows, *options)
         checkpoint_to_folder(checkpoint, folder / "model")
 
-    def _measure(self, task: str, model: str, seed: int) -> dict[str, Any]:
-        module = load(model).eval()
+    def _measure(self, task: str, seed: int) -> dict[str, Any]:
+        module = load(self._trained(task, seed)).eval()
         trained_on = module.task()
         assert trained_on is not None, "the recipe names a task"
         examples = trained_on.examples("test", self.num_examples)

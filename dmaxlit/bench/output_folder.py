@@ -1,7 +1,7 @@
 """The output folder of a benchmark: the settings that its results depend on, and the files that hold the results."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -47,6 +47,25 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
             raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
+
+
+def kept_runs(folder: Path, runs: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
+    """Measure what is missing, and keep each measurement, so that an interrupted benchmark resumes.
+
+    Args:
+        folder: The output folder.
+        runs: Name of each measurement, and what makes it: plain values.
+
+    Returns:
+        All measurements in the folder, in the order of their names.
+    """
+    kept = folder / "runs"
+    kept.mkdir(parents=True, exist_ok=True)
+    for name, measure in runs:
+        path = kept / f"{name}.json"
+        if not path.is_file():
+            write_json(path, measure())
+    return [json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))]
 
 
 def write_results(folder: Path, content: Any, table: str) -> None:

@@ -1,7 +1,7 @@
 """Does the size of the vocabulary decide which noise teaches correction? The shipped base, with more and more ids."""
 
-import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,11 @@ import torch
 
 from dmaxlit.bench.command import check_recipes, fit, step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.errors import UserError, check_at_least
-from dmaxlit.files import write_json
 from dmaxlit.loading import load
 
 __all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
@@ -73,17 +72,10 @@ class VocabularyBench:
                 fails.
         """
         claim_folder(self.output, self._settings())
-        (self.output / "runs").mkdir(exist_ok=True)
         for size in self.sizes:
             grow_vocabulary(_BASE, size, self.output / f"base-{size}")
-        for seed in self.seeds:
-            for size in self.sizes:
-                for method in self.methods:
-                    path = self.output / "runs" / f"{method}-{size}-{seed}.json"
-                    if not path.is_file():
-                        model = self._trained(method, size, seed)
-                        write_json(path, decode_rows(model, seed, _rows(method, size), self.num_examples))
-        runs = [json.loads(path.read_text()) for path in sorted(self.output.glob("runs/*.json"))]
+        models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]
+        runs = kept_runs(self.output, (("-".join(map(str, model)), partial(self._decoded, *model)) for model in models))
         rows = [row for size in self.sizes for method in self.methods for row in _rows(method, size)]
         summary = summarize((result for run in runs for result in run), rows)
         table = format_summary(summary)
@@ -92,6 +84,9 @@ class VocabularyBench:
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
+
+    def _decoded(self, method: str, size: int, seed: int) -> list[dict[str, Any]]:
+        return decode_rows(self._trained(method, size, seed), seed, _rows(method, size), self.num_examples)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
         folder = self.output / f"{method}-{size}-{seed}"

@@ -62,8 +62,8 @@ class CodilaDecoder(JointDecoder):
         """Decide a span, or a prefix of it, or a single token."""
         length = joint.span_length
         chosen, prefix = self._choose(state, logits, length)
-        place = torch.arange(state.ids.shape[1], device=state.ids.device)
-        in_span = (place // length == chosen.unsqueeze(1)) & (place % length < prefix.unsqueeze(1))
+        position = torch.arange(state.ids.shape[1], device=state.ids.device)
+        in_span = (position // length == chosen.unsqueeze(1)) & (position % length < prefix.unsqueeze(1))
         tokens = self._tokens(state, logits, joint if self.joint else Independent(length), chosen)
         commit = in_span & state.masked
         if self.mode == "dynamic":
@@ -101,12 +101,12 @@ class CodilaDecoder(JointDecoder):
         spans = take_spans(state, logits, chosen, length)
         draws = None if state.sampling is None else _of_span(state.sampling.draws, chosen, length)
 
-        def choose(place: int, scores: Tensor) -> Tensor:
+        def choose(position: int, scores: Tensor) -> Tensor:
             sampling = state.sampling
             if sampling is not None and draws is not None:
-                sampling = Sampling(draws[:, place : place + 1], sampling.temperature, sampling.top_p)
+                sampling = Sampling(draws[:, position : position + 1], sampling.temperature, sampling.top_p)
             token = propose(replace(state, sampling=sampling), scores.unsqueeze(1)).tokens.squeeze(1)
-            return torch.where(spans.masked[:, place], token, spans.ids[:, place])
+            return torch.where(spans.masked[:, position], token, spans.ids[:, position])
 
         return joint.decode(spans, choose).repeat(1, width // length)
 

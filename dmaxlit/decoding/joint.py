@@ -67,7 +67,7 @@ class Independent:
     def decode(self, spans: Spans, choose: Choice) -> Tensor:
         """Return the tokens that are chosen from the marginals."""
         logits = spans.marginals.log()
-        return torch.stack([choose(place, logits[:, place]) for place in range(self.span_length)], 1)
+        return torch.stack([choose(position, logits[:, position]) for position in range(self.span_length)], 1)
 
     def score(self, spans: Spans, tokens: Tensor) -> Tensor:
         """Return the logarithms of the marginals."""
