@@ -17,14 +17,14 @@ _OF_MODEL = (
 
 
 def server_of(command: Callable[..., None], arguments: Mapping[str, Any]) -> "AnswerServer | None":
-    """Return the server that is to answer, after asking it for its models; None if a model of this process answers.
+    """Return the server that is to answer; None if a model of this process answers.
 
     Args:
         command: The function of the command, whose defaults tell what the user has set.
         arguments: What it was called with.
 
     Raises:
-        UserError: If a setting of the other backend was given, or the server cannot be used.
+        UserError: If a setting of the other backend was given, or one of the server's is out of range.
     """
     uses_server = arguments["backend"] == "openai"
     parameters = inspect.signature(command).parameters
@@ -38,6 +38,4 @@ def server_of(command: Callable[..., None], arguments: Mapping[str, Any]) -> "An
     from dmaxlit.data.answer_server import AnswerServer
 
     settings = {name: arguments[name] for name in _OF_SERVER} | {"request_options": arguments["request_options"] or {}}
-    server = AnswerServer(model=arguments["model"], **settings)
-    server.check()
-    return server
+    return AnswerServer(model=arguments["model"], **settings)

@@ -102,8 +102,8 @@ def distill(
             share most runs of five words with an earlier one (needs the extra dedup). The manifest counts them.
         similarity: Share of the runs of five words from which on rows are near duplicates, from 0.1 to 0.95.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
-        batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
-            a near-tie may be rounded differently in another batch.
+        batch_size: Prompts decoded together, or with the backend openai answers recorded together. It changes the
+            speed, not the answers; in bfloat16 a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
             not on batch size, devices or interruptions.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
@@ -165,7 +165,9 @@ def distill(
     server = server_of(distill, arguments)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
     module = None
-    if server is None:
+    if server is not None:
+        ranks.from_main(server.check)
+    else:
         module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     source: Task | list[Prompt]
     if not rows:

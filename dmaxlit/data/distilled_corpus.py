@@ -1,18 +1,27 @@
 """The corpus that a run writes with its own model before it learns from it."""
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.data.distill_settings import DistillSettings
-from dmaxlit.data.training_corpus import distill_for_training
+from dmaxlit.data.distill import distill
+from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
+from dmaxlit.data.identity import difference, template_hash
+from dmaxlit.data.resumable_jsonl import manifest_path
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.files import read_json
 from dmaxlit.ranks import Ranks
-from dmaxlit.tasks import Task
+from dmaxlit.tasks import TASKS, Task
 
 
 class DistilledCorpus:
     """A corpus that is written if it does not exist.
+
+    One that exists is used unchanged; if its manifest records other settings, a warning names the first.
 
     A dry run (``fast_dev_run``) writes the answers to one batch of prompts to a temporary folder instead, and keeps all
     of them, so that it leaves nothing behind and works with an untrained model.
@@ -40,11 +49,11 @@ class DistilledCorpus:
         path = Path(self._path)
         if not _is_dry_run(trainer):
             if trainer.world_size == 1:
-                distill_for_training(trainer, self._task, path, self._settings)
+                self._distill(trainer, path, self._settings, Ranks.of_trainer(trainer))
         elif not path.exists():
             self._folder = TemporaryDirectory(prefix="dmaxlit-")
             few = self._settings.unfiltered(min(self._settings.num_prompts, self._batch_size))
-            distill_for_training(trainer, self._task, Path(self._folder.name) / path.name, few, Ranks())
+            self._distill(trainer, Path(self._folder.name) / path.name, few, Ranks())
 
     def write_together(self, trainer: L.Trainer) -> None:
         """Write the corpus, unless it exists, on all of several ranks.
@@ -56,7 +65,7 @@ class DistilledCorpus:
             UserError: As :meth:`write`.
         """
         if trainer.world_size > 1 and not _is_dry_run(trainer):
-            distill_for_training(trainer, self._task, Path(self._path), self._settings)
+            self._distill(trainer, Path(self._path), self._settings, Ranks.of_trainer(trainer))
 
     def path(self, trainer: L.Trainer | None) -> str:
         """Return where the corpus is: for all ranks, where rank zero has written it.
@@ -75,6 +84,44 @@ class DistilledCorpus:
             self._folder.cleanup()
             self._folder = None
 
+    def _distill(self, trainer: Any, corpus: Path, settings: DistillSettings, ranks: Ranks) -> None:
+        """Distil the corpus from the module that is about to be trained, unless it exists; all these ranks call it."""
+        module = trainer.lightning_module
+        if not ranks.from_main(lambda: _is_usable(module, self._task, corpus, settings)):
+            original_device = module.device
+            module.to(trainer.strategy.root_device)
+            try:
+                distill(module, self._task, corpus, settings, argument="corpus", ranks=ranks)
+            finally:
+                module.to(original_device)
+        ranks.end()
+
 
 def _is_dry_run(trainer: L.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def _is_usable(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> bool:
+    """Return whether a corpus exists; refuse a model that cannot write it."""
+    if corpus.exists():
+        _warn_of_other_settings(module, task, corpus, settings)
+        return True
+    if getattr(module.backbone, "is_deferred", False):
+        raise UserError(
+            f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer reads "
+            "later; write it first, with `dmaxlit distill`"
+        )
+    return False
+
+
+def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:
+    if not manifest_path(corpus).exists():
+        return
+    recorded = read_json(manifest_path(corpus)).get("settings", {})
+    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    expected["chat_template"] = template_hash(module.tokenizer)
+    if settings.max_new_tokens is None:
+        expected["max_new_tokens"] = task.max_new_tokens
+    used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
+    if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
+        rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

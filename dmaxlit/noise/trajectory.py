@@ -35,6 +35,12 @@ class Trajectory:
         """``[batch, blocks]`` forwards until the block is decided; 0 where nothing was masked."""
         return self.decided.view(self.decided.shape[0], -1, self.block_length).amax(-1) + 1
 
+    @property
+    def figures(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """``trajectory_forwards``: sum and number of blocks, for the mean number of forwards of a block."""
+        forwards = self.forwards
+        return {"trajectory_forwards": (forwards.sum(), (forwards > 0).sum())}
+
     def masked(self, forward: Tensor) -> Tensor:
         """Return the positions that are still masked, ``[batch, length]`` bool.
 

@@ -86,7 +86,7 @@ class TSDNoise(NoiseStrategy):
             is_masked=masked,
             level=corruption.level,
             objectives=(TeacherTargets(trajectory.states, trajectory.head, "jsd"),),
-            figures={"trajectory_forwards": (forwards.sum(), (forwards > 0).sum())},
+            figures=trajectory.figures,
         )
 
     def _values(self, clean: CleanBatch) -> Tensor:

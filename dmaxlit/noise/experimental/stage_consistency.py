@@ -94,14 +94,19 @@ class StageConsistencyNoise(NoiseStrategy):
         early = trajectory.masked(self._forward(trajectory, stage))
         late = trajectory.masked(self._forward(trajectory, stage + gap))
 
-        fields: dict[str, Any] = {"level": corruption.level}
-        prediction = yield View(clean.with_masks(late), late, "later", 0.0, is_masked=late, **fields)
+        level = corruption.level
+        prediction = yield View(clean.with_masks(late), late, "later", 0.0, is_masked=late, level=level)
         teacher = TeacherTargets.of(prediction, self.divergence, late * self.masked_weight)
         revealed = SampledTargets(clean.ids.unsqueeze(-1), ((early & ~late) * self.revealed_weight).unsqueeze(-1))
-        forwards = trajectory.forwards
-        fields["figures"] = {"trajectory_forwards": (forwards.sum(), (forwards > 0).sum())}
-        objectives = (teacher, revealed)
-        yield View(clean.with_masks(early), early, "earlier", is_masked=early, objectives=objectives, **fields)
+        yield View(
+            clean.with_masks(early),
+            early,
+            "earlier",
+            is_masked=early,
+            level=level,
+            objectives=(teacher, revealed),
+            figures=trajectory.figures,
+        )
 
     def _forward(self, trajectory: Trajectory, stage: Tensor) -> Tensor:
         """Return the forwards made in each block at the beginning of a stage, ``[batch, blocks]``."""
