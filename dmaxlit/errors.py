@@ -11,6 +11,7 @@ __all__ = [
     "check_at_least",
     "check_choice",
     "check_fraction",
+    "check_not_empty",
     "check_not_none",
     "check_temperature",
     "describe_value",
@@ -79,6 +80,17 @@ def check_at_least(least: int, **settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise UserError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_not_empty(**settings: Collection[object]) -> None:
+    """Refuse lists without a value.
+
+    Raises:
+        UserError: For the first.
+    """
+    for name, values in settings.items():
+        if not values:
+            raise UserError(f"{name}: expected at least one, got none")
 
 
 def check_not_none(**settings: object) -> None:

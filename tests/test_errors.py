@@ -11,6 +11,7 @@ from dmaxlit.errors import (
     check_at_least,
     check_choice,
     check_fraction,
+    check_not_empty,
     describe_value,
     printable,
     reason_of,
@@ -33,6 +34,12 @@ def test_the_first_setting_that_is_too_small_is_named_and_none_passes():
     check_at_least(1, rows=1, columns=None)
     with pytest.raises(UserError, match=r"^columns: expected at least 1, got 0$"):
         check_at_least(1, rows=2, columns=0, depth=-1)
+
+
+def test_lists_need_a_value():
+    check_not_empty(seeds=(0,), methods=["uniform"])
+    with pytest.raises(UserError, match=r"^methods: expected at least one, got none$"):
+        check_not_empty(seeds=(0,), methods=[], sizes=())
 
 
 def test_a_choice_is_returned_or_refused_with_the_choices():

@@ -1,18 +1,19 @@
 """Does warming up the block length pay? An autoregressive model, adapted with it and without on the same budget."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmaxlit.bench.autoregressive import forget_mask
-from dmaxlit.bench.command import check_recipes, fit, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.loading import load
 
 __all__ = ["METHODS", "AdaptationBench"]
@@ -36,31 +37,35 @@ _ROWS = tuple(TableRow(method, label, name, options) for method in METHODS for l
 
 @dataclass(frozen=True)
 class AdaptationBench:
-    """Train and decode the models that are missing under ``output``, and tabulate.
+    """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
+
+    All train on easy prompts of the chain task, with the same budget. Models and results are kept under the output
+    folder: run it again after an interruption and it resumes.
 
     Args:
-        output: Folder for models and results.
-        configs: Folder of the recipes; ``pretrain.yaml`` sets model sizes and learning rates.
+        output: Folder for models, results.json and table.md.
+        configs: Folder of the recipes; pretrain.yaml sets model sizes and learning rates.
         seeds: Training seeds; each has its own autoregressive model.
         autoregressive_steps: Training steps of the autoregressive models.
         steps: Training steps of each adaptation.
         num_examples: Test prompts decoded by each model.
-        methods: Some of :data:`METHODS`.
+        methods: Some of warm-up, no warm-up and from scratch.
     """
 
-    output: Path
-    configs: Path
-    seeds: tuple[int, ...]
-    autoregressive_steps: int
-    steps: int
-    num_examples: int
-    methods: tuple[str, ...]
+    output: Path = Path("runs/adaptation")
+    configs: Path = RECIPE_FOLDER
+    seeds: Sequence[int] = (0, 1, 2)
+    autoregressive_steps: int = 600
+    steps: int = 300
+    num_examples: int = 500
+    methods: Sequence[str] = tuple(METHODS)
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(METHODS)}, got {unknown[0]!r}")
+        check_not_empty(seeds=self.seeds, methods=self.methods)
         check_at_least(1, **self._settings())
         check_recipes(self.configs, [self._recipe.name])
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from dmaxlit.errors import UserError
 
+#: The shipped recipes.
+RECIPE_FOLDER = Path(__file__).parents[1] / "configs"
+
 
 def run_dmaxlit(*arguments: str) -> None:
     """Run ``python -m dmaxlit ARGUMENTS`` in a new process.

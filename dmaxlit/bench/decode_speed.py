@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,23 +70,25 @@ class Measurement:
 class DecodeSpeedBench(SpeedBench):
     """Time the engine against loops over single prompts, and against the batches of dllm and diffusers.
 
-    The model has random weights, prompts are whole blocks, the decoder commits a fixed number of tokens per forward,
-    and EOS is impossible, so that all write the same tokens. Each measurement runs in a new process, after a warm-up.
+    Weights, prompts and tokens are the same for all: the model has random weights, and a fixed number of tokens is
+    committed at each forward; prompts are whole blocks, and EOS is impossible. Each measurement runs in a new process,
+    after a warm-up. The pipeline of diffusers is left out where the library is not installed. With one thread
+    (OMP_NUM_THREADS=1) the time is the process's own.
 
     Args:
-        output: Folder for ``results.json`` and ``table.md``.
+        output: Folder for results.json and table.md.
         batches: Batch sizes of the engine.
-        lengths: Tokens generated; the first is used for the table of batch sizes.
-        hidden_size: Width of the model, a multiple of ``head_dim``.
+        lengths: Tokens generated for each prompt; the first is used for the table of batch sizes.
+        hidden_size: Width of the model, a multiple of head_dim.
         head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         vocab_size: Size of the vocabulary.
         block_length: Tokens per block.
         tokens_per_step: Tokens committed at each forward, which is the TPF.
-        dtype: ``float32`` or ``bfloat16``.
-        device: ``cpu``, ``cuda``, ...
+        dtype: Type of weights and activations.
+        device: cpu, cuda, ...
         compile: Time the engine with compiled forwards as well.
-        repeats: Runs of each measurement. The fastest counts: other work on the machine has disturbed it least.
+        repeats: Runs of each measurement; the fastest counts.
     """
 
     output: Path = Path("runs/decode_speed")
@@ -98,7 +100,7 @@ class DecodeSpeedBench(SpeedBench):
     vocab_size: int = 4096
     block_length: int = 32
     tokens_per_step: int = 4
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     compile: bool = False
     repeats: int = 3

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.evaluation.results import with_current_names
 from dmaxlit.files import weights_hash, write_json
@@ -83,28 +83,30 @@ _FIGURES = ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", 
 
 @dataclass
 class DecoderBench:
-    """Decode test prompts with every decoder, and tabulate accuracy, TPF, AUP, AFP, order, speed and step limits.
+    """Decode test prompts with every decoder at several settings, and print the table.
 
-    Finished rows are kept under ``output``, by the model's weights: run it again after an interruption and it resumes.
-    Decoders that ask an auxiliary model are left out for models without one.
+    Finished rows are kept under the output folder: run it again after an interruption and it resumes. The figures are
+    accuracy, TPF, AUP over a decoder's settings, AFP, Kendall's tau of the order, tokens per second, and the share of
+    blocks that hit the step limit. Decoders that ask an auxiliary model are left out for models without one.
 
     Args:
-        models: ``LABEL=MODEL`` pairs; figures of models with the same label (training seeds) are averaged.
-        output: Folder for ``rows.json``, ``results.json`` and ``table.md``.
-        num_examples: Test prompts.
+        models: LABEL=MODEL pairs. A model is a folder, .ckpt file, hub id or builtin:NAME; models with the same label
+            are averaged.
+        output: Folder for results.json and table.md.
+        num_examples: Test prompts of the task the models were trained on.
         batch_size: Prompts decoded together.
-        curves: Decoders and their settings.
     """
 
     models: Sequence[str] = ("base=builtin:chain-base", "on_policy=runs/quickstart/model")
     output: Path = Path("runs/decoders")
     num_examples: int = 256
     batch_size: int = 64
-    curves: Sequence[Curve] = CURVES
+    curves: ClassVar[Sequence[Curve]] = CURVES
 
     def __post_init__(self) -> None:
         """Check the settings before anything is decoded."""
         self.output = Path(self.output)
+        check_not_empty(models=self.models)
         check_at_least(1, num_examples=self.num_examples, batch_size=self.batch_size)
         for model in self.models:
             label, _, path = model.partition("=")

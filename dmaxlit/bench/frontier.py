@@ -1,7 +1,7 @@
 """How far beyond DMax do several blocks at once and further training go? Every combination beside the faithful DMax."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dmaxlit.bench.command import check_recipes
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
 from dmaxlit.bench.frontier_rows import SPEED_BATCHES, Contestant, count, speed_ratio
 from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
 from dmaxlit.bench.frontier_table import format_frontier, format_training, summarize_frontier
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
-from dmaxlit.errors import UserError, check_at_least, check_choice
+from dmaxlit.errors import UserError, check_at_least, check_choice, check_not_empty
 from dmaxlit.files import write_json
 from dmaxlit.loading import load
 
@@ -25,33 +25,38 @@ __all__ = ["FrontierBench"]
 
 @dataclass(frozen=True)
 class FrontierBench:
-    """Train and decode what is missing under ``output``, and tabulate.
+    """Compare windows of blocks and further training with the faithful DMax: OPUT decoded with SPD.
+
+    Rows are compared with it on the same prompts, in accuracy, TPF and tokens per second, which take turns. Models and
+    rows are kept under the output folder: run it again after an interruption and it resumes.
 
     Args:
-        output: Folder; each setting has a folder in it with models, corpus and results.
-        setting: A key of :data:`~dmaxlit.bench.frontier_settings.SETTINGS`.
-        study: A key of :data:`~dmaxlit.bench.frontier_settings.STUDIES`.
-        configs: Folder of the recipes.
+        output: Folder for models, and in it for each setting and study results.json and table.md.
+        setting: standard: answers of two or three blocks, from the shipped base; or long: of six short blocks, from a
+            base that the benchmark makes of the shipped one.
+        study: methods: every way of training with every way of decoding; or window: what a window gains and loses by
+            its size, its gate and the decoder's thresholds.
+        configs: Folder of the recipes: pretrain.yaml, quickstart.yaml and its siblings.
         seeds: Training seeds.
-        methods: Some of the study's, the reference's among them; None for all.
-        num_prompts: Prompts that the base distils the corpus of all models from.
-        steps: Training steps of on-policy training.
+        methods: Some of the study's, on_policy among them. Default: all.
+        num_prompts: Prompts that the base writes the corpus from.
+        steps: Training steps of on-policy training; of the other methods a share of them.
         num_examples: Test prompts decoded for each row.
-        num_timed: How many of them the speed is measured on.
+        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time.
         repeats: Turns of row and reference in which the speed is measured.
     """
 
-    output: Path
-    setting: str
-    study: str
-    configs: Path
-    seeds: tuple[int, ...]
-    methods: tuple[str, ...] | None
-    num_prompts: int
-    steps: int
-    num_examples: int
-    num_timed: int
-    repeats: int
+    output: Path = Path("runs/frontier")
+    setting: str = "standard"
+    study: str = "methods"
+    configs: Path = RECIPE_FOLDER
+    seeds: Sequence[int] = (0, 1, 2)
+    methods: Sequence[str] | None = None
+    num_prompts: int = 2048
+    steps: int = 400
+    num_examples: int = 1000
+    num_timed: int = 32
+    repeats: int = 3
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
@@ -62,8 +67,7 @@ class FrontierBench:
             raise UserError(
                 f"num_timed: expected at most the {self.num_examples} of num_examples, got {self.num_timed}"
             )
-        if not self.seeds:
-            raise UserError("seeds: expected at least one, got none")
+        check_not_empty(seeds=self.seeds)
         if self.methods is not None:
             known = self._study.methods
             if REFERENCE[0] not in self.methods or not set(self.methods) <= set(known):

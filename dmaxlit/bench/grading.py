@@ -85,13 +85,16 @@ class Check:
 
 @dataclass
 class GradingBench:
-    """Grade reference answers, and answers with one error, on the data sets that a folder holds.
+    """Grade the reference answers of real data sets, and the same with one error, and print the table.
+
+    References have to be accepted in every form; without a marker, or with another sign, last digit, option or another
+    question's answer, they have to be refused.
 
     Args:
-        data: Folder with ``gsm8k_test.jsonl``, ``math500.jsonl``, ``asdiv.xml``, ``humaneval.jsonl``, ``mbpp.jsonl``,
-            ``mbpp_plus.jsonl``; those that are there are graded.
-        output: Folder for ``results.json`` and ``table.md``.
-        limit: Number of items of each data set; all by default.
+        data: Folder with gsm8k_test.jsonl, math500.jsonl, asdiv.xml, humaneval.jsonl, mbpp.jsonl,
+            mbpp_plus.jsonl; those that are there are graded.
+        output: Folder for results.json and table.md.
+        limit: Number of items of each data set. Default: all.
     """
 
     data: Path

@@ -51,17 +51,17 @@ class Start:
 
 @dataclass
 class LoadingBench(SpeedBench):
-    """Start on corpora of several sizes, in three ways.
+    """Start on corpora of more and more rows: encoded in memory, encoded into the cache, and mapped from it.
+
+    The rows are those of the chain task. Each start runs in a new process, which sets up the data as fit does and reads
+    batches. A million rows need about 1 GB of disk, for the corpus and its cache; both are removed.
 
     Args:
-        output: Folder for ``results.json`` and ``table.md``.
+        output: Folder for results.json and table.md.
         sizes: Numbers of rows.
         num_proc: Processes that encode into the cache. Default: one for each core, at most 16.
         batch_size: Rows of a batch.
         batches: Batches that are read after the first.
-
-    Raises:
-        UserError: For a setting out of range.
     """
 
     output: Path = Path("runs/loading")
@@ -69,7 +69,7 @@ class LoadingBench(SpeedBench):
     num_proc: int | None = None
     batch_size: int = 32
     batches: int = 500
-    device: str = "cpu"
+    device = "cpu"
 
     def __post_init__(self) -> None:
         """Check the settings before a corpus is written."""

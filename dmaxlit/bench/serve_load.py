@@ -88,17 +88,21 @@ class Throughput:
 
 @dataclass
 class ServeBench:
-    """Load a server with clients, and compare its speed with that of ``generate`` at the same batch.
+    """Load a server with clients that ask, stream, leave and send nonsense; compare every answer, memory and speed.
+
+    The server is dmaxlit serve in a process of its own. Each answer is compared with the one that generate gives alone,
+    token by token; and the server's speed with that of generate at the same batch, on the same cores, one after the
+    other.
 
     Args:
-        output: Folder for ``results.json`` and ``table.md``.
-        model: Folder, ``.ckpt`` file, hub id, or ``builtin:NAME``, of a model that was trained on a task.
+        output: Folder for results.json and table.md.
+        model: Folder, .ckpt file, hub id or builtin:NAME of a model that was trained on a task.
         clients: Clients at the same time, and the batch of both when speed is compared.
-        minutes: How long they work.
+        minutes: How long the clients work.
         decoder: Decoder when speed is compared.
         num_prompts: Prompts of a comparison of speed.
         repeats: Comparisons of speed.
-        device: Of both models.
+        device: cpu, cuda, ...; of both models.
         dtype: Type of the weights.
         seed: Seed of what the clients do.
     """

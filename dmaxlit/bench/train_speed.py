@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,25 +54,25 @@ class TrainingCost:
 
 @dataclass
 class TrainSpeedBench(SpeedBench):
-    """Time our OPUT step and the published procedure: rollout, masked copy and predicted copy of the same sequences.
+    """Time a training step against the procedure of DMax's published code: same model, data, updates and gradients.
 
-    Our step is timed again with gradient checkpointing, where the backward pass recomputes the layers.
-
-    Weights and tokens are random; a quarter of each sequence is prompt. Each measurement runs in a new process, after
-    one update as a warm-up. Both procedures take argmax rollouts, so that both compute the same gradients.
+    The published procedure rolls out for every micro-batch, trains on the doubled sequence with all logits, and takes
+    masked and predicted copies in separate passes. Both take argmax rollouts. Weights and tokens are random, and a
+    quarter of each sequence is prompt. Ours is timed with gradient checkpointing as well. Each measurement runs in a
+    new process, after one update as a warm-up.
 
     Args:
-        output: Folder for ``results.json`` and ``table.md``.
+        output: Folder for results.json and table.md.
         vocab_sizes: Vocabularies.
         lengths: Tokens of a sequence, in whole blocks; each is measured with each vocabulary.
-        hidden_size: Width of the model, a multiple of ``head_dim``.
+        hidden_size: Width of the model, a multiple of head_dim.
         head_dim: Width of an attention head; FlexAttention and GPUs prefer 64 or 128.
         layers: Number of layers.
         batch_size: Sequences of a micro-batch.
         block_length: Tokens per block.
         updates: Updates that are timed.
-        dtype: ``float32``, or ``bfloat16`` for autocast over float32 weights.
-        device: ``cpu``, ``cuda``, ...
+        dtype: float32, or bfloat16 for autocast over float32 weights.
+        device: cpu, cuda, ...
         compile: Time our step with compiled forwards as well.
         flex: Time our step with FlexAttention as well, which needs a GPU.
     """
@@ -86,7 +86,7 @@ class TrainSpeedBench(SpeedBench):
     batch_size: int = 2
     block_length: int = 32
     updates: int = 3
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     compile: bool = False
     flex: bool = False

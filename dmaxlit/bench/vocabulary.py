@@ -1,5 +1,6 @@
 """Does the size of the vocabulary decide which noise teaches correction? The shipped base, with more and more ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 import torch
 
-from dmaxlit.bench.command import check_recipes, fit, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.loading import load
 
 __all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
@@ -33,33 +34,38 @@ _DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 @dataclass(frozen=True)
 class VocabularyBench:
-    """Train and decode the models that are missing under ``output``, and tabulate.
+    """Train the shipped base with more and more token ids that nothing uses, on uniform and on-policy noise.
+
+    Random tokens of a large vocabulary look less like a model's own errors than those of a small one. All models learn
+    from the same corpus, which the base writes. Models and results are kept under the output folder: run it again after
+    an interruption and it resumes. The defaults take about two hours on one CPU core.
 
     Args:
-        output: Folder for models and results.
-        configs: Folder of the recipes.
-        sizes: Numbers of token ids, those of the base included.
+        output: Folder for models, results.json and table.md.
+        configs: Folder of the recipes: control.yaml, uniform.yaml and quickstart.yaml.
+        sizes: Numbers of token ids, the 38 of the base included.
         seeds: Training seeds.
-        num_prompts: Prompts that the base distils the corpus of all models from.
-        steps: Training steps.
+        num_prompts: Prompts that the base writes the corpus from.
+        steps: Training steps of each model.
         num_examples: Test prompts decoded by each model.
-        methods: Some of :data:`RECIPES`.
+        methods: Some of control, uniform and on_policy.
     """
 
-    output: Path
-    configs: Path
-    sizes: tuple[int, ...]
-    seeds: tuple[int, ...]
-    num_prompts: int
-    steps: int
-    num_examples: int
-    methods: tuple[str, ...]
+    output: Path = Path("runs/vocabulary")
+    configs: Path = RECIPE_FOLDER
+    sizes: Sequence[int] = (38, 128, 512, 2000)
+    seeds: Sequence[int] = (0, 1, 2)
+    num_prompts: int = 2048
+    steps: int = 400
+    num_examples: int = 256
+    methods: Sequence[str] = tuple(RECIPES)
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
         unknown = [name for name in self.methods if name not in RECIPES]
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(RECIPES)}, got {unknown[0]!r}")
+        check_not_empty(sizes=self.sizes, seeds=self.seeds, methods=self.methods)
         check_at_least(1, **self._settings())
         check_recipes(self.configs, RECIPES.values())
 

@@ -4,12 +4,13 @@ import inspect
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.flags import settings_of
+from dmaxlit.cli.jsonargparse_internals import ReadableTypes
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+T = TypeVar("T")
+
+
+class _HelpFormatter(ReadableTypes, DefaultHelpFormatter):
+    """jsonargparse's formatter, with types as people write them."""
 
 
 class CommandParser(ConfigFileParser, ArgumentParser):
@@ -27,19 +33,24 @@ class CommandParser(ConfigFileParser, ArgumentParser):
 
 
 def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] = ()) -> ArgumentParser:
-    """Return a parser of a function's arguments, explained by its docstring.
+    """Return a parser of the arguments of a function or class, explained by its docstring.
 
     Args:
         command: Name of the command.
-        function: Function that carries out the command.
+        function: Function that carries out the command, or class whose instances do.
         skip: Arguments that are added by hand.
     """
     description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-    parser = CommandParser(prog=f"dmaxlit {command}", description=description, exit_on_error=False)
+    parser = CommandParser(
+        prog=f"dmaxlit {command}", description=description, exit_on_error=False, formatter_class=_HelpFormatter
+    )
     parser.add_argument(
         "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
     )
-    parser.add_function_arguments(function, skip=set(skip))
+    add_arguments = parser.add_class_arguments if isinstance(function, type) else parser.add_function_arguments
+    add_arguments(function, skip=set(skip))
+    tuples = {name: value for name, value in vars(parser.get_defaults()).items() if isinstance(value, tuple)}
+    parser.set_defaults({name: list(value) for name, value in tuples.items()})  # shown as a user writes them
     # Taken out of the arguments before they are parsed; here for --help.
     parser.add_argument(
         "--safe", action="store_true", help="Import nothing but what is registered; see dmaxlit --help."
@@ -47,8 +58,8 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
     return parser
 
 
-def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[str]) -> None:
-    """Parse the arguments and call the function with them.
+def call(parser: ArgumentParser, function: Callable[..., T], args: Sequence[str]) -> T:
+    """Parse the arguments, call the function or class with them, and return what it returns.
 
     Raises:
         UserError: If an argument is unknown, missing or of the wrong type.
@@ -64,7 +75,7 @@ def call(parser: ArgumentParser, function: Callable[..., None], args: Sequence[s
     for name in ("config", "safe"):
         arguments.pop(name, None)
     check_numbers(arguments)
-    function(**arguments)
+    return function(**arguments)
 
 
 def load_model(

@@ -25,6 +25,7 @@ _UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (?:--)?([^\s=]+).*")
 _CLASS_PATH = re.compile(r"class_path[= ]'([\w.]+)'")
 _TYPE = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")
 _LITERAL = re.compile(r"Literal\[(.*?)\]")
+_SEQUENCE = re.compile(r"\bSequence\b")
 _MODULES = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])")
 _SUBCOMMAND = re.compile(r"(?<= )(?:fit|validate|test|predict)\.")
 
@@ -77,9 +78,21 @@ def class_paths(message: str) -> list[str]:
 
 def readable(message: str) -> str:
     """Return a message with types as people write them: ``int`` for ``<class 'int'>``, ``null`` for ``NoneType``."""
-    message = _MODULES.sub("", _TYPE.sub(r"\1", message)).replace("NoneType", "null")
+    message = _MODULES.sub("", _readable_types(message)).replace("NoneType", "null")
     message = message.replace('in "<unicode string>",', "at")  # PyYAML's name for text that is not from a file
     return _SUBCOMMAND.sub("", _LITERAL.sub(r"\1", message))
+
+
+def _readable_types(text: str) -> str:
+    return _SEQUENCE.sub("list", _TYPE.sub(r"\1", text))
+
+
+class ReadableTypes:
+    """A help formatter's mixin that shows ``Path`` for ``<class 'Path'>``, and ``list`` for any sequence."""
+
+    def _get_type_str(self, action: Any) -> str | None:
+        text = cast(Any, super())._get_type_str(action)
+        return None if text is None else _readable_types(text)
 
 
 def admit_imports(packages: Sequence[str] | None = None) -> None:

@@ -1,12 +1,12 @@
 """``dmaxlit list``."""
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import dmaxlit
 from dmaxlit.cli.arguments import call, make_parser
+from dmaxlit.cli.class_summaries import class_summaries
 from dmaxlit.cli.recipes import recipe_names, recipe_summary
 from dmaxlit.decoding import DECODERS
 from dmaxlit.decoding.admission import ADMISSIONS
@@ -49,20 +49,8 @@ def _of_registry(registry: Registry[Any]) -> dict[str, str]:
 
 
 def _classes(folder: str, bases: tuple[str, ...]) -> dict[str, str]:
-    """Return the classes in a folder of the package, read from its files: importing them would take seconds.
-
-    Args:
-        folder: Name of the folder.
-        bases: Last parts of the names of the classes that they may derive from.
-    """
-    files = [path for path in (PACKAGE / folder).glob("[!_]*.py") if path.stem != "base"]
-    definitions = [node for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body]
-    classes = [node for node in definitions if isinstance(node, ast.ClassDef)]
-    return {
-        node.name: (ast.get_docstring(node) or "").partition("\n")[0]
-        for node in sorted(classes, key=lambda node: node.name)
-        if any(ast.unparse(base).endswith(bases) for base in node.bases)
-    }
+    """Return the classes in a folder of the package that derive from one of some bases, named by their last parts."""
+    return class_summaries((path for path in (PACKAGE / folder).glob("[!_]*.py") if path.stem != "base"), bases)
 
 
 def _models() -> dict[str, str]:

@@ -18,7 +18,7 @@ from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_not_empty
 from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
@@ -196,8 +196,7 @@ def _prompts(
     if settings.keep == "correct":
         raise UserError("keep: expected a task for 'correct', prompts alone have no checker")
     prompts = list(source)[: settings.num_prompts]
-    if not prompts:
-        raise UserError("prompts: expected at least one, got none")
+    check_not_empty(prompts=prompts)
     return prompts, None
 
 

@@ -15,7 +15,7 @@ from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.engine import DecodeSettings, Generation
-from dmaxlit.errors import PromptError, UserError
+from dmaxlit.errors import PromptError, UserError, check_not_empty
 from dmaxlit.evaluation.answer_rows import answer_row, kept_columns
 from dmaxlit.files import writable_path
 from dmaxlit.ranks import Ranks
@@ -70,8 +70,7 @@ def generate_to_file(
     texts = [prompt.prompt if isinstance(prompt, Example) else prompt for prompt in prompts]
 
     def prepare() -> tuple[list[dict[str, Any]], Path]:
-        if not prompts:
-            raise UserError("prompts: expected at least one, got none")
+        check_not_empty(prompts=prompts)
         settings.make_engine(module.backbone)  # refuses bad settings before anything is written
         with refusing(Path(output), "output"):
             path = writable_path(Path(output))

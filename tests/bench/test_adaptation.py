@@ -41,7 +41,12 @@ def test_the_warm_up_takes_its_share_of_the_same_budget(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"methods": ("magic",)}, "methods: expected some of"), ({"steps": 0}, "steps: expected at least 1")],
+    [
+        ({"methods": ("magic",)}, "methods: expected some of"),
+        ({"methods": ()}, "methods: expected at least one, got none"),
+        ({"seeds": ()}, "seeds: expected at least one, got none"),
+        ({"steps": 0}, "steps: expected at least 1"),
+    ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(UserError, match=message):

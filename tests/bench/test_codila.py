@@ -22,6 +22,8 @@ def bench(output, **settings):
     ("settings", "message"),
     [
         ({"tasks": ("magic",)}, "tasks: expected some of chain, shuffle, got 'magic'"),
+        ({"tasks": ()}, "tasks: expected at least one, got none"),
+        ({"seeds": ()}, "seeds: expected at least one, got none"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"span_length": 3}, "span_length: expected 2, 4 or 8, got 3"),
     ],

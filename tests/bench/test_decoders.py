@@ -17,9 +17,13 @@ FEW = (Curve("threshold", "threshold", (0.9, 0.0)), Curve("spd", options={"soft"
 MODELS = ("base=builtin:chain-base",)
 
 
+class FewDecoders(DecoderBench):
+    curves = FEW
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return DecoderBench(MODELS, tmp_path_factory.mktemp("bench"), num_examples=12, curves=FEW)
+    return FewDecoders(MODELS, tmp_path_factory.mktemp("bench"), num_examples=12)
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +76,24 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     monkeypatch.setattr(DecoderBench, "_measure", measure)
     assert bench.run() == table
     assert not calls
-    two = DecoderBench((*MODELS, f"base={other}"), bench.output, 12, curves=FEW)
+    two = FewDecoders((*MODELS, f"base={other}"), bench.output, 12)
     first = json.loads((bench.output / "results.json").read_text())["summary"][0]["accuracy"][0]
     averaged = two.run()
     assert len(calls) == 3
     mean, deviation = 50 * (first + 0.25), 100 * statistics.stdev([first, 0.25])
     assert f"{mean:.1f} ± {deviation:.1f}" in averaged.splitlines()[2]
     assert bench.run() == table
-    DecoderBench(MODELS, bench.output, 12, batch_size=5, curves=FEW).run()
+    FewDecoders(MODELS, bench.output, 12, batch_size=5).run()
     assert len(calls) == 6
 
 
-def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_path):
+def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(DecoderBench, "curves", (FEW[1], Curve("codila")))
     module = make_module()
     module.set_task("chain", {"operations": 3})
     module.export(tmp_path / "with")
     models = (*MODELS, f"auxiliary={tmp_path / 'with'}")
-    table = DecoderBench(models, tmp_path / "out", 2, curves=(FEW[1], Curve("codila"))).run()
+    table = DecoderBench(models, tmp_path / "out", 2).run()
     rows = [line.split(" | ")[:2] for line in table.splitlines()[2:]]
     assert rows == [
         ["| base", "spd, soft False"],
@@ -101,3 +106,8 @@ def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_p
 def test_models_without_a_label_are_refused(bad, tmp_path):
     with pytest.raises(UserError, match=f"models: expected LABEL=MODEL, got '{bad}'"):
         DecoderBench([bad], tmp_path)
+
+
+def test_no_models_are_refused(tmp_path):
+    with pytest.raises(UserError, match="models: expected at least one, got none"):
+        DecoderBench([], tmp_path)

@@ -61,6 +61,9 @@ def test_growing_is_the_same_twice_and_leaves_a_model_alone(grown, tmp_path):
     ("settings", "message"),
     [
         ({"methods": ("magic",)}, "methods: expected some of control, uniform, on_policy, got 'magic'"),
+        ({"sizes": ()}, "sizes: expected at least one, got none"),
+        ({"seeds": ()}, "seeds: expected at least one, got none"),
+        ({"methods": ()}, "methods: expected at least one, got none"),
         ({"steps": 0}, "steps: expected at least 1"),
     ],
 )

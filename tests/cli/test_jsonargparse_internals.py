@@ -1,10 +1,12 @@
 """Errors provoked from the installed jsonargparse: a failure here names the text that a new release has changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from dmaxlit.cli import jsonargparse_internals as internals
 from dmaxlit.noise import NoiseStrategy
@@ -172,3 +174,15 @@ def test_a_list_in_a_file_replaces_one_of_the_same_length(tmp_path):
         parser.add_argument("--items", type=list[Range])
         parsed = parser.parse_args([f"--config={tmp_path / name}.yaml" for name in ("first", "second")])
         assert [(item.low, item.high) for item in parsed["items"]] == [(low, 4)]
+
+
+def test_the_help_of_a_type_is_made_readable_by_the_formatter():
+    class Formatter(internals.ReadableTypes, DefaultHelpFormatter):
+        pass
+
+    parser = ArgumentParser(formatter_class=Formatter)
+    parser.add_argument("--folder", type=Path, help="A folder.")
+    parser.add_argument("--steps", type=Sequence[int], help="Some steps.")
+    text = " ".join(parser.format_help().split())
+    for line in ("A folder. (type: Path, default: null)", "Some steps. (type: list[int], default: null)"):
+        assert line in text, "jsonargparse no longer asks _get_type_str of its formatter: see ReadableTypes"
