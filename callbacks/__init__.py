@@ -4,6 +4,7 @@ from dmaxlit.callbacks.block_warmup import BlockWarmup
 from dmaxlit.callbacks.comparison_report import ComparisonReport
 from dmaxlit.callbacks.finite_guard import FiniteGuard
 from dmaxlit.callbacks.hyperparameter_log import HyperparameterLog
+from dmaxlit.callbacks.next_token_training import NextTokenTraining
 from dmaxlit.callbacks.prediction_writer import PredictionWriter
 from dmaxlit.callbacks.rank_guard import RankGuard
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
@@ -19,6 +20,7 @@ __all__ = [
     "DecoderSpec",
     "FiniteGuard",
     "HyperparameterLog",
+    "NextTokenTraining",
     "PredictionWriter",
     "RankGuard",
     "RunCheckpoint",

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.bench.autoregressive import forget_mask
+from torch import nn
+
+from dmaxlit.backbone.mask_embedding import init_mask_embedding
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
@@ -15,6 +17,7 @@ from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.loading import load
+from dmaxlit.module import DMaxModule
 
 __all__ = ["METHODS", "AdaptationBench"]
 
@@ -100,7 +103,7 @@ class AdaptationBench:
     def _autoregressive(self, seed: int) -> str:
         folder = self.output / f"autoregressive-{seed}"
         if not (folder / "model").is_dir():
-            callback = {"class_path": "dmaxlit.bench.autoregressive.NextTokenTraining"}
+            callback = {"class_path": "dmaxlit.callbacks.NextTokenTraining"}
             module = load(self._fit(folder, seed, self.autoregressive_steps, _callbacks(callback)))
             forget_mask(module)
             module.export(folder / "model")
@@ -133,6 +136,13 @@ class AdaptationBench:
             "--data.task_options.difficulty=easy",
             *options,
         )
+
+
+def forget_mask(module: DMaxModule) -> None:
+    """Reset the mask token's embedding to what it would be had the tokenizer had no mask token."""
+    table = module.backbone.model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding), "other tables are refused"
+    init_mask_embedding(table, [module.special.mask_id], len(module.tokenizer))
 
 
 def _file_stem(method: str, seed: int) -> str:

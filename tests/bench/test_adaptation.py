@@ -1,16 +1,13 @@
 import json
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.bench import AdaptationBench
-from dmaxlit.bench.autoregressive import NextTokenTraining, forget_mask, next_token_losses
-from dmaxlit.randomness import RowGenerator
-from tests.conftest import make_batch, make_denoiser
-from tests.test_module import QUIET, loader, sgd
+from dmaxlit.bench.adaptation import forget_mask
+from tests.conftest import make_denoiser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -18,20 +15,6 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def bench(output, **settings):
     chosen = {"seeds": (0,), "autoregressive_steps": 1, "steps": 1, "num_examples": 1, "methods": ("warm-up",)}
     return AdaptationBench(output, CONFIGS, **{**chosen, **settings})
-
-
-def test_the_autoregressive_loss_is_the_model_s_own():
-    module = DMaxModule(make_denoiser(sharpen=3.0))
-    clean = make_batch(special=module.special)
-    clean.roles[:] = 2  # no padding, all response
-    ids = clean.ids.clamp(max=34)
-    clean = type(clean)(ids, clean.roles, clean.block_length, clean.special)
-    (loss,) = next_token_losses(module, clean, RowGenerator(0, [0, 1, 2]))
-    logits = module.backbone.model(ids).logits[:, :-1].clone()
-    logits[..., module.special.mask_id] = -torch.inf
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(loss.total, expected)
-    assert int(loss.supervised) == ids[:, 1:].numel()
 
 
 def test_the_warm_up_takes_its_share_of_the_same_budget(tmp_path):
@@ -57,15 +40,6 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"autoregressive_steps": 1, "steps": 7, "num_examples": 1}))
     with pytest.raises(UserError, match="steps: expected 7"):
         bench(tmp_path).run()
-
-
-def test_next_token_training_replaces_the_losses_while_it_trains():
-    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
-    trainer = L.Trainer(**QUIET, max_steps=2, callbacks=[NextTokenTraining()])
-    trainer.fit(module, loader())
-    losses = {name for name in trainer.callback_metrics if name.startswith("train/loss_")}
-    assert losses == {"train/loss_next"}
-    assert module.view_losses.__func__ is DMaxModule.view_losses
 
 
 def test_a_forgotten_mask_has_the_direction_of_the_mean_embedding():

@@ -6,7 +6,14 @@ from torch.utils.data import DataLoader
 import dmaxlit
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.callbacks import BlockWarmup, ComparisonReport, FiniteGuard, SPDValidation, ViewDiagnostics
+from dmaxlit.callbacks import (
+    BlockWarmup,
+    ComparisonReport,
+    FiniteGuard,
+    NextTokenTraining,
+    SPDValidation,
+    ViewDiagnostics,
+)
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import MaskedNoise
 from tests.conftest import make_denoiser
@@ -91,7 +98,7 @@ def test_a_module_within_another_trains_by_lightning_s_rules(by_step):
     assert float(trainer.callback_metrics["outer"]) == pytest.approx(float(losses[1].detach()), rel=1e-5)
 
 
-@pytest.mark.parametrize("cls", [ComparisonReport, SPDValidation, ViewDiagnostics, BlockWarmup])
+@pytest.mark.parametrize("cls", [BlockWarmup, ComparisonReport, NextTokenTraining, SPDValidation, ViewDiagnostics])
 def test_callbacks_that_need_our_module_refuse_another(cls):
     callback = cls({0: 8}) if cls is BlockWarmup else cls()
     with pytest.raises(UserError, match=f"{cls.__name__}: expected the trainer's module to be a DMaxModule"):
