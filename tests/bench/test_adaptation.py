@@ -54,7 +54,7 @@ def test_a_forgotten_mask_has_the_direction_of_the_mean_embedding():
 
 
 @pytest.mark.slow
-def test_models_are_trained_by_the_command_and_decoded(tmp_path):
+def test_models_are_trained_by_the_command_and_decoded(tmp_path, fits_in_process):
     adaptation = bench(tmp_path, num_examples=2)
     table = adaptation.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"

@@ -91,7 +91,7 @@ def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_models_of_both_tasks_are_trained_and_tabulated(tmp_path):
+def test_models_of_both_tasks_are_trained_and_tabulated(tmp_path, fits_in_process):
     both = bench(tmp_path, tasks=tuple(TASKS))
     table = both.run()
     assert len(table.splitlines()) == 2 * (2 + 18) + 2 + 4 + 2

@@ -84,7 +84,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
 
 
 @pytest.mark.slow
-def test_models_of_every_size_are_trained_and_tabulated(tmp_path):
+def test_models_of_every_size_are_trained_and_tabulated(tmp_path, fits_in_process):
     vocabulary = bench(tmp_path)
     table = vocabulary.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
