@@ -62,7 +62,7 @@ class FrontierBench:
         """Check the settings before anything is started."""
         check_choice("setting", self.setting, tuple(SETTINGS))
         check_choice("study", self.study, tuple(STUDIES))
-        check_at_least(1, repeats=self.repeats, **self._shared())
+        check_at_least(1, **self._shared())
         if self.num_timed > self.num_examples:
             raise UserError(
                 f"num_timed: expected at most the {self.num_examples} of num_examples, got {self.num_timed}"
@@ -96,7 +96,7 @@ class FrontierBench:
             for method, seed in trained
         ]
         table = "\n\n".join(filter(None, (format_frontier(summary), format_training(training))))
-        settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared(), "repeats": self.repeats}
+        settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared()}
         folder = self._folder / self.study
         folder.mkdir(exist_ok=True)
         write_results(folder, {"settings": settings, "summary": summary, "training": training}, table)
@@ -115,7 +115,7 @@ class FrontierBench:
         return FrontierModels(self._folder, SETTINGS[self.setting], self.configs, self.num_prompts, self.steps)
 
     def _shared(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples", "num_timed")}
+        return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples", "num_timed", "repeats")}
 
     def _jobs(self) -> list[tuple[str, int]]:
         """Return method and seed of each model. The base has no seed: it is decoded beside the first one."""

@@ -10,13 +10,13 @@ from dmaxlit.bench.frontier_settings import FrontierStudy
 from dmaxlit.evaluation.evaluate import DecoderSpec
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SETTINGS = {"num_prompts": 4, "steps": 1, "num_examples": 2, "num_timed": 1}
+SETTINGS = {"num_prompts": 4, "steps": 1, "num_examples": 2, "num_timed": 1, "repeats": 1}
 FAST = DecoderSpec("threshold", {"threshold": 0.0}, "fast")  # a forward for each block
 WIDE = DecoderSpec("threshold", {"threshold": 0.3}, "wide", window=2)
 
 
 def bench(output, **settings):
-    chosen = {"setting": "standard", "study": "methods", "seeds": (0,), "methods": None, "repeats": 1, **SETTINGS}
+    chosen = {"setting": "standard", "study": "methods", "seeds": (0,), "methods": None, **SETTINGS}
     return FrontierBench(output, configs=CONFIGS, **{**chosen, **settings})
 
 
@@ -55,13 +55,14 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
 
 def test_a_folder_without_the_recipes_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"configs: expected a folder with pretrain\.yaml"):
-        FrontierBench(tmp_path, "standard", "methods", tmp_path, (0,), None, repeats=1, **SETTINGS)
+        FrontierBench(tmp_path, "standard", "methods", tmp_path, (0,), None, **SETTINGS)
 
 
-def test_results_of_other_settings_are_not_mixed_in(tmp_path):
+@pytest.mark.parametrize("name", SETTINGS)
+def test_results_of_other_settings_are_not_mixed_in(tmp_path, name):
     (tmp_path / "standard").mkdir()
-    (tmp_path / "standard" / "settings.json").write_text(json.dumps({**SETTINGS, "steps": 7}))
-    with pytest.raises(UserError, match="steps: expected 7"):
+    (tmp_path / "standard" / "settings.json").write_text(json.dumps({**SETTINGS, name: 7}))
+    with pytest.raises(UserError, match=f"{name}: expected 7"):
         bench(tmp_path).run()
 
 
