@@ -1,5 +1,9 @@
-"""Trains a tiny model on some number of CPU processes and saves weights and figures: run by test_distributed.py."""
+"""Trains a tiny model on some number of CPU processes and saves weights and figures: run by test_distributed.py.
 
+Argument: a JSON list of the arguments of :func:`main`, for each run an object.
+"""
+
+import json
 import sys
 
 import lightning as L
@@ -54,12 +58,10 @@ class Figures(L.Callback):
         self.steps[trainer.global_step] = {**figures, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
 
 
-if __name__ == "__main__":
-    devices, batch_size, accumulate, recompute = map(int, sys.argv[1:5])
-    name, output = sys.argv[5:]
+def main(devices, batch_size, output, accumulate=1, recompute=False, noise="on_policy"):
     torch.set_num_threads(1)
-    denoiser = make_denoiser(block_length=8, sharpen=3.0, recompute=bool(recompute))
-    module = DMaxModule(denoiser, NOISE[name](), optimizer=sgd, lr_scheduler=plateau)
+    denoiser = make_denoiser(block_length=8, sharpen=3.0, recompute=recompute)
+    module = DMaxModule(denoiser, NOISE[noise](), optimizer=sgd, lr_scheduler=plateau)
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
         task="chain", task_options={"operations": 3}, num_train=26, num_val=0, batch_size=batch_size, seed=1
@@ -85,3 +87,8 @@ if __name__ == "__main__":
         torch.distributed.all_gather_object(ranks, figures.steps)
     if trainer.is_global_zero:
         torch.save({"weights": {n: p.detach() for n, p in module.named_parameters()}, "figures": ranks}, output)
+
+
+if __name__ == "__main__":
+    for run in json.loads(sys.argv[1]):  # one after the other, in the same processes
+        main(**run)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,18 +7,38 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import distributed_run
+
 ROOT = Path(__file__).parent.parent
 
 
-def run(tmp_path, devices, batch_size, accumulate=1, recompute=0, noise="on_policy"):
-    output = tmp_path / f"{devices}-{batch_size}-{accumulate}.pt"
-    numbers = map(str, (devices, batch_size, accumulate, recompute))
-    command = [sys.executable, "-m", "tests.distributed_run", *numbers, noise, str(output)]
+# The settings of one process, and of two. Windows of two micro-batches end with the epoch, so both see the same rows an
+# update.
+RUNS = {
+    "plain": ({"batch_size": 8}, {"batch_size": 4}),
+    "accumulated": ({"batch_size": 8, "accumulate": 2}, {"batch_size": 2, "accumulate": 4, "recompute": True}),
+    "several": ({"batch_size": 8, "noise": "several"}, {"batch_size": 4, "noise": "several"}),
+}
+
+
+def one(folder, name):
+    """Train in this process."""
+    distributed_run.main(devices=1, output=folder / "one.pt", **RUNS[name][0])
+    return torch.load(folder / "one.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Train in two processes, which make all runs: starting them takes far longer than training."""
+    folder = tmp_path_factory.mktemp("two")
+    outputs = {name: str(folder / f"{name}.pt") for name in RUNS}
+    runs = [{"devices": 2, "output": outputs[name], **settings} for name, (_, settings) in RUNS.items()]
+    command = [sys.executable, "-m", "tests.distributed_run", json.dumps(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment.pop("MASTER_PORT", None)  # of a trainer that ran in this process, which may still listen
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return torch.load(output, weights_only=True)
+    return {name: torch.load(output, weights_only=True) for name, output in outputs.items()}
 
 
 def assert_same_run(one, two):
@@ -33,19 +54,14 @@ def assert_same_run(one, two):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_on_the_same_global_batch(tmp_path):
-    assert_same_run(run(tmp_path, 1, 8), run(tmp_path, 2, 4))
+@pytest.mark.parametrize("name", ["plain", "accumulated"])
+def test_two_processes_equal_one_on_the_same_global_batch(two, tmp_path, name):
+    assert_same_run(one(tmp_path, name), two[name])
 
 
 @pytest.mark.slow
-def test_two_accumulating_processes_that_compute_layers_again_equal_one(tmp_path):
-    # Windows of two micro-batches end with the epoch, so both see the same rows an update.
-    assert_same_run(run(tmp_path, 1, 8, 2), run(tmp_path, 2, 2, 4, recompute=1))
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one_with_groups_samples_and_soft_targets(tmp_path):
-    one, two = (run(tmp_path, devices, 8 // devices, noise="several") for devices in (1, 2))
-    assert_same_run(one, two)
+def test_two_processes_equal_one_with_groups_samples_and_soft_targets(two, tmp_path):
+    alone = one(tmp_path, "several")
+    assert_same_run(alone, two["several"])
     logged = {"train/mmd_reward", "train/mmd_kernel", "train/trajectory_forwards", "train/loss_earlier"}
-    assert logged <= set(one["figures"][0][1])
+    assert logged <= set(alone["figures"][0][1])
