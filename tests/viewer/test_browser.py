@@ -5,61 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dmaxlit.viewer import Panel, page
-from tests.viewer.chromium import CHROMIUM, chromium
-from tests.viewer.measure import frame_times
+from dmaxlit.viewer import Panel
+from tests.viewer.chromium import CHROMIUM
+from tests.viewer.page_parts import expected_tokens, forward_of, panel_of, shown_tokens, wait
 from tests.viewer.recordings import synthetic, texts_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
 
 HOSTILE = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"></script><!--"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
-@pytest.fixture
-def shown(browser, tmp_path):
-    """Open a page of panels; the browser must report no error, and load nothing but the file."""
-    path = tmp_path / "page.html"
-
-    def open_page(*panels, fragment=""):
-        path.write_text(page(panels, "Title"), encoding="utf-8")
-        browser.open(path, fragment)
-        return browser
-
-    yield open_page
-    assert browser.errors == []
-    assert browser.requests == [path.as_uri()]
-
-
-def panel_of(recording, label="one", texts=None):
-    return Panel(label, {0: recording}, texts or texts_of(recording))
-
-
-def shown_tokens(browser, panel=0):
-    tokens = f"document.querySelectorAll('section')[{panel}].querySelectorAll('[data-position]')"
-    return browser.run(f"[...{tokens}].map((span) => span.textContent)")
-
-
-def wait(browser, condition):
-    browser.run(f"new Promise((done) => {{ const look = () => {condition} ? done() : setTimeout(look, 10); look(); }})")
-
-
-def expected_tokens(recording, forward):
-    texts = texts_of(recording)
-    return (
-        [texts.get(token, "") for token in recording.ids[forward - 1].tolist()]
-        if forward
-        else [""] * recording.ids.shape[1]
-    )
-
-
-def forward_of(browser):
-    return browser.run("Number(document.getElementById('slider').value)")
 
 
 def test_keys_step_through_the_response(shown):
@@ -226,78 +179,6 @@ def test_prompts_are_chosen_from_a_list_and_one_may_lack_a_record(shown):
     assert shown_tokens(browser, 1) == expected_tokens(first, 8)
 
 
-def test_light_and_dark_follow_the_system_until_the_button_is_used(browser, shown, tmp_path):
-    recording = panel_of(synthetic(20, 24, 8))
-    colour = "getComputedStyle(document.body).backgroundColor"
-    corner = "document.querySelector('canvas').getContext('2d').getImageData(23, 0, 1, 1).data"
-    pixel = f"[...{corner}].slice(0, 3).join(', ')"
-    sizes = []
-    for system, page_colour in (("dark", "13, 17, 23"), ("light", "255, 255, 255")):
-        browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": system}])
-        shown(recording, fragment="#forward=9")
-        assert browser.run(colour) == f"rgb({page_colour})"
-        assert browser.run(pixel) == page_colour  # a block that is not open yet, on the heat map too
-        browser.screenshot(tmp_path / f"{system}.png")
-        sizes.append((tmp_path / f"{system}.png").stat().st_size)
-    browser.press("t")
-    assert browser.run(colour) == "rgb(13, 17, 23)"
-    assert min(sizes) > 10_000
-
-
-def test_who_asks_for_less_motion_gets_one_forward_in_a_second(browser, shown):
-    recording = panel_of(synthetic(8, 16, 8))
-    for preference, speed in (("reduce", "1"), ("no-preference", "5")):
-        browser.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": preference}])
-        shown(recording)
-        assert browser.run("document.getElementById('speed').value") == speed
-
-
-def test_traces_side_by_side_are_at_the_same_heights_and_on_a_narrow_screen_below_each_other(browser, shown):
-    long = "threshold threshold=0.5, window 4, " * 3
-    one, other = synthetic(8, 16, 8), replace(synthetic(20, 16, 8), prompt="a prompt " * 40)
-    shown(panel_of(one, "one"), panel_of(other, long))
-    tops = (
-        "['.map', '.tokens', 'dl'].map((name) => [...document.querySelectorAll(name)]"
-        ".map((each) => Math.round(each.getBoundingClientRect().top)))"
-    )
-    assert all(left == right for left, right in browser.run(tops))
-    browser.send("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False)
-    try:
-        assert all(upper < lower for upper, lower in browser.run(tops))
-        assert browser.run("document.documentElement.scrollWidth") <= 400
-    finally:
-        browser.send("Emulation.clearDeviceMetricsOverride")
-
-
-def test_the_history_of_a_token_at_the_bottom_is_above_it(shown):
-    recording = replace(synthetic(60, 400, 100), prompt="a prompt " * 400)
-    browser = shown(panel_of(recording), fragment="#forward=60")
-    box = browser.run(
-        "(() => { const token = [...document.querySelectorAll('.tokens .revised')].at(-1); token.tabIndex = -1; "
-        "token.focus(); token.scrollIntoView({ block: 'end' }); "
-        "scrollBy(0, document.getElementById('summary').offsetHeight + 10); "
-        "token.blur(); token.focus({ preventScroll: true }); "
-        "return ['history', 'summary'].map((id) => document.getElementById(id).getBoundingClientRect())"
-        ".map(({ top, bottom }) => [top, bottom]).concat([[token.getBoundingClientRect().top]]); })()"
-    )
-    (top, bottom), (summary, _), (token,) = box
-    assert 0 <= top < bottom <= token < summary
-
-
-def test_every_control_has_a_name_and_the_masks_are_silent(shown):
-    browser = shown(panel_of(synthetic(8, 16, 8)), fragment="#forward=1")
-    nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
-    of_role = {}
-    for node in nodes:
-        if not node.get("ignored"):
-            of_role.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
-    for role in ("button", "slider", "combobox", "image", "group", "toolbar", "region", "status"):
-        assert role in of_role, role
-        assert role == "status" or all(of_role[role]), f"{role} without a name"
-    response = browser.run("document.querySelector('[aria-label=Response]').textContent")
-    assert "░" not in response
-
-
 def test_a_response_without_tokens_is_shown(shown):
     recording = replace(synthetic(3, 4, 4), prompt="nothing")
     empty = replace(
@@ -307,69 +188,3 @@ def test_a_response_without_tokens_is_shown(shown):
     browser = shown(panel_of(empty, texts={0: ""}))
     browser.press("End")
     assert forward_of(browser) == 3
-
-
-def touched_by_a_step(browser):
-    """Return the positions whose elements the next step changes, in its own frame."""
-    return browser.run(
-        "new Promise((done) => { const seen = new Set(); new MutationObserver((list) => { "
-        "for (const { target } of list) { const at = (target.nodeType === 3 ? target.parentNode : target)"
-        ".dataset?.position; if (at !== undefined) seen.add(Number(at)); } done([...seen]); })"
-        ".observe(document.querySelector('.tokens'), { subtree: true, childList: true, characterData: true, "
-        "attributes: true }); document.getElementById('step').click(); })"
-    )
-
-
-def test_a_step_touches_only_what_has_changed(shown):
-    recording = synthetic(100, 400, 32)
-    browser = shown(panel_of(recording), fragment="#forward=50")
-    changed = touched_by_a_step(browser)
-    before, after = recording.ids[49], recording.ids[50]
-    assert set((before != after).nonzero().flatten().tolist()) <= set(changed)
-    assert len(changed) <= 2 * 32  # tokens of the open block, and of the block that has just been committed
-
-
-def test_a_step_of_a_long_block_draws_what_is_in_view_and_at_rest_the_others(shown):
-    recording = synthetic(60, 2000, 2000)
-    browser = shown(panel_of(recording), fragment="#forward=30")
-    browser.run("new Promise((done) => setTimeout(done, 400))")
-    assert shown_tokens(browser) == expected_tokens(recording, 30)
-    changed = touched_by_a_step(browser)
-    assert 200 < len(changed) < 1000
-    browser.run("new Promise((done) => setTimeout(done, 400))")
-    assert shown_tokens(browser) == expected_tokens(recording, 31)
-
-
-def test_tokens_that_scroll_into_view_are_of_the_forward_that_is_shown(shown):
-    recording = synthetic(60, 2000, 2000)
-    browser = shown(panel_of(recording), fragment="#forward=1")
-    browser.run("new Promise((done) => setTimeout(done, 400))")
-    browser.press("ArrowRight")
-    two_frames = "requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    # In one call, and before the page is at rest.
-    last = "[...document.querySelectorAll('[data-position]')].slice(-20).map((span) => span.textContent)"
-    texts = browser.run(
-        f"(async () => {{ for (let k = 0; k < 5; k++) document.getElementById('step').click(); const before = {last}; "
-        f"document.querySelector('.tokens').scrollTop = 1e6; await new Promise((done) => {two_frames}); "
-        f"return [before, {last}]; }})()"
-    )
-    assert texts == [expected_tokens(recording, 1)[-20:], expected_tokens(recording, 7)[-20:]]
-
-
-def test_the_open_block_of_a_long_response_is_in_view(shown):
-    browser = shown(panel_of(synthetic(120, 2000, 32)))
-    for forward in (118, 60, 2):
-        browser.run(f"(() => {{ slider.value = {forward}; slider.dispatchEvent(new Event('input')); }})()")
-        browser.run("new Promise((done) => setTimeout(done, 200))")
-        inside = browser.run(
-            "(() => { const box = document.querySelector('.tokens').getBoundingClientRect(); const open = "
-            "document.querySelector('.block.open').getBoundingClientRect(); "
-            "return box.top <= open.top && open.bottom <= box.bottom + 1; })()"
-        )
-        assert inside, forward
-
-
-def test_frames_of_a_long_response_are_fast(shown):
-    """The bound is generous for busy machines: the whole response drawn anew at each step would take far more."""
-    browser = shown(panel_of(synthetic(120, 2000, 32)))
-    assert frame_times(browser, 120)["program median"] < 16
