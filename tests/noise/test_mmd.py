@@ -3,16 +3,15 @@ from itertools import product
 import pytest
 import torch
 
-from dmaxlit import DMaxModule, UserError
-from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit import UserError
 from dmaxlit.errors import DMaxWarning
 from dmaxlit.noise import LogitsPrediction, MMDNoise, View
 from dmaxlit.noise.mmd_reward import advantages, distances, kernel, mean_kernel, median_bandwidth, pairs_of, rewards
 from dmaxlit.noise.objectives import SampledTargets
-from dmaxlit.randomness import RowGenerator
 from dmaxlit.training.losses import view_loss
-from tests.conftest import make_batch, make_denoiser
+from tests.conftest import make_batch
 from tests.noise.test_contract import converse
+from tests.noise.training_step import KINDS, check_gradients
 
 
 def random_features(*shape, seed=0):
@@ -141,22 +140,9 @@ def test_the_views_are_a_rollout_the_input_and_the_reinforced_samples():
     assert set(reinforced.figures) == {"mmd_reward", "mmd_kernel"}
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "recompute", "offloaded", "doubled"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_training_step_of_every_kind_has_a_gradient(kind):
-    denoiser = make_denoiser(sharpen=5.0, recompute=kind == "recompute")
-    module = DMaxModule(
-        denoiser,
-        MMDNoise(groups=2, samples=2),
-        lora=LoraSettings(r=2) if kind == "lora" else None,
-        frozen_copy="offloaded" if kind == "offloaded" else "device",
-        clean_half="doubled" if kind == "doubled" else "cached",
-    )
-    clean = make_batch(special=module.special)
-    losses = module.view_losses(clean, RowGenerator(0, [0, 1, 2]))
-    torch.stack([loss.total for loss in losses]).sum().backward()
-    gradients = [p.grad for p in module.parameters() if p.requires_grad and p.grad is not None]
-    assert any(gradient.abs().max() > 0 for gradient in gradients)
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    check_gradients(MMDNoise(groups=2, samples=2), kind)
 
 
 @pytest.mark.parametrize(
