@@ -100,3 +100,14 @@ def write_rows(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def no_group_is_left():
+    """Leave the process group that a strategy joins, and its settings in the environment."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):  # such as the port, which processes of other tests would take over
+        del os.environ[name]
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
