@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import dmaxlit
@@ -17,6 +18,7 @@ from tests.conftest import make_denoiser
 TASK = {"operations": 3}
 CHECKPOINT = {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "enable_version_counter": False}}
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
+SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
 
 
 def data_of(corpus, **more):
@@ -127,3 +129,25 @@ def base(tmp_path, tiny, corpus):
 @pytest.fixture(scope="session")
 def shipped_configs():
     return Path(__file__).parents[2] / "configs"
+
+
+def step_of(path):
+    """Return the step of a checkpoint."""
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return the folder of the checkpoints of a run of ``base``."""
+    return tmp_path / "runs" / "checkpoints"
+
+
+@pytest.fixture
+def begun(dmax, base, folder):
+    """A run that was to last two steps and is now to last four."""
+    ended = dmax(f"fit --config {base} {SHORT}")
+    assert ended.status == 0, ended.err
+    settings = yaml.safe_load(base.read_text())
+    settings["trainer"]["max_steps"] = 4
+    base.write_text(yaml.safe_dump(settings))
+    return base

@@ -11,10 +11,10 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.cli.checkpoint_names import newest_readable
+from tests.cli.conftest import SHORT, step_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
-SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
 COMMANDS = ["fit", "validate", "test", "predict"]
 
 
@@ -35,10 +35,6 @@ def loaded(caplog):
         return re.findall("Loaded model weights from the checkpoint at (.*)", caplog.text)[-1]
 
     return path
-
-
-def step_of(path):
-    return torch.load(path, weights_only=True)["global_step"]
 
 
 def test_last_is_the_run_s_own(dmax, begun, tmp_path, loaded):

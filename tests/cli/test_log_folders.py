@@ -6,9 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dmaxlit import UserError
+from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints.lightning_internals import set_version
 from dmaxlit.cli.training import DMaxCLI
+from tests.cli.conftest import SHORT
 from tests.conftest import limited_files
 from tests.lock_holder import held_by_another
 
@@ -18,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 LOGS = Path("runs/lightning_logs")
 COMMANDS = ["fit", "validate", "test", "predict"]
+LOGGED = "--trainer.log_every_n_steps 1 --trainer.logger TensorBoardLogger --trainer.logger.save_dir runs"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -173,3 +178,52 @@ def test_a_folder_of_checkpoints_with_links_to_another_is_refused(dmax, base, tm
     (folder / name).symlink_to(tmp_path / "victim")
     assert dmax(f"fit --config {base}").refusal.endswith(f"runs/checkpoints/{name}")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["checkpoints"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def end_before_the_first_checkpoint(dmax, base, monkeypatch):
+    def end(error, flags=""):
+        def fail(self, trainer, wait=True):
+            for logger in trainer.loggers:
+                logger.save()
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunCheckpoint, "save", fail)
+            return dmax(f"fit --config {base} {SHORT} {LOGGED} {flags}")
+
+    return end
+
+
+def logs(folder):
+    return sorted(path.name for path in (folder.parent / "lightning_logs").iterdir())
+
+
+@pytest.mark.parametrize("again", ["", "--checkpoint.resume false"])
+def test_a_run_killed_before_its_first_checkpoint_goes_on_with_its_log(
+    dmax, base, folder, end_before_the_first_checkpoint, again
+):
+    for _ in range(2):
+        with pytest.raises(Killed):
+            end_before_the_first_checkpoint(Killed(), again)
+        assert logs(folder) == ["version_0"]
+    assert dmax(f"fit --config {base} {SHORT} {LOGGED} {again}").status == 0
+    assert logs(folder) == ["version_0"]
+    events = EventAccumulator(str(folder.parent / "lightning_logs" / "version_0")).Reload()
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    assert not (folder / "begun.json").exists()
+
+
+def test_another_run_gets_another_log_and_a_refused_one_leaves_no_record(
+    dmax, base, folder, end_before_the_first_checkpoint
+):
+    with pytest.raises(Killed):
+        end_before_the_first_checkpoint(Killed())
+    assert end_before_the_first_checkpoint(UserError("x"), "--model.optimizer.lr 0.1").err == "error: x\n"
+    assert logs(folder) == ["version_0", "version_1"]
+    assert not (folder / "begun.json").exists()

@@ -8,66 +8,19 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dmaxlit
-from dmaxlit import UserError
-from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.callbacks._checkpoint_writing import SECONDS_TAG
 from dmaxlit.checkpoints import atomic_io
-from tests.cli.conftest import TASK
+from tests.cli.conftest import SHORT, TASK, step_of
 from tests.lock_holder import held_by_another
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec", "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval"
 )
 
-SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "runs" / "checkpoints"
-
-
-@pytest.fixture
-def begun(dmax, base, folder):
-    """A run that was to last two steps and is now to last four."""
-    ended = dmax(f"fit --config {base} {SHORT}")
-    assert ended.status == 0, ended.err
-    settings = yaml.safe_load(base.read_text())
-    settings["trainer"]["max_steps"] = 4
-    base.write_text(yaml.safe_dump(settings))
-    return base
-
 
 @pytest.fixture(autouse=True)
 def _all_is_caught(caplog):
     caplog.set_level("INFO")
-
-
-def step_of(path):
-    return torch.load(path, weights_only=True)["global_step"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "refusal"),
-    [
-        (lambda content: content.pop("global_step"), "global_step: expected an integer, got nothing"),
-        (lambda content: content.pop("loops"), "loops: expected a dictionary, got nothing"),
-        (
-            lambda content: content.update(dmaxlit_run=[1]),
-            "dmaxlit_run: expected a dictionary, got a value of type list",
-        ),
-        (lambda content: content["state_dict"].popitem(), "expected the weights of the configured model, got others"),
-    ],
-)
-def test_a_checkpoint_without_a_field_is_refused_by_its_name(dmax, begun, folder, damage, refusal):
-    (folder / "previous.ckpt").unlink()
-    content = torch.load(folder / "last.ckpt", weights_only=True)
-    damage(content)
-    torch.save(content, folder / "last.ckpt")
-    ended = dmax(f"fit --config {begun} {SHORT}")
-    assert ended.status == 2
-    assert "Traceback" not in ended.err
-    assert refusal in ended.err.splitlines()[-1]
 
 
 def test_the_last_two_checkpoints_are_kept(begun, folder):
@@ -163,46 +116,6 @@ def test_an_end_that_is_passed_is_refused(dmax, begun, source, flags, refusal):
     ended = dmax(f"fit --config {begun} {SHORT} {source} {flags}")
     assert ended.status == 2
     assert ended.err.splitlines()[-1] == f"error: {refusal}{advice}"
-
-
-def _without(path, edit):
-    content = torch.load(path, weights_only=True)
-    edit(content)
-    torch.save(content, path)
-
-
-@pytest.mark.parametrize(
-    ("edit", "reason"),
-    [
-        (lambda content: content.pop("global_step"), "global_step: expected an integer, got nothing"),
-        (lambda content: content.pop("loops"), "loops: expected a dictionary, got nothing"),
-        (lambda content: content["loops"].pop("fit_loop"), "loops.fit_loop: expected a dictionary, got nothing"),
-        (lambda content: content.pop("optimizer_states"), "optimizer_states: expected a list, got nothing"),
-        (
-            lambda content: content.update(dmaxlit_run=[]),
-            "dmaxlit_run: expected a dictionary, got a value of type list",
-        ),
-        (lambda content: content["dmaxlit_run"].pop("data"), "dmaxlit_run.data: expected a text, got nothing"),
-    ],
-)
-def test_a_checkpoint_that_lacks_something_is_refused_by_its_name(dmax, begun, folder, edit, reason):
-    (folder / "previous.ckpt").unlink()
-    _without(folder / "last.ckpt", edit)
-    refusal = f"checkpoint: 'runs/checkpoints/last.ckpt' cannot be resumed from: {reason}"
-    ended = dmax(f"fit --config {begun} {SHORT}")
-    assert ended.err.splitlines()[-1] == (
-        f"error: {refusal}, and there is none before it; --checkpoint.resume false starts over"
-    )
-    assert dmax(f"fit --config {begun} --ckpt_path runs/checkpoints/last.ckpt").refusal == refusal
-
-
-def test_a_checkpoint_without_one_of_the_weights_is_refused(dmax, begun, folder):
-    _without(folder / "last.ckpt", lambda content: content["state_dict"].popitem())
-    ended = dmax(f"fit --config {begun} {SHORT}")
-    assert ended.status == 2
-    assert ended.err.splitlines()[-1].startswith(
-        "error: runs/checkpoints/last.ckpt: expected the weights of the configured model, got others, such as backbone."
-    )
 
 
 def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplog):
@@ -303,28 +216,6 @@ def test_other_rows_under_the_same_name_are_refused(dmax, begun, tmp_path, corpu
     )
 
 
-def test_a_damaged_checkpoint_is_told_of_and_the_one_before_it_taken(dmax, begun, folder, caplog):
-    (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
-    ended = dmax(f"fit --config {begun} {SHORT} --trainer.max_steps 3")
-    assert ended.status == 0
-    assert "checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it may be truncated" in caplog.text
-    assert "resuming from runs/checkpoints/previous.ckpt, after step 1" in caplog.text
-    assert [step_of(folder / f"{name}.ckpt") for name in ("previous", "last")] == [2, 3]
-
-
-def test_two_damaged_checkpoints_are_not_silently_left_behind(dmax, begun, folder):
-    for name in ("last.ckpt", "previous.ckpt"):
-        content = bytearray((folder / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (folder / name).write_bytes(content)
-    ended = dmax(f"fit --config {begun} {SHORT}")
-    assert ended.status == 2
-    assert ended.err.splitlines()[-1].startswith(
-        "error: checkpoint: 'runs/checkpoints/last.ckpt' cannot be read, it is"
-    )
-    assert "; --checkpoint.resume false starts over" in ended.err
-
-
 def test_the_report_is_made_up_for_when_its_process_was_ended(dmax, base, tmp_path, caplog):
     report = "--trainer.callbacks+ ComparisonReport --trainer.callbacks.num_examples 2"
     report += " --trainer.callbacks.decoders [{name:\\ threshold}]"
@@ -361,55 +252,3 @@ def test_two_processes_do_not_train_in_one_folder(dmax, base, folder):
         assert "checkpoint: 'runs/checkpoints' is being written by" in dmax(f"fit --config {base} {SHORT}").err
     assert dmax(f"fit --config {base} {SHORT}").status == 0
     assert not list(folder.parent.rglob("*.lock"))
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.fixture
-def end_before_the_first_checkpoint(dmax, base, monkeypatch):
-    def end(error, flags=""):
-        def fail(self, trainer, wait=True):
-            for logger in trainer.loggers:
-                logger.save()
-            raise error
-
-        with monkeypatch.context() as patch:
-            patch.setattr(RunCheckpoint, "save", fail)
-            return dmax(f"fit --config {base} {SHORT} {LOGGED} {flags}")
-
-    return end
-
-
-LOGGED = "--trainer.log_every_n_steps 1 --trainer.logger TensorBoardLogger --trainer.logger.save_dir runs"
-
-
-def logs(folder):
-    return sorted(path.name for path in (folder.parent / "lightning_logs").iterdir())
-
-
-@pytest.mark.parametrize("again", ["", "--checkpoint.resume false"])
-def test_a_run_killed_before_its_first_checkpoint_goes_on_with_its_log(
-    dmax, base, folder, end_before_the_first_checkpoint, again
-):
-    for _ in range(2):
-        with pytest.raises(Killed):
-            end_before_the_first_checkpoint(Killed(), again)
-        assert logs(folder) == ["version_0"]
-    assert dmax(f"fit --config {base} {SHORT} {LOGGED} {again}").status == 0
-    assert logs(folder) == ["version_0"]
-    events = EventAccumulator(str(folder.parent / "lightning_logs" / "version_0")).Reload()
-    steps = [event.step for event in events.Scalars("train/loss")]
-    assert steps == sorted(set(steps))
-    assert not (folder / "begun.json").exists()
-
-
-def test_another_run_gets_another_log_and_a_refused_one_leaves_no_record(
-    dmax, base, folder, end_before_the_first_checkpoint
-):
-    with pytest.raises(Killed):
-        end_before_the_first_checkpoint(Killed())
-    assert end_before_the_first_checkpoint(UserError("x"), "--model.optimizer.lr 0.1").err == "error: x\n"
-    assert logs(folder) == ["version_0", "version_1"]
-    assert not (folder / "begun.json").exists()
