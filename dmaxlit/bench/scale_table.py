@@ -46,8 +46,8 @@ class ScaleRun:
         tokens_per_second: Tokens of all processes over the time until the last one is done; of separate runs the sum of
             their speeds.
         cpu_seconds_per_token: Time of all cores, over tokens.
-        communication: Of decoding the share of its time in which a process waits for the slowest; of training that in which
-            a collective is under way, whether the process computes meanwhile or not. Mean over processes.
+        communication: Of decoding the share of its time in which a process waits for the slowest; of training that in
+            which a collective is under way, whether the process computes meanwhile or not. Mean over processes.
         rest_seconds: Time of the command after its start in which the slowest process does not decode.
     """
 
