@@ -45,7 +45,7 @@ def received_bytes(scenario: MemoryScenario) -> float:
     if scenario.gpus == 1:
         return 0.0
     share = (scenario.gpus - 1) / scenario.gpus
-    trained = sum(p.numel() for p in [*scenario.model.parameters(), *scenario.extra] if p.requires_grad)
+    trained: int = sum(p.numel() for p in [*scenario.model.parameters(), *scenario.extra] if p.requires_grad)
     own_width = scenario.model.dtype.itemsize
     if not scenario.sharded:
         return 2 * share * trained * own_width  # reduced in parts, which are then gathered
@@ -73,7 +73,7 @@ def operations(scenario: MemoryScenario) -> float:
     passes, width = trained_passes(scenario), 1 if has_cache(scenario) else 2  # a view with its clean copy
     forwards = passes * (1 + scenario.checkpointing) + scenario.rollout_forwards
     weights = width * ((forwards + passes) * used + passes * trained) + head_factor * head.numel()
-    return 2.0 * scenario.rows * scenario.length * weights
+    return float(2 * scenario.rows * scenario.length * weights)
 
 
 def _used(scenario: MemoryScenario, layer: nn.Module, of_all: bool) -> float:
@@ -83,5 +83,5 @@ def _used(scenario: MemoryScenario, layer: nn.Module, of_all: bool) -> float:
         return sum(parameter.numel() for parameter in module.parameters() if of_all or parameter.requires_grad)
 
     chosen = getattr(scenario.model.config, "num_experts_per_tok", None)
-    idle = [count(experts) * (1 - chosen / number) for experts, number in expert_modules(layer)] if chosen else []
-    return count(layer) - sum(idle)
+    idle: list[float] = [count(experts) * (1 - chosen / number) for experts, number in expert_modules(layer) if chosen]
+    return float(count(layer) - sum(idle))

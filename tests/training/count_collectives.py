@@ -9,7 +9,7 @@ import socket
 import sys
 
 import torch
-import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmaxlit import DMaxModule
@@ -67,4 +67,4 @@ if __name__ == "__main__":
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(main, (port, *json.loads(sys.argv[1])), nprocs=2)
+    spawn(main, (port, *json.loads(sys.argv[1])), nprocs=2)

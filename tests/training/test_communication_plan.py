@@ -20,6 +20,7 @@ CASES = {  # the noise strategy, whether layers are recomputed, views with and w
     "masked": ("masked", False, 1, 0, "float32"),
     "on_policy": ("on_policy", False, 2, 0, "bfloat16"),
     "checkpointed": ("on_policy", True, 2, 0, "bfloat16"),
+    "soft tokens": ("soft_on_policy", False, 2, 0, "float32"),
     "tsd": ("tsd", False, 1, 4, "float32"),
 }
 
