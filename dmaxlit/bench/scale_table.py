@@ -92,9 +92,9 @@ def format_table(runs: Sequence[ScaleRun]) -> str:
     for run in runs:
         groups.setdefault((run.command, run.way, run.scaling, run.processes), []).append(run)
     lines = [
-        "| command | processes | scaling | tokens/s | efficiency | apart | of apart | CPU time | communication % "
-        "| rest s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| command | processes | scaling | tokens/s | efficiency | apart | of apart | CPU time | apart "
+        "| communication % | rest s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     order = ["distill", "evaluate", "fit"]
     for key in sorted(groups, key=lambda key: (order.index(key[0]), key[1] != "alone", key[1], key[3], key[2])):
@@ -103,16 +103,18 @@ def format_table(runs: Sequence[ScaleRun]) -> str:
             continue
         alone = groups[command, "alone", "", 1]
         rate, alone_rate = _median(groups[key], "tokens_per_second"), _median(alone, "tokens_per_second")
-        cpu = _median(groups[key], "cpu_seconds_per_token") / _median(alone, "cpu_seconds_per_token")
+        alone_cpu = _median(alone, "cpu_seconds_per_token")
         rest = "" if command == "fit" else f"{_median(groups[key], 'rest_seconds'):.1f}"
         label = f"{command}, {way}" if command == "fit" and way != "alone" else command
         if processes == 1:
-            lines.append(f"| {label} | 1 | | {rate:.0f} | 1.00 | | | 1.00 | | {rest} |")
+            lines.append(f"| {label} | 1 | | {rate:.0f} | 1.00 | | | 1.00 | | | {rest} |")
             continue
-        apart = _median(groups[command, "apart", scaling, processes], "tokens_per_second")
+        separate = groups[command, "apart", scaling, processes]
+        apart = _median(separate, "tokens_per_second")
+        cpu, apart_cpu = (_median(runs, "cpu_seconds_per_token") / alone_cpu for runs in (groups[key], separate))
         lines.append(
             f"| {label} | {processes} | {scaling} | {rate:.0f} | {rate / alone_rate / processes:.2f} "
-            f"| {apart / alone_rate / processes:.2f} | {rate / apart:.2f} | {cpu:.2f} "
+            f"| {apart / alone_rate / processes:.2f} | {rate / apart:.2f} | {cpu:.2f} | {apart_cpu:.2f} "
             f"| {100 * _median(groups[key], 'communication'):.0f} | {rest} |"
         )
     return "\n".join(lines)

@@ -64,7 +64,7 @@ def test_the_command_measures_every_way_in_turns_and_resumes(tmp_path, commands,
     ]
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert format_table([ScaleRun(**run) for run in content["runs"]]) == table
-    assert "| fit, FSDP2 | 2 | weak | 100 | 0.50 | 0.50 | 1.00 | 1.00 | 0 |" in table
+    assert "| fit, FSDP2 | 2 | weak | 100 | 0.50 | 0.50 | 1.00 | 1.00 | 1.00 | 0 |" in table
 
     before = len(commands)
     ScaleBench(tmp_path / "out", processes=[2], prompts=8, rows=4, updates=1, repeats=2, threads=3).run()
