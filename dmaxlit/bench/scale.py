@@ -19,6 +19,7 @@ from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, w
 from dmaxlit.bench.process_figures import read_figures
 from dmaxlit.bench.random_model import model_config
 from dmaxlit.bench.scale_table import ScaleJob, ScaleRun, format_table, run_of_figures
+from dmaxlit.bench.speed import describe_machine
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.files import remove
 from dmaxlit.module import DMaxModule
@@ -104,7 +105,7 @@ class ScaleBench:
         runs = [ScaleRun(**run) for run in kept_runs(self.output, self._measurements(names))]
         remove(self._scratch)
         table = format_table(runs)
-        machine = {"device": self.device, "cores": os.cpu_count(), "torch": torch.__version__}
+        machine = {**describe_machine(self.device), "threads": self.threads}
         content = {"settings": settings, "machine": machine, "runs": [asdict(run) for run in runs]}
         write_results(self.output, content, table)
         return table

@@ -73,6 +73,7 @@ def test_the_command_measures_every_way_in_turns_and_resumes(tmp_path, commands,
 
 def test_on_gpus_separate_runs_have_one_each(tmp_path, commands, monkeypatch):
     monkeypatch.setattr(scale.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(scale.torch.cuda, "get_device_name", lambda: "a GPU")
     ScaleBench(tmp_path, prompts=8, rows=4, updates=1, repeats=1, device="cuda").run()
     apart = [entry[1] for entry in commands if entry[0] == "evaluate" and isinstance(entry[1], list)]
     assert apart == [[0], [1]] * 2
