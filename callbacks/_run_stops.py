@@ -1,5 +1,6 @@
 """How a run stops: after a complete optimiser step, and on all ranks together."""
 
+import signal
 from pathlib import Path
 from typing import NoReturn
 
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._stop_signals import Stopped, StopSignals
+from dmaxlit.checkpoints.lightning_internals import requeue_signal
 
 
 class RunStops:
@@ -27,7 +29,7 @@ class RunStops:
         Raises:
             Stopped: If SIGTERM came while the run was being set up.
         """
-        self.signals = StopSignals()
+        self.signals = StopSignals(requeue_signal(trainer))
         self.signals.install()
         if trainer.received_sigterm:
             raise Stopped(143)
@@ -44,9 +46,9 @@ class RunStops:
             number: The signal's.
             last: The last checkpoint, for the message.
         """
-        name = {15: "SIGTERM", 2: "Ctrl-C"}.get(number, f"signal {number}")
+        name = {signal.SIGINT: "Ctrl-C"}.get(signal.Signals(number), signal.Signals(number).name)
         rank_zero_info(f"stopped by {name} after step {trainer.global_step}; the same command goes on from {last}")
-        leave(trainer, Stopped(128 + number))
+        leave(trainer, self.signals.stopped(number))
 
 
 def agree_to_stop(trainer: L.Trainer) -> None:

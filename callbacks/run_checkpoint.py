@@ -10,9 +10,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
 from dmaxlit.callbacks._kept_checkpoints import KeptCheckpoints
+from dmaxlit.callbacks._requeue import requeue
 from dmaxlit.callbacks._run_content import RunContent
 from dmaxlit.callbacks._run_stops import RunStops, agree_to_stop
 from dmaxlit.callbacks._save_times import SaveTimes
+from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.checkpoints.lightning_internals import stops_early, validate_after_last_step
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.run_limits import is_last_step, limits
@@ -28,9 +30,11 @@ class RunCheckpoint(Checkpoint):
 
     ``last.ckpt`` and ``previous.ckpt`` are written after complete optimiser steps: by time or by number of steps, after
     the last step, also where ``max_time``, ``EarlyStopping`` or another callback stops training, and when the process
-    receives SIGTERM or Ctrl-C. Then it ends with status 143 or 130; a second Ctrl-C ends it without saving. A stop in
-    the middle of an accumulated step waits for its end. Checkpoints include what makes a resumed run equal to an
-    uninterrupted one: random generators, metrics not yet logged, and whether validation or the end of an epoch follows.
+    receives SIGTERM or Ctrl-C. Then it ends with status 143 or 130; a second Ctrl-C ends it without saving. At SLURM's
+    requeue signal (SIGUSR1) it is saved in the same way, and the job is requeued, unless Lightning's
+    ``SLURMEnvironment`` has ``auto_requeue`` off. A stop in the middle of an accumulated step waits for its end.
+    Checkpoints include what makes a resumed run equal to an uninterrupted one: random generators, metrics not yet
+    logged, and whether validation or the end of an epoch follows.
 
     With ``monitor``, ``best.ckpt`` is the state with the best value of that metric at a validation, and ``best.json``
     says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none.
@@ -255,10 +259,12 @@ class RunCheckpoint(Checkpoint):
         self._kept.unlock()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let others use the folder, without a record of a run that was refused."""
+        """Let others use the folder, without a record of a run that was refused; requeue the job if that was asked."""
         if isinstance(exception, UserError) and trainer.is_global_zero and self.folder is not None:
             self.files(trainer).forget_begun()
         self._kept.unlock()
+        if isinstance(exception, Stopped) and exception.requeue and trainer.is_global_zero:
+            requeue()
 
     # ---- ends --------------------------------------------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ from dmaxlit.backbone.mask_embedding import fit_embeddings
 from dmaxlit.backbone.probe import check_behavior
 from dmaxlit.backbone.routers import keep_routers_in_float32
 from dmaxlit.backbone.sharding import is_sharded, load_shards
+from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.backbone.torch_internals import allow_recompilations
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, embedding_scale
 from dmaxlit.errors import UserError
-from dmaxlit.tokens import SpecialTokens
+from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["Denoiser"]
 
@@ -161,6 +162,7 @@ class Denoiser(DenoiserWeights):
         cache: Cache | None = None,
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        soft: SoftTokens | None = None,
     ) -> Tensor:
         """Compute the last hidden states of one forward.
 
@@ -171,12 +173,14 @@ class Denoiser(DenoiserWeights):
             cache: Cache to read and write, if any.
             input_ids: ``[B, Q]``; this or ``inputs_embeds``.
             inputs_embeds: ``[B, Q, width]``.
+            soft: Soft tokens in place of some of ``input_ids``. Gradients reach the embeddings of a sharded model only
+                if these are computed here: those of ``inputs_embeds`` may find the weights shared again.
 
         Returns:
             ``[B, Q, width]``.
         """
-        if self.mask_delta is not None and input_ids is not None:
-            inputs_embeds, input_ids = self.embed(input_ids), None
+        if input_ids is not None and (soft is not None or self.mask_delta is not None):
+            inputs_embeds, input_ids = embed_with_soft_tokens(self.embed, input_ids, soft), None
         mask = allowed if isinstance(allowed, ModelMask) else self.model_mask(allowed, position_ids.shape[1])
         output = self.model.base_model(
             input_ids=input_ids,

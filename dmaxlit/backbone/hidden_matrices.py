@@ -77,6 +77,14 @@ def routers(model: nn.Module) -> Iterator[nn.Module]:
                 yield from child.modules()
 
 
+def expert_modules(model: nn.Module) -> Iterator[tuple[nn.Module, int]]:
+    """Return each module that holds the experts of a layer, and their number."""
+    for block in model.modules():
+        for name, child in block.named_children():
+            if count := _num_experts(name, child):
+                yield child, count
+
+
 def _num_experts(name: str, module: nn.Module) -> int:
     if isinstance(module, nn.ModuleList):
         return len(module) if name == "experts" else 0

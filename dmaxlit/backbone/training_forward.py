@@ -14,7 +14,6 @@ from dmaxlit.backbone.cache import CleanCache
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.packing import Layout, PackedAttention
 from dmaxlit.backbone.sharding import is_sharded
-from dmaxlit.backbone.soft_embedding import embed_with_soft_tokens
 from dmaxlit.tokens import CleanBatch, SoftTokens
 
 __all__ = ["TrainingForward"]
@@ -101,9 +100,5 @@ class TrainingForward:
         soft: SoftTokens | None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Compute the hidden states of ids, or of embeddings if there are soft tokens among them."""
-        denoiser = self._denoiser
-        if soft is None:
-            return denoiser.training_hidden(allowed, positions, cache, input_ids=ids)
-        embeds = embed_with_soft_tokens(denoiser.embed, ids, soft)
-        return denoiser.training_hidden(allowed, positions, cache, inputs_embeds=embeds)
+        """Compute the hidden states of ids, some of which soft tokens may replace."""
+        return self._denoiser.training_hidden(allowed, positions, cache, input_ids=ids, soft=soft)

@@ -7,6 +7,7 @@ from dmaxlit.bench.decoders import DecoderBench
 from dmaxlit.bench.frontier import FrontierBench
 from dmaxlit.bench.grading import GradingBench
 from dmaxlit.bench.loading import LoadingBench
+from dmaxlit.bench.scale import ScaleBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
 from dmaxlit.bench.vocabulary import VocabularyBench
@@ -20,6 +21,7 @@ __all__ = [
     "FrontierBench",
     "GradingBench",
     "LoadingBench",
+    "ScaleBench",
     "SelfCorrectionBench",
     "TrainSpeedBench",
     "VocabularyBench",

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dmaxlit.errors import UserError
@@ -11,30 +11,44 @@ from dmaxlit.errors import UserError
 RECIPE_FOLDER = Path(__file__).parents[1] / "configs"
 
 
-def run_dmaxlit(*arguments: str) -> None:
-    """Run ``python -m dmaxlit ARGUMENTS`` in a new process.
-
-    The process inherits the environment, ``OMP_NUM_THREADS`` included, and its output is passed through.
+def run_dmaxlit(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run ``python -m dmaxlit ARGUMENTS`` in a new process, whose output is passed through.
 
     Args:
         arguments: Command and options.
+        environment: Its environment. Default: that of this process, ``OMP_NUM_THREADS`` included.
 
     Raises:
         UserError: If the command fails, with the last line that it wrote to stderr.
     """
+    run_module("dmaxlit", *arguments, name=arguments[0], environment=environment)
+
+
+def run_module(module: str, *arguments: str, name: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run ``python -m MODULE ARGUMENTS`` in a new process, as :func:`run_dmaxlit` does.
+
+    Args:
+        module: The module.
+        arguments: Its arguments.
+        name: What a message calls it.
+        environment: Its environment.
+
+    Raises:
+        UserError: If it fails.
+    """
     last_line = ""
-    command = [sys.executable, "-m", "dmaxlit", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment) as process:
         assert process.stderr is not None, "a pipe was requested"
         for line in process.stderr:
             sys.stderr.write(line)
             last_line = line.strip() or last_line
     if process.returncode != 0:
         reason = last_line.removeprefix("error: ") or "no message"
-        raise UserError(f"{arguments[0]} failed with exit status {process.returncode}: {reason}")
+        raise UserError(f"{name} failed with exit status {process.returncode}: {reason}")
 
 
-def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
+def fit(recipe: Path, folder: Path, seed: int, *options: str, environment: Mapping[str, str] | None = None) -> Path:
     """Train a model with a recipe, without its callbacks, logs and validation.
 
     Args:
@@ -42,6 +56,7 @@ def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
         folder: Folder of the run. An interrupted run is resumed there.
         seed: Training seed.
         options: Further options of ``dmaxlit fit``; they override the recipe.
+        environment: Environment of the process. Default: that of this one.
 
     Returns:
         The last checkpoint.
@@ -60,6 +75,7 @@ def fit(recipe: Path, folder: Path, seed: int, *options: str) -> Path:
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
         *options,
+        environment=environment,
     )
     return folder / "checkpoints" / "last.ckpt"
 

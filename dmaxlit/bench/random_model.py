@@ -1,7 +1,7 @@
 """Models without training, for the benchmarks of speed."""
 
 import tempfile
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, models
@@ -41,7 +41,15 @@ def random_denoiser(
         eos_token="<eos>",
         mask_token="<mask>",
     )
-    config = {
+    config = model_config(hidden_size, layers, head_dim, positions, tied)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return Denoiser(config=config, tokenizer=folder, block_length=block_length, attn_implementation=attention)
+
+
+def model_config(hidden_size: int, layers: int, head_dim: int, positions: int, tied: bool) -> dict[str, Any]:
+    """Return the configuration of a Qwen3 model, as of transformers; see :func:`random_denoiser`."""
+    return {
         "model_type": "qwen3",
         "hidden_size": hidden_size,
         "intermediate_size": 3 * hidden_size,
@@ -52,6 +60,3 @@ def random_denoiser(
         "max_position_embeddings": positions,
         "tie_word_embeddings": tied,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return Denoiser(config=config, tokenizer=folder, block_length=block_length, attn_implementation=attention)

@@ -52,7 +52,7 @@ class SpeedBench(ABC):
         table = self.table(measurements)
         content = {
             "settings": {name: value for name, value in vars(self).items() if name != "output"},
-            "machine": _describe_machine(self.device),
+            "machine": describe_machine(self.device),
             "measurements": [asdict(measurement) for measurement in measurements],
         }
         write_results(self.output, content, table)
@@ -124,7 +124,12 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
         return pool.submit(function, *arguments).result()
 
 
-def _describe_machine(device: str) -> dict[str, object]:
+def describe_machine(device: str) -> dict[str, object]:
+    """Return the name of a device, torch's number of CPU threads, and its version.
+
+    Args:
+        device: ``cpu``, ``cuda``, ...
+    """
     is_gpu = torch.device(device).type == "cuda"
     name = torch.cuda.get_device_name() if is_gpu else f"cpu, {multiprocessing.cpu_count()} cores"
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

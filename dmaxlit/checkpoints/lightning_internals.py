@@ -4,9 +4,11 @@ Each function names what it relies on. ``tests/checkpoints/test_lightning_intern
 release that changes one of them says what to mend.
 """
 
+import signal
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -15,6 +17,17 @@ SHARDED_REST_FILE = "meta.pt"
 
 
 # ---- trainer and loops ----------------------------------------------------------------------------------------------
+
+
+def requeue_signal(trainer: L.Trainer) -> signal.Signals | None:
+    """Return the signal after which a run under SLURM saves and is requeued; None if it is not.
+
+    Relies on ``trainer._accelerator_connector.cluster_environment``; a strategy of one process has none of its own.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    return environment.requeue_signal
 
 
 def log_step(trainer: L.Trainer) -> int:

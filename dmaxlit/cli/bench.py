@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "frontier": ("frontier", "FrontierBench"),
     "grading": ("grading", "GradingBench"),
     "loading": ("loading", "LoadingBench"),
+    "scale": ("scale", "ScaleBench"),
     "self_correction": ("self_correction", "SelfCorrectionBench"),
     "serve": ("serve_load", "ServeBench"),
     "train": ("train_speed", "TrainSpeedBench"),

@@ -1,7 +1,7 @@
 """``dmaxlit plan``."""
 
 import math
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError, ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.model_flag import model_argument
+from dmaxlit.cli.plan_network import GPUS, print_network_table
 from dmaxlit.cli.plan_table import EXPERTS, RESERVE, gib_needed, has_experts, print_table
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError, printable, renaming_argument
@@ -26,10 +27,11 @@ from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View,
 from dmaxlit.noise.soft_targets import SoftTargets, TeacherTargets
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
+from dmaxlit.training.communication_plan import Speeds
 from dmaxlit.training.memory_plan import peaks, plan
 from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
 
-_HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [--table] [any option of fit]
+_HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [--table] [--network_gbits G] [fit's options]
 
 Estimate the memory that a configuration of `fit` needs on each GPU, from shapes alone: no weights are read.
 
@@ -37,11 +39,20 @@ Estimate the memory that a configuration of `fit` needs on each GPU, from shapes
   --gpu_memory GIB  Memory of each GPU; the last line then says whether the run fits; the exit status is 1 if not.
   --table           Instead, what 1, 2, 4, 8 and 16 GPUs need, and the smallest of 24, 40, 80 and 141 GB that is enough:
                     all weights or LoRA, with and without activation checkpointing.
+  --network_gbits G Instead, what each of 1 to 64 GPUs (or of --gpus) receives from the others, and how long that and
+                    computing take: G is the network of a node in Gbit/s, all of its cards together.
+  --link_gbytes G   GB/s that a GPU receives within a node (for NVLink 4 what collectives reach). Default: 350.
+  --gpus_per_node N Default: 8.
+  --tflops T        What matrix products reach on a GPU, in TFLOP/s (an H100's 40% in bfloat16). Default: 400.
 
 All other options are those of fit: --model.backbone.gradient_checkpointing true, --data.batch_size 4, ... Rows are
 taken to be as long as --data.max_length or the model's context allows, and to be all response, so the figures are
 upper bounds.
 """
+
+
+# What GPUs are taken to reach.
+_SPEEDS = {"link_gbytes": 350.0, "gpus_per_node": 8, "tflops": 400.0}
 
 
 class _PlanCLI(DMaxCLI):
@@ -65,21 +76,22 @@ def run(command: str, args: list[str]) -> None:
     parser.add_argument("--gpus", type=int)
     parser.add_argument("--gpu_memory", type=float)
     parser.add_argument("--table", action="store_true")
+    for name in ("network_gbits", *_SPEEDS):
+        parser.add_argument(f"--{name}", type=int if name == "gpus_per_node" else float)
     try:
         options, rest = parser.parse_known_args(args)
     except ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}") from error
-    for name, value in (("gpus", options.gpus), ("gpu_memory", options.gpu_memory)):
-        if value is not None and value <= 0:
-            raise UserError(f"{name}: expected a number above 0, got {value}")
-        if value is not None and options.table:
-            raise UserError(f"{name}: expected none with --table, which has several of them, got {value}")
+    _check(options)
     settings = run_cli("fit", rest, cli=_PlanCLI)
     with renaming_argument(model_argument(rest), "pretrained"):
         if options.table:
             print_table(partial(scenario_of, settings))
             return
         scenario = scenario_of(settings, options.gpus)
+    if options.network_gbits is not None:
+        print_network_table(scenario, _speeds(options), GPUS if options.gpus is None else [options.gpus])
+        return
     items = plan(scenario)
     Console().print(_table(items, scenario))
     if scenario.gpus > 1 and has_experts(scenario):
@@ -88,6 +100,35 @@ def run(command: str, args: list[str]) -> None:
     print(printable(lines))
     if not fits:
         raise SystemExit(1)
+
+
+def _check(options: Namespace) -> None:
+    """Refuse numbers that are not above 0, and those that have no part in what is printed."""
+    for name in ("gpus", "gpu_memory", "network_gbits", *_SPEEDS):
+        if (value := getattr(options, name)) is None:
+            continue
+        if not 0 < value < math.inf:
+            raise UserError(f"{name}: expected a number above 0, got {value}")
+        if options.table and name in ("gpus", "gpu_memory"):
+            raise UserError(f"{name}: expected none with --table, which has several of them, got {value}")
+        if options.table:
+            raise UserError(f"{name}: expected none with --table, got {value}")
+        if name in _SPEEDS and options.network_gbits is None:
+            raise UserError(f"{name}: expected --network_gbits with it, got {value} alone")
+    if options.gpu_memory is not None and options.network_gbits is not None:
+        raise UserError(f"gpu_memory: expected none with --network_gbits, got {options.gpu_memory}")
+
+
+def _speeds(options: Namespace) -> Speeds:
+    chosen = {
+        name: default if getattr(options, name) is None else getattr(options, name) for name, default in _SPEEDS.items()
+    }
+    return Speeds(
+        flops=chosen["tflops"] * 1e12,
+        link=chosen["link_gbytes"] * 1e9,
+        network=options.network_gbits * 1e9 / 8,
+        gpus_per_node=int(chosen["gpus_per_node"]),
+    )
 
 
 def scenario_of(

@@ -66,6 +66,11 @@ def has_cache(scenario: MemoryScenario) -> bool:
     return not scenario.checkpointing or supports_cache_under_checkpointing(scenario.model)
 
 
+def trained_passes(scenario: MemoryScenario) -> int:
+    """Return how many passes of a micro-batch have a backward pass: the clean copy and each view, or each with both."""
+    return scenario.views + has_cache(scenario)
+
+
 def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
     """Measure the bytes that one pass keeps, on the meta device; ``keys - queries`` come from an earlier pass."""
     device, dtype = torch.device("meta"), scenario.compute_dtype

@@ -8,7 +8,7 @@ from torch import Tensor
 from dmaxlit.backbone.frozen_features import first_layers
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.transformers_internals import decoder_layers
-from dmaxlit.training.activation_memory import activation_bytes, has_cache
+from dmaxlit.training.activation_memory import activation_bytes, has_cache, trained_passes
 from dmaxlit.training.chunked_logits import chunk_size
 from dmaxlit.training.memory_scenario import ALWAYS, PHASES, MemoryItem, MemoryScenario, keys_and_values
 from dmaxlit.training.optimizer_memory import bytes_of, optimizer_memory
@@ -67,9 +67,10 @@ def _weights(scenario: MemoryScenario, state: int, update: int) -> list[MemoryIt
     if scenario.sharded and shards > 1:
         layers = [sum(p.numel() for p in layer.parameters()) for layer in decoder_layers(model)]
         root = count - sum(layers)
-        gathered = (root + 2 * max(layers)) * width + (root + max(layers)) * width
+        gathered = (root + 2 * max(layers)) * width
         items += [
-            MemoryItem("gathered layers", gathered, ("training",), "the root and two layers, with gradients"),
+            MemoryItem("gathered layers", gathered, ("training",), "the root and two layers"),
+            _whole_gradients(scenario),
             MemoryItem("gathered root", root * width, ("update",), "embeddings, last norm and head"),
             MemoryItem("gathered model", count * width, ("decoding",), f"whole, in {scenario.compute_dtype}"),
         ]
@@ -78,6 +79,21 @@ def _weights(scenario: MemoryScenario, state: int, update: int) -> list[MemoryIt
             MemoryItem("cast weights", count * width, ("training",), f"autocast's copies in {scenario.compute_dtype}")
         )
     return items
+
+
+def _whole_gradients(scenario: MemoryScenario) -> MemoryItem:
+    """Return the gradients that are not divided yet: autograd sums those of a layer over its passes, and only then.
+
+    The passes run one after the other, so that of all layers a sum is there before the last pass ends with the first.
+    """
+    trained = sum(parameter.numel() for _, parameter in _named(scenario) if parameter.requires_grad)
+    name, passes = "whole gradients", trained_passes(scenario)
+    if passes > 1:
+        detail = f"in {scenario.compute_dtype}, summed over {passes} passes before they are shared"
+        return MemoryItem(name, trained * scenario.compute_dtype.itemsize, ("training",), detail)
+    layers = [sum(p.numel() for p in layer.parameters() if p.requires_grad) for layer in decoder_layers(scenario.model)]
+    size = (trained - sum(layers) + max(layers)) * scenario.compute_dtype.itemsize
+    return MemoryItem(name, size, ("training",), f"in {scenario.compute_dtype}, of the root and a layer")
 
 
 def _batch(scenario: MemoryScenario) -> list[MemoryItem]:

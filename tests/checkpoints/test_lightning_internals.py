@@ -1,11 +1,13 @@
 """One test for each of Lightning's internals that dmaxlit uses; a failure names what a release has changed."""
 
 import copy
+import signal
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -47,6 +49,21 @@ def run():
     trainer = L.Trainer(**{**QUIET, "max_steps": 3, "callbacks": [watch]})
     trainer.fit(DMaxModule(make_denoiser()), loader())
     return trainer, watch
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [
+        ([], None),
+        ([SLURMEnvironment()], signal.SIGUSR1),
+        ([SLURMEnvironment(requeue_signal=signal.SIGHUP)], signal.SIGHUP),
+        ([SLURMEnvironment(auto_requeue=False)], None),
+    ],
+)
+def test_the_cluster_environment_says_which_signal_requeues(plugins, expected):
+    trainer = L.Trainer(**QUIET, plugins=plugins)
+    has(has(trainer, "_accelerator_connector"), "cluster_environment")
+    assert internals.requeue_signal(trainer) == expected
 
 
 def test_batches_that_stepped_is_the_step_that_is_logged(run):

@@ -1,7 +1,8 @@
 """Runs command lines, each by some number of processes that are its ranks, without importing everything again.
 
-Run by test_ranks.py. Reads a JSON object a line: ``args``, ``log`` (the output of rank r goes to ``<log>.<r>``) and
-``ranks``. Answers with the ids of the processes, and with their exit codes when they have ended.
+Run by test_ranks.py. Reads a JSON object a line: ``args``, ``log`` (the output of rank r goes to ``<log>.<r>``),
+``ranks`` and ``slurm``, whether SLURM or torchrun is said to have started them. Answers with the ids of the processes,
+and with their exit codes when they have ended.
 """
 
 import json
@@ -24,6 +25,13 @@ def environment_of(rank, ranks, port):
     return {name: str(value) for name, value in names.items()}
 
 
+def slurm_environment_of(rank, ranks, port):
+    """Return what SLURM tells a task of a job on one node."""
+    names = {"SLURM_NTASKS": ranks, "SLURM_NTASKS_PER_NODE": ranks, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+    names |= {"SLURM_NODEID": 0, "SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"}
+    return {name: str(value) for name, value in {**names, "MASTER_PORT": port}.items()}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,7 +43,8 @@ def start(request, rank, port):
     if process == 0:
         code = 70
         try:
-            os.environ.update(environment_of(rank, request["ranks"], port))
+            describe = slurm_environment_of if request["slurm"] else environment_of
+            os.environ.update(describe(rank, request["ranks"], port))
             code = run_cli(request["args"], f"{request['log']}.{rank}", -1)
         except BaseException:
             import traceback

@@ -128,10 +128,34 @@ def test_a_table_has_its_own_gpus(dmax, base):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("--gpus 0", "gpus: expected"), ("--gpu_memory -1", "gpu_memory: expected"), ("--gpus x", "--gpus: ")],
+    [
+        ("--gpus 0", "gpus: expected"),
+        ("--gpu_memory -1", "gpu_memory: expected"),
+        ("--gpus x", "--gpus: "),
+        ("--network_gbits 0", "network_gbits: expected a number above 0, got 0.0"),
+        ("--network_gbits nan", "network_gbits: expected a number above 0, got nan"),
+        ("--tflops 400", "tflops: expected --network_gbits with it, got 400.0 alone"),
+        ("--table --network_gbits 100", "network_gbits: expected none with --table, got 100.0"),
+        ("--network_gbits 100 --gpu_memory 80", "gpu_memory: expected none with --network_gbits, got 80.0"),
+    ],
 )
 def test_bad_arguments_are_refused(dmax, base, line, message):
     assert message in dmax(f"plan {line} --config", base).refusal
+
+
+def test_the_network_s_table_says_how_long_gpus_exchange_and_compute(dmax, base, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    shared = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy"
+    outcome = dmax(f"plan {shared} --network_gbits 100 --gpus_per_node 2 --link_gbytes 50 --tflops 20 --config", base)
+    assert outcome.status == 0, outcome.err
+    assert "qwen3, shared (FSDP2), " in outcome.out
+    rows = [line.replace("│", "").split() for line in outcome.out.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["1", "2", "4", "8", "16", "32", "64"]
+    assert rows[0][-2:] == ["100%", "-"]
+    assert "20 TFLOP/s on a GPU, 50 GB/s within a node of 2 GPUs\nand 100 Gbit/s between nodes" in outcome.out
+    one = dmax("plan --network_gbits 100 --gpus 16 --config", base).out
+    assert "each with its own model (DDP)" in one
+    assert [line.split()[1] for line in one.splitlines() if line.startswith("│")] == ["16"]
 
 
 def test_a_published_checkpoint_is_planned_from_its_config_alone(dmax, tmp_path, shipped_configs):

@@ -23,6 +23,18 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
 ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --trainer.strategy.async_save true"
+SIGNAL = """
+import os, signal
+from lightning import Callback
+
+class Signal(Callback):
+    # Rank 1 alone receives SLURM's requeue signal, in the midst of a step.
+
+    def on_before_backward(self, trainer, module, loss):
+        if trainer.global_rank == 1 and trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+"""
+SCONTROL = '#!/bin/sh\necho "$@" >> scontrol.log\n'
 LONG = "--model.lr_scheduler.T_max 5000"
 
 
@@ -32,15 +44,16 @@ class Ranks:
     def __init__(self, folder):
         self.folder = folder
         command = [sys.executable, "-m", "tests.cli.rank_server"]
+        environment = {**ENVIRONMENT, "PATH": f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"}
         self.server = subprocess.Popen(
-            command, cwd=folder, env=ENVIRONMENT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def start(self, root, ranks, *flags):
+    def start(self, root, ranks, *flags, slurm=False):
         """Start ``fit``; return the ids of its processes."""
         args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root, "--trainer.devices", str(ranks)]
         args += [part for flag in flags for part in flag.split()]
-        request = {"args": args, "log": str(self.folder / root), "ranks": ranks}
+        request = {"args": args, "log": str(self.folder / root), "ranks": ranks, "slurm": slurm}
         print(json.dumps(request), file=self.server.stdin, flush=True)
         return json.loads(self.server.stdout.readline())
 
@@ -81,6 +94,9 @@ def ranks(tmp_path_factory, tiny):
         "trainer": {**QUIET, "max_steps": 7, "gradient_clip_val": 1.0},
     }
     (folder / "base.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "requeued.py").write_text(SIGNAL)
+    (folder / "scontrol").write_text(SCONTROL)
+    (folder / "scontrol").chmod(0o755)
     started = Ranks(folder)
     yield started
     started.server.stdin.close()
@@ -123,3 +139,15 @@ def test_where_a_rank_dies_the_other_stops_and_says_which(ranks, strategy, root,
     assert error.startswith(f"error: rank {victim} (process {processes[victim]} on ")
     assert error.endswith(f"has died; rank {1 - victim} stops; the same command goes on from the last checkpoint")
     assert "Traceback" not in log
+
+
+def test_slurm_s_requeue_signal_saves_after_the_step_and_the_job_goes_on(ranks, one):
+    options = ["--data.batch_size 2", "--checkpoint.every_n_steps null", "--trainer.callbacks+ requeued.Signal"]
+    ranks.start("requeued", 2, *options, slurm=True)
+    assert ranks.wait() == [128 + signal.SIGUSR1, 0], ranks.log("requeued")
+    assert (ranks.folder / "scontrol.log").read_text() == "requeue 7\n"
+    assert "stopped by SIGUSR1 after step 3; the same command goes on from requeued/" in ranks.log("requeued")
+    assert not list((ranks.folder / "requeued").glob("hpc_ckpt*"))  # which Lightning writes in the midst of a step
+    ranks.start("requeued", 2, *options, slurm=True)
+    assert ranks.wait() == [0, 0], ranks.log("requeued")
+    assert ranks.losses("requeued") == pytest.approx(one, rel=1e-4)

@@ -137,6 +137,9 @@ def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():
     for name in ("parameters", "gradients", "optimiser state"):
         assert four[name] == -(-one[name] // 4)
     assert four["gathered model"] == one["parameters"]
+    assert four["whole gradients"] == one["gradients"], "each pass adds to them before they are shared"
+    once = sizes(scenario_for(denoiser, gpus=4, sharded=True, views=0))["whole gradients"]
+    assert once < 0.6 * one["gradients"], "the root and one of three layers"
     assert four["activations"] == one["activations"]
     assert sizes(scenario_for(denoiser, gpus=4)) == one, "data parallel processes each hold everything"
 

@@ -1,0 +1,110 @@
+"""What FSDP2 gathers and reduces in a training step is counted on two ranks; the rest of the arithmetic by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from dmaxlit.training.communication_plan import Speeds, _used, layer_gathers, operations, received_bytes
+from tests.conftest import TINY, make_denoiser
+from tests.training.test_memory_plan import scenario_for
+
+ROOT = Path(__file__).parents[2]
+LAYERS = 4
+CASES = {  # the noise strategy, whether layers are recomputed, views with and without gradients, compute type
+    "masked": ("masked", False, 1, 0, "float32"),
+    "on_policy": ("on_policy", False, 2, 0, "bfloat16"),
+    "checkpointed": ("on_policy", True, 2, 0, "bfloat16"),
+    "soft tokens": ("soft_on_policy", False, 2, 0, "float32"),
+    "tsd": ("tsd", False, 1, 4, "float32"),
+}
+
+
+@pytest.fixture(scope="module")
+def counted():
+    """For each case, the collectives of a training step after the first: operation, elements, type."""
+    command = [sys.executable, "-m", "tests.training.count_collectives", json.dumps([LAYERS, CASES])]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow  # two processes
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_is_what_two_ranks_exchange(counted, case):
+    _, recomputed, views, without, dtype = CASES[case]
+    denoiser = make_denoiser(recompute=recomputed, num_hidden_layers=LAYERS)
+    scenario = scenario_for(
+        denoiser,
+        gpus=2,
+        sharded=True,
+        views=views,
+        rollout_forwards=without,
+        checkpointing=recomputed,
+        compute_dtype=getattr(torch, dtype),
+    )
+    calls = [tuple(call) for call in counted[case]]
+    layer = sum(parameter.numel() for parameter in denoiser.model.model.layers[0].parameters())
+    assert sum(call == ("all_gather", layer, dtype) for call in calls) == LAYERS * layer_gathers(scenario)
+    width = {"float32": 4, "bfloat16": 2}
+    moved = {"all_gather": 0.5, "reduce_scatter": 1.0}  # of the gathered tensor, and of the shard that remains
+    assert received_bytes(scenario) == sum(moved[name] * size * width[kind] for name, size, kind in calls)
+    # A layer is reduced after all of its passes, so that the sums of all layers are there in the last one.
+    passes = views + 1
+    first = next(number for number, call in enumerate(calls) if call[0] == "reduce_scatter")
+    assert sum(call == ("all_gather", layer, dtype) for call in calls[:first]) >= LAYERS * (2 * passes - 1)
+
+
+def test_replicas_reduce_the_gradients_and_one_gpu_nothing():
+    denoiser = make_denoiser()
+    size = 4 * sum(parameter.numel() for parameter in denoiser.model.parameters())
+    assert received_bytes(scenario_for(denoiser, gpus=4)) == 2 * 3 / 4 * size
+    assert received_bytes(scenario_for(denoiser, gpus=1, sharded=True)) == 0
+
+
+def test_beyond_a_node_its_network_counts_if_it_is_slower():
+    speeds = Speeds(flops=1.0, link=300.0, network=100.0, gpus_per_node=8)
+    assert [speeds.bandwidth(gpus) for gpus in (2, 8, 9, 64)] == [300, 300, 100, 100]
+    assert Speeds(flops=1.0, link=300.0, network=400.0, gpus_per_node=8).bandwidth(16) == 300
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_operations_are_those_of_the_passes(checkpointing):
+    denoiser = make_denoiser()
+    scenario = scenario_for(denoiser, views=2, rollout_forwards=3, checkpointing=checkpointing)
+    tokens = scenario.rows * scenario.length
+    layers = sum(parameter.numel() for parameter in denoiser.model.model.layers.parameters())
+    head = 38 * TINY["hidden_size"]
+    # Three passes of forward and backward, which is two products, and three forwards; the head sees views alone.
+    forwards = 3 * (3 + checkpointing) + 3
+    assert operations(scenario) == 2 * tokens * (forwards * layers + (2 * 3 + 3) * head)
+
+
+def test_a_token_is_multiplied_with_the_experts_that_it_is_sent_to():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(8, 3, 5))
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.experts = nn.Linear(3, 3, bias=False), Experts()
+
+    scenario = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_experts_per_tok=2)))
+    assert _used(scenario, Layer(), True) == 9 + 2 * 15
+    dense = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace()))
+    assert _used(dense, Layer(), True) == 9 + 8 * 15
+
+
+def test_what_is_not_trained_has_no_gradient_of_weights():
+    denoiser = make_denoiser()
+    whole = operations(scenario_for(denoiser, views=1))
+    frozen = scenario_for(denoiser, gpus=2, views=1)
+    frozen.model.requires_grad_(False)
+    assert operations(frozen) == pytest.approx(whole * 2 / 3)
+    assert received_bytes(frozen) == 0
