@@ -7,7 +7,7 @@ from dmaxlit.tasks import TASKS, split_of, task
 
 
 def test_built_in_tasks_are_registered():
-    assert {"chain", "jsonl", "reasoning_gym", "stories"} <= set(TASKS)
+    assert {"chain", "jsonl", "reasoning_gym", "stories", "stories_reading"} <= set(TASKS)
 
 
 def test_unknown_task_lists_the_known_ones():

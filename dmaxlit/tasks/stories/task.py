@@ -19,7 +19,7 @@ from dmaxlit.tasks.word_pieces import load_word_pieces
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["PIECES", "StoriesTask"]
+__all__ = ["PIECES", "SCALES", "StoriesTask", "Story"]
 
 #: The tokenizer, which ``train_pieces.py`` wrote.
 PIECES = Path(__file__).parent / "pieces.json"
@@ -27,7 +27,8 @@ PIECES = Path(__file__).parent / "pieces.json"
 _EASY_KINDS = ("gain", "gain", "gain", "lose", "lose", "lose", "give", "give", "give", "double", "halve", "share")
 _KINDS = (*_EASY_KINDS, "packs", "packs")
 _COMPARISONS = ("start", "start", "more", "fewer", "multiple")
-_SCALES = {
+#: The size of the stories of each difficulty.
+SCALES = {
     "easy": Scale(2, 1, 5, (5, 6), (3, 20), (2, 9), 50, _EASY_KINDS),
     "standard": Scale(3, 1, 10, (11, 13), (5, 50), (2, 20), 99, _KINDS, _COMPARISONS, 0.25),
     "hard": Scale(4, 2, 10, (9, 14), (10, 300), (2, 99), 999, _KINDS, _COMPARISONS, 0.5),
@@ -85,7 +86,7 @@ class StoriesTask(Task):
         check: Literal["answer", "steps"] = "answer",
         seed: int = 0,
     ) -> None:
-        self.difficulty = check_choice("difficulty", difficulty, tuple(_SCALES))
+        self.difficulty = check_choice("difficulty", difficulty, tuple(SCALES))
         self.question = check_choice("question", question, ("last", "first", "either"))
         self.check = check_choice("check", check, ("answer", "steps"))
         if words is not None and not (isinstance(words, int) and words >= _FEWEST_WORDS):
@@ -109,7 +110,7 @@ class StoriesTask(Task):
         seen: set[str] = set()
         examples: list[Example] = []
         while len(examples) < n:
-            plot = draw_plot(rng, _SCALES[self.difficulty], NAMES[: self.words], THINGS[: self.words])
+            plot = draw_plot(rng, SCALES[self.difficulty], NAMES[: self.words], THINGS[: self.words])
             if plot.key in seen or split_of(plot.key) != split:
                 continue
             seen.add(plot.key)

@@ -115,11 +115,20 @@ _CHOICE = re.compile(r"\(([^)]*)\)")
 
 def tell(rng: random.Random, plot: Plot, places: Sequence[str], question_first: bool) -> str:
     """Return a wording of the story with its question, the last sentence or the first."""
-    sentences = [_word_event(rng, event, places) for event in plot.events]
+    story, question = narrate(rng, plot, places), ask(rng, plot)
+    return f"{question} {story}" if question_first else f"{story} {question}"
+
+
+def narrate(rng: random.Random, plot: Plot, places: Sequence[str]) -> str:
+    """Return a wording of the story without its question."""
+    return " ".join(_word_event(rng, event, places) for event in plot.events)
+
+
+def ask(rng: random.Random, plot: Plot) -> str:
+    """Return a wording of the story's question."""
     first, together = plot.asked[0], plot.asked[1:]
     slots = {"who": first.person, "thing": first.thing, "other": together[0].person if together else ""}
-    question = _word(rng, _QUESTIONS_TOGETHER if together else _QUESTIONS, slots)
-    return " ".join([question, *sentences] if question_first else [*sentences, question])
+    return _word(rng, _QUESTIONS_TOGETHER if together else _QUESTIONS, slots)
 
 
 def reason(rng: random.Random, steps: Sequence[Step]) -> str:

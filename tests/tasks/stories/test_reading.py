@@ -1,0 +1,53 @@
+import re
+
+import pytest
+
+from dmaxlit.errors import UserError
+from dmaxlit.tasks import task
+from tests.tasks.stories.test_task import answer_of
+
+READING = task("stories_reading")
+
+
+def test_everybody_is_asked_about_and_every_answer_follows_from_the_story():
+    for example in READING.examples("train", 300):
+        turns = re.findall(r"(How many .*?\?) (.*?#### (\d+))", example.response)
+        assert " ".join(f"{question} {answer}" for question, answer, _ in turns) == example.response
+        asked = {re.search(r"(?:are with|does) (\w+)", question)[1] for question, _, _ in turns}
+        assert len(asked) == len(turns)
+        for question, _, number in turns:
+            assert answer_of(f"{example.prompt} {question}") == int(number)
+        people = {name for name in asked if name in example.prompt}
+        assert people == asked
+
+
+def test_some_stories_have_many_people_and_no_events_and_the_others_few_of_each():
+    sizes = []
+    for example in READING.examples("train", 300):
+        people = example.response.count("####")
+        sizes.append((people, len(re.findall(r"\.", example.prompt)) - people))
+    assert {people for people, events in sizes if not events} == {5, 6, 7, 8, 9}
+    assert {size for size in sizes if size[1]} <= {(people, events) for people in (2, 3) for events in (1, 2, 3, 4)}
+    assert 0.3 < sum(not events for _, events in sizes) / len(sizes) < 0.5
+
+
+def test_an_answer_is_right_if_all_its_numbers_are():
+    example = READING.examples("test", 1)[0]
+    assert example.check(example.response)
+    assert not example.check(re.sub(r"#### (\d+)", r"#### 1\1", example.response, count=1))
+    assert not example.check(example.response.rpartition(" How")[0])
+
+
+def test_splits_share_nothing_and_longer_lists_begin_with_shorter_ones():
+    train, test = READING.examples("train", 50), READING.examples("test", 50)
+    assert not {e.prompt for e in train} & {e.prompt for e in test}
+    assert READING.examples("train", 20) == train[:20]
+    assert task("stories_reading", seed=1).examples("train", 5) != train[:5]
+    with pytest.raises(UserError, match="split: "):
+        READING.examples("dev", 1)
+
+
+def test_answers_fit_their_budget():
+    tokenizer = READING.tokenizer()
+    longest = max(len(tokenizer(example.response)["input_ids"]) for example in READING.examples("train", 500))
+    assert longest < READING.max_new_tokens
