@@ -193,6 +193,13 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"corpus": "a.jsonl", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
         ({"corpus": "a.parquet", "task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl"),
         ({"corpus": "a.jsonl", "task": "chain", "distill": DistillSettings(keep="none")}, "keep: expected"),  # type: ignore[arg-type]
+        ({"task": "chain", "streaming": True}, "streaming: expected a corpus, got none"),
+        ({"corpus": "a.jsonl", "shuffle_buffer": 9}, "shuffle_buffer: expected none without streaming, got 9"),
+        ({"corpus": "a.jsonl", "streaming": True, "shuffle_buffer": 0}, "shuffle_buffer: expected at least 1, got 0"),
+        ({"corpus": "a.jsonl", "streaming": True, "weights": [1]}, "weights: expected none with streaming, which need"),
+        ({"corpus": "a.jsonl", "streaming": True, "cache_dir": "c"}, "cache_dir: expected none with streaming, as"),
+        ({"corpus": "a.jsonl", "streaming": True, "num_proc": 2}, "num_proc: expected none with streaming, as"),
+        ({"corpus": "a.jsonl", "streaming": True, "group_by_length": True}, "group_by_length: expected none with stre"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
