@@ -264,6 +264,12 @@ def test_a_missing_or_empty_corpus_is_refused(write_rows, tmp_path):
         bound(corpus=write_rows([]))
 
 
+def test_of_corpora_with_weights_the_one_without_rows_is_named(write_rows):
+    paths = [write_rows([{"prompt": "1 ?", "response": "so"}], "a.jsonl"), write_rows([{"prompt": "1 ?"}], "b.jsonl")]
+    with pytest.raises(UserError, match=r"^corpus: expected at least one usable row, found none in '.*b.jsonl'$"):
+        bound(corpus=paths, weights=[1, 1], on_bad_row="skip")
+
+
 def test_an_unbound_data_module_says_what_it_lacks():
     data = SelfDistilledDataModule(task="chain")
     with pytest.raises(UserError, match=r"expected setup\('fit'\) before"):
