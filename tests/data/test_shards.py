@@ -8,6 +8,8 @@ from dmaxlit.data.shards import shards_of
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows, read_records
 from tests.data.streaming import write_shards
+from tests.hub_stand_in import COMMIT, hub_with
+from tests.tasks.test_records import point_to
 
 
 def records_of(shard, begin=None):
@@ -75,3 +77,47 @@ def test_a_damaged_table_is_refused_with_the_rows_before(tmp_path):
     (shard,) = shards_of([str(path)], "train")
     with pytest.raises(UserError, match=r"^corpus: cannot read '.*c.parquet' after row 0: \w+: [^\n]+$"):
         records_of(shard)
+
+
+CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: [main/a.jsonl, main/b.jsonl]}
+---
+"""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    write_shards(tmp_path / "c", [12])
+    lines = (tmp_path / "c" / "0.jsonl").read_bytes().splitlines(keepends=True)
+    files = {"README.md": CARD.encode(), "main/a.jsonl": b"".join(lines[:7]), "main/b.jsonl": b"".join(lines[7:])}
+    with hub_with({"some/set": files}) as (address, requests):
+        point_to(monkeypatch, address, tmp_path / "cache")
+        yield requests
+
+
+def test_a_hub_data_set_is_fetched_file_by_file_as_it_is_read(hub):
+    first, second = shards_of(["some/set:main"], "train")
+    hub.clear()  # the beginning of a file may have been looked at
+    assert first.identity != second.identity
+    assert f"hf://datasets/some/set@{COMMIT}/main/b.jsonl" in str(second.identity)
+    whole = records_of(second)
+    assert [location for location, *_ in whole] == [
+        f"some/set:main, split train, shard 2, row {number}" for number in range(1, 6)
+    ]
+    assert [record["response"] for _, record, _ in whole] == [f"0 0 {n // 10} {n % 10}" for n in range(7, 12)]
+    assert not [request for request in hub if request.startswith("GET") and request.endswith("a.jsonl")]
+    assert [record[:2] for record in records_of(second, whole[2][2])] == [record[:2] for record in whole[3:]]
+    with pytest.raises(UserError, match=r"^corpus: 'some/set:main' is no file, .* split 'val': ValueError: [^\n]+$"):
+        shards_of(["some/set:main"], "val")
+
+
+def test_an_unreachable_hub_is_one_line_without_the_attempts_of_its_client(monkeypatch, tmp_path, caplog, capfd):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    point_to(monkeypatch, "http://127.0.0.1:1", tmp_path)
+    with pytest.raises(UserError, match=r"^corpus: 'some/set' is no file, .*: Couldn't reach 'some/set'"):
+        shards_of(["some/set"], "train")
+    assert caplog.messages == []
+    assert capfd.readouterr().err == ""
