@@ -1,5 +1,6 @@
 """Decodes the validation prompts during training, to follow accuracy and tokens per forward."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,7 +125,13 @@ class SPDValidation(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn of a run that ends before its first validation; log which decoder each label is."""
         first, length = batches_to_validation(trainer), batches_of_run(trainer)
-        if length < first and not is_dry_run(trainer):
+        if math.isinf(first) and not is_dry_run(trainer):
+            rank_zero_warn(
+                "SPDValidation: validation follows a whole epoch, whose number of batches a stream does not tell; set "
+                "--trainer.val_check_interval to a number of batches",
+                category=DMaxWarning,
+            )
+        elif length < first and not is_dry_run(trainer):
             rank_zero_warn(
                 f"SPDValidation: the run ends after {length} training batches, before the first validation after "
                 f"{first}, and decodes nothing; set --trainer.val_check_interval, or train for longer",

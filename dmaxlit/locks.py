@@ -1,20 +1,30 @@
 """Locks: a file or folder is written by one process at a time."""
 
+import errno
 import json
 import os
 import socket
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, whose disks have locks
+    fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 0.3  # seconds; the lock of a process that is just ending may need a second look
 _FOREVER = -1  # as filelock has it
+# What disks without locks answer, as some that are shared over a network.
+_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _holds: Counter[tuple[int, Path]] = Counter()  # by process, as a forked one inherits the counts but not the right
 
 
@@ -24,6 +34,9 @@ def exclusive(path: Path, argument: str, on_wait: Callable[[str], object] | None
 
     The lock is ``.<name>.lock`` next to it. The operating system drops it when the process dies, so that nothing has
     to be removed after a kill; after a normal end it is gone. Within a process, contexts of one path may nest.
+
+    On a disk without locks the lock is the file itself, which names its process: a killed one's is taken over on the
+    same host, and has to be removed by hand for others. A warning says so.
 
     Args:
         path: The file or folder; it need not exist.
@@ -44,6 +57,8 @@ def hold_of(path: Path) -> Literal["held", "released", "killed"]:
     try:
         if not lock.exists():
             return "released"
+        if not _has_locks(lock.parent):
+            return "held"
         with FileLock(lock, timeout=0, thread_local=False):
             if lock.stat().st_size:  # who ends in order removes it
                 return "killed"
@@ -116,6 +131,10 @@ def remove_abandoned(folder: Path, names: str) -> None:
 @contextmanager
 def _acquired(lock: Path, patience: float = _PATIENCE) -> Iterator[None]:
     """Hold a lock file, and remove it before it is released: who opened it in time finds that it has no name."""
+    if not _has_locks(lock.parent):
+        with _marked(lock, patience):
+            yield
+        return
     holder = FileLock(lock, timeout=patience, thread_local=False)
     with holder:
         with suppress(OSError):  # only for the message of others
@@ -129,6 +148,30 @@ def _acquired(lock: Path, patience: float = _PATIENCE) -> Iterator[None]:
             if os.getpid() == process:  # not in a forked one, such as a loader's worker
                 with suppress(OSError):
                     lock.unlink(missing_ok=True)
+
+
+def _has_locks(folder: Path) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        with TemporaryFile(dir=folder) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # any other one is that of the lock too
+        return error.errno not in _UNSUPPORTED
+    return True
+
+
+@contextmanager
+def _marked(lock: Path, patience: float) -> Iterator[None]:
+    """Hold a file that exists while it is held, on a disk without locks."""
+    with SoftFileLock(lock, timeout=patience, thread_local=False):
+        warnings.warn(
+            f"{str(lock.parent)!r} is on a disk without locks: a lock there that a killed process of another host left "
+            "has to be removed by hand",
+            DMaxWarning,
+            stacklevel=2,
+        )
+        yield
 
 
 @contextmanager
@@ -155,7 +198,11 @@ def _lock_of(path: Path) -> Path:
 
 def _holder(lock: Path) -> str:
     try:
-        record = json.loads(lock.read_bytes())
+        text = lock.read_text()
+        if not text.startswith("{"):  # of filelock, on a disk without locks
+            process, host, *_ = text.splitlines()
+            return f"process {int(process)} on {host}"
+        record = json.loads(text)
         return f"process {int(record['pid'])} on {record['host']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process"

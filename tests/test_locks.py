@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -6,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from filelock import SoftFileLock
 
-from dmaxlit import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.locks import exclusive, exclusive_folder, hold_of, holder
 from tests.lock_holder import held_by_another
 
@@ -166,3 +168,29 @@ def test_the_end_of_a_forked_process_frees_nothing(tmp_path):
         assert not can_hold(tmp_path / "x", "exclusive")
         assert (tmp_path / ".x.lock").exists()
     assert can_hold(tmp_path / "x", "exclusive")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_on_a_disk_without_locks_a_file_is_the_lock(tmp_path, monkeypatch, code):
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path, lock = tmp_path / "x", tmp_path / ".x.lock"
+    with SoftFileLock(lock, thread_local=False):  # of another process, as far as ours can tell
+        expected = rf"^corpus: .*x' is being written by process {os.getpid()} on {re.escape(socket.gethostname())}$"
+        with pytest.raises(UserError, match=expected), exclusive(path, "corpus"):
+            pass
+        assert hold_of(path) == "held"
+    if (child := os.fork()) == 0:
+        left = SoftFileLock(lock, thread_local=False)
+        left.acquire()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert lock.exists()
+    with pytest.warns(DMaxWarning, match=r"is on a disk without locks: a lock there that a killed process of another"):  # noqa: SIM117
+        with exclusive(path, "corpus"), exclusive(path, "corpus"):
+            assert lock.read_text().startswith(f"{os.getpid()}\n")
+    assert list(tmp_path.iterdir()) == []
+    assert hold_of(path) == "released"

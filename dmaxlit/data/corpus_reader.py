@@ -1,6 +1,6 @@
 """Reading a corpus: pairs of prompt and response, or plain texts, from records in any of the usual forms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def read_corpus(
     columns: Mapping[str, str] | None = None,
     table: "Dataset | None" = None,
 ) -> Iterator[Row]:
-    """Yield the usable pairs and plain texts of one corpus, in order.
+    """Return the usable pairs and plain texts of one corpus, in order.
 
     Args:
         source: See :func:`~dmaxlit.tasks.records.read_records`.
@@ -58,8 +58,22 @@ def read_corpus(
         UserError: If it cannot be read, or for a bad row under the policy ``error``.
     """
     records = read_records(source, split, bad, texts=True) if table is None else read_table(table, source, split)
+    return rows_of(records, bad, columns or {})
+
+
+def rows_of(records: Iterable[tuple[str, Any]], bad: BadRows, columns: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the usable pairs and plain texts among records, in order.
+
+    Args:
+        records: Location and content of each.
+        bad: Receives the records that cannot be used.
+        columns: As in :func:`read_corpus`.
+
+    Raises:
+        UserError: For a bad row under the policy ``error``.
+    """
     for location, record in records:
-        row = _row_of(location, record, bad, columns or {})
+        row = _row_of(location, record, bad, columns)
         if row is None:
             continue
         tools = getattr(row.prompt, "tools", None)

@@ -21,6 +21,8 @@ from dmaxlit.data.mixture import check_weights
 from dmaxlit.data.row_encoding import RowEncoder
 from dmaxlit.data.row_forms import COLUMNS
 from dmaxlit.data.sampling import ResumableLoader
+from dmaxlit.data.stream_loader import StreamLoader
+from dmaxlit.data.streamed_rows import StreamedRows, check_streaming, check_trainer
 from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
@@ -76,6 +78,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         group_by_length: Train on batches whose rows have similar lengths, so that little of them is padding.
         weights: Share of each corpus in an epoch, relative to the others': ``[3, 1]`` for three rows of the first to
             one of the second. Default: each row comes once an epoch.
+        streaming: Read the corpus while training, from its files or the hub, instead of encoding it first: for corpora
+            that do not fit the disk or are not to be downloaded. Rows are shuffled ``shuffle_buffer`` at a time.
+        shuffle_buffer: Rows of a stream that are shuffled together; they are in memory, and a resumed run reads as many
+            again. Default: 10,000.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -105,6 +111,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         num_proc: int | None = None,
         group_by_length: bool = False,
         weights: list[float] | None = None,
+        streaming: bool = False,
+        shuffle_buffer: int | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -131,6 +139,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.columns = check_columns(columns, COLUMNS)
         check_weights(weights, len(self.corpora))
         self.group_by_length, self.weights = group_by_length, weights
+        options = {"group_by_length": group_by_length, "weights": weights, "cache_dir": cache_dir, "num_proc": num_proc}
+        self._shuffle_buffer = check_streaming(streaming, shuffle_buffer, bool(self.corpora), **options)
         self.seed = run_seed() if seed is None else seed
         self._distilled: DistilledCorpus | None = None
         if distill is not None:
@@ -141,7 +151,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             self.prepare_data_per_node = False
         self._model: BoundModel | None = None
         self._date = TemplateDate()
-        self._train_rows: TrainingRows | None = None
+        self._train_rows: TrainingRows | StreamedRows | None = None
         self._prompts: EvalPrompts | None = None
         if self.task is not None:
             self._prompts = EvalPrompts(self.task, self.num_examples, eval_batch_size, on_bad_row)
@@ -185,12 +195,16 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 if (trainer := self._fitting_trainer()) is not None:
                     self._distilled.write_together(trainer)
             model, num_train = self._bound_model(), self.num_examples["train"]
-            together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
-            corpora = [Corpora(part, self.hub_split, self.columns, self.task, num_train) for part in together]
             tokenizer = self._date.apply(model.tokenizer, self.trainer)
             limit = min(model.max_length, self.max_length or model.max_length)
             encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
-            self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
+            if self._shuffle_buffer is not None:
+                source = self.corpora, self.hub_split, self.columns
+                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer)
+            else:
+                together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
+                corpora = [Corpora(part, self.hub_split, self.columns, self.task, num_train) for part in together]
+                self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
             self._prompts.prepare(stage, self._bound_model() if is_bound else None)
@@ -210,21 +224,26 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if self._distilled is not None:
             self._distilled.clean_up()
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> ResumableLoader | StreamLoader:
         """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
 
         Under the trainer's ``overfit_batches`` the rows keep the order of the corpus.
 
         Raises:
-            UserError: If there are fewer rows than ranks.
+            UserError: If there are fewer rows than ranks, or for settings of a trainer that need the number of batches,
+                which a stream does not know.
         """
         rows = self._train_rows
         if rows is None:
             raise UserError("data: expected setup('fit') before train_dataloader()")
         rank, world_size = self._rank_and_world_size()
+        keeps_order = bool(getattr(self.trainer, "overfit_batches", 0))
+        if isinstance(rows, StreamedRows):
+            check_trainer(self.trainer)
+            seed, ahead = None if keeps_order else self.seed, 0 if self.trainer is None else 1
+            return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
         if len(rows) < world_size:
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
-        keeps_order = bool(getattr(self.trainer, "overfit_batches", 0))
         sampler = rows.sampler(self.batch_size, world_size, rank, self.seed, keeps_order, self.group_by_length)
         return ResumableLoader(rows.pairs, sampler, num_workers=self.num_workers, collate_fn=self._collate())
 
@@ -240,7 +259,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         rows = self._train_rows
         if rows is None:
             raise UserError("data: expected setup('fit') before first_rows()")
-        return self._collate()([rows.pairs[index] for index in range(min(number, len(rows)))])
+        return rows.first(self._collate(), number)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return batches of ``examples`` with ``index`` ``[B]``; none without a task."""
@@ -256,7 +275,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def fingerprint(self) -> str:
         """Return a fingerprint of the training rows; a run can be resumed only if it is the same."""
-        return "no rows" if self._train_rows is None else self._train_rows.pairs.fingerprint()
+        return "no rows" if self._train_rows is None else self._train_rows.fingerprint()
 
     def places(self, indices: Sequence[int]) -> list[str]:
         """Return the file and row of each training row; this reads the corpus again.

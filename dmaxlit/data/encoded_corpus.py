@@ -66,7 +66,9 @@ def encoded_in_cache(
     cache = CorpusCache(folder, files, _key(corpus, encoder))
     if (opened := cache.open()) is not None:
         return _shown(*opened)
-    if cache_dir is None and (reason := _obstacle(cache.path)):
+    if reason := _obstacle(cache.path):
+        if cache_dir is not None:
+            raise UserError(f"cache_dir: cannot write {str(cache.path)!r} ({reason})")
         rank_zero_warn(
             f"cache_dir: cannot write {str(folder)!r} ({reason}), so every process of every run encodes the corpus "
             "in its memory; name another folder",
@@ -134,7 +136,8 @@ class _Encoding:
         if not counts.rows:
             for note in self.messages.notes:
                 rank_zero_info(note)
-            raise UserError("corpus: expected at least one usable row, found none")
+            names = f" in {', '.join(map(repr, self.corpus.sources))}" if self.corpus.sources else ""
+            raise UserError(f"corpus: expected at least one usable row, found none{names}")
 
 
 def _obstacle(path: Path) -> str:

@@ -152,7 +152,7 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(self, dataset: Dataset[Any], sampler: RowSampler, **options: Any) -> None:
         # A separate generator, because making an iterator draws a number; separate process groups for the workers,
         # because a signal to the whole group, such as Ctrl-C, would end workers that the current step still needs.
-        defaults: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": _leave_process_group}
+        defaults: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": leave_process_group}
         super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **{**defaults, **options})
         self._row_sampler = sampler
         self._num_batches = 0
@@ -189,5 +189,6 @@ class ResumableLoader(DataLoader[Any]):
         return min(-(-rows // self._rows_of_batch), len(self))
 
 
-def _leave_process_group(worker: int) -> None:
+def leave_process_group(worker: int) -> None:
+    """Let signals to the process group, such as Ctrl-C, not reach a loader's process."""
     os.setpgid(0, 0)

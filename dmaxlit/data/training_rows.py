@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from dmaxlit.data.corpora import Corpora
-from dmaxlit.data.dataset import PackedPairs
+from dmaxlit.data.dataset import Collate, PackedPairs
 from dmaxlit.data.encoded_corpus import encoded_corpus
 from dmaxlit.data.mixture import MixedPairs, Mixture
 from dmaxlit.data.row_encoding import RowEncoder
@@ -59,6 +61,19 @@ class TrainingRows:
         if group_by_length:
             return LengthGroupedSampler(self.pairs.lengths(), *shape, seed, self._mixture)
         return RowSampler(len(self), *shape, seed=seed, mixture=self._mixture)
+
+    def first(self, collate: Collate, number: int) -> dict[str, Tensor]:
+        """Return the first rows as a batch, in the order of the corpora; fewer if there are no more.
+
+        Args:
+            collate: Makes a batch of rows.
+            number: Number of rows.
+        """
+        return collate([self.pairs[index] for index in range(min(number, len(self)))])
+
+    def fingerprint(self) -> str:
+        """Return the number of rows and a checksum of their tokens."""
+        return self.pairs.fingerprint()
 
     def places(self, indices: Sequence[int]) -> list[str]:
         """Return the file and row of rows; this reads the corpora again.

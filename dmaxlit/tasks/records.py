@@ -14,7 +14,7 @@ from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 OnBadRow = Literal["error", "skip"]
 
@@ -191,14 +191,42 @@ def load_from_hub(source: str, split: str, argument: str = "corpus") -> "Dataset
     from datasets import load_dataset
 
     name, _, config = source.partition(":")
+    with _loading(source, split, argument):
+        return load_dataset(name, config or None, split=split)
+
+
+@contextmanager
+def _loading(source: str, split: str, argument: str) -> Iterator[None]:
     try:
         with _without_retry_messages():
-            return load_dataset(name, config or None, split=split)
+            yield
     except Exception as error:
         reason = reason_of(error, with_type=True)
         raise UserError(
             f"{argument}: {source!r} is no file, and no hub data set with a split {split!r}: {reason}"
         ) from error
+
+
+def stream_from_hub(source: str, split: str, argument: str = "corpus") -> "tuple[IterableDataset, list[str]]":
+    """Return a data set of the hub whose rows are fetched as they are read, and the addresses of its files.
+
+    These contain the commit of the repository, if the data set consists of files of a known format.
+
+    Args:
+        source: Hub id, with ``:config`` if the data set has several.
+        split: Its split.
+        argument: The user's name for the source, for messages.
+
+    Raises:
+        UserError: If there is no such data set, or it cannot be read.
+    """
+    from datasets import load_dataset_builder
+
+    name, _, config = source.partition(":")
+    with _loading(source, split, argument):
+        builder = load_dataset_builder(name, config or None)
+        table = builder.as_streaming_dataset(split=split)
+        return table, [str(file) for file in (builder.config.data_files or {}).get(split, ())]
 
 
 def read_table(table: "Dataset", source: str, split: str) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -144,6 +145,12 @@ def test_a_run_that_ends_before_its_first_validation_is_warned_of(tmp_path):
     with pytest.warns(DMaxWarning, match="ends after 1 training batches, before the first validation after 2, and dec"):
         make_trainer(tmp_path, [callback], max_steps=1).fit(FakeModule(), datamodule=make_data())
     assert callback.curve_points() == []
+
+
+def test_a_stream_has_no_number_of_batches_after_which_validation_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.callbacks.spd_validation.batches_to_validation", lambda trainer: math.inf)
+    with pytest.warns(DMaxWarning, match="validation follows a whole epoch, .* set --trainer.val_check_interval to"):
+        make_trainer(tmp_path, [SPDValidation(curve=None)], max_steps=1).fit(FakeModule(), datamodule=make_data())
 
 
 def test_without_prompts_there_is_no_curve(tmp_path):

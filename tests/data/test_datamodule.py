@@ -193,6 +193,13 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"corpus": "a.jsonl", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
         ({"corpus": "a.parquet", "task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl"),
         ({"corpus": "a.jsonl", "task": "chain", "distill": DistillSettings(keep="none")}, "keep: expected"),  # type: ignore[arg-type]
+        ({"task": "chain", "streaming": True}, "streaming: expected a corpus, got none"),
+        ({"corpus": "a.jsonl", "shuffle_buffer": 9}, "shuffle_buffer: expected none without streaming, got 9"),
+        ({"corpus": "a.jsonl", "streaming": True, "shuffle_buffer": 0}, "shuffle_buffer: expected at least 1, got 0"),
+        ({"corpus": "a.jsonl", "streaming": True, "weights": [1]}, "weights: expected none with streaming, which need"),
+        ({"corpus": "a.jsonl", "streaming": True, "cache_dir": "c"}, "cache_dir: expected none with streaming, as"),
+        ({"corpus": "a.jsonl", "streaming": True, "num_proc": 2}, "num_proc: expected none with streaming, as"),
+        ({"corpus": "a.jsonl", "streaming": True, "group_by_length": True}, "group_by_length: expected none with stre"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
@@ -255,6 +262,12 @@ def test_a_missing_or_empty_corpus_is_refused(write_rows, tmp_path):
         bound(corpus=str(tmp_path / "none.jsonl"))
     with pytest.raises(UserError, match="corpus: expected at least one usable row, found none"):
         bound(corpus=write_rows([]))
+
+
+def test_of_corpora_with_weights_the_one_without_rows_is_named(write_rows):
+    paths = [write_rows([{"prompt": "1 ?", "response": "so"}], "a.jsonl"), write_rows([{"prompt": "1 ?"}], "b.jsonl")]
+    with pytest.raises(UserError, match=r"^corpus: expected at least one usable row, found none in '.*b.jsonl'$"):
+        bound(corpus=paths, weights=[1, 1], on_bad_row="skip")
 
 
 def test_an_unbound_data_module_says_what_it_lacks():

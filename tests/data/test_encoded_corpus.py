@@ -42,10 +42,11 @@ def test_every_start_says_what_the_first_did(corpus, cached, caplog, only_cache)
         only_cache()
 
 
-def test_a_folder_that_cannot_be_written_is_refused_if_named_and_else_done_without(corpus, cached, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_if_named_and_else_done_without(corpus, cached, monkeypatch, caplog):
     (corpus.parent / "file").write_text("")
     with pytest.raises(UserError, match=r"^cache_dir: cannot write '.*/file/sub/corpus"):
         module(corpus, cache_dir=str(corpus.parent / "file" / "sub"))
+    assert not [line for line in caplog.messages if "encoding it into" in line]
     monkeypatch.setattr(encoded_corpus, "HF_HOME", str(corpus.parent / "file"))
     with pytest.warns(DMaxWarning, match=r"^cache_dir: cannot write '.*/file/dmaxlit' \(.*\), so every process of"):
         data = module(corpus, cache_dir=None)
