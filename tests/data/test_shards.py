@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
@@ -42,7 +43,7 @@ def test_lines_that_are_dropped_do_not_move_the_others(tmp_path):
     assert list(shard.records(BadRows("skip"), whole[1][2])) == whole[2:]
 
 
-class Records(IterableDataset):
+class Records(IterableDataset[Any]):
     def __init__(self, shard):
         self.shard = shard
 
