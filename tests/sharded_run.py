@@ -1,7 +1,7 @@
 """Trains a tiny model by FSDP2 on CPU processes, or on one without it: run by test_sharding.py.
 
-Arguments: a JSON object with ``devices``, ``batch_size``, ``folder`` and, where they matter, ``resume``, ``defer``,
-``steps``, ``checkpointing``, ``clip`` and ``decode``.
+Argument: a JSON list of runs, each an object with ``devices``, ``batch_size``, ``folder`` and, where they matter,
+``resume``, ``defer``, ``steps``, ``checkpointing``, ``clip`` and ``decode``.
 """
 
 import json
@@ -70,4 +70,5 @@ def main(devices, batch_size, folder, model, resume=None, defer=False, steps=4, 
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    for run in json.loads(sys.argv[1]):  # one after the other, in the same processes
+        main(**run)

@@ -33,15 +33,13 @@ pytestmark = [
 ]
 
 
-def run(folder, **settings):
-    """Train in separate processes that write to ``folder``; return the folder."""
-    folder.mkdir()
-    payload = json.dumps({"folder": str(folder), **settings})
+def run(*runs):
+    """Make runs in two processes, one after the other; each writes to its ``folder``."""
+    payload = json.dumps([{"devices": 2, "batch_size": 4, "clip": 1.0, **settings} for settings in runs])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "tests.sharded_run", payload]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
 
 
 def weights_of(folder):
@@ -65,10 +63,29 @@ def one(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, model):
-    """Train in two processes that share the model, each with half of every batch, and decode now and then."""
-    folder = tmp_path_factory.mktemp("two") / "run"
-    return run(folder, devices=2, batch_size=4, model=model, clip=1.0, decode=True)
+def published(tmp_path_factory):
+    """Write a mixture of experts as it is published, and converted."""
+    folder = tmp_path_factory.mktemp("published")
+    write_published(folder / "published")
+    cli(["convert", str(folder / "published"), str(folder / "glm")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, model, published):
+    """Train two models in two processes, which share each model and start once; each takes half of every batch."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("two", "experts")]
+    tiny, experts = map(str, folders)
+    run(
+        {"folder": tiny, "model": model, "decode": True},
+        {"folder": experts, "model": str(published / "glm"), "defer": True},
+    )
+    return folders
+
+
+@pytest.fixture(scope="module")
+def two(shared):
+    return shared[0]
 
 
 @pytest.mark.slow
@@ -107,12 +124,9 @@ def test_a_checkpoint_of_parts_is_exported_and_read_by_everyone(two, tmp_path, c
 
 @pytest.mark.slow
 def test_training_goes_on_from_parts_with_deferred_weights_and_checkpointed_activations(one, two, model, tmp_path):
-    resumed = run(
-        tmp_path / "resumed",
-        **{"devices": 2, "batch_size": 4, "model": model, "clip": 1.0, "defer": True},
-        **{"checkpointing": True, "resume": str(two / "step=2.ckpt")},
-    )
-    assert_same(weights_of(one), weights_of(resumed))
+    settings = {"model": model, "defer": True, "checkpointing": True, "resume": str(two / "step=2.ckpt")}
+    run({"folder": str(tmp_path), **settings})
+    assert_same(weights_of(one), weights_of(tmp_path))
 
 
 # ---- one process is enough for the rest -----------------------------------------------------------------------------
@@ -163,16 +177,12 @@ def test_a_model_made_from_its_config_has_no_weights_to_defer():
 
 
 @pytest.mark.slow
-def test_a_published_mixture_of_experts_is_converted_shared_trained_and_published_again(tmp_path):
-    write_published(tmp_path / "published")
-    glm, back = str(tmp_path / "glm"), tmp_path / "back"
-    cli(["convert", str(tmp_path / "published"), glm])
-    (tmp_path / "one").mkdir()
-    sharded_run.main(1, 8, str(tmp_path / "one"), glm, clip=1.0)
-    two = run(tmp_path / "two", devices=2, batch_size=4, model=glm, clip=1.0, defer=True)
-    assert_same(weights_of(tmp_path / "one"), weights_of(two), atol=5e-5)
-    cli(["convert", str(two / "step=4.ckpt"), str(back), "--to", "llada2", "--like", str(tmp_path / "published")])
-    (trained, _), (published, _) = read_published(back), read_published(tmp_path / "published")
-    assert set(trained) == set(published)
+def test_a_published_mixture_of_experts_is_converted_shared_trained_and_published_again(published, shared, tmp_path):
+    two, like, back = shared[1], published / "published", tmp_path / "back"
+    sharded_run.main(1, 8, str(tmp_path), str(published / "glm"), clip=1.0)
+    assert_same(weights_of(tmp_path), weights_of(two), atol=5e-5)
+    cli(["convert", str(two / "step=4.ckpt"), str(back), "--to", "llada2", "--like", str(like)])
+    (trained, _), (before, _) = read_published(back), read_published(like)
+    assert set(trained) == set(before)
     name = "model.layers.1.mlp.experts.0.gate_proj.weight"
-    assert not torch.equal(trained[name].float(), published[name].float())
+    assert not torch.equal(trained[name].float(), before[name].float())
