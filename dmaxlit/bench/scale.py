@@ -46,7 +46,7 @@ class ScaleBench:
         output: Folder for results.json and table.md.
         processes: Numbers of processes, one of each device; 1 is always measured.
         model: Folder, .ckpt file, hub id or builtin:NAME.
-        hidden_size: Width of a model with random weights, a multiple of head_dim, in place of ``model``.
+        hidden_size: Width of a model with random weights, a multiple of head_dim, in place of the model.
         head_dim: Width of its attention heads.
         layers: Its layers.
         prompts: Prompts that one process alone answers, of each command; a multiple of each number of processes.
