@@ -39,14 +39,14 @@ class ScaleBench:
     several processes stand as many separate runs of one process at the same time, each with the same share of the work:
     what these lose is what processes take from each other, such as memory bandwidth, and only the rest is due to the
     work being shared. All measurements take turns, as often as --repeats says, and the table holds medians. Finished
-    ones are kept under the output folder: run it again after an interruption and it resumes. The defaults take about
-    ten minutes on two idle CPU cores.
+    ones are kept under the output folder: run it again after an interruption and it resumes. A turn of the
+    defaults is 17 measurements, each in new processes.
 
     Args:
         output: Folder for results.json and table.md.
         processes: Numbers of processes, one of each device; 1 is always measured.
         model: Folder, .ckpt file, hub id or builtin:NAME.
-        hidden_size: Width of a model with random weights, a multiple of head_dim, in place of ``model``.
+        hidden_size: Width of a model with random weights, a multiple of head_dim, in place of --model.
         head_dim: Width of its attention heads.
         layers: Its layers.
         prompts: Prompts that one process alone answers, of each command; a multiple of each number of processes.
