@@ -38,9 +38,9 @@ class ScaleBench:
     Strong scaling shares the work of one process among several; weak scaling gives each as much. Beside every run on
     several processes stand as many separate runs of one process at the same time, each with the same share of the work:
     what these lose is what processes take from each other, such as memory bandwidth, and only the rest is due to the
-    work being shared. All measurements take turns, as often as --repeats says, and the table holds medians. Finished
-    ones are kept under the output folder: run it again after an interruption and it resumes. The defaults take about
-    ten minutes on two idle CPU cores.
+    work being shared. All measurements take turns, and the table holds medians. Finished ones are kept under the output
+    folder: run it again after an interruption and it resumes. A turn of the defaults is 17 measurements, each in new
+    processes.
 
     Args:
         output: Folder for results.json and table.md.
