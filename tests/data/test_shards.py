@@ -42,7 +42,7 @@ def test_lines_that_are_dropped_do_not_move_the_others(tmp_path):
     assert list(shard.records(BadRows("skip"), whole[1][2])) == whole[2:]
 
 
-class Records(IterableDataset):
+class Records(IterableDataset[object]):
     def __init__(self, shard):
         self.shard = shard
 
