@@ -46,7 +46,8 @@ class WarmupCosine(LambdaLR):
         if self.total_steps is not None:
             return
         if math.isinf(steps):
-            raise UserError("lr_scheduler: expected a run with an end (max_steps or max_epochs), or total_steps")
+            ends = "max_steps, or max_epochs unless data is streamed"
+            raise UserError(f"lr_scheduler: expected a run whose end is known ({ends}), or total_steps")
         self.total_steps = max(int(steps), 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
@@ -43,7 +42,7 @@ def test_lines_that_are_dropped_do_not_move_the_others(tmp_path):
     assert list(shard.records(BadRows("skip"), whole[1][2])) == whole[2:]
 
 
-class Records(IterableDataset[Any]):
+class Records(IterableDataset[object]):
     def __init__(self, shard):
         self.shard = shard
 

@@ -65,7 +65,7 @@ def test_settings_out_of_range_are_refused(settings, name):
 
 def test_a_run_without_end_is_refused():
     schedule = WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
-    with pytest.raises(UserError, match="expected a run with an end"):
+    with pytest.raises(UserError, match="expected a run whose end is known"):
         schedule.set_total_steps(math.inf)
 
 
