@@ -1,11 +1,12 @@
-"""The task: short stories with a question about everybody, from which a base model learns to read."""
+"""The task: short stories and what everybody in them has, from which a base model learns to read."""
 
 import random
 import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from dmaxlit.errors import check_choice
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.stories.plot import Plot, Scale, draw_plot, solve
@@ -18,26 +19,34 @@ if TYPE_CHECKING:
 
 __all__ = ["StoriesReadingTask"]
 
-_WITHOUT_EVENTS = 0.4  # share of the stories; so many people are in them that guessing is seldom right
-_MAX_NEW_TOKENS = 256  # the longest of 20,000 answers has 218
+_WITHOUT_EVENTS = 0.4  # share of the stories that are asked about; with as many people as make guessing useless
+_RECALL = replace(SCALES["easy"], events=0, steps=(1, 1), starts=(3, 50))
+_HAS, _ANSWER = re.compile(r" has (\d+)\."), re.compile(r"#### (\d+)")
+_MAX_NEW_TOKENS = 256  # the longest of 20,000 responses has 218
 
 
 @TASKS.register("stories_reading")
 class StoriesReadingTask(Task):
-    """Stories of ``stories`` with at most four events, and a question about everybody.
+    """Stories of ``stories`` with at most four events, and what everybody in them has.
 
-    The response asks how much each of the people has and answers, one after the other. So there are several numbers to
-    look up in each text, not one, and a base model finds out sooner that it has to: on single questions it guesses for
-    a long time. It is for pretraining; no story of it is one of another difficulty of ``stories``, which have more
-    events.
+    For pretraining: a base model that is trained on single questions has one number to look up in each text, and
+    guesses for thousands of steps. With many numbers in each text it finds out how to look one up. No story is one of
+    ``stories``, which have more events.
 
     Args:
+        style: ``recall``: six to fourteen people, no events, and a response that says of each of them ``Ann has 7.``,
+            in any order. ``questions``: a response that asks about everybody in the words of ``stories`` and answers,
+            with the steps of the answers if there are events.
         seed: Seed of the stories and wordings. The split of a story depends neither on it nor on wording.
+
+    Raises:
+        UserError: If the style is unknown.
     """
 
     self_contained = True
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, style: Literal["recall", "questions"] = "recall", seed: int = 0) -> None:
+        self.style: Literal["recall", "questions"] = check_choice("style", style, ("recall", "questions"))
         self.seed = seed
 
     @property
@@ -52,15 +61,15 @@ class StoriesReadingTask(Task):
             UserError: If the split is unknown.
         """
         check_split(split)
-        rng = random.Random(stable_seed("stories_reading", split, self.seed))
+        rng = random.Random(stable_seed("stories_reading", self.style, split, self.seed))
         seen: set[str] = set()
         examples: list[Example] = []
         while len(examples) < n:
-            plot = draw_plot(rng, _draw_scale(rng), NAMES, THINGS)
+            plot = draw_plot(rng, self._draw_scale(rng), NAMES, THINGS)
             if plot.key in seen or split_of(plot.key) != split:
                 continue
             seen.add(plot.key)
-            examples.append(_example(plot, stable_seed(split, self.seed, len(examples))))
+            examples.append(self._example(plot, stable_seed(split, self.seed, len(examples))))
         return examples
 
     @classmethod
@@ -68,25 +77,29 @@ class StoriesReadingTask(Task):
         """Return the tokenizer of ``stories``."""
         return StoriesTask.tokenizer()
 
+    def _draw_scale(self, rng: random.Random) -> Scale:
+        if self.style == "recall":
+            return replace(_RECALL, people=rng.randint(6, 14))
+        if rng.random() < _WITHOUT_EVENTS:
+            return replace(SCALES["easy"], people=rng.randint(5, 9), events=0, steps=(1, 1))
+        return replace(SCALES["easy"], people=rng.randint(2, 3), events=rng.randint(1, 4), steps=(1, 5))
 
-def _draw_scale(rng: random.Random) -> Scale:
-    if rng.random() < _WITHOUT_EVENTS:
-        return replace(SCALES["easy"], people=rng.randint(5, 9), events=0, steps=(1, 1))
-    return replace(SCALES["easy"], people=rng.randint(2, 3), events=rng.randint(1, 4), steps=(1, 5))
+    def _example(self, plot: Plot, wording_seed: int) -> Example:
+        rng = random.Random(wording_seed)
+        story, sentences, numbers = narrate(rng, plot, PLACES), [], []
+        holdings = [event.holding for event in plot.events if event.kind == "start"]
+        for holding in rng.sample(holdings, len(holdings)):
+            about = replace(plot, asked=(holding,))
+            steps = solve(about)
+            numbers.append(str(steps[-1].result))
+            if self.style == "recall":
+                sentences.append(f"{holding.person} has {numbers[-1]}.")
+            else:
+                sentences.append(f"{ask(rng, about)} {reason(rng, steps)}")
+        form = _HAS if self.style == "recall" else _ANSWER
+        return Example(story, numbers[-1], partial(_has_numbers, form, numbers), " ".join(sentences))
 
 
-def _example(plot: Plot, wording_seed: int) -> Example:
-    rng = random.Random(wording_seed)
-    story, turns, answers = narrate(rng, plot, PLACES), [], []
-    holdings = [event.holding for event in plot.events if event.kind == "start"]
-    for holding in rng.sample(holdings, len(holdings)):
-        about = replace(plot, asked=(holding,))
-        steps = solve(about)
-        turns.append(f"{ask(rng, about)} {reason(rng, steps)}")
-        answers.append(str(steps[-1].result))
-    return Example(story, answers[-1], partial(_has_answers, answers), " ".join(turns))
-
-
-def _has_answers(answers: list[str], text: str) -> bool:
-    """Return whether the numbers after the ``####`` are the answers, in the order of the reference's questions."""
-    return re.findall(r"#### (\d+)", text) == answers
+def _has_numbers(form: re.Pattern[str], numbers: list[str], text: str) -> bool:
+    """Return whether the numbers that a text says are these, in this order."""
+    return form.findall(text) == numbers

@@ -6,7 +6,8 @@ from dmaxlit.errors import UserError
 from dmaxlit.tasks import task
 from tests.tasks.stories.test_task import answer_of
 
-READING = task("stories_reading")
+READING = task("stories_reading", style="questions")
+RECALL = task("stories_reading")
 
 
 def test_everybody_is_asked_about_and_every_answer_follows_from_the_story():
@@ -38,11 +39,29 @@ def test_an_answer_is_right_if_all_its_numbers_are():
     assert not example.check(example.response.rpartition(" How")[0])
 
 
+def test_recall_says_of_everybody_what_the_story_says():
+    for example in RECALL.examples("train", 300):
+        said = re.findall(r"(\w+) has (\d+)\.", example.response)
+        assert " ".join(f"{who} has {number}." for who, number in said) == example.response
+        assert len(dict(said)) == len(said) == example.prompt.count(".")
+        assert 6 <= len(said) <= 14
+        for who, number in said:
+            (sentence,) = (text for text in example.prompt.split(". ") if re.search(rf"\b{who}\b", text))
+            assert re.findall(r"\d+", sentence) == [number]
+        assert example.check(example.response)
+        assert not example.check(example.response.replace(f"{said[0][0]} has", f"{said[0][0]} has 1", 1))
+
+
+def test_an_unknown_style_is_refused():
+    with pytest.raises(UserError, match=r"^style: expected 'recall' or 'questions', got 'short'"):
+        task("stories_reading", style="short")
+
+
 def test_splits_share_nothing_and_longer_lists_begin_with_shorter_ones():
     train, test = READING.examples("train", 50), READING.examples("test", 50)
     assert not {e.prompt for e in train} & {e.prompt for e in test}
     assert READING.examples("train", 20) == train[:20]
-    assert task("stories_reading", seed=1).examples("train", 5) != train[:5]
+    assert task("stories_reading", style="questions", seed=1).examples("train", 5) != train[:5]
     with pytest.raises(UserError, match="split: "):
         READING.examples("dev", 1)
 
