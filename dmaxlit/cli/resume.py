@@ -28,6 +28,7 @@ _FREE_SETTINGS = frozenset(
     {
         *(f"data.{name}" for name in ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")),
         *("data.cache_dir", "data.num_proc"),
+        "data.tool_turns",  # where it matters, the rows are others, which is noticed by their fingerprint
         *("data.distill.batch_size", "data.distill.check_decoder", "model.check_noise", "model.backbone.probe"),
     }
 )

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.chat_template import choose_template
+from dmaxlit.data.chat_turns import ChatTurns, ToolTurns, Turns
 from dmaxlit.data.corpora import Corpora
 from dmaxlit.data.dataset import Collate
 from dmaxlit.data.distill_settings import DistillSettings
@@ -82,6 +83,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
             that do not fit the disk or are not to be downloaded. Rows are shuffled ``shuffle_buffer`` at a time.
         shuffle_buffer: Rows of a stream that are shuffled together; they are in memory, and a resumed run reads as many
             again. Default: 10,000.
+        turns: Turns of a conversation that are learnt: the ``last``, or ``all`` of the assistant, each as a row of its
+            own with what comes before it as prompt.
+        tool_turns: Calls and answers of tools in conversations: ``refuse`` such rows, leave them to the chat
+            ``template``, where calls are not learnt, or make them ``text`` in the form of Hermes and Qwen, which is.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -113,6 +118,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         weights: list[float] | None = None,
         streaming: bool = False,
         shuffle_buffer: int | None = None,
+        turns: Turns = "last",
+        tool_turns: ToolTurns = "refuse",
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -140,7 +147,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         check_weights(weights, len(self.corpora))
         self.group_by_length, self.weights = group_by_length, weights
         options = {"group_by_length": group_by_length, "weights": weights, "cache_dir": cache_dir, "num_proc": num_proc}
+        options["turns"] = None if turns == "last" else turns
         self._shuffle_buffer = check_streaming(streaming, shuffle_buffer, bool(self.corpora), **options)
+        self._chat = ChatTurns(turns, tool_turns)
         self.seed = run_seed() if seed is None else seed
         self._distilled: DistilledCorpus | None = None
         if distill is not None:
@@ -200,10 +209,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
             encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
             if self._shuffle_buffer is not None:
                 source = self.corpora, self.hub_split, self.columns
-                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer)
+                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer, self._chat)
             else:
                 together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
-                corpora = [Corpora(part, self.hub_split, self.columns, self.task, num_train) for part in together]
+                of_part = self.hub_split, self.columns, self.task, num_train, self._chat
+                corpora = [Corpora(part, *of_part) for part in together]
                 self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None

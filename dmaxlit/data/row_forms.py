@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dmaxlit.tasks.columns import rename_columns
+from dmaxlit.tasks.text_files import parse_json
 
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -52,7 +53,8 @@ def foreign_to_text(record: Mapping[str, Any]) -> list[str]:
 def usual_form(record: dict[str, Any]) -> dict[str, Any]:
     r"""Return a row as texts or as ``messages``; unchanged if it has one of these forms, or none that is known.
 
-    - ShareGPT: ``conversations``, a list of ``from`` and ``value``, perhaps with a column ``system``.
+    - ShareGPT: ``conversations``, a list of ``from`` and ``value``, perhaps with a column ``system``. The value of a
+      ``function_call`` is JSON, one call or a list of them.
     - Alpaca: ``instruction``, perhaps ``input``, and ``output``. The prompt is instruction and input, joined by a line
       break. Rows with ``system`` or ``history``, a list of pairs, are conversations.
     - TRL: ``prompt`` and ``completion``, one of them or both a list of messages.
@@ -115,10 +117,24 @@ def _conversation(record: Mapping[str, Any], turns: Iterable[Any]) -> dict[str, 
 
 def _message(turn: Any) -> Any:
     """Return a turn of ShareGPT as a message; unchanged if it is none, so that it is refused where messages are."""
-    if not isinstance(turn, dict) or "from" not in turn or "role" in turn:
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str) or turn.get("role") is not None:
         return turn
-    role = _ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
+    if turn["from"] == "function_call":
+        return {"role": "assistant", **_calls(turn.get("value"))}
+    role = _ROLES.get(turn["from"])
     return turn if role is None else {"role": role, "content": turn.get("value")}
+
+
+def _calls(value: Any) -> dict[str, Any]:
+    """Return the calls that ShareGPT has as JSON in a text, in the form of messages; another text as it is."""
+    try:
+        parsed = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
+        parsed = value
+    calls = parsed if isinstance(parsed, list) else [parsed]
+    if calls and all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        return {"tool_calls": [{"type": "function", "function": call} for call in calls]}
+    return {"function_call": value}
 
 
 def _alpaca(record: Mapping[str, Any]) -> dict[str, Any]:

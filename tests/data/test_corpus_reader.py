@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import read_corpus
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
@@ -56,12 +57,10 @@ BAD = [
         {"messages": [{"role": "user", "tool_calls": []}, TURNS[1]]},
         "has messages that are not a list of role and content texts",
     ),
-    (
-        {"messages": [{"role": "user", "content": [IMAGE]}, TURNS[1]]},
-        "has messages that are not a list of role and content texts",
-    ),
-    ({"messages": [TURNS[0], CALL]}, "has messages that end in more than a text"),
-    ({"messages": [TURNS[0], {**CALL, "content": "so"}]}, "has messages that end in more than a text"),
+    ({"messages": [{"role": "user", "content": ["x", IMAGE]}, TURNS[1]]}, "has a message with a part that is not text"),
+    ({"messages": [TURNS[0], CALL]}, "has turns of tools, which tool_turns refuses"),
+    ({"messages": [TURNS[0], CALL, RESULT, TURNS[1]]}, "has turns of tools, which tool_turns refuses"),
+    ({"messages": [TURNS[0], RESULT, TURNS[1]]}, "has turns of tools, which tool_turns refuses"),
     ({"messages": [TURNS[0], {**TURNS[1], "thinking": "x"}]}, "has messages that end in more than a text"),
     ({"messages": TURNS, "tools": "weather"}, "has tools that are not a list of objects"),
     ({"messages": TURNS, "tools": {"name": "f"}}, "has tools that are not a list of objects"),
@@ -181,11 +180,11 @@ def test_what_else_the_last_turn_holds_is_named(write_rows):
     last = {**CALL, "content": "so", "reasoning_content": "x"}
     reason = r"row 1: has messages that end in more than a text \(got tool_calls, reasoning_content, which"
     with pytest.raises(UserError, match=reason):
-        read(write_rows([{"messages": [TURNS[0], last]}]))
+        rows_of(write_rows([{"messages": [TURNS[0], last]}]))
 
 
 def rows_of(path):
-    return list(read_corpus(path, "train", BadRows("error")))
+    return list(read_corpus(path, "train", BadRows("error"), chat=ChatTurns(tool_turns="template")))
 
 
 @pytest.mark.parametrize("content", ["", None, "I look."])
@@ -212,6 +211,19 @@ def test_lists_of_text_parts_are_joined(write_rows):
     messages = [{"role": role, "content": parts} for role in ("system", "user", "assistant")]
     (row,) = rows_of(write_rows([{"messages": messages}]))
     assert ([turn["content"] for turn in row.prompt], row.response) == (["a b c"] * 2, "a b c")
+
+
+def test_a_part_that_is_not_text_is_named(write_rows):
+    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(UserError, match=r"row 1: has a message with a part that is not text \(got 'image_url'\)$"):
+        read(write_rows([{"messages": [{"role": "user", "content": parts}, TURNS[1]]}]))
+
+
+def test_a_row_with_a_lone_surrogate_is_bad_as_a_whole(write_rows):
+    path = write_rows([{"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": "half \ud83d"}]}])
+    bad = BadRows("skip")
+    assert not list(read_corpus(path, "train", bad, chat=ChatTurns("all")))
+    assert bad.counts == {"has a lone surrogate": 1}
 
 
 def test_messages_that_are_nested_too_deeply_are_a_bad_row(write_rows):
