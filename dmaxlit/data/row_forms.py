@@ -62,6 +62,7 @@ def usual_form(record: dict[str, Any]) -> dict[str, Any]:
     Args:
         record: The row by its columns.
     """
+    record = _with_listed_turns(record)
     if record.get("messages") is not None:
         return record
     response = next((record[name] for name in _RESPONSES if record.get(name) is not None), None)
@@ -86,6 +87,7 @@ def prompt_form(record: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
     Args:
         record: The row by its columns.
     """
+    record = _with_listed_turns(record)
     for name in ("prompt", "question"):
         if (value := record.get(name)) is not None:
             return {"messages" if _is_messages(value) else "prompt": value}, (name,)
@@ -99,6 +101,18 @@ def prompt_form(record: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
         columns = ("instruction", "input", "history", "system")
         return ({"messages": form["messages"]} if "messages" in form else {"prompt": form["instruction"]}), columns
     return {}, ()
+
+
+def _with_listed_turns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with lists of turns where it has objects of lists, as ``datasets`` reads sequences of objects."""
+    return {name: _listed(value) if name in ("messages", "conversations") else value for name, value in record.items()}
+
+
+def _listed(value: Any) -> Any:
+    columns = list(value.values()) if isinstance(value, Mapping) else []
+    if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return value
+    return [dict(zip(value, turn, strict=True)) for turn in zip(*columns, strict=True)]
 
 
 def _is_messages(value: Any) -> bool:
