@@ -25,6 +25,7 @@ _WITHOUT_USE = {
     "group_by_length": "which needs the lengths of all rows",
     "weights": "which need the number of rows of each corpus",
     "cache_dir": "as nothing is kept",
+    "max_tokens": "which needs the lengths of all rows",
     "turns": "where a record is one row",
     "num_proc": "as rows are encoded by num_workers processes",
 }
