@@ -26,7 +26,7 @@ _WITHOUT_USE = {
     "weights": "which need the number of rows of each corpus",
     "cache_dir": "as nothing is kept",
     "max_tokens": "which needs the lengths of all rows",
-    "turns": "where a record is one row",
+    "turns": "where a record is one row, that of its last turn",
     "num_proc": "as rows are encoded by num_workers processes",
 }
 
@@ -161,7 +161,7 @@ class StreamedRows:
         encoder = self._encoder
         key = [
             *(ENCODING_VERSION, tokenizer_hash(encoder.tokenizer), encoder.block_length, encoder.limit),
-            *(encoder.eos_fill, encoder.on_bad_row, self._columns, self._buffer),
+            *(encoder.eos_fill, encoder.on_bad_row, self._columns, self._buffer, self._chat.tool_turns),
             [shard.identity for shard in self._shards],
         ]
         number = len(self._shards)
