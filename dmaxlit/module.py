@@ -21,7 +21,7 @@ from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
-from dmaxlit.checkpoints.lightning_internals import is_attached
+from dmaxlit.checkpoints.lightning_internals import is_attached, load_loader_states
 from dmaxlit.checkpoints.provenance import ProvenanceMixin
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
@@ -221,6 +221,10 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             if self.backbone.trains_auxiliary:
                 return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
+
+    def on_train_start(self) -> None:
+        """Let the rows of a resumed run go on where they were, also if the schedule had them counted before."""
+        load_loader_states(self.trainer)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.

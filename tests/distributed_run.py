@@ -4,7 +4,10 @@ Argument: a JSON list of the arguments of :func:`main`, for each run an object.
 """
 
 import json
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -58,13 +61,25 @@ class Figures(L.Callback):
         self.steps[trainer.global_step] = {**figures, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
 
 
-def main(devices, batch_size, output, accumulate=1, recompute=False, noise="on_policy"):
+def main(devices, batch_size, output, accumulate=1, recompute=False, noise="on_policy", max_tokens=None):
+    ragged: dict[str, Any] = {}
+    if max_tokens is not None:  # with rows of several lengths, in a file of this process
+        corpus = f"{output}.{os.environ.get('LOCAL_RANK', 0)}.jsonl"
+        rows = [{"prompt": "1 ?", "response": " ".join(["so"] * (1 + (7 * n) % 29))} for n in range(26)]
+        Path(corpus).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        ragged = {"corpus": corpus, "max_tokens": max_tokens}
     torch.set_num_threads(1)
     denoiser = make_denoiser(block_length=8, sharpen=3.0, recompute=recompute)
     module = DMaxModule(denoiser, NOISE[noise](), optimizer=sgd, lr_scheduler=plateau)
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
-        task="chain", task_options={"operations": 3}, num_train=26, num_val=0, batch_size=batch_size, seed=1
+        task="chain",
+        task_options={"operations": 3},
+        num_train=26,
+        num_val=0,
+        batch_size=batch_size,
+        seed=1,
+        **ragged,
     )
     figures = Figures()
     trainer = L.Trainer(

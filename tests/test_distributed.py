@@ -17,6 +17,11 @@ ROOT = Path(__file__).parent.parent
 RUNS = {
     "plain": ({"batch_size": 8}, {"batch_size": 4}),
     "accumulated": ({"batch_size": 8, "accumulate": 2}, {"batch_size": 2, "accumulate": 4, "recompute": True}),
+    # Five batches, so that the last of an epoch is divided among the processes.
+    "max_tokens": (
+        {"batch_size": 9, "max_tokens": 128, "accumulate": 2},
+        {"batch_size": 9, "max_tokens": 128},
+    ),
     "several": ({"batch_size": 8, "noise": "several"}, {"batch_size": 4, "noise": "several"}),
 }
 
@@ -57,6 +62,11 @@ def assert_same_run(one, two):
 @pytest.mark.parametrize("name", ["plain", "accumulated"])
 def test_two_processes_equal_one_on_the_same_global_batch(two, tmp_path, name):
     assert_same_run(one(tmp_path, name), two[name])
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_that_accumulates_batches_of_max_tokens(two, tmp_path):
+    assert_same_run(one(tmp_path, "max_tokens"), two["max_tokens"])
 
 
 @pytest.mark.slow

@@ -47,6 +47,17 @@ def step_metrics(trainer: L.Trainer) -> dict[str, Any]:
     return metrics
 
 
+def load_loader_states(trainer: L.Trainer) -> None:
+    """Give the training loader the state that a checkpoint has of it, if it has not got it yet.
+
+    Lightning does so where it makes the loader, which is too early if the number of steps was asked for before the
+    checkpoint's loops were read: the loader then begins the epoch again.
+
+    Relies on ``trainer.fit_loop._load_combined_loader_states()``, which does nothing if it was called before.
+    """
+    trainer.fit_loop._load_combined_loader_states()
+
+
 def end_restart(trainer: L.Trainer) -> None:
     """Let the rest of the first epoch after a restart be an ordinary one.
 

@@ -12,6 +12,7 @@ from dmaxlit.checkpoints.lightning_internals import (
     complete_batch,
     count_step,
     end_restart,
+    load_loader_states,
     log_step,
     request_validation,
     rescale_batches,
@@ -93,6 +94,7 @@ def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
     if scalars:
         for logger in trainer.loggers:
             logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, step=state["log_step"])
+    load_loader_states(trainer)  # which only a restart does
     end_restart(trainer)
 
 

@@ -164,6 +164,10 @@ def scenario_of(
     length = min(context, data.max_length or context) // source.block_length * source.block_length
     if length < source.block_length:
         raise UserError(f"data.max_length: expected at least one block of {source.block_length}, got {data.max_length}")
+    rows, most = data.batch_size, getattr(data, "max_tokens", None)
+    if most is not None and most >= source.block_length:
+        length = min(length, most // source.block_length * source.block_length)
+        rows = min(rows, most // length)
     if gpus is None:
         gpus = trainer.devices * trainer.num_nodes if isinstance(trainer.devices, int) else 1
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)
@@ -180,7 +184,7 @@ def scenario_of(
         gpus=max(1, gpus),
         sharded=sharded,
         compute_dtype=compute.get(str(trainer.precision), source.dtype),
-        rows=data.batch_size,
+        rows=rows,
         length=length,
         checkpointing=recomputes if checkpointing is None else checkpointing,
         decode_rows=_decode_rows(trainer.callbacks or []),

@@ -17,7 +17,7 @@ from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.cli.renames import current_settings
-from dmaxlit.cli.step_rows import current_step_rows, step_rows, with_as_many_rows
+from dmaxlit.cli.step_rows import current_step_rows, step_batches, step_rows, with_as_many_rows
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.training.fsdp import FSDP2Strategy
@@ -28,6 +28,7 @@ _FREE_SETTINGS = frozenset(
     {
         *(f"data.{name}" for name in ("batch_size", "num_workers", "eval_batch_size", "num_val", "num_test")),
         *("data.cache_dir", "data.num_proc"),
+        "data.tool_turns",  # where it matters, the rows are others, which is noticed by their fingerprint
         *("data.distill.batch_size", "data.distill.check_decoder", "model.check_noise", "model.backbone.probe"),
     }
 )
@@ -48,11 +49,12 @@ def run_settings(
     """Return the settings that decide what a run learns, as plain values under dotted names.
 
     They do not include how long it trains, or what it validates, logs and saves. Instead of the batch size they have
-    the rows of an optimiser step, so that a run may be resumed with another number of processes.
+    the rows or micro-batches of an optimiser step, so that a run may be resumed with another number of processes.
     """
     settings = plain_settings(parser, config)["fit"]
     data = settings.get("data") or {}
-    batch_size = data.get("init_args", data).get("batch_size")
+    options = data.get("init_args", data)
+    batch_size = options.get("batch_size")
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
         "model": settings["model"],
@@ -63,6 +65,8 @@ def run_settings(
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
     if batch_size is None:
         fixed["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
+    elif options.get("max_tokens") is not None:
+        fixed |= step_batches(batch_size, trainer.world_size, trainer.accumulate_grad_batches, fixed["trainer"])
     else:
         fixed |= step_rows(batch_size * trainer.world_size, trainer.accumulate_grad_batches, fixed["trainer"])
     return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 
 STEP_ROWS = "rows of an optimiser step"
 BATCH_ROWS = "batch_size over all ranks"
+STEP_BATCHES = "micro-batches of an optimiser step"  # in place of its rows, where max_tokens decides on these
 _ACCUMULATE = "trainer.accumulate_grad_batches"
 _BATCH_LIMITS = ("limit_train_batches", "overfit_batches")  # which count micro-batches if they are integers
 
@@ -19,9 +20,25 @@ def step_rows(of_batch: int, accumulate: int, trainer_settings: Mapping[str, Any
         accumulate: Micro-batches of an optimiser step.
         trainer_settings: Settings of the trainer. Where they limit the number of batches, the rows of one are fixed.
     """
+    return {STEP_ROWS: of_batch * accumulate, **({BATCH_ROWS: of_batch} if _counts_batches(trainer_settings) else {})}
+
+
+def step_batches(batch_size: int, ranks: int, accumulate: int, trainer_settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return the settings that stand for batch size and accumulation where ``max_tokens`` makes the batches.
+
+    Args:
+        batch_size: Most rows of a micro-batch.
+        ranks: Number of ranks.
+        accumulate: Micro-batches of an optimiser step on a rank.
+        trainer_settings: Settings of the trainer. Where they limit the number of batches, that of ranks is fixed.
+    """
+    fixed = {STEP_BATCHES: ranks * accumulate, "most rows of a micro-batch": batch_size}
+    return {**fixed, **({"number of ranks": ranks} if _counts_batches(trainer_settings) else {})}
+
+
+def _counts_batches(trainer_settings: Mapping[str, Any]) -> bool:
     limits = [trainer_settings.get(name) for name in _BATCH_LIMITS]
-    counts_batches = any(isinstance(limit, int) and limit > 0 for limit in limits)
-    return {STEP_ROWS: of_batch * accumulate, **({BATCH_ROWS: of_batch} if counts_batches else {})}
+    return any(isinstance(limit, int) and limit > 0 for limit in limits)
 
 
 def current_step_rows(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,6 +64,9 @@ def with_as_many_rows(name: str, stored: Mapping[str, Any], current: Mapping[str
     Returns:
         An empty text if another setting differs, or the number of ranks does not divide the rows.
     """
+    batches = stored.get(STEP_BATCHES)
+    if name == STEP_BATCHES and isinstance(batches, int) and batches % trainer.world_size == 0:
+        return f"--{_ACCUMULATE} {batches // trainer.world_size} to go on, "
     rows = stored.get(STEP_ROWS)
     if name != STEP_ROWS or not isinstance(rows, int) or rows % trainer.world_size:
         return ""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from dmaxlit.data.messages import CALLS, Conversation, text_of, without_nulls
+from dmaxlit.data.messages import CALLS, Conversation, foreign_part, text_of, without_nulls
 
 
 class BadConversationError(ValueError):
@@ -35,9 +35,12 @@ def conversation_of(messages: Any, tools: Any = None) -> Conversation:
         raise BadConversationError("has messages that are nested too deeply") from error
     except ValueError as error:
         raise BadConversationError("has tools that are not a list of objects", str(error)) from error
-    turns = [_turn(message) for message in messages] if isinstance(messages, list) else []
+    turns = list(map(_turn, messages)) if isinstance(messages, list) else []
     usable = [turn for turn in turns if turn is not None]
     if not usable or len(usable) < len(turns):
+        foreign = map(foreign_part, messages if turns else ())
+        if (kind := next(filter(None, foreign), None)) is not None:
+            raise BadConversationError("has a message with a part that is not text", f"got {kind!r}")
         raise BadConversationError("has messages that are not a list of role and content texts")
     return Conversation(usable, tools)
 

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import Row, read_corpus
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import TASKS, Task
@@ -26,12 +28,20 @@ class Corpora:
         columns: Our name of each column that has another in the corpora, with that.
         task: The task.
         num_train: Number of rows taken from the task.
+        chat: Which turns of conversations are learnt. Default: the last.
     """
 
     def __init__(
-        self, sources: Sequence[str], hub_split: str, columns: Mapping[str, str], task: Task | None, num_train: int
+        self,
+        sources: Sequence[str],
+        hub_split: str,
+        columns: Mapping[str, str],
+        task: Task | None,
+        num_train: int,
+        chat: ChatTurns | None = None,
     ) -> None:
         self.sources, self.hub_split, self.columns = list(sources), hub_split, dict(columns)
+        self._chat = chat or ChatTurns()
         self._task, self._num_train = task, num_train
 
     @cached_property
@@ -60,7 +70,7 @@ class Corpora:
     def identity(self) -> dict[str, Any]:
         """Return what the rows depend on beside the content of files, as plain values."""
         sources = [source if source in self._tables else os.path.abspath(source) for source in self.sources]
-        return {"sources": sources, "hub_split": self.hub_split, "columns": self.columns}
+        return {"sources": sources, "hub_split": self.hub_split, "columns": self.columns, **asdict(self._chat)}
 
     def rows(self, bad: BadRows) -> Iterator[Row]:
         """Yield the usable rows.
@@ -73,7 +83,7 @@ class Corpora:
                 worked responses.
         """
         for source in self.sources:
-            yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source))
+            yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source), self._chat)
         if not self.sources and self._task is not None:
             name = TASKS.name_of(type(self._task))
             for number, example in enumerate(self._task.examples("train", self._num_train), start=1):

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.chat_template import choose_template
+from dmaxlit.data.chat_turns import ChatTurns, ToolTurns, Turns
 from dmaxlit.data.corpora import Corpora
 from dmaxlit.data.dataset import Collate
 from dmaxlit.data.distill_settings import DistillSettings
@@ -54,7 +55,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         num_train: Number of training rows taken from the task if there is no corpus.
         num_val: Number of validation prompts.
         num_test: Number of test prompts.
-        batch_size: Training rows in one rank's batch.
+        batch_size: Training rows in one rank's batch; with ``max_tokens`` the most.
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
         eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
@@ -82,6 +83,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
             that do not fit the disk or are not to be downloaded. Rows are shuffled ``shuffle_buffer`` at a time.
         shuffle_buffer: Rows of a stream that are shuffled together; they are in memory, and a resumed run reads as many
             again. Default: 10,000.
+        turns: Turns of a conversation that are learnt: the ``last``, or ``all`` of the assistant, each as a row of its
+            own with what comes before it as prompt.
+        tool_turns: Calls and answers of tools in conversations: ``refuse`` such rows, leave them to the chat
+            ``template``, where calls are not learnt, or make them ``text`` in the form of Hermes and Qwen, which is.
+        max_tokens: Train on batches of as many rows of similar lengths as fit so many tokens with their padding, at
+            most ``batch_size``.
 
     Raises:
         UserError: For a setting out of range, or neither corpus nor task.
@@ -113,6 +120,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         weights: list[float] | None = None,
         streaming: bool = False,
         shuffle_buffer: int | None = None,
+        turns: Turns = "last",
+        tool_turns: ToolTurns = "refuse",
+        max_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
@@ -140,7 +150,18 @@ class SelfDistilledDataModule(L.LightningDataModule):
         check_weights(weights, len(self.corpora))
         self.group_by_length, self.weights = group_by_length, weights
         options = {"group_by_length": group_by_length, "weights": weights, "cache_dir": cache_dir, "num_proc": num_proc}
+        options |= {"max_tokens": max_tokens, "turns": None if turns == "last" else turns}
         self._shuffle_buffer = check_streaming(streaming, shuffle_buffer, bool(self.corpora), **options)
+        self._chat = ChatTurns(turns, tool_turns)
+        check_at_least(1, max_tokens=max_tokens)
+        if max_tokens is not None and (group_by_length or weights is not None):
+            other = (
+                "group_by_length, for its batches are of similar lengths"
+                if group_by_length
+                else "weights, since epochs differ in rows then"
+            )
+            raise UserError(f"max_tokens: expected none with {other}, got {max_tokens}")
+        self.max_tokens = max_tokens
         self.seed = run_seed() if seed is None else seed
         self._distilled: DistilledCorpus | None = None
         if distill is not None:
@@ -200,10 +221,11 @@ class SelfDistilledDataModule(L.LightningDataModule):
             encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
             if self._shuffle_buffer is not None:
                 source = self.corpora, self.hub_split, self.columns
-                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer)
+                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer, self._chat)
             else:
                 together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
-                corpora = [Corpora(part, self.hub_split, self.columns, self.task, num_train) for part in together]
+                of_part = self.hub_split, self.columns, self.task, num_train, self._chat
+                corpora = [Corpora(part, *of_part) for part in together]
                 self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
@@ -230,8 +252,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         Under the trainer's ``overfit_batches`` the rows keep the order of the corpus.
 
         Raises:
-            UserError: If there are fewer rows than ranks, or for settings of a trainer that need the number of batches,
-                which a stream does not know.
+            UserError: If there are fewer rows than ranks, rows longer than ``max_tokens``, or for settings of a trainer
+                that need the number of batches, which a stream does not know.
         """
         rows = self._train_rows
         if rows is None:
@@ -244,7 +266,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
         if len(rows) < world_size:
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
-        sampler = rows.sampler(self.batch_size, world_size, rank, self.seed, keeps_order, self.group_by_length)
+        shape, grouping = (self.batch_size, world_size, rank), (self.group_by_length, self.max_tokens)
+        sampler = rows.sampler(*shape, self.seed, keeps_order, *grouping)
         return ResumableLoader(rows.pairs, sampler, num_workers=self.num_workers, collate_fn=self._collate())
 
     def first_rows(self, number: int) -> dict[str, Tensor]:

@@ -31,6 +31,17 @@ def text_of(content: Any) -> str | None:
     return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
 
 
+def foreign_part(message: Any) -> str | None:
+    """Return the type of the first part of a message's content that is not text, such as ``image_url``; None for none.
+
+    Args:
+        message: What stands for a message.
+    """
+    content = message.get("content") if isinstance(message, Mapping) else None
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, (list, tuple)) else []
+    return next((str(part["type"]) for part in parts if not _is_text_part(part)), None)
+
+
 def _is_text_part(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type", "text") == "text"
 

@@ -45,7 +45,7 @@ def read_prompts(source: str, columns: Mapping[str, str] | None = None) -> list[
     Args:
         source: ``.jsonl``, ``.json`` or ``.parquet`` with texts, or with objects in a form that
             :func:`~dmaxlit.data.row_forms.prompt_form` knows; a folder of these or a pattern; otherwise one prompt a
-            line. Files of text may be compressed (``.gz``).
+            line. Files of text may be compressed (``.gz``, ``.zst``).
         columns: Our name of each column (:data:`~dmaxlit.data.row_forms.PROMPT_COLUMNS`) that has another in the file,
             with that.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dmaxlit.tasks.columns import rename_columns
+from dmaxlit.tasks.text_files import parse_json
 
 _ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -52,7 +53,8 @@ def foreign_to_text(record: Mapping[str, Any]) -> list[str]:
 def usual_form(record: dict[str, Any]) -> dict[str, Any]:
     r"""Return a row as texts or as ``messages``; unchanged if it has one of these forms, or none that is known.
 
-    - ShareGPT: ``conversations``, a list of ``from`` and ``value``, perhaps with a column ``system``.
+    - ShareGPT: ``conversations``, a list of ``from`` and ``value``, perhaps with a column ``system``. The value of a
+      ``function_call`` is JSON, one call or a list of them.
     - Alpaca: ``instruction``, perhaps ``input``, and ``output``. The prompt is instruction and input, joined by a line
       break. Rows with ``system`` or ``history``, a list of pairs, are conversations.
     - TRL: ``prompt`` and ``completion``, one of them or both a list of messages.
@@ -60,6 +62,7 @@ def usual_form(record: dict[str, Any]) -> dict[str, Any]:
     Args:
         record: The row by its columns.
     """
+    record = _with_listed_turns(record)
     if record.get("messages") is not None:
         return record
     response = next((record[name] for name in _RESPONSES if record.get(name) is not None), None)
@@ -84,6 +87,7 @@ def prompt_form(record: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
     Args:
         record: The row by its columns.
     """
+    record = _with_listed_turns(record)
     for name in ("prompt", "question"):
         if (value := record.get(name)) is not None:
             return {"messages" if _is_messages(value) else "prompt": value}, (name,)
@@ -97,6 +101,18 @@ def prompt_form(record: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
         columns = ("instruction", "input", "history", "system")
         return ({"messages": form["messages"]} if "messages" in form else {"prompt": form["instruction"]}), columns
     return {}, ()
+
+
+def _with_listed_turns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with lists of turns where it has objects of lists, as ``datasets`` reads sequences of objects."""
+    return {name: _listed(value) if name in ("messages", "conversations") else value for name, value in record.items()}
+
+
+def _listed(value: Any) -> Any:
+    columns = list(value.values()) if isinstance(value, Mapping) else []
+    if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return value
+    return [dict(zip(value, turn, strict=True)) for turn in zip(*columns, strict=True)]
 
 
 def _is_messages(value: Any) -> bool:
@@ -115,10 +131,24 @@ def _conversation(record: Mapping[str, Any], turns: Iterable[Any]) -> dict[str, 
 
 def _message(turn: Any) -> Any:
     """Return a turn of ShareGPT as a message; unchanged if it is none, so that it is refused where messages are."""
-    if not isinstance(turn, dict) or "from" not in turn or "role" in turn:
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str) or turn.get("role") is not None:
         return turn
-    role = _ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
+    if turn["from"] == "function_call":
+        return {"role": "assistant", **_calls(turn.get("value"))}
+    role = _ROLES.get(turn["from"])
     return turn if role is None else {"role": role, "content": turn.get("value")}
+
+
+def _calls(value: Any) -> dict[str, Any]:
+    """Return the calls that ShareGPT has as JSON in a text, in the form of messages; another text as it is."""
+    try:
+        parsed = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
+        parsed = value
+    calls = parsed if isinstance(parsed, list) else [parsed]
+    if calls and all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        return {"tool_calls": [{"type": "function", "function": call} for call in calls]}
+    return {"function_call": value}
 
 
 def _alpaca(record: Mapping[str, Any]) -> dict[str, Any]:

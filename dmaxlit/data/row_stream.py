@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import Row, rows_of
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.shards import Shard, State
@@ -45,6 +46,7 @@ class RowStream:
         tokenizer: The tokenizer that will encode the rows, for warnings of what it loses.
         buffer: Rows that are shuffled together, at least 1.
         seed: Seed of the order; None for that of the corpus, in every epoch.
+        chat: As in :func:`~dmaxlit.data.corpus_reader.rows_of`; the last turn alone may be learnt.
     """
 
     shards: Sequence[Shard]
@@ -52,6 +54,7 @@ class RowStream:
     tokenizer: PreTrainedTokenizerBase
     buffer: int
     seed: int | None
+    chat: ChatTurns | None = None
 
     def blocks(self, epoch: int, bad: BadRows, begin: Mapping[str, Any] | None = None) -> Iterator[Block]:
         """Yield the blocks of an epoch.
@@ -68,7 +71,7 @@ class RowStream:
         begin = begin or {"number": 0, "shard": 0, "at": {}}
         position = {name: begin[name] for name in ("shard", "at")}
         records = self._records(self._shards_of_epoch(epoch), bad, position)
-        rows = rows_with_warnings(rows_of(records, bad, self.columns), self.tokenizer)
+        rows = rows_with_warnings(rows_of(records, bad, self.columns, self.chat), self.tokenizer)
         number, before = begin["number"], dict(position)
         while in_order := list(islice(rows, self.buffer)):
             state = {"number": number, **before, "rows": _hash(in_order)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from dmaxlit.data.mixture import Mixture
+from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 
 _GROUPED = 50  # global batches that are sorted together, as in the sampler of transformers
@@ -37,6 +38,9 @@ class RowSampler(DistributedSampler[Any]):
         mixture: Which rows a shuffled epoch has; there are ``rows`` of them. Default: each row once.
     """
 
+    #: Whether it yields the rows of each batch together.
+    yields_batches = False
+
     def __init__(
         self,
         rows: int,
@@ -63,6 +67,22 @@ class RowSampler(DistributedSampler[Any]):
         order = self._order()[: self.used][self.rank :: self.num_replicas][self.first_batch * self.batch_size :]
         for begin in range(0, len(order), _AT_ONCE):
             yield from order[begin : begin + _AT_ONCE].tolist()
+
+    def position(self, batches: int) -> dict[str, int]:
+        """Return how far an epoch has come, after some of this rank's batches; see :meth:`batches_until`."""
+        return {"batches": batches, "rows_of_batch": self.batch_size * self.num_replicas}
+
+    def batches_until(self, position: dict[str, int]) -> int:
+        """Return the number of this rank's batches up to a position, which may be of batches of another size.
+
+        Raises:
+            UserError: If it is of batches of ``max_tokens``.
+        """
+        if "max_tokens" in position:
+            raise UserError(f"max_tokens: expected {position['max_tokens']}, as in the run that is resumed, got none")
+        here = self.batch_size * self.num_replicas
+        rows = position["batches"] * position.get("rows_of_batch", here)
+        return min(-(-rows // here), -(-len(self) // self.batch_size))
 
     def _order(self) -> Tensor:
         """Return all rows in the order of the current epoch, of all ranks."""
@@ -145,7 +165,7 @@ class ResumableLoader(DataLoader[Any]):
 
     Args:
         dataset: The rows.
-        sampler: The order of the rows.
+        sampler: The order of the rows, or of batches of them.
         **options: Further options of :class:`~torch.utils.data.DataLoader`.
     """
 
@@ -153,7 +173,10 @@ class ResumableLoader(DataLoader[Any]):
         # A separate generator, because making an iterator draws a number; separate process groups for the workers,
         # because a signal to the whole group, such as Ctrl-C, would end workers that the current step still needs.
         defaults: dict[str, Any] = {"generator": torch.Generator(), "worker_init_fn": leave_process_group}
-        super().__init__(dataset, sampler=sampler, batch_size=sampler.batch_size, **{**defaults, **options})
+        batch_size: int | None = sampler.batch_size
+        if sampler.yields_batches:
+            dataset, batch_size = _Batches(dataset), None
+        super().__init__(dataset, sampler=sampler, batch_size=batch_size, **{**defaults, **options})
         self._row_sampler = sampler
         self._num_batches = 0
         self._resume_state: dict[str, int] = {}
@@ -161,7 +184,8 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of the current epoch; after :meth:`load_state_dict`, those not yet seen."""
         state, self._resume_state = self._resume_state, {}
-        self._num_batches = self._batches_of(state) if state.get("epoch") == self._row_sampler.epoch else 0
+        is_in_epoch = state.get("epoch") == self._row_sampler.epoch
+        self._num_batches = self._row_sampler.batches_until(state) if is_in_epoch else 0
         self._row_sampler.first_batch = self._num_batches
         try:
             for batch in super().__iter__():
@@ -171,22 +195,23 @@ class ResumableLoader(DataLoader[Any]):
             self._row_sampler.first_batch = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, how many of its batches were yielded, and the rows of a batch over all ranks."""
-        return {"epoch": self._row_sampler.epoch, "batches": self._num_batches, "rows_of_batch": self._rows_of_batch}
+        """Return the epoch, and how far it has come."""
+        return {"epoch": self._row_sampler.epoch, **self._row_sampler.position(self._num_batches)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Resume from ``state`` when its epoch begins; its batches may have had another number of rows."""
-        self._resume_state, self._num_batches = dict(state), self._batches_of(state)
+        self._resume_state, self._num_batches = dict(state), self._row_sampler.batches_until(state)
         self._row_sampler.set_epoch(state["epoch"])
 
-    @property
-    def _rows_of_batch(self) -> int:
-        return self._row_sampler.batch_size * self._row_sampler.num_replicas
 
-    def _batches_of(self, state: dict[str, int]) -> int:
-        """Return how many batches of this loader hold the rows that were yielded."""
-        rows = state["batches"] * state.get("rows_of_batch", self._rows_of_batch)
-        return min(-(-rows // self._rows_of_batch), len(self))
+class _Batches(Dataset[Any]):
+    """The rows of a data set, several at once."""
+
+    def __init__(self, rows: Dataset[Any]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, numbers: list[int]) -> list[Any]:
+        return [self._rows[number] for number in numbers]
 
 
 def leave_process_group(worker: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_cache import ENCODING_VERSION, tokenizer_hash
 from dmaxlit.data.dataset import Collate
 from dmaxlit.data.row_encoding import RowEncoder
@@ -24,6 +25,8 @@ _WITHOUT_USE = {
     "group_by_length": "which needs the lengths of all rows",
     "weights": "which need the number of rows of each corpus",
     "cache_dir": "as nothing is kept",
+    "max_tokens": "which needs the lengths of all rows",
+    "turns": "where a record is one row, that of its last turn",
     "num_proc": "as rows are encoded by num_workers processes",
 }
 
@@ -77,16 +80,24 @@ class StreamedRows:
         columns: Our name of each column that has another in the corpora, with that.
         encoder: Encodes the rows.
         buffer: Rows that are shuffled together.
+        chat: What becomes of the turns of tools; the last turn of a conversation is learnt.
 
     Raises:
         UserError: If there is no such file or data set.
     """
 
     def __init__(
-        self, sources: Sequence[str], hub_split: str, columns: Mapping[str, str], encoder: RowEncoder, buffer: int
+        self,
+        sources: Sequence[str],
+        hub_split: str,
+        columns: Mapping[str, str],
+        encoder: RowEncoder,
+        buffer: int,
+        chat: ChatTurns | None = None,
     ) -> None:
         self._shards = shards_of(sources, hub_split)
         self._columns, self._encoder, self._buffer = dict(columns), encoder, buffer
+        self._chat = chat or ChatTurns()
         self._loader: StreamLoader | None = None
 
     def loader(
@@ -110,7 +121,7 @@ class StreamedRows:
             num_workers: Number of processes that read and encode.
             ahead: See :class:`StreamLoader`.
         """
-        stream = RowStream(self._shards, self._columns, self._encoder.tokenizer, self._buffer, seed)
+        stream = RowStream(self._shards, self._columns, self._encoder.tokenizer, self._buffer, seed, self._chat)
         batches = StreamedBatches(stream, self._encoder, collate, batch_size, world_size, rank)
         self._loader = StreamLoader(batches, num_workers, ahead)
         return self._loader
@@ -125,7 +136,7 @@ class StreamedRows:
         Raises:
             UserError: If a row cannot be used.
         """
-        stream = RowStream(self._shards, self._columns, self._encoder.tokenizer, number, seed=None)
+        stream = RowStream(self._shards, self._columns, self._encoder.tokenizer, number, None, self._chat)
         self._loader = StreamLoader(StreamedBatches(stream, self._encoder, collate, number, 1, 0))
         return next(iter(self._loader))
 
@@ -150,7 +161,7 @@ class StreamedRows:
         encoder = self._encoder
         key = [
             *(ENCODING_VERSION, tokenizer_hash(encoder.tokenizer), encoder.block_length, encoder.limit),
-            *(encoder.eos_fill, encoder.on_bad_row, self._columns, self._buffer),
+            *(encoder.eos_fill, encoder.on_bad_row, self._columns, self._buffer, self._chat.tool_turns),
             [shard.identity for shard in self._shards],
         ]
         number = len(self._shards)

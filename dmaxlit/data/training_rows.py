@@ -10,6 +10,8 @@ from dmaxlit.data.encoded_corpus import encoded_corpus
 from dmaxlit.data.mixture import MixedPairs, Mixture
 from dmaxlit.data.row_encoding import RowEncoder
 from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, RowSampler
+from dmaxlit.data.token_batches import TokenBatchSampler
+from dmaxlit.errors import UserError
 
 
 class TrainingRows:
@@ -37,13 +39,20 @@ class TrainingRows:
         encoded = [encoded_corpus(corpus, encoder, cache_dir, num_proc) for corpus in corpora]
         self.pairs: PackedPairs | MixedPairs = encoded[0] if weights is None else MixedPairs(encoded)
         self._mixture = None if weights is None else Mixture([len(pairs) for pairs in encoded], weights)
-        self._corpora, self._encoded = corpora, encoded
+        self._corpora, self._encoded, self._block_length = corpora, encoded, encoder.block_length
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def sampler(
-        self, batch_size: int, world_size: int, rank: int, seed: int, keeps_order: bool, group_by_length: bool
+        self,
+        batch_size: int,
+        world_size: int,
+        rank: int,
+        seed: int,
+        keeps_order: bool,
+        group_by_length: bool,
+        max_tokens: int | None = None,
     ) -> RowSampler:
         """Return the order of one rank's rows.
 
@@ -54,7 +63,17 @@ class TrainingRows:
             seed: Seed of the order.
             keeps_order: Take every row once, in the order of the corpora.
             group_by_length: Shuffle so that the rows of a batch have similar lengths.
+            max_tokens: Make batches of as many rows, up to ``batch_size``, as fit so many tokens.
+
+        Raises:
+            UserError: If ``max_tokens`` comes with ``keeps_order``, or rows are longer.
         """
+        if max_tokens is not None:
+            if keeps_order:
+                raise UserError("max_tokens: expected none with overfit_batches, which keeps the order of the rows")
+            lengths, block = self.pairs.lengths(), self._block_length
+            whole = (lengths + block - 1) // block * block
+            return TokenBatchSampler(whole, max_tokens, batch_size, world_size, rank, seed)
         shape = batch_size, world_size, rank
         if keeps_order:
             return OrderedRowSampler(len(self), *shape, even=True)

@@ -73,12 +73,12 @@ def read_records(
 
     Args:
         source: Path of a ``.jsonl``, ``.json`` (rows, or one array of them) or ``.parquet`` file, the first two also
-            as ``.gz``; a folder of such files or a pattern (``data/*.jsonl``), read in the order of their paths; or a
-            hub id, with ``:config`` if the data set has several.
+            as ``.gz`` or ``.zst``; a folder of such files or a pattern (``data/*.jsonl``), read in the order of their
+            paths; or a hub id, with ``:config`` if the data set has several.
         split: Split of a hub data set.
         bad: Receives lines that are not JSON, and plain texts that are not UTF-8.
         argument: The user's name for the source, for messages.
-        texts: Whether plain texts (``.txt``, ``.txt.gz``) count too; each is one :class:`Document`.
+        texts: Whether plain texts (``.txt``, also compressed) count too; each is one :class:`Document`.
 
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
@@ -129,13 +129,12 @@ def _read_document(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[st
 
 def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, Any]]:
     _require_file(path, argument)
-    if record_suffix(path.name) == ".json":
+    if record_suffix(path.name) == ".json" and _is_array(path, argument):
         with open_text(path, argument) as text:
-            if next((line for line in text if line.strip()), "").lstrip().startswith("["):
-                text.seek(0)
-                for number, record in enumerate(_array(path, text.read(), argument), start=1):
-                    yield f"{path}, row {number}", record
-                return
+            values = _array(path, text.read(), argument)
+        for number, record in enumerate(values, start=1):
+            yield f"{path}, row {number}", record
+        return
     with open_text(path, argument) as text:
         for number, line in rows_of_text(text):
             location = f"{path}, row {number}"
@@ -149,11 +148,16 @@ def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, A
             yield location, record
 
 
+def _is_array(path: Path, argument: str) -> bool:
+    with open_text(path, argument) as text:
+        return next((line for line in text if line.strip()), "").lstrip().startswith("[")
+
+
 def _array(path: Path, text: str, argument: str) -> list[Any]:
     try:
         if lone_surrogate(text):
             raise ValueError("not UTF-8")
-        values = parse_json(text.removeprefix("\ufeff"))
+        values = parse_json(text)
     except ValueError as error:
         raise UserError(f"{argument}: cannot read {str(path)!r}: expected a JSON array ({error})") from error
     return list(values)

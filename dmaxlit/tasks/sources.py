@@ -5,21 +5,27 @@ import os
 from pathlib import Path
 
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.text_files import COMPRESSED
 
 _TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
 _BESIDE = (".manifest.json", ".progress.json", ".partial", ".lock")  # written next to files of records
 
 
 def record_suffix(source: str) -> str | None:
-    """Return the suffix of a file of records, without ``.gz`` where it may be compressed; None for any other name."""
+    """Return the suffix of a file of records, without that of a compressed text; None for any other name."""
     name = source.lower()
-    suffixes = [".parquet", *(text + end for text in _TEXT_SUFFIXES for end in ("", ".gz"))]
-    return next((suffix.removesuffix(".gz") for suffix in suffixes if name.endswith(suffix)), None)
+    if name.endswith(".parquet"):
+        return ".parquet"
+    return next((suffix for suffix in _TEXT_SUFFIXES if _uncompressed(name).endswith(suffix)), None)
 
 
 def is_text_file(source: str) -> bool:
-    """Return whether a name is that of a plain text (``.txt``, ``.txt.gz``)."""
-    return source.lower().endswith((".txt", ".txt.gz"))
+    """Return whether a name is that of a plain text (``.txt``, ``.txt.gz``, ``.txt.zst``)."""
+    return _uncompressed(source.lower()).endswith(".txt")
+
+
+def _uncompressed(name: str) -> str:
+    return next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
 
 
 def expected_files(texts: bool) -> str:

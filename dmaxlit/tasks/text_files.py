@@ -5,31 +5,49 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.unicode import lone_surrogate
 
+#: Suffixes of compressed files.
+COMPRESSED = (".gz", ".zst")
+_FIRST_BYTES = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # which no text in UTF-8 begins with
+
 
 @contextmanager
 def open_text(path: Path, argument: str) -> Iterator[TextIO]:
-    """Open a file of text for reading; one whose name ends in ``.gz`` is decompressed.
+    """Open a file of text for reading; one whose name ends in ``.gz`` or ``.zst`` is decompressed.
 
     Args:
         path: The file.
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it cannot be read, also while it is open.
+        UserError: If it cannot be read, also while it is open, or is compressed in another way than its name says.
     """
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            yield decoded(cast("BinaryIO", file))
+        with path.open("rb") as file, _decompressed(file, path, argument) as content:
+            yield decoded(content)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise UserError(f"{argument}: cannot read {str(path)!r} ({reason})") from error
+
+
+def _decompressed(file: io.BufferedReader, path: Path, argument: str) -> AbstractContextManager[BinaryIO]:
+    first, suffix = file.peek(4), path.suffix.lower()
+    compression = next((end for magic, end in _FIRST_BYTES.items() if first.startswith(magic)), suffix)
+    if compression != suffix:
+        raise UserError(f"{argument}: expected the name of {str(path)!r} to end in {compression!r}, as its content is")
+    if suffix == ".gz":
+        return cast("AbstractContextManager[BinaryIO]", gzip.open(file))
+    if suffix == ".zst":
+        import pyarrow as pa  # takes a while, and most files need none of it
+
+        return cast("AbstractContextManager[BinaryIO]", pa.CompressedInputStream(file, "zstd"))
+    return nullcontext(file)
 
 
 def decoded(file: BinaryIO) -> TextIO:

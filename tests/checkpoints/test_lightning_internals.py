@@ -13,7 +13,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from dmaxlit import DMaxModule
+from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints import lightning_internals as internals
+from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.training.fsdp import FSDP2Strategy
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader
@@ -230,3 +232,41 @@ def test_early_stopping_says_what_there_is_instead_of_an_unknown_metric():
     assert internals.is_unknown_monitor(raised.value)
     assert not internals.is_unknown_monitor(RuntimeError("CUDA error"))
     assert not internals.is_unknown_monitor(ValueError("Early stopping conditioned on metric"))
+
+
+class Counting(DMaxModule):
+    """Asks for the number of steps, as a schedule does; notes the rows of each batch."""
+
+    def __init__(self, stop=None):
+        super().__init__(make_denoiser(block_length=8), "masked")
+        self.stop, self.rows = stop, []
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 10
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    def training_step(self, batch, batch_idx):
+        self.rows.append(batch["index"].tolist())
+        return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, *_):
+        if len(self.rows) == self.stop:
+            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/a.ckpt")
+            self.trainer.should_stop = True
+
+
+@pytest.mark.parametrize(("options", "callbacks"), [({}, []), ({"max_tokens": 160}, [RunCheckpoint()])])
+def test_rows_that_were_counted_before_the_checkpoint_was_read_go_on_where_they_were(tmp_path, options, callbacks):
+    def rows_of(stop=None, checkpoint=None):
+        module = Counting(stop)
+        data = SelfDistilledDataModule(task="chain", num_train=10, num_val=0, batch_size=2, seed=0, **options)
+        quiet = {**QUIET, "enable_checkpointing": bool(callbacks)}
+        trainer = L.Trainer(max_epochs=2, default_root_dir=tmp_path, callbacks=copy.deepcopy(callbacks), **quiet)
+        has(trainer.fit_loop, "_load_combined_loader_states")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return module.rows
+
+    whole, before = rows_of(), rows_of(stop=3)
+    assert len(whole) == 10
+    assert before == whole[:3]
+    assert before + rows_of(checkpoint=tmp_path / "a.ckpt") == whole

@@ -209,6 +209,21 @@ def test_plan_and_training_agree_on_the_length_of_a_row(tiny, tmp_path, stored, 
     assert trained == context
 
 
+@pytest.mark.parametrize(
+    ("options", "rows", "length"),
+    [
+        ("--data.batch_size=8", 8, 128),
+        ("--data.batch_size=8 --data.max_tokens=512", 4, 128),
+        ("--data.batch_size=2 --data.max_tokens=512", 2, 128),
+        ("--data.batch_size=8 --data.max_tokens=100", 1, 96),  # longer rows are refused
+    ],
+)
+def test_the_tokens_of_a_batch_are_bounded_by_max_tokens(tiny, options, rows, length):
+    lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", *options.split()]
+    scenario = scenario_of(run_cli("fit", lines, cli=_PlanCLI))
+    assert (scenario.rows, scenario.length) == (rows, length)
+
+
 def test_plan_refuses_the_model_that_training_refuses(dmax, tmp_path, base):
     config = {"model_type": "mistral", "sliding_window": 32, "hidden_size": 32, "num_hidden_layers": 1}
     line = f"--config {base} --model.backbone.pretrained null --model.backbone.tokenizer chain"

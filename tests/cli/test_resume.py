@@ -82,6 +82,32 @@ def test_a_run_with_groups_a_frozen_copy_or_soft_targets_goes_on_as_if_it_had_no
         assert torch.equal(weight, weights["parts"][name]), name
 
 
+def test_batches_of_max_tokens_go_on_where_they_were_also_in_other_micro_batches(dmax, base, tmp_path):
+    line = f"fit --config {base} {SHORT} --data.max_tokens 64 --model.noise.stratified true --trainer.default_root_dir"
+    accumulate = "--trainer.accumulate_grad_batches 2"
+    for ended in (
+        dmax(f"{line} whole --trainer.max_steps 3 {accumulate}"),
+        dmax(f"{line} parts --trainer.max_steps 1 {accumulate}"),
+        dmax(f"{line} parts --trainer.max_steps 3 {accumulate}"),
+    ):
+        assert ended.status == 0, ended.err
+    whole, parts = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, parts["state_dict"][name]), name
+    for flags, difference in [
+        (
+            "",
+            "micro-batches of an optimiser step is 2 there, 1 here; give --trainer.accumulate_grad_batches 2 to go on",
+        ),
+        (f"{accumulate} --data.max_tokens 128", "data.max_tokens is 64 there, 128 here; give another "),
+        (f"{accumulate} --data.batch_size 3", "most rows of a micro-batch is 4 there, 3 here; give another "),
+    ]:
+        ended = dmax(f"{line} parts --trainer.max_steps 3 {flags}")
+        assert difference in ended.err.splitlines()[-1]
+
+
 def test_a_finished_run_has_nothing_to_do(dmax, begun, folder, caplog):
     assert dmax(f"fit --config {begun} {SHORT}").status == 0
     before = (folder / "last.ckpt").stat()

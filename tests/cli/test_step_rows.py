@@ -2,7 +2,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmaxlit.cli.step_rows import BATCH_ROWS, STEP_ROWS, current_step_rows, step_rows, with_as_many_rows
+from dmaxlit.cli.step_rows import (
+    BATCH_ROWS,
+    STEP_BATCHES,
+    STEP_ROWS,
+    current_step_rows,
+    step_batches,
+    step_rows,
+    with_as_many_rows,
+)
 
 ACCUMULATE = "trainer.accumulate_grad_batches"
 
@@ -43,3 +51,12 @@ def test_the_options_that_give_a_step_its_rows(rows, ranks, batch_size, accumula
     current = {STEP_ROWS: ranks * batch_size * accumulate}
     assert with_as_many_rows(STEP_ROWS, {STEP_ROWS: rows}, current, trainer) == advice
     assert with_as_many_rows("model.lora", {STEP_ROWS: rows}, current, trainer) == ""
+
+
+def test_batches_of_max_tokens_count_instead_of_rows():
+    most = {STEP_BATCHES: 6, "most rows of a micro-batch": 32}
+    assert step_batches(32, 2, 3, {}) == step_batches(32, 3, 2, {"limit_train_batches": 0.5}) == most
+    assert step_batches(32, 2, 3, {"limit_train_batches": 4}) == {**most, "number of ranks": 2}
+    for ranks, advice in [(2, "--trainer.accumulate_grad_batches 3 to go on, "), (4, "")]:
+        trainer = SimpleNamespace(world_size=ranks, accumulate_grad_batches=1)
+        assert with_as_many_rows(STEP_BATCHES, most, {STEP_BATCHES: ranks}, trainer) == advice

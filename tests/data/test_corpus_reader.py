@@ -1,8 +1,11 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import read_corpus
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
@@ -56,17 +59,22 @@ BAD = [
         {"messages": [{"role": "user", "tool_calls": []}, TURNS[1]]},
         "has messages that are not a list of role and content texts",
     ),
-    (
-        {"messages": [{"role": "user", "content": [IMAGE]}, TURNS[1]]},
-        "has messages that are not a list of role and content texts",
-    ),
-    ({"messages": [TURNS[0], CALL]}, "has messages that end in more than a text"),
-    ({"messages": [TURNS[0], {**CALL, "content": "so"}]}, "has messages that end in more than a text"),
+    ({"messages": [{"role": "user", "content": ["x", IMAGE]}, TURNS[1]]}, "has a message with a part that is not text"),
+    ({"messages": [TURNS[0], CALL]}, "has turns of tools, which tool_turns refuses"),
+    ({"messages": [TURNS[0], CALL, RESULT, TURNS[1]]}, "has turns of tools, which tool_turns refuses"),
+    ({"messages": [TURNS[0], RESULT, TURNS[1]]}, "has turns of tools, which tool_turns refuses"),
     ({"messages": [TURNS[0], {**TURNS[1], "thinking": "x"}]}, "has messages that end in more than a text"),
     ({"messages": TURNS, "tools": "weather"}, "has tools that are not a list of objects"),
     ({"messages": TURNS, "tools": {"name": "f"}}, "has tools that are not a list of objects"),
     ({"messages": TURNS, "tools": ["f"]}, "has tools that are not a list of objects"),
 ]
+
+
+def compressed(content, name):
+    """Return what a file of that name holds."""
+    if name.lower().endswith(".gz"):
+        return gzip.compress(content, mtime=0)
+    return pa.compress(content, "zstd", asbytes=True) if name.lower().endswith(".zst") else content
 
 
 def read(path, policy="error", split="train"):
@@ -112,11 +120,11 @@ def test_a_text_that_is_perhaps_a_part_only_is_refused(write_rows):
         read(write_rows([{"prompt": "p", "text": "t"}]))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.txt.gz"])
+@pytest.mark.parametrize("name", ["a.txt", "A.TXT", "a.txt.gz", "a.txt.zst"])
 def test_a_plain_text_is_one_row(tmp_path, name):
     text = "One.\r\n\n  Two.\u2028\n"
     content = b"\xef\xbb\xbf" + text.encode()
-    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    (tmp_path / name).write_bytes(compressed(content, name))
     for source in (tmp_path / name, tmp_path, tmp_path / "[aA].*"):
         (row,) = read_corpus(str(source), "train", BadRows("error"), {"text": "of other files"})
         assert (row.prompt, row.response) == (None, "One.\n\n  Two.\u2028\n")
@@ -181,11 +189,11 @@ def test_what_else_the_last_turn_holds_is_named(write_rows):
     last = {**CALL, "content": "so", "reasoning_content": "x"}
     reason = r"row 1: has messages that end in more than a text \(got tool_calls, reasoning_content, which"
     with pytest.raises(UserError, match=reason):
-        read(write_rows([{"messages": [TURNS[0], last]}]))
+        rows_of(write_rows([{"messages": [TURNS[0], last]}]))
 
 
 def rows_of(path):
-    return list(read_corpus(path, "train", BadRows("error")))
+    return list(read_corpus(path, "train", BadRows("error"), chat=ChatTurns(tool_turns="template")))
 
 
 @pytest.mark.parametrize("content", ["", None, "I look."])
@@ -212,6 +220,19 @@ def test_lists_of_text_parts_are_joined(write_rows):
     messages = [{"role": role, "content": parts} for role in ("system", "user", "assistant")]
     (row,) = rows_of(write_rows([{"messages": messages}]))
     assert ([turn["content"] for turn in row.prompt], row.response) == (["a b c"] * 2, "a b c")
+
+
+def test_a_part_that_is_not_text_is_named(write_rows):
+    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(UserError, match=r"row 1: has a message with a part that is not text \(got 'image_url'\)$"):
+        read(write_rows([{"messages": [{"role": "user", "content": parts}, TURNS[1]]}]))
+
+
+def test_a_row_with_a_lone_surrogate_is_bad_as_a_whole(write_rows):
+    path = write_rows([{"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": "half \ud83d"}]}])
+    bad = BadRows("skip")
+    assert not list(read_corpus(path, "train", bad, chat=ChatTurns("all")))
+    assert bad.counts == {"has a lone surrogate": 1}
 
 
 def test_messages_that_are_nested_too_deeply_are_a_bad_row(write_rows):
@@ -264,19 +285,68 @@ def test_a_damaged_json_array_is_refused_whole(tmp_path, content, policy):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "A.JSONL.GZ"])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "A.JSONL.GZ", "a.jsonl.zst", "a.json.zst", "A.JSONL.ZST"])
 def test_compressed_files(tmp_path, name):
     path = tmp_path / name
     rows = [GOOD, {"prompt": ""}]
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
+    path.write_bytes(compressed("\n".join(map(json.dumps, rows)).encode(), name))
     with pytest.raises(UserError, match=rf"{name}, row 2: has wrong columns"):
         read(path)
     assert read(path, "skip") == [("p", "r")]
     whole = path.read_bytes()
-    for damaged in (b"no gzip", whole[:-12], whole[:20] + b"damaged" + whole[27:]):
+    # Without a checksum, which is an option of zstd, other bytes inside are another text.
+    changed = [whole[:20] + b"damaged" + whole[27:]] if name.lower().endswith(".gz") else []
+    for damaged in (b"not compressed", whole[:-12], *changed):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=rf"^corpus: cannot read '.*{name}' \("):
             read(path, "skip")
+
+
+def test_an_array_with_a_byte_order_mark_and_windows_line_ends_may_be_compressed(tmp_path):
+    content = b"\xef\xbb\xbf" + json.dumps([GOOD, GOOD], indent=1).replace("\n", "\r\n").encode()
+    for name in ("a.json.gz", "a.json.zst"):
+        (tmp_path / name).write_bytes(compressed(content, name))
+        assert read(tmp_path / name) == [("p", "r")] * 2
+
+
+def test_several_frames_of_zstd_are_one_file(tmp_path):
+    row = json.dumps(GOOD).encode() + b"\n"
+    (tmp_path / "a.jsonl.zst").write_bytes(compressed(row, ".zst") + compressed(row, ".zst"))
+    assert read(tmp_path / "a.jsonl.zst") == [("p", "r")] * 2
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("content", [".gz", ".zst"])
+def test_a_file_that_is_compressed_in_another_way_than_its_name_says(tmp_path, name, content):
+    (tmp_path / name).write_bytes(compressed(json.dumps(GOOD).encode(), content))
+    if name.endswith(content):
+        assert read(tmp_path / name) == [("p", "r")]
+        return
+    expected = f"^corpus: expected the name of '.*{name}' to end in '{content}', as its content is$"
+    for policy in ("error", "skip"):
+        with pytest.raises(UserError, match=expected):
+            read(tmp_path / name, policy)
+
+
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value")])
+def test_conversations_in_parquet_as_lists_of_objects_and_objects_of_lists(tmp_path, keys):
+    texts = {keys[0]: ["user", "assistant"], keys[1]: ["u", "a"]}
+    listed = [dict(zip(keys, turn, strict=True)) for turn in zip(*texts.values(), strict=True)]
+    column = "messages" if keys[0] == "role" else "conversations"
+    for name, value in (("a", listed), ("b", texts)):
+        pq.write_table(pa.table({"id": [1], column: [value]}), tmp_path / f"{name}.parquet")
+        assert read(tmp_path / f"{name}.parquet") == [(TURNS[:1], "a")]
+
+
+def test_messages_of_parts_in_parquet(tmp_path):
+    part = {"type": "text", "text": "u", "image_url": None}
+    image = {"type": "image_url", "text": None, "image_url": {"url": "x"}}
+    for name, parts in (("a", [part]), ("b", [part, image])):
+        messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{**part, "text": "a"}]}]
+        pq.write_table(pa.table({"messages": [messages]}), tmp_path / f"{name}.parquet")
+    assert read(tmp_path / "a.parquet") == [(TURNS[:1], "a")]
+    with pytest.raises(UserError, match=r"row 1: has a message with a part that is not text \(got 'image_url'\)$"):
+        read(tmp_path / "b.parquet")
 
 
 def test_parquet_in_all_three_forms(tmp_path):

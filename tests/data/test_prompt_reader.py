@@ -2,6 +2,7 @@ import gzip
 import io
 import json
 
+import pyarrow as pa
 import pytest
 
 from dmaxlit.data.prompt_reader import PromptRow, naming_rows, read_prompts
@@ -67,6 +68,7 @@ def test_the_other_columns_of_a_row_are_kept(write):
 def test_json_arrays_and_compressed_files(write):
     assert read_prompts(write("p.json", json.dumps(["a", {"question": "b"}], indent=1)))[1].location == "p.json, row 2"
     assert texts(write("p.txt.gz", gzip.compress("é\u2028\nb\n".encode()))) == ["é\u2028", "b"]
+    assert texts(write("p.txt.zst", pa.compress("é\nb\n".encode(), "zstd", asbytes=True))) == ["é", "b"]
     assert texts(write("p.jsonl.gz", gzip.compress(b'"a"\n'))) == ["a"]
 
 
@@ -193,7 +195,10 @@ def test_messages_in_parquet_are_values_of_json(write, tmp_path):
         ),
         ({"messages": []}, "has messages that are not a list of role and content texts"),
         ({"messages": "2 + 2?"}, "has messages that are not a list of role and content texts"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "has messages that are not a list of role"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "has a message with a part that is not text",
+        ),
         ({"messages": [{"role": "user", "content": " "}]}, "has messages without a text"),
         ({"messages": [USER], "tools": "add"}, "has tools that are not a list of objects (Expecting value"),
         ({"messages": [{**USER, "content": "\ud83d"}]}, "has a lone surrogate (\\ud83d)"),

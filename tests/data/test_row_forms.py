@@ -3,6 +3,7 @@ import json
 import pytest
 
 from dmaxlit.data.corpus_reader import read_corpus
+from dmaxlit.data.row_forms import usual_form
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows
 
@@ -64,12 +65,15 @@ GOOD = {
     ),
 }
 TEXTS = "has messages that are not a list of role and content texts"
+TOOLS = "has turns of tools, which tool_turns refuses"
 BAD = [
     ({"conversations": []}, TEXTS),
     ({"conversations": "hi"}, "has wrong columns"),
     ({"conversations": ["hi"]}, TEXTS),
     ({"conversations": said(("human", "2?"), ("gpt", 4))}, TEXTS),
-    ({"conversations": said(("human", "2?"), ("function_call", "{}"), ("gpt", "4"))}, TEXTS),
+    ({"conversations": said(("human", "2?"), ("function_call", "{}"), ("gpt", "4"))}, TOOLS),
+    ({"conversations": said(("human", "2?"), ("observation", "3"), ("gpt", "4"))}, TOOLS),
+    ({"conversations": said(("human", "2?"), ("narrator", "3"), ("gpt", "4"))}, TEXTS),
     ({"conversations": said(("human", "2?"), ([], "{}"), ("gpt", "4"))}, TEXTS),
     ({"conversations": [{"from": "human"}, {"from": "gpt", "value": "4"}]}, TEXTS),
     ({"conversations": said(("gpt", "4"))}, "has messages that do not end in an assistant turn after a prompt"),
@@ -96,6 +100,33 @@ def test_rows_of_other_libraries(write_rows, name):
     record, prompt, response = GOOD[name]
     (row,) = read_corpus(write_rows([record]), "train", BadRows("error"))
     assert (row.prompt, row.response) == (prompt, response)
+
+
+CALL = {"name": "add", "arguments": {"a": 2}}
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        (json.dumps(CALL), {"tool_calls": [{"type": "function", "function": CALL}]}),
+        (json.dumps([CALL, CALL]), {"tool_calls": [{"type": "function", "function": CALL}] * 2}),
+        ("add(2)", {"function_call": "add(2)"}),
+        ("[]", {"function_call": "[]"}),
+    ],
+)
+def test_calls_and_observations_of_sharegpt_are_messages(value, fields):
+    said_so = said(("human", "2?"), ("function_call", value), ("observation", "4"))
+    assert usual_form({"conversations": said_so})["messages"] == [
+        {"role": "user", "content": "2?"},
+        {"role": "assistant", **fields},
+        {"role": "tool", "content": "4"},
+    ]
+
+
+def test_a_role_that_is_null_beside_from_does_not_matter(write_rows):
+    turns = [{**turn, "role": None} for turn in said(("human", "2 + 2?"), ("gpt", "4"))]
+    (row,) = read_corpus(write_rows([{"conversations": turns}]), "train", BadRows("error"))
+    assert (row.prompt, row.response) == ([USER], "4")
 
 
 @pytest.mark.parametrize(("record", "reason"), BAD)

@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import threading
 
 import pytest
 
@@ -44,6 +46,15 @@ def test_what_is_not_json_has_a_reason(text):
 def test_json_is_parsed():
     value = {"a": [1, 2.5, None, "日本\u2028"]}
     assert parse_json(json.dumps(value)) == parse_json(json.dumps(value, ensure_ascii=False)) == value
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    writer = threading.Thread(target=(tmp_path / "pipe.txt").write_bytes, args=(b"a\nb\n",))
+    writer.start()
+    with open_text(tmp_path / "pipe.txt", "prompts") as text:
+        assert text.read() == "a\nb\n"
+    writer.join()
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path):
