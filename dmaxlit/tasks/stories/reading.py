@@ -46,7 +46,7 @@ class StoriesReadingTask(Task):
     self_contained = True
 
     def __init__(self, style: Literal["recall", "questions"] = "recall", seed: int = 0) -> None:
-        self.style: Literal["recall", "questions"] = check_choice("style", style, ("recall", "questions"))
+        self.style = check_choice("style", style, ("recall", "questions"))
         self.seed = seed
 
     @property
