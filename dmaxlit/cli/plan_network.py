@@ -32,11 +32,12 @@ def print_network_table(scenario: MemoryScenario, speeds: Speeds, gpus: Sequence
     for number in gpus:
         table.add_row(*_row(replace(scenario, gpus=number), speeds))
     Console().print(table)
-    print(
+    note = (
         f"a micro-batch that ends in an update, with {speeds.flops / 1e12:g} TFLOP/s on a GPU, {speeds.link / 1e9:g} "
         f"GB/s within a node of {speeds.gpus_per_node} GPUs\nand {speeds.network * 8 / 1e9:g} Gbit/s between nodes; "
         "what is exchanged is taken to overlap with computing"
     )
+    print(printable(note))
 
 
 def _row(scenario: MemoryScenario, speeds: Speeds) -> list[str]:

@@ -29,6 +29,7 @@ _RENAMED_OPTIONS = {
 # Settings that 0.1 did not have, with the values at which they mean what it did.
 _ADDED_SETTINGS = {
     "data.group_by_length": False,
+    "data.streaming": False,
     "data.turns": "last",
     "model.frozen_copy": "device",
 }

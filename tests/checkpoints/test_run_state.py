@@ -26,7 +26,8 @@ def draws():
 
 
 def restored(monkeypatch, states, rank, step=5):
-    monkeypatch.setattr(run_state, "end_restart", lambda trainer: None)
+    for name in ("end_restart", "load_loader_states"):
+        monkeypatch.setattr(run_state, name, lambda trainer: None)
     trainer = SimpleNamespace(
         global_rank=rank, global_step=step, strategy=SimpleNamespace(root_device=CPU), callback_metrics={}, loggers=[]
     )

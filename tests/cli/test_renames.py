@@ -182,7 +182,8 @@ def test_stored_settings_of_0_1_are_those_of_the_same_run_now():
         "model.optimizer.class_path": "dmaxlit.training.muon.MuonAdamW",
         "data.task": "chain",
         "data.group_by_length": False,
-        "data.turns": "last",
+        "data.streaming": False,
+    "data.turns": "last",
     }
 
 

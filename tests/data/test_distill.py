@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
+from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import read_corpus
 from dmaxlit.data.distill import distill
 from dmaxlit.data.encoding import encode_pair
@@ -179,7 +180,7 @@ def test_an_answer_to_a_dialogue_is_the_last_turn_of_its_row(fake_module, tmp_pa
     assert first == {"messages": [*DIALOGUES[0], answers[0]]}
     assert second == {"messages": [*DIALOGUES[1], answers[1]], "tools": TOOLS}
     assert text == {"prompt": "5 +3 ?", "response": "so answer is #### 8"}
-    read = list(read_corpus(str(output), "train", BadRows("error")))
+    read = list(read_corpus(str(output), "train", BadRows("error"), chat=ChatTurns(tool_turns="template")))
     assert [row.prompt for row in read] == [*DIALOGUES, "5 +3 ?"]
     assert [getattr(row.prompt, "tools", None) for row in read] == [None, TOOLS, None]
     assert [row.response for row in read] == [*(answer["content"] for answer in answers), text["response"]]
