@@ -183,7 +183,7 @@ def test_stored_settings_of_0_1_are_those_of_the_same_run_now():
         "data.task": "chain",
         "data.group_by_length": False,
         "data.streaming": False,
-    "data.turns": "last",
+        "data.turns": "last",
     }
 
 
