@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import threading
 import time
 from types import SimpleNamespace
 
@@ -170,8 +171,13 @@ def test_what_one_rank_refuses_stops_the_others_and_is_said_once(tmp_path):
 
 def test_a_folder_that_the_ranks_do_not_share_is_noticed_before_anything_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_corpus, "_PATIENCE", 0.0)
-    seen = iter(["process 7 on one", "process 7 on one", "another process"])
-    monkeypatch.setattr(shared_corpus, "holder", lambda path: next(seen))
+    threads = []  # of the ranks; the main one asks first
+
+    def holder(path):
+        threads.append(threading.get_ident())
+        return "process 7 on one" if threads[-1] == threads[0] else "another process"
+
+    monkeypatch.setattr(shared_corpus, "holder", holder)
     results = run_ranks(2, lambda ranks: write(tmp_path / "new" / "c.jsonl", ranks, generate=None))
     assert str(results[0]).startswith(f"output: expected a folder that all processes share, got '{tmp_path / 'new'}'")
     assert results[1].code == 0
