@@ -20,6 +20,7 @@ from dmaxlit.bench import (
     grading,
     loading,
     sandbox_overhead,
+    scale_table,
     train_speed,
 )
 from dmaxlit.bench.studies import STUDIES
@@ -259,6 +260,7 @@ def test_results_in_the_root_readme_are_those_of_the_table():
         ("frontier", "summary", None, frontier_table.format_frontier),
         ("grading", "checks", grading.Check, grading.format_table),
         ("loading", "measurements", loading.Start, loading.format_table),
+        ("scale", "runs", scale_table.ScaleRun, scale_table.format_table),
         ("train_speed", "measurements", train_speed.TrainingCost, train_speed.format_table),
     ],
 )
