@@ -6,6 +6,7 @@ from typing import Any
 
 from dmaxlit.data.conversation_rows import BadConversationError
 from dmaxlit.data.messages import CALLS, Conversation
+from dmaxlit.tasks.json_values import json_value
 
 _TOOL_ROLES = ("tool", "function", "ipython", "observation")
 _BAD_CALL = "has a call that is not a name and arguments"
@@ -70,8 +71,8 @@ def _calls(turn: Mapping[str, Any]) -> Iterator[str]:
             function = call.get("function", call) if isinstance(call, Mapping) else None
             if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
                 raise BadConversationError(_BAD_CALL)
-            arguments = _parsed(function.get("arguments", {}))
-            yield json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+            record = {"name": function["name"], "arguments": _parsed(function.get("arguments", {}))}
+            yield json.dumps(record, ensure_ascii=False, default=json_value)  # Parquet files also have dates
 
 
 def _parsed(arguments: Any) -> Any:

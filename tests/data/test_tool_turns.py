@@ -1,4 +1,6 @@
 import json
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
@@ -53,6 +55,14 @@ def test_a_call_in_another_text_or_with_other_arguments_stays_as_it_is():
         '<tool_call>\n{"name": "f", "arguments": "{oops"}\n</tool_call>\n'
         '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
     ]
+
+
+def test_arguments_of_a_parquet_file_that_json_does_not_know_become_texts():
+    arguments = {"day": date(2026, 1, 31), "price": Decimal("1.50"), "key": b"ab"}
+    call = {"name": "f", "arguments": arguments}
+    (turn,) = tools_as_text(Conversation([{"role": "assistant", "function_call": call}]))
+    as_texts = '{"day": "2026-01-31", "price": "1.50", "key": "YWI="}'
+    assert turn["content"] == f'<tool_call>\n{{"name": "f", "arguments": {as_texts}}}\n</tool_call>'
 
 
 def test_answers_in_a_row_are_one_turn_of_the_user():
