@@ -25,6 +25,7 @@ from dmaxlit.data.sampling import ResumableLoader
 from dmaxlit.data.stream_loader import StreamLoader
 from dmaxlit.data.streamed_rows import StreamedRows, check_streaming, check_trainer
 from dmaxlit.data.template_date import TemplateDate
+from dmaxlit.data.token_batches import check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
 from dmaxlit.randomness import run_seed
@@ -153,14 +154,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         options |= {"max_tokens": max_tokens, "turns": None if turns == "last" else turns}
         self._shuffle_buffer = check_streaming(streaming, shuffle_buffer, bool(self.corpora), **options)
         self._chat = ChatTurns(turns, tool_turns)
-        check_at_least(1, max_tokens=max_tokens)
-        if max_tokens is not None and (group_by_length or weights is not None):
-            other = (
-                "group_by_length, for its batches are of similar lengths"
-                if group_by_length
-                else "weights, since epochs differ in rows then"
-            )
-            raise UserError(f"max_tokens: expected none with {other}, got {max_tokens}")
+        check_max_tokens(max_tokens, group_by_length, weights)
         self.max_tokens = max_tokens
         self.seed = run_seed() if seed is None else seed
         self._distilled: DistilledCorpus | None = None

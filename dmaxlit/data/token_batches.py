@@ -1,14 +1,37 @@
 """Batches of as many rows as fit a number of tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmaxlit.data.sampling import RowSampler
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
+
+
+def check_max_tokens(max_tokens: int | None, group_by_length: bool, weights: Sequence[float] | None) -> None:
+    """Refuse a number of tokens that is out of range, or options that it excludes.
+
+    Args:
+        max_tokens: Most tokens of a batch; None for batches of a number of rows.
+        group_by_length: Whether rows of similar lengths are grouped.
+        weights: Share of each corpus; None for none.
+
+    Raises:
+        UserError: If there is such a number or option.
+    """
+    check_at_least(1, max_tokens=max_tokens)
+    if max_tokens is None:
+        return
+    if group_by_length:
+        other = "group_by_length, for its batches are of similar lengths"
+    elif weights is not None:
+        other = "weights, since epochs differ in rows then"
+    else:
+        return
+    raise UserError(f"max_tokens: expected none with {other}, got {max_tokens}")
 
 
 class TokenBatchSampler(RowSampler):
@@ -74,10 +97,11 @@ class TokenBatchSampler(RowSampler):
             first: Index of the step's first batch.
             window: Number of the step's batches on this rank.
         """
-        world, counts = self.num_replicas, self._spans().diff(dim=1).flatten()
-        number = int(counts[first * world : (first + window) * world].sum())
-        before, mine = counts[first * world : batch * world + self.rank].sum(), counts[batch * world + self.rank]
-        return list(range(int(before), int(before + mine))), number
+        world = self.num_replicas
+        counts = self._spans()[first * world : (first + window) * world].diff(dim=1).flatten().tolist()
+        number = (batch - first) * world + self.rank
+        before = sum(counts[:number])
+        return list(range(before, before + counts[number])), sum(counts)
 
     def position(self, batches: int) -> dict[str, int]:
         """Return how far an epoch has come, after some of this rank's batches; see :meth:`batches_until`."""
