@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OnBadRow = Literal["error", "skip"]
 
+_FIRST = 4096  # characters, in which a file of JSON shows its kind
+
 
 class Document(str):
     """The whole text of a file, in place of a record."""
@@ -150,7 +152,10 @@ def _read_json(path: Path, bad: BadRows, argument: str) -> Iterator[tuple[str, A
 
 def _is_array(path: Path, argument: str) -> bool:
     with open_text(path, argument) as text:
-        return next((line for line in text if line.strip()), "").lstrip().startswith("[")
+        while characters := text.read(_FIRST):  # not by lines: an array is often one
+            if begin := characters.lstrip():
+                return begin.startswith("[")
+    return False
 
 
 def _array(path: Path, text: str, argument: str) -> list[Any]:
