@@ -55,9 +55,12 @@ class TextShard:
 
     def records(self, bad: BadRows, begin: Mapping[str, Any]) -> Iterator[tuple[str, Any, State]]:
         """Yield location and content of each record, and the number of records up to it."""
+        first, counts = begin.get("rows", 0), bad.counts.copy()
         for number, (location, record) in enumerate(read_records(str(self.path), "", bad, texts=True), start=1):
-            if number > begin.get("rows", 0):
+            if number > first:
                 yield location, record, {"rows": number}
+            elif number == first:
+                bad.counts = counts  # without the lines before, which the run has counted when it read them first
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,6 @@ def _shard_of_file(path: Path) -> Shard:
         raise UserError(f"corpus: no such file: {str(path)!r}")
     if record_suffix(path.name) != ".parquet":
         return TextShard(path)
-
     return TableShard(str(path), [path.name, path.stat().st_size], partial(_open_parquet, str(path)))
 
 

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 
+import pyarrow as pa
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -19,8 +20,10 @@ def records_of(shard, begin=None):
 def test_a_shard_is_read_from_any_row_on_as_a_corpus_is_read(tmp_path):
     folder = write_shards(tmp_path / "c", [5, 230])
     (tmp_path / "c" / "2.json").write_text('[{"text": "a"}, {"text": "b"}]')
+    with pa.CompressedOutputStream(tmp_path / "c" / "3.jsonl.zst", "zstd") as file:
+        file.write(b'{"text": "c"}\n' * 4)
     shards = shards_of([folder], "train")
-    assert len(shards) == 3
+    assert len(shards) == 4
     read = [record for shard in shards for record in records_of(shard)]
     assert [record[:2] for record in read] == list(read_records(folder, "", BadRows("error")))
     for shard in shards:
@@ -40,6 +43,18 @@ def test_lines_that_are_dropped_do_not_move_the_others(tmp_path):
     whole = list(shard.records(BadRows("skip"), {}))
     assert [location for location, *_ in whole] == [f"{path}, row {number}" for number in (1, 3, 4)]
     assert list(shard.records(BadRows("skip"), whole[1][2])) == whole[2:]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, 2), (1, 1), (2, 0)])
+def test_lines_that_are_dropped_are_counted_from_where_the_reading_begins(tmp_path, number, expected):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"text": "a"}\n{"te\n{"text": "b"}\n{"te\n{"text": "c"}\n')
+    (shard,) = shards_of([str(path)], "train")
+    bad = BadRows("skip")
+    bad.counts["is not valid JSON"] = 5
+    state = list(shard.records(BadRows("skip"), {}))[number][2]
+    assert len(list(shard.records(bad, state))) == 2 - number
+    assert bad.counts == {"is not valid JSON": 5 + expected}
 
 
 class Records(IterableDataset[object]):
