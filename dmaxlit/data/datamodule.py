@@ -150,10 +150,10 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.columns = check_columns(columns, COLUMNS)
         check_weights(weights, len(self.corpora))
         self.group_by_length, self.weights = group_by_length, weights
+        self._chat = ChatTurns(turns, tool_turns)
         options = {"group_by_length": group_by_length, "weights": weights, "cache_dir": cache_dir, "num_proc": num_proc}
         options |= {"max_tokens": max_tokens, "turns": None if turns == "last" else turns}
         self._shuffle_buffer = check_streaming(streaming, shuffle_buffer, bool(self.corpora), **options)
-        self._chat = ChatTurns(turns, tool_turns)
         check_max_tokens(max_tokens, group_by_length, weights)
         self.max_tokens = max_tokens
         self.seed = run_seed() if seed is None else seed

@@ -198,6 +198,7 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"corpus": "a.jsonl", "streaming": True, "shuffle_buffer": 0}, "shuffle_buffer: expected at least 1, got 0"),
         ({"corpus": "a.jsonl", "streaming": True, "weights": [1]}, "weights: expected none with streaming, which need"),
         ({"corpus": "a.jsonl", "streaming": True, "cache_dir": "c"}, "cache_dir: expected none with streaming, as"),
+        ({"corpus": "a.jsonl", "streaming": True, "turns": "no"}, "turns: expected 'last' or 'all', got 'no'"),
         ({"corpus": "a.jsonl", "streaming": True, "turns": "all"}, "turns: expected none with streaming, where a"),
         ({"corpus": "a.jsonl", "streaming": True, "max_tokens": 9}, "max_tokens: expected none with streaming, which"),
         ({"corpus": "a.jsonl", "streaming": True, "num_proc": 2}, "num_proc: expected none with streaming, as"),
