@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from dmaxlit.bench.process_figures import read_figures
 from dmaxlit.bench.random_model import model_config
 from dmaxlit.bench.scale_table import ScaleJob, ScaleRun, format_table, run_of_figures
 from dmaxlit.bench.speed import describe_machine
+from dmaxlit.bench.start_line import call_off
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.files import remove
 from dmaxlit.module import DMaxModule
@@ -149,13 +150,21 @@ class ScaleBench:
         """Run a measurement in new processes, and return its figures as plain values."""
         folder = self._scratch / name
         remove(folder)
-        begin = self._train if job.command == "fit" else self._decode
         numbers = range(job.processes if job.way == "apart" else 1)
         with ThreadPoolExecutor(len(numbers)) as pool:
-            list(pool.map(partial(begin, folder, job), numbers))
-        run = run_of_figures(job, read_figures(folder))
+            for run in as_completed([pool.submit(self._run, folder, job, number) for number in numbers]):
+                run.result()  # of several that fail, the first has the reason
+        measured = run_of_figures(job, read_figures(folder))
         remove(folder)
-        return asdict(run)
+        return asdict(measured)
+
+    def _run(self, folder: Path, job: ScaleJob, number: int) -> None:
+        """Run a command; if it fails, those that would wait for its start fail too."""
+        try:
+            (self._train if job.command == "fit" else self._decode)(folder, job, number)
+        except UserError:
+            call_off(folder / "start")
+            raise
 
     def _devices(self, job: ScaleJob, number: int) -> int | list[int]:
         """Return the devices of a run: the number of those it shares work among, or the index of its own."""

@@ -22,7 +22,7 @@ from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.plan_network import GPUS, print_network_table
 from dmaxlit.cli.plan_table import EXPERTS, RESERVE, gib_needed, has_experts, print_table
 from dmaxlit.cli.training import DMaxCLI, run_cli
-from dmaxlit.errors import UserError, printable, renaming_argument
+from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
 from dmaxlit.noise.soft_targets import SoftTargets, TeacherTargets
 from dmaxlit.randomness import RowGenerator
@@ -149,6 +149,7 @@ def scenario_of(
     if config.model.auxiliary is not None:
         raise UserError("auxiliary: expected none, for its memory is not estimated, got the settings of one")
     settings, trainer, data = dict(vars(config.model.backbone.init_args)), config.trainer, config.data.init_args
+    check_at_least(1, batch_size=data.batch_size)
     recomputes = bool(settings.pop("gradient_checkpointing"))
     for name in ("defer", "probe"):  # which change nothing that training holds
         del settings[name]

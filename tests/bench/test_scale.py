@@ -1,10 +1,12 @@
 import json
+import time
 
 import pytest
 
 from dmaxlit.bench import ScaleBench, scale
 from dmaxlit.bench.process_figures import ProcessFigures
 from dmaxlit.bench.scale_table import ScaleRun, format_table
+from dmaxlit.bench.start_line import wait_for_others
 from dmaxlit.errors import UserError
 
 
@@ -77,6 +79,26 @@ def test_on_gpus_separate_runs_have_one_each(tmp_path, commands, monkeypatch):
     ScaleBench(tmp_path, prompts=8, rows=4, updates=1, repeats=1, device="cuda").run()
     apart = [entry[1] for entry in commands if entry[0] == "evaluate" and isinstance(entry[1], list)]
     assert apart == [[0], [1]] * 2
+
+
+def test_of_separate_runs_none_waits_for_one_that_has_failed(tmp_path, commands, monkeypatch):
+    complete = scale.run_module
+
+    def run_module(module, settings, name, environment):
+        run = json.loads(settings)
+        if run["total"] == 1:
+            complete(module, settings, name, environment)
+        elif run["number"] == 1:
+            raise UserError("distill failed with exit status 1: out of memory")
+        else:
+            wait_for_others(scale.Path(run["folder"]) / "start", 0, run["total"])
+
+    monkeypatch.setattr(scale, "run_module", run_module)
+    monkeypatch.setattr("dmaxlit.bench.start_line._LONGEST", 10)
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"^distill failed with exit status 1: out of memory$"):
+        ScaleBench(tmp_path, prompts=2, rows=2, updates=1, repeats=1).run()
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_a_table_has_its_own_gpus(dmax, base):
         ("--gpus 0", "gpus: expected"),
         ("--gpu_memory -1", "gpu_memory: expected"),
         ("--gpus x", "--gpus: "),
+        ("--data.batch_size 0", "batch_size: expected at least 1, got 0"),
         ("--network_gbits 0", "network_gbits: expected a number above 0, got 0.0"),
         ("--network_gbits nan", "network_gbits: expected a number above 0, got nan"),
         ("--tflops 400", "tflops: expected --network_gbits with it, got 400.0 alone"),
@@ -140,7 +141,7 @@ def test_a_table_has_its_own_gpus(dmax, base):
     ],
 )
 def test_bad_arguments_are_refused(dmax, base, line, message):
-    assert message in dmax(f"plan {line} --config", base).refusal
+    assert message in dmax(f"plan --config {base} {line}").refusal
 
 
 def test_the_network_s_table_says_how_long_gpus_exchange_and_compute(dmax, base, monkeypatch):
