@@ -1,10 +1,9 @@
-"""Distil or evaluate on some processes, and time each: ``python -m dmaxlit.bench.decoding_ranks SETTINGS``.
+"""Distil or evaluate on some processes, and time each.
 
 Lightning's launcher starts the other processes, as for the commands, which call the same functions.
 """
 
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +120,3 @@ class _Clock:
         self.cpu_seconds += time.process_time() - cpu_begin
         self.tokens += sum(generation.num_tokens for generation in generations)
         return generations
-
-
-if __name__ == "__main__":
-    DecodingRun(**json.loads(sys.argv[1])).measure()

@@ -186,7 +186,7 @@ class ScaleBench:
             number=number,
             total=job.processes,
         )
-        run_module("dmaxlit.bench.decoding_ranks", run.arguments(), name=job.command, environment=self._environment())
+        run_module("dmaxlit.bench.decoding_process", run.arguments(), name=job.command, environment=self._environment())
 
     def _train(self, folder: Path, job: ScaleJob, number: int) -> None:
         clock = {
