@@ -19,7 +19,9 @@ class NextTokenTraining(L.Callback):
     two, and learns from the masked ones. So a small model learns a task several times sooner this way, and masked
     training then turns it into a block-diffusion model, as LLaDA2.0 was made (arXiv 2512.15745).
 
-    Validation gives the same loss, as ``val/loss``. The model cannot be decoded before it is adapted.
+    Validation gives the same loss, as ``val/loss``. The model cannot be decoded before it is adapted: that is another
+    run, on the model that ``dmaxlit export`` makes of this one's checkpoint. ``fit`` does not go on with one as the
+    other.
 
     Raises:
         UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``.

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from dmaxlit.callbacks.next_token_training import NextTokenTraining
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_limits import refuse_shorter
@@ -48,8 +49,9 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return the settings that decide what a run learns, as plain values under dotted names.
 
-    They do not include how long it trains, or what it validates, logs and saves. Instead of the batch size they have
-    the rows or micro-batches of an optimiser step, so that a run may be resumed with another number of processes.
+    They do not include how long it trains, or what it validates, logs and saves, and so of its callbacks only the one
+    that replaces its loss. Instead of the batch size they have the rows or micro-batches of an optimiser step, so that
+    a run may be resumed with another number of processes.
     """
     settings = plain_settings(parser, config)["fit"]
     data = settings.get("data") or {}
@@ -63,6 +65,8 @@ def run_settings(
     }
     if module is not DMaxModule:
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
+    if any(isinstance(callback, NextTokenTraining) for callback in cast(Any, trainer).callbacks):
+        fixed["objective"] = "next token"
     if batch_size is None:
         fixed["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
     elif options.get("max_tokens") is not None:

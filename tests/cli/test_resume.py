@@ -158,6 +158,7 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--model.noise.level 0.25", "model.noise.level is 0.5 there, 0.25 here"),
         ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
+        ("--trainer.callbacks+=NextTokenTraining", "objective is None there, 'next token' here"),
     ],
 )
 def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
