@@ -11,15 +11,9 @@ import torch
 
 from dmaxlit.errors import UserError
 from tests.data.streaming import numbers_of, streamed, write_shards
+from tests.data.test_datamodule_training import QUIET as TRAINING
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
+QUIET = {**TRAINING, "num_sanity_val_steps": 0}
 
 
 class Recorder(L.LightningModule):
