@@ -1,10 +1,11 @@
 """What happens in a story: who has how much at first, the events, the question, and the steps that answer it."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from dmaxlit.tasks.base import Split, split_of
 from dmaxlit.tasks.drawing import pick
 
 T = TypeVar("T")
@@ -126,6 +127,22 @@ def draw_plot(rng: random.Random, scale: Scale, names: Sequence[str], things: Se
         plot = Plot(tuple(events), tuple(asked))
         if scale.steps[0] <= len(solve(plot)) <= scale.steps[1]:
             return plot
+
+
+def draw_split(split: Split, number: int, draw: Callable[[], Plot]) -> list[Plot]:
+    """Return the first stories of a split, none of them twice.
+
+    Args:
+        split: The split.
+        number: How many.
+        draw: Draws a story of any split.
+    """
+    plots: dict[str, Plot] = {}
+    while len(plots) < number:
+        plot = draw()
+        if split_of(plot.key) == split:
+            plots.setdefault(plot.key, plot)
+    return list(plots.values())
 
 
 def solve(plot: Plot) -> list[Step]:

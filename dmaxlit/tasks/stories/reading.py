@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import check_choice
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
-from dmaxlit.tasks.stories.plot import Plot, Scale, draw_plot, solve
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
+from dmaxlit.tasks.stories.plot import Plot, Scale, draw_plot, draw_split, solve
 from dmaxlit.tasks.stories.task import SCALES, StoriesTask
 from dmaxlit.tasks.stories.wording import ask, narrate, reason
 from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
@@ -62,15 +62,8 @@ class StoriesReadingTask(Task):
         """
         check_split(split)
         rng = random.Random(stable_seed("stories_reading", self.style, split, self.seed))
-        seen: set[str] = set()
-        examples: list[Example] = []
-        while len(examples) < n:
-            plot = draw_plot(rng, self._draw_scale(rng), NAMES, THINGS)
-            if plot.key in seen or split_of(plot.key) != split:
-                continue
-            seen.add(plot.key)
-            examples.append(self._example(plot, stable_seed(split, self.seed, len(examples))))
-        return examples
+        plots = draw_split(split, n, lambda: draw_plot(rng, self._draw_scale(rng), NAMES, THINGS))
+        return [self._example(plot, stable_seed(split, self.seed, index)) for index, plot in enumerate(plots)]
 
     @classmethod
     def tokenizer(cls) -> "PreTrainedTokenizerFast":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
 from dmaxlit.tasks.step_report import StepReport
-from dmaxlit.tasks.stories.plot import Plot, Scale, Step, draw_plot, solve
+from dmaxlit.tasks.stories.plot import Plot, Scale, Step, draw_plot, draw_split, solve
 from dmaxlit.tasks.stories.wording import is_conclusion, is_step, reason, tell
 from dmaxlit.tasks.stories.words import NAMES, PLACES, THINGS
 from dmaxlit.tasks.word_pieces import load_word_pieces
@@ -107,15 +107,10 @@ class StoriesTask(Task):
         check_split(split)
         # The stories are those of every wording option: only the sentences differ.
         rng = random.Random(stable_seed("stories", self.difficulty, split, self.seed))
-        seen: set[str] = set()
-        examples: list[Example] = []
-        while len(examples) < n:
-            plot = draw_plot(rng, SCALES[self.difficulty], NAMES[: self.words], THINGS[: self.words])
-            if plot.key in seen or split_of(plot.key) != split:
-                continue
-            seen.add(plot.key)
-            examples.append(self._example(plot, stable_seed(split, self.seed, len(examples))))
-        return examples
+        plots = draw_split(
+            split, n, lambda: draw_plot(rng, SCALES[self.difficulty], NAMES[: self.words], THINGS[: self.words])
+        )
+        return [self._example(plot, stable_seed(split, self.seed, index)) for index, plot in enumerate(plots)]
 
     @classmethod
     def tokenizer(cls) -> "PreTrainedTokenizerFast":
