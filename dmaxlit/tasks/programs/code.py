@@ -118,9 +118,8 @@ class _Writer:
         return _with(pick(self._rng, step.operation.code), x=self._item, k=step.k)
 
     def _assign(self, expression: str) -> None:
-        """Give a list a name: that of the list before, or a new one."""
-        if self._list == self._parameter or self._rng.random() < 0.5:
-            self._list = self._new(_LISTS)
+        """Give a list a new name, so that the same line is never right or wrong by what its name was used for."""
+        self._list = self._new(_LISTS)
         self._lines.append(f"{self._list} = {expression}")
 
     def _new(self, names: tuple[str, ...]) -> str:

@@ -50,6 +50,15 @@ def test_there_are_many_forms_of_one_program():
     assert shapes == {True, False}
 
 
+def test_no_name_is_given_to_two_lists():
+    rng = random.Random(4)
+    for _ in range(200):
+        code = write(rng, draw_plan(rng, 4, 5), "f")
+        function = ast.parse(code).body[0]
+        names = [line.targets[0].id for line in function.body if isinstance(line, ast.Assign)]
+        assert len(names) == len(set(names)), code
+
+
 def test_arguments_are_those_of_the_program_alone():
     rng = random.Random(3)
     plan = draw_plan(rng, 2, 3)
