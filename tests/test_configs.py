@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import dmaxlit
+from dmaxlit.backbone import Denoiser
 from dmaxlit.cli import main
 from tests.conftest import make_denoiser
 
@@ -18,8 +19,15 @@ FRAGMENTS = {"fsdp"}  # put after a recipe
 TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model that writes text
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
-ON_OTHER_TASKS = {"pretrain_mini_sudoku", "pretrain_programs", "pretrain_stories"}
+FROM_SCRATCH = {"pretrain_mini_sudoku", "pretrain_programs_answers", "pretrain_stories_recall"}
+# Those that go on from the model of another recipe, with the tokenizer of that.
+GOING_ON = {
+    "pretrain_programs": "programs",
+    **dict.fromkeys(("pretrain_stories_questions", "pretrain_stories_answers", "pretrain_stories"), "stories"),
+}
+ON_OTHER_TASKS = FROM_SCRATCH | set(GOING_ON)
 ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_OTHER_TASKS and not path.stem.startswith("llada2")]
+SMALL_MODEL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -87,13 +95,30 @@ def test_a_recipe_runs_dry_from_any_folder_and_leaves_nothing_behind(path, tiny,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(ON_OTHER_TASKS))
+@pytest.mark.parametrize("name", sorted(FROM_SCRATCH))
 def test_a_recipe_for_another_task_runs_dry(tmp_path, name):
-    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
-    model = [flag for key, value in size.items() for flag in (f"--model.backbone.config.{key}", str(value))]
+    model = [flag for key, value in SMALL_MODEL.items() for flag in (f"--model.backbone.config.{key}", str(value))]
     flags = [*model, *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]
     main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *flags])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(GOING_ON))
+def test_a_recipe_that_goes_on_from_another_runs_dry(tmp_path, tmp_path_factory, name):
+    recipe = settings_of("pretrain_stories_recall")["model"]["backbone"]["init_args"]
+    config = {**recipe["config"], **SMALL_MODEL}
+    folder = tmp_path_factory.mktemp("models") / "before"
+    dmaxlit.DMaxModule(Denoiser(config=config, tokenizer=GOING_ON[name], block_length=32)).export(folder)
+    flags = ["--model.backbone.pretrained", str(folder), *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]
+    main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *flags])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(GOING_ON))
+def test_a_recipe_goes_on_from_what_the_one_before_it_exports(name):
+    pretrained = settings_of(name)["model"]["backbone"]["init_args"]["pretrained"]
+    before = FOLDER / f"{Path(pretrained).parent.name}.yaml"
+    assert f"--output {pretrained}" in before.read_text()
 
 
 @pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])
