@@ -64,7 +64,9 @@ class CommittingDecoder(Decoder):
         may_wait = commit.any(1, keepdim=True)
         if (waits := self.waits(state)) is not None:
             may_wait |= waits.unsqueeze(1)
-        commit = torch.where(may_wait, commit, most_confident(proposal, state.masked))
+        # To ask whether a row is left is cheaper than to rank on a CPU, and would wait for a GPU.
+        if commit.device.type != "cpu" or not may_wait.all():
+            commit = torch.where(may_wait, commit, most_confident(proposal, state.masked))
         masked = state.masked ^ commit
         return state.advance(torch.where(commit, proposal.tokens, state.ids), masked, ~masked.any(1))
 

@@ -4,7 +4,9 @@ Shapes: R rows of the batch, B blocks behind the front blocks of their windows, 
 tokens of a block, N versions of a block (the block itself and the decoder's extra blocks), Q queries of a row, K keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.engine.batching import group_order, groups
-from dmaxlit.engine.layout import Layouts, PaddedGroup
+from dmaxlit.engine.layout import Layout, Layouts, PaddedGroup
 from dmaxlit.engine.request import Request
 
 
@@ -76,6 +78,8 @@ class BlockForward:
             num_slots = self._scratch_slot + 1
             self._cache = RowCache(self._num_rows, num_slots, num_layers, compile, max_extra_rows)
         self._layouts = Layouts(denoiser, self._cache, block_attention_mask)
+        self._extents: list[tuple[int, int, int]] | None = None
+        self._parts: list[_Part] = []
 
     def reserve(self, max_length: int) -> None:
         """Make room for a request that may be longer than those before.
@@ -86,6 +90,7 @@ class BlockForward:
         scratch_slot = max_length - self._denoiser.block_length + self._num_queries
         if scratch_slot > self._scratch_slot:
             self._scratch_slot = scratch_slot
+            self._forget_plan()
             if self._cache is not None:
                 self._cache.extend(scratch_slot + 1)
 
@@ -109,30 +114,42 @@ class BlockForward:
             blocks: ``[B + R, N T, hidden_size]`` input embeddings of the open blocks, one version after the other:
                 first those behind the front blocks, request by request, then the front blocks.
         """
-        self._layouts.begin_forward()
-        parts = list(groups(requests, self._num_committed))
-        hidden = self._forward_group(requests, 0, blocks) if len(parts) == 1 else self._run(parts, requests, blocks)
-        if self._cache is not None:
-            for request in requests:
-                request.mark_cached()
+        extents = [(request.num_cached, request.block_start, request.open_end) for request in requests]
+        if extents != self._extents:  # most blocks take several forwards, and nothing moves between them
+            parts = groups(requests, self._num_committed)
+            self._parts = [_Part(first, last, self._plan(requests[first:last], first)) for first, last in parts]
+            self._extents = extents
+        hidden = self._parts[0].run(self, blocks) if len(self._parts) == 1 else self._run(requests, blocks)
+        if any(request.num_pending for request in requests):
+            self._forget_plan()  # the next forward differs, and a prompt's mask is large
+            if self._cache is not None:
+                for request in requests:
+                    request.mark_cached()
         return hidden
 
-    def _run(self, parts: Sequence[tuple[int, int]], requests: Sequence[Request], blocks: Tensor) -> Tensor:
-        """Run several groups, from the first to the last row (exclusive) of each."""
+    def _forget_plan(self) -> None:
+        self._extents, self._parts = None, []
+
+    def _run(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
+        """Run several groups."""
         num_behind = [request.num_open - 1 for request in requests]
         behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
         hidden_behind, hidden_front = [], []
-        for first, last in parts:
+        for first, last, run in self._parts:
             begin = sum(num_behind[:first])
             end = begin + sum(num_behind[first:last])
-            group = torch.cat([behind[begin:end], front[first:last]])
-            group = self._forward_group(requests[first:last], first, group)
+            group = run(self, torch.cat([behind[begin:end], front[first:last]]))
             hidden_behind.append(group[: end - begin])
             hidden_front.append(group[end - begin :])
         return torch.cat(hidden_behind + hidden_front)
 
-    def _forward_group(self, requests: Sequence[Request], first: int, blocks: Tensor) -> Tensor:
-        """Run one group, whose first request is row ``first`` of the cache; return its blocks in the same order."""
+    def _plan(self, requests: Sequence[Request], first: int) -> "_Run":
+        """Return what computes the hidden states of a group's blocks, in the same order.
+
+        Args:
+            requests: The requests of the group.
+            first: Row of the first one in the cache.
+        """
         length = self._denoiser.block_length
         num_pending = max(request.num_pending for request in requests)
         num_open = max(request.num_open for request in requests)
@@ -140,74 +157,121 @@ class BlockForward:
             # An extra row costs the queries of a block and about as much again for the copy of its keys.
             num_extra = sum(request.num_pending // length + request.num_open - 1 for request in requests)
             if 0 < 2 * num_extra <= len(requests) * (num_pending // length + num_open - 1):
-                return self._forward_with_extra_rows(requests, blocks)
+                return self._plan_extra_rows(requests)
+        num_queries = num_open * length if num_open > 1 else self._num_queries
+        run = self._plan_padded(requests, first, num_pending, num_queries)
         if num_open == 1:
-            return self._forward_padded(requests, first, num_pending, blocks)
-        behind, front = blocks[: -len(requests)], blocks[-len(requests) :]
-        windows = front.new_zeros(len(requests), num_open, *front.shape[1:])
+            return run
         rows, places = torch.tensor(_behind(requests), device=self._device).reshape(-1, 2).unbind(1)
+        return partial(BlockForward._run_windows, run=run, num_open=num_open, rows=rows, places=places)
+
+    def _run_windows(self, blocks: Tensor, run: "_Run", num_open: int, rows: Tensor, places: Tensor) -> Tensor:
+        """Run a group with the blocks of each window side by side.
+
+        Args:
+            blocks: ``[B + G, T, hidden_size]`` those behind, then the front blocks.
+            run: Runs the windows.
+            num_open: Most blocks of a window.
+            rows: ``[B]`` row of each block behind a front block.
+            places: ``[B]`` its place in the window.
+        """
+        behind, front = blocks[: len(rows)], blocks[len(rows) :]
+        windows = front.new_zeros(len(front), num_open, *front.shape[1:])
         windows[:, 0] = front
         windows[rows, places] = behind
-        hidden = self._forward_padded(requests, first, num_pending, windows.flatten(1, 2)).view_as(windows)
+        hidden = run(self, windows.flatten(1, 2)).view_as(windows)
         return torch.cat([hidden[rows, places], hidden[:, 0]])
 
-    def _forward_padded(self, requests: Sequence[Request], first: int, num_pending: int, blocks: Tensor) -> Tensor:
-        """Run a group with the pending tokens of each request in front of its blocks, padded at both ends.
+    def _plan_padded(self, requests: Sequence[Request], first: int, num_pending: int, num_queries: int) -> "_Run":
+        """Plan a group with the pending tokens of each request in front of its blocks, padded at both ends.
 
         Args:
             requests: The requests of the group.
             first: Row of the first one in the cache.
             num_pending: Most pending tokens of a request.
-            blocks: ``[G, Q, hidden_size]`` the open blocks of each request, or the versions of its block.
+            num_queries: Queries of the open blocks of each request, or of the versions of its block.
         """
-        cache, length, num_queries = self._cache, self._denoiser.block_length, blocks.shape[1]
-        inputs = blocks if num_pending == 0 else torch.cat([self._embed_pending(requests, num_pending), blocks], 1)
-        num_rows = len(requests)
+        length, num_rows = self._denoiser.block_length, len(requests)
         # Versions of a block have slots behind it.
         num_keys = max(request.open_end for request in requests) + self._num_queries - length
 
         # Compiled forwards have few shapes: idle rows, and keys that nothing attends to, pad to them.
-        compiled = self._compile and num_pending == first == 0 and cache is not None and cache.is_filled
+        compiled = self._compile and num_pending == first == 0 and self._cache is not None
         if compiled:
             num_rows = min(_power_of_two(num_rows), self._num_rows)
             num_keys = min(_power_of_two(num_keys, 128), self._scratch_slot + 1)
-            inputs = F.pad(inputs, (0, 0, 0, 0, 0, num_rows - len(requests)))
 
         extents = [(request.num_cached, request.block_start, request.open_end) for request in requests]
         extents += [(0, 0, length)] * (num_rows - len(requests))
         group = PaddedGroup(tuple(extents), len(requests), first, num_pending, num_queries, num_keys)
+        pending = self._pending_ids(requests, num_pending) if num_pending else None
         layout = self._layouts.padded(group)
-        run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
-        hidden = run(layout.mask, layout.positions, cache, inputs_embeds=inputs)
-        return hidden[: len(requests), num_pending:] if compiled or num_pending else hidden
+        return partial(BlockForward._run_padded, layout=layout, pending=pending, compiled=compiled)
 
-    def _forward_with_extra_rows(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
-        """Run the first group with a row for each block; those of pending blocks come first, then the open ones."""
-        assert self._cache is not None
+    def _run_padded(self, blocks: Tensor, layout: Layout, pending: Tensor | None, compiled: bool) -> Tensor:
+        """Run a padded group.
+
+        Args:
+            blocks: ``[G, Q, hidden_size]`` the open blocks of each request, or the versions of its block.
+            layout: Its layout.
+            pending: ``[G, P]`` ids of the pending tokens.
+            compiled: Whether to run the compiled forward, once the cache has its buffers.
+        """
+        inputs = blocks if pending is None else torch.cat([self._denoiser.embed(pending), blocks], 1)
+        num_idle = len(layout.positions) - len(blocks)
+        if num_idle:
+            inputs = F.pad(inputs, (0, 0, 0, 0, 0, num_idle))
+        hidden = self._hidden(layout, inputs, compiled and self._cache is not None and self._cache.is_filled)
+        return hidden[: len(blocks), -blocks.shape[1] :] if num_idle or pending is not None else hidden
+
+    def _plan_extra_rows(self, requests: Sequence[Request]) -> "_Run":
+        """Plan the first group with a row for each block; those of pending blocks come first, then the open ones."""
         length = self._denoiser.block_length
         pending = [
             (row, start)
             for row, request in enumerate(requests)
             for start in range(request.num_cached, request.block_start, length)
         ]
-        if pending:
-            ids = [requests[row].tokens[start : start + length] for row, start in pending]
-            blocks = torch.cat([self._denoiser.embed(torch.tensor(ids, device=self._device)), blocks])
-
         rows = [row for row, _ in pending] + [row for row, _ in _behind(requests)]
         starts = [start for _, start in pending]
         starts += [start for request in requests for start in request.open_starts[1:]]
         starts += [request.block_start for request in requests]
         num_keys = max(request.open_end for request in requests)
-        layout = self._layouts.with_extra_rows(tuple(rows), tuple(starts), num_keys)
-        hidden = self._denoiser.hidden(layout.mask, layout.positions, self._cache, inputs_embeds=blocks)
-        return hidden[len(pending) :]
+        layout = self._layouts.with_extra_rows(rows, starts, num_keys)
+        ids = [requests[row].tokens[start : start + length] for row, start in pending]
+        pending_ids = torch.tensor(ids, device=self._device) if ids else None
+        return partial(BlockForward._run_extra_rows, layout=layout, pending=pending_ids)
 
-    def _embed_pending(self, requests: Sequence[Request], num_pending: int) -> Tensor:
-        """Embed the pending tokens, ``[G, P, hidden_size]``, padded on the left."""
+    def _run_extra_rows(self, blocks: Tensor, layout: Layout, pending: Tensor | None) -> Tensor:
+        """Run the first group with a row for each block, those of pending blocks, ``[C, T]`` ids, in front."""
+        if pending is None:
+            return self._hidden(layout, blocks)
+        return self._hidden(layout, torch.cat([self._denoiser.embed(pending), blocks]))[len(pending) :]
+
+    def _hidden(self, layout: Layout, inputs: Tensor, compiled: bool = False) -> Tensor:
+        if self._cache is not None:
+            assert layout.placement is not None
+            self._cache.placement = layout.placement
+        run = self._denoiser.compiled_hidden if compiled else self._denoiser.hidden
+        return run(layout.mask, layout.positions, self._cache, inputs_embeds=inputs)
+
+    def _pending_ids(self, requests: Sequence[Request], num_pending: int) -> Tensor:
+        """Return the pending tokens, ``[G, P]``, padded on the left."""
         pad_id = self._denoiser.special.pad_id
         ids = [[pad_id] * (num_pending - request.num_pending) + request.pending_tokens for request in requests]
-        return self._denoiser.embed(torch.tensor(ids, device=self._device))
+        return torch.tensor(ids, device=self._device)
+
+
+# Runs a group. It does not hold the BlockForward: a cycle would keep the cache in memory after its last use.
+_Run: TypeAlias = Callable[[BlockForward, Tensor], Tensor]
+
+
+class _Part(NamedTuple):
+    """A group of requests that share a forward: rows ``first`` to ``last`` (exclusive), and what runs it."""
+
+    first: int
+    last: int
+    run: _Run
 
 
 def _behind(requests: Sequence[Request]) -> list[tuple[int, int]]:

@@ -27,8 +27,9 @@ from dmaxlit.engine.window import resize_windows
 class Lane:
     """The requests of a batch that share a decoder and its options.
 
-    Before each forward, :meth:`arrange` names the requests; :attr:`inputs` are the embeddings of their open blocks, and
-    :meth:`advance` takes the hidden states that the model computes of them.
+    :meth:`arrange` names the requests, before the first forward and whenever they change or :attr:`has_moved`.
+    :attr:`inputs` are the embeddings of their open blocks, and :meth:`advance` takes the hidden states that the model
+    computes of them.
 
     Args:
         denoiser: The model.
@@ -39,6 +40,10 @@ class Lane:
         window: Most open blocks of a request.
         admission: Decides when a window takes in the next block; None for windows of one block.
         watched: Whether the logits of all positions are wanted.
+
+    Attributes:
+        has_moved: Whether the open blocks, or what their states say of each other, differ from those before the last
+            forward.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Lane:
         self._batch: Sequence[Request] = []
         self._blocks = BlockRows([])
         self._state: BlockState | None = None
+        self.has_moved = False
 
     def arrange(self, batch: Sequence[Request]) -> BlockRows:
         """Take the requests of the next forward, in order, and begin the blocks that are new.
@@ -96,7 +102,7 @@ class Lane:
 
         outcome = self._outcomes.read(batch, blocks, before, state, logits, hidden)
         finished, closed = self._close(outcome)
-        self._state = state
+        self._state, self.has_moved = state, bool(closed) or self._window > 1
         if self._window > 1:
             going_on = [request for request in batch if request.index not in finished]
             resize_windows(going_on, blocks, outcome, self._window, self._eos_ids)

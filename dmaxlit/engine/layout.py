@@ -3,7 +3,7 @@
 Shapes: G rows of a group, P pending tokens, T tokens of a block, N versions of a block, Q queries of a row, K keys.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,7 +49,7 @@ class PaddedGroup(NamedTuple):
 
 
 class Layouts:
-    """Makes the layouts of forwards, and keeps those of the last one, since most blocks take several forwards.
+    """Makes the layouts of forwards.
 
     Args:
         denoiser: The model.
@@ -60,43 +60,9 @@ class Layouts:
     def __init__(self, denoiser: Denoiser, cache: RowCache | None, block_attention_mask: Tensor | None) -> None:
         self._denoiser, self._cache, self._block_mask = denoiser, cache, block_attention_mask
         self._device = denoiser.device
-        self._last: dict[tuple[Hashable, ...], Layout] = {}
-        self._present: dict[tuple[Hashable, ...], Layout] = {}
-
-    def begin_forward(self) -> None:
-        """Forget the layouts of the forward before the last one."""
-        self._last, self._present = self._present, {}
 
     def padded(self, group: PaddedGroup) -> Layout:
-        """Return the layout of a padded group."""
-        if group.num_pending > 0:  # cached in this forward: the next one differs, and a prompt's mask is large
-            return self._make_padded(group)
-        return self._remembered(self._make_padded, group)
-
-    def with_extra_rows(self, rows: tuple[int, ...], starts: tuple[int, ...], num_keys: int) -> Layout:
-        """Return the layout of a group with extra rows.
-
-        Args:
-            rows: Row of the request of each extra row.
-            starts: Position at which the block of each row begins, those of extra rows first.
-            num_keys: Keys of each row.
-        """
-        return self._remembered(self._make_with_extra_rows, rows, starts, num_keys)
-
-    def _remembered(self, make: Callable[..., Layout], *arguments: Hashable) -> Layout:
-        """Return ``make(*arguments)``, from the last forward if it had the same."""
-        key = (make, None if self._cache is None else self._cache.length, *arguments)
-        layout = self._last.get(key)
-        if layout is None:
-            layout = make(*arguments)
-        elif self._cache is not None:
-            assert layout.placement is not None
-            self._cache.placement = layout.placement
-        self._present[key] = layout
-        return layout
-
-    def _make_padded(self, group: PaddedGroup) -> Layout:
-        """Make what :meth:`padded` returns."""
+        """Make the layout of a padded group."""
         extents, num_requests, first, num_pending, num_queries, num_keys = group
         cache, length, num_rows = self._cache, self._denoiser.block_length, len(extents)
         # Slot and position of each query. Versions of a block have different slots but the same positions.
@@ -130,8 +96,14 @@ class Layouts:
             )
         return Layout(positions, self._denoiser.model_mask(allowed, slots.shape[1]), placement)
 
-    def _make_with_extra_rows(self, rows: tuple[int, ...], starts: tuple[int, ...], num_keys: int) -> Layout:
-        """Make what :meth:`with_extra_rows` returns."""
+    def with_extra_rows(self, rows: Sequence[int], starts: Sequence[int], num_keys: int) -> Layout:
+        """Make the layout of a group with extra rows.
+
+        Args:
+            rows: Row of the request of each extra row.
+            starts: Position at which the block of each row begins, those of extra rows first.
+            num_keys: Keys of each row.
+        """
         assert self._cache is not None
         length = self._denoiser.block_length
         start = torch.tensor(starts, device=self._device)

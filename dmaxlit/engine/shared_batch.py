@@ -26,6 +26,9 @@ class SharedBatch:
         self._requests: list[Request] = []
         self._lane_of: dict[int, Lane] = {}
         self._vacant: set[int] = set()
+        self._is_arranged = False
+        self._lanes: list[Lane] = []
+        self._rows: list[Tensor | None] = []
 
     @property
     def size(self) -> int:
@@ -47,26 +50,34 @@ class SharedBatch:
         else:
             self._requests.append(request)
         self._lane_of[request.index] = lane
+        self._is_arranged = False
 
     def discard(self, index: int) -> None:
         """Let the request of that index, if it is here, take part in no further forward."""
         if self._lane_of.pop(index, None) is not None:
             self._vacant.add(next(row for row, request in enumerate(self._requests) if request.index == index))
+            self._is_arranged = False
 
     def step(self) -> dict[Lane, ForwardEvent]:
         """Run one forward of all requests and one step of each lane's decoder; return the outcome of each lane."""
-        self._close_gaps()
-        lanes = list(dict.fromkeys(self._lane_of[request.index] for request in self._requests))
-        blocks = [lane.arrange(self._requests_of(lane)) for lane in lanes]
-        rows = self._rows(blocks)
-        hidden = self._forward(self._requests, _scatter([lane.inputs for lane in lanes], rows))
+        if not self._is_arranged:
+            self._arrange()
+        hidden = self._forward(self._requests, _scatter([lane.inputs for lane in self._lanes], self._rows))
         events = {
-            lane: lane.advance(hidden if row is None else hidden[row]) for lane, row in zip(lanes, rows, strict=True)
+            lane: lane.advance(hidden if row is None else hidden[row])
+            for lane, row in zip(self._lanes, self._rows, strict=True)
         }
+        self._is_arranged = not any(lane.has_moved for lane in self._lanes)
         for event in events.values():
             for index in event.finished:
                 self.discard(index)
         return events
+
+    def _arrange(self) -> None:
+        """Decide on the rows of the requests and of their blocks, for all forwards in which nothing moves."""
+        self._close_gaps()
+        self._lanes = list(dict.fromkeys(self._lane_of[request.index] for request in self._requests))
+        self._rows = self._rows_of([lane.arrange(self._requests_of(lane)) for lane in self._lanes])
 
     def _requests_of(self, lane: Lane) -> list[Request]:
         return [request for request in self._requests if self._lane_of[request.index] is lane]
@@ -80,7 +91,7 @@ class SharedBatch:
             self._forward.reorder(order)
         self._vacant.clear()
 
-    def _rows(self, blocks: Sequence[BlockRows]) -> list[Tensor | None]:
+    def _rows_of(self, blocks: Sequence[BlockRows]) -> list[Tensor | None]:
         """Return the rows of the forward that hold the blocks of each lane; None for all."""
         if len(blocks) == 1:
             return [None]
