@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import dmaxlit
+from dmaxlit.backbone import Denoiser
 from dmaxlit.cli import main
-from tests.conftest import make_denoiser
+from tests.conftest import TINY, make_denoiser
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FRAGMENTS = {"fsdp"}  # put after a recipe
@@ -19,7 +20,9 @@ TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model tha
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
 ON_OTHER_TASKS = {"pretrain_mini_sudoku", "pretrain_programs", "pretrain_stories"}
-ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_OTHER_TASKS and not path.stem.startswith("llada2")]
+FROM_OTHER_BASES = {"programs", "stories"}  # named as their tasks
+NOT_ON_CHAIN = TEXT | ON_OTHER_TASKS | FROM_OTHER_BASES
+ON_CHAIN = [path for path in CONFIGS if path.stem not in NOT_ON_CHAIN and not path.stem.startswith("llada2")]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
 
@@ -94,6 +97,25 @@ def test_a_recipe_for_another_task_runs_dry(tmp_path, name):
     flags = [*model, *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]
     main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *flags])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(FROM_OTHER_BASES))
+def test_a_recipe_from_the_base_of_another_task_runs_dry(tmp_path_factory, tmp_path, name):
+    base = tmp_path_factory.mktemp("bases") / name
+    denoiser = Denoiser(config={**TINY, "max_position_embeddings": 512}, tokenizer=name, block_length=32)
+    dmaxlit.DMaxModule(denoiser).export(base)
+    flags = ["--model.backbone.pretrained", str(base), *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]
+    main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *flags])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(FROM_OTHER_BASES))
+def test_a_recipe_for_another_task_is_the_quickstart_s_method(name):
+    recipe, quickstart = settings_of(name), settings_of("quickstart")
+    assert recipe["model"]["noise"]["class_path"] == quickstart["model"]["noise"]["class_path"]
+    assert recipe["data"]["class_path"] == quickstart["data"]["class_path"]
+    assert recipe["model"]["backbone"]["init_args"]["pretrained"] == f"builtin:{name}-base"
+    assert "SPDValidation" in str(recipe["trainer"]["callbacks"])
 
 
 @pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])
