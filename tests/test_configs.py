@@ -20,12 +20,11 @@ TEXT = {"reasoning_gym", "adapt_from_ar", "dense_0.6b_oput"}  # need a model tha
 CONFIGS = [path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in FRAGMENTS]
 # Those for LLaDA2 run in test_llada2_commands.py, on a tiny checkpoint of its form.
 FROM_SCRATCH = {"pretrain_mini_sudoku", "pretrain_programs_answers", "pretrain_stories_recall"}
-# Those that go on from the model of another recipe, with the tokenizer of that.
-GOING_ON = {
-    "pretrain_programs": "programs",
-    **dict.fromkeys(("pretrain_stories_questions", "pretrain_stories_answers", "pretrain_stories"), "stories"),
-}
-ON_OTHER_TASKS = FROM_SCRATCH | set(GOING_ON)
+# Those that go on from another model of a task, with its tokenizer.
+STORIES = ("pretrain_stories_questions", "pretrain_stories_answers", "pretrain_stories")
+GOING_ON = {"pretrain_programs": "programs", **dict.fromkeys(STORIES, "stories")}
+FROM_OTHER_BASES = {name: name for name in ("programs", "stories")}  # named as their tasks
+ON_OTHER_TASKS = FROM_SCRATCH | set(GOING_ON) | set(FROM_OTHER_BASES)
 ON_CHAIN = [path for path in CONFIGS if path.stem not in TEXT | ON_OTHER_TASKS and not path.stem.startswith("llada2")]
 SMALL_MODEL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
 
@@ -103,12 +102,11 @@ def test_a_recipe_for_another_task_runs_dry(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(GOING_ON))
-def test_a_recipe_that_goes_on_from_another_runs_dry(tmp_path, tmp_path_factory, name):
-    recipe = settings_of("pretrain_stories_recall")["model"]["backbone"]["init_args"]
-    config = {**recipe["config"], **SMALL_MODEL}
+@pytest.mark.parametrize(("name", "tokenizer"), sorted((GOING_ON | FROM_OTHER_BASES).items()))
+def test_a_recipe_that_goes_on_from_a_model_of_another_task_runs_dry(tmp_path, tmp_path_factory, name, tokenizer):
+    config = settings_of("pretrain_stories_recall")["model"]["backbone"]["init_args"]["config"] | SMALL_MODEL
     folder = tmp_path_factory.mktemp("models") / "before"
-    dmaxlit.DMaxModule(Denoiser(config=config, tokenizer=GOING_ON[name], block_length=32)).export(folder)
+    dmaxlit.DMaxModule(Denoiser(config=config, tokenizer=tokenizer, block_length=32)).export(folder)
     flags = ["--model.backbone.pretrained", str(folder), *SMALL_DATA, *QUIET, "--trainer.fast_dev_run", "true"]
     main(["fit", "--config", str(FOLDER / f"{name}.yaml"), *flags])
     assert list(tmp_path.iterdir()) == []
@@ -119,6 +117,15 @@ def test_a_recipe_goes_on_from_what_the_one_before_it_exports(name):
     pretrained = settings_of(name)["model"]["backbone"]["init_args"]["pretrained"]
     before = FOLDER / f"{Path(pretrained).parent.name}.yaml"
     assert f"--output {pretrained}" in before.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(FROM_OTHER_BASES))
+def test_a_recipe_for_another_task_is_the_quickstart_s_method(name):
+    recipe, quickstart = settings_of(name), settings_of("quickstart")
+    assert recipe["model"]["noise"]["class_path"] == quickstart["model"]["noise"]["class_path"]
+    assert recipe["data"]["class_path"] == quickstart["data"]["class_path"]
+    assert recipe["model"]["backbone"]["init_args"]["pretrained"] == f"builtin:{name}-base"
+    assert "SPDValidation" in str(recipe["trainer"]["callbacks"])
 
 
 @pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -16,13 +17,13 @@ from dmaxlit.bench import (
     codila,
     decode_speed,
     decoders,
-    frontier_table,
     grading,
     loading,
     sandbox_overhead,
     scale_table,
     train_speed,
 )
+from dmaxlit.bench.paired_table import format_pairs
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
@@ -257,7 +258,7 @@ def test_results_in_the_root_readme_are_those_of_the_table():
     [
         ("decoders", "summary", None, decoders.format_table),
         ("decode_speed", "measurements", decode_speed.Measurement, decode_speed.format_table),
-        ("frontier", "summary", None, frontier_table.format_frontier),
+        ("frontier", "summary", None, partial(format_pairs, reference="DMax")),
         ("grading", "checks", grading.Check, grading.format_table),
         ("loading", "measurements", loading.Start, loading.format_table),
         ("scale", "runs", scale_table.ScaleRun, scale_table.format_table),

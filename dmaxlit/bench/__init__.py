@@ -9,6 +9,7 @@ from dmaxlit.bench.grading import GradingBench
 from dmaxlit.bench.loading import LoadingBench
 from dmaxlit.bench.scale import ScaleBench
 from dmaxlit.bench.self_correction import SelfCorrectionBench
+from dmaxlit.bench.tables import TablesBench
 from dmaxlit.bench.train_speed import TrainSpeedBench
 from dmaxlit.bench.vocabulary import VocabularyBench
 
@@ -23,6 +24,7 @@ __all__ = [
     "LoadingBench",
     "ScaleBench",
     "SelfCorrectionBench",
+    "TablesBench",
     "TrainSpeedBench",
     "VocabularyBench",
 ]

@@ -1,10 +1,10 @@
-"""Run one job of the self-correction benchmark: ``python -m dmaxlit.bench SETTINGS METHOD NUMBER``."""
+"""Do one job of a benchmark: ``python -m dmaxlit.bench CLASS SETTINGS METHOD NUMBER``; see ``jobs.py``."""
 
 import json
 import sys
 
-from dmaxlit.bench.self_correction import SelfCorrectionBench
+import dmaxlit.bench
 
 if __name__ == "__main__":
-    settings, method, number = sys.argv[1:]
-    SelfCorrectionBench(**json.loads(settings)).job(method, int(number))
+    name, settings, method, number = sys.argv[1:]
+    getattr(dmaxlit.bench, name)(**json.loads(settings)).job(method, int(number))

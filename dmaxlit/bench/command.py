@@ -4,6 +4,9 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from dmaxlit.errors import UserError
 
@@ -93,6 +96,24 @@ def check_recipes(configs: Path, names: Iterable[str]) -> None:
     for name in names:
         if not (configs / name).is_file():
             raise UserError(f"configs: expected a folder with {name}, got {str(configs)!r}")
+
+
+def recipe_value(path: Path, name: str) -> Any:
+    """Return what a recipe itself sets, its base left aside.
+
+    Args:
+        path: The recipe.
+        name: The setting, its sections separated by dots.
+
+    Raises:
+        UserError: If it sets nothing of that name.
+    """
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section in name.split("."):
+        if not isinstance(value, dict) or section not in value:
+            raise UserError(f"configs: expected {name} in {path}, found none")
+        value = value[section]
+    return value
 
 
 def step_options(steps: int) -> tuple[str, str]:

@@ -1,9 +1,9 @@
 """How far beyond DMax do several blocks at once and further training go? Every combination beside the faithful DMax."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
-from dmaxlit.bench.frontier_rows import SPEED_BATCHES, Contestant, count, speed_ratio
 from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
-from dmaxlit.bench.frontier_table import format_frontier, format_training, summarize_frontier
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair
+from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_not_empty
-from dmaxlit.files import write_json
+from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.loading import load
+from dmaxlit.module import DMaxModule
 
 __all__ = ["FrontierBench"]
 
@@ -89,13 +90,14 @@ class FrontierBench:
             for method, seed in jobs:
                 for title, figures in self._rows(method, seed, bar).items():
                     results.setdefault((method, title), {})[seed] = figures
-        summary = summarize_frontier(results, study)
+        rows = [(method, spec) for method in study.methods for spec in study.decoders]
+        summary = summarize_pairs(results, rows, results[REFERENCE[0], REFERENCE[1].title])
         trained = [(method, seed) for method, seed in jobs if method != "base"]
         training = [
             {"method": method, "seed": seed, "cpu_seconds": self._models.cpu_seconds(method, seed)}
             for method, seed in trained
         ]
-        table = "\n\n".join(filter(None, (format_frontier(summary), format_training(training))))
+        table = "\n\n".join(filter(None, (format_pairs(summary, "DMax"), format_training(training))))
         settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared()}
         folder = self._folder / self.study
         folder.mkdir(exist_ok=True)
@@ -127,26 +129,20 @@ class FrontierBench:
         """Return the figures of a model by the title of the decoder; those that are missing are measured."""
         path = self._folder / "runs" / f"{file_stem(method, seed)}.json"
         path.parent.mkdir(exist_ok=True)
-        rows: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-        keys = {spec.title: json.dumps(spec.identity()) for spec in self._study.decoders}
-        missing = [spec for spec in self._study.decoders if keys[spec.title] not in rows]
-        bar.update(len(keys) - len(missing))
-        if missing:
-            module = load(self._models.model(method, seed))
-            reference = Contestant(load(self._models.model(REFERENCE[0], seed)), REFERENCE[1])
-            for spec in missing:
-                rows[keys[spec.title]] = self._measure(Contestant(module, spec), reference)
-                write_json(path, rows)
-                bar.update()
-        return {title: rows[key] for title, key in keys.items()}
 
-    def _measure(self, contestant: Contestant, reference: Contestant) -> dict[str, Any]:
-        task = contestant.module.task()
-        assert task is not None, "all models were trained on a task"
-        examples = task.examples("test", self.num_examples)
-        timed = examples[: self.num_timed]
-        speed = {str(batch): speed_ratio(contestant, reference, timed, batch, self.repeats) for batch in SPEED_BATCHES}
-        return {**count(contestant, examples), "speed": speed}
+        @cache
+        def models() -> tuple[DMaxModule, DMaxModule]:
+            return load(self._models.model(method, seed)), load(self._models.model(REFERENCE[0], seed))
+
+        def measure(spec: DecoderSpec) -> dict[str, Any]:
+            module, reference = models()
+            task = module.task()
+            assert task is not None, "all models were trained on a task"
+            examples = task.examples("test", self.num_examples)
+            contestants = Contestant(module, spec), Contestant(reference, REFERENCE[1])
+            return measure_pair(*contestants, examples, self.num_timed, self.repeats)
+
+        return kept_rows(path, self._study.decoders, measure, bar.update)
 
 
 @contextmanager

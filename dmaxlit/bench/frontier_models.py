@@ -1,19 +1,15 @@
 """The models of the benchmark of the frontier: the base of a setting, and what is trained from it."""
 
-import json
 import re
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmaxlit.bench.command import fit, step_options
+from dmaxlit.bench.command import step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.frontier_settings import METHODS, Setting
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.files import write_json
+from dmaxlit.bench.trained_model import trained_model, training_seconds
 
 _SHIPPED = "builtin:chain-base"
-_SECONDS = "cpu_seconds.json"
 BASE_RECIPE = "pretrain.yaml"
 _BATCH_SIZE = 32  # of that recipe
 
@@ -85,22 +81,12 @@ class FrontierModels:
         """
         if method == "base":
             return 0.0
-        start, path = self.cpu_seconds(METHODS[method].start, seed), self._run_folder(method, seed) / _SECONDS
-        return None if start is None or not path.is_file() else start + _stored_seconds(path)
+        start, own = self.cpu_seconds(METHODS[method].start, seed), training_seconds(self._run_folder(method, seed))
+        return None if start is None or own is None else start + own
 
     def _trained(self, name: str, seed: int, recipe: str, *options: str) -> str:
-        folder = self._run_folder(name, seed)
-        if not (folder / "model").is_dir():
-            task = [f"--data.task_options.{name}={value}" for name, value in self.setting.task_options.items()]
-            begin = _seconds_of_children()
-            try:
-                checkpoint = fit(self.configs / recipe, folder, seed, *task, *options)
-            finally:  # an interrupted run goes on where it stopped
-                folder.mkdir(parents=True, exist_ok=True)
-                path = folder / _SECONDS
-                write_json(path, _stored_seconds(path) + _seconds_of_children() - begin)
-            checkpoint_to_folder(checkpoint, folder / "model")
-        return str(folder / "model")
+        task = [f"--data.task_options.{name}={value}" for name, value in self.setting.task_options.items()]
+        return trained_model(self._run_folder(name, seed), self.configs / recipe, seed, *task, *options)
 
     def _run_folder(self, name: str, seed: int) -> Path:
         return self.folder / file_stem(name, seed)
@@ -109,12 +95,3 @@ class FrontierModels:
 def file_stem(method: str, seed: int) -> str:
     """Return the name of a model's files."""
     return f"{re.sub(r'[^a-z_]+', '-', method)}-{seed}"
-
-
-def _stored_seconds(path: Path) -> float:
-    return float(json.loads(path.read_text())) if path.is_file() else 0.0
-
-
-def _seconds_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

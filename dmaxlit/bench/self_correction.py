@@ -1,23 +1,18 @@
 """Does on-policy training make a model that corrects itself? Several methods, seeds and decoders in one table."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes
 from dmaxlit.bench.corpus import distilled_corpus
+from dmaxlit.bench.jobs import Job, run_jobs
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import decode_rows
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.files import write_json
 
@@ -75,9 +70,9 @@ class SelfCorrectionBench:
             UserError: If ``output`` holds results of other settings, or a job fails.
         """
         claim_folder(self.output, {name: getattr(self, name) for name in _SHARED_SETTINGS})
-        jobs: list[Sequence[str]] = [("base", str(base)) for base in range(self.num_bases)]
-        self._parallel(jobs, "bases")
-        self._parallel([(method, str(seed)) for seed in self.seeds for method in self._methods], "models")
+        (self._folder / "runs").mkdir(parents=True, exist_ok=True)
+        self._do([("base", base) for base in range(self.num_bases)], "bases")
+        self._do([(method, seed) for seed in self.seeds for method in self._methods], "models")
         runs = [json.loads(path.read_text()) for path in sorted((self._folder / "runs").glob("*.json"))]
         summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
@@ -111,47 +106,27 @@ class SelfCorrectionBench:
         rows = [row for row in STUDIES[self.study].rows if row.method == method]
         write_json(path, decode_rows(model, number, rows, self.num_examples))
 
+    def _do(self, jobs: Sequence[Job], title: str) -> None:
+        missing = [job for job in jobs if not self._result(*job).is_file()]
+        run_jobs(self, missing, self._folder / "logs", title)
+
     def _base(self, number: int) -> str:
         if number == 0:
             return "builtin:chain-base"
-        folder = self.output / f"base-{number}"
-        if not (folder / "model").is_dir():
-            self._fit(PRETRAIN, folder, number)
-        return str(folder / "model")
+        return self._fit(PRETRAIN, self.output / f"base-{number}", number)
 
     def _corpus(self, base: int, model: str) -> Path:
         return distilled_corpus(model, self.output / f"corpus-{base}.jsonl", self.num_prompts)
 
     def _train(self, method: str, seed: int) -> str:
         base = seed % self.num_bases
-        folder = self._folder / f"{method}-{seed}"
-        if not (folder / "model").is_dir():
-            model = self._base(base)
-            start = (f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}")
-            self._fit(self._methods[method].recipe, folder, seed, *start, *self._methods[method].overrides)
-        return str(folder / "model")
+        model = self._base(base)
+        start = (f"--model.backbone.pretrained={model}", f"--data.corpus={self._corpus(base, model)}")
+        trained = self._methods[method]
+        return self._fit(trained.recipe, self._folder / f"{method}-{seed}", seed, *start, *trained.overrides)
 
-    def _fit(self, recipe: str, folder: Path, seed: int, *options: str) -> None:
-        checkpoint = fit(self.configs / recipe, folder, seed, "--data.distill=null", *options)
-        checkpoint_to_folder(checkpoint, folder / "model")
+    def _fit(self, recipe: str, folder: Path, seed: int, *options: str) -> str:
+        return trained_model(folder, self.configs / recipe, seed, "--data.distill=null", *options)
 
-    def _parallel(self, jobs: Sequence[Sequence[str]], title: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
-        (self._folder / "logs").mkdir(parents=True, exist_ok=True)
-        (self._folder / "runs").mkdir(exist_ok=True)
-
-        def start(job: Sequence[str]) -> None:
-            log = self._folder / "logs" / f"{'-'.join(job)}.log"
-            settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
-            command = [sys.executable, "-m", "dmaxlit.bench", json.dumps(settings), *job]
-            with log.open("a") as stream:
-                code = subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False).returncode
-            if code != 0:
-                raise UserError(f"bench: {' '.join(job)} failed with exit status {code}; see {log}")
-
-        missing = [job for job in jobs if not self._result(*job).is_file()]
-        with ThreadPoolExecutor(self.workers) as pool:
-            list(tqdm(pool.map(start, missing), total=len(jobs), initial=len(jobs) - len(missing), desc=title))
-
-    def _result(self, method: str, number: str | int) -> Path:
+    def _result(self, method: str, number: int) -> Path:
         return self._folder / "runs" / f"{method}-{number}.json"

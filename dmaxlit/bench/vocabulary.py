@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.loading import load
 
@@ -95,20 +95,16 @@ class VocabularyBench:
         return decode_rows(self._trained(method, size, seed), seed, _rows(method, size), self.num_examples)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
-        folder = self.output / f"{method}-{size}-{seed}"
-        if not (folder / "model").is_dir():
-            corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)
-            checkpoint = fit(
-                self.configs / RECIPES[method],
-                folder,
-                seed,
-                f"--model.backbone.pretrained={self.output / f'base-{size}'}",
-                f"--data.corpus={corpus}",
-                "--data.distill=null",
-                *step_options(self.steps),
-            )
-            checkpoint_to_folder(checkpoint, folder / "model")
-        return str(folder / "model")
+        corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)
+        return trained_model(
+            self.output / f"{method}-{size}-{seed}",
+            self.configs / RECIPES[method],
+            seed,
+            f"--model.backbone.pretrained={self.output / f'base-{size}'}",
+            f"--data.corpus={corpus}",
+            "--data.distill=null",
+            *step_options(self.steps),
+        )
 
 
 def grow_vocabulary(source: str, size: int, folder: Path) -> None:

@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     "scale": ("scale", "ScaleBench"),
     "self_correction": ("self_correction", "SelfCorrectionBench"),
     "serve": ("serve_load", "ServeBench"),
+    "tables": ("tables", "TablesBench"),
     "train": ("train_speed", "TrainSpeedBench"),
     "vocabulary": ("vocabulary", "VocabularyBench"),
 }

@@ -42,11 +42,12 @@ def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") ->
     axes = figure.add_subplot()
     for index, (label, points) in enumerate(curves.items()):
         _draw_line(axes, label, points, index, len(curves))
-    results = [point.result for points in curves.values() for point in points]
+    drawn = [point for points in curves.values() for point in points]
+    results = [point.result for point in drawn]
     axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %", title=title)
     axes.set_xscale("log", base=2)
     if results:
-        _fit_accuracy(axes, results)
+        _fit_accuracy(axes, drawn)
         _fit_tpf(axes, results)
         handles, labels = axes.get_legend_handles_labels()
         order = sorted(range(len(labels)), key=lambda i: labels[i] not in curves)  # ceilings last
@@ -60,7 +61,7 @@ def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") ->
 def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], index: int, lines: int) -> None:
     x = [point.result.tpf for point in points]
     y = [100 * point.result.accuracy for point in points]
-    intervals = [point.result.accuracy_interval() for point in points]
+    intervals = [point.accuracy_interval for point in points]
     below = [max(0.0, value - 100 * low) for value, (low, _) in zip(y, intervals, strict=True)]
     above = [max(0.0, 100 * high - value) for value, (_, high) in zip(y, intervals, strict=True)]
     behind = lines - 1 - index  # lines that are drawn over this one
@@ -80,11 +81,11 @@ def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], index: int,
     )
 
 
-def _fit_accuracy(axes: Axes, results: Sequence[DecodeResult]) -> None:
+def _fit_accuracy(axes: Axes, points: Sequence[CurvePoint]) -> None:
     """Fit the vertical axis to accuracies and their intervals, and stretch what is above 90% if it would be crowded."""
-    bounds = [100 * bound for result in results for bound in result.accuracy_interval()]
+    bounds = [100 * bound for point in points for bound in point.accuracy_interval]
     low, high = min(bounds), max(bounds)
-    is_stretched = low < _STRETCH_FROM - 10 and any(100 * result.accuracy > _STRETCH_FROM for result in results)
+    is_stretched = low < _STRETCH_FROM - 10 and any(100 * point.result.accuracy > _STRETCH_FROM for point in points)
     if is_stretched:
         axes.set_yscale("function", functions=(_stretched, _compressed))
         axes.set_ylabel(f"accuracy %, stretched above {_STRETCH_FROM:g}")

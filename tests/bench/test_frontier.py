@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dmaxlit import UserError, load
-from dmaxlit.bench import FrontierBench, frontier, frontier_table
+from dmaxlit.bench import FrontierBench, frontier
 from dmaxlit.bench.frontier_models import FrontierModels
 from dmaxlit.bench.frontier_settings import FrontierStudy
 from dmaxlit.evaluation.evaluate import DecoderSpec
@@ -26,8 +26,7 @@ def without_training(monkeypatch):
     module = load("builtin:chain-base", probe=False)
     monkeypatch.setattr(FrontierModels, "model", lambda self, method, seed: "builtin:chain-base")
     monkeypatch.setattr(frontier, "load", lambda path: module)
-    for file in (frontier, frontier_table):
-        monkeypatch.setattr(file, "REFERENCE", ("on_policy", FAST))
+    monkeypatch.setattr(frontier, "REFERENCE", ("on_policy", FAST))
     study = FrontierStudy(("base", "on_policy"), (FAST, WIDE))
     monkeypatch.setitem(frontier.STUDIES, "methods", study)
     monkeypatch.setitem(frontier.STUDIES, "window", FrontierStudy(("on_policy",), (FAST,)))
@@ -85,7 +84,7 @@ def test_models_are_decoded_and_tabulated_and_rows_are_not_measured_twice(tmp_pa
     def fail(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(frontier, "speed_ratio", fail)
+    monkeypatch.setattr(frontier, "measure_pair", fail)
     assert bench(tmp_path, seeds=(0, 1)).run() == table
     bench(tmp_path, study="window").run()  # its row is one of the other study's
     runs = tmp_path / "standard" / "runs" / "on_policy-1.json"

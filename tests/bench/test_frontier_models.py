@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dmaxlit import UserError
-from dmaxlit.bench import frontier_models
+from dmaxlit.bench import frontier_models, trained_model
 from dmaxlit.bench.frontier_models import FrontierModels, file_stem
 from dmaxlit.bench.frontier_settings import METHODS, SETTINGS, STUDIES
 from dmaxlit.decoding import make_decoder
@@ -21,10 +20,10 @@ def fits(monkeypatch):
         calls.append((recipe.name, folder.name, seed, options))
         return folder
 
-    monkeypatch.setattr(frontier_models, "fit", fit)
+    monkeypatch.setattr(trained_model, "fit", fit)
     monkeypatch.setattr(frontier_models, "distilled_corpus", lambda base, path, num_prompts: path)
-    monkeypatch.setattr(frontier_models, "checkpoint_to_folder", lambda checkpoint, folder: folder.mkdir())
-    monkeypatch.setattr(frontier_models, "_seconds_of_children", lambda: float(len(calls)))
+    monkeypatch.setattr(trained_model, "checkpoint_to_folder", lambda checkpoint, folder: folder.mkdir())
+    monkeypatch.setattr(trained_model, "_seconds_of_children", lambda: float(len(calls)))
     return calls
 
 
@@ -54,22 +53,6 @@ def test_the_time_of_a_model_has_that_of_what_it_starts_from(tmp_path, fits):
     assert of.cpu_seconds("base", 0) == 0
     (tmp_path / "multi_block-0" / "cpu_seconds.json").unlink()  # as of a model that was put there
     assert of.cpu_seconds("multi_block", 0) is of.cpu_seconds("multi_block + mmd", 0) is None
-
-
-def test_the_time_of_an_interrupted_training_counts(tmp_path, fits, monkeypatch):
-    whole = frontier_models.fit
-
-    def interrupted(*arguments):
-        whole(*arguments)
-        raise UserError("fit failed")
-
-    monkeypatch.setattr(frontier_models, "fit", interrupted)
-    with pytest.raises(UserError, match="fit failed"):
-        models(tmp_path).model("on_policy", 0)
-    monkeypatch.setattr(frontier_models, "fit", whole)
-    models(tmp_path).model("on_policy", 0)
-    assert models(tmp_path).cpu_seconds("on_policy", 0) == 2
-    assert json.loads((tmp_path / "on_policy-0" / "cpu_seconds.json").read_text()) == 2
 
 
 def test_the_base_of_long_answers_is_trained_once_with_their_task(tmp_path, fits):

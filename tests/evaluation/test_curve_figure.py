@@ -41,6 +41,17 @@ def test_one_named_line_a_decoder_with_its_points(curves):
     assert len({line.get_color() for line in lines.values()}) == 3
 
 
+def test_bars_are_the_point_s_own_intervals_or_else_those_over_prompts():
+    points = [CurvePoint(0.5, result(0.9, 4.0), (0.6, 0.95)), CurvePoint(0.9, result(0.9, 3.0))]
+    axes = curve_figure({"spd": points}).axes[0]
+    (bars,) = axes.containers
+    (segments,) = bars.lines[2]
+    heights = [list(segment[:, 1]) for segment in segments.get_segments()]
+    assert heights[0] == pytest.approx([60, 95])
+    assert heights[1] == pytest.approx([100 * bound for bound in result(0.9, 3.0).accuracy_interval()])
+    assert axes.get_ylim()[0] < 60
+
+
 def test_axes_are_labelled_and_show_everything(curves):
     axes = curve_figure(curves, "a title").axes[0]
     assert axes.get_xlabel() == "tokens per forward (TPF)"

@@ -1,12 +1,15 @@
-"""What the benchmark of the frontier measures of one model and decoder."""
+"""What is measured of one model and decoder beside a reference, and kept."""
 
+import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, warm_up
+from dmaxlit.files import write_json
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
 
@@ -29,12 +32,66 @@ class Contestant:
     spec: DecoderSpec
 
 
+def kept_rows(
+    path: Path,
+    specs: Sequence[DecoderSpec],
+    measure: Callable[[DecoderSpec], dict[str, Any]],
+    advance: Callable[[int], object],
+) -> dict[str, dict[str, Any]]:
+    """Measure the rows of a model that are not in its file yet, and add each to it.
+
+    Args:
+        path: The file, for the rows of all tables; a row is found by what the decoder is, whatever its title.
+        specs: The decoders.
+        measure: Returns the figures of one.
+        advance: Called with numbers of rows that are done.
+
+    Returns:
+        The figures by the title of the decoder.
+    """
+    rows = _read(path)
+    missing = [spec for spec in specs if _key(spec) not in rows]
+    advance(len(specs) - len(missing))
+    for spec in missing:
+        rows[_key(spec)] = measure(spec)
+        write_json(path, rows)
+        advance(1)
+    return {spec.title: rows[_key(spec)] for spec in specs}
+
+
+def stored_rows(path: Path, specs: Sequence[DecoderSpec]) -> dict[str, dict[str, Any]]:
+    """Return the figures that the file of :func:`kept_rows` has of these decoders, by the title of the decoder."""
+    rows = _read(path)
+    return {spec.title: rows[_key(spec)] for spec in specs if _key(spec) in rows}
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _key(spec: DecoderSpec) -> str:
+    return json.dumps(spec.identity())
+
+
+def measure_pair(
+    contestant: Contestant, reference: Contestant, examples: Sequence[Example], num_timed: int, repeats: int
+) -> dict[str, Any]:
+    """Decode examples, and some of them in turn with a reference.
+
+    Returns:
+        What :func:`count` returns, and ``speed``: the ratio to the reference's at each of the batch sizes.
+    """
+    timed = examples[:num_timed]
+    speed = {str(batch): speed_ratio(contestant, reference, timed, batch, repeats) for batch in SPEED_BATCHES}
+    return {**count(contestant, examples), "speed": speed}
+
+
 def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list[Any]]:
     """Decode examples.
 
     Returns:
         For each prompt: whether the answer is ``correct`` and ends with EOS (``finished``), and its ``tokens``,
-        ``forwards`` and ``extra_blocks``.
+        ``forwards``, ``extra_blocks`` and blocks that ``hit_step_limit``.
     """
     settings = contestant.spec.settings(default_budget(contestant.module), _BATCH_SIZE)
     answers = contestant.module.generate_batch([example.prompt for example in examples], settings)
@@ -44,6 +101,7 @@ def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list
         "tokens": [answer.num_tokens for answer in answers],
         "forwards": [answer.num_forwards for answer in answers],
         "extra_blocks": [answer.num_extra_blocks for answer in answers],
+        "hit_step_limit": [answer.hit_step_limit for answer in answers],
     }
 
 

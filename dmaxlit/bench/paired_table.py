@@ -1,46 +1,36 @@
-"""The table of the benchmark of the frontier: each row beside the faithful DMax, on the same prompts."""
+"""Tables of models and decoders in which each row is compared with a reference on the same prompts."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import torch
 
-from dmaxlit.bench.frontier_rows import SPEED_BATCHES
-from dmaxlit.bench.frontier_settings import REFERENCE, FrontierStudy
+from dmaxlit.bench.paired_rows import SPEED_BATCHES
 from dmaxlit.bench.summary import Spread, accuracy_interval
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.evaluation.paired import paired_difference, paired_ratio
 from dmaxlit.metrics import CONVENTIONS, accuracy_under_parallelism, tokens_per_forward
 
-#: What is measured of each model and decoder: method, label of the decoder, and figures by training seed.
-Results: TypeAlias = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+#: A model, ``base`` or a method of the benchmark, and how it is decoded.
+Row: TypeAlias = tuple[str, DecoderSpec]
+#: What is measured of a row: figures by training seed.
+Runs: TypeAlias = Mapping[int, Mapping[str, Any]]
+#: Those of all rows, by method and title of the decoder.
+Results: TypeAlias = Mapping[tuple[str, str], Runs]
 
 _RESAMPLES = 2000
-_HEADER = (
-    "model / decoder",
-    "seeds",
-    "accuracy % [95%]",
-    "to DMax [95%]",
-    "McNemar p",
-    "TPF",
-    "published",
-    "without EOS",
-    "x DMax [95%]",
-    "forwards",
-    "extra blocks",
-    "AUP",
-    *(f"tokens/s x DMax, batch {batch}" for batch in SPEED_BATCHES),
-)
 
 
-def summarize_frontier(results: Results, study: FrontierStudy) -> list[dict[str, Any]]:
+def summarize_pairs(results: Results, rows: Iterable[Row], reference: Runs) -> list[dict[str, Any]]:
     """Summarise the results of each row over the seeds. Rows without results are left out.
 
     Args:
-        results: What was measured; it holds the reference of each seed.
-        study: The rows, in order.
+        results: What was measured.
+        rows: The rows, in order.
+        reference: What they are compared with; it has all their seeds.
 
     Returns:
         For each row: ``method``, ``decoder`` and ``seeds``; the fields of :class:`~dmaxlit.bench.summary.Spread` of
@@ -48,19 +38,30 @@ def summarize_frontier(results: Results, study: FrontierStudy) -> list[dict[str,
         ``interval`` of the accuracy; ``tpf_by`` convention; ``difference`` and ``ratio``, the accuracy and TPF compared
         with the reference over the prompts of all seeds; and in the first row of a curve its ``aup``.
     """
-    reference = results[REFERENCE[0], REFERENCE[1].title]
-    rows = [
-        _summary(method, spec, results[method, spec.title], reference)
-        for method in study.methods
-        for spec in study.decoders
-        if (method, spec.title) in results
+    measured = ((method, spec, results.get((method, spec.title))) for method, spec in rows)
+    return _with_aup([_summary(method, spec, runs, reference) for method, spec, runs in measured if runs])
+
+
+def per_seed(results: Results, **facts: str) -> list[dict[str, Any]]:
+    """Return the figures of each row and seed, with some facts, as plain values for ``results.json``."""
+    return [
+        {
+            **facts,
+            "method": method,
+            "decoder": decoder,
+            "number": number,
+            "tpf": _tpf(run, "dmaxlit"),
+            "accuracy": fmean(run["correct"]),
+            "forwards": fmean(run["forwards"]),
+            "finished": fmean(run["finished"]),
+            "speed": run["speed"],
+        }
+        for (method, decoder), runs in results.items()
+        for number, run in runs.items()
     ]
-    return _with_aup(rows)
 
 
-def _summary(
-    method: str, spec: DecoderSpec, seeds: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _summary(method: str, spec: DecoderSpec, seeds: Runs, reference: Runs) -> dict[str, Any]:
     runs, references = list(seeds.values()), [reference[seed] for seed in seeds]
     accuracy = _means(runs, "correct")
     return {
@@ -113,28 +114,42 @@ def _curve(row: Mapping[str, Any]) -> str:
     return json.dumps([row["method"], row["curve"]])
 
 
-def format_frontier(summary: Iterable[Mapping[str, Any]]) -> str:
-    """Format a summary as a Markdown table."""
-    lines = [f"| {' | '.join(_HEADER)} |", "|---" * len(_HEADER) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(row))} |" for row in summary)])
+def format_pairs(
+    summary: Iterable[Mapping[str, Any]], reference: str, timed: str | None = None, without: Sequence[str] = ()
+) -> str:
+    """Format a summary as a Markdown table.
+
+    Args:
+        summary: The rows, at least one.
+        reference: Name of what they are compared with.
+        timed: Name of what their speed is related to. Default: the same.
+        without: Columns to leave out.
+    """
+    rows = [_cells(row, reference, timed or reference) for row in summary]
+    columns = [name for name in rows[0] if name not in without]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row[name] for name in columns)} |" for row in rows)])
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], reference: str, timed: str) -> dict[str, str]:
     difference, ratio, (low, high) = row["difference"], row["ratio"], row["interval"]
-    return [
-        f"{row['method']} / {row['decoder']}",
-        str(row["seeds"]),
-        f"{100 * row['accuracy']['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
-        f"{100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]",
-        f"{difference['p_value']:.2g}",
-        f"{row['tpf']['mean']:.2f} ± {row['tpf']['deviation']:.2f}",
-        *(f"{row['tpf_by'][name]:.2f}" for name in ("published", "without_eos")),
-        f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
-        f"{row['forwards']['mean']:.1f}",
-        f"{row['extra_blocks']['mean']:.1f}",
-        "" if row["aup"] is None else f"{row['aup']:.0f}",
-        *(f"{row['speed'][str(batch)]['mean']:.2f}" for batch in SPEED_BATCHES),
-    ]
+    between = f"{100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+    speed = {f"tokens/s x {timed}, batch {size}": f"{ratio['mean']:.2f}" for size, ratio in row["speed"].items()}
+    return {
+        "model / decoder": f"{row['method']} / {row['decoder']}",
+        "seeds": str(row["seeds"]),
+        "accuracy % [95%]": f"{100 * row['accuracy']['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        f"to {reference} [95%]": between,
+        "McNemar p": f"{difference['p_value']:.2g}",
+        "TPF": f"{row['tpf']['mean']:.2f} ± {row['tpf']['deviation']:.2f}",
+        "published": f"{row['tpf_by']['published']:.2f}",
+        "without EOS": f"{row['tpf_by']['without_eos']:.2f}",
+        f"x {reference} [95%]": f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        "forwards": f"{row['forwards']['mean']:.1f}",
+        "extra blocks": f"{row['extra_blocks']['mean']:.1f}",
+        "AUP": "" if row["aup"] is None else f"{row['aup']:.0f}",
+        **speed,
+    }
 
 
 def format_training(models: Sequence[Mapping[str, Any]]) -> str:

@@ -1,13 +1,13 @@
 import pytest
 
-from dmaxlit.bench.frontier_settings import REFERENCE, FrontierStudy
-from dmaxlit.bench.frontier_table import format_frontier, format_training, summarize_frontier
+from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.metrics import accuracy_under_parallelism, wilson_interval
 
 SLOW = DecoderSpec("spd", {"tau_dec": 0.5}, "SPD 0.5")
 WIDE = DecoderSpec("spd", {"tau_dec": 0.0}, "wide", window=2)
-STUDY = FrontierStudy(("base", "on_policy", "multi_block"), (SLOW, REFERENCE[1], WIDE))
+FAST = DecoderSpec("spd", {"tau_dec": 0.0}, "SPD 0")
+ROWS = [(method, spec) for method in ("base", "on_policy", "multi_block") for spec in (SLOW, FAST, WIDE)]
 
 
 def run(correct, tokens, forwards, extra_blocks=0, speed=1.0):
@@ -37,7 +37,8 @@ RESULTS = {
 
 @pytest.fixture(scope="module")
 def summary():
-    return {(row["method"], row["decoder"]): row for row in summarize_frontier(RESULTS, STUDY)}
+    reference = RESULTS["on_policy", "SPD 0"]
+    return {(row["method"], row["decoder"]): row for row in summarize_pairs(RESULTS, ROWS, reference)}
 
 
 def test_rows_are_in_the_order_of_the_study_and_absent_ones_left_out(summary):
@@ -83,7 +84,7 @@ def test_the_first_row_of_a_curve_has_its_aup(summary):
 
 
 def test_the_table_has_the_figures(summary):
-    header, rule, *lines = format_frontier(summary.values()).splitlines()
+    header, rule, *lines = format_pairs(summary.values(), "DMax").splitlines()
     assert header.count("|") == rule.count("|") == lines[0].count("|")
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
     low, high = wilson_interval(6, 8)

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dmaxlit.bench import frontier_rows
-from dmaxlit.bench.frontier_rows import Contestant, count, speed_ratio
+from dmaxlit.bench import paired_rows
+from dmaxlit.bench.paired_rows import Contestant, count, speed_ratio
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.tasks import Example
 
@@ -27,13 +27,19 @@ class Clock:
         if settings.max_forwards is None:
             Clock.now += self.seconds.pop(0) if isinstance(self.seconds, list) else self.seconds
             self.batches.append(len(prompts))
-        answer = {"num_tokens": 10, "num_forwards": 4, "num_extra_blocks": 3, "ends_with_eos": True}
+        answer = {
+            "num_tokens": 10,
+            "num_forwards": 4,
+            "num_extra_blocks": 3,
+            "ends_with_eos": True,
+            "hit_step_limit": 1,
+        }
         return [SimpleNamespace(text="yes" if prompt != "2" else "no", **answer) for prompt in prompts]
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(frontier_rows.time, "process_time", lambda: Clock.now)
+    monkeypatch.setattr(paired_rows.time, "process_time", lambda: Clock.now)
 
 
 def test_answers_are_counted_prompt_by_prompt():
@@ -43,6 +49,7 @@ def test_answers_are_counted_prompt_by_prompt():
     assert figures["forwards"] == [4] * 5
     assert figures["extra_blocks"] == [3] * 5
     assert figures["finished"] == [True] * 5
+    assert figures["hit_step_limit"] == [1] * 5
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, [1] * 5), (2, [2, 2, 1]), (16, [5])])

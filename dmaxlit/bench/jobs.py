@@ -1,0 +1,63 @@
+"""Jobs of a benchmark, several at the same time, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from tqdm import tqdm
+
+from dmaxlit.errors import UserError
+
+#: A model and its number: ``base`` or a method, and the number of the base or the training seed.
+Job: TypeAlias = tuple[str, int]
+
+
+class JobBench(Protocol):
+    """A benchmark that is divided into jobs: a dataclass, exported by ``dmaxlit.bench``."""
+
+    @property
+    def workers(self) -> int:
+        """Jobs at the same time."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each of them."""
+
+    def job(self, method: str, number: int) -> None:
+        """Do a job; called in the job's process."""
+
+
+def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> None:
+    """Do jobs; what a job writes to its standard streams is appended to ``METHOD-NUMBER.log``.
+
+    Args:
+        bench: The benchmark.
+        jobs: The jobs that are not done yet.
+        logs: Folder of the logs.
+        title: Title of the progress bar.
+
+    Raises:
+        UserError: If a job fails.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads), "MKL_NUM_THREADS": str(bench.threads)}
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(bench).items()}
+    command = [sys.executable, "-m", "dmaxlit.bench", type(bench).__name__, json.dumps(settings)]
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def start(job: Job) -> None:
+        method, number = job
+        log = logs / f"{method}-{number}.log"
+        with log.open("a") as stream:
+            process = subprocess.run(
+                [*command, method, str(number)], env=environment, stdout=stream, stderr=stream, check=False
+            )
+        if process.returncode != 0:
+            raise UserError(f"bench: {method} {number} failed with exit status {process.returncode}; see {log}")
+
+    with ThreadPoolExecutor(bench.workers) as pool:
+        list(tqdm(pool.map(start, jobs), total=len(jobs), desc=title))
