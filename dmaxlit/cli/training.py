@@ -83,7 +83,7 @@ def run_cli(
                 seed_everything_default=0,
                 subclass_mode_data=True,
                 parser_class=Parser,
-                parser_kwargs={name: {"description": text} for name, text in DESCRIPTIONS.items()},
+                parser_kwargs={command: {"description": DESCRIPTIONS[command]}},
                 auto_configure_optimizers=False,
                 args=[command, *expand_class_names(args, CLASS_OPTIONS)],
             )
@@ -110,18 +110,20 @@ class DMaxCLI(LightningCLI):
     """LightningCLI whose refusals are :class:`UserError`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._command: str = kwargs["args"][0]
         with ExitStack() as self._locks:
             super().__init__(*args, **kwargs)
 
     parsers: tuple[LightningArgumentParser, ...] = ()
     _checkpoint: dict[str, Any] | None = None  # without the tensors
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands, with the arguments that are no options."""
-        commands = LightningCLI.subcommands()
-        commands["predict"].add("return_predictions")
-        return commands
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # which Lightning asks the instance for
+        """Return the command, with the arguments of the trainer's method that are no options.
+
+        The other three are left out: to make their parsers takes longer than everything else until the run begins.
+        """
+        skipped = LightningCLI.subcommands()[self._command]
+        return {self._command: skipped | ({"return_predictions"} if self._command == "predict" else set())}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser called ``dmaxlit``, whatever started the process."""
