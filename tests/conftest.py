@@ -126,3 +126,16 @@ def processes():
     started = Processes()
     yield started
     started.close()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures of an evaluation empty: to draw them takes longer than to decode a few prompts."""
+    from dmaxlit.evaluation.curve_figure import PICTURES  # here, as not all tests need matplotlib
+
+    def save(figure, path):
+        for suffix in PICTURES:
+            path.with_name(path.name + suffix).touch()
+
+    monkeypatch.setattr("dmaxlit.evaluation.report.curve_figure", lambda *_: None)
+    monkeypatch.setattr("dmaxlit.evaluation.report.save_pictures", save)

@@ -16,6 +16,12 @@ def record(folder):
     return json.loads((folder / "record.json").read_text())
 
 
+@pytest.fixture(autouse=True)
+def _drawn_once(request):
+    if "picture" not in request.node.name:
+        request.getfixturevalue("undrawn")
+
+
 def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_path):
     ended = dmax(f"evaluate --model {tiny} --output out {SHORT} --decoders spd,threshold")
     assert ended.status == 0, ended.err
