@@ -3,7 +3,7 @@
 import math
 from argparse import ArgumentError, ArgumentParser, Namespace
 from functools import partial
-from importlib import import_module
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -190,7 +190,8 @@ def scenario_of(
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)
     sharded = str(strategy).endswith(("FSDP2Strategy", "ModelParallelStrategy"))
     noise = _instantiate(NoiseStrategy, config.model.noise)
-    passes = passes_of(objective_of(map(_class_of, trainer.callbacks or [])), noise, source.block_length)
+    objective = objective_of(locate(callback.class_path) for callback in trainer.callbacks or [])
+    passes = passes_of(objective, noise, source.block_length)
     if (layer := passes.get("feature_layer")) is not None:
         check_layer(model, layer)
         check_unsharded(sharded)
@@ -218,12 +219,6 @@ def _decode_rows(callbacks: list[Any]) -> int:
     """Return the largest number of prompts that a callback decodes together, 0 if none decodes."""
     sizes = [getattr(callback.init_args, "batch_size", None) for callback in callbacks if "init_args" in callback]
     return max([int(size) for size in sizes if size] or [0])
-
-
-def _class_of(callback: Any) -> Any:
-    """Return the class that the settings of a callback name."""
-    module, _, name = callback.class_path.rpartition(".")
-    return getattr(import_module(module), name)
 
 
 def _instantiate(kind: Any, spec: Any) -> Any:

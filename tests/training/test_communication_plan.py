@@ -82,6 +82,18 @@ def test_operations_are_those_of_the_passes(checkpointing):
     assert operations(scenario) == 2 * tokens * (forwards * layers + (2 * 3 + 3) * head)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_over_the_row_alone_has_no_clean_copy(checkpointing):
+    scenario = scenario_for(
+        make_denoiser(), views=1, clean_copy=False, checkpointing=checkpointing, gpus=2, sharded=True
+    )
+    model = scenario.model.model
+    layers = sum(parameter.numel() for parameter in model.layers.parameters())
+    tokens, head = scenario.rows * scenario.length, model.embed_tokens.weight.numel()
+    assert operations(scenario) == 2 * tokens * ((3 + checkpointing) * layers + 3 * head)
+    assert layer_gathers(scenario) == 2
+
+
 def test_a_token_is_multiplied_with_the_experts_that_it_is_sent_to():
     class Experts(nn.Module):
         def __init__(self):
