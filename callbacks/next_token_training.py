@@ -1,5 +1,7 @@
 """Autoregressive pretraining, for models that become block-diffusion models."""
 
+from typing import ClassVar
+
 import lightning as L
 
 from dmaxlit.callbacks._module import require_dmax_module
@@ -8,6 +10,7 @@ from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.losses import ViewLoss
 from dmaxlit.training.next_token import next_token_loss
+from dmaxlit.training.objective import Objective
 
 __all__ = ["NextTokenTraining"]
 
@@ -26,6 +29,8 @@ class NextTokenTraining(L.Callback):
     Raises:
         UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``.
     """
+
+    objective: ClassVar[Objective] = Objective("next token")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace the losses of the views."""

@@ -1,6 +1,7 @@
 """Shared small models and batches."""
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import torch
 
 from dmaxlit.backbone import Denoiser
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
+from tests.processes import Processes
 
 TINY = {
     "model_type": "qwen3",
@@ -27,6 +29,11 @@ TINY = {
     "max_position_embeddings": 128,
     "tie_word_embeddings": True,
 }
+
+
+def pytest_collection_finish():
+    gc.freeze()  # all that was imported
+    gc.enable()
 
 
 @contextlib.contextmanager
@@ -111,3 +118,24 @@ def no_group_is_left():
         del os.environ[name]
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Start processes in which everything is imported already."""
+    started = Processes()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the pictures of an evaluation empty: to draw them takes longer than to decode a few prompts."""
+    from dmaxlit.evaluation.curve_figure import PICTURES  # here, as not all tests need matplotlib
+
+    def save(figure, path):
+        for suffix in PICTURES:
+            path.with_name(path.name + suffix).touch()
+
+    monkeypatch.setattr("dmaxlit.evaluation.report.curve_figure", lambda *_: None)
+    monkeypatch.setattr("dmaxlit.evaluation.report.save_pictures", save)

@@ -1,16 +1,9 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests import distributed_run
-
-ROOT = Path(__file__).parent.parent
-
 
 # The settings of one process, and of two. Windows of two micro-batches end with the epoch, so both see the same rows an
 # update.
@@ -33,16 +26,13 @@ def one(folder, name):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """Train in two processes, which make all runs: starting them takes far longer than training."""
+def two(processes, tmp_path_factory):
+    """Train in two processes, which make all runs."""
     folder = tmp_path_factory.mktemp("two")
     outputs = {name: str(folder / f"{name}.pt") for name in RUNS}
     runs = [{"devices": 2, "output": outputs[name], **settings} for name, (_, settings) in RUNS.items()]
-    command = [sys.executable, "-m", "tests.distributed_run", json.dumps(runs)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    environment.pop("MASTER_PORT", None)  # of a trainer that ran in this process, which may still listen
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    codes = processes.run([json.dumps(runs)], folder / "log", module="tests.distributed_run", ranks=2)
+    assert codes == [0, 0], (folder / "log.0").read_text()[-2000:]
     return {name: torch.load(output, weights_only=True) for name, output in outputs.items()}
 
 

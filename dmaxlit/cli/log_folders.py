@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dmaxlit.checkpoints.lightning_internals import has_version, set_version
 from dmaxlit.errors import UserError
@@ -28,7 +29,8 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
     """Keep other processes from the folders of the trainer's logs until the context ends; to be entered by rank zero.
 
     A log without a version gets a new folder, which no other command has at the same time: a run may be tested twice
-    at once, and while it is trained. Folders that are empty at the end are removed.
+    at once, and while it is trained. Folders that are empty at the end are removed, and what a run has written that
+    ended before its first batch.
 
     Args:
         trainer: The trainer, before its loggers are used.
@@ -49,7 +51,7 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
                 except OSError as error:
                     raise unwritable(Path(logger.log_dir), error) from error
                 stack.enter_context(exclusive(folder, "trainer.logger"))
-                stack.enter_context(_without_empty_log(folder))
+                stack.enter_context(_without_empty_log(folder, trainer))
                 stack.enter_context(_naming_its_folder(logger))
         saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if saves_config and "://" not in str(trainer.log_dir):
@@ -67,17 +69,22 @@ def unwritable(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def _without_empty_log(folder: Path) -> Iterator[None]:
-    """After an error, remove the files that TensorBoard has begun, if nothing else came: settings precede points."""
+def _without_empty_log(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """After an error, remove what was begun there if it holds no points: at most settings, or the files of them."""
     before = set(folder.iterdir()) if folder.is_dir() else set()
     try:
         yield
     except BaseException:
         new = set(folder.iterdir()) - before if folder.is_dir() else set()
-        if all(fnmatch(path.name, _EVENT_FILES) for path in new):
+        if _is_before_training(trainer) or all(fnmatch(path.name, _EVENT_FILES) for path in new):
             for path in new:
                 path.unlink()
         raise
+
+
+def _is_before_training(trainer: Trainer) -> bool:
+    """Return whether ``fit`` was called, and has not come to the first batch of a new run."""
+    return trainer.state.fn == TrainerFn.FITTING and trainer.fit_loop.total_batch_idx < 0
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import math
 from argparse import ArgumentError, ArgumentParser, Namespace
 from functools import partial
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -20,16 +21,15 @@ from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.plan_network import GPUS, print_network_table
+from dmaxlit.cli.plan_passes import passes_of
 from dmaxlit.cli.plan_table import EXPERTS, RESERVE, gib_needed, has_experts, print_table
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
-from dmaxlit.noise import FeatureRequest, LogitsPrediction, NoiseStrategy, View, dialogue
-from dmaxlit.noise.soft_targets import SoftTargets, TeacherTargets
-from dmaxlit.randomness import RowGenerator
-from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
+from dmaxlit.noise import NoiseStrategy
 from dmaxlit.training.communication_plan import Speeds
 from dmaxlit.training.memory_plan import peaks, plan
 from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
+from dmaxlit.training.objective import objective_of
 
 _HELP = """usage: dmaxlit plan --config FILE [--gpus N] [--gpu_memory GIB] [--table] [--network_gbits G] [fit's options]
 
@@ -85,10 +85,11 @@ def run(command: str, args: list[str]) -> None:
     _check(options)
     settings = run_cli("fit", rest, cli=_PlanCLI)
     with renaming_argument(model_argument(rest), "pretrained"):
+        source = source_of(settings)
         if options.table:
-            print_table(partial(scenario_of, settings))
+            print_table(partial(scenario_of, settings, source))
             return
-        scenario = scenario_of(settings, options.gpus)
+        scenario = scenario_of(settings, source, options.gpus)
     if options.network_gbits is not None:
         print_network_table(scenario, _speeds(options), GPUS if options.gpus is None else [options.gpus])
         return
@@ -131,29 +132,44 @@ def _speeds(options: Namespace) -> Speeds:
     )
 
 
-def scenario_of(
-    config: Any, gpus: int | None = None, lora: bool | None = None, checkpointing: bool | None = None
-) -> MemoryScenario:
-    """Return the training run that the settings of ``fit`` describe; only the model's config and tokenizer are read.
+def source_of(config: Any) -> BackboneSource:
+    """Return the model's config and tokenizer, which are all that is read of it.
 
     Args:
         config: The parsed settings.
+
+    Raises:
+        UserError: If they cannot be read.
+    """
+    settings = dict(vars(config.model.backbone.init_args))
+    for name in ("gradient_checkpointing", "defer", "probe"):  # which say nothing about the model
+        del settings[name]
+    return BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
+
+
+def scenario_of(
+    config: Any,
+    source: BackboneSource,
+    gpus: int | None = None,
+    lora: bool | None = None,
+    checkpointing: bool | None = None,
+) -> MemoryScenario:
+    """Return the training run that the settings of ``fit`` describe.
+
+    Args:
+        config: The parsed settings.
+        source: The model's config and tokenizer.
         gpus: Number of GPUs; None for the number in the settings.
         lora: Whether adapters are trained, with the settings' options if they have any; None for what the settings say.
         checkpointing: Whether activations are recomputed; None for what the settings say.
 
     Raises:
-        UserError: If the model's config or tokenizer cannot be read, a setting is refused, or an auxiliary model is
-            trained.
+        UserError: If a setting is refused, or an auxiliary model is trained.
     """
     if config.model.auxiliary is not None:
         raise UserError("auxiliary: expected none, for its memory is not estimated, got the settings of one")
-    settings, trainer, data = dict(vars(config.model.backbone.init_args)), config.trainer, config.data.init_args
+    trainer, data = config.trainer, config.data.init_args
     check_at_least(1, batch_size=data.batch_size)
-    recomputes = bool(settings.pop("gradient_checkpointing"))
-    for name in ("defer", "probe"):  # which change nothing that training holds
-        del settings[name]
-    source = BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
     model = source.empty_model()
     add_token_rows(model, len(source.tokenizer))
     extra: tuple[Tensor, ...] = ()
@@ -174,9 +190,13 @@ def scenario_of(
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)
     sharded = str(strategy).endswith(("FSDP2Strategy", "ModelParallelStrategy"))
     noise = _instantiate(NoiseStrategy, config.model.noise)
-    if noise.feature_layer is not None:
-        check_layer(model, noise.feature_layer)
+    objective = objective_of(locate(callback.class_path) for callback in trainer.callbacks or [])
+    passes = passes_of(objective, noise, source.block_length)
+    if (layer := passes.get("feature_layer")) is not None:
+        check_layer(model, layer)
         check_unsharded(sharded)
+    if checkpointing is None:
+        checkpointing = bool(config.model.backbone.init_args.gradient_checkpointing)
     compute = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16}
     return MemoryScenario(
         model=model,
@@ -187,9 +207,9 @@ def scenario_of(
         compute_dtype=compute.get(str(trainer.precision), source.dtype),
         rows=rows,
         length=length,
-        checkpointing=recomputes if checkpointing is None else checkpointing,
+        checkpointing=checkpointing,
         decode_rows=_decode_rows(trainer.callbacks or []),
-        **_passes_of(noise, source.block_length),
+        **passes,
         copies_features=not lora,
         offloaded=config.model.frozen_copy == "offloaded",
     )
@@ -207,32 +227,6 @@ def _instantiate(kind: Any, spec: Any) -> Any:
     parser.add_argument("--instance", type=kind)
     settings = spec.as_dict() if hasattr(spec, "as_dict") else spec
     return parser.instantiate_classes(parser.parse_object({"instance": settings})).instance
-
-
-def _passes_of(noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
-    """Return how many passes of each kind a strategy takes, by evaluating its views on one block."""
-    ids = torch.zeros(1, block_length, dtype=torch.long)
-    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10))
-    requests: list[FeatureRequest] = []
-
-    def answer(view: View) -> LogitsPrediction:
-        return LogitsPrediction(torch.zeros(int(view.supervised.sum()), 10), view.supervised)
-
-    def features(request: FeatureRequest) -> Tensor:
-        requests.append(request)
-        return torch.zeros(*request.ids.shape, 1)
-
-    turns = dialogue(noise.views(clean, RowGenerator(0, [0])), answer, features)
-    views = [view for view, _ in turns]
-    trained = [view for view in views if view.requires_grad]
-    compares = [any(isinstance(one, (SoftTargets, TeacherTargets)) for one in view.objectives) for view in trained]
-    return {
-        "views": len(trained),
-        "divergence_views": sum(compares),
-        "rollout_forwards": len(views) - len(trained),
-        "feature_layer": noise.feature_layer,
-        "feature_requests": len(requests),
-    }
 
 
 def format_plan(items: list[MemoryItem], gpu_memory: float | None) -> tuple[str, bool]:

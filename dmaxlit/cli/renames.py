@@ -32,6 +32,7 @@ _ADDED_SETTINGS = {
     "data.streaming": False,
     "data.turns": "last",
     "model.frozen_copy": "device",
+    "objective": "views",
 }
 
 

@@ -5,24 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from dmaxlit.callbacks.next_token_training import NextTokenTraining
 from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.checkpoints.resumable import check_resumable
 from dmaxlit.checkpoints.run_limits import refuse_shorter
 from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
-from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.cli.step_rows import current_step_rows, step_batches, step_rows, with_as_many_rows
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
+from dmaxlit.training.objective import objective_of
 
 # A resumed run may change what affects its cost or its output, but not what affects the weights.
 _FREE_SETTINGS = frozenset(
@@ -40,33 +38,37 @@ _FIXED_TRAINER_OPTIONS = (
     "limit_train_batches",
     "overfit_batches",
 )
+# What Lightning takes where they are null.
+_TRAINER_DEFAULTS = {
+    "trainer.gradient_clip_algorithm": "norm",
+    "trainer.limit_train_batches": 1.0,
+    "trainer.precision": "32-true",
+}
 _START_OVER = "; --checkpoint.resume false starts over"
 _STOP_OPTIONS = ("max_time", "min_steps", "min_epochs", "callbacks")
 
 
 def run_settings(
-    parser: ArgumentParser, config: Namespace, trainer: Trainer, module: type[DMaxModule] = DMaxModule
+    settings: Mapping[str, Any], trainer: Trainer, module: type[DMaxModule] = DMaxModule
 ) -> dict[str, Any]:
-    """Return the settings that decide what a run learns, as plain values under dotted names.
+    """Return those of the settings of ``fit`` that decide what a run learns, under dotted names.
 
-    They do not include how long it trains, or what it validates, logs and saves, and so of its callbacks only the one
-    that replaces its loss. Instead of the batch size they have the rows or micro-batches of an optimiser step, so that
-    a run may be resumed with another number of processes.
+    They do not include how long it trains, or what it validates, logs and saves, and so of its callbacks only the
+    objective that one of them may set. Instead of the batch size they have the rows or micro-batches of an optimiser
+    step, so that a run may be resumed with another number of processes.
     """
-    settings = plain_settings(parser, config)["fit"]
     data = settings.get("data") or {}
     options = data.get("init_args", data)
     batch_size = options.get("batch_size")
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
+        "objective": objective_of(cast(Any, trainer).callbacks).name,
         "model": settings["model"],
         "data": data,
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
     if module is not DMaxModule:
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
-    if any(isinstance(callback, NextTokenTraining) for callback in cast(Any, trainer).callbacks):
-        fixed["objective"] = "next token"
     if batch_size is None:
         fixed["trainer"]["accumulate_grad_batches"] = trainer.accumulate_grad_batches
     elif options.get("max_tokens") is not None:
@@ -76,20 +78,21 @@ def run_settings(
     return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 
-def hyperparameters(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return all settings of a run as plain values under dotted names, but for its folders, callbacks and loggers."""
-    settings = plain_settings(parser, config)["fit"]
-    for name in ("config", "ckpt_path", "checkpoint", "finite_guard"):
-        settings.pop(name, None)
-    for name in ("default_root_dir", "callbacks", "logger"):
-        settings["trainer"].pop(name, None)
-    return _flat(settings)
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of ``fit`` under dotted names, but for its folders, callbacks and loggers."""
+    kept = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("config", "ckpt_path", "checkpoint", "finite_guard")
+    }
+    unnamed = ("default_root_dir", "callbacks", "logger")
+    kept["trainer"] = {name: value for name, value in settings["trainer"].items() if name not in unnamed}
+    return _flat(kept)
 
 
-def stop_settings(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """Return the settings that may stop a run before its last step, as plain values: time limit and callbacks."""
-    trainer = plain_settings(parser, config)["fit"]["trainer"]
-    return {name: trainer.get(name) for name in _STOP_OPTIONS}
+def stop_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the settings of ``fit`` that may stop a run before its last step: time limit and callbacks."""
+    return {name: settings["trainer"].get(name) for name in _STOP_OPTIONS}
 
 
 def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: LightningModule) -> Path | None:
@@ -169,15 +172,26 @@ def refuse_other_weights(source: str, weights: dict[str, Any], module: Lightning
 
 
 def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[str, Any], trainer: Trainer) -> None:
+    stored, current = _with_defaults(stored), _with_defaults(current)
     for name in (*current, *stored):
         if name in _FREE_SETTINGS:  # an earlier version may have stored it
             continue
         if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
             as_many = with_as_many_rows(name, stored, current, trainer)
+            there, here = (_shown(settings, name) for settings in (stored, current))
             raise UserError(
-                f"{path}: belongs to another run: {name} is {stored.get(name)!r} there, {current.get(name)!r} here; "
+                f"{path}: belongs to another run: {name} is {there} there, {here} here; "
                 f"give {as_many}another --trainer.default_root_dir, or --checkpoint.resume false to start over"
             )
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _TRAINER_DEFAULTS.get(name) if value is None else value for name, value in settings.items()}
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    """Return a value for a message; an option of what is null or of another class has none."""
+    return repr(settings[name]) if name in settings else "not set"
 
 
 def _is_longer(name: str, stored: Any, current: Any) -> bool:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from dmaxlit.callbacks import HyperparameterLog, RankGuard, RunCheckpoint, RunProgressBar
+from dmaxlit.errors import UserError
 
 
 def default_callbacks(settings: Namespace) -> list[Callback]:
@@ -43,6 +44,9 @@ def direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
 
     Lightning would write them to the numbered folder of the run's logs, where the next command could not find them; and
     with ``fast_dev_run`` it leaves ``last.ckpt`` behind, though it says that checkpoints are suppressed.
+
+    Raises:
+        UserError: If another callback would write a file that is the run's own.
     """
     for callback in trainer.checkpoint_callbacks:
         if trainer.fast_dev_run:
@@ -53,8 +57,24 @@ def direct_checkpoints(trainer: Any, root: str | Path | None) -> None:
             callback.dirpath = str(Path(root) / "checkpoints")
         elif isinstance(callback, RunCheckpoint) and callback.folder is None:
             callback.folder = str(Path(root) / "checkpoints")
-    # Only the RunCheckpoint writes last.ckpt in its folder.
-    folders = [callback.folder for callback in run_checkpoints_of(trainer)]
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and folders == [callback.dirpath]:
-            callback.save_last = False
+        if isinstance(callback, ModelCheckpoint):
+            _keep_apart(callback, run_checkpoints_of(trainer))
+
+
+def _keep_apart(callback: ModelCheckpoint, run_checkpoints: list[RunCheckpoint]) -> None:
+    """Let no other callback write a file that is the run's own, in the folder of the run's checkpoints.
+
+    Raises:
+        UserError: If its ``filename`` is the name of one.
+    """
+    for own in run_checkpoints:
+        if not own.folder or not callback.dirpath or Path(own.folder).resolve() != Path(callback.dirpath).resolve():
+            continue
+        callback.save_last = False
+        names = {"last", "previous"} | ({"best"} if own.monitor is not None else set())
+        if callback.filename in names:
+            raise UserError(
+                f"trainer.callbacks: ModelCheckpoint.filename: expected none of the run's own, such as last, in "
+                f"{str(own.folder)!r}, got {callback.filename!r}; another dirpath keeps them apart"
+            )

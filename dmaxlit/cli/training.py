@@ -22,6 +22,7 @@ from dmaxlit.checkpoints.tensorboard_internals import outlive_full_disks
 from dmaxlit.cli.base_configs import expand_bases
 from dmaxlit.cli.checkpoint_names import resolve_checkpoint
 from dmaxlit.cli.class_names import CLASS_OPTIONS, expand_class_names
+from dmaxlit.cli.jsonargparse_internals import plain_settings
 from dmaxlit.cli.known_warnings import silence_known_warnings
 from dmaxlit.cli.log_folders import log_folders
 from dmaxlit.cli.messages import one_line
@@ -83,7 +84,7 @@ def run_cli(
                 seed_everything_default=0,
                 subclass_mode_data=True,
                 parser_class=Parser,
-                parser_kwargs={name: {"description": text} for name, text in DESCRIPTIONS.items()},
+                parser_kwargs={command: {"description": DESCRIPTIONS[command]}},
                 auto_configure_optimizers=False,
                 args=[command, *expand_class_names(args, CLASS_OPTIONS)],
             )
@@ -110,18 +111,17 @@ class DMaxCLI(LightningCLI):
     """LightningCLI whose refusals are :class:`UserError`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._command: str = kwargs["args"][0]
         with ExitStack() as self._locks:
             super().__init__(*args, **kwargs)
 
     parsers: tuple[LightningArgumentParser, ...] = ()
     _checkpoint: dict[str, Any] | None = None  # without the tensors
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands, with the arguments that are no options."""
-        commands = LightningCLI.subcommands()
-        commands["predict"].add("return_predictions")
-        return commands
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the instance
+        """Return the command alone, as parsers take time, with the arguments of its method that are no options."""
+        skipped = LightningCLI.subcommands()[self._command]
+        return {self._command: skipped | ({"return_predictions"} if self._command == "predict" else set())}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser called ``dmaxlit``, whatever started the process."""
@@ -187,11 +187,12 @@ class DMaxCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
                 refuse_links(folder)
-        cast(DMaxTrainer, self.trainer).hyperparameters = hyperparameters(self.parser, self.config)
+        settings = plain_settings(self.parser, self.config)["fit"]
+        cast(DMaxTrainer, self.trainer).hyperparameters = hyperparameters(settings)
         run_checkpoints = run_checkpoints_of(self.trainer)
         for callback in run_checkpoints:
-            callback.settings = run_settings(self.parser, self.config, self.trainer, type(self.model))
-            callback.stop_settings = stop_settings(self.parser, self.config)
+            callback.settings = run_settings(settings, self.trainer, type(self.model))
+            callback.stop_settings = stop_settings(settings)
         fit = self.config_init["fit"]
         if run_checkpoints and fit.get("ckpt_path") is None and run_checkpoints[0].folder is not None:
             path = find_checkpoint(self.trainer, run_checkpoints[0], self.model)

@@ -162,7 +162,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             distill.check()
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
-            self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size)
+            self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size, self._chat, on_bad_row)
             self.prepare_data_per_node = False
         self._model: BoundModel | None = None
         self._date = TemplateDate()

@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dmaxlit.data.chat_turns import ChatTurns
+from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.distill import distill
 from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
 from dmaxlit.data.identity import difference, template_hash
@@ -16,6 +18,7 @@ from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import read_json
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Task
+from dmaxlit.tasks.records import OnBadRow
 
 
 class DistilledCorpus:
@@ -31,10 +34,22 @@ class DistilledCorpus:
         task: The task whose training prompts are answered.
         settings: How.
         batch_size: Prompts that a dry run answers.
+        chat: Which turns of the conversations are learnt.
+        on_bad_row: What is done with conversations that cannot be learnt; under ``error`` they are refused before
+            anything is answered.
     """
 
-    def __init__(self, path: str, task: Task, settings: DistillSettings, batch_size: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        task: Task,
+        settings: DistillSettings,
+        batch_size: int,
+        chat: ChatTurns | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> None:
         self._path, self._task, self._settings, self._batch_size = path, task, settings, batch_size
+        self._chat, self._on_bad_row = chat or ChatTurns(), on_bad_row
         self._folder: TemporaryDirectory[str] | None = None
 
     def write(self, trainer: L.Trainer) -> None:
@@ -87,7 +102,7 @@ class DistilledCorpus:
     def _distill(self, trainer: Any, corpus: Path, settings: DistillSettings, ranks: Ranks) -> None:
         """Distil the corpus from the module that is about to be trained, unless it exists; all these ranks call it."""
         module = trainer.lightning_module
-        if not ranks.from_main(lambda: _is_usable(module, self._task, corpus, settings)):
+        if not ranks.from_main(lambda: self._is_usable(module, corpus, settings)):
             original_device = module.device
             module.to(trainer.strategy.root_device)
             try:
@@ -96,22 +111,35 @@ class DistilledCorpus:
                 module.to(original_device)
         ranks.end()
 
+    def _is_usable(self, module: Any, corpus: Path, settings: DistillSettings) -> bool:
+        """Return whether a corpus exists; refuse a model that cannot write it, and rows that could not be learnt."""
+        if corpus.exists():
+            _warn_of_other_settings(module, self._task, corpus, settings)
+            return True
+        if getattr(module.backbone, "is_deferred", False):
+            raise UserError(
+                f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer reads "
+                "later; write it first, with `dmaxlit distill`"
+            )
+        if self._on_bad_row == "error":
+            self._check_prompts(settings)
+        return False
+
+    def _check_prompts(self, settings: DistillSettings) -> None:
+        """Refuse conversations that could not be learnt, such as with turns of tools, before they are answered."""
+        for number, example in enumerate(self._task.examples("train", settings.num_prompts), start=1):
+            prompt: Any = example.prompt  # of a task of one's own it may be a conversation
+            if isinstance(prompt, str):
+                continue
+            answered = [*prompt, {"role": "assistant", "content": "an answer"}]
+            try:
+                self._chat.learnt(conversation_of(answered, getattr(prompt, "tools", None)))
+            except BadConversationError as error:
+                raise UserError(f"distill: prompt {number} of the task {error}") from error
+
 
 def _is_dry_run(trainer: L.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _is_usable(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> bool:
-    """Return whether a corpus exists; refuse a model that cannot write it."""
-    if corpus.exists():
-        _warn_of_other_settings(module, task, corpus, settings)
-        return True
-    if getattr(module.backbone, "is_deferred", False):
-        raise UserError(
-            f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer reads "
-            "later; write it first, with `dmaxlit distill`"
-        )
-    return False
 
 
 def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: DistillSettings) -> None:

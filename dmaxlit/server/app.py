@@ -95,7 +95,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
     async def health() -> Response:
         scheduler = service.scheduler
         content = {
-            "status": "ok" if scheduler.is_alive else "stopping",
+            "status": "ok" if scheduler.is_alive else "stopping" if scheduler.is_stopping else "stopped",
             "running": scheduler.num_running,
             "waiting": scheduler.num_waiting,
         }

@@ -1,9 +1,11 @@
 """A process that serves until it is told to stop."""
 
+import asyncio
 import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -14,6 +16,7 @@ from dmaxlit.server.service import Service
 
 _NUM_PORTS = 2**16
 _SPARE_SECONDS = 5  # for what is left to send
+_PAUSE = 0.02  # seconds between two looks at whether all responses have ended
 
 
 class _Server(uvicorn.Server):
@@ -24,8 +27,16 @@ class _Server(uvicorn.Server):
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse what waits, and let what is being decoded end."""
-        self._service.scheduler.stop(self._service.limits.shutdown_seconds)
+        """Refuse what waits, let what is being decoded end, and only then close the socket.
+
+        So a load balancer that asks for ``/health`` meanwhile learns that the server is stopping, and the requests that
+        it still sends are refused in words.
+        """
+        scheduler, seconds = self._service.scheduler, self._service.limits.shutdown_seconds
+        scheduler.stop(seconds)
+        limit = time.monotonic() + seconds + _SPARE_SECONDS
+        while scheduler.is_stopping and not self.force_exit and time.monotonic() < limit:
+            await asyncio.sleep(_PAUSE)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

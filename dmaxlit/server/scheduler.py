@@ -48,6 +48,11 @@ class Scheduler:
         return self._thread.is_alive() and self._stop_at is None
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether what is being decoded may still end, and nothing else is."""
+        return self._thread.is_alive() and self._stop_at is not None
+
+    @property
     def num_running(self) -> int:
         """Number of jobs that are being decoded."""
         return len(self._running)

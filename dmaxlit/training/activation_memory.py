@@ -52,10 +52,14 @@ def activation_bytes(scenario: MemoryScenario) -> int:
     tokens = scenario.rows * length
     if scenario.checkpointing:
         layers, states = len(decoder_layers(scenario.model)), tokens * hidden * scenario.compute_dtype.itemsize
+        if not scenario.clean_copy:
+            return views * layers * states + _pass(scenario, length, length) // layers
         if supports_cache_under_checkpointing(scenario.model):
             return (1 + views) * layers * states + _pass(scenario, length, 2 * length) // layers
         return views * layers * 2 * states + _pass(scenario, 2 * length, 2 * length) // layers
     clean = _pass(scenario, length, length)
+    if not scenario.clean_copy:
+        return views * clean
     if kv_heads(scenario.model.config) == scenario.model.config.num_attention_heads:
         clean -= keys_and_values(scenario, tokens)  # the same tensors; otherwise attention keeps them expanded
     return clean + views * _pass(scenario, length, 2 * length)
@@ -63,7 +67,8 @@ def activation_bytes(scenario: MemoryScenario) -> int:
 
 def has_cache(scenario: MemoryScenario) -> bool:
     """Return whether views read the clean copy's keys and values, and are not computed together with it."""
-    return not scenario.checkpointing or supports_cache_under_checkpointing(scenario.model)
+    can = not scenario.checkpointing or supports_cache_under_checkpointing(scenario.model)
+    return scenario.clean_copy and can
 
 
 def trained_passes(scenario: MemoryScenario) -> int:

@@ -70,7 +70,8 @@ def operations(scenario: MemoryScenario) -> float:
     used, trained = (sum(_used(scenario, layer, of_all) for layer in layers) for of_all in (True, False))
     head = scenario.model.get_output_embeddings().weight
     head_factor = scenario.views * (2 + head.requires_grad) + scenario.rollout_forwards
-    passes, width = trained_passes(scenario), 1 if has_cache(scenario) else 2  # a view with its clean copy
+    passes = trained_passes(scenario)
+    width = 2 if scenario.clean_copy and not has_cache(scenario) else 1  # a view with its clean copy, or alone
     forwards = passes * (1 + scenario.checkpointing) + scenario.rollout_forwards
     weights = width * ((forwards + passes) * used + passes * trained) + head_factor * head.numel()
     return float(2 * scenario.rows * scenario.length * weights)

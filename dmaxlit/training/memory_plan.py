@@ -120,7 +120,7 @@ def _logits(scenario: MemoryScenario) -> MemoryItem:
     cast = 0 if width == 4 else width
     chunk, divergence = chunk_size(positions, vocab, "cuda"), 4 * _KEPT_OF_DIVERGENCE
     beside = ", those of teachers, and one gradient" if scenario.divergence_views else ", and one gradient"
-    if chunk == positions:
+    if chunk == positions or not scenario.clean_copy:
         size = positions * vocab * (4 * scenario.views + divergence * scenario.divergence_views + cast + 4)
         return MemoryItem("logits", size, ("training",), f"float32 log-probabilities of each view{beside}")
     size = chunk * vocab * (4 + divergence * min(scenario.divergence_views, 1) + cast + 4)
@@ -148,17 +148,21 @@ def _features(scenario: MemoryScenario) -> list[MemoryItem]:
 
 
 def _passes(scenario: MemoryScenario) -> str:
+    tokens = f"{scenario.rows} rows of {scenario.length} tokens"
+    if not scenario.clean_copy:
+        inputs = ", layer inputs alone" * scenario.checkpointing
+        return f"{tokens}, {_counted(scenario.views, 'pass', 'es')} over the row alone{inputs}"
     form = "the clean copy and each view"
     if scenario.checkpointing:
         form = f"{form if has_cache(scenario) else 'each view with its clean copy'}, layer inputs alone"
     views = _counted(scenario.views, "view")
     if scenario.rollout_forwards:
         form += f"; {_counted(scenario.rollout_forwards, 'forward')} without gradients keep none"
-    return f"{scenario.rows} rows of {scenario.length} tokens, {views}: {form}"
+    return f"{tokens}, {views}: {form}"
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + "s" * (count != 1)
+def _counted(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count} {noun}" + plural * (count != 1)
 
 
 def _millions(parameters: list[Tensor]) -> str:

@@ -36,6 +36,8 @@ class MemoryScenario:
         feature_requests: Sequences of a batch's row that it takes features of.
         copies_features: Whether the frozen copy is a copy, not the model with its adapters off.
         offloaded: Whether that copy is in main memory between two batches.
+        clean_copy: Whether a view is computed with a clean copy of its row; else it is a pass over the row alone, with
+            all of its logits at once.
     """
 
     model: PreTrainedModel
@@ -55,6 +57,7 @@ class MemoryScenario:
     feature_requests: int = 0
     copies_features: bool = False
     offloaded: bool = False
+    clean_copy: bool = True
 
 
 @dataclass(frozen=True)

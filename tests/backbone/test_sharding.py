@@ -1,10 +1,6 @@
 """FSDP2 on two CPU processes: the same training as one process on the same global batch, and checkpoints of parts."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -23,8 +19,6 @@ from tests.conftest import make_denoiser
 from tests.one_process_fsdp import assert_same, fit
 from tests.test_module import QUIET, loader, sgd
 
-ROOT = Path(__file__).parents[2]
-
 pytestmark = [
     pytest.mark.usefixtures("no_group_is_left"),
     pytest.mark.filterwarnings(
@@ -33,13 +27,11 @@ pytestmark = [
 ]
 
 
-def run(*runs):
+def run(processes, folder, *runs):
     """Make runs in two processes, one after the other; each writes to its ``folder``."""
     payload = json.dumps([{"devices": 2, "batch_size": 4, "clip": 1.0, **settings} for settings in runs])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "tests.sharded_run", payload]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    codes = processes.run([payload], folder / "log", module="tests.sharded_run", ranks=2)
+    assert codes == [0, 0], (folder / "log.0").read_text()[-3000:]
 
 
 def weights_of(folder):
@@ -72,11 +64,13 @@ def published(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory, model, published):
+def shared(processes, tmp_path_factory, model, published):
     """Train two models in two processes, which share each model and start once; each takes half of every batch."""
     folders = [tmp_path_factory.mktemp(name) for name in ("two", "experts")]
     tiny, experts = map(str, folders)
     run(
+        processes,
+        tmp_path_factory.mktemp("logs"),
         {"folder": tiny, "model": model, "decode": True},
         {"folder": experts, "model": str(published / "glm"), "defer": True},
     )
@@ -123,9 +117,11 @@ def test_a_checkpoint_of_parts_is_exported_and_read_by_everyone(two, tmp_path, c
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_parts_with_deferred_weights_and_checkpointed_activations(one, two, model, tmp_path):
+def test_training_goes_on_from_parts_with_deferred_weights_and_checkpointed_activations(
+    processes, one, two, model, tmp_path
+):
     settings = {"model": model, "defer": True, "checkpointing": True, "resume": str(two / "step=2.ckpt")}
-    run({"folder": str(tmp_path), **settings})
+    run(processes, tmp_path, {"folder": str(tmp_path), **settings})
     assert_same(weights_of(one), weights_of(tmp_path))
 
 

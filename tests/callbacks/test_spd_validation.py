@@ -1,9 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +26,6 @@ from tests.conftest import make_denoiser
 
 pytestmark = LIGHTNING_WARNINGS
 
-ROOT = Path(__file__).parent.parent.parent
 NAMES = ("accuracy", "tpf", "finished", "hit_step_limit")
 DEFAULT = {"spd": {"tau_dec": 0.5}, "threshold": {"threshold": 0.95}}
 
@@ -236,12 +231,11 @@ def test_batches_without_examples_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_together_log_what_one_does(tmp_path):
+def test_two_ranks_together_log_what_one_does(processes, tmp_path):
     output = tmp_path / "counted.json"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "tests.callbacks.ranks_run", "2", str(tmp_path / "two"), str(output)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    args = [2, tmp_path / "two", output]
+    codes = processes.run(args, tmp_path / "log", module="tests.callbacks.ranks_run", ranks=2)
+    assert codes == [0, 0], (tmp_path / "log.0").read_text()[-2000:]
     one, two = ranks_run.run(1, tmp_path / "one"), json.loads(output.read_text())
     assert (one["ranks"], two["ranks"]) == (1, 2)
     assert (one["decoded"], two["decoded"]) == (NUM_VAL, (NUM_VAL + 1) // 2)

@@ -1,4 +1,4 @@
-"""``one_rank_dies.py RECORDS ...``: the command line, in which rank 1 is killed after so many records; 0 for never."""
+"""``one_rank_dies.py RECORDS ...``: the command line, in which rank 1 is killed after so many records."""
 
 import os
 import signal

@@ -1,12 +1,11 @@
 import json
-import sys
 
 import pytest
 
 import dmaxlit
 from dmaxlit.data.messages import text_of
 from dmaxlit.errors import UserError
-from tests.cli.conftest import TASK, start
+from tests.cli.conftest import TASK
 
 SHORT = "--keep all --max_new_tokens 6 --num_prompts 3"
 
@@ -153,7 +152,7 @@ def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, corpus, tmp_pat
 
 
 BUSY = """
-import os, signal, threading
+import os, signal, sys, threading
 import dmaxlit.data.distill as distilling
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background process
@@ -165,21 +164,23 @@ def generate_rows(*args, **options):
         genuine(*args, **options)
 distilling.generate_rows = generate_rows
 from dmaxlit.cli import main
-main({args})
+main(sys.argv[1:])
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["distill", "fit"])
-def test_ctrl_c_while_distilling_ends_with_130(tiny, base, tmp_path, command):
+def test_ctrl_c_while_distilling_ends_with_130(processes, tiny, base, tmp_path, command):
     args = {
         "distill": ["distill", "--model", str(tiny), "--output", "c.jsonl", *SHORT.split()],
         "fit": ["fit", "--config", str(base), "--data.corpus", "c.jsonl", "--data.distill.num_prompts", "3"],
     }[command]
-    ended = start([sys.executable, "-c", BUSY.replace("{args}", repr(args))], tmp_path)
-    assert ended.returncode == 130, ended.stderr
-    assert ended.stderr.splitlines()[-1] == "interrupted"
-    assert "Traceback" not in ended.stderr
+    (tmp_path / "busy.py").write_text(BUSY)
+    codes = processes.run(args, tmp_path / "log", module="busy", folder=tmp_path)
+    output = (tmp_path / "log").read_text()
+    assert codes == [130], output
+    assert "interrupted" in output.splitlines()
+    assert "Traceback" not in output
 
 
 def test_a_prompt_that_is_too_long_is_named_by_its_row_before_any_is_answered(dmax, tiny, tmp_path):

@@ -1,10 +1,9 @@
 import json
-import sys
 
 import pytest
 import yaml
 
-from tests.cli.conftest import TASK, start
+from tests.cli.conftest import TASK
 
 SHORT = "--tasks chain --task.chain.operations 3 --num_prompts 5 --max_new_tokens 8 --device cpu"
 
@@ -15,6 +14,12 @@ def rows(path):
 
 def record(folder):
     return json.loads((folder / "record.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _drawn_once(request):
+    if "picture" not in request.node.name:
+        request.getfixturevalue("undrawn")
 
 
 def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_path):
@@ -141,13 +146,14 @@ def test_the_options_of_a_task_are_explained(dmax):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(dmax, tiny, tmp_path, monkeypatch):
-    monkeypatch.delenv("MASTER_PORT", raising=False)  # of a trainer that ran in this process, which may still listen
+def test_two_processes_equal_one(dmax, processes, tiny, tmp_path):
     sampled = ("--decoders", "spd", "--temperature", "1", "--batch_size", "2")
     command = ["evaluate", "--model", str(tiny), *SHORT.split(), *sampled]
-    ended = start([sys.executable, "-m", "dmaxlit", *command, "--output", "two", "--devices", "2"], tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("| one_token") == 1
+    two_processes = [*command, "--output", "two", "--devices", "2"]
+    codes = processes.run(two_processes, tmp_path / "log", folder=tmp_path, ranks=2)
+    output = "".join((tmp_path / f"log.{rank}").read_text() for rank in range(2))
+    assert codes == [0, 0], output
+    assert output.count("| one_token") == 1
     assert dmax([*command, "--output", "one"]).status == 0
     for name in ("chain/one_token.jsonl", "chain/spd.jsonl", "settings.json"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

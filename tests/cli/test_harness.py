@@ -1,4 +1,5 @@
 import json
+import logging
 import sys
 
 import pytest
@@ -43,10 +44,19 @@ def test_lm_eval_finds_the_model_by_name_and_records_how_it_decodes(tmp_path, ti
     assert config["tpf"] > 0
 
 
-@pytest.mark.slow
-def test_bad_arguments_of_the_model_are_one_line(tmp_path):
-    process = lm_eval(tmp_path, *write_task(tmp_path), "--model_args", "dtype=float32")
-    assert process.returncode == 2, process.stderr
+@pytest.fixture
+def logging_is_as_before(monkeypatch):
+    """Keep lm-eval from setting up the logging of this process."""
+    monkeypatch.setattr("lm_eval.utils._LOGGING_CONFIGURED", True)
+    level = logging.getLogger("lm_eval").level
+    yield
+    logging.getLogger("lm_eval").setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_is_as_before")
+def test_bad_arguments_of_the_model_are_one_line(dmax, tmp_path):
+    ended = dmax(["lm_eval", *write_task(tmp_path), "--model_args", "dtype=float32"])
+    assert ended.status == 2, ended.err
     line = "error: pretrained: expected a folder, .ckpt file, hub id or builtin:NAME, as in "
-    assert process.stderr.splitlines()[-1].startswith(line)
-    assert "Traceback" not in process.stderr
+    assert ended.err.splitlines()[-1].startswith(line)
+    assert "Traceback" not in ended.err

@@ -1,13 +1,11 @@
 """Training that is killed, and started again with the same command, ends as if nothing had happened."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,12 +13,10 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.conftest import CHECKPOINT, QUIET, data_of
+from tests.processes import ENVIRONMENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
-ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 STEPS = 7
 
 SLOW_NOISE = '''
@@ -41,26 +37,20 @@ class SlowNoise(OnPolicyNoise):
 class Runs:
     """Command lines as processes in a folder."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        command = [sys.executable, "-m", "tests.cli.fit_server"]
-        environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-        self.server = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, processes, folder):
+        self.processes, self.folder = processes, folder
 
     def fit(self, root, *flags, send=None, when=None, die_in_write=-1):
         """Exit code of ``fit``, to which a signal is sent as soon as ``when()`` holds."""
         args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root, *flags]
-        request = {"args": args, "log": str(self.folder / f"{root}.log"), "die_in_write": die_in_write}
-        print(json.dumps(request), file=self.server.stdin, flush=True)
-        process = int(self.server.stdout.readline())
+        log = self.folder / f"{root}.log"
+        (process,) = self.processes.start(args, log, folder=self.folder, die_in_write=die_in_write)
         if send is not None:
             limit = time.monotonic() + 60
             while not when() and time.monotonic() < limit:
                 time.sleep(0.01)
             os.kill(process, send)
-        return int(self.server.stdout.readline())
+        return self.processes.wait()[0]
 
     def last(self, root):
         path = self.folder / root / "checkpoints" / "last.ckpt"
@@ -83,7 +73,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, tiny, corpus):
+def runs(processes, tmp_path_factory, tiny, corpus):
     folder = tmp_path_factory.mktemp("runs")
     settings = {
         "model": {
@@ -109,10 +99,7 @@ def runs(tmp_path_factory, tiny, corpus):
     }
     (folder / "base.yaml").write_text(yaml.safe_dump(settings))
     (folder / "slow_noise.py").write_text(SLOW_NOISE)
-    started = Runs(folder)
-    yield started
-    started.server.stdin.close()
-    started.server.wait()
+    return Runs(processes, folder)
 
 
 ACCUMULATING = ["--trainer.accumulate_grad_batches", "3", "--trainer.max_steps", "4", "--data.num_workers", "2"]
@@ -196,9 +183,7 @@ def test_as_a_user_does_it(runs, straight):
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert (
-        subprocess.run(command, cwd=runs.folder, env=ENVIRONMENT, stdout=log, stderr=log, check=False).returncode == 0
-    )
+    assert runs.fit("user") == 0, runs.log("user")
     assert "resuming from user/checkpoints/last.ckpt, after step" in runs.log("user")
     assert_same(runs.last("user"), straight)
 
@@ -222,15 +207,14 @@ def test_two_ranks_stop_together_before_a_broken_update(runs):
     (runs.folder / "broken_noise.py").write_text(BROKEN_NOISE)
     flags = "--trainer.default_root_dir ranks --model.noise broken_noise.BrokenNoise --trainer.devices 2"
     flags += " --trainer.strategy ddp --trainer.accumulate_grad_batches 2 --data.batch_size 1 --trainer.max_steps 9"
-    flags += " --model.lr_scheduler.T_max 9"
-    command = [sys.executable, "-m", "dmaxlit", "fit", "--config", "base.yaml", *flags.split()]
-    ended = subprocess.run(command, cwd=runs.folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2, ended.stderr[-2000:]
-    refusals = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    command = ["fit", "--config", "base.yaml", *flags.split(), "--model.lr_scheduler.T_max", "9"]
+    assert runs.processes.run(command, runs.folder / "ranks", folder=runs.folder, ranks=2) == [2, 0]
+    output = "".join((runs.folder / f"ranks.{rank}").read_text() for rank in range(2))
+    refusals = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(refusals) == 1
     assert "at step 4 a loss of nan in view predicted for row 5 (" in refusals[0]
     assert refusals[0].endswith("the last checkpoint is ranks/checkpoints/last.ckpt of step 3")
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in output
     last = runs.last("ranks")
     assert last["global_step"] == 3
     assert all(value.isfinite().all() for value in last["state_dict"].values())

@@ -136,6 +136,20 @@ def test_a_command_that_is_refused_while_it_reads_the_data_leaves_no_log(dmax, b
     assert list(tmp_path.iterdir()) == [base]
 
 
+@pytest.mark.parametrize("logger", ["", "--trainer.logger CSVLogger --trainer.logger.save_dir runs"])
+def test_a_run_that_is_refused_when_its_batches_are_formed_leaves_nothing(dmax, base, tmp_path, logger):
+    outcome = dmax(f"fit --config {base} --data.max_tokens 16 {logger}")
+    assert outcome.refusal.startswith("max_tokens: expected at least 32, the tokens of the longest row")
+    assert list(tmp_path.iterdir()) == [base]
+
+
+def test_a_resumed_run_that_is_refused_then_keeps_its_log(dmax, begun, tmp_path):
+    before = {path: path.read_bytes() for path in (tmp_path / LOGS).rglob("*") if path.is_file()}
+    outcome = dmax(f"fit --config {begun} --trainer.overfit_batches 1 --data.max_tokens 64 --checkpoint.resume false")
+    assert outcome.refusal.startswith("max_tokens: expected none with overfit_batches")
+    assert {path: path.read_bytes() for path in (tmp_path / LOGS).rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("output", ["/dev/null", "."])
 def test_an_output_that_is_no_file_is_refused_before_anything_is_written(dmax, base, tmp_path, output):
     assert dmax(f"predict --config {base} --output {output}").refusal.startswith("output: expected a file")

@@ -3,11 +3,21 @@ import shutil
 
 import pytest
 
+from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.formats.convert import convert
-from dmaxlit.cli.plan import _PlanCLI, scenario_of
+from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.cli.plan import _PlanCLI, scenario_of, source_of
 from dmaxlit.cli.training import run_cli
 from tests.backbone.formats.llada2_published import write_published
+
+THREE_PASSES = """
+import lightning as L
+from dmaxlit.training.objective import Objective
+
+class ThreePasses(L.Callback):
+    objective = Objective("denoising", passes=3)
+"""
 
 
 def test_a_plan_is_printed_with_a_verdict(dmax, base, tiny):
@@ -64,6 +74,28 @@ def test_passes_without_gradients_and_a_frozen_copy_are_counted(dmax, base, monk
         adapted = dmax(f"plan --config {base} --model.noise {flags} --model.lora.r 4").out
         assert "of 7 forwards" in adapted
         assert "embedding and" not in adapted
+
+
+def test_a_callback_that_replaces_the_losses_has_passes_of_its_own(tiny, tmp_path, monkeypatch):
+    (tmp_path / "denoising.py").write_text(THREE_PASSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", "--model.noise=on_policy"]
+    views = planned(lines)
+    assert (views.views, views.clean_copy) == (2, True)
+    for callback, passes in (("NextTokenTraining", 1), ("denoising.ThreePasses", 3)):
+        scenario = planned([*lines, f"--trainer.callbacks+={callback}", "--trainer.callbacks+=ViewDiagnostics"])
+        assert (scenario.views, scenario.rollout_forwards, scenario.clean_copy) == (passes, 0, False)
+    both = ["--trainer.callbacks+=NextTokenTraining", "--trainer.callbacks+=denoising.ThreePasses"]
+    with pytest.raises(UserError, match="expected at most one that replaces the losses of the views, got 'next token'"):
+        planned([*lines, *both])
+
+
+def test_a_table_reads_the_model_once(dmax, base, monkeypatch):
+    read = []
+    resolve = BackboneSource.resolve
+    monkeypatch.setattr(BackboneSource, "resolve", lambda *args, **more: read.append(more) or resolve(*args, **more))
+    assert dmax(f"plan --config {base} --table").status == 0
+    assert len(read) == 1
 
 
 def test_features_of_a_sharded_model_or_of_a_missing_layer_are_refused(dmax, base):
@@ -183,6 +215,12 @@ def test_a_hub_that_cannot_be_reached_is_said_by_name(dmax, base, monkeypatch, t
         assert outcome.refusal == f"{name}: 'someone/none' is not a local folder, and the hub cannot be reached"
 
 
+def planned(lines):
+    """Return the scenario of the arguments of ``fit``."""
+    settings = run_cli("fit", lines, cli=_PlanCLI)
+    return scenario_of(settings, source_of(settings))
+
+
 @pytest.mark.parametrize(
     ("stored", "max_length", "of_data", "context"),
     [
@@ -203,7 +241,7 @@ def test_plan_and_training_agree_on_the_length_of_a_row(tiny, tmp_path, stored, 
     lines = [f"--model.backbone.pretrained={folder}", "--data.task=chain"]
     lines += [f"--model.backbone.max_length={max_length}"] if max_length else []
     lines += [f"--data.max_length={of_data}"] if of_data else []
-    scenario = scenario_of(run_cli("fit", lines, cli=_PlanCLI))
+    scenario = planned(lines)
     denoiser = Denoiser(pretrained=str(folder), max_length=max_length)
     assert scenario.length == context
     trained = min(denoiser.max_length, of_data or denoiser.max_length) // denoiser.block_length * denoiser.block_length
@@ -221,7 +259,7 @@ def test_plan_and_training_agree_on_the_length_of_a_row(tiny, tmp_path, stored, 
 )
 def test_the_tokens_of_a_batch_are_bounded_by_max_tokens(tiny, options, rows, length):
     lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", *options.split()]
-    scenario = scenario_of(run_cli("fit", lines, cli=_PlanCLI))
+    scenario = planned(lines)
     assert (scenario.rows, scenario.length) == (rows, length)
 
 

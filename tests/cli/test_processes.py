@@ -11,24 +11,26 @@ from tests.cli.conftest import start
 ROOT = Path(__file__).parents[2]
 
 
-def run(command, folder, deaths=0):
-    """Run a command in two processes, the second of which is killed after so many records; 0 for never."""
-    return start([sys.executable, str(ROOT / "tests/cli/one_rank_dies.py"), str(deaths), *command], folder)
+def die(command, folder, after):
+    """Run a command in two processes, the second of which is killed after so many records."""
+    return start([sys.executable, str(ROOT / "tests/cli/one_rank_dies.py"), str(after), *command], folder)
 
 
 @pytest.mark.slow
-def test_two_processes_one_of_which_was_killed_write_what_one_process_writes(dmax, tiny, tmp_path):
+def test_two_processes_one_of_which_was_killed_write_what_one_process_writes(dmax, processes, tiny, tmp_path):
     flags = f"--model {tiny} --num_prompts 12 --max_new_tokens 6 --temperature 1.5 --batch_size 2".split()
     distill, devices = ["distill", "--keep", "all", *flags], ["--accelerator", "cpu", "--devices", "2"]
-    killed = run([*distill, *devices, "--output", "two.jsonl"], tmp_path, deaths=2)
+    killed = die([*distill, *devices, "--output", "two.jsonl"], tmp_path, after=2)
     assert killed.returncode != 0
     assert "rank 1 has ended" in killed.stderr or "[rank: 1] Child process" in killed.stderr  # Lightning looks too
     assert not (tmp_path / "two.jsonl").exists()
     recorded = json.loads((tmp_path / ".two.rank1.jsonl.progress.json").read_text())["progress"]
     assert recorded["prompts"] == 4
-    ended = run([*distill, *devices, "--output", "two.jsonl", "--batch_size", "3"], tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("kept 12 of 12 answers") == 1
+    again = [*distill, *devices, "--output", "two.jsonl", "--batch_size", "3"]
+    codes = processes.run(again, tmp_path / "log", folder=tmp_path, ranks=2)
+    output = "".join((tmp_path / f"log.{rank}").read_text() for rank in range(2))
+    assert codes == [0, 0], output
+    assert output.count("kept 12 of 12 answers") == 1
     assert dmax([*distill, "--output", "one.jsonl"]).status == 0
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     one, two = (json.loads((tmp_path / f"{name}.jsonl.manifest.json").read_text()) for name in ("one", "two"))

@@ -3,10 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,12 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dmaxlit
 from dmaxlit.checkpoints.lightning_file import stored_model
 from tests.cli.conftest import QUIET, TASK, data_of
+from tests.processes import rank_of_slurm, rank_of_torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
-ENVIRONMENT["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 FSDP2 = "--trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --trainer.strategy.async_save true"
 SIGNAL = """
 import os, signal
@@ -41,25 +36,20 @@ LONG = "--model.lr_scheduler.T_max 5000"
 class Ranks:
     """Command lines run by several ranks, in a folder."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        command = [sys.executable, "-m", "tests.cli.rank_server"]
-        environment = {**ENVIRONMENT, "PATH": f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"}
-        self.server = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, processes, folder):
+        self.processes, self.folder = processes, folder
 
-    def start(self, root, ranks, *flags, slurm=False):
+    def start(self, root, ranks, *flags, starter=rank_of_torchrun):
         """Start ``fit``; return the ids of its processes."""
         args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root, "--trainer.devices", str(ranks)]
         args += [part for flag in flags for part in flag.split()]
-        request = {"args": args, "log": str(self.folder / root), "ranks": ranks, "slurm": slurm}
-        print(json.dumps(request), file=self.server.stdin, flush=True)
-        return json.loads(self.server.stdout.readline())
+        path = {"PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}"}
+        options = {"folder": self.folder, "environment": path, "ranks": ranks, "starter": starter}
+        return self.processes.start(args, self.folder / root, **options)
 
     def wait(self):
         """Return the exit codes of what was started last."""
-        return json.loads(self.server.stdout.readline())
+        return self.processes.wait()
 
     def fit(self, root, ranks, *flags):
         """Run ``fit`` to its end."""
@@ -77,7 +67,7 @@ class Ranks:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, tiny):
+def ranks(processes, tmp_path_factory, tiny):
     folder = tmp_path_factory.mktemp("ranks")
     examples = dmaxlit.task("chain", **TASK).examples("train", 14)  # the last of four batches has two rows
     rows = [json.dumps({"prompt": example.prompt, "response": example.response}) for example in examples]
@@ -97,10 +87,7 @@ def ranks(tmp_path_factory, tiny):
     (folder / "requeued.py").write_text(SIGNAL)
     (folder / "scontrol").write_text(SCONTROL)
     (folder / "scontrol").chmod(0o755)
-    started = Ranks(folder)
-    yield started
-    started.server.stdin.close()
-    started.server.wait()
+    return Ranks(processes, folder)
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +130,11 @@ def test_where_a_rank_dies_the_other_stops_and_says_which(ranks, strategy, root,
 
 def test_slurm_s_requeue_signal_saves_after_the_step_and_the_job_goes_on(ranks, one):
     options = ["--data.batch_size 2", "--checkpoint.every_n_steps null", "--trainer.callbacks+ requeued.Signal"]
-    ranks.start("requeued", 2, *options, slurm=True)
+    ranks.start("requeued", 2, *options, starter=rank_of_slurm)
     assert ranks.wait() == [128 + signal.SIGUSR1, 0], ranks.log("requeued")
     assert (ranks.folder / "scontrol.log").read_text() == "requeue 7\n"
     assert "stopped by SIGUSR1 after step 3; the same command goes on from requeued/" in ranks.log("requeued")
     assert not list((ranks.folder / "requeued").glob("hpc_ckpt*"))  # which Lightning writes in the midst of a step
-    ranks.start("requeued", 2, *options, slurm=True)
+    ranks.start("requeued", 2, *options, starter=rank_of_slurm)
     assert ranks.wait() == [0, 0], ranks.log("requeued")
     assert ranks.losses("requeued") == pytest.approx(one, rel=1e-4)

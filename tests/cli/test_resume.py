@@ -158,7 +158,9 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--model.noise.level 0.25", "model.noise.level is 0.5 there, 0.25 here"),
         ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
-        ("--trainer.callbacks+=NextTokenTraining", "objective is None there, 'next token' here"),
+        ("--trainer.callbacks+=NextTokenTraining", "objective is 'views' there, 'next token' here"),
+        ("--trainer.precision bf16-mixed", "trainer.precision is '32-true' there, 'bf16-mixed' here"),
+        ("--model.lora.r 2", "model.lora.r is not set there, 2 here"),
     ],
 )
 def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
@@ -170,6 +172,12 @@ def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
         "--trainer.default_root_dir, or --checkpoint.resume false to start over"
     )
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_default_that_is_spelled_out_is_the_same_run(dmax, begun):
+    spelled = "--trainer.precision 32-true --trainer.limit_train_batches 1.0 --trainer.gradient_clip_algorithm norm"
+    ended = dmax(f"fit --config {begun} {SHORT} {spelled}")
+    assert ended.status == 0, ended.err
 
 
 @pytest.mark.parametrize(

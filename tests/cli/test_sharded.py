@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -60,9 +58,32 @@ class SlowNoise(OnPolicyNoise):
 """
 
 
+class Fits:
+    """Command lines of ``fit`` in a folder, run by two ranks."""
+
+    def __init__(self, processes, folder):
+        self.processes, self.folder = processes, folder
+
+    def start(self, root, *flags, shared=True, **options):
+        """Start ``fit``; return the ids of its processes."""
+        args = ["fit", "--config", "base.yaml", "--trainer.default_root_dir", root]
+        if shared:
+            args += ["--config", str(ROOT / "configs" / "fsdp.yaml"), "--config", "small.yaml"]
+        options = {"folder": self.folder, "ranks": 2, **options}
+        return self.processes.start([*args, *flags], self.folder / f"{root}.log", **options)
+
+    def fit(self, root, *flags, **options):
+        """Run ``fit``; return the exit codes of its processes."""
+        self.start(root, *flags, **options)
+        return self.processes.wait()
+
+    def log(self, root):
+        return "".join(path.read_text() for path in sorted(self.folder.glob(f"{root}.log*")))
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny, corpus):
-    """Where to train: the shipped recipe, with what two CPU processes need put over it."""
+def fits(processes, tmp_path_factory, tiny, corpus):
+    """Runs of ``fit``: the shipped recipe, with what two CPU processes need put over it."""
     folder = tmp_path_factory.mktemp("sharded")
     settings = {
         "model": {
@@ -79,35 +100,20 @@ def folder(tmp_path_factory, tiny, corpus):
     (folder / "slow_noise.py").write_text(SLOW_NOISE)
     (folder / "spoil.py").write_text(SPOIL)
     (folder / "stop.py").write_text(STOP)
-    return folder
+    return Fits(processes, folder)
 
 
-def start(folder, root, *flags, shared=True):
-    command = [sys.executable, "-m", "dmaxlit", "fit", "--config", "base.yaml"]
-    if shared:
-        command += ["--config", str(ROOT / "configs" / "fsdp.yaml"), "--config", "small.yaml"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-    log = (folder / f"{root}.log").open("a")
-    return subprocess.Popen(
-        [*command, "--trainer.default_root_dir", root, *flags], cwd=folder, env=environment, stdout=log, stderr=log
-    )
-
-
-def fit(folder, root):
-    assert start(folder, root).wait(200) == 0, (folder / f"{root}.log").read_text()[-3000:]
-
-
-def last(folder, root):
-    path = folder / root / "checkpoints" / "last.ckpt"
+def last(fits, root):
+    path = fits.folder / root / "checkpoints" / "last.ckpt"
     assert is_sharded_checkpoint(path)
     rest = torch.load(path / "meta.pt", weights_only=True)
     return rest["global_step"], weights_of_shards(path)
 
 
 @pytest.fixture(scope="module")
-def straight(folder):
-    fit(folder, "straight")
-    return last(folder, "straight")
+def straight(fits):
+    assert fits.fit("straight") == [0, 0], fits.log("straight")
+    return last(fits, "straight")
 
 
 def assert_same(found, expected):
@@ -117,75 +123,70 @@ def assert_same(found, expected):
         assert torch.equal(found[1][name], value), name
 
 
-def test_asked_to_stop_all_ranks_save_together_and_the_same_command_goes_on(folder, straight):
-    process = start(folder, "stopped")
+def test_asked_to_stop_all_ranks_save_together_and_the_same_command_goes_on(fits, straight):
+    # As a user does it: a process that starts the other one, and alone is asked to stop.
+    (process,) = fits.start("stopped", ranks=None)
     limit = time.monotonic() + 120
-    while not (folder / "stopped" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < limit:
+    while not (fits.folder / "stopped" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < limit:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    log = folder / "stopped.log"
-    assert process.wait(100) == 143, log.read_text()[-3000:]
-    step, _ = last(folder, "stopped")
+    os.kill(process, signal.SIGTERM)
+    assert fits.processes.wait() == [143], fits.log("stopped")
+    step, _ = last(fits, "stopped")
     assert 0 < step < STEPS
-    assert f"after step {step}; the same command goes on from stopped/checkpoints/last.ckpt" in log.read_text()
-    assert "Traceback" not in log.read_text()
-    fit(folder, "stopped")
-    assert_same(last(folder, "stopped"), straight)
+    log = fits.log("stopped")
+    assert f"after step {step}; the same command goes on from stopped/checkpoints/last.ckpt" in log
+    assert "Traceback" not in log
+    assert fits.fit("stopped") == [0, 0], fits.log("stopped")
+    assert_same(last(fits, "stopped"), straight)
 
 
 @pytest.mark.parametrize(
     ("shared", "hook", "rank", "step"),
     [(True, "on_validation_end", 0, 1), (False, "on_validation_end", 1, 1), (False, "on_train_epoch_end", 1, 2)],
 )
-def test_stopped_by_a_callback_of_one_rank_all_ranks_save_the_last_step(folder, shared, hook, rank, step):
+def test_stopped_by_a_callback_of_one_rank_all_ranks_save_the_last_step(fits, shared, hook, rank, step):
     """Where the others do not learn of it, they wait for that rank forever."""
     root = f"{hook}-{shared}"
     flags = ["--checkpoint.every_n_steps", "100", "--trainer.val_check_interval", "1"]
     flags += ["--trainer.callbacks", "stop.Stop", "--trainer.callbacks.hook", hook, "--trainer.callbacks.rank", rank]
     if not shared:
         flags += ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
-    process = start(folder, root, *map(str, flags), shared=shared)
-    try:
-        assert process.wait(100) == 0, (folder / f"{root}.log").read_text()[-3000:]
-    finally:
-        process.kill()
-    checkpoints = folder / root / "checkpoints"
+    assert fits.fit(root, *flags, shared=shared) == [0, 0], fits.log(root)
+    checkpoints = fits.folder / root / "checkpoints"
     rest = checkpoints / "last.ckpt" / "meta.pt" if shared else checkpoints / "last.ckpt"
     assert torch.load(rest, weights_only=True)["global_step"] == step
     assert json.loads((checkpoints / "finished.json").read_text())["step"] == step
 
 
-def test_a_damaged_checkpoint_of_parts_is_left_for_the_one_before(folder, straight):
-    shutil.copytree(folder / "straight", folder / "damaged")
-    checkpoints = folder / "damaged" / "checkpoints"
+def test_a_damaged_checkpoint_of_parts_is_left_for_the_one_before(fits, straight):
+    shutil.copytree(fits.folder / "straight", fits.folder / "damaged")
+    checkpoints = fits.folder / "damaged" / "checkpoints"
     (checkpoints / "finished.json").unlink()
     part = checkpoints / "last.ckpt" / "__1_0.distcp"
     part.write_bytes(part.read_bytes()[:100])
-    fit(folder, "damaged")
-    log = (folder / "damaged.log").read_text()
-    assert "damaged/checkpoints/previous.ckpt" in log
-    assert_same(last(folder, "damaged"), straight)
+    assert fits.fit("damaged") == [0, 0], fits.log("damaged")
+    assert "damaged/checkpoints/previous.ckpt" in fits.log("damaged")
+    assert_same(last(fits, "damaged"), straight)
 
 
-def test_parts_are_not_gone_on_from_by_a_process_alone(folder, straight):
-    log = folder / "straight.log"
-    before = len(log.read_text())
-    assert start(folder, "straight", "--trainer.accelerator", "cpu", shared=False).wait(60) == 2
-    (line,) = [line for line in log.read_text()[before:].splitlines() if line.startswith("error: ")]
-    assert "straight/checkpoints/last.ckpt: was written by processes that share the model" in line
-    assert "Traceback" not in log.read_text()
+def test_parts_are_not_gone_on_from_by_a_process_alone(fits, straight):
+    shutil.copytree(fits.folder / "straight", fits.folder / "alone")
+    assert fits.fit("alone", "--trainer.accelerator", "cpu", shared=False, ranks=None) == [2]
+    (line,) = [line for line in fits.log("alone").splitlines() if line.startswith("error: ")]
+    assert "alone/checkpoints/last.ckpt: was written by processes that share the model" in line
+    assert "Traceback" not in fits.log("alone")
 
 
-def test_a_gradient_that_is_no_number_is_found_on_whichever_rank_it_is(folder):
-    assert start(folder, "spoiled", "--trainer.callbacks", '[{"class_path": "spoil.Spoil"}]').wait(100) == 2
-    log = (folder / "spoiled.log").read_text()
+def test_a_gradient_that_is_no_number_is_found_on_whichever_rank_it_is(fits):
+    assert fits.fit("spoiled", "--trainer.callbacks", '[{"class_path": "spoil.Spoil"}]') == [2, 0]
+    log = fits.log("spoiled")
     assert "Traceback" not in log
     (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
     assert "at step 2 the gradient of backbone.model.model.norm.weight for row" in line
     assert line.endswith("the last checkpoint is spoiled/checkpoints/last.ckpt of step 1")
 
 
-def test_parameters_smaller_than_the_number_of_processes_are_trained(folder):
+def test_parameters_smaller_than_the_number_of_processes_are_trained(fits):
     flags = ("--model.lora.r", "1", "--model.backbone.defer", "false", "--trainer.max_steps", "2")
-    assert start(folder, "small", *flags).wait(100) == 0, (folder / "small.log").read_text()[-3000:]
-    assert last(folder, "small")[0] == 2
+    assert fits.fit("small", *flags) == [0, 0], fits.log("small")
+    assert last(fits, "small")[0] == 2

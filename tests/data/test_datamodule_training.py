@@ -11,7 +11,8 @@ import pytest
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
 from dmaxlit.data.distill import distill
 from dmaxlit.data.encoding import encode_prompt
-from dmaxlit.errors import DMaxWarning
+from dmaxlit.data.messages import Conversation
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tokens import Role
 from tests.data.test_datamodule import bound
@@ -26,9 +27,20 @@ QUIET = {
 SETTINGS = DistillSettings(num_prompts=20, batch_size=2)
 
 
-def fit(module, folder, encoding=None, **options):
+class WithTools(ChainTask):
+    """The third prompt is a conversation in which a tool has answered."""
+
+    def examples(self, split, n):
+        examples = super().examples(split, n)
+        turns = [{"role": "user", "content": "3 ?"}, {"role": "assistant", "content": "so"}]
+        turns += [{"role": "tool", "content": "3 +1 ?"}]
+        changed = {2: Conversation(turns)} if split == "train" else {}
+        return [replace(example, prompt=changed.get(i, example.prompt)) for i, example in enumerate(examples)]
+
+
+def fit(module, folder, encoding=None, task="chain", **options):
     limits = {"max_epochs": 2} | options.pop("limits", {})
-    data = SelfDistilledDataModule(task="chain", batch_size=4, num_val=3, seed=1, **options)
+    data = SelfDistilledDataModule(task=task, batch_size=4, num_val=3, seed=1, **options)
     if encoding is not None:
         data.bind(*encoding)
     L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
@@ -76,6 +88,16 @@ class TestUnderATrainer:
             UserWarning, match="used as it is, though made with other settings: num_prompts was 20, now 40"
         ):
             fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
+
+    def test_prompts_with_turns_of_tools_are_refused_before_they_are_answered(self, fake_module, tmp_path):
+        module, options = fake_module(), {"task": WithTools(), "corpus": str(tmp_path / "c.jsonl"), "distill": SETTINGS}
+        refusal = "distill: prompt 3 of the task has turns of tools, which tool_turns refuses .turn 3 has the role"
+        with pytest.raises(UserError, match=refusal):
+            fit(module, tmp_path, **options)
+        assert module.calls == []
+        assert list(tmp_path.iterdir()) == []
+        fit(module, tmp_path, tool_turns="template", **options)
+        assert module.calls != []
 
     @pytest.mark.parametrize("is_bound", [False, True])
     def test_a_corpus_is_distilled_with_the_template_that_is_trained_with(self, fake_module, tmp_path, is_bound):
@@ -130,18 +152,18 @@ class TestUnderATrainer:
 RANK = """
 import json, sys
 import lightning as L
-import runpy
 from dmaxlit.data import DistillSettings, SelfDistilledDataModule
+from tests.data.fake_model import FakeModule
 
 class Stop(L.Callback):
     def on_train_end(self, trainer, module):
-        path = f"{sys.argv[2]}/{trainer.global_rank}.json"
-        json.dump(module.seen if len(sys.argv) == 3 else module.calls[0][0], open(path, "w"))
+        path = f"{sys.argv[1]}/{trainer.global_rank}.json"
+        json.dump(module.seen if len(sys.argv) == 2 else module.calls[0][0], open(path, "w"))
 
-module = runpy.run_path(sys.argv[1], run_name="fake_model")["FakeModule"]()
+module = FakeModule()
 corpus = {"num_train": 10}
-if len(sys.argv) > 3:
-    corpus = {"corpus": sys.argv[3], "distill": DistillSettings(num_prompts=12, batch_size=2, keep="all")}
+if len(sys.argv) > 2:
+    corpus = {"corpus": sys.argv[2], "distill": DistillSettings(num_prompts=12, batch_size=2, keep="all")}
 data = SelfDistilledDataModule(task="chain", batch_size=2, num_val=3, eval_batch_size=1, seed=1, **corpus)
 L.Trainer(max_epochs=2, devices=2, strategy="ddp_fork", callbacks=Stop(), num_sanity_val_steps=0, logger=False,
           accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
@@ -149,11 +171,10 @@ L.Trainer(max_epochs=2, devices=2, strategy="ddp_fork", callbacks=Stop(), num_sa
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_path):
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    done = run_script(script, fake_script, tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_share_the_batches_of_one(processes, tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    codes = processes.run([tmp_path], tmp_path / "log", module="rank", folder=tmp_path)
+    assert codes == [0], (tmp_path / "log").read_text()
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     alone = bound(task="chain", num_train=10, batch_size=4, seed=1).train_dataloader()
     for epoch in (0, 1):
@@ -167,11 +188,10 @@ def test_two_processes_share_the_batches_of_one(fake_script, run_script, tmp_pat
 
 
 @pytest.mark.slow
-def test_two_processes_distil_together_what_one_distils(fake_script, fake_module, run_script, tmp_path):
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    done = run_script(script, fake_script, tmp_path, tmp_path / "two.jsonl")
-    assert done.returncode == 0, done.stderr
+def test_two_processes_distil_together_what_one_distils(fake_module, processes, tmp_path):
+    (tmp_path / "rank.py").write_text(RANK)
+    codes = processes.run([tmp_path, tmp_path / "two.jsonl"], tmp_path / "log", module="rank", folder=tmp_path)
+    assert codes == [0], (tmp_path / "log").read_text()
     shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [len(share) for share in shares] == [6, 6]
     distill(fake_module(), task("chain"), tmp_path / "one.jsonl", DistillSettings(12, batch_size=2, keep="all"))

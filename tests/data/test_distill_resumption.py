@@ -39,12 +39,10 @@ def test_an_interrupted_run_is_resumed_without_losing_or_duplicating_a_row(fake_
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(
-    fake_module, fake_script, run_script, tmp_path
-):
+def test_a_killed_process_is_resumed_without_losing_or_duplicating_a_row(fake_module, processes, tmp_path):
     output = tmp_path / "c.jsonl"
-    killed = run_script(fake_script, output)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    codes = processes.run([output], tmp_path / "log", module="tests.data.fake_model")
+    assert codes == [-signal.SIGKILL], (tmp_path / "log").read_text()
     recorded = json.loads((tmp_path / ".c.rank0.jsonl.progress.json").read_text())["progress"]
     assert recorded["prompts"] == 4
     assert (tmp_path / ".c.rank0.jsonl.partial").stat().st_size > recorded["offset"]

@@ -1,12 +1,15 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
 
 from dmaxlit.data.prompt_reader import PromptRow, naming_rows, read_prompts
 from dmaxlit.errors import PromptError, UserError
+from tests.processes import ENVIRONMENT
 
 TEXTS = ["one\u2028two\x0cthree\x85", "日本 ?", "  7 +1 ?"]
 
@@ -34,13 +37,14 @@ def test_a_row_is_a_prompt_whatever_its_characters(write, end, mark):
     assert texts(write("p.jsonl", mark + end.join(lines) + end)) == TEXTS
 
 
-def test_the_encoding_does_not_depend_on_the_locale(write, run_script, tmp_path):
+def test_the_encoding_does_not_depend_on_the_locale(write, tmp_path):
     write("p.txt", "日本 é\n")
     (tmp_path / "read.py").write_text(
         "import locale, sys\nlocale.getpreferredencoding = locale.getencoding = lambda *_: 'ascii'\n"
         "from dmaxlit.data.prompt_reader import read_prompts\nprint(ascii(read_prompts(sys.argv[1])[0].prompt))\n"
     )
-    ended = run_script("-X", "utf8=0", tmp_path / "read.py", tmp_path / "p.txt")
+    command = [sys.executable, "-X", "utf8=0", tmp_path / "read.py", tmp_path / "p.txt"]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.stdout.strip() == ascii("日本 é"), ended.stderr
 
 

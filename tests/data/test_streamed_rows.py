@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -112,10 +111,10 @@ def test_the_rows_of_the_last_batches_have_places(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_stream_and_resume_it(run_script, tmp_path):
+def test_two_processes_share_a_stream_and_resume_it(processes, tmp_path):
     folder = write_shards(tmp_path / "c", [12, 13, 14])
-    done = run_script(Path(__file__).with_name("stream_ranks.py"), folder, tmp_path)
-    assert done.returncode == 0, done.stderr
+    codes = processes.run([folder, tmp_path], tmp_path / "log", module="tests.data.stream_ranks")
+    assert codes == [0], (tmp_path / "log").read_text()
     whole, first, rest = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "first", "rest"))
     alone = streamed(folder, batch_size=6).train_dataloader()
     expected = []

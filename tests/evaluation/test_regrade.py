@@ -11,7 +11,9 @@ from dmaxlit.errors import UserError
 from dmaxlit.evaluation.regrade import GradedRun, regrade
 from dmaxlit.ranks import Ranks
 from tests.conftest import make_denoiser
-from tests.evaluation.test_suite import SPD, contents, rows, suite
+from tests.evaluation.suites import SPD, contents, rows, suite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 QUESTIONS = [{"question": f"{a} +{b} ?", "answer": f"#### {a + b}"} for a in range(3) for b in range(2)]
 LENIENT = {"gsm8k": {"lenient": True}}

@@ -1,71 +1,29 @@
 import json
-import multiprocessing
-import os
-import signal
 
 import pytest
 import torch
-from lightning.fabric import Fabric
 
 from dmaxlit import DMaxModule
-from dmaxlit.data import parts
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.engine import Trace
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.answerers import Sampling
-from dmaxlit.evaluation.curve_figure import PICTURES
-from dmaxlit.evaluation.decoder_entries import decoder_entries
-from dmaxlit.evaluation.run_folder import claim_folder
-from dmaxlit.evaluation.sample_files import SampleFile, Stored
 from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
-from dmaxlit.evaluation.suite import Suite, cell_identity
-from dmaxlit.evaluation.task_entries import task_entries
-from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
-from tests.conftest import limited_files, make_denoiser
-from tests.lock_holder import held_by_another
+from tests.conftest import make_denoiser
+from tests.evaluation.suites import FILES, one_process, rows, run, suite, tiny_module
 
-TASK = {"chain": {"operations": 3}}
-SPD = [{"name": "spd", "options": {"tau_dec": [0.5, 0.0]}}]
-FILES = ["one_token.jsonl", "spd-tau_dec=0.0.jsonl", "spd-tau_dec=0.5.jsonl"]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
 def module():
-    return DMaxModule(make_denoiser(sharpen=6.0))
+    return tiny_module()
 
 
 @pytest.fixture
 def ranks():
-    return Ranks(Fabric(accelerator="cpu", devices=1))
-
-
-def suite(tasks=("chain",), options=TASK, decoders=SPD, **settings):
-    settings = {"num_prompts": 5, "max_new_tokens": 12, "batch_size": 2, **settings}
-    return Suite(task_entries(list(tasks), options), decoder_entries(decoders), **settings)
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def contents(folder):
-    """Return the files of a run without the times in them, which differ from run to run."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix not in PICTURES and path.name not in ("table.md", "curve.csv", "curve.json"):
-            files[str(path.relative_to(folder))] = path.read_bytes()
-    record = json.loads(files.pop("record.json"))
-    for result in record["results"]:
-        result["timing"] = None
-    record["device"]["processes"] = None
-    for name in [name for name in files if name.endswith(".manifest.json")]:
-        files[name] = json.loads(files[name])["settings"]
-    return files | {"record.json": record}
-
-
-def run(module, ranks, output, progress=False, overwrite=False, **settings):
-    return suite(**settings).run(ranks, lambda: module, "builtin:chain-base", output, overwrite, progress)
+    return one_process()
 
 
 def test_answers_verdicts_and_figures_are_those_of_generate(module, ranks, tmp_path):
@@ -126,64 +84,6 @@ def test_a_window_is_used_and_recorded(module, ranks, tmp_path):
         assert torch.equal(stored.timeline()[0], trace.timeline()[0])
 
 
-def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ranks, tmp_path, monkeypatch):
-    table = run(module, ranks, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    monkeypatch.setattr(module, "generate_batch", None)
-    assert run(module, ranks, tmp_path) == table
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
-    (tmp_path / "table.md").unlink()
-    assert run(module, ranks, tmp_path) == table
-
-
-def _run_and_die(module, output, num_rows):
-    """Run, and be killed as soon as some more rows are on the disk."""
-    add, count = parts.PartWriter.add, [0]
-
-    def add_and_die(self, row):
-        add(self, row)
-        count[0] += 1
-        if count[0] == num_rows:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    parts.PartWriter.add = add_and_die
-    run(module, Ranks(Fabric(accelerator="cpu", devices=1)), output, num_prompts=7, batch_size=3)
-
-
-def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
-    run(module, ranks, tmp_path / "whole", num_prompts=7, batch_size=3)
-    fork = multiprocessing.get_context("fork")
-    for attempt in range(10):
-        process = fork.Process(target=_run_and_die, args=(module, tmp_path / "killed", 1 + attempt % 3))
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "record.json").exists()
-    run(module, ranks, tmp_path / "killed", num_prompts=7, batch_size=3)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-
-
-def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
-    run(module, ranks, tmp_path / "whole")
-    one = suite()
-    cells = one.cells(module)
-    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
-
-    output = tmp_path / "shared"
-    output.mkdir()
-    claim_folder(output, settings)
-    file = SampleFile(output / cells[0].file, cell_identity(settings, cells[0]))
-    for rank, share in ((0, [0]), (1, [3, 1]), (2, [4])):
-        one_of_three = Ranks(Fabric(accelerator="cpu", devices=1))
-        one_of_three.rank = rank
-        cells[0]._answer(share, file, one_of_three, Stored(), None)
-    assert sorted(file.stored().rows) == [0, 1, 3, 4]
-    run(module, ranks, output)
-    assert contents(output) == contents(tmp_path / "whole")
-
-
 def test_a_file_of_answers_records_the_options_of_task_and_decoder(module, ranks, tmp_path):
     run(module, ranks, tmp_path)
     settings = json.loads((tmp_path / "settings.json").read_text())
@@ -191,34 +91,6 @@ def test_a_file_of_answers_records_the_options_of_task_and_decoder(module, ranks
         own = json.loads(path.read_text())["settings"]
         assert own["task_options"] == settings["tasks"]["chain"]["options"] != {}
         assert own["options"] == settings["decoders"][own["title"]]["options"]
-
-
-def test_files_begun_without_the_options_of_the_task_are_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
-    run(module, ranks, tmp_path / "whole")
-    one, output = suite(), tmp_path / "old"
-    cells = one.cells(module)
-    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
-    output.mkdir()
-    claim_folder(output, settings)
-    finished, begun = (
-        SampleFile(output / cell.file, _identity_without_task_options(settings, cell)) for cell in cells[:2]
-    )
-    cells[0].run(finished, ranks, False)
-    cells[1]._answer([2], begun, ranks, Stored(), None)
-    old = finished.path.stat().st_mtime_ns
-    run(module, ranks, output)
-    assert finished.path.stat().st_mtime_ns == old  # not answered again
-    assert json.loads((output / f"{cells[1].file}.manifest.json").read_text())["timing"]["resumed"]
-    kept = {name: value for name, value in contents(output).items() if not name.endswith(".manifest.json")}
-    whole = contents(tmp_path / "whole")
-    assert kept == {name: whole[name] for name in kept}
-    with pytest.raises(UserError, match=r"tasks.chain.options.operations was 3, now 4"):
-        run(module, ranks, output, options={"chain": {"operations": 4}})
-
-
-def _identity_without_task_options(settings, cell):
-    return {name: value for name, value in cell_identity(settings, cell).items() if name != "task_options"}
 
 
 def test_samples_depend_on_seed_and_prompt_only(module, ranks, tmp_path):
@@ -310,33 +182,3 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_written(ranks, t
     with pytest.raises(UserError, match=r"chain: test prompt 1 \('.*'\): is too long .expected at most 15 tokens"):
         run(small, ranks, tmp_path / "out", options={"chain": {"operations": 20}})
     assert not (tmp_path / "out").exists()
-
-
-def test_another_run_in_the_folder_is_refused_unless_overwritten(module, ranks, tmp_path):
-    run(module, ranks, tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(UserError, match=r"other settings: tasks.chain.num_prompts was 5, now 4"):
-        run(module, ranks, tmp_path, num_prompts=4)
-    with pytest.raises(UserError, match=r"decoders were .*, now .*spd tau_dec=0.1"):
-        run(module, ranks, tmp_path, decoders=[{"name": "spd", "options": {"tau_dec": [0.5, 0.0, 0.1]}}])
-    assert contents(tmp_path) == before
-    run(module, ranks, tmp_path, num_prompts=4, overwrite=True)
-    assert len(rows(tmp_path / "chain" / FILES[0])) == 4
-
-
-def test_only_one_process_evaluates_into_a_folder(module, ranks, tmp_path):
-    with held_by_another(tmp_path / "out", "exclusive_folder"), pytest.raises(UserError, match=r"output: .*by process"):
-        run(module, ranks, tmp_path / "out")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"output: expected a folder to write, got '.*file'"):
-        run(module, ranks, tmp_path / "file")
-
-
-def test_a_full_disk_is_one_line_and_what_was_recorded_is_resumed(module, ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
-    run(module, ranks, tmp_path / "whole")
-    size = (tmp_path / "whole/chain" / FILES[0]).stat().st_size
-    with limited_files(int(size * 0.7)), pytest.raises(UserError, match=r"output: cannot write .*\(File too large\)"):
-        run(module, ranks, tmp_path / "full")
-    run(module, ranks, tmp_path / "full")
-    assert contents(tmp_path / "full") == contents(tmp_path / "whole")

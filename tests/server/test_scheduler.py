@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import httpx
 import openai
 import pytest
 
@@ -114,6 +115,24 @@ def test_a_server_that_stops_ends_what_it_decodes_and_refuses_the_rest(module, g
         assert "".join(chunk.choices[0].text for chunk in running_stream) == expected.text
         with pytest.raises(openai.APIError, match="The server is shutting down"):
             list(waiting)
+        scheduler.join()
+        assert server.http.get("/health").json()["status"] == "stopped"
+
+
+def test_while_a_server_ends_what_it_decodes_new_connections_learn_that_it_stops(module, gate):
+    with running(module, Limits(batch_size=1)) as server:
+        expected = server.complete(PROMPT, max_tokens=40)
+        gate.close()
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=40, stream=True)
+        wait_for(lambda: server.service.scheduler.num_running == 1)
+        server.server.should_exit = True  # as after SIGTERM
+        wait_for(lambda: not server.service.scheduler.is_alive)
+        health = httpx.get(f"{server.url}/health")
+        assert (health.status_code, health.json()) == (503, {"status": "stopping", "running": 1, "waiting": 0})
+        late = httpx.post(f"{server.url}/v1/completions", json={"prompt": "9 ?"})
+        assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+        gate.open()
+        assert "".join(chunk.choices[0].text for chunk in stream) == expected.text
 
 
 def test_a_server_that_stops_does_not_wait_longer_than_it_may(module, gate):

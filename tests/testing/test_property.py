@@ -1,8 +1,6 @@
 """Properties run in pytest and anywhere else, and leave no trace."""
 
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -61,9 +59,9 @@ def test_names_differ_and_an_order_is_kept():
     ]
 
 
-def test_pytest_is_not_needed():
-    code = "import sys, dmaxlit.testing; sys.exit('pytest' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_pytest_is_not_needed(processes, tmp_path):
+    (tmp_path / "alone.py").write_text("import sys, dmaxlit.testing\nsys.exit('pytest' in sys.modules)\n")
+    assert processes.run([], tmp_path / "log", module="alone", folder=tmp_path) == [0]
 
 
 THREE_LINES = """
@@ -76,10 +74,11 @@ def test_my_noise(check):
 """
 
 
-def test_three_lines_in_a_file_give_a_test_for_each_property(tmp_path):
+def test_three_lines_in_a_file_give_a_test_for_each_property(processes, tmp_path):
     (tmp_path / "test_mine.py").write_text(THREE_LINES)
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "test_mine.py"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    args = ["-v", "-p", "no:cacheprovider", "test_mine.py"]
+    assert processes.run(args, tmp_path / "log", module="pytest", folder=tmp_path) == [0]
+    output = (tmp_path / "log").read_text()
     names = [str(check) for check in noise_properties("masked")]
-    assert f"{len(names)} passed" in ended.stdout
-    assert all(f"test_my_noise[{name}] PASSED" in ended.stdout for name in names)
+    assert f"{len(names)} passed" in output
+    assert all(f"test_my_noise[{name}] PASSED" in output for name in names)

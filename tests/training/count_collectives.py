@@ -1,15 +1,14 @@
-"""Counts the collectives of a training step on two processes under FSDP2: run by test_communication_plan.py.
+"""Counts the collectives of a training step on two ranks under FSDP2: run by test_communication_plan.py.
 
-Writes a JSON object: for each case a list of operation, elements of its first tensor, and their type.
+Arguments: the number of layers, a JSON object of cases, and the file to which rank zero writes a JSON object: for each
+case a list of operation, elements of its first tensor, and their type.
 """
 
 import json
-import os
-import socket
 import sys
+from pathlib import Path
 
 import torch
-from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmaxlit import DMaxModule
@@ -51,20 +50,14 @@ def collectives(mesh, layers, noise, recomputed, views, without, dtype):
     return counted.calls
 
 
-def main(rank, port, layers, cases):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
-    torch.set_num_threads(1)
+def main(layers, cases, output):
     torch.distributed.init_process_group("gloo")
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     calls = {name: collectives(mesh, layers, *case) for name, case in cases.items()}
-    if rank == 0:
-        sys.stdout.write(json.dumps(calls) + "\n")
-        sys.stdout.flush()
+    if torch.distributed.get_rank() == 0:
+        output.write_text(json.dumps(calls))
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(main, (port, *json.loads(sys.argv[1])), nprocs=2)
+    main(int(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]))

@@ -1,9 +1,6 @@
 """What FSDP2 gathers and reduces in a training step is counted on two ranks; the rest of the arithmetic by hand."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +11,6 @@ from dmaxlit.training.communication_plan import Speeds, _used, layer_gathers, op
 from tests.conftest import TINY, make_denoiser
 from tests.training.test_memory_plan import scenario_for
 
-ROOT = Path(__file__).parents[2]
 LAYERS = 4
 CASES = {  # the noise strategy, whether layers are recomputed, views with and without gradients, compute type
     "masked": ("masked", False, 1, 0, "float32"),
@@ -26,11 +22,13 @@ CASES = {  # the noise strategy, whether layers are recomputed, views with and w
 
 
 @pytest.fixture(scope="module")
-def counted():
+def counted(processes, tmp_path_factory):
     """For each case, the collectives of a training step after the first: operation, elements, type."""
-    command = [sys.executable, "-m", "tests.training.count_collectives", json.dumps([LAYERS, CASES])]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
+    folder = tmp_path_factory.mktemp("counted")
+    args = [LAYERS, json.dumps(CASES), folder / "calls.json"]
+    codes = processes.run(args, folder / "log", module="tests.training.count_collectives", ranks=2)
+    assert codes == [0, 0], (folder / "log.0").read_text()
+    return json.loads((folder / "calls.json").read_text())
 
 
 @pytest.mark.slow  # two processes
@@ -82,6 +80,18 @@ def test_operations_are_those_of_the_passes(checkpointing):
     # Three passes of forward and backward, which is two products, and three forwards; the head sees views alone.
     forwards = 3 * (3 + checkpointing) + 3
     assert operations(scenario) == 2 * tokens * (forwards * layers + (2 * 3 + 3) * head)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_over_the_row_alone_has_no_clean_copy(checkpointing):
+    scenario = scenario_for(
+        make_denoiser(), views=1, clean_copy=False, checkpointing=checkpointing, gpus=2, sharded=True
+    )
+    model = scenario.model.model
+    layers = sum(parameter.numel() for parameter in model.layers.parameters())
+    tokens, head = scenario.rows * scenario.length, model.embed_tokens.weight.numel()
+    assert operations(scenario) == 2 * tokens * ((3 + checkpointing) * layers + 3 * head)
+    assert layer_gathers(scenario) == 2
 
 
 def test_a_token_is_multiplied_with_the_experts_that_it_is_sent_to():

@@ -1,5 +1,7 @@
 """The plan against what a tiny model really holds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.optim import AdamW
@@ -14,6 +16,7 @@ from dmaxlit.training.activation_memory import saved_bytes
 from dmaxlit.training.memory_plan import peaks, plan, plans
 from dmaxlit.training.memory_scenario import MemoryScenario
 from dmaxlit.training.muon import MuonAdamW
+from dmaxlit.training.next_token import next_token_loss
 from dmaxlit.training.optimizer_memory import bytes_of
 from tests.conftest import make_batch, make_denoiser
 
@@ -73,6 +76,23 @@ def test_activations_are_within_a_quarter_of_what_autograd_keeps(noise, attentio
     saved = saved_bytes(lambda: step(module, clean), module.parameters())
     planned = sizes(scenario_for(module.backbone, views=views))
     assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_pass_over_the_row_alone_keeps_what_next_token_training_keeps(checkpointing):
+    denoiser = make_denoiser(recompute=checkpointing, **SIZES)
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    saved = saved_bytes(lambda: next_token_loss(denoiser.train(), clean).total, denoiser.parameters())
+    scenario = scenario_for(denoiser, views=1, clean_copy=False, checkpointing=checkpointing)
+    planned = sizes(scenario)
+    assert "rollout's cache" not in planned
+    logits = ROWS * LENGTH * denoiser.embedding.shape[0] * 4
+    assert planned["logits"] == 2 * logits  # log-probabilities, and one gradient
+    if checkpointing:  # what is kept within a layer is computed again, one layer at a time
+        assert 3 * ROWS * LENGTH * 64 * 4 < saved < planned["activations"] + planned["logits"]
+        assert planned["activations"] < sizes(replace(scenario, checkpointing=False))["activations"]
+    else:
+        assert 0.8 * saved < planned["activations"] + logits < 1.25 * saved
 
 
 def test_where_heads_share_no_keys_the_cache_is_part_of_what_autograd_keeps():

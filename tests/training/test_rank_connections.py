@@ -74,11 +74,15 @@ def test_a_rank_that_reaches_another_program_says_so():
 
 
 def close(watch):
-    """What the system does for a process that dies."""
+    """What the system does for a process that dies.
+
+    A dead process cannot tell one rank that it has lost another, so its thread waits until all connections are closed.
+    """
     watch._ended.set()
-    for connection in list(watch._others):
-        with socket.socket(fileno=os.dup(connection.fileno())) as opened:
-            opened.shutdown(socket.SHUT_RDWR)
+    with watch._lock:
+        for connection in list(watch._others):
+            with socket.socket(fileno=os.dup(connection.fileno())) as opened:
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("victim", [0, 2])

@@ -1,0 +1,145 @@
+"""A suite that was interrupted, is run again, or finds another run in its folder."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from dmaxlit.data import parts
+from dmaxlit.errors import UserError
+from dmaxlit.evaluation.run_folder import claim_folder
+from dmaxlit.evaluation.sample_files import SampleFile, Stored
+from dmaxlit.evaluation.suite import cell_identity
+from tests.conftest import limited_files
+from tests.evaluation.suites import FILES, contents, one_process, rows, run, suite, tiny_module
+from tests.lock_holder import held_by_another
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture(scope="module")
+def module():
+    return tiny_module()
+
+
+@pytest.fixture
+def ranks():
+    return one_process()
+
+
+def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ranks, tmp_path, monkeypatch):
+    table = run(module, ranks, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(module, "generate_batch", None)
+    assert run(module, ranks, tmp_path) == table
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != tmp_path} == before
+    (tmp_path / "table.md").unlink()
+    assert run(module, ranks, tmp_path) == table
+
+
+def _run_and_die(module, output, num_rows):
+    """Run, and be killed as soon as some more rows are on the disk."""
+    add, count = parts.PartWriter.add, [0]
+
+    def add_and_die(self, row):
+        add(self, row)
+        count[0] += 1
+        if count[0] == num_rows:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    parts.PartWriter.add = add_and_die
+    run(module, one_process(), output, num_prompts=7, batch_size=3)
+
+
+def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole", num_prompts=7, batch_size=3)
+    fork = multiprocessing.get_context("fork")
+    for attempt in range(10):
+        process = fork.Process(target=_run_and_die, args=(module, tmp_path / "killed", 1 + attempt % 3))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "record.json").exists()
+    run(module, ranks, tmp_path / "killed", num_prompts=7, batch_size=3)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    one = suite()
+    cells = one.cells(module)
+    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
+
+    output = tmp_path / "shared"
+    output.mkdir()
+    claim_folder(output, settings)
+    file = SampleFile(output / cells[0].file, cell_identity(settings, cells[0]))
+    for rank, share in ((0, [0]), (1, [3, 1]), (2, [4])):
+        one_of_three = one_process()
+        one_of_three.rank = rank
+        cells[0]._answer(share, file, one_of_three, Stored(), None)
+    assert sorted(file.stored().rows) == [0, 1, 3, 4]
+    run(module, ranks, output)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_files_begun_without_the_options_of_the_task_are_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    one, output = suite(), tmp_path / "old"
+    cells = one.cells(module)
+    settings = one.settings(module, json.loads((tmp_path / "whole/settings.json").read_text())["model"], cells)
+    output.mkdir()
+    claim_folder(output, settings)
+    finished, begun = (
+        SampleFile(output / cell.file, _identity_without_task_options(settings, cell)) for cell in cells[:2]
+    )
+    cells[0].run(finished, ranks, False)
+    cells[1]._answer([2], begun, ranks, Stored(), None)
+    old = finished.path.stat().st_mtime_ns
+    run(module, ranks, output)
+    assert finished.path.stat().st_mtime_ns == old  # not answered again
+    assert json.loads((output / f"{cells[1].file}.manifest.json").read_text())["timing"]["resumed"]
+    kept = {name: value for name, value in contents(output).items() if not name.endswith(".manifest.json")}
+    whole = contents(tmp_path / "whole")
+    assert kept == {name: whole[name] for name in kept}
+    with pytest.raises(UserError, match=r"tasks.chain.options.operations was 3, now 4"):
+        run(module, ranks, output, options={"chain": {"operations": 4}})
+
+
+def _identity_without_task_options(settings, cell):
+    return {name: value for name, value in cell_identity(settings, cell).items() if name != "task_options"}
+
+
+def test_another_run_in_the_folder_is_refused_unless_overwritten(module, ranks, tmp_path):
+    run(module, ranks, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"other settings: tasks.chain.num_prompts was 5, now 4"):
+        run(module, ranks, tmp_path, num_prompts=4)
+    with pytest.raises(UserError, match=r"decoders were .*, now .*spd tau_dec=0.1"):
+        run(module, ranks, tmp_path, decoders=[{"name": "spd", "options": {"tau_dec": [0.5, 0.0, 0.1]}}])
+    assert contents(tmp_path) == before
+    run(module, ranks, tmp_path, num_prompts=4, overwrite=True)
+    assert len(rows(tmp_path / "chain" / FILES[0])) == 4
+
+
+def test_only_one_process_evaluates_into_a_folder(module, ranks, tmp_path):
+    with held_by_another(tmp_path / "out", "exclusive_folder"), pytest.raises(UserError, match=r"output: .*by process"):
+        run(module, ranks, tmp_path / "out")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"output: expected a folder to write, got '.*file'"):
+        run(module, ranks, tmp_path / "file")
+
+
+def test_a_full_disk_is_one_line_and_what_was_recorded_is_resumed(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
+    run(module, ranks, tmp_path / "whole")
+    size = (tmp_path / "whole/chain" / FILES[0]).stat().st_size
+    with limited_files(int(size * 0.7)), pytest.raises(UserError, match=r"output: cannot write .*\(File too large\)"):
+        run(module, ranks, tmp_path / "full")
+    run(module, ranks, tmp_path / "full")
+    assert contents(tmp_path / "full") == contents(tmp_path / "whole")
