@@ -45,7 +45,7 @@ class TablesBench:
             and table.md, of curves also pictures.
         task: stories, whose prompts are decoded with the question last and first; or programs.
         bases: Models that were trained on the task: folders, hub ids or builtin:NAME. Seed s starts from base
-            s % (number of bases). Default: the shipped one.
+            s % (number of bases). Default: that of the task's recipe.
         tables: Some of methods, low_parallelism, ablation and stopping (Tables 1 to 4 of the paper), curves (the
             trade-off of accuracy and TPF) and training (other ways of training at equal compute).
         configs: Folder of the recipes: that of the task, control.yaml, uniform.yaml and their siblings.
@@ -133,8 +133,9 @@ class TablesBench:
 
     @property
     def _models(self) -> TablesModels:
-        bases = self.bases or (f"builtin:{self.task}-base",)
-        steps = self.steps or recipe_value(self.configs / f"{self.task}.yaml", "trainer.max_steps")
+        recipe = self.configs / f"{self.task}.yaml"
+        bases = self.bases or (recipe_value(recipe, "model.backbone.pretrained"),)
+        steps = self.steps or recipe_value(recipe, "trainer.max_steps")
         return TablesModels(
             self._folder, self.task, self.task_options, tuple(bases), self.configs, self.num_prompts, steps
         )

@@ -91,7 +91,7 @@ def test_a_folder_without_the_recipes_is_refused(tmp_path):
         TablesBench(tmp_path, "programs", configs=tmp_path)
     for path in CONFIGS.glob("*.yaml"):
         (tmp_path / path.name).write_text("model: {}\n")
-    with pytest.raises(UserError, match=r"configs: expected trainer\.max_steps in .*stories\.yaml, found none"):
+    with pytest.raises(UserError, match=r"configs: expected model\.backbone\.pretrained in .*stories.yaml, found none"):
         TablesBench(tmp_path, configs=tmp_path)
 
 
@@ -110,10 +110,10 @@ def test_a_base_that_cannot_be_used_does_not_claim_the_folder(tmp_path):
     assert not (tmp_path / "stories").exists()
 
 
-def test_steps_and_base_are_those_of_the_recipe_and_the_shipped_one_unless_chosen(tmp_path):
+def test_steps_and_base_are_those_of_the_recipe_unless_chosen(tmp_path):
     assert bench(tmp_path, steps=None)._models.steps == 400
     assert bench(tmp_path)._models.bases == ("builtin:stories-base",)
-    assert bench(tmp_path, task="programs")._models.bases == ("builtin:programs-base",)
+    assert bench(tmp_path, task="programs")._models.bases == ("runs/pretrain_programs/model",)
 
 
 def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, jobs, monkeypatch):

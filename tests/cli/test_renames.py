@@ -184,6 +184,7 @@ def test_stored_settings_of_0_1_are_those_of_the_same_run_now():
         "data.group_by_length": False,
         "data.streaming": False,
         "data.turns": "last",
+        "objective": "views",
     }
 
 

@@ -62,7 +62,8 @@ def test_a_trace_without_texts_needs_a_tokenizer(dmax, tmp_path):
         ("trace empty --output t.html", "empty: trace: expected a record of at least one prompt, got none"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_in_one_line(dmax, tmp_path, line, refusal):
+def test_what_cannot_be_shown_is_refused_in_one_line(dmax, tmp_path, monkeypatch, line, refusal):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # a hub out of reach is tried for a while
     (tmp_path / "text.txt").write_text("no trace")
     Trace().save(tmp_path / "empty")
     Trace({0: hand_made()}, texts=dict.fromkeys(range(9), "x")).save(tmp_path / "a.safetensors")

@@ -1,0 +1,31 @@
+"""The models that are shipped with the package."""
+
+import pytest
+import torch
+
+import dmaxlit
+from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
+from dmaxlit.tasks import task
+
+TASKS = {"chain-base": task("chain"), "stories-base": task("stories", difficulty="easy", question="either")}
+
+
+def test_they_are_small():
+    sizes = {path.name: sum(file.stat().st_size for file in path.iterdir()) for path in BUILTIN_MODELS.iterdir()}
+    assert set(sizes) == set(TASKS)
+    assert sum(sizes.values()) < 12e6
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_a_base_answers_when_it_takes_its_time_and_breaks_when_it_hurries(name):
+    model, examples = dmaxlit.load(f"builtin:{name}"), TASKS[name].examples("test", 16)
+    assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.float32}
+    prompts = [example.prompt for example in examples]
+
+    def right(threshold):
+        options = {"threshold": threshold, "max_new_tokens": TASKS[name].max_new_tokens}
+        answers = model.generate(prompts, decoder="threshold", **options)
+        return sum(example.check(answer.text) for example, answer in zip(examples, answers, strict=True))
+
+    assert right(0.95) >= 13
+    assert right(0.0) <= 8
