@@ -124,7 +124,6 @@ def test_a_recipe_for_another_task_is_the_quickstart_s_method(name):
     recipe, quickstart = settings_of(name), settings_of("quickstart")
     assert recipe["model"]["noise"]["class_path"] == quickstart["model"]["noise"]["class_path"]
     assert recipe["data"]["class_path"] == quickstart["data"]["class_path"]
-    assert recipe["model"]["backbone"]["init_args"]["pretrained"] == f"builtin:{name}-base"
     assert "SPDValidation" in str(recipe["trainer"]["callbacks"])
 
 

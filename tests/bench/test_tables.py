@@ -111,7 +111,7 @@ def test_a_base_that_cannot_be_used_does_not_claim_the_folder(tmp_path):
 
 
 def test_steps_and_base_are_those_of_the_recipe_unless_chosen(tmp_path):
-    assert bench(tmp_path, steps=None)._models.steps == 400
+    assert bench(tmp_path, steps=None)._models.steps == 500
     assert bench(tmp_path)._models.bases == ("builtin:stories-base",)
     assert bench(tmp_path, task="programs")._models.bases == ("runs/pretrain_programs/model",)
 
