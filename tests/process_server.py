@@ -38,6 +38,7 @@ def die_in_write(number):
 
 def run(request, environment, log):
     """Run the module in this process, as a new interpreter would; return its exit code."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not the requests
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -50,7 +51,10 @@ def run(request, environment, log):
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        return end.code or 0
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1

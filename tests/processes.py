@@ -104,4 +104,6 @@ class Processes:
         return self.wait()
 
     def close(self):
+        """End the server, and what is still running."""
+        self._end_running()
         self._server.communicate()

@@ -167,7 +167,7 @@ def format_training(models: Sequence[Mapping[str, Any]]) -> str:
             seconds.setdefault(model["method"], []).append(model["cpu_seconds"])
     if not seconds:
         return ""
-    lines = ["| model | seeds | CPU minutes, those of the model it starts from included |", "|---|---|---|"]
+    lines = ["| model | seeds | CPU minutes, from the base on |", "|---|---|---|"]
     for method, values in seconds.items():
         spread = Spread.of(values)
         lines.append(f"| {method} | {spread.seeds} | {spread.mean / 60:.1f} ± {spread.deviation / 60:.1f} |")

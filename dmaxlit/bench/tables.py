@@ -81,6 +81,7 @@ class TablesBench:
         self.output, self.configs = Path(self.output), Path(self.configs)
         check_choice("task", self.task, tuple(WORDINGS))
         check_not_empty(tables=self.tables, seeds=self.seeds)
+        self.seeds = tuple(dict.fromkeys(self.seeds))  # a model is not trained by two jobs at once
         if self.bases is not None:
             check_not_empty(bases=self.bases)
         for name in self.tables:

@@ -78,7 +78,8 @@ def _without_empty_log(folder: Path, trainer: Trainer) -> Iterator[None]:
         new = set(folder.iterdir()) - before if folder.is_dir() else set()
         if _is_before_training(trainer) or all(fnmatch(path.name, _EVENT_FILES) for path in new):
             for path in new:
-                path.unlink()
+                if not path.is_dir():  # of a callback
+                    path.unlink()
         raise
 
 

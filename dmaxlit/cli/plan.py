@@ -190,7 +190,10 @@ def scenario_of(
     strategy = getattr(trainer.strategy, "class_path", trainer.strategy)
     sharded = str(strategy).endswith(("FSDP2Strategy", "ModelParallelStrategy"))
     noise = _instantiate(NoiseStrategy, config.model.noise)
-    objective = objective_of(locate(callback.class_path) for callback in trainer.callbacks or [])
+    callbacks = trainer.callbacks or []
+    if not isinstance(callbacks, list):  # one alone
+        callbacks = [callbacks]
+    objective = objective_of(locate(callback.class_path) for callback in callbacks)
     passes = passes_of(objective, noise, source.block_length)
     if (layer := passes.get("feature_layer")) is not None:
         check_layer(model, layer)
@@ -208,7 +211,7 @@ def scenario_of(
         rows=rows,
         length=length,
         checkpointing=checkpointing,
-        decode_rows=_decode_rows(trainer.callbacks or []),
+        decode_rows=_decode_rows(callbacks),
         **passes,
         copies_features=not lora,
         offloaded=config.model.frozen_copy == "offloaded",

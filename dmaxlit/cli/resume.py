@@ -176,17 +176,26 @@ def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[st
     for name in (*current, *stored):
         if name in _FREE_SETTINGS:  # an earlier version may have stored it
             continue
-        if stored.get(name) != current.get(name) and not _is_longer(name, stored.get(name), current.get(name)):
+        there, here = stored.get(name), current.get(name)
+        is_same = there == here and not _is_one_batch_or_all(name, there, here)
+        if not is_same and not _is_longer(name, there, here):
             as_many = with_as_many_rows(name, stored, current, trainer)
-            there, here = (_shown(settings, name) for settings in (stored, current))
+            shown = [_shown(settings, name) for settings in (stored, current)]
             raise UserError(
-                f"{path}: belongs to another run: {name} is {there} there, {here} here; "
+                f"{path}: belongs to another run: {name} is {shown[0]} there, {shown[1]} here; "
                 f"give {as_many}another --trainer.default_root_dir, or --checkpoint.resume false to start over"
             )
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _TRAINER_DEFAULTS.get(name) if value is None else value for name, value in settings.items()}
+    chosen = {name: _TRAINER_DEFAULTS.get(name) if value is None else value for name, value in settings.items()}
+    return {**_TRAINER_DEFAULTS, **chosen}
+
+
+def _is_one_batch_or_all(name: str, there: Any, here: Any) -> bool:
+    """Return whether of two equal values one is the number of batches, 1, and the other their share, 1.0."""
+    options = ("trainer.limit_train_batches", "trainer.overfit_batches")
+    return name in options and here == 1 and type(there) is not type(here)
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:

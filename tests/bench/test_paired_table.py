@@ -100,4 +100,5 @@ def test_the_table_of_training_has_means_over_the_seeds():
     models = [{"method": "on_policy", "seed": seed, "cpu_seconds": seconds} for seed, seconds in enumerate((60, 180))]
     models.append({"method": "multi_block", "seed": 0, "cpu_seconds": None})
     assert format_training(models[-1:]) == ""
+    assert format_training(models).splitlines()[0] == "| model | seeds | CPU minutes, from the base on |"
     assert format_training(models).splitlines()[-1] == "| on_policy | 2 | 2.0 ± 1.4 |"

@@ -151,6 +151,11 @@ def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, j
     assert jobs == [("control", 1)]
 
 
+def test_a_seed_that_is_named_twice_is_trained_once(tmp_path, base, jobs):
+    bench(tmp_path, (base,), tables=("training",), seeds=(1, 1)).run()
+    assert jobs == [("base", 0), ("control", 1), ("on_policy", 1)]
+
+
 def test_a_reference_goes_with_the_seeds_and_bases_of_its_own(tmp_path):
     of = bench(tmp_path, ("a", "b"), seeds=(3, 2, 5))
     base, trained = ("base", FAST), ("on_policy", SPD)

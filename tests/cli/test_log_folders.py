@@ -4,13 +4,16 @@ import errno
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints.lightning_internals import set_version
+from dmaxlit.cli.log_folders import _without_empty_log
 from dmaxlit.cli.training import DMaxCLI
 from tests.cli.conftest import SHORT
 from tests.conftest import limited_files
@@ -141,6 +144,19 @@ def test_a_run_that_is_refused_when_its_batches_are_formed_leaves_nothing(dmax, 
     outcome = dmax(f"fit --config {base} --data.max_tokens 16 {logger}")
     assert outcome.refusal.startswith("max_tokens: expected at least 32, the tokens of the longest row")
     assert list(tmp_path.iterdir()) == [base]
+
+
+def test_a_folder_of_a_callback_does_not_hide_why_a_run_was_refused(tmp_path):
+    trainer = SimpleNamespace(state=TrainerState(fn=TrainerFn.FITTING), fit_loop=SimpleNamespace(total_batch_idx=-1))
+
+    def refused():
+        (tmp_path / "profile").mkdir()
+        (tmp_path / "hparams.yaml").touch()
+        raise UserError("refused")
+
+    with pytest.raises(UserError, match="refused"), _without_empty_log(tmp_path, trainer):
+        refused()
+    assert list(tmp_path.iterdir()) == [tmp_path / "profile"]
 
 
 def test_a_resumed_run_that_is_refused_then_keeps_its_log(dmax, begun, tmp_path):

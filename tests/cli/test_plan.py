@@ -85,6 +85,7 @@ def test_a_callback_that_replaces_the_losses_has_passes_of_its_own(tiny, tmp_pat
     for callback, passes in (("NextTokenTraining", 1), ("denoising.ThreePasses", 3)):
         scenario = planned([*lines, f"--trainer.callbacks+={callback}", "--trainer.callbacks+=ViewDiagnostics"])
         assert (scenario.views, scenario.rollout_forwards, scenario.clean_copy) == (passes, 0, False)
+    assert not planned([*lines, "--trainer.callbacks=NextTokenTraining"]).clean_copy
     both = ["--trainer.callbacks+=NextTokenTraining", "--trainer.callbacks+=denoising.ThreePasses"]
     with pytest.raises(UserError, match="expected at most one that replaces the losses of the views, got 'next token'"):
         planned([*lines, *both])

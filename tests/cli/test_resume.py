@@ -160,6 +160,7 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
         ("--trainer.callbacks+=NextTokenTraining", "objective is 'views' there, 'next token' here"),
         ("--trainer.precision bf16-mixed", "trainer.precision is '32-true' there, 'bf16-mixed' here"),
+        ("--trainer.limit_train_batches 1", "trainer.limit_train_batches is 1.0 there, 1 here"),
         ("--model.lora.r 2", "model.lora.r is not set there, 2 here"),
     ],
 )
