@@ -1,7 +1,7 @@
 """The exception for mistakes that a user can correct, the category of our warnings, and helpers of messages."""
 
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "UserError",
     "check_at_least",
     "check_choice",
+    "check_distinct",
     "check_fraction",
     "check_not_empty",
     "check_not_none",
@@ -80,6 +81,19 @@ def check_at_least(least: int, **settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not value >= least:
             raise UserError(f"{name}: expected at least {least}, got {value}")
+
+
+def check_distinct(**settings: Sequence[object]) -> None:
+    """Refuse lists without a value, and those that name one twice.
+
+    Raises:
+        UserError: For the first.
+    """
+    check_not_empty(**settings)
+    for name, values in settings.items():
+        twice = [value for index, value in enumerate(values) if value in values[:index]]
+        if twice:
+            raise UserError(f"{name}: expected every value once, got {twice[0]!r} more than once")
 
 
 def check_not_empty(**settings: Collection[object]) -> None:

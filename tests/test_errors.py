@@ -10,6 +10,7 @@ from dmaxlit.errors import (
     UserError,
     check_at_least,
     check_choice,
+    check_distinct,
     check_fraction,
     check_not_empty,
     describe_value,
@@ -40,6 +41,14 @@ def test_lists_need_a_value():
     check_not_empty(seeds=(0,), methods=["uniform"])
     with pytest.raises(UserError, match=r"^methods: expected at least one, got none$"):
         check_not_empty(seeds=(0,), methods=[], sizes=())
+
+
+def test_lists_name_every_value_once():
+    check_distinct(seeds=(0, 1), methods=["uniform"])
+    with pytest.raises(UserError, match=r"^methods: expected at least one, got none$"):
+        check_distinct(seeds=(0, 1), methods=[])
+    with pytest.raises(UserError, match=r"^methods: expected every value once, got 'uniform' more than once$"):
+        check_distinct(seeds=(0, 1), methods=["masked", "uniform", "uniform"])
 
 
 def test_a_choice_is_returned_or_refused_with_the_choices():

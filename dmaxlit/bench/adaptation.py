@@ -15,7 +15,7 @@ from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, w
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 
@@ -68,7 +68,7 @@ class AdaptationBench:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(METHODS)}, got {unknown[0]!r}")
-        check_not_empty(seeds=self.seeds, methods=self.methods)
+        check_distinct(seeds=self.seeds, methods=self.methods)
         check_at_least(1, **self._settings())
         check_recipes(self.configs, [self._recipe.name])
 

@@ -14,7 +14,7 @@ from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
 from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
@@ -90,7 +90,7 @@ class CodilaBench:
         unknown = [name for name in self.tasks if name not in TASKS]
         if unknown:
             raise UserError(f"tasks: expected some of {', '.join(TASKS)}, got {unknown[0]!r}")
-        check_not_empty(tasks=self.tasks, seeds=self.seeds)
+        check_distinct(tasks=self.tasks, seeds=self.seeds)
         check_at_least(1, **self._settings())
         if self.span_length not in (2, 4, 8):
             raise UserError(f"span_length: expected 2, 4 or 8, got {self.span_length}")

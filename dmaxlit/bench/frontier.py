@@ -16,7 +16,7 @@ from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIE
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair
 from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
-from dmaxlit.errors import UserError, check_at_least, check_choice, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
@@ -68,7 +68,7 @@ class FrontierBench:
             raise UserError(
                 f"num_timed: expected at most the {self.num_examples} of num_examples, got {self.num_timed}"
             )
-        check_not_empty(seeds=self.seeds)
+        check_distinct(seeds=self.seeds)
         if self.methods is not None:
             known = self._study.methods
             if REFERENCE[0] not in self.methods or not set(self.methods) <= set(known):

@@ -21,7 +21,7 @@ from dmaxlit.bench.random_model import model_config
 from dmaxlit.bench.scale_table import ScaleJob, ScaleRun, format_table, run_of_figures
 from dmaxlit.bench.speed import describe_machine
 from dmaxlit.bench.start_line import call_off
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.files import remove
 from dmaxlit.module import DMaxModule
 
@@ -80,7 +80,7 @@ class ScaleBench:
         self.output = Path(self.output)
         names = ("head_dim", "layers", "prompts", "batch_size", "rows", "updates", "repeats", "threads", "hidden_size")
         check_at_least(1, **{name: getattr(self, name) for name in names})
-        check_not_empty(processes=self.processes)
+        check_distinct(processes=self.processes)
         check_at_least(1, processes=min(self.processes))
         self.processes = tuple(sorted({1, *self.processes}))
         for name in ("prompts", "rows"):

@@ -13,7 +13,7 @@ from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import decode_rows
 from dmaxlit.bench.trained_model import trained_model
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.files import write_json
 
 __all__ = ["SelfCorrectionBench"]
@@ -57,7 +57,7 @@ class SelfCorrectionBench:
         self.output, self.configs = Path(self.output), Path(self.configs)
         check_at_least(1, num_bases=self.num_bases, num_prompts=self.num_prompts, num_examples=self.num_examples)
         check_at_least(1, workers=self.workers, threads=self.threads)
-        check_not_empty(seeds=self.seeds)
+        check_distinct(seeds=self.seeds)
         if self.study not in STUDIES:
             raise UserError(f"study: expected one of {', '.join(STUDIES)}, got {self.study!r}")
         check_recipes(self.configs, (PRETRAIN, *(method.recipe for method in self._methods.values())))

@@ -19,7 +19,7 @@ from dmaxlit.bench.paper_tables import BASE, METHODS, TABLES, WORDINGS, PaperTab
 from dmaxlit.bench.tables_models import TablesModels
 from dmaxlit.bench.tables_picture import save_curves
 from dmaxlit.data.encoding import encode_prompts
-from dmaxlit.errors import UserError, check_at_least, check_choice, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct, check_not_empty
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
@@ -80,8 +80,7 @@ class TablesBench:
         """Check the settings before anything is started."""
         self.output, self.configs = Path(self.output), Path(self.configs)
         check_choice("task", self.task, tuple(WORDINGS))
-        check_not_empty(tables=self.tables, seeds=self.seeds)
-        self.seeds = tuple(dict.fromkeys(self.seeds))  # a model is not trained by two jobs at once
+        check_distinct(tables=self.tables, seeds=self.seeds)
         if self.bases is not None:
             check_not_empty(bases=self.bases)
         for name in self.tables:

@@ -14,7 +14,7 @@ from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, w
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.bench.trained_model import trained_model
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
 
 __all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
@@ -65,7 +65,7 @@ class VocabularyBench:
         unknown = [name for name in self.methods if name not in RECIPES]
         if unknown:
             raise UserError(f"methods: expected some of {', '.join(RECIPES)}, got {unknown[0]!r}")
-        check_not_empty(sizes=self.sizes, seeds=self.seeds, methods=self.methods)
+        check_distinct(sizes=self.sizes, seeds=self.seeds, methods=self.methods)
         check_at_least(1, **self._settings())
         check_recipes(self.configs, RECIPES.values())
 

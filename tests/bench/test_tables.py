@@ -78,6 +78,7 @@ def bench(output, bases=None, **settings):
         ({"workers": 0}, "workers: expected at least 1, got 0"),
         ({"num_timed": 3}, "num_timed: expected at most the 2 of num_examples, got 3"),
         ({"task_options": {"word": 4}}, "unknown option 'word' of task 'stories'"),
+        ({"seeds": (1, 0, 1)}, "seeds: expected every value once, got 1 more than once"),
         ({"task_options": {"words": 1}}, "words: expected at least 4, a whole number, got 1"),
     ],
 )
@@ -149,11 +150,6 @@ def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, j
     jobs.clear()
     bench(tmp_path, (base, base), tables=("training",)).run()
     assert jobs == [("control", 1)]
-
-
-def test_a_seed_that_is_named_twice_is_trained_once(tmp_path, base, jobs):
-    bench(tmp_path, (base,), tables=("training",), seeds=(1, 1)).run()
-    assert jobs == [("base", 0), ("control", 1), ("on_policy", 1)]
 
 
 def test_a_reference_goes_with_the_seeds_and_bases_of_its_own(tmp_path):
