@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import dmaxlit
 from dmaxlit.callbacks._checkpoint_writing import SECONDS_TAG
 from dmaxlit.checkpoints import atomic_io
+from dmaxlit.cli import resume
 from tests.cli.conftest import SHORT, TASK, step_of
 from tests.lock_holder import held_by_another
 
@@ -160,7 +161,6 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
         ("--trainer.callbacks+=NextTokenTraining", "objective is 'views' there, 'next token' here"),
         ("--trainer.precision bf16-mixed", "trainer.precision is '32-true' there, 'bf16-mixed' here"),
-        ("--trainer.limit_train_batches 1", "trainer.limit_train_batches is 1.0 there, 1 here"),
         ("--model.lora.r 2", "model.lora.r is not set there, 2 here"),
     ],
 )
@@ -173,6 +173,14 @@ def test_another_run_is_not_continued(dmax, begun, folder, flags, difference):
         "--trainer.default_root_dir, or --checkpoint.resume false to start over"
     )
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "differ"), [(1.0, 1, True), (1, 1.0, True), (1, 1, False), (1.0, 1.0, False)]
+)
+def test_one_batch_is_not_all_of_them(there, here, differ):
+    # Not by the command line, whose parser takes 1 for 1.0 if some library has asked for a float or an int before.
+    assert resume._is_one_batch_or_all("trainer.limit_train_batches", there, here) == differ
 
 
 def test_a_default_that_is_spelled_out_is_the_same_run(dmax, begun):
