@@ -14,7 +14,7 @@ from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_option
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
@@ -104,7 +104,8 @@ class AdaptationBench:
         folder = self.output / f"autoregressive-{seed}"
         if not (folder / "model").is_dir():
             callback = {"class_path": "dmaxlit.callbacks.NextTokenTraining"}
-            module = load(self._fit(folder, seed, self.autoregressive_steps, _callbacks(callback)))
+            options = self._training(self.autoregressive_steps, _callbacks(callback))
+            module = load(fit(self._recipe, folder, seed, *options))
             forget_mask(module)
             module.export(folder / "model")
         return str(folder / "model")
@@ -114,28 +115,19 @@ class AdaptationBench:
         return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
 
     def _adapted(self, method: str, seed: int) -> str:
+        options = []
+        if METHODS[method][0]:
+            options += [f"--model.backbone.pretrained={self._autoregressive(seed)}", "--model.backbone.config=null"]
+        if (stages := self.stages(method)) is not None:
+            warm_up = {"class_path": "dmaxlit.callbacks.BlockWarmup", "init_args": {"stages": stages}}
+            options.append(_callbacks(warm_up))
         folder = self.output / _file_stem(method, seed)
-        if not (folder / "model").is_dir():
-            options = []
-            if METHODS[method][0]:
-                options += [f"--model.backbone.pretrained={self._autoregressive(seed)}", "--model.backbone.config=null"]
-            if (stages := self.stages(method)) is not None:
-                warm_up = {"class_path": "dmaxlit.callbacks.BlockWarmup", "init_args": {"stages": stages}}
-                options.append(_callbacks(warm_up))
-            checkpoint_to_folder(self._fit(folder, seed, self.steps, *options), folder / "model")
-        return str(folder / "model")
+        return trained_model(folder, self._recipe, seed, *self._training(self.steps, *options))
 
-    def _fit(self, folder: Path, seed: int, steps: int, *options: str) -> Path:
-        """Train with the pretraining recipe on easy prompts; return the checkpoint."""
-        return fit(
-            self._recipe,
-            folder,
-            seed,
-            *step_options(steps),
-            f"--data.num_train={_TRAINING_EXAMPLES}",
-            "--data.task_options.difficulty=easy",
-            *options,
-        )
+    def _training(self, steps: int, *options: str) -> tuple[str, ...]:
+        """Return the options of the pretraining recipe for a number of steps on easy prompts."""
+        examples = f"--data.num_train={_TRAINING_EXAMPLES}"
+        return *step_options(steps), examples, "--data.task_options.difficulty=easy", *options
 
 
 def forget_mask(module: DMaxModule) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
-from dmaxlit.checkpoints.lightning_file import checkpoint_to_folder
+from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.loading import load
@@ -121,30 +121,23 @@ class CodilaBench:
         base = TASKS[task].base
         if base is None:
             return "builtin:chain-base"
-        folder = self.output / f"base-{task}"
-        if not (folder / "model").is_dir():
-            self._fit(_BASE, folder, 0, self.base_steps, *TASKS[task].data, *base)
-        return str(folder / "model")
+        return self._fit(_BASE, f"base-{task}", 0, self.base_steps, *TASKS[task].data, *base)
 
     def _trained(self, task: str, seed: int) -> str:
-        folder = self.output / f"{task}-{seed}"
-        if not (folder / "model").is_dir():
-            self._fit(
-                _AUXILIARY,
-                folder,
-                seed,
-                self.steps or TASKS[task].steps,
-                f"--model.backbone.pretrained={self._base(task)}",
-                f"--model.auxiliary.span_length={self.span_length}",
-                f"--model.noise.init_args.span_length={self.span_length}",
-                *TASKS[task].data,
-            )
-        return str(folder / "model")
+        return self._fit(
+            _AUXILIARY,
+            f"{task}-{seed}",
+            seed,
+            self.steps or TASKS[task].steps,
+            f"--model.backbone.pretrained={self._base(task)}",
+            f"--model.auxiliary.span_length={self.span_length}",
+            f"--model.noise.init_args.span_length={self.span_length}",
+            *TASKS[task].data,
+        )
 
-    def _fit(self, recipe: str, folder: Path, seed: int, steps: int, *options: str) -> None:
+    def _fit(self, recipe: str, folder: str, seed: int, steps: int, *options: str) -> str:
         rows = f"--data.num_train={_BATCH_SIZE * steps}"
-        checkpoint = fit(self.configs / recipe, folder, seed, *step_options(steps), rows, *options)
-        checkpoint_to_folder(checkpoint, folder / "model")
+        return trained_model(self.output / folder, self.configs / recipe, seed, *step_options(steps), rows, *options)
 
     def _measure(self, task: str, seed: int) -> dict[str, Any]:
         module = load(self._trained(task, seed)).eval()

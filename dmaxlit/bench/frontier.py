@@ -20,6 +20,7 @@ from dmaxlit.errors import UserError, check_at_least, check_choice, check_distin
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
+from dmaxlit.tasks import Example
 
 __all__ = ["FrontierBench"]
 
@@ -131,16 +132,15 @@ class FrontierBench:
         path.parent.mkdir(exist_ok=True)
 
         @cache
-        def models() -> tuple[DMaxModule, DMaxModule]:
-            return load(self._models.model(method, seed)), load(self._models.model(REFERENCE[0], seed))
-
-        def measure(spec: DecoderSpec) -> dict[str, Any]:
-            module, reference = models()
+        def start() -> tuple[DMaxModule, Contestant, list[Example]]:
+            module, reference = load(self._models.model(method, seed)), load(self._models.model(REFERENCE[0], seed))
             task = module.task()
             assert task is not None, "all models were trained on a task"
-            examples = task.examples("test", self.num_examples)
-            contestants = Contestant(module, spec), Contestant(reference, REFERENCE[1])
-            return measure_pair(*contestants, examples, self.num_timed, self.repeats)
+            return module, Contestant(reference, REFERENCE[1]), task.examples("test", self.num_examples)
+
+        def measure(spec: DecoderSpec) -> dict[str, Any]:
+            module, reference, examples = start()
+            return measure_pair(Contestant(module, spec), reference, examples, self.num_timed, self.repeats)
 
         return kept_rows(path, self._study.decoders, measure, bar.update)
 

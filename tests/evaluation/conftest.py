@@ -1,4 +1,4 @@
-"""A small report on decoding order."""
+"""A small report on decoding order; a model, and the process that runs suites."""
 
 import math
 
@@ -9,6 +9,7 @@ from dmaxlit.evaluation.blank_order import BlankOrder, DifficultyRow
 from dmaxlit.evaluation.bootstrap import Estimate
 from dmaxlit.evaluation.order_figures import AnswerOrder
 from dmaxlit.evaluation.order_report import OrderReport, OrderSource
+from tests.evaluation.suites import one_process, tiny_module
 
 SURE = Estimate(0.5, 0.25, 0.75, 8)
 RIGHT = Estimate(0.9, 0.8, 1.0, 8)
@@ -24,3 +25,13 @@ def report():
     rows = [DifficultyRow("candidates", 1, 5, SURE, RIGHT), DifficultyRow("rounds", 1, 5, SURE, RIGHT)]
     blanks = BlankOrder(2, 3, {"candidates": SURE, "rounds": NONE}, rows)
     return OrderReport("mini_sudoku", "spd", OrderSource("", "", orders).report().rows, blanks)
+
+
+@pytest.fixture(scope="module")
+def module():
+    return tiny_module()
+
+
+@pytest.fixture
+def ranks():
+    return one_process()

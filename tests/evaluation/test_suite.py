@@ -11,19 +11,9 @@ from dmaxlit.evaluation.answerers import Sampling
 from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
 from tests.conftest import make_denoiser
-from tests.evaluation.suites import FILES, one_process, rows, run, suite, tiny_module
+from tests.evaluation.suites import FILES, rows, run, suite
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-@pytest.fixture(scope="module")
-def module():
-    return tiny_module()
-
-
-@pytest.fixture
-def ranks():
-    return one_process()
 
 
 def test_answers_verdicts_and_figures_are_those_of_generate(module, ranks, tmp_path):

@@ -13,20 +13,10 @@ from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile, Stored
 from dmaxlit.evaluation.suite import cell_identity
 from tests.conftest import limited_files
-from tests.evaluation.suites import FILES, contents, one_process, rows, run, suite, tiny_module
+from tests.evaluation.suites import FILES, contents, one_process, rows, run, suite
 from tests.lock_holder import held_by_another
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-@pytest.fixture(scope="module")
-def module():
-    return tiny_module()
-
-
-@pytest.fixture
-def ranks():
-    return one_process()
 
 
 def test_the_same_run_again_decodes_nothing_and_gives_the_same_table(module, ranks, tmp_path, monkeypatch):
