@@ -11,7 +11,7 @@ from dmaxlit.bench.command import recipe_value, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.paper_tables import METHODS
 from dmaxlit.bench.trained_model import trained_model, training_seconds
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.files import write_text
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
@@ -61,7 +61,8 @@ class TablesModels:
         """
         self.make_task().examples("test", 1)
         for base in self.bases:
-            name = load(base, probe=False).task_name
+            with renaming_argument("bases", "pretrained"):
+                name = load(base, probe=False).task_name
             if name != self.task:
                 raise UserError(f"bases: expected models of the task {self.task!r}, got {base!r}, a model of {name!r}")
 

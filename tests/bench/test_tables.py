@@ -106,7 +106,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, base, name):
 
 
 def test_a_base_that_cannot_be_used_does_not_claim_the_folder(tmp_path):
-    with pytest.raises(UserError, match="pretrained: expected a model folder"):
+    with pytest.raises(UserError, match=r"^bases: expected a model folder"):
         bench(tmp_path, (str(tmp_path / "gone"),)).run()
     assert not (tmp_path / "stories").exists()
 
