@@ -7,7 +7,7 @@ from dmaxlit.loading import load
 from dmaxlit.tasks import Task
 
 
-def distilled_corpus(model: str, path: Path, num_prompts: int, task: Task | None = None) -> Path:
+def distilled_corpus(model: str, path: Path, num_prompts: int, task: Task | None = None, device: str = "cpu") -> Path:
     """Write a corpus of a model's answers to prompts of its task, unless it is there; return its path.
 
     Args:
@@ -15,9 +15,10 @@ def distilled_corpus(model: str, path: Path, num_prompts: int, task: Task | None
         path: File to write.
         num_prompts: Prompts to answer.
         task: The task. Default: the one that the model was trained on.
+        device: Device of the model.
     """
     if not path.is_file():
-        module = load(model)
+        module = load(model, device=device)
         task = task or module.task()
         assert task is not None, "the base was trained on a task"
         distill(module, task, path, DistillSettings(num_prompts=num_prompts))

@@ -197,7 +197,14 @@ class DecodeSpeedBench(SpeedBench):
     def _denoiser(self, length: int) -> Denoiser:
         positions = 4 * self.block_length + max(length, *self.lengths)
         denoiser = random_denoiser(
-            self.vocab_size, self.hidden_size, self.layers, self.block_length, positions, False, self.head_dim
+            self.vocab_size,
+            self.hidden_size,
+            self.layers,
+            self.block_length,
+            positions,
+            tied=False,
+            head_dim=self.head_dim,
+            device=self.device,
         )
         with torch.no_grad():
             head = denoiser.model.get_output_embeddings().weight

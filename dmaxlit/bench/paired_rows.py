@@ -13,8 +13,9 @@ from dmaxlit.files import write_json
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
 
-#: Prompts decoded at the same time where accuracy and forwards are counted; they do not depend on it.
-_BATCH_SIZE = 64
+#: Prompts decoded at the same time where accuracy and forwards are counted, which do not depend on it: on a CPU, and on
+#: an accelerator, which a few rows do not fill.
+_BATCH_SIZES = (64, 256)
 #: Batch sizes at which the speed is measured.
 SPEED_BATCHES = (1, 16)
 
@@ -78,11 +79,19 @@ def measure_pair(
 ) -> dict[str, Any]:
     """Decode examples, and some of them in turn with a reference.
 
+    Args:
+        contestant: What is measured.
+        reference: What its speed is compared with.
+        examples: Prompts to decode.
+        num_timed: How many of them are timed; with 0 no speed is measured.
+        repeats: Turns of the two.
+
     Returns:
         What :func:`count` returns, and ``speed``: the ratio to the reference's at each of the batch sizes.
     """
     timed = examples[:num_timed]
-    speed = {str(batch): speed_ratio(contestant, reference, timed, batch, repeats) for batch in SPEED_BATCHES}
+    batches = SPEED_BATCHES if timed else ()
+    speed = {str(batch): speed_ratio(contestant, reference, timed, batch, repeats) for batch in batches}
     return {**count(contestant, examples), "speed": speed}
 
 
@@ -93,7 +102,8 @@ def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list
         For each prompt: whether the answer is ``correct`` and ends with EOS (``finished``), and its ``tokens``,
         ``forwards``, ``extra_blocks`` and blocks that ``hit_step_limit``.
     """
-    settings = contestant.spec.settings(default_budget(contestant.module), _BATCH_SIZE)
+    batch_size = _BATCH_SIZES[contestant.module.device.type != "cpu"]
+    settings = contestant.spec.settings(default_budget(contestant.module), batch_size)
     answers = contestant.module.generate_batch([example.prompt for example in examples], settings)
     return {
         "correct": [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)],

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import torch
 
-from dmaxlit.bench.paired_rows import SPEED_BATCHES
 from dmaxlit.bench.summary import Spread, accuracy_interval
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.evaluation.paired import paired_difference, paired_ratio
@@ -34,9 +33,9 @@ def summarize_pairs(results: Results, rows: Iterable[Row], reference: Runs) -> l
 
     Returns:
         For each row: ``method``, ``decoder`` and ``seeds``; the fields of :class:`~dmaxlit.bench.summary.Spread` of
-        ``accuracy``, ``tpf``, ``forwards``, ``extra_blocks`` (means per answer) and of each ratio of ``speed``;
-        ``interval`` of the accuracy; ``tpf_by`` convention; ``difference`` and ``ratio``, the accuracy and TPF compared
-        with the reference over the prompts of all seeds; and in the first row of a curve its ``aup``.
+        ``accuracy``, ``tpf``, ``forwards``, ``extra_blocks`` (means per answer) and of each ratio of ``speed``, if it
+        was measured; ``interval`` of the accuracy; ``tpf_by`` convention; ``difference`` and ``ratio``, the accuracy
+        and TPF compared with the reference over the prompts of all seeds; and in the first row of a curve its ``aup``.
     """
     measured = ((method, spec, results.get((method, spec.title))) for method, spec in rows)
     return _with_aup([_summary(method, spec, runs, reference) for method, spec, runs in measured if runs])
@@ -77,7 +76,7 @@ def _summary(method: str, spec: DecoderSpec, seeds: Runs, reference: Runs) -> di
         "extra_blocks": vars(_means(runs, "extra_blocks")),
         "difference": asdict(paired_difference(_pooled(references, "correct"), _pooled(runs, "correct"))),
         "ratio": asdict(paired_ratio(_counts(references), _counts(runs), resamples=_RESAMPLES)),
-        "speed": {str(batch): vars(Spread.of([run["speed"][str(batch)] for run in runs])) for batch in SPEED_BATCHES},
+        "speed": {batch: vars(Spread.of([run["speed"][batch] for run in runs])) for batch in runs[0]["speed"]},
     }
 
 

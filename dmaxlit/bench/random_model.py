@@ -19,8 +19,9 @@ def random_denoiser(
     tied: bool,
     head_dim: int = 32,
     attention: Literal["sdpa", "flex_attention"] = "sdpa",
+    device: str = "cpu",
 ) -> Denoiser:
-    """Make a model with random weights, always the same one.
+    """Make a model with random weights, always the same one on the same kind of device.
 
     Args:
         vocab_size: Size of the vocabulary: ``w0``, ``w1``, ..., and the special tokens.
@@ -31,6 +32,7 @@ def random_denoiser(
         tied: Whether input and output embeddings share their weights.
         head_dim: Width of an attention head.
         attention: Implementation of attention.
+        device: Device of the model, on which its weights are drawn.
     """
     torch.manual_seed(0)
     words = {f"w{index}": index for index in range(vocab_size - 3)}
@@ -44,7 +46,10 @@ def random_denoiser(
     config = model_config(hidden_size, layers, head_dim, positions, tied)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return Denoiser(config=config, tokenizer=folder, block_length=block_length, attn_implementation=attention)
+        with torch.device(device):
+            return Denoiser(
+                config=config, tokenizer=folder, block_length=block_length, attn_implementation=attention, probe=False
+            )
 
 
 def model_config(hidden_size: int, layers: int, head_dim: int, positions: int, tied: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,8 +120,15 @@ class SpeedBench(ABC):
 
 
 def in_new_process(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function in a new process, which no other measurement has warmed up or filled."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Call a function in a new process, which no other measurement has warmed up or filled.
+
+    It is forked from a server that has imported the benchmarks and done nothing else, where the system has that.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if isinstance(context, ForkServerContext):
+        context.set_forkserver_preload(["dmaxlit.bench"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
 

@@ -21,6 +21,7 @@ from dmaxlit.bench.tables_picture import save_curves
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct, check_not_empty
 from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.loading import usable_device
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
@@ -28,6 +29,7 @@ from dmaxlit.tasks import Example
 __all__ = ["TablesBench"]
 
 _SHARED_SETTINGS = ("task_options", "num_prompts", "num_examples", "num_timed", "repeats")
+_CORPUS = "corpus"  # the job that writes one
 _WITHOUT = ("published", "without EOS", "extra blocks")  # columns for windows of blocks, and for other conventions
 
 
@@ -55,10 +57,11 @@ class TablesBench:
         steps: Training steps of on-policy training; of the other methods as many as cost the same. Default: those of
             the task's recipe.
         num_examples: Test prompts decoded for each row.
-        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time.
+        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time; 0: none.
         repeats: Turns of row and base in which the speed is measured.
         workers: Models trained and decoded at the same time.
         threads: CPU threads of each worker.
+        device: cpu, cuda, ... or auto, on which models decode; they are trained on an accelerator if there is one.
     """
 
     output: Path = Path("runs/tables")
@@ -75,6 +78,7 @@ class TablesBench:
     repeats: int = 3
     workers: int = 2
     threads: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
@@ -85,8 +89,10 @@ class TablesBench:
             check_not_empty(bases=self.bases)
         for name in self.tables:
             check_choice("tables", name, tuple(TABLES))
-        counts = ("num_prompts", "num_examples", "num_timed", "repeats", "workers", "threads")
+        counts = ("num_prompts", "num_examples", "repeats", "workers", "threads")
         check_at_least(1, **{name: getattr(self, name) for name in counts})
+        check_at_least(0, num_timed=self.num_timed)
+        self.device = usable_device(self.device)
         if self.steps is not None:
             check_at_least(1, steps=self.steps)
         if self.num_timed > self.num_examples:
@@ -109,9 +115,13 @@ class TablesBench:
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
         models.check()
         claim_folder(self._folder, {"bases": list(models.bases), "steps": models.steps, **shared})
-        bases: list[Job] = [("base", number) for number in sorted({models.base_of(seed) for seed in self.seeds})]
+        numbers = sorted({models.base_of(seed) for seed in self.seeds})
+        corpora: list[Job] = [(_CORPUS, number) for number in numbers]
+        bases: list[Job] = [("base", number) for number in numbers]
         trained: list[Job] = [(method, seed) for seed in self.seeds for method in METHODS if self._specs(method)]
-        for jobs, title in ((bases, "bases"), (trained, "models")):
+        # What is decoded in most ways takes longest, and begins first.
+        longest_first = sorted([*bases, *trained], key=lambda job: -len(self._specs(job[0])))
+        for jobs, title in ((corpora, "corpora"), (longest_first, "models")):
             run_jobs(self, [job for job in jobs if not self._is_done(*job)], self._folder / "logs", title)
         return "\n\n".join(self._write(name, [*bases, *trained]) for name in self.tables)
 
@@ -119,11 +129,12 @@ class TablesBench:
         """Train and decode one model. Each job runs in its own process.
 
         Args:
-            method: ``base`` or a method.
+            method: ``base`` or a method; or ``corpus``, to write that of a base.
             number: Number of the base, or training seed.
         """
-        if method == "base":
+        if method == _CORPUS:
             self._models.corpus(number)
+            return
         for wording, options in WORDINGS[self.task].items():
             self._decode(method, number, wording, options)
 
@@ -137,7 +148,7 @@ class TablesBench:
         bases = self.bases or (recipe_value(recipe, "model.backbone.pretrained"),)
         steps = self.steps or recipe_value(recipe, "trainer.max_steps")
         return TablesModels(
-            self._folder, self.task, self.task_options, tuple(bases), self.configs, self.num_prompts, steps
+            self._folder, self.task, self.task_options, tuple(bases), self.configs, self.num_prompts, steps, self.device
         )
 
     def _specs(self, method: str) -> list[DecoderSpec]:
@@ -149,8 +160,8 @@ class TablesBench:
         return self._folder / "runs" / f"{_stem(method, str(number), wording)}.json"
 
     def _is_done(self, method: str, number: int) -> bool:
-        if method == "base" and not self._models.corpus_path(number).is_file():
-            return False
+        if method == _CORPUS:
+            return self._models.corpus_path(number).is_file()
         specs, paths = self._specs(method), [self._rows_path(method, number, name) for name in WORDINGS[self.task]]
         return all(len(stored_rows(path, specs)) == len(specs) for path in paths)
 

@@ -30,6 +30,7 @@ class TablesModels:
         configs: Folder of the recipes.
         num_prompts: Prompts that a base distils its corpus from.
         steps: Training steps of on-policy training.
+        device: Device on which they decode; they are trained on an accelerator if there is one.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class TablesModels:
     configs: Path
     num_prompts: int
     steps: int
+    device: str = "cpu"
 
     def base_of(self, seed: int) -> int:
         """Return the number of the base that a training seed starts from."""
@@ -69,7 +71,7 @@ class TablesModels:
     def corpus(self, base: int) -> Path:
         """Return the corpus of a base."""
         path = self.corpus_path(base)
-        return distilled_corpus(self.bases[base], path, self.num_prompts, self.make_task())
+        return distilled_corpus(self.bases[base], path, self.num_prompts, self.make_task(), self.device)
 
     def corpus_path(self, base: int) -> Path:
         """Return where the corpus of a base is written."""
@@ -86,7 +88,8 @@ class TablesModels:
         Raises:
             UserError: If training fails.
         """
-        module = load(self.bases[number] if method == "base" else self._trained(method, number))
+        path = self.bases[number] if method == "base" else self._trained(method, number)
+        module = load(path, device=self.device)
         module.set_task(self.task, self._options(options))
         return module
 

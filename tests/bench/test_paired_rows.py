@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dmaxlit.bench import paired_rows
 from dmaxlit.bench.paired_rows import Contestant, count, speed_ratio
@@ -15,6 +16,7 @@ class Clock:
     """A stand-in for a model: each batch takes some time, and each answer has ten tokens, EOS included."""
 
     now = 0.0
+    device = torch.device("cpu")
 
     def __init__(self, seconds):
         self.seconds = seconds  # of each batch but those of the warm-up

@@ -76,6 +76,8 @@ def bench(output, bases=None, **settings):
         ({"bases": ()}, "bases: expected at least one, got none"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"workers": 0}, "workers: expected at least 1, got 0"),
+        ({"num_timed": -1}, "num_timed: expected at least 0, got -1"),
+        ({"device": "cube"}, "device: expected one that torch can compute on, got 'cube'"),
         ({"num_timed": 3}, "num_timed: expected at most the 2 of num_examples, got 3"),
         ({"task_options": {"word": 4}}, "unknown option 'word' of task 'stories'"),
         ({"seeds": (1, 0, 1)}, "seeds: expected every value once, got 1 more than once"),
@@ -119,9 +121,10 @@ def test_steps_and_base_are_those_of_the_recipe_unless_chosen(tmp_path):
 
 def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, jobs, monkeypatch):
     text = bench(tmp_path, (base, base)).run()
-    models = [(method, seed) for seed in (0, 1) for method in ("control", "on_policy")]
+    # The corpora first, then what is decoded in most ways.
+    models = [(name, number) for name in ("corpus", "control", "base", "on_policy") for number in (0, 1)]
     pictures = ["curves-question_last", "curves-question_first"]
-    assert jobs == [("base", 0), ("base", 1), *models, *pictures]
+    assert jobs == [*models, *pictures]
     folder = tmp_path / "stories"
     for name in ("curves", "training"):
         assert (folder / name / "table.md").read_text().strip() in text
@@ -150,6 +153,13 @@ def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, j
     jobs.clear()
     bench(tmp_path, (base, base), tables=("training",)).run()
     assert jobs == [("control", 1)]
+
+
+def test_speed_is_left_out_if_nothing_is_timed(tmp_path, base, jobs):
+    text = bench(tmp_path, (base,), seeds=(0,), num_timed=0).run()
+    assert "tokens/s" not in text
+    (run, *_) = json.loads((tmp_path / "stories" / "curves" / "results.json").read_text())["runs"]
+    assert run["speed"] == {}
 
 
 def test_a_reference_goes_with_the_seeds_and_bases_of_its_own(tmp_path):

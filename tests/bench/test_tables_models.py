@@ -34,7 +34,7 @@ def trained(monkeypatch):
         return "builtin:chain-base"
 
     monkeypatch.setattr(tables_models, "trained_model", trained_model)
-    monkeypatch.setattr(tables_models, "distilled_corpus", lambda model, path, num_prompts, task: path)
+    monkeypatch.setattr(tables_models, "distilled_corpus", lambda model, path, num_prompts, task, device: path)
     return calls
 
 
