@@ -4,7 +4,9 @@ import json
 import sys
 
 import dmaxlit.bench
+from dmaxlit.bench.termination import exit_on_signals
 
 if __name__ == "__main__":
     name, settings, method, number = sys.argv[1:]
-    getattr(dmaxlit.bench, name)(**json.loads(settings)).job(method, int(number))
+    with exit_on_signals():
+        getattr(dmaxlit.bench, name)(**json.loads(settings)).job(method, int(number))

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dmaxlit.bench.termination import terminate_on_exit
 from dmaxlit.errors import UserError
 
 #: The shipped recipes.
@@ -39,9 +40,12 @@ def run_module(module: str, *arguments: str, name: str, environment: Mapping[str
     Raises:
         UserError: If it fails.
     """
-    last_line = ""
+    last_line, pipe = "", subprocess.PIPE
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment) as process:
+    with (
+        subprocess.Popen(command, stderr=pipe, text=True, errors="replace", env=environment) as process,
+        terminate_on_exit(process),
+    ):
         assert process.stderr is not None, "a pipe was requested"
         for line in process.stderr:
             sys.stderr.write(line)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,8 @@ class JobBench(Protocol):
 def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> None:
     """Do jobs; what a job writes to its standard streams is appended to ``METHOD-NUMBER.log``.
 
+    Those that are running are ended if this process is interrupted, or exits by a signal.
+
     Args:
         bench: The benchmark.
         jobs: The jobs that are not done yet.
@@ -48,16 +51,27 @@ def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> No
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(bench).items()}
     command = [sys.executable, "-m", "dmaxlit.bench", type(bench).__name__, json.dumps(settings)]
     logs.mkdir(parents=True, exist_ok=True)
+    running: list[subprocess.Popen[bytes]] = []
+    is_ended = threading.Event()
 
     def start(job: Job) -> None:
         method, number = job
         log = logs / f"{method}-{number}.log"
         with log.open("a") as stream:
-            process = subprocess.run(
-                [*command, method, str(number)], env=environment, stdout=stream, stderr=stream, check=False
-            )
+            process = subprocess.Popen([*command, method, str(number)], env=environment, stdout=stream, stderr=stream)
+            running.append(process)
+            if is_ended.is_set():  # meanwhile, without this process
+                process.terminate()
+            process.wait()
         if process.returncode != 0:
             raise UserError(f"bench: {method} {number} failed with exit status {process.returncode}; see {log}")
 
     with ThreadPoolExecutor(bench.workers) as pool:
-        list(tqdm(pool.map(start, jobs), total=len(jobs), desc=title))
+        try:
+            list(tqdm(pool.map(start, jobs), total=len(jobs), desc=title))
+        except (KeyboardInterrupt, SystemExit):
+            is_ended.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise

@@ -129,7 +129,12 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload(["dmaxlit.bench"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except (KeyboardInterrupt, SystemExit):
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def describe_machine(device: str) -> dict[str, object]:

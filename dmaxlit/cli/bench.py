@@ -37,7 +37,11 @@ def run(command: str, args: list[str]) -> None:
     if name not in BENCHMARKS:
         raise UserError(f"unknown benchmark {name!r}{closest(name, BENCHMARKS)}; known: {', '.join(BENCHMARKS)}")
     bench = bench_class(name)
-    print(printable(call(make_parser(f"bench {name}", bench), bench, rest).run()))
+    made = call(make_parser(f"bench {name}", bench), bench, rest)
+    from dmaxlit.bench.termination import exit_on_signals  # here, as it comes with the libraries of all benchmarks
+
+    with exit_on_signals():
+        print(printable(made.run()))
 
 
 def bench_class(name: str) -> type[Any]:

@@ -1,0 +1,94 @@
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.context import ForkServerContext
+
+import pytest
+
+from dmaxlit.bench.command import run_dmaxlit
+from dmaxlit.bench.jobs import run_jobs
+from dmaxlit.bench.speed import in_new_process
+from dmaxlit.bench.termination import exit_on_signals
+
+
+@dataclass
+class Bench:
+    workers: int = 2
+    threads: int = 1
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Replace Python by a script that goes on until it is told to end, and says so."""
+    script = tmp_path / "python"
+    script.write_text(
+        f'#!/bin/sh\ntrap "echo ended; touch {tmp_path}/ended; exit 143" TERM\n'
+        f"touch {tmp_path}/begun\necho begun\nwhile :; do sleep 0.02; done\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+@pytest.fixture
+def terminated():
+    """Return a function that calls another one, and sends this process SIGTERM as soon as something has begun."""
+
+    def terminated(function, *arguments, has_begun):
+        def send():
+            while not has_begun():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        with pytest.raises(SystemExit) as end, exit_on_signals():
+            function(*arguments)
+        thread.join()
+        return end.value.code
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield terminated
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_jobs_end_with_the_benchmark(tmp_path, interpreter, terminated):
+    logs = [tmp_path / f"base-{number}.log" for number in range(3)]
+    jobs = [("base", number) for number in range(3)]
+    code = terminated(run_jobs, Bench(), jobs, tmp_path, "models", has_begun=lambda: all(map(_has_begun, logs[:2])))
+    assert code == 143
+    assert [log.read_text().split() for log in logs[:2]] == [["begun", "ended"]] * 2
+    assert not logs[2].exists()
+
+
+def test_a_command_ends_with_what_has_started_it(tmp_path, interpreter, terminated):
+    assert terminated(run_dmaxlit, "fit", has_begun=(tmp_path / "begun").exists) == 143
+    assert (tmp_path / "ended").exists()
+
+
+def test_a_measurement_ends_with_its_benchmark(monkeypatch, terminated):
+    monkeypatch.setattr(ForkServerContext, "set_forkserver_preload", lambda *_: None)  # takes seconds
+    begin = time.monotonic()
+    assert terminated(in_new_process, time.sleep, 600, has_begun=active_children) == 143
+    assert time.monotonic() - begin < 60
+    assert not active_children()
+
+
+def test_another_thread_leaves_signals_alone():
+    handlers = []
+
+    def run():
+        with exit_on_signals():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def _has_begun(log):
+    return log.is_file() and "begun" in log.read_text()
