@@ -9,7 +9,9 @@ function in this file that no longer understands it. Importing this file does no
 import re
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, cast
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -139,6 +141,20 @@ class WholeLists:
     def _check_value_key(self, action: Any, value: Any, key: str, cfg: Any, append: bool = False) -> Any:
         before = None if isinstance(value, list) and not append else cfg
         return cast(Any, super())._check_value_key(action, value, key, before, append)
+
+
+def prefer_whole_numbers(parser: "ArgumentParser") -> None:
+    """Let a parser read 1 as a whole number, not as 1.0, where a setting may be either.
+
+    The first type of a union that fits is taken, and the order is left to chance: ``typing`` keeps the unions that it
+    has made, and answers ``Union[int, float]`` with ``Union[float, int]`` if any library asked for that one first. To
+    Lightning a ``limit_train_batches`` of 1 is one batch, and of 1.0 all of them.
+    """
+    for action in parser._actions:
+        types = get_args(getattr(action, "_typehint", None))
+        if int in types and float in types[: types.index(int)]:
+            others = [kind for kind in types if kind is not int]
+            cast(Any, action)._typehint = reduce(or_, others, int)
 
 
 def parse_unvalidated(parser: "ArgumentParser", args: Sequence[str]) -> "Namespace":

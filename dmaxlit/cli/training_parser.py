@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from dmaxlit.cli.class_names import PARSER_MODE
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.flags import settings_of
-from dmaxlit.cli.jsonargparse_internals import WholeLists
+from dmaxlit.cli.jsonargparse_internals import WholeLists, prefer_whole_numbers
 from dmaxlit.cli.listed_classes import split_listed_options, with_listed_options
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
@@ -73,6 +73,8 @@ def parse_settings(
     Raises:
         UserError: If an argument is refused.
     """
+    for one in parsers:
+        prefer_whole_numbers(one)
     try:
         config = parser.parse_args(_expand_flags(parser, args))
     except ArgumentError as error:

@@ -176,6 +176,18 @@ def test_a_list_in_a_file_replaces_one_of_the_same_length(tmp_path):
         assert [(item.low, item.high) for item in parsed["items"]] == [(low, 4)]
 
 
+@pytest.mark.parametrize("value", ["1", "0.5", "null"])
+def test_a_whole_number_stays_one_in_whatever_order_types_are_asked_for(value):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--limit", type=float | int | None)
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--names", type=list[str] | None)
+    internals.prefer_whole_numbers(parser)
+    limit = parser.parse_args([f"--limit={value}", "--share=1"]).limit
+    assert repr(limit) == value.replace("null", "None"), "jsonargparse no longer tries types in the order of _typehint"
+    assert repr(parser.parse_object({"limit": 1, "share": 1}).limit) == "1"
+
+
 def test_the_help_of_a_type_is_made_readable_by_the_formatter():
     class Formatter(internals.ReadableTypes, DefaultHelpFormatter):
         pass

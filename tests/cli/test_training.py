@@ -79,6 +79,11 @@ def test_the_seed_is_fixed_by_default(dmax, tiny):
     assert yaml.safe_load(printed(dmax, "--model.backbone.pretrained", tiny))["seed_everything"] == 0
 
 
+def test_one_batch_is_not_all_batches(dmax, tiny):
+    lines = printed(dmax, "--model.backbone.pretrained", tiny, "--trainer.limit_train_batches", 1).splitlines()
+    assert "  limit_train_batches: 1" in lines
+
+
 @pytest.mark.parametrize(("command", "family"), [("validate", "decode"), ("test", "test")])
 def test_validate_and_test_print_figures_without_any_callback_configured(dmax, base, command, family):
     ended = dmax(f"{command} --config {base}")
