@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.identity import prompts_hash, template_hash
-from dmaxlit.errors import UserError, check_at_least, reason_of
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
@@ -103,11 +104,25 @@ class Suite:
         facts = ranks.together(lambda: {entry.label: entry.facts() for entry in self.tasks})
         with ExitStack() as stack:
             ranks.from_main(lambda: self._begin(stack, output, settings, overwrite))
+            if ranks.is_main:
+                self._warn_of_other_options(module)
             if (table := ranks.from_main(lambda: finished_table(output))) is not None:
                 return table
             for number, cell in enumerate(cells, start=1):
                 cell.run(sample_file(output, settings, cell), ranks, progress, f"[{number}/{len(cells)}]")
             return ranks.from_main(lambda: self._report(model, baselines, settings, facts, cells, output, ranks))
+
+    def _warn_of_other_options(self, module: DMaxModule) -> None:
+        """Say where a task is not what the model was trained on, and nobody has asked for that."""
+        for entry in self.tasks:
+            trained = module.task_options if entry.name == module.task_name else {}
+            for name in entry.unlike(trained):
+                warnings.warn(
+                    f"task.{entry.label}.{name}: {entry.task.options()[name]!r} by default, but the model was trained "
+                    f"with {trained[name]!r}",
+                    DMaxWarning,
+                    stacklevel=2,
+                )
 
     def cells(self, module: DMaxModule, baselines: Sequence[AutoregressiveAnswerer] = ()) -> list[Cell]:
         """Return every task answered in every way, the baselines next to that of one token per forward.

@@ -34,6 +34,16 @@ class TaskEntry:
         value = self.task.options().get(_TEMPLATE)
         return None if value is None else str(value)
 
+    def unlike(self, trained: Mapping[str, Any]) -> list[str]:
+        """Return the options that nobody has set here and that a model was trained with other values of.
+
+        Args:
+            trained: The options of the task that the model was trained on.
+        """
+        here, parameters = self.task.options(), inspect.signature(type(self.task)).parameters
+        unset = {name for name, value in here.items() if name in parameters and value == parameters[name].default}
+        return [name for name in trained if name in unset and here[name] != trained[name]]
+
     def facts(self) -> dict[str, Any]:
         """Return what a record says of the task besides its settings: template, few-shot count, and its own facts.
 

@@ -11,7 +11,7 @@ from dmaxlit.evaluation.answerers import Sampling
 from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
 from tests.conftest import make_denoiser
-from tests.evaluation.suites import FILES, rows, run, suite
+from tests.evaluation.suites import FILES, rows, run, suite, tiny_module
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -172,3 +172,26 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_written(ranks, t
     with pytest.raises(UserError, match=r"chain: test prompt 1 \('.*'\): is too long .expected at most 15 tokens"):
         run(small, ranks, tmp_path / "out", options={"chain": {"operations": 20}})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "lines"),
+    [
+        (
+            ("chain", {"operations": 3, "seed": 0}),
+            {},
+            ["task.chain.operations: None by default, but the model was trained"],
+        ),
+        (("chain", {"operations": 4}), {"operations": 3}, []),  # asked for
+        (("sudoku", {"operations": 3}), {}, []),
+    ],
+)
+def test_options_that_nobody_set_and_the_model_was_not_trained_with_are_said(
+    ranks, tmp_path, recwarn, trained, here, lines
+):
+    module = tiny_module()
+    module.set_task(*trained)
+    run(module, ranks, tmp_path, options={"chain": here}, num_prompts=2)
+    said = [str(warning.message) for warning in recwarn if "by default" in str(warning.message)]
+    assert len(said) == len(lines)
+    assert all(message.startswith(line) for message, line in zip(said, lines, strict=True))
