@@ -6,7 +6,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -128,12 +128,21 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload(["dmaxlit.bench"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
+
+    def run() -> T:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(function, *arguments).result()
+
+    # In a thread, which no signal interrupts: a pool that has not started all of its parts cannot be shut down.
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(run)
+        try:
+            return result.result()
         except (KeyboardInterrupt, SystemExit):
-            for process in multiprocessing.active_children():
-                process.terminate()
+            while not result.done():
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                time.sleep(0.05)
             raise
 
 
