@@ -29,7 +29,7 @@ _KINDS = (*_EASY_KINDS, "packs", "packs")
 _COMPARISONS = ("start", "start", "more", "fewer", "multiple")
 #: The size of the stories of each difficulty.
 SCALES = {
-    "easy": Scale(2, 1, 5, (5, 6), (3, 20), (2, 9), 50, _EASY_KINDS),
+    "easy": Scale(2, 1, 4, (4, 5), (3, 20), (2, 9), 50, _EASY_KINDS),
     "standard": Scale(3, 1, 10, (11, 13), (5, 50), (2, 20), 99, _KINDS, _COMPARISONS, 0.25),
     "hard": Scale(4, 2, 10, (9, 14), (10, 300), (2, 99), 999, _KINDS, _COMPARISONS, 0.5),
 }
@@ -62,7 +62,7 @@ class StoriesTask(Task):
     result is an operand of a later sentence. Wordings are drawn independently for each sentence.
 
     Args:
-        difficulty: ``easy``: two people, five events, answers of about 70 tokens with the task's tokenizer.
+        difficulty: ``easy``: two people, four events, answers of about 60 tokens with the task's tokenizer.
             ``standard``: three people, comparisons, ten events of which up to three do not matter, questions about two
             people together, about 160 tokens. ``hard``: four people with two kinds of things each, ten events, numbers
             of three digits.

@@ -188,14 +188,13 @@ def test_examples_never_drift():
 
 
 PROMPT = (
-    "Allegra has 19 sunglasses. Lucia owns 7 sunglasses. Near the driveway Lucia collects 7 sunglasses. "
-    "Lucia earns 3 sunglasses behind the cockpit. Near the studio Allegra receives 6 sunglasses from "
-    "Lucia. At the penthouse Lucia misplaces 3 sunglasses. Lucia doubles the number of sunglasses at the "
-    "vineyard. How many sunglasses does Lucia have now?"
+    "Crystal has 19 rakes. Oliver owns 12 rakes. Near the driveway Oliver collects 8 rakes. Oliver "
+    "forgets 4 rakes behind the cockpit. Near the studio Oliver buys as many rakes again. At the "
+    "penthouse Oliver misplaces 3 rakes. How many rakes are with Oliver now?"
 )
 RESPONSE = (
-    "Originally Lucia holds 7 sunglasses. 14 sunglasses belong to Lucia as 7 came on top of 7. Lucia now "
-    "has 14 + 3 = 17 sunglasses. Removing 6 from 17 gives Lucia 11 sunglasses. From 11 Lucia sinks down "
-    "to 8 sunglasses with 3 less. Lucia now has 8 * 2 = 16 sunglasses. Therefore the result is #### 16"
+    "Oliver starts with 12 rakes. 20 rakes are with Oliver as 8 went on top of 12. 16 rakes stay with "
+    "Oliver as 4 of 20 are gone. Oliver now has 16 * 2 = 32 rakes. Removing 3 from 32 gives Oliver 29 "
+    "rakes. Therefore the answer is #### 29"
 )
-DIGESTS = {"easy": "0055a3099bb597e2", "standard": "588729fb04c23ea3", "hard": "6bf9c5762949ec9e"}
+DIGESTS = {"easy": "fbb4c5d9f5f391cd", "standard": "588729fb04c23ea3", "hard": "6bf9c5762949ec9e"}
