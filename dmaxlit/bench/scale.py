@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -151,18 +151,23 @@ class ScaleBench:
         folder = self._scratch / name
         remove(folder)
         numbers = range(job.processes if job.way == "apart" else 1)
+        failures: list[UserError] = []
         with ThreadPoolExecutor(len(numbers)) as pool:
-            for run in as_completed([pool.submit(self._run, folder, job, number) for number in numbers]):
-                run.result()  # of several that fail, the first has the reason
+            runs = [pool.submit(self._run, folder, job, number, failures) for number in numbers]
+        if failures:
+            raise failures[0]  # it has the reason; the others have heard of it
+        for run in runs:
+            run.result()
         measured = run_of_figures(job, read_figures(folder))
         remove(folder)
         return asdict(measured)
 
-    def _run(self, folder: Path, job: ScaleJob, number: int) -> None:
-        """Run a command; if it fails, those that would wait for its start fail too."""
+    def _run(self, folder: Path, job: ScaleJob, number: int, failures: list[UserError]) -> None:
+        """Run a command; if it fails, note that, and let those fail that would wait for its start."""
         try:
             (self._train if job.command == "fit" else self._decode)(folder, job, number)
-        except UserError:
+        except UserError as error:
+            failures.append(error)
             call_off(folder / "start")
             raise
 
