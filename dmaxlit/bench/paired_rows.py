@@ -13,9 +13,9 @@ from dmaxlit.files import write_json
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
 
-#: Prompts decoded at the same time where accuracy and forwards are counted, which do not depend on it: on a CPU, and on
-#: an accelerator, which a few rows do not fill.
-_BATCH_SIZES = (64, 256)
+# Prompts decoded at the same time where accuracy and forwards are counted, which do not depend on it.
+_BATCH_SIZE = 64
+_BATCH_SIZE_OF_GPU = 256  # which a few rows do not fill
 #: Batch sizes at which the speed is measured.
 SPEED_BATCHES = (1, 16)
 
@@ -102,7 +102,7 @@ def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list
         For each prompt: whether the answer is ``correct`` and ends with EOS (``finished``), and its ``tokens``,
         ``forwards``, ``extra_blocks`` and blocks that ``hit_step_limit``.
     """
-    batch_size = _BATCH_SIZES[contestant.module.device.type != "cpu"]
+    batch_size = _BATCH_SIZE if contestant.module.device.type == "cpu" else _BATCH_SIZE_OF_GPU
     settings = contestant.spec.settings(default_budget(contestant.module), batch_size)
     answers = contestant.module.generate_batch([example.prompt for example in examples], settings)
     return {

@@ -14,10 +14,12 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 def exit_on_signals() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise ``SystemExit``, with the status 128 + their number, as Ctrl-C interrupts.
 
-    Outside of the main thread, which alone may handle signals, nothing changes.
+    A signal that is ignored stays so: ``nohup`` lets a benchmark outlive its terminal. Outside of the main thread,
+    which alone may handle signals, nothing changes.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, _exit) for number in _SIGNALS if is_main}
+    obeyed = [number for number in _SIGNALS if is_main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, _exit) for number in obeyed}
     try:
         yield
     finally:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from dmaxlit.bench import command
@@ -9,3 +11,16 @@ def fits_in_process(monkeypatch):
     """Let benchmarks train in this process: a new one takes seconds to import what it needs."""
     monkeypatch.setattr(command, "run_dmaxlit", lambda *arguments, environment: main(arguments))
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning uses what jsonargparse has renamed
+
+
+@pytest.fixture
+def replace_python(tmp_path, monkeypatch):
+    """Return a function that lets a shell script, given as text, run instead of Python in new processes."""
+
+    def replace(text):
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\n{text}")
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return replace

@@ -1,6 +1,5 @@
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,12 @@ from dmaxlit.bench.command import fit, run_dmaxlit
 
 
 @pytest.fixture
-def interpreter(tmp_path, monkeypatch):
+def interpreter(tmp_path, replace_python):
     """Replace Python by a script that reports its arguments and environment, and fails when asked to."""
-    script = tmp_path / "python"
-    script.write_text(
-        "#!/bin/sh\n"
+    replace_python(
         f'printf "%s\\n" "$@" "$OMP_NUM_THREADS" > {tmp_path}/arguments\n'
         'for last; do :; done\n[ "$last" = fail ] || exit 0\necho "a warning" >&2\necho "error: bad luck" >&2\nexit 2\n'
     )
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
     return lambda: (tmp_path / "arguments").read_text().split()
 
 

@@ -1,5 +1,4 @@
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +17,9 @@ class Bench:
 
 
 @pytest.fixture
-def interpreter(tmp_path, monkeypatch):
+def interpreter(replace_python):
     """Replace Python by a script that writes its arguments and threads, and fails for the method ``bad``."""
-    script = tmp_path / "python"
-    script.write_text(
-        '#!/bin/sh\nprintf "%s\\n" "$@" "$OMP_NUM_THREADS" "$MKL_NUM_THREADS"\n[ "$5" != bad ] || exit 3\n'
-    )
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
+    replace_python('printf "%s\\n" "$@" "$OMP_NUM_THREADS" "$MKL_NUM_THREADS"\n[ "$5" != bad ] || exit 3\n')
 
 
 def test_each_job_gets_the_benchmark_and_its_settings_in_a_process_with_a_log(interpreter, tmp_path):

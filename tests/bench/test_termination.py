@@ -1,6 +1,5 @@
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -22,15 +21,12 @@ class Bench:
 
 
 @pytest.fixture
-def interpreter(tmp_path, monkeypatch):
+def interpreter(tmp_path, replace_python):
     """Replace Python by a script that goes on until it is told to end, and says so."""
-    script = tmp_path / "python"
-    script.write_text(
-        f'#!/bin/sh\ntrap "echo ended; touch {tmp_path}/ended; exit 143" TERM\n'
+    replace_python(
+        f'trap "echo ended; touch {tmp_path}/ended; exit 143" TERM\n'
         f"touch {tmp_path}/begun\necho begun\nwhile :; do sleep 0.02; done\n"
     )
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
 
 
 @pytest.fixture
@@ -75,6 +71,17 @@ def test_a_measurement_ends_with_its_benchmark(monkeypatch, terminated):
     assert terminated(in_new_process, time.sleep, 600, has_begun=active_children) == 143
     assert time.monotonic() - begin < 60
     assert not active_children()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal here")
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    try:
+        with exit_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_leaves_signals_alone():
