@@ -9,6 +9,8 @@ import yaml
 
 from dmaxlit.cli.messages import one_line
 from dmaxlit.errors import UserError, describe_value, reason_of
+from dmaxlit.tasks.json_values import TooDeepError
+from dmaxlit.tasks.text_files import parse_yaml
 
 _MAX_VALUES = 100_000  # in one file, with the copies that aliases stand for
 
@@ -23,16 +25,16 @@ def read_config(path: str | Path) -> Any:
         UserError: If it cannot be read, is not UTF-8 or not YAML, or is nested or large beyond reason.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(f"{path}: expected text in UTF-8, got the byte 0x{byte:02x} at {error.start}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with a 13th month
+    except TooDeepError as error:
+        raise UserError(f"{path}: expected settings, got a value {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: is not YAML ({reason_of(error)})") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: expected settings, got a value nested too deeply") from error
     check_size(content, str(path))
     return content
 

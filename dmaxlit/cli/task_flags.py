@@ -8,6 +8,7 @@ import yaml
 from dmaxlit.cli.config_files import check_numbers, check_size
 from dmaxlit.cli.flags import split_flags
 from dmaxlit.errors import UserError, describe_value, reason_of
+from dmaxlit.tasks.text_files import parse_yaml
 
 _FLAG = "--task."
 
@@ -59,8 +60,8 @@ def options_by_task(
 
 def _read(name: str, text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
     check_size(value, name)
     check_numbers({name: value})

@@ -1,9 +1,10 @@
 """Conversations from the rows of a corpus or a file of prompts."""
 
-import json
 from typing import Any
 
 from dmaxlit.data.messages import CALLS, Conversation, foreign_part, text_of, without_nulls
+from dmaxlit.tasks.json_values import TooDeepError
+from dmaxlit.tasks.text_files import parse_json
 
 
 class BadConversationError(ValueError):
@@ -30,9 +31,11 @@ def conversation_of(messages: Any, tools: Any = None) -> Conversation:
         BadConversationError: If these are something else.
     """
     try:
-        messages, tools = without_nulls(messages), _tools(tools)
-    except RecursionError as error:
+        messages = without_nulls(messages)
+    except TooDeepError as error:
         raise BadConversationError("has messages that are nested too deeply") from error
+    try:
+        tools = _tools(tools)
     except ValueError as error:
         raise BadConversationError("has tools that are not a list of objects", str(error)) from error
     turns = list(map(_turn, messages)) if isinstance(messages, list) else []
@@ -63,7 +66,7 @@ def _tools(column: Any) -> list[dict[str, Any]] | None:
         ValueError: If they are not a list of objects.
     """
     if isinstance(column, str):
-        column = json.loads(column) if column.strip() else None
+        column = parse_json(column) if column.strip() else None
     tools = without_nulls(column) or None
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise ValueError(f"got a {type(tools).__name__}")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dmaxlit.tasks.json_values import MAX_DEPTH, TooDeepError
+
 #: Fields of a turn that has calls, and perhaps no content.
 CALLS = ("tool_calls", "function_call")
 
@@ -46,11 +48,22 @@ def _is_text_part(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type", "text") == "text"
 
 
-def without_nulls(value: Any) -> Any:
-    """Return a value without the keys that are null at any depth.
+def without_nulls(value: Any, levels: int = MAX_DEPTH) -> Any:
+    """Return a value without the keys that are null, wherever they are.
 
     In a Parquet file, every object of a column has all the keys of the others, with null for those that it lacks.
+
+    Args:
+        value: A value, or mappings and lists of values.
+        levels: How many mappings and lists may lie in one another.
+
+    Raises:
+        TooDeepError: If more do.
     """
+    if not isinstance(value, (Mapping, list, tuple)):
+        return value
+    if levels == 0:
+        raise TooDeepError("nested too deeply")
     if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: without_nulls(item, levels - 1) for key, item in value.items() if item is not None}
+    return [without_nulls(item, levels - 1) for item in value]

@@ -14,7 +14,7 @@ from dmaxlit.data.messages import Conversation
 from dmaxlit.data.row_forms import PROMPT_COLUMNS, missing_column, of_named_columns, prompt_form
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.tasks.columns import check_columns, other_columns
-from dmaxlit.tasks.json_values import json_value
+from dmaxlit.tasks.json_values import TooDeepError, json_value
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.sources import expected_files, is_collection, record_suffix
 from dmaxlit.tasks.text_files import decoded, open_text, rows_of_text
@@ -117,8 +117,8 @@ def _row(record: Any, location: str, names: Mapping[str, str]) -> PromptRow:
 def _conversation(messages: Any, tools: Any, location: str) -> Conversation:
     try:
         conversation = conversation_of(json_value(messages), json_value(tools))
-    except RecursionError as error:
-        raise UserError(f"{location}: has messages that are nested too deeply") from error
+    except TooDeepError as error:
+        raise UserError(f"{location}: has messages or tools that are nested too deeply") from error
     except BadConversationError as error:
         raise UserError(f"{location}: {error}") from error
     if (role := conversation[-1]["role"]) not in _ANSWERED:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dmaxlit.engine import Generation
 from dmaxlit.errors import UserError
-from dmaxlit.tasks.json_values import json_value
+from dmaxlit.tasks.json_values import TooDeepError, json_value
 
 # Whatever a row can have, so that a column of the user's has the same name in every row and file.
 _OURS = frozenset(
@@ -46,7 +46,7 @@ def kept_columns(extra: Mapping[str, Any]) -> dict[str, Any]:
             column = f"prompt_{column}"
         try:
             kept[column] = json_value(extra[name])
-        except RecursionError as error:
+        except TooDeepError as error:
             raise UserError(f"column {name!r} is nested too deeply") from error
     return kept
 

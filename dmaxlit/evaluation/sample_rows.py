@@ -9,7 +9,7 @@ from dmaxlit.engine import Generation
 from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import Example
-from dmaxlit.tasks.json_values import json_value
+from dmaxlit.tasks.json_values import TooDeepError, json_value
 
 _DECIMALS = 4  # of confidences, which are kept in float16
 
@@ -58,7 +58,7 @@ def extra_columns(example: Example) -> dict[str, Any]:
     """
     try:
         return {name: json_value(value) for name, value in example.extra.items()}
-    except RecursionError as error:
+    except TooDeepError as error:
         raise UserError("has a column that is nested too deeply") from error
 
 

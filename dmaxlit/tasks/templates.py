@@ -9,7 +9,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tasks.prompts import TemplatedPrompt
-from dmaxlit.tasks.text_files import open_text
+from dmaxlit.tasks.text_files import open_text, parse_yaml
 
 __all__ = ["Template", "known_templates", "load_template", "read_template"]
 
@@ -150,6 +150,6 @@ def _read_yaml(path: Path) -> Any:
 
     with open_text(path, "template") as file:
         try:
-            return yaml.safe_load(file.read())
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            return parse_yaml(file.read())
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"template: cannot read {str(path)!r} ({reason_of(error)})") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from dmaxlit.errors import UserError, reason_of
+from dmaxlit.tasks.json_values import MAX_DEPTH, TooDeepError
 from dmaxlit.tasks.unicode import lone_surrogate
 
 #: Suffixes of compressed files.
@@ -76,3 +77,21 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value that a YAML text holds.
+
+    Raises:
+        TooDeepError: If more than :data:`~dmaxlit.tasks.json_values.MAX_DEPTH` lists and mappings lie in one another.
+        yaml.YAMLError: If it is no YAML.
+        ValueError: If it has a value that cannot be, such as a date with a 13th month.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):  # which does not recurse, as loading does
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise TooDeepError("nested too deeply")
+    return yaml.safe_load(text)

@@ -7,6 +7,14 @@ CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "argument
 SAID: dict[str, object] = {"role": "assistant", "content": "b", "tool_calls": [], "function_call": None}
 
 
+def nested(levels):
+    """Return lists in one another."""
+    value = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
 def test_every_turn_has_a_text_or_calls():
     parts = {"role": "user", "content": ["a", {"type": "text", "text": "b"}], "name": "n"}
     conversation = conversation_of([parts, CALL, SAID], '[{"name": "f"}]')
@@ -28,6 +36,11 @@ def test_every_turn_has_a_text_or_calls():
         ),
         ([USER], {"name": "f"}, "has tools that are not a list of objects", "got a dict"),
         ([USER], ["f"], "has tools that are not a list of objects", "got a list"),
+        *(
+            ([USER], tools, "has tools that are not a list of objects", "nested too deeply")
+            for tools in (nested(200), "[" * 200_000)
+        ),
+        ([{**USER, "x": nested(200)}], None, "has messages that are nested too deeply", ""),
     ],
 )
 def test_anything_else_says_what_is_wrong(messages, tools, reason, detail):

@@ -235,9 +235,9 @@ def test_a_row_with_a_lone_surrogate_is_bad_as_a_whole(write_rows):
 
 
 def test_messages_that_are_nested_too_deeply_are_a_bad_row(write_rows):
-    user = '{"role": "user", "content": "u", "extra": ' + "[" * 800 + "]" * 800 + "}"
+    user = '{"role": "user", "content": "u", "extra": ' + "[" * 200 + "]" * 200 + "}"
     row = '{"messages": [' + user + ', {"role": "assistant", "content": "a"}]}'
-    with pytest.raises(UserError, match=r"row 1: (has messages that are nested too deeply|is not valid JSON)"):
+    with pytest.raises(UserError, match="row 1: has messages that are nested too deeply"):
         rows_of(write_rows([row]))
 
 

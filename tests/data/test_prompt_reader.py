@@ -216,8 +216,8 @@ def test_messages_that_are_no_prompt_are_refused(write, record, refusal):
 
 
 def test_messages_that_are_nested_too_deeply_are_refused(write):
-    deep = '{"role": "user", "content": "a", "x": ' + "[" * 900 + "]" * 900 + "}"
-    with pytest.raises(UserError, match=r"^p.jsonl, row 1: has messages that are nested too deeply$"):
+    deep = '{"role": "user", "content": "a", "x": ' + "[" * 200 + "]" * 200 + "}"
+    with pytest.raises(UserError, match=r"^p.jsonl, row 1: has messages or tools that are nested too deeply$"):
         read_prompts(write("p.jsonl", f'{{"messages": [{deep}]}}'))
 
 

@@ -215,7 +215,7 @@ def test_a_lone_surrogate_in_a_column_is_written_as_an_escape(module, tmp_path):
 
 def test_a_column_that_cannot_be_kept_is_named_with_its_prompt(module, tmp_path):
     deep = []
-    for _ in range(100_000):
+    for _ in range(101):
         deep = [deep]
     with pytest.raises(PromptError, match=r"^prompts\[1\]: column 'deep' is nested too deeply$"):
         generate_to_file(module, ["3 ?", "4 ?"], tmp_path / "a.jsonl", SETTINGS, extras=[{}, {"deep": deep}])

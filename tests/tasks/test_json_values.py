@@ -7,7 +7,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from dmaxlit.tasks.json_values import json_value
+from dmaxlit.tasks.json_values import MAX_DEPTH, TooDeepError, json_value
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,19 @@ def test_every_value_has_a_form_that_json_can_express(value, expected):
     assert result == expected
     assert type(result) is type(expected)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize("around", [lambda value: [value], lambda value: {"a": value}])
+def test_what_lies_in_more_lists_and_objects_than_the_limit_is_refused(around):
+    value = None
+    for _ in range(MAX_DEPTH):
+        value = around(value)
+    assert json_value(value) == value
+    with pytest.raises(TooDeepError, match=r"^nested too deeply$"):
+        json_value(around(value))
+
+
+def test_an_array_counts_as_the_lists_it_becomes():
+    assert json_value([np.zeros((1, 1))], levels=3) == [[[0.0]]]
+    with pytest.raises(TooDeepError):
+        json_value([np.zeros((1, 1))], levels=2)

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks.text_files import decoded, open_text, parse_json, rows_of_text
+from dmaxlit.tasks.json_values import TooDeepError
+from dmaxlit.tasks.text_files import decoded, open_text, parse_json, parse_yaml, rows_of_text
 
 # Where str.splitlines divides a text, and a file of rows does not.
 INSIDE = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
@@ -46,6 +47,15 @@ def test_what_is_not_json_has_a_reason(text):
 def test_json_is_parsed():
     value = {"a": [1, 2.5, None, "日本\u2028"]}
     assert parse_json(json.dumps(value)) == parse_json(json.dumps(value, ensure_ascii=False)) == value
+
+
+def test_yaml_is_parsed_up_to_a_depth():
+    assert parse_yaml("a: [1, {b: null}, é]") == {"a": [1, {"b": None}, "é"]}
+    assert parse_yaml("") is None
+    assert json.dumps(parse_yaml("[" * 100 + "]" * 100)) == "[" * 100 + "]" * 100
+    for text in ("[" * 101 + "]" * 101, "a: " + "[" * 100 + "]" * 100, "[" * 200_000):
+        with pytest.raises(TooDeepError, match=r"^nested too deeply$"):
+            parse_yaml(text)
 
 
 def test_a_pipe_is_read_once(tmp_path):
