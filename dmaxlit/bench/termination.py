@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_running: set["subprocess.Popen[str]"] = set()  # also what threads have started, which hear of no signal
 
 
 @contextmanager
@@ -29,14 +30,22 @@ def exit_on_signals() -> Iterator[None]:
 
 @contextmanager
 def terminate_on_exit(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Within, whatever is raised ends a process first, and waits until it has: ``fit`` saves its state."""
+    """Within, whatever is raised ends a process first, and waits until it has: ``fit`` saves its state.
+
+    Outside of the main thread, where no signal raises anything, the process is ended by the signal itself.
+    """
+    _running.add(process)
     try:
         yield
     except BaseException:
         process.terminate()
         process.wait()
         raise
+    finally:
+        _running.remove(process)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
+    for process in tuple(_running):
+        process.terminate()
     raise SystemExit(128 + number)

@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerContext
@@ -63,6 +64,23 @@ def test_jobs_end_with_the_benchmark(tmp_path, interpreter, terminated):
 def test_a_command_ends_with_what_has_started_it(tmp_path, interpreter, terminated):
     assert terminated(run_dmaxlit, "fit", has_begun=(tmp_path / "begun").exists) == 143
     assert (tmp_path / "ended").exists()
+
+
+def test_a_command_of_a_thread_ends_with_the_benchmark(tmp_path, interpreter, terminated):
+    failures = []
+
+    def run():
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                failures.append(pool.submit(run_dmaxlit, "fit").exception())
+            finally:  # as what waits for the thread is interrupted
+                pool.shutdown()
+                assert (tmp_path / "ended").exists()
+
+    begin = time.monotonic()
+    assert terminated(run, has_begun=(tmp_path / "begun").exists) == 143
+    assert time.monotonic() - begin < 60
+    assert not failures
 
 
 def test_a_measurement_ends_with_its_benchmark(monkeypatch, terminated):
