@@ -16,7 +16,12 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
 # Where most of our dependencies are used: models, training, the command line.
-TESTS = ["tests/backbone", "tests/callbacks", "tests/cli", "tests/metrics"]
+TESTS = [
+    "tests/backbone",
+    "tests/callbacks",
+    "tests/metrics",
+    *(f"tests/cli/test_{name}.py" for name in ("training", "evaluate")),
+]
 WARNING = re.compile(r"^(?:E +)?((?:\w+\.)*\w*Warning: .*)$", re.MULTILINE)
 
 

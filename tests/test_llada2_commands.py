@@ -67,6 +67,7 @@ def shortened(args, **values):
     return out
 
 
+@pytest.mark.slow
 def test_the_four_commands_from_llada_to_dmax(hub, questions, capsys):
     lines = commands()
     assert list(lines) == ["distill", "fit", "generate", "convert"]

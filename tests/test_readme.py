@@ -130,6 +130,7 @@ def test_code_runs(path, tmp_path, monkeypatch):
             exec(compiled(block, f"{name_of(path)}, block {number}"), namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", SWEEPS)
 def test_sweeps_run(library, tmp_path, monkeypatch, capsys):
     pytest.importorskip(library)

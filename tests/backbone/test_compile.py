@@ -31,6 +31,7 @@ def step(module, clean):
     return total.detach(), [parameter.grad for parameter in module.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_loss_and_gradients_are_the_same(clean, quick_compiler, recompute):
     plain, compiled = (

@@ -23,7 +23,7 @@ class FewDecoders(DecoderBench):
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return FewDecoders(MODELS, tmp_path_factory.mktemp("bench"), num_examples=12)
+    return FewDecoders(MODELS, tmp_path_factory.mktemp("bench"), num_examples=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
     results = json.loads((bench.output / "results.json").read_text())
     assert (bench.output / "table.md").read_text() == table + "\n"
     module = dmaxlit.load("builtin:chain-base")
-    examples = module.task().examples("test", 12)
+    examples = module.task().examples("test", 4)
     lines = table.splitlines()[2:]
     assert len(lines) == len(results["summary"]) == 3
     points = []
@@ -76,14 +76,14 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     monkeypatch.setattr(DecoderBench, "_measure", measure)
     assert bench.run() == table
     assert not calls
-    two = FewDecoders((*MODELS, f"base={other}"), bench.output, 12)
+    two = FewDecoders((*MODELS, f"base={other}"), bench.output, 4)
     first = json.loads((bench.output / "results.json").read_text())["summary"][0]["accuracy"][0]
     averaged = two.run()
     assert len(calls) == 3
     mean, deviation = 50 * (first + 0.25), 100 * statistics.stdev([first, 0.25])
     assert f"{mean:.1f} ± {deviation:.1f}" in averaged.splitlines()[2]
     assert bench.run() == table
-    FewDecoders(MODELS, bench.output, 12, batch_size=5).run()
+    FewDecoders(MODELS, bench.output, 4, batch_size=3).run()
     assert len(calls) == 6
 
 

@@ -42,6 +42,7 @@ def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
         other.run()
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_reported_with_its_log(tmp_path):
     bench = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,), num_examples=1)
     bench.configs = tmp_path / "gone"  # the jobs check it again and refuse

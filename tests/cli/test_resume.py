@@ -83,6 +83,7 @@ def test_a_run_with_groups_a_frozen_copy_or_soft_targets_goes_on_as_if_it_had_no
         assert torch.equal(weight, weights["parts"][name]), name
 
 
+@pytest.mark.slow
 def test_batches_of_max_tokens_go_on_where_they_were_also_in_other_micro_batches(dmax, base, tmp_path):
     line = f"fit --config {base} {SHORT} --data.max_tokens 64 --model.noise.stratified true --trainer.default_root_dir"
     accumulate = "--trainer.accumulate_grad_batches 2"

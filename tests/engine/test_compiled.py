@@ -36,6 +36,7 @@ def test_the_tokens_are_the_same_and_the_shapes_are_few(name):
     assert {rows for rows, *_ in shapes.seen} <= {1, 2, 4, 8}
 
 
+@pytest.mark.slow
 def test_dynamo_follows_the_forward_and_its_cache():
     torch.compiler.reset()  # after many shapes of other tests dynamo would not look at the forward any more
     denoiser = lively_denoiser()
