@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from dmaxlit.bench.termination import terminate_on_exit
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
+from dmaxlit.tasks.text_files import parse_yaml
 
 #: The shipped recipes.
 RECIPE_FOLDER = Path(__file__).parents[1] / "configs"
@@ -110,9 +111,12 @@ def recipe_value(path: Path, name: str) -> Any:
         name: The setting, its sections separated by dots.
 
     Raises:
-        UserError: If it sets nothing of that name.
+        UserError: If it sets nothing of that name, or is not YAML.
     """
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise UserError(f"configs: cannot read {str(path)!r} ({reason_of(error)})") from error
     for section in name.split("."):
         if not isinstance(value, dict) or section not in value:
             raise UserError(f"configs: expected {name} in {path}, found none")

@@ -127,7 +127,7 @@ class TrainSpeedBench(SpeedBench):
             head_dim=self.head_dim,
             attention="flex_attention" if _FLEX in contestant else "sdpa",
             device=self.device,
-        ).to(self.device)
+        )
         clean = self._batch(denoiser, length)
         update = self._update(contestant, denoiser, clean)
         optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4)

@@ -6,7 +6,7 @@ import pytest
 
 import dmaxlit.bench
 from dmaxlit import UserError
-from dmaxlit.bench.command import fit, run_dmaxlit
+from dmaxlit.bench.command import fit, recipe_value, run_dmaxlit
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_options_of_a_fit_override_those_that_all_fits_have(interpreter, tmp_pat
 def test_the_real_command_refuses_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"^fit failed with exit status 2: .*recipe\.yaml"):
         fit(tmp_path / "recipe.yaml", tmp_path / "run", 0)
+
+
+def test_what_a_recipe_itself_sets_is_read(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("config: other.yaml\ntrainer: {max_steps: 3}\n")
+    assert recipe_value(recipe, "trainer.max_steps") == 3
+    for name in ("trainer.devices", "model", "trainer.max_steps.x"):
+        with pytest.raises(UserError, match=f"^configs: expected {name} in .*recipe.yaml, found none$"):
+            recipe_value(recipe, name)
+    for content in (b"a: [", b"[" * 200, b"\xff", b"a: 2026-13-01"):
+        recipe.write_bytes(content)
+        with pytest.raises(UserError, match=r"^configs: cannot read '.*recipe.yaml' \(.*\w.*\)$"):
+            recipe_value(recipe, "trainer.max_steps")
 
 
 @pytest.mark.parametrize("path", sorted(Path(dmaxlit.bench.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
