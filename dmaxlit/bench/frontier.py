@@ -44,7 +44,7 @@ class FrontierBench:
         num_prompts: Prompts that the base writes the corpus from.
         steps: Training steps of on-policy training; of the other methods a share of them.
         num_examples: Test prompts decoded for each row.
-        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time.
+        num_timed: How many of them are decoded to measure the speed, one at a time and, from 16 on, sixteen.
         repeats: Turns of row and reference in which the speed is measured.
     """
 

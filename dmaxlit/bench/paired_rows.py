@@ -83,14 +83,14 @@ def measure_pair(
         contestant: What is measured.
         reference: What its speed is compared with.
         examples: Prompts to decode.
-        num_timed: How many of them are timed; with 0 no speed is measured.
+        num_timed: How many of them are timed, at each of the batch sizes that so many prompts fill.
         repeats: Turns of the two.
 
     Returns:
         What :func:`count` returns, and ``speed``: the ratio to the reference's at each of the batch sizes.
     """
     timed = examples[:num_timed]
-    batches = SPEED_BATCHES if timed else ()
+    batches = [batch for batch in SPEED_BATCHES if batch <= len(timed)]
     speed = {str(batch): speed_ratio(contestant, reference, timed, batch, repeats) for batch in batches}
     return {**count(contestant, examples), "speed": speed}
 

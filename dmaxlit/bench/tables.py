@@ -57,7 +57,7 @@ class TablesBench:
         steps: Training steps of on-policy training; of the other methods as many as cost the same. Default: those of
             the task's recipe.
         num_examples: Test prompts decoded for each row.
-        num_timed: How many of them are decoded to measure the speed, one and sixteen at a time; 0: none.
+        num_timed: How many of them are decoded to measure the speed, one at a time and, from 16 on, sixteen; 0: none.
         repeats: Turns of row and base in which the speed is measured.
         workers: Models trained and decoded at the same time.
         threads: CPU threads of each worker.

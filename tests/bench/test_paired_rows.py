@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dmaxlit.bench import paired_rows
-from dmaxlit.bench.paired_rows import Contestant, count, speed_ratio
+from dmaxlit.bench.paired_rows import Contestant, count, measure_pair, speed_ratio
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.tasks import Example
 
@@ -59,6 +59,14 @@ def test_speed_is_relative_to_the_reference_at_the_same_batch(batch_size, batche
     fast, slow = Clock(1.0), Clock(3.0)
     assert speed_ratio(Contestant(fast, SPEC), Contestant(slow, SPEC), EXAMPLES, batch_size, 2) == pytest.approx(3.0)
     assert fast.batches == slow.batches == 2 * batches
+
+
+@pytest.mark.parametrize(("num_timed", "batches"), [(0, []), (15, ["1"]), (16, ["1", "16"])])
+def test_speed_is_measured_in_batches_that_the_timed_prompts_fill(num_timed, batches):
+    pair = Contestant(Clock(1.0), SPEC), Contestant(Clock(2.0), SPEC)
+    figures = measure_pair(*pair, EXAMPLES * 4, num_timed, repeats=1)
+    assert figures["speed"] == dict.fromkeys(batches, 2.0)
+    assert len(figures["correct"]) == 20
 
 
 def test_the_median_of_the_turns_counts():

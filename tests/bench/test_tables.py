@@ -138,7 +138,7 @@ def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, j
             ("control", "SPD 0", 2),
         ]
         assert summary[2]["ratio"]["ratio"] == 1  # the reference
-        assert summary[0]["speed"]["16"]["mean"] == 1.5
+        assert summary[0]["speed"]["1"]["mean"] == 1.5
     assert len(results["runs"]) == 2 * (2 + 3 * 2)
     assert {entry["method"] for entry in results["training"]} == {"control", "on_policy"}
     jobs.clear()
