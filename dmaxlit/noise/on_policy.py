@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dmaxlit.errors import UserError
 from dmaxlit.noise.base import NOISE, Level, NoiseStrategy, Prediction, View, Views
 from dmaxlit.noise.rollout import check_rollout, check_weights, draw
 from dmaxlit.randomness import RowGenerator
@@ -27,7 +28,8 @@ class OnPolicyNoise(NoiseStrategy):
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
         alternate: Train on the masked view at even optimiser steps and on the predicted view at odd ones, as the
-            published code does with its two copies of each sample, instead of on both at every step.
+            published code does with its two copies of each sample, instead of on both at every step. Both weights have
+            to be above 0 then.
     """
 
     def __init__(
@@ -44,6 +46,11 @@ class OnPolicyNoise(NoiseStrategy):
         super().__init__(level, **corruption)
         check_rollout(rollout, temperature)
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
+        if alternate and not (masked_weight > 0 and predicted_weight > 0):
+            raise UserError(
+                "masked_weight, predicted_weight: expected numbers > 0 with alternate, which trains on one view a step, "
+                f"got {masked_weight} and {predicted_weight}"
+            )
         self.temperature = temperature
         self.rollout = rollout
         self.masked_weight = masked_weight

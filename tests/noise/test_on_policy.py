@@ -59,7 +59,14 @@ def test_alternating_trains_one_view_a_step():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": 0.0}, {"rollout": "beam"}, {"masked_weight": -1.0}, {"masked_weight": 0, "predicted_weight": 0}],
+    [
+        {"temperature": 0.0},
+        {"rollout": "beam"},
+        {"masked_weight": -1.0},
+        {"masked_weight": 0, "predicted_weight": 0},
+        {"masked_weight": 0.0, "alternate": True},
+        {"predicted_weight": 0.0, "alternate": True},
+    ],
 )
 def test_bad_options_are_refused_by_name(bad):
     with pytest.raises(UserError, match=next(iter(bad))):
