@@ -52,10 +52,6 @@ class BlockRows:
         """Return the row of a block, or None if it is not among these."""
         return self._row_of.get((index, start))
 
-    def restart(self, index: int, start: int) -> None:
-        """Let a block begin anew in the next forward, as if it had not been open."""
-        del self._row_of[index, start]
-
     def sources(self, previous: "BlockRows") -> list[int | None]:
         """Return for each block its row in ``previous``, or None if it is new."""
         return [previous.find(*block.key) for block in self.rows]

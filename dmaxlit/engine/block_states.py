@@ -40,6 +40,19 @@ class BlockStates:
         self._checks.check_start(state, ids, editable)
         return replace(state, sampling=sampling)
 
+    def restart(self, state: BlockState, blocks: BlockRows, rows: Sequence[int]) -> BlockState:
+        """Return the states of blocks, some of which begin anew.
+
+        Args:
+            state: The states of ``blocks``.
+            blocks: The blocks.
+            rows: The rows of those that begin anew.
+        """
+        if not rows:
+            return state
+        opened = self.open([blocks.rows[row] for row in rows])
+        return replace(state, progress_before=None).assign(indices(rows, state), opened)
+
     def carry(self, state: BlockState, previous: BlockRows, blocks: BlockRows) -> BlockState:
         """Return the states of blocks: those they had where they were open, else fresh ones.
 

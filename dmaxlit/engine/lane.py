@@ -102,11 +102,13 @@ class Lane:
 
         outcome = self._outcomes.read(batch, blocks, before, state, logits, hidden)
         finished, closed = self._close(outcome)
-        self._state, self.has_moved = state, bool(closed) or self._window > 1
+        self.has_moved = bool(closed) or self._window > 1
         if self._window > 1:
             going_on = [request for request in batch if request.index not in finished]
-            resize_windows(going_on, blocks, outcome, self._window, self._eos_ids)
-            self._state = replace(state, converged=torch.zeros_like(state.converged))
+            restarted = resize_windows(going_on, blocks, outcome, self._window, self._eos_ids)
+            state = self._states.restart(state, blocks, restarted)
+        # Before the next forward, no block of a window has converged.
+        self._state = replace(state, converged=torch.zeros_like(state.converged)) if self._window > 1 else state
         return ForwardEvent(
             [block.index for block in blocks.rows],
             [block.start for block in blocks.rows],

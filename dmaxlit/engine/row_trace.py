@@ -60,7 +60,7 @@ class RowTrace:
         """Return the whole response after each forward.
 
         Returns:
-            ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open yet; a committed
+            ``[F, num_tokens]`` ids, -1 where there is no token (masked, or the block is not open; a committed
             block keeps its tokens), and ``[F, num_tokens]`` confidences, nan outside the block that is open.
         """
         num_forwards, block_length = self.num_forwards, self.ids.shape[1]
@@ -71,6 +71,7 @@ class RowTrace:
             tokens = torch.arange(block_length) + int(self.start[entry]) - prompt_length
             in_response = (tokens >= 0) & (tokens < self.num_tokens)
             decided = in_response & (self.state[entry] != TokenState.MASKED)
+            ids[forward:, max(int(tokens[-1]) + 1, 0) :] = -1  # blocks that are not open, or no longer
             ids[forward:, tokens[decided]] = self.ids[entry, decided].long()
             ids[forward:, tokens[in_response & ~decided]] = -1
             confidence[forward, tokens[in_response]] = self.confidence[entry, in_response].float()
@@ -104,8 +105,8 @@ class RowTrace:
         """
         ids, confidence = self.timeline()
         state, _ = replace(self, ids=self.state.int()).timeline()  # that of tokens; -1 where there is none
-        was_open = (~confidence.isnan()).cummax(0).values if len(ids) else state >= 0
-        state = torch.where(state >= 0, state, was_open * TokenState.MASKED)
+        is_open = ~confidence.isnan()
+        state = torch.where(state >= 0, state, is_open * TokenState.MASKED)
         counts = self.forwards_per_block().tolist()
         return Recording(ids, confidence, state, self.finalized(), self.block_of(), counts, prompt)
 

@@ -25,8 +25,8 @@ def check_window(window: int, decoder: Decoder) -> None:
 
 def resize_windows(
     batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, window: int, eos_ids: frozenset[int]
-) -> None:
-    """Drop the blocks behind an EOS, restart those behind a revision, and add a block to the windows that admit one.
+) -> list[int]:
+    """Drop the blocks behind an EOS, and add a block to the windows that admit one.
 
     Args:
         batch: The requests, after blocks have been closed.
@@ -34,10 +34,14 @@ def resize_windows(
         outcome: What the forward has come to.
         window: Most open blocks of a request.
         eos_ids: The ids that end a response.
+
+    Returns:
+        The rows of blocks behind a revision, which begin anew.
     """
+    restarted: list[int] = []
     for request in batch:
         if any(outcome.restarts[row] for row in _closed(request, blocks)):
-            _restart(request, blocks, 0)
+            restarted += _open(request, blocks, 0)
             continue
         for place, start in enumerate(request.open_starts):
             row = blocks.find(request.index, start)
@@ -49,11 +53,12 @@ def resize_windows(
                 break
             is_last = place == request.num_open - 1
             if outcome.restarts[row] and not is_last:
-                _restart(request, blocks, place + 1)
+                restarted += _open(request, blocks, place + 1)
                 break
             if is_last and outcome.admits[row] and request.has_room and request.num_open < window:
                 request.open_next()
                 break
+    return restarted
 
 
 def _closed(request: Request, blocks: BlockRows) -> list[int]:
@@ -65,8 +70,7 @@ def _closed(request: Request, blocks: BlockRows) -> list[int]:
     return rows
 
 
-def _restart(request: Request, blocks: BlockRows, first: int) -> None:
-    """Let the blocks of a window from one place on begin anew."""
-    for start in request.open_starts[first:]:
-        if blocks.find(request.index, start) is not None:
-            blocks.restart(request.index, start)
+def _open(request: Request, blocks: BlockRows, first: int) -> list[int]:
+    """Return the rows of the request's open blocks from one place of the window on."""
+    rows = (blocks.find(request.index, start) for start in request.open_starts[first:])
+    return [row for row in rows if row is not None]

@@ -162,6 +162,21 @@ def test_a_recording_of_a_window_has_the_states_of_several_blocks_at_once():
     assert recording.forwards_per_block == [3, 3]
 
 
+def test_the_tokens_of_a_block_that_was_dropped_end_with_it():
+    masked, token, committed = TokenState.MASKED, TokenState.TOKEN, TokenState.COMMITTED
+    row = RowTrace(
+        start=torch.tensor([0, 2, 0, 0, 2, 2]),
+        ids=torch.tensor([[1, 8], [3, 4], [1, 2], [1, 2], [3, 9], [3, 4]], dtype=torch.int32),
+        confidence=torch.full((6, 2), 0.5).half(),
+        state=torch.tensor([[token] * 2] * 3 + [[committed] * 2, [token, masked], [committed] * 2], dtype=torch.uint8),
+        num_tokens=4,
+        forward=torch.tensor([0, 0, 1, 2, 2, 3]),
+    )
+    assert row.timeline()[0].tolist() == [[1, 8, 3, 4], [1, 2, -1, -1], [1, 2, 3, -1], [1, 2, 3, 4]]
+    assert row.finalized().tolist() == [1, 2, 3, 4]
+    assert row.recording().state[1].tolist() == [token, token, 0, 0]
+
+
 class Letters:
     """A tokenizer whose token 1 is b, and so on."""
 

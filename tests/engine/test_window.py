@@ -10,7 +10,7 @@ import torch
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
-from dmaxlit.engine import BlockDecoder, Sampler, Trace, drafts
+from dmaxlit.engine import BlockDecoder, Sampler, TokenState, Trace, drafts
 from tests.engine.models import lively_denoiser, make_prompts
 from tests.engine.window_reference import reference_window
 
@@ -206,6 +206,21 @@ def test_a_trace_holds_every_open_block_of_every_forward(denoiser, tmp_path):
             assert (starts.diff()[same_forward] == denoiser.block_length).all()
     assert any(row.num_extra_blocks for row in rows)
     assert repr(loaded) == f"Trace({len(rows)} prompts, {sum(row.num_forwards for row in rows)} forwards)"
+
+
+def test_a_block_that_begins_anew_is_seen_as_it_begins(denoiser):
+    admission = make_admission("restarting", theta=0.2, tau_restart=0.0)
+    engine = BlockDecoder(denoiser, make_decoder("edit", preset="speed"), 4, window=3, admission=admission)
+    before, num_restarted = {}, 0
+    for event in engine.forwards(PROMPTS, BUDGET):
+        _, kinds = event.positions()
+        now = dict(zip(zip(event.prompt_indices, event.block_starts, strict=True), kinds, strict=True))
+        for key, step in zip(now, event.state.step.tolist(), strict=True):
+            if key in before and step == 1:
+                assert before[key].unique().tolist() == [TokenState.MASKED]
+                num_restarted += 1
+        before = now
+    assert num_restarted
 
 
 def test_a_stream_commits_text_from_the_front_alone(denoiser):
