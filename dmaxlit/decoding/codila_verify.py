@@ -24,7 +24,8 @@ class CodilaVerifyDecoder(JointDecoder):
     before it, is not the proposed one, ``penalty`` is subtracted from the confidence (not below 0).
 
     Args:
-        schedule: Registered name of the decoder that commits, one that never revises: ``threshold``, ``factor`` ...
+        schedule: Registered name of the decoder that commits, one that never revises and goes by confidence:
+            ``threshold``, ``factor``, ``entropy_bounded`` with the proxy ``confidence`` ...
         schedule_options: Its options.
         penalty: In [0, 1].
         max_steps: Most forwards for one block, at least 1. Default: that of the schedule.
@@ -43,6 +44,8 @@ class CodilaVerifyDecoder(JointDecoder):
         inner = make_decoder(schedule, **self.schedule_options)
         if not isinstance(inner, CommittingDecoder) or type(inner).step is not CommittingDecoder.step:
             raise UserError(f"schedule: expected a decoder that commits by confidence alone, got {schedule!r}")
+        if not inner.reads_confidence:
+            raise UserError(f"schedule: expected a decoder that commits by confidence, got {inner!r}")
         self._inner = inner
 
     def max_steps(self, block_length: int) -> int:

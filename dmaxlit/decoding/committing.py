@@ -20,6 +20,11 @@ class CommittingDecoder(Decoder):
     committed, unless the row :meth:`waits`. A front block therefore takes at most as many forwards as it has tokens.
     """
 
+    @property
+    def reads_confidence(self) -> bool:
+        """Whether the positions that are committed depend on the confidences of the proposal."""
+        return True
+
     @abstractmethod
     def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
         """Return the positions to commit, ``[R, T]`` bool; values at unmasked positions are ignored.

@@ -43,6 +43,11 @@ class EntropyBoundedDecoder(CommittingDecoder):
         check_choice("proxy", proxy, _PROXIES)
         self.gamma, self.proxy = gamma, proxy
 
+    @property
+    def reads_confidence(self) -> bool:
+        """Whether confidence is the proxy; the others, and the bound, are computed of the logits."""
+        return self.proxy == "confidence"
+
     def features(self, logits: Tensor) -> Tensor:
         """Return the entropy, and ``1 - (p_1 - p_2)`` of the two best tokens if the proxy is the margin."""
         uncertainty = entropy(logits)

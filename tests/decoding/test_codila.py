@@ -147,11 +147,33 @@ def test_verification_lowers_confidences_where_the_auxiliary_model_differs(penal
 
 def test_verification_without_penalty_is_the_schedule():
     state, logits = blocks(2)
-    for name, options in (("threshold", {"threshold": 0.5}), ("entropy_bounded", {"gamma": 1.0})):
+    for name, options in (("threshold", {"threshold": 0.5}), ("entropy_bounded", {"gamma": 1.0, "proxy": "confidence"})):
         decoder = CodilaVerifyDecoder(name, options, penalty=0.0)
         after = decoder.step_jointly(state, logits, SPECIAL, Table())
         expected = decoder._inner.step(state, logits, SPECIAL)
         assert torch.equal(after.ids, expected.ids)
+
+
+SCHEDULES = {
+    "threshold": {"threshold": 0.5},
+    "factor": {},
+    "frechet": {},
+    "one_token": {},
+    "entropy_gate": {"threshold": 0.5},
+    "entropy_bounded": {"proxy": "confidence", "gamma": 2.0},
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_penalty_matters_to_every_schedule(schedule):
+    state, logits = blocks(1)
+    masks = [
+        CodilaVerifyDecoder(schedule, SCHEDULES[schedule], penalty=penalty)
+        .step_jointly(state, logits, SPECIAL, Table())
+        .masked
+        for penalty in (0.0, 1.0)
+    ]
+    assert not torch.equal(*masks)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +189,11 @@ def test_verification_without_penalty_is_the_schedule():
             "schedule: expected a decoder that .*, got 'spd'",
         ),
         (lambda: CodilaVerifyDecoder("codila"), "schedule: expected a decoder that commits by confidence"),
+        (lambda: CodilaVerifyDecoder("entropy_bounded"), "commits by confidence, got .*proxy='entropy'"),
+        (
+            lambda: CodilaVerifyDecoder("entropy_bounded", {"proxy": "margin"}),
+            "commits by confidence, got .*proxy='margin'",
+        ),
     ],
 )
 def test_bad_options_are_refused(make, message):
