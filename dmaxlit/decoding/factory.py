@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from dmaxlit.decoding.base import DECODERS, Decoder
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value
 from dmaxlit.option_types import check_option_types
 from dmaxlit.registry import Registry
 
 __all__ = ["make_decoder"]
 
 
-def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Decoder:
+def make_decoder(decoder: str | type[Decoder] | Decoder, /, **options: Any) -> Decoder:
     """Return a decoder by its registered name, import path or class; a ready decoder is returned unchanged.
 
     Args:
@@ -20,7 +20,8 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, **options: Any) -> Deco
         options: Options of its constructor; an instance takes none.
 
     Raises:
-        UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
+        UserError: For an unknown name, something that is no decoder, an unknown option, or an option of the wrong type
+            or out of range.
     """
     ready: Decoder = make_by_name("decoder", DECODERS, Decoder, decoder, options)
     return ready
@@ -44,6 +45,9 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
             raise UserError(f"{kind} options: expected none for a ready {type(value).__name__}, got {_join(options)}")
         return value
     cls = registry.get(value) if isinstance(value, str) else value
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        got = f"class {value.__name__}" if isinstance(value, type) else describe_value(value)
+        raise UserError(f"{kind}: expected a name, a {base.__name__} or a subclass of it, got {got}")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise UserError(f"{kind}: expected a class that implements {missing}, got {cls.__name__}")

@@ -13,7 +13,7 @@ class DefaultDecoding:
     #: ``decoder`` and ``options``, or None; stored by exports and checkpoints.
     decoding: dict[str, Any] | None = None
 
-    def set_decoding(self, decoder: str | None, **options: Any) -> None:
+    def set_decoding(self, decoder: str | None, /, **options: Any) -> None:
         """Set how the model is decoded by default; exports and checkpoints store it.
 
         Args:

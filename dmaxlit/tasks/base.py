@@ -139,7 +139,7 @@ def split_of(prompt: str) -> Split:
     return next(split for split, hundredths in _HUNDREDTHS.items() if hundredth in hundredths)
 
 
-def task(name: str, **options: Any) -> Task:
+def task(name: str, /, **options: Any) -> Task:
     """Return a task by its registered name.
 
     Args:

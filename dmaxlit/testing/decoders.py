@@ -31,7 +31,7 @@ from dmaxlit.testing.property import Property, changed_generator, expect, seed_g
 _MOST_STEPS = 50 * LENGTH
 
 
-def decoder_properties(decoder: str | type[Decoder] | Decoder, **options: Any) -> list[Property]:
+def decoder_properties(decoder: str | type[Decoder] | Decoder, /, **options: Any) -> list[Property]:
     """Return what holds for every decoder, to be tested one by one.
 
     ``@pytest.mark.parametrize("check", decoder_properties(MyDecoder), ids=str)``.

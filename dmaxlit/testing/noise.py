@@ -18,7 +18,7 @@ from dmaxlit.training.view_rules import VIEW_RULES, ViewRule
 _LEVELS = (0.0, 0.5, 1.0)
 
 
-def noise_properties(noise: str | type[NoiseStrategy], **options: Any) -> list[Property]:
+def noise_properties(noise: str | type[NoiseStrategy], /, **options: Any) -> list[Property]:
     """Return what holds for every noise strategy, to be tested one by one.
 
     ``@pytest.mark.parametrize("check", noise_properties(MyNoise), ids=str)``. A class without an option ``level`` has

@@ -2,6 +2,8 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.decoding import Decoder, SPDDecoder, ThresholdDecoder, make_decoder
+from dmaxlit.decoding.admission import make_admission
+from dmaxlit.tasks import task
 
 
 class Custom(Decoder):
@@ -81,3 +83,19 @@ def test_a_custom_constructor_need_not_set_max_steps():
             self.threshold, self.max_tokens = 0.5, None
 
     assert make_decoder(Fixed).max_steps(8) == 8
+
+
+@pytest.mark.parametrize(("make", "kind"), [(make_decoder, "decoder"), (make_admission, "admission")])
+def test_what_is_no_name_object_or_class_of_the_kind_is_refused(make, kind):
+    for value, got in ((5, "a value of type int"), (dict, "class dict"), (None, "None")):
+        with pytest.raises(UserError, match=f"{kind}: expected a name, a [a-zA-Z]+ or a subclass of it, got {got}"):
+            make(value)
+
+
+def test_an_option_may_have_the_name_of_the_argument_before_it():
+    with pytest.raises(UserError, match="decoder 'threshold': unknown option decoder; known: threshold"):
+        make_decoder("threshold", decoder=1)
+    with pytest.raises(UserError, match="admission 'progress': unknown option policy; known: theta"):
+        make_admission("progress", policy=1)
+    with pytest.raises(UserError, match="unknown option 'name' of task 'chain'"):
+        task("chain", name=1)

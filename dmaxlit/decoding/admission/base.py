@@ -56,15 +56,16 @@ class AdmissionPolicy(ABC):
 ADMISSIONS: Registry[AdmissionPolicy] = Registry("admission policy", "admissions", AdmissionPolicy)
 
 
-def make_admission(policy: str | AdmissionPolicy, **options: Any) -> AdmissionPolicy:
-    """Return a policy by its registered name or import path; a ready policy is returned unchanged.
+def make_admission(policy: str | type[AdmissionPolicy] | AdmissionPolicy, /, **options: Any) -> AdmissionPolicy:
+    """Return a policy by its registered name, import path or class; a ready policy is returned unchanged.
 
     Args:
-        policy: Registered name, import path, or a policy.
+        policy: Registered name, import path, class, or a policy.
         options: Options of its constructor; a ready policy takes none.
 
     Raises:
-        UserError: For an unknown name, an unknown option, or an option of the wrong type or out of range.
+        UserError: For an unknown name, something that is no policy, an unknown option, or an option of the wrong type
+            or out of range.
     """
     ready: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
     return ready
