@@ -24,7 +24,7 @@ from dmaxlit.engine.step import step_of
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
 from dmaxlit.engine.window import check_window
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import UserError, check_at_least, describe_value
 
 __all__ = ["BlockDecoder"]
 
@@ -120,8 +120,10 @@ class BlockDecoder:
             One sequence per prompt, in order.
 
         Raises:
-            UserError: If there are no prompts, or one leaves no room for a response.
+            UserError: If there are no prompts, or one leaves no room for a response; or if ``trace`` is no trace.
         """
+        if not isinstance(trace, Trace | None):
+            raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
         sequences: dict[int, DecodedSequence] = {}
         with (
             _without_gradients(self.denoiser, self.compile),

@@ -144,7 +144,7 @@ class GenerationMixin(DefaultDecoding):
         Raises:
             UserError: As :meth:`generate`.
         """
-        settings = settings if isinstance(settings, DecodeSettings) else DecodeSettings(**settings)
+        settings = DecodeSettings.of(settings)
         engine = settings.make_engine(self.backbone, first_index)
         every_prompt = as_prompts(prompts)
         warn_of_losses(self.tokenizer, every_prompt)

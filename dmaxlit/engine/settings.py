@@ -1,7 +1,7 @@
 """How prompts are decoded: one set of settings for Python, the command line and files of responses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dmaxlit.backbone.denoiser import Denoiser
@@ -9,7 +9,8 @@ from dmaxlit.decoding import Decoder, make_decoder
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.sampler import Sampler
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value
+from dmaxlit.option_types import check_option_types
 
 __all__ = ["DecodeSettings"]
 
@@ -36,6 +37,9 @@ class DecodeSettings:
         admission: Registered name or import path of the policy that says when a window takes in the next block, or a
             policy.
         admission_options: Options of a policy given by name.
+
+    Raises:
+        UserError: For a setting of another type.
     """
 
     decoder: str | Decoder = "spd"
@@ -52,6 +56,28 @@ class DecodeSettings:
     window: int = 1
     admission: str | AdmissionPolicy = "progress"
     admission_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A decoder and a policy are checked where they are made, by classes, names and options.
+        settings = {name: value for name, value in vars(self).items() if name not in ("decoder", "admission")}
+        check_option_types(type(self), settings)
+
+    @classmethod
+    def of(cls, settings: "DecodeSettings | Mapping[str, Any]") -> "DecodeSettings":
+        """Return settings that may be given as a mapping from their names.
+
+        Raises:
+            UserError: For an unknown name, or a setting of another type.
+        """
+        if isinstance(settings, DecodeSettings):
+            return settings
+        if not isinstance(settings, Mapping):
+            raise UserError(f"settings: expected DecodeSettings or a mapping, got {describe_value(settings)}")
+        known = [f.name for f in fields(cls)]
+        unknown = [str(name) for name in settings if name not in known]
+        if unknown:
+            raise UserError(f"settings: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+        return cls(**settings)
 
     def make_engine(self, denoiser: Denoiser, first_index: int | Sequence[int] = 0) -> BlockDecoder:
         """Build the engine that decodes with these settings.

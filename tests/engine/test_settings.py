@@ -81,6 +81,38 @@ def test_bad_settings_are_refused_when_the_engine_is_made(module, settings, mess
         settings.make_engine(module.backbone)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_forwards", 2.5, "int or none, got 2.5"),
+        ("max_new_tokens", "8", "int, got '8'"),
+        ("max_new_tokens", 8.5, "int, got 8.5"),
+        ("batch_size", None, "int, got None"),
+        ("window", None, "int, got None"),
+        ("temperature", "hot", "float, got 'hot'"),
+        ("top_p", None, "float, got None"),
+        ("seed", 1.0, "int, got 1.0"),
+        ("seed", None, "int, got None"),
+        ("check_decoder", "no", "bool, got 'no'"),
+        ("admission_options", [1], "a mapping from str to Any, got "),
+    ],
+)
+def test_settings_of_another_type_are_refused(module, name, value, expected):
+    with pytest.raises(UserError, match=f"^{name}: expected {expected}"):
+        module.generate_batch(["3 +1 ?"], {name: value})
+
+
+def test_settings_that_are_none_are_refused(module):
+    with pytest.raises(UserError, match="settings: expected names among decoder, .*, got foo$"):
+        module.generate_batch(["3 +1 ?"], {"foo": 1})
+    with pytest.raises(UserError, match="settings: expected DecodeSettings or a mapping, got a value of type int"):
+        module.generate_batch(["3 +1 ?"], 5)
+    with pytest.raises(UserError, match="trace: expected a Trace .*, got a value of type bool"):
+        module.generate(["3 +1 ?"], trace=True)
+    with pytest.raises(UserError, match="admission: expected a name, .*, got a value of type int"):
+        module.generate(["3 +1 ?"], admission=5)
+
+
 def test_prompts_may_have_any_indices_in_the_whole_list(module, prompts):
     whole = module.generate_batch(prompts, HOT)
     assert module.generate_batch([prompts[4], prompts[1]], HOT, first_index=[4, 1]) == [whole[4], whole[1]]
