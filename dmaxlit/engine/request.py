@@ -1,10 +1,11 @@
 """The engine's record of each prompt, on the host: block grid, budgets and the end of the response."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TypeAlias
 
-from dmaxlit.errors import PromptError, check_at_least
+from dmaxlit.errors import PromptError, check_at_least, describe_value
 
 __all__ = ["DecodedSequence"]
 
@@ -210,7 +211,7 @@ def make_request(
 
     Args:
         index: Index of the prompt.
-        prompt: Token ids.
+        prompt: Token ids: any sequence, tensor or array of integers.
         max_new_tokens: Most tokens of the response.
         block_length: Tokens per block.
         max_length: Most positions of prompt and response.
@@ -223,8 +224,7 @@ def make_request(
             has an id outside the vocabulary.
     """
     check_at_least(1, max_new_tokens=max_new_tokens)
-    if isinstance(prompt, str) or not isinstance(prompt, Iterable):
-        raise PromptError(index, f"expected a list of token ids, got {prompt!r}")
+    prompt = _token_ids(index, prompt)
     room = max_length - len(prompt)
     if room < 1:
         raise PromptError(
@@ -233,4 +233,15 @@ def make_request(
         )
     if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
         raise PromptError(index, f"expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}")
-    return Request(index, list(prompt), min(max_new_tokens, room), block_length, max_forwards, stop)
+    return Request(index, prompt, min(max_new_tokens, room), block_length, max_forwards, stop)
+
+
+def _token_ids(index: int, prompt: object) -> list[int]:
+    """Return a prompt as a list of integers; it may be any sequence of them, a tensor or an array."""
+    ids = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
+        raise PromptError(index, f"expected a list of token ids, got {describe_value(prompt)}")
+    for token in ids:
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise PromptError(index, f"expected a list of token ids, got one that holds {describe_value(token)}")
+    return [int(token) for token in ids]

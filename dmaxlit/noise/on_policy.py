@@ -48,8 +48,8 @@ class OnPolicyNoise(NoiseStrategy):
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         if alternate and not (masked_weight > 0 and predicted_weight > 0):
             raise UserError(
-                "masked_weight, predicted_weight: expected numbers > 0 with alternate, which trains on one view a step, "
-                f"got {masked_weight} and {predicted_weight}"
+                "masked_weight, predicted_weight: expected numbers > 0 with alternate, which trains on one view "
+                f"a step, got {masked_weight} and {predicted_weight}"
             )
         self.temperature = temperature
         self.rollout = rollout

@@ -147,7 +147,10 @@ def test_verification_lowers_confidences_where_the_auxiliary_model_differs(penal
 
 def test_verification_without_penalty_is_the_schedule():
     state, logits = blocks(2)
-    for name, options in (("threshold", {"threshold": 0.5}), ("entropy_bounded", {"gamma": 1.0, "proxy": "confidence"})):
+    for name, options in (
+        ("threshold", {"threshold": 0.5}),
+        ("entropy_bounded", {"gamma": 1.0, "proxy": "confidence"}),
+    ):
         decoder = CodilaVerifyDecoder(name, options, penalty=0.0)
         after = decoder.step_jointly(state, logits, SPECIAL, Table())
         expected = decoder._inner.step(state, logits, SPECIAL)

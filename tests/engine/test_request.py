@@ -1,6 +1,8 @@
 """A request keeps the books of its prompt: blocks, cached positions, counts and the end of the response."""
 
+import numpy as np
 import pytest
+import torch
 
 from dmaxlit import UserError
 from dmaxlit.engine.request import Request, make_request
@@ -70,3 +72,39 @@ def test_requests_copy_their_prompts_and_fit_the_context():
     assert prompts == [[1] * 6, [2]]
     with pytest.raises(UserError, match=r"prompts\[1\]: expected at most 7 tokens"):
         make_request(1, [1] * 8, 5, 4, max_length=8, vocab_size=10)
+
+
+def request_of(prompt):
+    return make_request(3, prompt, 4, block_length=4, max_length=32, vocab_size=20)
+
+
+@pytest.mark.parametrize(
+    "prompt", [(1, 2), torch.tensor([1, 2]), np.array([1, 2]), [np.int64(1), np.int32(2)], range(1, 3)]
+)
+def test_a_prompt_is_any_sequence_of_integers(prompt):
+    request = request_of(prompt)
+    assert request.prompt_tail == [1, 2]
+    assert {type(token) for token in request.prompt_tail} == {int}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "got"),
+    [
+        ("12", "a value of type str"),
+        (b"12", "a value of type bytes"),
+        (None, "None"),
+        (5, "a value of type int"),
+        ({1, 2}, "a value of type set"),
+        ((token for token in (1, 2)), "a value of type generator"),
+        ([1, 2.0], "one that holds a value of type float"),
+        ([1, True], "one that holds a value of type bool"),
+        ([1, None], "one that holds None"),
+        (["1"], "one that holds a value of type str"),
+        (torch.tensor([1.0]), "one that holds a value of type float"),
+        (torch.tensor([[1, 2]]), "one that holds a value of type list"),
+        (torch.tensor(1), r"int64 of shape \[\]"),
+    ],
+)
+def test_what_is_no_sequence_of_integers_is_refused(prompt, got):
+    with pytest.raises(UserError, match=rf"^prompts\[3\]: expected a list of token ids, got {got}$"):
+        request_of(prompt)
