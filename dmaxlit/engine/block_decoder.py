@@ -13,6 +13,7 @@ from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import Decoder
 from dmaxlit.engine.block_forward import BlockForward
+from dmaxlit.engine.checked_admission import checked
 from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
@@ -56,7 +57,8 @@ class BlockDecoder:
         stop: Texts that end a response as EOS does. Its tokens include the one that completes the text.
         compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first
             forwards of each shape take long, so this pays for many prompts only.
-        check_decoder: Check what a decoder that is not dmaxlit's own returns in the first forwards of a call.
+        check_decoder: Check what a decoder that is not dmaxlit's own returns in the first forwards of a call, and such
+            an admission policy in all.
         window: Most blocks of a prompt that are open at once, at least 1.
         admission: Decides when the block behind the last open one is opened too; a policy or its name.
 
@@ -216,7 +218,8 @@ class BlockDecoder:
             sampler: Their random numbers.
             watched: Whether events shall have the logits of all positions.
         """
-        denoiser, admission = self.denoiser, self.admission if self.window > 1 else None
+        denoiser = self.denoiser
+        admission = checked(self.admission, self.check_decoder) if self.window > 1 else None
         checks = DecoderChecks(
             self.decoder, denoiser.special, denoiser.vocab_size, denoiser.block_length, self.check_decoder
         )

@@ -103,13 +103,13 @@ def test_settings_of_another_type_are_refused(module, name, value, expected):
 
 
 def test_settings_that_are_none_are_refused(module):
-    with pytest.raises(UserError, match="settings: expected names among decoder, .*, got foo$"):
+    with pytest.raises(UserError, match=r"settings: expected names among decoder, .*, got foo$"):
         module.generate_batch(["3 +1 ?"], {"foo": 1})
     with pytest.raises(UserError, match="settings: expected DecodeSettings or a mapping, got a value of type int"):
         module.generate_batch(["3 +1 ?"], 5)
-    with pytest.raises(UserError, match="trace: expected a Trace .*, got a value of type bool"):
+    with pytest.raises(UserError, match=r"trace: expected a Trace .*, got a value of type bool"):
         module.generate(["3 +1 ?"], trace=True)
-    with pytest.raises(UserError, match="admission: expected a name, .*, got a value of type int"):
+    with pytest.raises(UserError, match=r"admission: expected a name, .*, got a value of type int"):
         module.generate(["3 +1 ?"], admission=5)
 
 
