@@ -52,7 +52,7 @@ class BlockDecoder:
         use_cache: Cache the keys and values of decided tokens; False recomputes everything at each forward, for
             reference.
         max_forwards: Most forwards for one prompt, at least 1; None for no limit. A prompt that reaches it has its
-            block closed as above, and its response ends there.
+            front block closed as above, with it those behind it that have converged, and its response ends there.
         sampler: Temperature, nucleus and seed; default: the most probable tokens.
         stop: Texts that end a response as EOS does. Its tokens include the one that completes the text.
         compile: Compile the model's forwards (``torch.compile``; CUDA graphs on a GPU) in a few fixed shapes. The first

@@ -157,17 +157,18 @@ class Lane:
         """
         finished, closed = {}, {}
         for request in self._batch:
-            for start in request.open_starts:
-                row = self._blocks.row_of(request.index, start)
+            rows = [self._blocks.row_of(request.index, start) for start in request.open_starts]
+            if not outcome.converged[rows[0]] and rows[0] not in outcome.at_limit:
+                continue
+            for row, behind in zip(rows, [*rows[1:], None], strict=True):
                 converged, tokens = outcome.converged[row], outcome.tokens[row]
-                if not converged and row not in outcome.at_limit:
-                    break
                 self._checks.count_closed(converged, request.num_steps, tokens[len(request.prompt_tail) :])
                 closed[row] = tokens
-                sequence = request.close(tokens, converged, self._eos_ids)
+                closes_next = behind is not None and outcome.converged[behind]
+                closes_next = closes_next and self._closes_together and not outcome.restarts[row]
+                sequence = request.close(tokens, converged, self._eos_ids, closes_next)
                 if sequence is not None:
                     finished[request.index] = sequence
-                    break
-                if outcome.restarts[row] or not self._closes_together:
+                if sequence is not None or not closes_next:
                     break
         return finished, closed

@@ -154,15 +154,19 @@ class Request:
         self.num_forwards += 1
         self._num_extra_blocks += extra_blocks + self.num_open - 1
 
-    def close(self, block: list[int], converged: bool, eos_ids: Collection[int]) -> DecodedSequence | None:
+    def close(
+        self, block: list[int], converged: bool, eos_ids: Collection[int], closes_next: bool = False
+    ) -> DecodedSequence | None:
         """Append the current block; return the response if that ends it, else go on with the next block.
 
-        That is the next one of the window, or a new one. At the limit of forwards, the block ends the response.
+        That is the next one of the window, or a new one. At the limit of forwards, the last block that is closed ends
+        the response.
 
         Args:
             block: All tokens of the block, those of the prompt included.
             converged: False if the block ran into a limit of steps or forwards.
             eos_ids: The tokens that end a response.
+            closes_next: Whether the next block of the window is closed in the same forward.
         """
         self.tokens += block
         self._hit_step_limit += not converged
@@ -181,7 +185,7 @@ class Request:
             stopped = not finished or self.prompt_length + num_before_stop < end
             finished, end = True, self.prompt_length + num_before_stop
 
-        if finished or self.is_last_forward or end == limit:
+        if finished or end == limit or (self.is_last_forward and not closes_next):
             return DecodedSequence(
                 self.tokens[self.prompt_length : end],
                 self.num_forwards,

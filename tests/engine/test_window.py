@@ -141,6 +141,19 @@ def test_the_limits_of_forwards_and_steps_hold(denoiser):
             assert max_forwards is None or row.num_forwards <= max_forwards
 
 
+@pytest.mark.parametrize(("policy", "options"), [("progress", {"theta": 0.0}), ("converging", {}), ("restarting", {})])
+def test_what_has_converged_behind_the_front_is_kept_at_the_limit_of_forwards(denoiser, policy, options):
+    decoder, num_kept = make_decoder("spd", tau_dec=0.0), 0
+    for max_forwards in range(2, 8):
+        rows = decode(denoiser, decoder, window=3, policy=(policy, options), max_forwards=max_forwards, batch_size=4)
+        for prompt, row in zip(PROMPTS, rows, strict=True):
+            expected = reference_window(denoiser, decoder, prompt, BUDGET, 3, policy, options, max_forwards)
+            assert (row.token_ids, row.num_forwards) == (expected.token_ids, expected.num_forwards)
+            assert row.finished == expected.finished
+            num_kept += expected.cascades > 0
+    assert (num_kept > 0) == (policy != "restarting")  # which closes one block a forward
+
+
 def test_samples_do_not_depend_on_the_batch(denoiser):
     decoder = make_decoder("spd")
     hot = [decode(denoiser, decoder, sampler=Sampler(1.0, seed=3), batch_size=size) for size in (1, 4)]

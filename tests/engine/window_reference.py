@@ -113,8 +113,10 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
                 result.dropped += len(blocks)
                 result.token_ids, result.finished = response[:cut], True
                 return result
-            if last or len(decided) >= limit:
+            closes_next = policy != "restarting" and not upset[closed - 1] and bool(blocks) and blocks[0].converged[0]
+            if len(decided) >= limit or (last and not closes_next):
                 result.token_ids = response
+                result.cascades += closed > 1
                 return result
             if policy == "restarting" or upset[closed - 1]:
                 break
