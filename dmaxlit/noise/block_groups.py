@@ -26,7 +26,8 @@ def layouts(size: int) -> list[tuple[int, int]]:
 def draw_groups(clean: CleanBatch, size: int, num_random: int, generator: RowGenerator) -> Tensor:
     """Draw a layout for each row, all equally likely, and return each block's group, ``[batch, blocks]``.
 
-    A random layout has groups of 2 to ``size`` blocks, and a remainder at a random place.
+    A random layout has groups of 2 to ``size`` blocks, and a remainder at a random place. With groups of 3 or more, the
+    remainder is no single block (as in the paper) unless it is all there is.
 
     Args:
         clean: The clean batch; groups are counted from position 0, prompts included.
@@ -46,20 +47,26 @@ def draw_groups(clean: CleanBatch, size: int, num_random: int, generator: RowGen
             x, shift = regular[which]
             parts = [shift, *[x] * blocks]
         else:
-            parts = _random_parts(sizes[row], used[row], place[row])
+            parts = _random_parts(sizes[row], size, used[row], place[row])
         numbers = [group for group, part in enumerate(parts) for _ in range(part)]
         rows.append((numbers + [len(parts) + block for block in range(blocks)])[:blocks])
     return torch.tensor(rows, device=clean.ids.device)
 
 
-def _random_parts(sizes: list[int], blocks: int, place: float) -> list[int]:
-    """Return sizes that sum to ``blocks``, the last one cut off and moved to a random place."""
+def _random_parts(sizes: list[int], most: int, blocks: int, place: float) -> list[int]:
+    """Return sizes up to ``most`` that sum to ``blocks``, the last one cut off and moved to a random place."""
     parts: list[int] = []
     for size in sizes:
         if sum(parts) + size > blocks:
             break
         parts.append(size)
     rest = blocks - sum(parts)
+    if rest == 1 and parts and most > 2:
+        # The single block joins a group, or a full group gives it another one.
+        group = int(place * len(parts))
+        joined = 1 if parts[group] < most else -1
+        parts[group] += joined
+        rest -= joined
     if rest:
         parts.insert(int(place * (len(parts) + 1)), rest)
     return parts

@@ -37,13 +37,24 @@ def test_regular_layouts_of_pairs_begin_at_either_block():
     assert min(shapes.values()) > 16
 
 
-def test_random_layouts_have_groups_of_two_or_more_and_a_remainder_anywhere():
-    clean, generator = rows(blocks=7)
-    groups = draw_groups(clean, 3, 1000, generator).tolist()
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("blocks", [2, 3, 4, 7, 8, 13])
+def test_random_layouts_have_groups_of_two_or_more_and_a_remainder_anywhere(size, blocks):
+    clean, generator = rows(256, blocks)
+    groups = draw_groups(clean, size, 10**6, generator).tolist()
     shapes = {tuple(Counter(row).values()) for row in groups}
-    assert any(shape[0] == 1 for shape in shapes)
-    assert all(max(shape) <= 3 and sum(shape) == 7 and shape.count(1) <= 1 for shape in shapes)
-    assert {2, 3} <= {size for shape in shapes for size in shape}
+    assert all(max(shape) <= size and sum(shape) == blocks and 1 not in shape for shape in shapes)
+    if blocks > 4:
+        assert set(range(2, size + 1)) == {part for shape in shapes for part in shape}
+        assert len({shape.index(min(shape)) for shape in shapes}) > 1
+
+
+def test_random_layouts_of_pairs_keep_a_single_block_and_so_does_a_text_of_one():
+    clean, generator = rows(blocks=7)
+    shapes = {tuple(Counter(row).values()) for row in draw_groups(clean, 2, 10**6, generator).tolist()}
+    assert shapes == {(1, 2, 2, 2), (2, 1, 2, 2), (2, 2, 1, 2), (2, 2, 2, 1)}
+    clean, generator = rows(blocks=1)
+    assert draw_groups(clean, 3, 10**6, generator).tolist() == [[0]] * 64
 
 
 def test_blocks_of_prompts_are_groups_by_themselves_and_keep_the_rank_of_others():
