@@ -13,7 +13,7 @@ FIGURES = {
     "accuracy": "share of right answers",
     "tpf": "tokens per forward, EOS included",
     "tps": "tokens per second of one device",
-    "finished": "share of answers that end in EOS",
+    "finished": "share of answers that end with EOS or a stop text",
     "hit_step_limit": "share of blocks closed before they had converged",
 }
 #: The figure of all decoders together.

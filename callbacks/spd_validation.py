@@ -50,7 +50,7 @@ class SPDValidation(L.Callback):
     - ``decode/<label>/accuracy``: share of answers the checker accepts,
     - ``decode/<label>/tpf``: tokens per forward,
     - ``decode/<label>/tps``: tokens per second of one device,
-    - ``decode/<label>/finished``: share of answers that end in EOS,
+    - ``decode/<label>/finished``: share of answers that end with EOS or a stop text,
     - ``decode/<label>/hit_step_limit``: share of blocks closed at the step limit, before they had converged,
     - ``decode/best_tpf``, with ``min_accuracy``: the highest TPF of a decoder of at least that accuracy; 0 if none,
     - ``decode/decoders`` (text), once: the decoder and options behind each label, and what the figures are,

@@ -33,7 +33,7 @@ class DecodeResult:
         tpf_ceiling: TPF of these answers at one forward per block.
         forwards_per_answer: Mean over the answers.
         tokens_per_second: Per device, see :class:`~dmaxlit.metrics.TokensPerSecond`.
-        finished: Share of answers that end in EOS.
+        finished: Share of answers that end with EOS or a stop text.
         blocks_at_step_limit: Blocks closed at the step limit, before they had converged.
         blocks: Blocks of all answers.
         seconds: Time spent decoding, summed over devices.
@@ -103,7 +103,7 @@ RESULT_HEADER = ("", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "to
 TABLE_LEGEND = (
     "accuracy: right answers, with Wilson's 95% interval · TPF: tokens per forward, EOS included · ceiling 1 / 2: TPF "
     "at one and at two forwards per block · forwards: mean per answer · tokens/s: of one device · finished: answers "
-    "that end in EOS · hit step limit: blocks closed before they had converged"
+    "that end with EOS or a stop text · hit step limit: blocks closed before they had converged"
 )
 
 

@@ -40,24 +40,24 @@ def _convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def _sums(tokens: Tensor, forwards: Tensor, finished: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
-    check_same_length(tokens=tokens, forwards=forwards, finished=finished)
+def _sums(tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
+    check_same_length(tokens=tokens, forwards=forwards, ends_with_eos=ends_with_eos)
     if bool((forwards < 1).any()):
         raise ValueError("forwards: expected at least 1 for every answer")
-    counted = tokens if rule.count_eos else tokens - finished.to(tokens.dtype)
+    counted = tokens if rule.count_eos else tokens - ends_with_eos.to(tokens.dtype)
     charged = forwards + rule.prefill
     if rule.pooled:
         return counted.sum(), charged.sum()
     return (counted.double() / charged.double()).sum(), torch.tensor(len(tokens))
 
 
-def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, convention: str = "dmaxlit") -> Tensor:
+def tokens_per_forward(tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, convention: str = "dmaxlit") -> Tensor:
     """Compute the TPF of some answers; see :class:`TokensPerForward`.
 
     Args:
         tokens: ``[N]`` generated tokens of each answer, up to and including EOS.
         forwards: ``[N]`` forwards each answer took part in, at least 1.
-        finished: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
+        ends_with_eos: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
         convention: ``dmaxlit``, ``published`` or ``without_eos``.
 
     Returns:
@@ -67,7 +67,7 @@ def tokens_per_forward(tokens: Tensor, forwards: Tensor, finished: Tensor, conve
         UserError: For an unknown convention.
         ValueError: For vectors of different length, or an answer without a forward.
     """
-    return quotient(*_sums(tokens, forwards, finished, _convention(convention)))
+    return quotient(*_sums(tokens, forwards, ends_with_eos, _convention(convention)))
 
 
 class TokensPerForward(RatioMetric):
@@ -75,9 +75,9 @@ class TokensPerForward(RatioMetric):
 
     - ``dmaxlit``: ``sum_i n_i / sum_i f_i`` with ``n_i`` the tokens of answer i up to and including EOS and ``f_i`` the
       forwards in which its row took part, whatever other rows shared them.
-    - ``published``: ``mean_i (n_i - [finished_i]) / (f_i + 1)``, as in DMax's evaluation: EOS does not count, the
-      prompt is charged one forward, and short answers weigh as much as long ones.
-    - ``without_eos``: ``sum_i (n_i - [finished_i]) / sum_i f_i``, the micro-average of the strictest public protocols:
+    - ``published``: ``mean_i (n_i - e_i) / (f_i + 1)``, with ``e_i`` 1 if EOS ends answer i, else 0, as in DMax's
+      evaluation: EOS does not count, the prompt is charged one forward, and short answers weigh as much as long ones.
+    - ``without_eos``: ``sum_i (n_i - e_i) / sum_i f_i``, the micro-average of the strictest public protocols:
       neither EOS nor padding nor the prompt counts.
 
     In our engine neither prefill nor cache commits take a separate forward. The prompt's blocks, and later every
@@ -85,7 +85,7 @@ class TokensPerForward(RatioMetric):
     counts every forward; ``published`` adds the one that its engine spends on the prompt. That engine also fuses the
     commit of a block into the next forward, so nothing is added for commits.
 
-    - Input ``tokens``, ``forwards``: ``[N]`` counts; ``finished``: ``[N]`` bool, whether EOS is the last token.
+    - Input ``tokens``, ``forwards``: ``[N]`` counts; ``ends_with_eos``: ``[N]`` bool, whether EOS is the last token.
     - Output: a scalar.
 
     Args:
@@ -98,13 +98,13 @@ class TokensPerForward(RatioMetric):
     Example:
         >>> import torch
         >>> tokens, forwards = torch.tensor([10, 6]), torch.tensor([2, 6])
-        >>> finished = torch.tensor([True, False])
+        >>> ends_with_eos = torch.tensor([True, False])
         >>> tpf = TokensPerForward()
-        >>> tpf.update(tokens, forwards, finished)
+        >>> tpf.update(tokens, forwards, ends_with_eos)
         >>> float(tpf.compute())  # (10 + 6) / (2 + 6)
         2.0
         >>> published = TokensPerForward("published")
-        >>> published.update(tokens, forwards, finished)
+        >>> published.update(tokens, forwards, ends_with_eos)
         >>> round(float(published.compute()), 4)  # (9 / 3 + 6 / 7) / 2
         1.9286
     """
@@ -114,15 +114,16 @@ class TokensPerForward(RatioMetric):
         self.rule = _convention(convention)
         self.convention = convention
 
-    def update(self, tokens: Tensor, forwards: Tensor, finished: Tensor) -> None:
+    def update(self, tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor) -> None:
         """Count answers.
 
         Args:
             tokens: ``[N]`` generated tokens, up to and including EOS.
             forwards: ``[N]`` forwards taken part in, at least 1.
-            finished: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
+            ends_with_eos: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text
+                ended.
 
         Raises:
             ValueError: For vectors of different length, or an answer without a forward.
         """
-        self._add(*_sums(tokens, forwards, finished, self.rule))
+        self._add(*_sums(tokens, forwards, ends_with_eos, self.rule))

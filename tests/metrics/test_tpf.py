@@ -75,3 +75,12 @@ def test_large_counts_stay_exact():
     for _ in range(3):
         metric.update(many, many - 1, torch.tensor([True]))
     assert metric.counts() == (3 * 2**31 + 3, 3 * 2**31)
+
+
+def test_the_eos_that_is_not_counted_goes_by_its_name():
+    answers = {"tokens": torch.tensor([10, 6]), "forwards": torch.tensor([2, 6])}
+    ends_with_eos = torch.tensor([True, False])
+    metric = TokensPerForward("without_eos")
+    metric.update(**answers, ends_with_eos=ends_with_eos)
+    expected = tokens_per_forward(**answers, ends_with_eos=ends_with_eos, convention="without_eos")
+    assert metric.compute() == expected == 15 / 8
