@@ -67,7 +67,7 @@ class TokensPerBlock(RatioMetric):
     """Tokens of the answers over the blocks they span, ``sum n / sum b``: TPF at one forward per block.
 
     No block decoder can have a higher TPF (by the convention ``dmaxlit``) on the same answers. A decoder that re-reads
-    what it wrote needs at least two forwards per block, so its bound is half of this.
+    what it wrote needs at least two forwards per block with a window of 1, so its bound is half of this there.
 
     - Input ``prompt_lengths``, ``tokens``: ``[N]`` counts.
     - Output: a scalar.

@@ -6,9 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dmaxlit.errors import check_choice
 from dmaxlit.metrics.base import RatioMetric
 
 __all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism", "kendall_tau"]
+
+
+_VARIANTS = ("b", "a")
 
 
 def finalization_parallelism(finalized: Tensor) -> float:
@@ -40,6 +44,9 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
         against: ``[n]`` another property of each token, instead of its position. Ties in it count like those in
             ``finalized``.
 
+    Raises:
+        UserError: For another variant.
+
     Example:
         >>> import torch
         >>> kendall_tau(torch.tensor([1, 2, 3, 4])), kendall_tau(torch.tensor([2, 1]))
@@ -47,6 +54,7 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
         >>> kendall_tau(torch.tensor([3, 1, 2]), against=torch.tensor([9, 7, 8]))
         1.0
     """
+    check_choice("variant", variant, _VARIANTS)
     n = len(finalized)
     pairs = n * (n - 1) // 2
     if pairs == 0:
@@ -102,6 +110,9 @@ class DecodingOrder(RatioMetric):
             block by block.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
+    Raises:
+        UserError: For another variant.
+
     Example:
         >>> import torch
         >>> order = DecodingOrder(within_block=True)
@@ -114,6 +125,7 @@ class DecodingOrder(RatioMetric):
 
     def __init__(self, variant: Literal["b", "a"] = "b", within_block: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
+        check_choice("variant", variant, _VARIANTS)
         self.variant: Literal["b", "a"] = variant
         self.within_block = within_block
 

@@ -31,8 +31,8 @@ class MMDNoise(NoiseStrategy):
     a small learning rate (2e-6 for 16B parameters).
 
     Logged: ``mmd_reward``, and ``mmd_kernel``, the mean kernel value of samples and reference. Near 0 or 1 it is
-    saturated, and nothing is learnt: change the bandwidth. A step costs ``groups * samples + 1`` passes of the frozen
-    copy, two passes without gradients and one with.
+    saturated, and nothing is learnt: change the bandwidth. A step costs ``groups * samples + 1`` forwards of the frozen
+    copy, two forwards without gradients, and one view's pass.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.

@@ -29,10 +29,10 @@ def noise_properties(noise: str | type[NoiseStrategy], /, **options: Any) -> lis
         options: Options of its constructor.
 
     Raises:
-        UserError: If there is no such class, or it is abstract.
+        UserError: If there is no such class, or it is abstract; for an unknown option, or one of the wrong type or out
+            of range.
     """
     factory = NoiseFactory(noise, options)
-    factory.make()
     checks: dict[str, Callable[[NoiseFactory], None]] = {
         "views is a generator": _is_generator,
         "views have the right types and shapes": _has_right_types,

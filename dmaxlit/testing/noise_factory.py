@@ -3,9 +3,10 @@
 import inspect
 from typing import Any
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy
 from dmaxlit.noise.schedules import LevelDistribution
+from dmaxlit.option_types import check_option_types
 
 
 class NoiseFactory:
@@ -16,15 +17,24 @@ class NoiseFactory:
         options: Options of every strategy.
 
     Raises:
-        UserError: If there is no such class, or it is abstract.
+        UserError: If there is no such class, or it is abstract; for an unknown option, or one of the wrong type or out
+            of range.
     """
 
     def __init__(self, noise: str | type[NoiseStrategy], options: dict[str, Any]) -> None:
         self.cls = NOISE.get(noise) if isinstance(noise, str) else noise
         self.options = options
+        if not isinstance(self.cls, type) or not issubclass(self.cls, NoiseStrategy):
+            raise UserError(f"noise: expected a name or a subclass of NoiseStrategy, got {describe_value(noise)}")
         if inspect.isabstract(self.cls):
             missing = ", ".join(sorted(self.cls.__abstractmethods__))
             raise UserError(f"noise: expected a class that implements {missing}, got {self.cls.__name__}")
+        check_option_types(self.cls, options)
+        try:
+            self.make()
+        except TypeError as error:
+            names = ", ".join(options) or "none"
+            raise UserError(f"noise: expected options of {self.cls.__name__}, got {names} ({error})") from error
 
     def make(self, **more: Any) -> NoiseStrategy:
         """Return a new strategy, with further options."""

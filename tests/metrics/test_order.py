@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from dmaxlit import UserError
 from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, finalization_parallelism, kendall_tau
 
 
@@ -97,3 +98,11 @@ def test_order_within_blocks_forgets_the_order_of_the_blocks():
     within.update(finalized, block)
     assert float(overall.compute()) == pytest.approx(reference_tau(finalized.tolist(), "b"))
     assert float(within.compute()) == -1
+
+
+def test_an_unknown_variant_is_refused():
+    message = "variant: expected 'b' or 'a', got 'c'"
+    with pytest.raises(UserError, match=message):
+        kendall_tau(torch.tensor([1]), "c")
+    with pytest.raises(UserError, match=message):
+        DecodingOrder("c")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.noise import NoiseStrategy, View
+from dmaxlit.noise import MaskedNoise, NoiseStrategy, View
 from dmaxlit.testing import noise_properties
 from tests.testing.broken import assert_found, failures
 from tests.testing.broken_noise import BROKEN, FloatMask, GlobalRandom, IgnoresLevel, Own, ReturnsList, YieldsNothing
@@ -97,3 +97,17 @@ def test_options_are_those_of_every_strategy():
 def test_an_abstract_class_is_refused():
     with pytest.raises(UserError, match="noise: expected a class that implements views, got NoiseStrategy"):
         noise_properties(NoiseStrategy)
+
+
+@pytest.mark.parametrize(
+    ("noise", "options", "message"),
+    [
+        ("masked", {"foo": 1}, r"noise: expected options of MaskedNoise, got foo \("),
+        ("on_policy", {"rollout": 3}, "rollout: expected 'sample' or 'argmax', got 3"),
+        (5, {}, "noise: expected a name or a subclass of NoiseStrategy, got a value of type int"),
+        (MaskedNoise(), {}, "noise: expected a name or a subclass of NoiseStrategy, got a value of type MaskedNoise"),
+    ],
+)
+def test_what_makes_no_strategy_is_refused(noise, options, message):
+    with pytest.raises(UserError, match=message):
+        noise_properties(noise, **options)

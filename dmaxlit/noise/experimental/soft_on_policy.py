@@ -26,7 +26,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
     With ``v_i`` the token predicted at masked position i and ``c_i`` its probability under the masked view: in each
     block the longest prefix of masked positions with ``c_i > tau_dec``, at least the leftmost one, enters the predicted
     view as ``c_i E[v_i] + (1 - c_i) E[mask]`` at SPD's norm (arXiv 2604.08302, Eqs. 7-10); the others stay masks,
-    visible tokens stay clean. Cross-entropy to ``x_0`` over all response positions of both views, in two passes.
+    visible tokens stay clean. Cross-entropy to ``x_0`` over all response positions of both views.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution. DMax uses 0.75.
