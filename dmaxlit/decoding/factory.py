@@ -44,10 +44,7 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
         if options:
             raise UserError(f"{kind} options: expected none for a ready {type(value).__name__}, got {_join(options)}")
         return value
-    cls = registry.get(value) if isinstance(value, str) else value
-    if not isinstance(cls, type) or not issubclass(cls, base):
-        got = f"class {value.__name__}" if isinstance(value, type) else describe_value(value)
-        raise UserError(f"{kind}: expected a name, a {base.__name__} or a subclass of it, got {got}")
+    cls = registry.get(value) if isinstance(value, str) else _checked_class(kind, base, value)
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise UserError(f"{kind}: expected a class that implements {missing}, got {cls.__name__}")
@@ -59,6 +56,13 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
         raise UserError(f"{kind} {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
     check_option_types(cls, options)
     return cls(**options)
+
+
+def _checked_class(kind: str, base: type[Any], value: Any) -> Any:
+    if isinstance(value, type) and issubclass(value, base):
+        return value
+    got = f"class {value.__name__}" if isinstance(value, type) else describe_value(value)
+    raise UserError(f"{kind}: expected a name, a {base.__name__} or a subclass of it, got {got}")
 
 
 def _join(names: Iterable[str]) -> str:
