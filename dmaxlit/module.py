@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -252,6 +253,13 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a run: a copy, as weight averaging makes one, is not watched."""
         return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DMaxModule:
+        """Copy all but what makes optimiser and schedule: of the command line, it holds on to the whole run."""
+        memo |= {id(shared): shared for shared in (self.optimizer, self.lr_scheduler)}
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
 
