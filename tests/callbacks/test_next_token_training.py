@@ -32,7 +32,9 @@ def test_validation_logs_the_loss_of_the_reference_responses(tmp_path):
     for example in examples("val"):
         pair = encode_pair(module.tokenizer, example.prompt, example.response, 8)
         ids = torch.tensor(pair.ids)
-        logits = module.backbone.model(ids[None]).logits[0]
+        causal = torch.ones(1, len(ids), len(ids), dtype=torch.bool).tril()
+        hidden = module.backbone.hidden(causal, torch.arange(len(ids))[None], input_ids=ids[None])
+        logits = module.backbone.logits(hidden)[0]
         losses += [
             F.cross_entropy(logits[i - 1], ids[i]).item() for i, role in enumerate(pair.roles) if role == Role.RESPONSE
         ]
