@@ -5,22 +5,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.data.identity import template_hash
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.evaluation.record import describe_device
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.evaluation.run_figures import RESULTS
 from dmaxlit.files import read_json, weights_hash
+from dmaxlit.tasks import Task
 from dmaxlit.version import __version__
 
 
-def baseline_identity(
-    module: Any, specs: Sequence[DecoderSpec], prompts: str, budget: int, batch: int
+def decoding_conditions(
+    module: Any, task: Any, specs: Sequence[DecoderSpec], prompts: str, budget: int, batch: int
 ) -> dict[str, Any]:
-    """Return everything that the figures of the starting model depend on, its speed included, as JSON values.
+    """Return what figures depend on besides the weights and the machine, as JSON values.
 
     Args:
         module: The model.
+        task: The task that judges the answers; anything else if the data module has none.
         specs: The decoders.
         prompts: Hash of the prompts.
         budget: Most tokens of an answer.
@@ -29,16 +32,31 @@ def baseline_identity(
     decoders = {
         spec.title: [spec.name, spec.options, spec.window, spec.admission, spec.admission_options] for spec in specs
     }
-    identity = {
-        "weights": weights_hash(module),
+    conditions = {
         "block_length": module.backbone.block_length,
-        "dtype": str(module.backbone.embedding.dtype),
+        "chat_template": template_hash(module.tokenizer),
+        "task": [type(task).__name__, task.options()] if isinstance(task, Task) else None,
         "prompts": prompts,
         "max_new_tokens": budget,
         "batch_size": batch,
         "decoders": decoders,
+    }
+    return dict(json.loads(json.dumps(conditions, default=str)))
+
+
+def baseline_identity(module: Any, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that the figures of the starting model depend on, its speed included, as JSON values.
+
+    Args:
+        module: The model.
+        conditions: What they depend on besides it; see :func:`decoding_conditions`.
+    """
+    identity = {
+        "weights": weights_hash(module),
+        "dtype": str(module.backbone.embedding.dtype),
         "version": __version__,
         "device": describe_device(module.backbone.device, 1, 1),
+        **conditions,
     }
     return dict(json.loads(json.dumps(identity, default=str)))
 

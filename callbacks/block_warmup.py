@@ -1,6 +1,6 @@
 """Blocks that grow while an autoregressive model becomes a block-diffusion model."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 
@@ -29,6 +29,8 @@ class BlockWarmup(L.Callback):
         UserError: If the stages break one of these rules; those about the model's block length are checked when ``fit``
             starts.
     """
+
+    training_options: ClassVar[tuple[str, ...]] = ("stages",)
 
     def __init__(self, stages: dict[int, int]) -> None:
         super().__init__()

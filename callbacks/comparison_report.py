@@ -4,16 +4,18 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
-from dmaxlit.callbacks._known_baseline import baseline_identity, known_baseline
+from dmaxlit.callbacks._known_baseline import baseline_identity, decoding_conditions, known_baseline
 from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
@@ -48,6 +50,7 @@ _DECODERS = (
     DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"),
 )
 
+_NOTHING = object()
 _CLOSE = 0.01  # of accuracy: what is closer to the best counts as right as often
 
 
@@ -61,7 +64,8 @@ class ComparisonReport(L.Callback):
     callbacks, wherever it stands in the list: with weight averaging, the trained model is the averaged one.
 
     Checkpoints hold the starting model's results (not its weights), so that a resumed run compares with the start of
-    the first one. When resuming from a checkpoint without them, the table has no rows of the starting model.
+    the first one. When resuming from a checkpoint without them, or with those of other prompts, decoders or budgets,
+    the table has no rows of the starting model.
 
     Under ``fast_dev_run`` it does nothing.
 
@@ -71,7 +75,8 @@ class ComparisonReport(L.Callback):
             and 0.
         baseline: Whether to compare with the starting model.
         reuse_baseline: Take the starting model's figures from ``results.json`` of this run's folder or one next to it,
-            if the same weights have answered the same prompts with the same decoders on the same machine there.
+            if the same weights have answered the same prompts with the same decoders on the same machine there, and
+            the same task has judged the answers.
             Several processes decode anyway.
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
@@ -107,7 +112,8 @@ class ComparisonReport(L.Callback):
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
         self._resumed = False
-        self._prompts: str | None = None
+        self._prompts = ""
+        self._conditions: dict[str, Any] | None = None  # that the base results were got under
         self._identity: dict[str, Any] | None = None
         self._seconds = self._begin = 0.0
 
@@ -120,11 +126,17 @@ class ComparisonReport(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the starting model's results as plain values, and the time spent training."""
         results = {title: result.to_dict() for title, result in self.base.items()}
-        return {"base": results, "identity": self._identity, "seconds": self._training_seconds()}
+        return {
+            "base": results,
+            "conditions": self._conditions,
+            "identity": self._identity,
+            "seconds": self._training_seconds(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the results of the model that the first run started from, and the time it trained."""
         self._seconds, self._identity = float(state_dict.get("seconds", 0.0)), state_dict.get("identity")
+        self._conditions = state_dict.get("conditions", self._identity)  # older states have the identity alone
         self.base = {title: DecodeResult.from_dict(payload) for title, payload in state_dict.get("base", {}).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -150,11 +162,15 @@ class ComparisonReport(L.Callback):
         if self.weights == "best":
             judge_of(trainer)
         self._examples = self._test_examples(trainer)
+        budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        task = getattr(getattr(trainer, "datamodule", None), "task", None)
+        conditions = decoding_conditions(pl_module, task, self.decoders, self._prompts, budget, self.batch_size)
         if not self.baseline:
             self.base = {}
         elif self.base or self._resumed:
-            self._keep_comparable()
+            self._keep_comparable(conditions)
         else:
+            self._conditions = conditions
             self.base = self._known_base(trainer, pl_module) or self._decode_all(trainer, pl_module, "starting model")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -211,35 +227,39 @@ class ComparisonReport(L.Callback):
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
         examples = rank_subset(test_examples, self.num_examples, trainer)
-        is_alone = trainer.world_size == 1  # else this rank does not know the others' prompts
-        self._prompts = prompts_hash([example.prompt for example in examples]) if is_alone else None
+        self._prompts = prompts_hash(_of_all_ranks(trainer, [example.prompt for example in examples]))
         return examples
 
-    def _keep_comparable(self) -> None:
-        """Drop those results of the first run that belong to other decoders or options."""
-        specs = {spec.title: spec for spec in self.decoders}
+    def _keep_comparable(self, conditions: dict[str, Any]) -> None:
+        """Drop those results of the first run that were got in another way than those of this run will be."""
+        stored = {**conditions, **(self._conditions or {})}
+        shared = [name for name in conditions if name != "decoders"]
+        is_same = all(stored[name] == conditions[name] for name in shared)
+        specs, decoders = {spec.title: spec for spec in self.decoders}, stored["decoders"]
         comparable = {
             title: result
             for title, result in self.base.items()
-            if title in specs and (result.decoder, result.options) == (specs[title].name, specs[title].options)
+            if is_same
+            and title in specs
+            and (result.decoder, result.options) == (specs[title].name, specs[title].options)
+            and decoders.get(title) == conditions["decoders"][title]
         }
         missing = [title for title in specs if title not in comparable]
         if missing:
             rank_zero_warn(
                 "the checkpoint that training resumes from has no results of the starting model for "
-                f"{', '.join(missing)}; the comparison is without them",
+                f"{', '.join(missing)} with this run's prompts and settings; the comparison is without them",
                 category=DMaxWarning,
             )
         if missing or len(comparable) < len(self.base):
             self._identity = None  # it names all decoders, and these are the results of some
-        self.base = comparable
+        self.base, self._conditions = comparable, conditions
 
     def _known_base(self, trainer: L.Trainer, module: Any) -> dict[str, DecodeResult]:
         """Return the starting model's figures if another run has them; an empty mapping otherwise."""
-        if self._prompts is None:
+        if trainer.world_size > 1 or self._conditions is None:
             return {}
-        budget = answer_budget(self.max_new_tokens, trainer, module)
-        self._identity = baseline_identity(module, self.decoders, self._prompts, budget, self.batch_size)
+        self._identity = baseline_identity(module, self._conditions)
         known = known_baseline(self._folder(trainer), self._identity) if self.reuse_baseline else None
         if known is None:
             return {}
@@ -298,3 +318,12 @@ class ComparisonReport(L.Callback):
         with exclusive(folder / "results.json", "output"):
             remove_unfinished(folder, "results.json")
             write_text(folder / "results.json", json.dumps(payload, indent=2, allow_nan=False) + "\n")
+
+
+def _of_all_ranks(trainer: L.Trainer, values: list[Any]) -> list[Any]:
+    """Return the values of all ranks, which hold every n-th each, in order."""
+    if trainer.world_size == 1:
+        return values
+    gathered: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, values)
+    return [value for row in zip_longest(*gathered, fillvalue=_NOTHING) for value in row if value is not _NOTHING]

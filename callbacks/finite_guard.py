@@ -14,6 +14,7 @@ from dmaxlit.callbacks.run_checkpoint import RunCheckpoint
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
 from dmaxlit.module import DMaxModule
+from dmaxlit.training.row_slots import row_slots
 from dmaxlit.training.sharded_module import local_gradients
 
 __all__ = ["FiniteGuard"]
@@ -113,12 +114,17 @@ class FiniteGuard(L.Callback):
             views: list[str] = []
             # A forward of sharded weights needs every rank, and the losses of the other ranks may be finite.
             if isinstance(module, DMaxModule) and isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-                views = _broken_views(module, batch, batch_idx)
+                # A row alone draws what it drew in its batch only in the place it had there.
+                slots, num_slots = row_slots(trainer, len(rows), batch_idx)
+                views = _broken_views(module, batch, slots, num_slots)
                 alone = [
                     row
                     for index, row in enumerate(rows)
                     if _broken_views(
-                        module, {name: value[index : index + 1] for name, value in batch.items()}, batch_idx
+                        module,
+                        {name: value[index : index + 1] for name, value in batch.items()},
+                        slots[index : index + 1],
+                        num_slots,
                     )
                 ]
                 rows = alone or rows
@@ -128,9 +134,9 @@ class FiniteGuard(L.Callback):
 
 
 @torch.no_grad()
-def _broken_views(module: Any, batch: dict[str, Tensor], batch_idx: int) -> list[str]:
+def _broken_views(module: Any, batch: dict[str, Tensor], slots: list[int], num_slots: int) -> list[str]:
     clean = module.clean_batch(batch)
-    losses = module.view_losses(clean, module.row_generator(batch, clean, batch_idx))
+    losses = module.view_losses(clean, module.row_generator(batch, clean, (slots, num_slots)))
     return [loss.name for loss in losses if not torch.isfinite(loss.total)]
 
 

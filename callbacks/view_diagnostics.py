@@ -50,6 +50,7 @@ class ViewDiagnostics(L.Callback):
         self._trainer: L.Trainer | None = None
         self._sums = StepSums()
         self._totals: list[tuple[str, Tensor]] = []
+        self._step = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Start watching the views of the module."""
@@ -69,6 +70,10 @@ class ViewDiagnostics(L.Callback):
         if self._watch in pl_module.view_watchers:
             pl_module.view_watchers.remove(self._watch)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the step that training begins with."""
+        self._step = trainer.global_step
+
     def on_before_backward(self, trainer: L.Trainer, pl_module: Any, loss: Tensor) -> None:
         """Compute the gradient norm of each view, while the graph exists."""
         totals, self._totals = self._totals, []
@@ -83,6 +88,9 @@ class ViewDiagnostics(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the means at the end of the step."""
+        if trainer.global_step == self._step:  # more micro-batches of the step are to come
+            return
+        self._step = trainer.global_step
         if not self._sums or not self._logs_after(trainer.global_step):
             return
         for name, mean in means(self._sums.reduced(trainer)).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,18 +178,20 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         length = self.training_block_length or self.backbone.block_length
         return CleanBatch(batch["ids"], batch["roles"], length, self.special, self._trainer_step("global_step"))
 
-    def row_generator(self, batch: dict[str, Any], clean: CleanBatch, batch_idx: int | None = None) -> RowGenerator:
+    def row_generator(
+        self, batch: dict[str, Any], clean: CleanBatch, places: tuple[list[int], int] | None = None
+    ) -> RowGenerator:
         """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch.
 
         Args:
             batch: The batch; its ``index`` identifies the rows.
             clean: The same as a clean batch.
-            batch_idx: Index of the micro-batch in the epoch while training; default: the current one.
+            places: Index of each row among all rows of the optimiser step, and the number of these; default: those of
+                the current micro-batch while training, else those of the batch.
         """
-        rows, slots, num_slots = clean.ids.shape[0], None, None
-        if is_attached(self) and self.trainer.training:
-            current = self.trainer.fit_loop.batch_idx if batch_idx is None else batch_idx
-            slots, num_slots = row_slots(self.trainer, rows, current)
+        if places is None and is_attached(self) and self.trainer.training:
+            places = row_slots(self.trainer, clean.ids.shape[0], self.trainer.fit_loop.batch_idx)
+        slots, num_slots = places or (None, None)
         epoch = self._trainer_step("current_epoch")
         keys: list[object] = [(epoch, index) for index in batch["index"].tolist()]
         return RowGenerator(self.seed, keys, slots, num_slots, batch_key=clean.step, device=clean.ids.device)
@@ -250,6 +253,13 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a run: a copy, as weight averaging makes one, is not watched."""
         return {**super().__getstate__(), "view_watchers": [], "_step_mean": StepMean()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DMaxModule:
+        """Copy all but what makes optimiser and schedule: of the command line, it holds on to the whole run."""
+        memo |= {id(shared): shared for shared in (self.optimizer, self.lr_scheduler)}
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        return copied
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
 

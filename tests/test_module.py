@@ -1,6 +1,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -114,6 +115,15 @@ def test_the_update_is_the_gradient_of_the_mean_over_response_tokens():
     (losses[clean.response].sum() / clean.response.sum()).backward()
     for a, b in zip(module.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(a, b - 0.5 * b.grad, atol=2e-6, rtol=1e-5)
+
+
+def test_a_copy_shares_what_makes_its_optimiser():
+    run = (number for number in range(1))  # cannot be copied
+    module = DMaxModule(make_denoiser(), optimizer=partial(lambda run, params: sgd(params), run))
+    copied = copy.deepcopy(module)
+    assert copied.optimizer is module.optimizer
+    assert_same_weights(copied, module)
+    assert copied.backbone.embedding is not module.backbone.embedding
 
 
 def test_gradients_are_clipped_after_they_are_normalised():

@@ -1,8 +1,8 @@
 """A denoiser sharded over processes by FSDP2: sharding, loading each rank's slices, and gathering it for decoding.
 
-Each layer of the model is one FSDP unit. Embeddings, last norm and head are another, the root, whose forward is
-:meth:`Denoiser.hidden`. The root stays gathered between its forward and the update, so that the head can be applied to
-the output of ``hidden``.
+Each layer of the model is one FSDP unit, but for parts of another type, such as float32 routers, which are units of
+their own. Embeddings, last norm and head are another, the root, whose forward is :meth:`Denoiser.hidden`. The root
+stays gathered between its forward and the update, so that the head can be applied to the output of ``hidden``.
 """
 
 from collections.abc import Iterator
@@ -56,9 +56,24 @@ def shard_denoiser(
     if not layers:
         raise UserError(f"strategy: {model.config.model_type} has no layers that can be sharded one by one")
     for layer in layers:
+        for module in _of_another_dtype(layer):  # a unit's parameters are of one, and a router's stay float32
+            fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(), reshard_after_forward=True)
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(denoiser, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(denoiser, "hidden")
+
+
+def _of_another_dtype(layer: nn.Module) -> list[nn.Module]:
+    """Return the modules whose own parameters are not of the type that most of a layer's are, as a router's may be."""
+    dtypes = [parameter.dtype for parameter in layer.parameters()]
+    if not dtypes:
+        return []
+    usual = max(dtypes, key=dtypes.count)
+    return [
+        module
+        for module in layer.modules()
+        if module is not layer and any(parameter.dtype != usual for parameter in module.parameters(recurse=False))
+    ]
 
 
 def load_shards(model: PreTrainedModel, source: Path, device: torch.device) -> None:

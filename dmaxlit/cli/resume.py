@@ -18,6 +18,7 @@ from dmaxlit.cli.renames import current_settings
 from dmaxlit.cli.step_rows import current_step_rows, step_batches, step_rows, with_as_many_rows
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
+from dmaxlit.training.callback_settings import training_settings
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.lr_schedules import LENGTH_OPTIONS
 from dmaxlit.training.objective import objective_of
@@ -44,6 +45,7 @@ _TRAINER_DEFAULTS = {
     "trainer.limit_train_batches": 1.0,
     "trainer.precision": "32-true",
 }
+_CALLBACKS = "callbacks that change training"
 _START_OVER = "; --checkpoint.resume false starts over"
 _STOP_OPTIONS = ("max_time", "min_steps", "min_epochs", "callbacks")
 
@@ -53,13 +55,17 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return those of the settings of ``fit`` that decide what a run learns, under dotted names.
 
-    They do not include how long it trains, or what it validates, logs and saves, and so of its callbacks only the
-    objective that one of them may set. Instead of the batch size they have the rows or micro-batches of an optimiser
-    step, so that a run may be resumed with another number of processes.
+    They do not include how long it trains, or what it validates, logs and saves, and so of its callbacks only those
+    that change what is learned: the objective that one of them may set, and the settings of the others. Instead of the
+    batch size they have the rows or micro-batches of an optimiser step, so that a run may be resumed with another
+    number of processes.
     """
     data = settings.get("data") or {}
     options = data.get("init_args", data)
     batch_size = options.get("batch_size")
+    callbacks = settings["trainer"].get("callbacks") or []
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    of_callbacks = training_settings(cast(Any, trainer).callbacks, given)
     fixed: dict[str, Any] = {
         "seed_everything": settings.get("seed_everything"),
         "objective": objective_of(cast(Any, trainer).callbacks).name,
@@ -67,6 +73,7 @@ def run_settings(
         "data": data,
         "trainer": {name: settings["trainer"].get(name) for name in _FIXED_TRAINER_OPTIONS},
     }
+    fixed |= {_CALLBACKS: sorted(of_callbacks), "callback": of_callbacks}
     if module is not DMaxModule:
         fixed["model class"] = f"{module.__module__}.{module.__qualname__}"
     if batch_size is None:
@@ -176,6 +183,8 @@ def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[st
     for name in (*current, *stored):
         if name in _FREE_SETTINGS:  # an earlier version may have stored it
             continue
+        if _CALLBACKS not in stored and (name == _CALLBACKS or name.startswith("callback.")):
+            continue  # an earlier version stored none
         there, here = stored.get(name), current.get(name)
         is_same = there == here and not _is_one_batch_or_all(name, there, here)
         if not is_same and not _is_longer(name, there, here):

@@ -6,9 +6,10 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks import HyperparameterLog, RankGuard, RunCheckpoint, RunProgressBar
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 
 
 def default_callbacks(settings: Namespace) -> list[Callback]:
@@ -71,10 +72,16 @@ def _keep_apart(callback: ModelCheckpoint, run_checkpoints: list[RunCheckpoint])
     for own in run_checkpoints:
         if not own.folder or not callback.dirpath or Path(own.folder).resolve() != Path(callback.dirpath).resolve():
             continue
-        callback.save_last = False
         names = {"last", "previous"} | ({"best"} if own.monitor is not None else set())
         if callback.filename in names:
             raise UserError(
                 f"trainer.callbacks: ModelCheckpoint.filename: expected none of the run's own, such as last, in "
                 f"{str(own.folder)!r}, got {callback.filename!r}; another dirpath keeps them apart"
+            )
+        if callback.save_last:
+            callback.save_last = False
+            rank_zero_warn(
+                "trainer.callbacks: ModelCheckpoint.save_last is left out, as last.ckpt is the run's own; "
+                "another dirpath has one of its own",
+                category=DMaxWarning,
             )

@@ -13,6 +13,7 @@ from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli import main as cli
+from dmaxlit.noise import MaskedNoise
 from tests import sharded_run
 from tests.backbone.formats.llada2_published import read_published, write_published
 from tests.conftest import make_denoiser
@@ -137,6 +138,28 @@ def test_parameters_are_sharded_and_stay_in_their_own_type_in_mixed_precision():
     assert set(dtypes) == {torch.bfloat16}
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert all(p.full_tensor().isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_routers_in_float32_are_sharded_beside_a_model_in_bfloat16(published, tmp_path, precision):
+    def make():
+        denoiser = Denoiser(pretrained=str(published / "glm"), dtype="bfloat16", block_length=8)
+        return DMaxModule(denoiser, MaskedNoise(level=0.5), lambda p: torch.optim.SGD([q for _, q in p], lr=0.01))
+
+    sharded, alone, types = make(), make(), []
+    routers = [name for name, p in alone.named_parameters() if p.dtype == torch.float32]
+    assert all(name.endswith("gate.weight") for name in routers)
+    router = sharded.get_submodule(routers[0].rpartition(".")[0])
+    router.register_forward_hook(lambda module, args, out: types.append(module.weight.dtype))
+    trainer = fit(sharded, precision=precision)
+    assert set(types) == {torch.float32}
+    L.Trainer(**QUIET, max_steps=2, precision=precision).fit(alone, loader())
+    trained = {name: p.full_tensor() for name, p in sharded.named_parameters()}
+    for name, weight in alone.named_parameters():
+        torch.testing.assert_close(trained[name], weight.data, atol=0.05, rtol=0.05)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    read = load(tmp_path / "x.ckpt").named_parameters()
+    assert_same(dict(read), {name: weight.float() for name, weight in trained.items()}, atol=0)
 
 
 def test_adapters_are_sharded_and_merged_too(tmp_path):

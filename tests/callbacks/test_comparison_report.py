@@ -24,7 +24,9 @@ from tests.callbacks.fakes import (
 
 pytestmark = [
     LIGHTNING_WARNINGS,
-    pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:You defined a `validation_step`"),
+    pytest.mark.filterwarnings(
+        "ignore:Checkpoint directory", "ignore:You defined a `validation_step`", "ignore:The dirpath has changed"
+    ),
 ]
 
 SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold", {"threshold": 1.0})]
@@ -144,10 +146,50 @@ def test_results_of_some_decoders_are_not_offered_as_those_of_all(compared):
     for specs, identity in ((SPECS, state["identity"]), (SPECS[:1], None)):
         resumed = ComparisonReport(decoders=specs)
         resumed.load_state_dict(state)
-        resumed._keep_comparable()
+        resumed._keep_comparable({**state["conditions"], "decoders": decoders_of(specs)})
         assert set(resumed.base) == {spec.title for spec in specs}
         assert resumed.state_dict()["identity"] == identity
     assert state["identity"]["decoders"].keys() == callback.base.keys()
+
+
+def decoders_of(specs):
+    return {spec.title: [spec.name, spec.options, spec.window, spec.admission, {}] for spec in specs}
+
+
+CHANGES = [
+    ({"num_examples": 3}, {}),
+    ({"max_new_tokens": 9}, {}),
+    ({"batch_size": 5}, {}),
+    ({"decoders": [replace(spec, window=2) for spec in SPECS]}, {}),
+    ({}, {"num_test": 5}),
+]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Return the checkpoint of a run's first epoch."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    callbacks = [ComparisonReport(str(folder / "out"), SPECS), ModelCheckpoint(folder, save_last=True)]
+    trainer = make_trainer(folder, callbacks, max_epochs=1, enable_checkpointing=True)
+    trainer.fit(FakeModule(), datamodule=make_data())
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize(("options", "data"), CHANGES)
+def test_results_from_other_prompts_or_settings_are_not_compared(interrupted, tmp_path, options, data, is_old):
+    checkpoint = torch.load(interrupted, weights_only=True)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ComparisonReport"))
+    if is_old:
+        del state["conditions"], state["identity"]["task"], state["identity"]["chat_template"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    callback = ComparisonReport(str(tmp_path / "out"), **{"decoders": SPECS, **options})
+    keeper = ModelCheckpoint(tmp_path)
+    trainer = make_trainer(tmp_path, [callback, keeper], enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="no results of the starting model for spd 0, threshold"):
+        trainer.fit(FakeModule(), datamodule=make_data(**data), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["trained"] * 2
 
 
 def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):
@@ -294,6 +336,14 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
         assert len(first.calls) == 2 * len(SPECS)
         assert len(second.calls) == len(SPECS)  # with the trained model
         assert reused.base == decoded.base
+        with pytest.MonkeyPatch.context() as other:
+            other.setattr("dmaxlit.callbacks._known_baseline.template_hash", lambda tokenizer: "another template")
+            assert len(fit("third")[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
+        with pytest.MonkeyPatch.context() as other:
+            other.setattr("dmaxlit.tasks.chain.ChainTask.options", lambda task: {"another": "grader"})
+            assert len(fit("third")[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
         for options in ({"num_examples": 3}, {"max_new_tokens": 9}, {"batch_size": 5}, {"reuse_baseline": False}):
             assert len(fit("third", **options)[0].calls) == 2 * len(SPECS)
             (tmp_path / "third/results.json").unlink()

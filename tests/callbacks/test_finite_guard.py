@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import re
 
 import lightning as L
 import pytest
@@ -9,7 +10,7 @@ import torch
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.callbacks import FiniteGuard
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.noise import OnPolicyNoise
+from dmaxlit.noise import MaskedNoise, OnPolicyNoise
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, assert_same_weights, loader, sgd
 
@@ -75,6 +76,43 @@ def test_it_stops_before_the_update_and_names_rows_step_and_view(data, tmp_path,
     )
     before = batches[step * accumulate][1]
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class HighNoise(MaskedNoise):
+    """Stratified levels; of rows whose level is high, the loss is not finite."""
+
+    def __init__(self):
+        super().__init__(level=(0.1, 0.9), per="sequence", stratified=True)
+        self.drawn = []
+
+    def views(self, clean, generator):
+        for view in super().views(clean, generator):
+            self.drawn.append(view.level[:, 0] > 0.6)
+            yield dataclasses.replace(view, weight=torch.where(view.level > 0.6, float("nan"), 1.0))
+
+
+@pytest.mark.parametrize("max_tokens", [None, 64])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_rows_draw_alone_what_they_drew_among_those_of_their_step(data, accumulate, max_tokens):
+    data = SelfDistilledDataModule(
+        corpus=data.corpora[0], on_bad_row="skip", batch_size=4, num_val=0, task="chain", max_tokens=max_tokens
+    )
+    module = DMaxModule(make_denoiser(), HighNoise(), optimizer=sgd)
+    batches = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            batches.append(batch["index"].tolist())
+
+    with pytest.raises(UserError) as refusal:
+        fit(module, data, callbacks=[FiniteGuard(), Watch()], accumulate_grad_batches=accumulate)
+    drawn = module.noise.drawn[: len(batches)]
+    broken = [
+        [row for row, high in zip(rows, highs, strict=True) if high] for rows, highs in zip(batches, drawn, strict=True)
+    ]
+    named = [list(map(int, re.findall(r"(\d+) \(", cause))) for cause in str(refusal.value).split(";")[:-1]]
+    assert named == [rows for rows in broken if rows]
+    assert any(len(rows) > len(high) > 0 for rows, high in zip(batches, broken, strict=True))
 
 
 def test_a_gradient_that_is_not_finite_is_found_though_the_loss_is():

@@ -1,7 +1,15 @@
+from dataclasses import replace
+
 import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
 
 from dmaxlit import DMaxModule
 from dmaxlit.callbacks import NextTokenTraining
+from dmaxlit.data.encoding import encode_pair
+from dmaxlit.tokens import Role
+from tests.callbacks.fakes import LIGHTNING_WARNINGS, examples, make_data, make_trainer
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
@@ -13,3 +21,33 @@ def test_next_token_training_replaces_the_losses_while_it_trains():
     losses = {name for name in trainer.callback_metrics if name.startswith("train/loss_")}
     assert losses == {"train/loss_next"}
     assert module.view_losses.__func__ is DMaxModule.view_losses
+
+
+@LIGHTNING_WARNINGS
+def test_validation_logs_the_loss_of_the_reference_responses(tmp_path):
+    module = DMaxModule(make_denoiser(sharpen=3.0, max_position_embeddings=64), optimizer=sgd)
+    trainer = make_trainer(tmp_path, [NextTokenTraining()], max_steps=2, val_check_interval=1)
+    trainer.fit(module, datamodule=make_data(num_train=16))
+    losses = []
+    for example in examples("val"):
+        pair = encode_pair(module.tokenizer, example.prompt, example.response, 8)
+        ids = torch.tensor(pair.ids)
+        causal = torch.ones(1, len(ids), len(ids), dtype=torch.bool).tril()
+        hidden = module.backbone.hidden(causal, torch.arange(len(ids))[None], input_ids=ids[None])
+        logits = module.backbone.logits(hidden)[0]
+        losses += [
+            F.cross_entropy(logits[i - 1], ids[i]).item() for i, role in enumerate(pair.roles) if role == Role.RESPONSE
+        ]
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+@LIGHTNING_WARNINGS
+def test_without_reference_responses_validation_logs_nothing(tmp_path, monkeypatch):
+    data = make_data(num_train=16)
+    without = [replace(example, response=None) for example in examples("val")]
+    task_examples = data.task.examples
+    monkeypatch.setattr(data.task, "examples", lambda split, n: without if split == "val" else task_examples(split, n))
+    module = DMaxModule(make_denoiser(max_position_embeddings=64), optimizer=sgd)
+    trainer = make_trainer(tmp_path, [NextTokenTraining()], max_steps=1, val_check_interval=1)
+    trainer.fit(module, datamodule=data)
+    assert "val/loss" not in trainer.callback_metrics

@@ -16,7 +16,7 @@ from dmaxlit.cli import main
 from tests.conftest import make_denoiser
 
 TASK = {"operations": 3}
-CHECKPOINT = {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "enable_version_counter": False}}
+CHECKPOINT = {"class_path": "ModelCheckpoint", "init_args": {"enable_version_counter": False}}
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "log_every_n_steps": 1}
 SHORT = "--checkpoint.every_n_steps 1 --trainer.limit_val_batches 0"
 

@@ -11,6 +11,7 @@ import dmaxlit
 from dmaxlit.callbacks._checkpoint_writing import SECONDS_TAG
 from dmaxlit.checkpoints import atomic_io
 from dmaxlit.cli import resume
+from dmaxlit.errors import UserError
 from tests.cli.conftest import SHORT, TASK, step_of
 from tests.lock_holder import held_by_another
 
@@ -161,6 +162,10 @@ def test_starting_over_is_asked_for_and_replaces_both(dmax, begun, folder, caplo
         ("--seed_everything 1", "seed_everything is 0 there, 1 here"),
         ("--model.optimizer.lr 0.5", "model.optimizer.lr is 0.001 there, 0.5 here"),
         ("--trainer.callbacks+=NextTokenTraining", "objective is 'views' there, 'next token' here"),
+        (
+            "--trainer.callbacks+=EMAWeightAveraging",
+            "callbacks that change training is [] there, ['EMAWeightAveraging'] here",
+        ),
         ("--trainer.precision bf16-mixed", "trainer.precision is '32-true' there, 'bf16-mixed' here"),
         ("--model.lora.r 2", "model.lora.r is not set there, 2 here"),
     ],
@@ -240,6 +245,37 @@ def test_a_shorter_schedule_is_another_run(dmax, base):
     line = f"fit --config {base} {SHORT} --model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max"
     assert dmax(f"{line} 9").status == 0
     assert "model.lr_scheduler.T_max is 9 there, 8 here" in dmax(f"{line} 8").err
+
+
+AVERAGING = "--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay"
+WARMUP = "--trainer.callbacks+=BlockWarmup --trainer.callbacks.stages"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "difference"),
+    [
+        (f"{AVERAGING} 0.9", f"{AVERAGING} 0.5", "callback.EMAWeightAveraging.decay is 0.9 there, 0.5 here"),
+        (
+            f"{WARMUP} '{{0: 4, 2: 16}}'",
+            f"{WARMUP} '{{0: 4, 3: 16}}'",
+            "BlockWarmup.stages.3 is not set there, 16 here",
+        ),
+        (f"{WARMUP} '{{0: 4, 2: 16}}'", "", "is ['BlockWarmup'] there, [] here"),
+    ],
+)
+def test_a_callback_that_changes_what_is_learned_stays_as_it_is(dmax, base, there, here, difference):
+    line = f"fit --config {base} {SHORT} --trainer.max_steps"
+    assert dmax(f"{line} 1 {there}").status == 0
+    assert difference in dmax(f"{line} 2 {here}").err
+    ended = dmax(f"{line} 2 {there}")
+    assert ended.status == 0, ended.err
+
+
+def test_a_run_of_before_such_callbacks_were_stored_goes_on():
+    current = {"seed_everything": 0, resume._CALLBACKS: ["BlockWarmup"], "callback.BlockWarmup.stages.0": 8}
+    resume._refuse_other_run(None, {"seed_everything": 0}, current, None)
+    with pytest.raises(UserError, match="belongs to another run"):
+        resume._refuse_other_run(None, {"seed_everything": 0, resume._CALLBACKS: []}, current, None)
 
 
 def test_what_does_not_change_the_result_may_change(dmax, begun):

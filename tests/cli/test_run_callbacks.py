@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.cli.run_callbacks import direct_checkpoints
+from dmaxlit.errors import DMaxWarning
 
 BEST = {"monitor": "score", "mode": "max"}
 
@@ -30,8 +31,10 @@ def test_a_file_of_the_run_is_not_another_callback_s(tmp_path, filename, own, na
 
 
 def test_other_names_and_folders_are_kept_apart(tmp_path):
-    assert directed(tmp_path, "{step}", **BEST).dirpath == str(tmp_path / "checkpoints")
-    assert directed(tmp_path, "best").save_last is False  # the run keeps no best state
+    with pytest.warns(DMaxWarning, match=r"ModelCheckpoint\.save_last is left out, as last\.ckpt is the run's own"):
+        assert directed(tmp_path, "{step}", **BEST).dirpath == str(tmp_path / "checkpoints")
+    with pytest.warns(DMaxWarning, match="save_last"):
+        assert directed(tmp_path, "best").save_last is False  # the run keeps no best state
     elsewhere = directed(tmp_path, "best", tmp_path / "other", **BEST)
     assert (elsewhere.filename, elsewhere.save_last) == ("best", True)
 

@@ -1,0 +1,42 @@
+"""Settings of callbacks that what a run learns depends on."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+# Lightning's do not say so themselves, and do not keep all their options.
+_OF_LIGHTNING = (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+
+def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the settings of those callbacks that change what a run learns, under the names of their classes.
+
+    A callback names such options, which it keeps under their names, by an attribute of its class,
+    ``training_options``. Of Lightning's callbacks that change weights or steps all options count.
+
+    Args:
+        callbacks: The callbacks of a trainer.
+        given: ``class_path`` and ``init_args`` of those that the settings list.
+    """
+    options = {str(entry["class_path"]).rpartition(".")[2]: entry.get("init_args") or {} for entry in given}
+    found: dict[str, dict[str, Any]] = {}
+    for callback in callbacks:
+        name, own = type(callback).__name__, getattr(callback, "training_options", None)
+        if own is not None:
+            found[name] = {option: getattr(callback, option) for option in own}
+        elif isinstance(callback, _OF_LIGHTNING):
+            found[name] = dict(options.get(name, {}))
+    return found
