@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dmaxlit.backbone.mask_embedding import init_mask_embedding
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, recipe_hashes, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows
@@ -79,7 +79,7 @@ class AdaptationBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self.output, self._settings())
+        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, [self._recipe.name]))
         pairs = [(method, seed) for seed in self.seeds for method in self.methods]
         runs = kept_runs(self.output, ((_file_stem(*pair), partial(self._decoded, *pair)) for pair in pairs))
         summary = summarize((result for run in runs for result in run), _ROWS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
@@ -22,7 +22,7 @@ from dmaxlit.tasks import Example
 
 __all__ = ["TASKS", "CodilaBench"]
 
-_BASE, _AUXILIARY = "pretrain.yaml", "codila.yaml"
+_RECIPES = _BASE, _AUXILIARY = "pretrain.yaml", "codila.yaml"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CodilaBench:
         check_at_least(1, **self._settings())
         if self.span_length not in (2, 4, 8):
             raise UserError(f"span_length: expected 2, 4 or 8, got {self.span_length}")
-        check_recipes(self.configs, (_BASE, _AUXILIARY))
+        check_recipes(self.configs, _RECIPES)
 
     @holds_output
     def run(self) -> str:
@@ -103,7 +103,7 @@ class CodilaBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self.output, self._settings())
+        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, _RECIPES))
         pairs = [(task, seed) for seed in self.seeds for task in self.tasks]
         runs = kept_runs(self.output, ((f"{task}-{seed}", partial(self._measure, task, seed)) for task, seed in pairs))
         rows = [row for task in self.tasks for row in codila_rows(task, self.span_length)]

@@ -1,5 +1,7 @@
 """The command line, run by benchmarks in a separate process as a user would run it."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -103,6 +105,41 @@ def check_recipes(configs: Path, names: Iterable[str]) -> None:
             raise UserError(f"configs: expected a folder with {name}, got {str(configs)!r}")
 
 
+def recipe_hashes(configs: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return a hash of what each recipe sets, its bases included and comments left out, by file name.
+
+    Args:
+        configs: The folder of the recipes.
+        names: File names of the recipes.
+
+    Raises:
+        UserError: If one is not YAML.
+    """
+    return {
+        name: hashlib.sha256(json.dumps(_chain(configs / name), default=str).encode()).hexdigest() for name in names
+    }
+
+
+def _chain(path: Path, *users: Path) -> list[Any]:
+    """Return the content of a recipe and of its bases."""
+    content = _read(path)
+    name = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        return [content]
+    shipped = name.removeprefix("builtin:")
+    base = path.parent / name if shipped == name else RECIPE_FOLDER / f"{shipped.removesuffix('.yaml')}.yaml"
+    if not base.is_file() or base in users:  # training refuses it
+        return [content]
+    return [{**content, "config": None}, *_chain(base, *users, path)]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise UserError(f"configs: cannot read {str(path)!r} ({reason_of(error)})") from error
+
+
 def recipe_value(path: Path, name: str) -> Any:
     """Return what a recipe itself sets, its base left aside.
 
@@ -113,10 +150,7 @@ def recipe_value(path: Path, name: str) -> Any:
     Raises:
         UserError: If it sets nothing of that name, or is not YAML.
     """
-    try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise UserError(f"configs: cannot read {str(path)!r} ({reason_of(error)})") from error
+    value = _read(path)
     for section in name.split("."):
         if not isinstance(value, dict) or section not in value:
             raise UserError(f"configs: expected {name} in {path}, found none")

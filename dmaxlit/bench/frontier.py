@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
 from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
@@ -75,7 +75,7 @@ class FrontierBench:
             if REFERENCE[0] not in self.methods or not set(self.methods) <= set(known):
                 got = ", ".join(self.methods) or "none"
                 raise UserError(f"methods: expected {REFERENCE[0]}, and others of {', '.join(known)}; got {got}")
-        check_recipes(self.configs, (BASE_RECIPE, *(method.recipe for method in METHODS.values())))
+        check_recipes(self.configs, self._recipes)
 
     @holds_output
     def run(self) -> str:
@@ -84,7 +84,7 @@ class FrontierBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self._folder, self._shared())
+        claim_folder(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
         jobs, study = self._jobs(), self._study
         results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         with _one_thread(), tqdm(total=len(jobs) * len(study.decoders), unit="row") as bar:
@@ -108,6 +108,10 @@ class FrontierBench:
     @property
     def _folder(self) -> Path:
         return self.output / self.setting
+
+    @property
+    def _recipes(self) -> tuple[str, ...]:
+        return (BASE_RECIPE, *(method.recipe for method in METHODS.values()))
 
     @property
     def _study(self) -> FrontierStudy:

@@ -1,7 +1,7 @@
 """The output folder of a benchmark: the settings that its results depend on, and the files that hold the results."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 from dmaxlit.errors import UserError
 from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
+
+_RECIPES = "recipes"
 
 
 class _Bench(Protocol):
@@ -30,23 +32,29 @@ def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
     return run_alone
 
 
-def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
     """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
 
     Args:
         folder: The output folder, created if it does not exist.
         settings: The settings that all results of the folder share.
+        recipes: Hashes of recipes that they are made by; what an older folder does not record is not compared.
 
     Raises:
-        UserError: If the folder holds results of other settings.
+        UserError: If the folder holds results of other settings or recipes.
     """
     path = folder / "settings.json"
     recorded = json.loads(path.read_text()) if path.is_file() else settings
     for name, value in settings.items():
         if recorded.get(name) != value:
             raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
+    known = recorded.get(_RECIPES, {})
+    for name, value in (recipes or {}).items():
+        if known.get(name, value) != value:
+            raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another")
+    hashes = {**known, **(recipes or {})}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    write_json(path, {**settings, **({_RECIPES: hashes} if hashes else {})})
 
 
 def kept_runs(folder: Path, runs: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.jobs import Job, run_jobs
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
@@ -60,7 +60,7 @@ class SelfCorrectionBench:
         check_distinct(seeds=self.seeds)
         if self.study not in STUDIES:
             raise UserError(f"study: expected one of {', '.join(STUDIES)}, got {self.study!r}")
-        check_recipes(self.configs, (PRETRAIN, *(method.recipe for method in self._methods.values())))
+        check_recipes(self.configs, self._recipes)
 
     @holds_output
     def run(self) -> str:
@@ -69,7 +69,8 @@ class SelfCorrectionBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or a job fails.
         """
-        claim_folder(self.output, {name: getattr(self, name) for name in _SHARED_SETTINGS})
+        shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
+        claim_folder(self.output, shared, recipe_hashes(self.configs, self._recipes))
         (self._folder / "runs").mkdir(parents=True, exist_ok=True)
         self._do([("base", base) for base in range(self.num_bases)], "bases")
         self._do([(method, seed) for seed in self.seeds for method in self._methods], "models")
@@ -83,6 +84,10 @@ class SelfCorrectionBench:
     @property
     def _folder(self) -> Path:
         return self.output / self.study
+
+    @property
+    def _recipes(self) -> tuple[str, ...]:
+        return (PRETRAIN, *(method.recipe for method in self._methods.values()))
 
     @property
     def _methods(self) -> dict[str, Method]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_value
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, recipe_value
 from dmaxlit.bench.jobs import Job, run_jobs
 from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair, stored_rows
@@ -99,8 +99,7 @@ class TablesBench:
             raise UserError(
                 f"num_timed: expected at most the {self.num_examples} of num_examples, got {self.num_timed}"
             )
-        recipes = [method.recipe for method in METHODS.values() if method.recipe is not None]
-        check_recipes(self.configs, (f"{self.task}.yaml", *recipes))
+        check_recipes(self.configs, self._recipes)
         self._models.make_task()
 
     @holds_output
@@ -114,7 +113,8 @@ class TablesBench:
         models = self._models
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
         models.check()
-        claim_folder(self._folder, {"bases": list(models.bases), "steps": models.steps, **shared})
+        shared |= {"bases": list(models.bases), "steps": models.steps}
+        claim_folder(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
         corpora: list[Job] = [(_CORPUS, number) for number in numbers]
         bases: list[Job] = [("base", number) for number in numbers]
@@ -141,6 +141,10 @@ class TablesBench:
     @property
     def _folder(self) -> Path:
         return self.output / self.task
+
+    @property
+    def _recipes(self) -> tuple[str, ...]:
+        return (f"{self.task}.yaml", *(method.recipe for method in METHODS.values() if method.recipe is not None))
 
     @property
     def _models(self) -> TablesModels:

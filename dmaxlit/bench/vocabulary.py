@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, step_options
+from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
 from dmaxlit.bench.summary import format_summary, summarize
@@ -77,7 +77,7 @@ class VocabularyBench:
             UserError: If ``output`` holds results of other settings, a size is smaller than the base's, or training
                 fails.
         """
-        claim_folder(self.output, self._settings())
+        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
         for size in self.sizes:
             grow_vocabulary(_BASE, size, self.output / f"base-{size}")
         models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]

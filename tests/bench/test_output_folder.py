@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.bench.output_folder import holds_output
+from dmaxlit.bench.command import recipe_hashes
+from dmaxlit.bench.output_folder import claim_folder, holds_output
 from tests.lock_holder import held_by_another
 
 
@@ -23,3 +24,34 @@ def test_a_benchmark_does_not_run_while_another_process_writes_to_its_folder(tmp
         Bench(tmp_path / "out").run()
     assert Bench(tmp_path / "out").run() == "table"
     assert Bench.run.__doc__ == "Return the table."
+
+
+def test_results_by_other_recipes_are_not_mixed_in(tmp_path):
+    configs, out = tmp_path / "configs", tmp_path / "out"
+    configs.mkdir()
+
+    def claim(*names, base="trainer: {max_steps: 5}", recipe="config: base.yaml\nmodel: {noise: masked}"):
+        (configs / "base.yaml").write_text(base)
+        (configs / "own.yaml").write_text(recipe)
+        claim_folder(out, {"steps": 7}, recipe_hashes(configs, names))
+
+    claim_folder(out, {"steps": 7})  # as older versions did, which recorded none
+    claim("own.yaml")
+    claim("base.yaml")  # of another part of the benchmark
+    claim("own.yaml", recipe="# a comment\nconfig: ./base.yaml\nmodel: {noise: masked}")
+    for change in ({"base": "trainer: {max_steps: 6}"}, {"recipe": "config: base.yaml\nmodel: {noise: uniform}"}):
+        with pytest.raises(
+            UserError, match=rf"^configs: expected own\.yaml as it was for the results in {out}, got an"
+        ):
+            claim("own.yaml", **change)
+    claim("own.yaml", "base.yaml")
+
+
+def test_a_base_may_be_a_shipped_recipe_and_one_that_names_itself_ends(tmp_path):
+    (tmp_path / "shipped.yaml").write_text("config: builtin:quickstart")
+    (tmp_path / "itself.yaml").write_text("config: itself.yaml")
+    (tmp_path / "no.yaml").write_text("a: [")
+    hashes = recipe_hashes(tmp_path, ["shipped.yaml", "itself.yaml"])
+    assert hashes["shipped.yaml"] != hashes["itself.yaml"]
+    with pytest.raises(UserError, match=r"^configs: cannot read .*no\.yaml"):
+        recipe_hashes(tmp_path, ["no.yaml"])
