@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.identity import prompts_hash, template_hash
+from dmaxlit.data.identity import answers_hash, prompts_hash, template_hash
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
@@ -166,6 +166,7 @@ class Suite:
                 "options": cell.entry.task.options(),
                 "num_prompts": len(cell.examples),
                 "prompts": prompts_hash([example.prompt for example in cell.examples]),
+                "answers": answers_hash(cell.examples),
                 "max_new_tokens": cell.limits.max_new_tokens,
                 "stop": list(cell.limits.stop),
             }
