@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dmaxlit.cli.answer_figures import figures, remarks
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.cli.processes import launch_ranks, may_be_several
-from dmaxlit.errors import UserError, check_at_least, printable
+from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 
 if TYPE_CHECKING:
     from dmaxlit.data.encoding import Prompt
@@ -87,7 +87,7 @@ def generate(
             conversations, instruction, input, history, system, tools.
         task: Registered name of a task whose test prompts are answered, and the answers judged.
         task_options: Options of the task, also as --task.difficulty hard.
-        num_prompts: Prompts to answer. Default: 100 of a task, all others.
+        num_prompts: Prompts to answer. Default: 100 of a task, or all if it has fewer; all others.
         decoder: Registered name of the decoder, or import path of your own. Default: the one that the model was judged
             with, with its options, or spd.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
@@ -221,7 +221,13 @@ def _prompts(
     if columns and path is None:
         raise UserError("columns: expected none without --prompts, got some")
     if task is not None:
-        return task.examples("test", number or _NUM_TASK_PROMPTS), []
+        from dmaxlit.tasks.base import default_number
+
+        number = default_number(task, "test", _NUM_TASK_PROMPTS) if number is None else number
+        if not number:
+            raise UserError("task: expected test prompts, found none")
+        with renaming_argument("num_prompts", "n"):
+            return task.examples("test", number), []
     if task_options:
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():

@@ -258,6 +258,8 @@ class DMaxCLI(LightningCLI):
         if data.task is None:
             raise UserError("data.task: expected a task, whose prompts are decoded, got none")
         check_at_least(1, **{f"data.num_{split}": data.num_examples[split]})
+        if data.num_examples[split] is None and data.task.count(split) == 0:
+            raise UserError(f"data.task: expected {split} prompts, found none")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks that every run has; :class:`AtomicCheckpointIO` writes the checkpoints.

@@ -18,7 +18,7 @@ from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import UserError, check_not_empty
+from dmaxlit.errors import UserError, check_not_empty, renaming_argument
 from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
@@ -191,7 +191,8 @@ def _prompts(
     source: Task | Sequence[Prompt], settings: DistillSettings
 ) -> tuple[Sequence[Prompt], list[Example] | None]:
     if isinstance(source, Task):
-        examples = source.examples("train", settings.num_prompts)
+        with renaming_argument("num_prompts", "n"):
+            examples = source.examples("train", settings.num_prompts)
         return [example.prompt for example in examples], examples
     if settings.keep == "correct":
         raise UserError("keep: expected a task for 'correct', prompts alone have no checker")
