@@ -200,8 +200,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """Encode the rows that the stage needs, or take them from the cache, and check its prompts.
 
         Raises:
-            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a
-                chat template that does not exist.
+            UserError: For a corpus that is missing or empty, or has fewer rows than there are ranks, a bad row or
+                prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, or a chat template that does not
+                exist.
         """
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
@@ -221,6 +222,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 of_part = self.hub_split, self.columns, self.task, self.num_train, self._chat
                 corpora = [Corpora(part, *of_part) for part in together]
                 self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
+        if stage in ("fit", None) and isinstance(self._train_rows, TrainingRows):
+            # Loaders are made later, after a baseline has been decoded.
+            self._train_rows.check(self._rank_and_world_size()[1], self._keeps_order(), self.max_tokens)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
             self._prompts.prepare(stage, self._bound_model() if is_bound else None)
@@ -253,15 +257,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if rows is None:
             raise UserError("data: expected setup('fit') before train_dataloader()")
         rank, world_size = self._rank_and_world_size()
-        keeps_order = bool(getattr(self.trainer, "overfit_batches", 0))
         if isinstance(rows, StreamedRows):
             check_trainer(self.trainer)
-            seed, ahead = None if keeps_order else self.seed, 0 if self.trainer is None else 1
+            seed, ahead = None if self._keeps_order() else self.seed, 0 if self.trainer is None else 1
             return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
-        if len(rows) < world_size:
-            raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
         shape, grouping = (self.batch_size, world_size, rank), (self.group_by_length, self.max_tokens)
-        sampler = rows.sampler(*shape, self.seed, keeps_order, *grouping)
+        sampler = rows.sampler(*shape, self.seed, self._keeps_order(), *grouping)
         return ResumableLoader(rows.pairs, sampler, num_workers=self.num_workers, collate_fn=self._collate())
 
     def first_rows(self, number: int) -> dict[str, Tensor]:
@@ -328,6 +329,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def _bound_model(self) -> BoundModel:
         return BoundModel.of(self.trainer) if self._model is None else self._model
+
+    def _keeps_order(self) -> bool:
+        return bool(getattr(self.trainer, "overfit_batches", 0))
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
