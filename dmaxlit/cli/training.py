@@ -274,7 +274,7 @@ class DMaxCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = default_callbacks(settings)
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise UserError(f"trainer: {one_line(error)}") from error
         direct_checkpoints(trainer, self.config[self.subcommand].trainer.default_root_dir)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:

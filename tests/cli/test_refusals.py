@@ -53,6 +53,7 @@ def test_bad_input_is_refused_in_one_line(dmax, base, flags, refusal):
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
+        ("--trainer.accelerator tpu", "trainer: "),
         ("--trainer.accelerator gpus", "trainer: You selected an invalid accelerator name"),
         ("--model.optimizer AdamW --model.optimizer.lr -1", "optimizer: Invalid learning rate: -1.0"),
         ("--trainer.val_check_interval 1000", "trainer: `val_check_interval` (1000) must be less than or equal"),
