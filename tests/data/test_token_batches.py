@@ -207,7 +207,7 @@ def test_too_few_rows_are_refused_before_anything_is_decoded(write_rows):
     data = SelfDistilledDataModule(corpus=corpus, batch_size=2)
     data.bind(ChainTask.tokenizer(), 4, 64)
     data.trainer = SimpleNamespace(overfit_batches=0, global_rank=0, world_size=3)
-    with pytest.raises(UserError, match="^corpus: expected at least one row for each of 3 ranks, found 2$"):
+    with pytest.raises(UserError, match=r"^corpus: expected at least one row for each of 3 ranks, found 2$"):
         data.setup("fit")
 
 
