@@ -115,8 +115,9 @@ def order(
         template_options=template_options,
     )
     if trace or answers:
-        if decoders or decoder_options or task_options:
-            raise UserError("decoders: expected no options of tasks and decoders with --trace, got some")
+        unused = {"decoders": decoders, "decoder_options": decoder_options, "task_options": task_options}
+        if given := [name for name, value in unused.items() if value]:
+            raise UserError(f"{given[0]}: expected none with --trace, got some")
         sources = _stored(trace or [], answers or [], names, None if model is None else load(model))
         record: dict[str, Any] = {"trace": trace, "answers": answers, "task": names}
     else:

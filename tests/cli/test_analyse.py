@@ -120,7 +120,11 @@ def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
             "trace: expected one of --answers, and of --task if any, for each --trace, got 1, 0",
         ),
         ("analyse order --trace t --answers a --task b,c", "for each --trace, got 1, 1 and 2"),
-        ("analyse order --trace t --answers a --decoder.tau_dec 1", "expected no options of tasks and decoders with"),
+        (
+            "analyse order --trace t --answers a --decoder.tau_dec 1",
+            "decoder_options: expected none with --trace, got some",
+        ),
+        ("analyse order --trace t --answers a --task.test F", "task_options: expected none with --trace, got some"),
         ("analyse order --trace t --answers a", "answers: cannot read 'a' (No such file or directory)"),
     ],
 )
