@@ -41,10 +41,10 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
     from dmaxlit.files import writable_path
     from dmaxlit.viewer import page, write_page
 
-    path = writable_path(Path(output))
+    target = writable_path(Path(output))
     if Path(output).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: expected a file that ends in .html, got {output!r}")
-    if path.resolve() in [Path(source).resolve() for source in traces]:
+    if target.resolve() in [Path(source).resolve() for source in traces]:
         raise UserError(f"output: expected another file than the traces, got {output!r}")
     records = [Trace.load(path) for path in traces]
     if tokenizer is not None:
