@@ -180,3 +180,12 @@ def test_what_may_be_monitored_is_listed_on_a_mistake(dmax, base, callback):
     assert refusal.startswith("error: trainer" if callback else "error: checkpoint.monitor: ")
     assert "train/los" in refusal
     assert "train/loss" in refusal
+
+
+def test_a_task_without_prompts_of_the_split_is_refused(dmax, base, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"prompt": "3 ?", "answer": "3"}\n')
+    settings = yaml.safe_load(base.read_text())
+    data = settings["data"].get("init_args", settings["data"])
+    data |= {"task": "jsonl", "task_options": {"test": "q.jsonl"}, "num_val": None}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    assert dmax("validate --config c.yaml").refusal == "data.task: expected val prompts, found none"
