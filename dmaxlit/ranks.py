@@ -100,7 +100,7 @@ class Ranks:
             fabric = Fabric(accelerator=kind, devices=chosen, num_nodes=num_nodes)
             if strategy == "ddp" or not isinstance(fabric.strategy, SingleDeviceStrategy) or started_by_others():
                 fabric = Fabric(accelerator=kind, devices=chosen, num_nodes=num_nodes, strategy=several)
-        except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
             name = "device" if devices == 1 else "devices"
             got = repr(device) if devices == 1 else f"{devices} of {device!r}"
             raise UserError(

@@ -61,6 +61,7 @@ def test_a_process_ends_with_the_one_that_started_it(monkeypatch):
     ("arguments", "refusal"),
     [
         (("nowhere",), "device: expected what torch can compute on here, got 'nowhere'"),
+        (("tpu",), "device: expected what torch can compute on here, got 'tpu'"),
         (("cpu:1x",), "device: expected a kind of device, or one with devices 1, got 'cpu:1x'"),
         (("cuda:0", 2), "device: expected a kind of device, or one with devices 1, got 'cuda:0'"),
         (("cpu", 0), "devices: expected at least 1, got 0"),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.messages import closest
-from dmaxlit.errors import UserError, check_at_least, printable
+from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 
 if TYPE_CHECKING:
     from dmaxlit.evaluation.evaluate import DecoderSpec
     from dmaxlit.evaluation.order_report import OrderSource
     from dmaxlit.module import DMaxModule
-    from dmaxlit.tasks import Task
+    from dmaxlit.tasks import Example, Task
 
 _NUM_PROMPTS = 100
 _FILES = ("trace", "answers")
@@ -48,7 +48,7 @@ def order(
     decoder: str = "spd",
     decoder_options: dict[str, Any] | None = None,
     decoders: list[Any] | None = None,
-    num_prompts: int = _NUM_PROMPTS,
+    num_prompts: int | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
     temperature: float = 0.0,
@@ -82,7 +82,7 @@ def order(
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         decoders: Several decoders instead, as a list of names, or of mappings with name, options, label, sweep, window,
             admission and admission_options. Several values of the swept option, as a list, are a decoder each.
-        num_prompts: Test prompts of each task.
+        num_prompts: Test prompts of each task. Default: 100, or all if there are fewer.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
@@ -115,8 +115,9 @@ def order(
         template_options=template_options,
     )
     if trace or answers:
-        if decoders or decoder_options or task_options:
-            raise UserError("decoders: expected no options of tasks and decoders with --trace, got some")
+        unused = {"decoders": decoders, "decoder_options": decoder_options, "task_options": task_options}
+        if given := [name for name, value in unused.items() if value]:
+            raise UserError(f"{given[0]}: expected none with --trace, got some")
         sources = _stored(trace or [], answers or [], names, None if model is None else load(model))
         record: dict[str, Any] = {"trace": trace, "answers": answers, "task": names}
     else:
@@ -124,7 +125,8 @@ def order(
             raise UserError("model: expected --model and --task, or --trace and --answers, got neither pair")
         tasks, specs = _tasks(names, task_options or {}), _specs(decoder, decoder_options or {}, decoders)
         sampling = {"batch_size": batch_size, "temperature": temperature, "top_p": top_p, "seed": seed}
-        sources = _decoded(load(model), tasks, specs, num_prompts, max_new_tokens, sampling)
+        examples = {name: _examples(name, built, num_prompts) for name, built in tasks.items()}
+        sources = _decoded(load(model), tasks, examples, specs, max_new_tokens, sampling)
         record = {"model": model, "tasks": {name: built.options() for name, built in tasks.items()}}
         record["decoders"] = {title: spec.identity() for title, spec in specs.items()}
         record |= {"num_prompts": num_prompts, "max_new_tokens": max_new_tokens, "dtype": dtype, **sampling}
@@ -168,11 +170,22 @@ def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) ->
     return {entry.title: entry.spec for entry in decoder_entries(decoders, baseline=False)}
 
 
+def _examples(name: str, task: "Task", number: int | None) -> "list[Example]":
+    """Return the test prompts of a task that are answered."""
+    from dmaxlit.tasks.base import default_number
+
+    number = default_number(task, "test", _NUM_PROMPTS) if number is None else number
+    if not number:
+        raise UserError(f"task: expected test prompts of {name!r}, found none")
+    with renaming_argument("num_prompts", "n"):
+        return task.examples("test", number)
+
+
 def _decoded(
     module: "DMaxModule",
     tasks: "dict[str, Task]",
+    examples: "dict[str, list[Example]]",
     specs: "dict[str, DecoderSpec]",
-    num_prompts: int,
     max_new_tokens: int | None,
     sampling: dict[str, Any],
 ) -> "Iterator[OrderSource]":
@@ -182,11 +195,10 @@ def _decoded(
     from dmaxlit.tasks.sudoku import side_of
 
     for name, task in tasks.items():
-        examples = task.examples("test", num_prompts)
         for title, spec in specs.items():
             budget = task.max_new_tokens if max_new_tokens is None else max_new_tokens
             settings = spec.settings(budget, **sampling)
-            orders = decoded_orders(module, examples, settings, progress=sys.stderr.isatty())
+            orders = decoded_orders(module, examples[name], settings, progress=sys.stderr.isatty())
             yield OrderSource(name, title, orders, side_of(type(task)), module.tokenizer)
 
 

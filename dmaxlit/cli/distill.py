@@ -17,6 +17,7 @@ from dmaxlit.errors import UserError, printable
 from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
+from dmaxlit.tasks.base import default_number
 from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def distill(
             line.
         columns: Columns of --prompts that have other names there, also as --columns.prompt NAME: prompt, messages,
             conversations, instruction, input, history, system, tools.
-        num_prompts: Prompts to answer. Default: 2048 of a task, all of a file.
+        num_prompts: Prompts to answer. Default: 2048 of a task, or all if it has fewer; all of a file.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
         keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
@@ -171,7 +172,10 @@ def distill(
         module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     source: Task | list[Prompt]
     if not rows:
-        source = ranks.together(lambda: _task(module, model, task, task_options))
+        of_task = source = ranks.together(lambda: _task(module, model, task, task_options))
+        if num_prompts is None:
+            number = ranks.together(lambda: _default_number(of_task, defaults.num_prompts))
+            settings = replace(settings, num_prompts=number)
     else:
         source = [row.prompt for row in rows]
         if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
@@ -197,6 +201,13 @@ def _summary(manifest: Manifest) -> str:
     parts += [f"{manifest.held_out} prompts held out"] if manifest.held_out else []
     parts += [] if manifest.tpf is None else [f"TPF {manifest.tpf:.2f}"]
     return "; ".join([*parts, f"{manifest.seconds:.0f} s"])
+
+
+def _default_number(task: Task, most: int) -> int:
+    """Return the number of a task's training prompts that are answered where nobody has said how many."""
+    if not (number := default_number(task, "train", most)):
+        raise UserError("task: expected training prompts, found none")
+    return number
 
 
 def _task(module: "DMaxModule | None", model: str, name: str | None, options: dict[str, Any] | None) -> Task:

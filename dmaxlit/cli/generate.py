@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from dmaxlit.cli.answer_figures import figures, remarks
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.cli.processes import launch_ranks, may_be_several
-from dmaxlit.errors import UserError, check_at_least, printable
+from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 
 if TYPE_CHECKING:
     from dmaxlit.data.encoding import Prompt
     from dmaxlit.data.prompt_reader import PromptRow
     from dmaxlit.engine import DecodeSettings, Generation, Trace
     from dmaxlit.module import DMaxModule
-    from dmaxlit.tasks import Example
+    from dmaxlit.tasks import Example, Task
 
 _NUM_TASK_PROMPTS = 100
 
@@ -87,7 +87,7 @@ def generate(
             conversations, instruction, input, history, system, tools.
         task: Registered name of a task whose test prompts are answered, and the answers judged.
         task_options: Options of the task, also as --task.difficulty hard.
-        num_prompts: Prompts to answer. Default: 100 of a task, all others.
+        num_prompts: Prompts to answer. Default: 100 of a task, or all if it has fewer; all others.
         decoder: Registered name of the decoder, or import path of your own. Default: the one that the model was judged
             with, with its options, or spd.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
@@ -133,7 +133,8 @@ def generate(
     _check_trace(trace, trace_file, output)
     if may_be_several(devices, num_nodes):
         _check_shareable(prompt or prompts or task, output)
-    inputs, rows = _prompts(prompt, prompts, columns, task, task_options, num_prompts)
+    asked = None if task is None else _task(task, task_options)
+    inputs, rows = _prompts(prompt, prompts, columns, asked, task_options, num_prompts)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
     module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     with naming_rows(rows):
@@ -168,7 +169,9 @@ def generate(
         return
     with naming_rows(rows):
         extras = [row.extra for row in rows]
-        counts = generate_to_file(module, inputs, output, settings, overwrite=overwrite, extras=extras, ranks=ranks)
+        counts = generate_to_file(
+            module, inputs, output, settings, overwrite=overwrite, extras=extras, ranks=ranks, task=asked
+        )
     ranks.end()
     if not ranks.is_main:
         return
@@ -196,11 +199,17 @@ def _check_trace(trace: bool | str, trace_file: str | None, output: str | None) 
             raise UserError(f"{name}: expected a file in a folder that exists, got {path!r}")
 
 
+def _task(name: str, options: dict[str, Any] | None) -> "Task":
+    from dmaxlit.tasks import task as task_by_name
+
+    return task_by_name(name, **(options or {}))
+
+
 def _prompts(
     prompt: list[str] | None,
     path: str | None,
     columns: dict[str, str] | None,
-    task: str | None,
+    task: "Task | None",
     task_options: dict[str, Any] | None,
     number: int | None,
 ) -> "tuple[list[Prompt] | list[Example], list[PromptRow]]":
@@ -212,9 +221,13 @@ def _prompts(
     if columns and path is None:
         raise UserError("columns: expected none without --prompts, got some")
     if task is not None:
-        from dmaxlit.tasks import task as task_by_name
+        from dmaxlit.tasks.base import default_number
 
-        return task_by_name(task, **(task_options or {})).examples("test", number or _NUM_TASK_PROMPTS), []
+        number = default_number(task, "test", _NUM_TASK_PROMPTS) if number is None else number
+        if not number:
+            raise UserError("task: expected test prompts, found none")
+        with renaming_argument("num_prompts", "n"):
+            return task.examples("test", number), []
     if task_options:
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():

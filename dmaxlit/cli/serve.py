@@ -103,11 +103,13 @@ def serve(
         max_responses=max_responses,
         max_tokens=max_tokens,
         max_length=max_length,
-        max_window=max(max_window, window),
+        max_window=max_window,
         max_body=int(max_body_mib * _MIB),
         max_seconds=max_seconds,
         shutdown_seconds=shutdown_seconds,
     )
+    if window > max_window:
+        raise UserError(f"window: expected at most --max_window, {max_window}, got {window}")
     key = os.environ.get(_KEY_VARIABLE) if api_key is None else api_key
     if key is not None and not key.strip():
         raise UserError("api_key: expected a key, got an empty text")

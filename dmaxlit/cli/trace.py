@@ -32,7 +32,7 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
 
     Args:
         traces: Files that generate --trace_file wrote; several are shown side by side.
-        output: HTML file to write.
+        output: HTML file to write; its name ends in .html.
         rows: Indices of the prompts to show, from 0. Default: all.
         tokenizer: Task name, folder or hub id of the tokenizer of traces that hold no texts of their tokens, as those
             written by earlier versions.
@@ -41,7 +41,11 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
     from dmaxlit.files import writable_path
     from dmaxlit.viewer import page, write_page
 
-    writable_path(Path(output))
+    target = writable_path(Path(output))
+    if Path(output).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"output: expected a file that ends in .html, got {output!r}")
+    if target.resolve() in [Path(source).resolve() for source in traces]:
+        raise UserError(f"output: expected another file than the traces, got {output!r}")
     records = [Trace.load(path) for path in traces]
     if tokenizer is not None:
         from dmaxlit.backbone.tokenizer import load_tokenizer

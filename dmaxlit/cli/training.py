@@ -258,6 +258,8 @@ class DMaxCLI(LightningCLI):
         if data.task is None:
             raise UserError("data.task: expected a task, whose prompts are decoded, got none")
         check_at_least(1, **{f"data.num_{split}": data.num_examples[split]})
+        if data.num_examples[split] is None and data.task.count(split) == 0:
+            raise UserError(f"data.task: expected {split} prompts, found none")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks that every run has; :class:`AtomicCheckpointIO` writes the checkpoints.
@@ -272,7 +274,7 @@ class DMaxCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = default_callbacks(settings)
         try:
             trainer: Any = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise UserError(f"trainer: {one_line(error)}") from error
         direct_checkpoints(trainer, self.config[self.subcommand].trainer.default_root_dir)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:

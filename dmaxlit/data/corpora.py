@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import Row, read_corpus
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.tasks import TASKS, Task
 from dmaxlit.tasks.records import BadRows, is_hub_id, load_from_hub
 from dmaxlit.tasks.sources import files_of, is_collection
@@ -86,7 +86,9 @@ class Corpora:
             yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source), self._chat)
         if not self.sources and self._task is not None:
             name = TASKS.name_of(type(self._task))
-            for number, example in enumerate(self._task.examples("train", self._num_train), start=1):
+            with renaming_argument("num_train", "n"):
+                examples = self._task.examples("train", self._num_train)
+            for number, example in enumerate(examples, start=1):
                 if example.response is None:
                     raise UserError(f"corpus: task {name!r} has no worked responses to learn from; give a corpus")
                 yield Row(example.prompt, example.response, f"task {name}, example {number}")

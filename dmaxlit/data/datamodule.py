@@ -54,8 +54,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
         num_train: Number of training rows taken from the task if there is no corpus.
-        num_val: Number of validation prompts.
-        num_test: Number of test prompts.
+        num_val: Number of validation prompts. Default: 128, or all if the task has fewer.
+        num_test: Number of test prompts. Default: 1000, or all if the task has fewer.
         batch_size: Training rows in one rank's batch; with ``max_tokens`` the most.
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
@@ -101,8 +101,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         task: Task | str | None = None,
         task_options: dict[str, Any] | None = None,
         num_train: int = 10_000,
-        num_val: int = 128,
-        num_test: int = 1000,
+        num_val: int | None = None,
+        num_test: int | None = None,
         batch_size: int = 32,
         eval_batch_size: int = 64,
         max_length: int | None = None,
@@ -133,7 +133,6 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if not self.corpora and self.task is None:
             raise UserError("data: expected a corpus or a task, got neither")
         check_not_none(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
-        check_not_none(num_val=num_val, num_test=num_test)
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_at_least(1, num_proc=num_proc)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
@@ -142,7 +141,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 raise UserError(f"{name}: expected at most {_MAX_PROCESSES} processes, got {number}")
         check_eos_fill(eos_fill)
         BadRows(on_bad_row)  # refuses an unknown policy
-        self.num_examples: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
+        self.num_train = num_train
+        self.num_examples: dict[Split, int | None] = {"val": num_val, "test": num_test}
         self.batch_size, self.num_workers = batch_size, num_workers
         self.max_length, self.eos_fill, self.on_bad_row = max_length, eos_fill, on_bad_row
         self.hub_split, self.cache_dir, self.num_proc = hub_split, cache_dir, num_proc
@@ -200,8 +200,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """Encode the rows that the stage needs, or take them from the cache, and check its prompts.
 
         Raises:
-            UserError: For a corpus that is missing or empty, a bad row or prompt under ``on_bad_row="error"``, or a
-                chat template that does not exist.
+            UserError: For a corpus that is missing or empty, or has fewer rows than there are ranks, a bad row or
+                prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, or a chat template that does not
+                exist.
         """
         self._choose_template()
         if stage in ("fit", None) and self._train_rows is None:
@@ -209,7 +210,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 self.corpora = [self._distilled.path(self.trainer)]
                 if (trainer := self._fitting_trainer()) is not None:
                     self._distilled.write_together(trainer)
-            model, num_train = self._bound_model(), self.num_examples["train"]
+            model = self._bound_model()
             tokenizer = self._date.apply(model.tokenizer, self.trainer)
             limit = min(model.max_length, self.max_length or model.max_length)
             encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
@@ -218,9 +219,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
                 self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer, self._chat)
             else:
                 together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
-                of_part = self.hub_split, self.columns, self.task, num_train, self._chat
+                of_part = self.hub_split, self.columns, self.task, self.num_train, self._chat
                 corpora = [Corpora(part, *of_part) for part in together]
                 self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
+        if stage in ("fit", None) and isinstance(self._train_rows, TrainingRows):
+            # Loaders are made later, after a baseline has been decoded.
+            self._train_rows.check(self._rank_and_world_size()[1], self._keeps_order(), self.max_tokens)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
             self._prompts.prepare(stage, self._bound_model() if is_bound else None)
@@ -253,15 +257,12 @@ class SelfDistilledDataModule(L.LightningDataModule):
         if rows is None:
             raise UserError("data: expected setup('fit') before train_dataloader()")
         rank, world_size = self._rank_and_world_size()
-        keeps_order = bool(getattr(self.trainer, "overfit_batches", 0))
         if isinstance(rows, StreamedRows):
             check_trainer(self.trainer)
-            seed, ahead = None if keeps_order else self.seed, 0 if self.trainer is None else 1
+            seed, ahead = None if self._keeps_order() else self.seed, 0 if self.trainer is None else 1
             return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
-        if len(rows) < world_size:
-            raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(rows)}")
         shape, grouping = (self.batch_size, world_size, rank), (self.group_by_length, self.max_tokens)
-        sampler = rows.sampler(*shape, self.seed, keeps_order, *grouping)
+        sampler = rows.sampler(*shape, self.seed, self._keeps_order(), *grouping)
         return ResumableLoader(rows.pairs, sampler, num_workers=self.num_workers, collate_fn=self._collate())
 
     def first_rows(self, number: int) -> dict[str, Tensor]:
@@ -328,6 +329,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def _bound_model(self) -> BoundModel:
         return BoundModel.of(self.trainer) if self._model is None else self._model
+
+    def _keeps_order(self) -> bool:
+        return bool(getattr(self.trainer, "overfit_batches", 0))
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

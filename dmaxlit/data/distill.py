@@ -12,17 +12,17 @@ from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
 from dmaxlit.data.distill_settings import DistillSettings
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.identity import prompts_hash
+from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import UserError, check_not_empty
+from dmaxlit.errors import UserError, check_not_empty, renaming_argument
 from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
-from dmaxlit.tasks import TASKS, Example, Task
+from dmaxlit.tasks import Example, Task
 from dmaxlit.tasks.sources import held_out_path
 
 __all__ = ["DistillSettings"]
@@ -90,7 +90,7 @@ class _Work:
         indices: Index of each among all prompts of the source.
         examples: The examples of a task, as ``prompts``; None without one.
         num_prompts: Number of prompts, each counted once.
-        digest: Hash of the prompts, each once.
+        digests: Hashes of the prompts, each once, and of the reference answers of a task.
         held_out: Prompts that get no response.
     """
 
@@ -98,7 +98,7 @@ class _Work:
     indices: Sequence[int]
     examples: Sequence[Example] | None
     num_prompts: int
-    digest: str
+    digests: dict[str, str]
     held_out: Sequence[Prompt]
 
 
@@ -119,7 +119,7 @@ def _prepare(
         indices,
         None if examples is None else [examples[index] for index in indices],
         len(prompts),
-        prompts_hash(prompts),
+        {"prompts": prompts_hash(prompts), **({} if examples is None else {"answers": answers_hash(examples)})},
         list(compress(prompts, is_held_out)),
     )
     with refusing(output, argument):
@@ -191,7 +191,8 @@ def _prompts(
     source: Task | Sequence[Prompt], settings: DistillSettings
 ) -> tuple[Sequence[Prompt], list[Example] | None]:
     if isinstance(source, Task):
-        examples = source.examples("train", settings.num_prompts)
+        with renaming_argument("num_prompts", "n"):
+            examples = source.examples("train", settings.num_prompts)
         return [example.prompt for example in examples], examples
     if settings.keep == "correct":
         raise UserError("keep: expected a task for 'correct', prompts alone have no checker")
@@ -209,16 +210,14 @@ def _budget(source: Task | Sequence[Prompt]) -> int:
 def _identity(
     answerer: Answerer, source: Task | Sequence[Prompt], work: _Work, settings: DistillSettings
 ) -> dict[str, Any]:
-    is_task = isinstance(source, Task)
     model = answerer.identity()
     recorded = settings.recorded(decoded=isinstance(answerer, ModelAnswerer))
     return {
         **model,
-        "task": TASKS.name_of(type(source)) or type(source).__qualname__ if is_task else None,
-        "task_options": source.options() if isinstance(source, Task) else None,
+        **task_identity(source if isinstance(source, Task) else None),
         **recorded,
         "num_prompts": work.num_prompts,
-        "prompts": work.digest,
+        **work.digests,
     }
 
 

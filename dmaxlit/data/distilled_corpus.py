@@ -14,7 +14,7 @@ from dmaxlit.data.distill import distill
 from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
 from dmaxlit.data.identity import difference, template_hash
 from dmaxlit.data.resumable_jsonl import manifest_path
-from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.errors import DMaxWarning, UserError, renaming_argument
 from dmaxlit.files import read_json
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Task
@@ -127,7 +127,9 @@ class DistilledCorpus:
 
     def _check_prompts(self, settings: DistillSettings) -> None:
         """Refuse conversations that could not be learnt, such as with turns of tools, before they are answered."""
-        for number, example in enumerate(self._task.examples("train", settings.num_prompts), start=1):
+        with renaming_argument("distill.num_prompts", "n"):
+            examples = self._task.examples("train", settings.num_prompts)
+        for number, example in enumerate(examples, start=1):
             prompt: Any = example.prompt  # of a task of one's own it may be a conversation
             if isinstance(prompt, str):
                 continue

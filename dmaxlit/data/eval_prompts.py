@@ -12,8 +12,9 @@ from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.sampling import OrderedRowSampler
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.tasks import Example, Split, Task
+from dmaxlit.tasks.base import default_number
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 _SHOWN = 40  # characters of a prompt in a message
@@ -21,6 +22,7 @@ _STAGES: dict[Split, tuple[str | None, ...]] = {
     "val": ("fit", "validate", None),
     "test": ("test", "predict", None),
 }
+_DEFAULT_NUMBERS: dict[Split, int] = {"val": 128, "test": 1000}
 _TITLES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -29,12 +31,12 @@ class EvalPrompts:
 
     Args:
         task: The task.
-        numbers: Number of prompts of each split.
+        numbers: Number of prompts of each split; None for the default, or all if there are fewer.
         batch_size: Prompts in one rank's batch.
         on_bad_row: What to do with prompts that cannot be used; see :func:`decodable_examples`.
     """
 
-    def __init__(self, task: Task, numbers: Mapping[Split, int], batch_size: int, on_bad_row: OnBadRow) -> None:
+    def __init__(self, task: Task, numbers: Mapping[Split, int | None], batch_size: int, on_bad_row: OnBadRow) -> None:
         self._task, self._numbers, self._batch_size, self._on_bad_row = task, numbers, batch_size, on_bad_row
         self._examples: dict[Split, list[Example]] = {}
 
@@ -50,11 +52,18 @@ class EvalPrompts:
         """
         for split, stages in _STAGES.items():
             if stage in stages and split not in self._examples:
-                examples = self._task.examples(split, self._numbers[split])
+                examples = self._first(split)
                 if model is not None:
                     bounds = model.tokenizer, model.max_length
                     examples = decodable_examples(examples, split, *bounds, self._on_bad_row)
                 self._examples[split] = examples
+
+    def _first(self, split: Split) -> list[Example]:
+        number = self._numbers[split]
+        if number is None:
+            return self._task.examples(split, default_number(self._task, split, _DEFAULT_NUMBERS[split]))
+        with renaming_argument(f"num_{split}", "n"):
+            return self._task.examples(split, number)
 
     def loaders(self, split: Split, rank: int, world_size: int) -> list[DataLoader[Any]]:
         """Return one rank's batches of a split, in a list; an empty one without prompts.

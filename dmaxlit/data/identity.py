@@ -9,7 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.control_tokens import template_text
 from dmaxlit.files import weights_hash
+from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.tasks.prompts import conversation_of, is_plain
+
+# Earlier versions did not record these: files of theirs without them can be used.
+_RECORDED_LATER = ("answers", "task", "task_options")
 
 
 def model_identity(module: Any) -> dict[str, Any]:
@@ -43,9 +47,27 @@ def _hashed(prompt: Any) -> Any:
     return [content, tools] if tools else content
 
 
+def task_identity(task: Task | None) -> dict[str, Any]:
+    """Return what the verdicts on responses depend on besides the examples: the task and its options."""
+    return {
+        "task": None if task is None else TASKS.name_of(type(task)) or type(task).__qualname__,
+        "task_options": None if task is None else task.options(),
+    }
+
+
+def answers_hash(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of the reference answers of examples."""
+    return prompts_hash([example.answer for example in examples])
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return the first setting in which two runs differ, as ``name was old, now new``, or None."""
+    """Return the first setting in which two runs differ, as ``name was old, now new``, or None.
+
+    Nested settings are given by their dotted names.
+    """
     for name in [*old, *(name for name in new if name not in old)]:
+        if name not in old and name.rpartition(".")[2] in _RECORDED_LATER:
+            continue
         if old.get(name) != new.get(name):
             return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
     return None

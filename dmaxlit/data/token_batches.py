@@ -34,6 +34,23 @@ def check_max_tokens(max_tokens: int | None, group_by_length: bool, weights: Seq
     raise UserError(f"max_tokens: expected none with {other}, got {max_tokens}")
 
 
+def check_lengths(lengths: Tensor, max_tokens: int) -> None:
+    """Refuse rows that no batch has room for.
+
+    Args:
+        lengths: ``[rows]`` tokens of each row, in whole blocks.
+        max_tokens: Most tokens of a batch.
+
+    Raises:
+        UserError: If there are such rows.
+    """
+    if too_long := int((lengths > max_tokens).sum()):
+        raise UserError(
+            f"max_tokens: expected at least {int(lengths.max())}, the tokens of the longest row with its last "
+            f"block, got {max_tokens}, which {too_long} of {len(lengths)} rows exceed; max_length bounds rows"
+        )
+
+
 class TokenBatchSampler(RowSampler):
     """Batches of row numbers of one rank, of no more than so many tokens with their padding.
 
@@ -64,11 +81,7 @@ class TokenBatchSampler(RowSampler):
         self, lengths: Tensor, max_tokens: int, max_rows: int, num_replicas: int = 1, rank: int = 0, seed: int = 0
     ) -> None:
         super().__init__(len(lengths), max_rows, num_replicas, rank, seed=seed)
-        if too_long := int((lengths > max_tokens).sum()):
-            raise UserError(
-                f"max_tokens: expected at least {int(lengths.max())}, the tokens of the longest row with its last "
-                f"block, got {max_tokens}, which {too_long} of {len(lengths)} rows exceed; max_length bounds rows"
-            )
+        check_lengths(lengths, max_tokens)
         self._lengths, self._max_tokens = lengths, max_tokens
         self._cuts = self._cut()
         counts = self._cuts.diff(dim=1).flatten()

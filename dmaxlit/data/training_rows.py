@@ -10,7 +10,7 @@ from dmaxlit.data.encoded_corpus import encoded_corpus
 from dmaxlit.data.mixture import MixedPairs, Mixture
 from dmaxlit.data.row_encoding import RowEncoder
 from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, RowSampler
-from dmaxlit.data.token_batches import TokenBatchSampler
+from dmaxlit.data.token_batches import TokenBatchSampler, check_lengths
 from dmaxlit.errors import UserError
 
 
@@ -44,6 +44,20 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def check(self, world_size: int, keeps_order: bool, max_tokens: int | None) -> None:
+        """Refuse rows of which no batches can be made; see :meth:`sampler`.
+
+        Raises:
+            UserError: If there are fewer rows than ranks, rows longer than ``max_tokens``, or the order is kept with
+                it.
+        """
+        if len(self) < world_size:
+            raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(self)}")
+        if max_tokens is not None:
+            if keeps_order:
+                raise UserError("max_tokens: expected none with overfit_batches, which keeps the order of the rows")
+            check_lengths(self._whole_lengths(), max_tokens)
+
     def sampler(
         self,
         batch_size: int,
@@ -66,14 +80,11 @@ class TrainingRows:
             max_tokens: Make batches of as many rows, up to ``batch_size``, as fit so many tokens.
 
         Raises:
-            UserError: If ``max_tokens`` comes with ``keeps_order``, or rows are longer.
+            UserError: If no batches can be made of them; see :meth:`check`.
         """
+        self.check(world_size, keeps_order, max_tokens)
         if max_tokens is not None:
-            if keeps_order:
-                raise UserError("max_tokens: expected none with overfit_batches, which keeps the order of the rows")
-            lengths, block = self.pairs.lengths(), self._block_length
-            whole = (lengths + block - 1) // block * block
-            return TokenBatchSampler(whole, max_tokens, batch_size, world_size, rank, seed)
+            return TokenBatchSampler(self._whole_lengths(), max_tokens, batch_size, world_size, rank, seed)
         shape = batch_size, world_size, rank
         if keeps_order:
             return OrderedRowSampler(len(self), *shape, even=True)
@@ -106,6 +117,11 @@ class TrainingRows:
             found = corpus.places([pairs.number(position) for _, position in inside.values()]) if inside else []
             places.update(zip(inside, found, strict=True))
         return [places[index] for index in indices]
+
+    def _whole_lengths(self) -> Tensor:
+        """Return the tokens of each row with what fills its last block, ``[rows]``."""
+        block = self._block_length
+        return (self.pairs.lengths() + block - 1) // block * block
 
     def _place(self, index: int) -> tuple[int, int]:
         return self.pairs.place(index) if isinstance(self.pairs, MixedPairs) else (0, index)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.identity import model_identity, prompts_hash
+from dmaxlit.data.identity import answers_hash, model_identity, prompts_hash, task_identity
 from dmaxlit.data.prompt_shares import prompt_lengths
 from dmaxlit.data.response_rows import generate_rows
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
@@ -19,7 +19,7 @@ from dmaxlit.errors import PromptError, UserError, check_not_empty
 from dmaxlit.evaluation.answer_rows import answer_row, kept_columns
 from dmaxlit.files import writable_path
 from dmaxlit.ranks import Ranks
-from dmaxlit.tasks import Example
+from dmaxlit.tasks import Example, Task
 from dmaxlit.version import __version__
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def generate_to_file(
     overwrite: bool = False,
     extras: Sequence[Mapping[str, Any]] = (),
     ranks: Ranks | None = None,
+    task: Task | None = None,
 ) -> Progress:
     """Decode prompts into a file of one JSON object a line, in their order.
 
@@ -57,13 +58,14 @@ def generate_to_file(
             with other settings.
         extras: The columns that came with each prompt; examples have theirs.
         ranks: The processes that share the prompts, each with the model on its device. Default: this one alone.
+        task: The task whose examples they are; a file of another one, or of other options, is not continued.
 
     Returns:
         Counts over the whole file.
 
     Raises:
         UserError: If the file cannot be written, exists and was not made by the same call, was begun with other
-            prompts, columns, settings or weights, or is being written by another run.
+            prompts, reference answers, columns, settings or weights, or is being written by another run.
     """
     ranks = ranks or Ranks()
     examples = [prompt if isinstance(prompt, Example) else None for prompt in prompts]
@@ -77,7 +79,8 @@ def generate_to_file(
         return _columns(prompts, extras), path
 
     columns, path = ranks.together(prepare)
-    identity = ranks.from_main(lambda: _identity(module, settings, texts, columns))
+    judged = [example for example in examples if example is not None]
+    identity = ranks.from_main(lambda: _identity(module, settings, texts, columns) | _of_verdicts(task, judged))
 
     def generate(
         rest: Sequence[Prompt],
@@ -90,8 +93,8 @@ def generate_to_file(
     def make_row(index: int, generation: Generation) -> tuple[dict[str, Any], bool]:
         example = examples[index]
         correct = example is not None and bool(example.check(generation.text))
-        judged = {} if example is None else {"correct": correct}
-        return answer_row(index, columns[index], generation, token_ids=generation.token_ids, **judged), correct
+        verdict = {} if example is None else {"correct": correct}
+        return answer_row(index, columns[index], generation, token_ids=generation.token_ids, **verdict), correct
 
     with SharedCorpus(path, identity, ranks, overwrite) as file:
         if file.whole is not None:
@@ -110,6 +113,11 @@ def _identity(
     """Return what the answers depend on."""
     identity = settings.identity() | model_identity(module) | {"prompts": prompts_hash(texts)}
     return identity | {"columns": prompts_hash(columns)} if any(columns) else identity
+
+
+def _of_verdicts(task: Task | None, examples: Sequence[Example]) -> dict[str, Any]:
+    """Return what the verdicts on the answers depend on."""
+    return task_identity(task) | {"answers": answers_hash(examples) if examples else None}
 
 
 def _columns(

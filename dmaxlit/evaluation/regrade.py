@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.data.identity import prompts_hash
+from dmaxlit.data.identity import answers_hash, prompts_hash
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.labels import sample_path
@@ -112,10 +112,17 @@ class GradedRun:
             )
         return examples
 
-    def settings(self, entries: Sequence[TaskEntry]) -> dict[str, Any]:
-        """Return the settings of the run with the options of other tasks."""
-        tasks = self.record["settings"]["tasks"]
-        changed = {entry.label: {**tasks[entry.label], "options": entry.task.options()} for entry in entries}
+    def settings(self, entries: Sequence[TaskEntry], examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+        """Return the settings of the run with the options and reference answers of other tasks.
+
+        Args:
+            entries: The tasks.
+            examples: Their examples, by label.
+        """
+        tasks, changed = self.record["settings"]["tasks"], {}
+        for entry in entries:
+            judged = {"options": entry.task.options(), "answers": answers_hash(examples[entry.label])}
+            changed[entry.label] = {**tasks[entry.label], **judged}
         return {**self.record["settings"], "tasks": changed}
 
 
@@ -154,7 +161,7 @@ def regrade(
     facts = {entry.label: entry.facts() for entry in entries}
     for result in run.record["results"]:
         _rows(run, result, len(examples[result["task"]]))  # refuses damaged ones before anything is written
-    settings = run.settings(entries)
+    settings = run.settings(entries, examples)
     with ExitStack() as stack:
         stack.enter_context(exclusive_folder(output, "output"))
         claim_folder(output, settings, overwrite)
@@ -183,6 +190,7 @@ def _judge(
     identity = {
         **read_settings(run.folder / entry["samples"]),
         TASK_OPTIONS: settings["tasks"][entry["task"]]["options"],
+        "answers": settings["tasks"][entry["task"]]["answers"],
     }
     SampleFile(output / entry["samples"], identity).finish(dict(enumerate(rows)), timing)
     names = {name: entry[name] for name in _NAMES}

@@ -15,6 +15,8 @@ _SETTINGS = "settings.json"
 #: Written last: a folder that has it is complete.
 RECORD = "record.json"
 TABLE = "table.md"
+#: The files of a run; the folders of its tasks are next to them.
+FILES = (_SETTINGS, RECORD, TABLE)
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:

@@ -108,11 +108,6 @@ class SampleFile:
         """Return the rows of the finished file."""
         return read_rows(self.path)
 
-    def records(self) -> list[Path]:
-        """Return the JSON files that hold the settings of the finished file and of its journals, of those there are."""
-        journals = [PartialCorpus.record_path(self._parts.path(rank)) for rank in self._parts.ranks()]
-        return [path for path in (manifest_path(self.path), *journals) if path.is_file()]
-
 
 def read_journal(file: PartialCorpus) -> Stored:
     """Return what a journal holds."""
@@ -135,13 +130,3 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: If its manifest cannot be read.
     """
     return dict(read_json(manifest_path(path)).get("settings") or {})
-
-
-def begun_settings(path: Path) -> list[dict[str, Any]]:
-    """Return the settings with which a file of samples and its journals were begun, of those there are.
-
-    Raises:
-        UserError: If one of them cannot be read.
-    """
-    stored = [read_json(record).get("settings") for record in SampleFile(path, {}).records()]
-    return [settings for settings in stored if isinstance(settings, dict)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
-from dmaxlit.data.identity import prompts_hash, template_hash
+from dmaxlit.data.identity import answers_hash, prompts_hash, template_hash
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
@@ -21,7 +21,7 @@ from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
-from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile, begun_settings
+from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile
 from dmaxlit.evaluation.sample_rows import extra_columns
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive_folder
@@ -166,6 +166,7 @@ class Suite:
                 "options": cell.entry.task.options(),
                 "num_prompts": len(cell.examples),
                 "prompts": prompts_hash([example.prompt for example in cell.examples]),
+                "answers": answers_hash(cell.examples),
                 "max_new_tokens": cell.limits.max_new_tokens,
                 "stop": list(cell.limits.stop),
             }
@@ -250,11 +251,7 @@ def sample_file(output: Path, settings: dict[str, Any], cell: Cell) -> SampleFil
         settings: The settings of all cells.
         cell: The cell.
     """
-    path, identity = output / cell.file, cell_identity(settings, cell)
-    if any(TASK_OPTIONS not in begun for begun in begun_settings(path)):
-        # By a release that did not record them here. Those of the folder are the same: it has been claimed.
-        del identity[TASK_OPTIONS]
-    return SampleFile(path, identity)
+    return SampleFile(output / cell.file, cell_identity(settings, cell))
 
 
 def cell_result(cell: Cell, file: SampleFile, block_length: int) -> CellResult:

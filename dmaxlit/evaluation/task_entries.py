@@ -8,6 +8,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.evaluation.labels import check_label, check_mapping
+from dmaxlit.evaluation.run_folder import FILES
 from dmaxlit.tasks import TASKS, Task, task
 
 _KEYS = ("name", "options", "label")
@@ -65,7 +66,8 @@ def task_entries(
         source: Where the entries come from, for messages.
 
     Raises:
-        UserError: For no entries, something that is none, an unknown task or option, or two tasks of one label.
+        UserError: For no entries, something that is none, an unknown task or option, a label that is the name of
+            a run's file, or two tasks of one label.
     """
     if not entries:
         raise UserError(f"{source}: expected at least one task, got none")
@@ -91,6 +93,8 @@ def _form(entry: Any, source: str) -> tuple[str, str, dict[str, Any]]:
     fields = check_mapping(entry, _KEYS, source)
     name = fields["name"]
     label = check_label(fields.get("label", name.rpartition(".")[2]), source)
+    if label.lower() in FILES:
+        raise UserError(f"{source}: expected another label than the names of a run's files, got {label!r}")
     return label, name, dict(fields.get("options") or {})
 
 

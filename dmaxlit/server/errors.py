@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from dmaxlit.errors import PromptError, UserError
+from dmaxlit.errors import PromptError, UserError, printable
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
@@ -29,9 +29,9 @@ class ApiError(HTTPException):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """The body of the answer; what the client named in it may hold lone surrogates, which cannot be sent."""
         kind = _TYPES.get(self.status_code, "invalid_request_error")
-        return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": printable(self.detail), "type": kind, "param": self.param, "code": self.code}}
 
 
 def bad_request(message: str, param: str | None, code: str = "invalid_value") -> ApiError:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dmaxlit.errors import check_at_least
+from dmaxlit.errors import UserError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Limits:
             stop.
 
     Raises:
-        UserError: For a limit below 1, or seconds below 0.
+        UserError: For a limit below 1, shutdown_seconds below 0, or max_seconds of 0 or less.
     """
 
     batch_size: int = 32
@@ -37,10 +37,12 @@ class Limits:
     shutdown_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        seconds = {"max_seconds": self.max_seconds, "shutdown_seconds": self.shutdown_seconds}
-        check_at_least(0, max_waiting=self.max_waiting, **seconds)
-        counts = {name: value for name, value in vars(self).items() if name not in seconds and name != "max_waiting"}
+        check_at_least(0, max_waiting=self.max_waiting, shutdown_seconds=self.shutdown_seconds)
+        others = ("max_waiting", "max_seconds", "shutdown_seconds")
+        counts = {name: value for name, value in vars(self).items() if name not in others}
         check_at_least(1, **counts)
+        if not self.max_seconds > 0:
+            raise UserError(f"max_seconds: expected a number above 0, got {self.max_seconds:g}")
 
     @property
     def responses_per_request(self) -> int:

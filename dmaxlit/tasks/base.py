@@ -116,6 +116,18 @@ class Task(ABC):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
+def default_number(task: Task, split: Split, most: int) -> int:
+    """Return the number of examples of a split to take where nobody has said how many.
+
+    Args:
+        task: The task.
+        split: ``train``, ``val`` or ``test``.
+        most: The number, or all if there are fewer.
+    """
+    available = task.count(split)
+    return most if available is None else min(most, available)
+
+
 def check_split(split: str) -> None:
     """Refuse the name of a split that does not exist.
 

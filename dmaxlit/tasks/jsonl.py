@@ -70,7 +70,8 @@ class JsonlTask(Task):
         examples = self._examples(split)
         if n > len(examples):
             source = self._source(split)
-            raise UserError(f"n: expected at most the {len(examples)} {split} prompts of {source!r}, got {n}")
+            origin = f"without a file for {split}" if source is None else f"of {source!r}"
+            raise UserError(f"n: expected at most the {len(examples)} {split} prompts {origin}, got {n}")
         return examples[:n]
 
     def count(self, split: Split) -> int:

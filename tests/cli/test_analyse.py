@@ -31,6 +31,16 @@ def test_several_tasks_and_decoders_are_in_one_table(dmax, tiny, tmp_path):
     assert (tmp_path / "out" / "table.md").read_text() == ended.out
 
 
+def test_all_prompts_of_a_task_that_has_fewer_are_taken(dmax, tiny, tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
+    line = f"analyse order --model {tiny} {SHORT} --task jsonl"
+    ended = dmax(f"{line} --task.test q.jsonl --output out")
+    assert ended.status == 0, ended.err
+    refusal = dmax(f"{line} --task.test q.jsonl --num_prompts 4").refusal
+    assert refusal == "num_prompts: expected at most the 3 test prompts of 'q.jsonl', got 4"
+    assert dmax(f"{line} --task.train q.jsonl").refusal == "task: expected test prompts of 'jsonl', found none"
+
+
 def test_saved_files_give_the_figures_of_the_model(dmax, tiny, tmp_path):
     flags = f"--model {tiny} --task chain --task.operations 3 --num_prompts 4 --max_new_tokens 12"
     for more in ("--trace_file t.safetensors", "--output a.jsonl"):
@@ -120,7 +130,11 @@ def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
             "trace: expected one of --answers, and of --task if any, for each --trace, got 1, 0",
         ),
         ("analyse order --trace t --answers a --task b,c", "for each --trace, got 1, 1 and 2"),
-        ("analyse order --trace t --answers a --decoder.tau_dec 1", "expected no options of tasks and decoders with"),
+        (
+            "analyse order --trace t --answers a --decoder.tau_dec 1",
+            "decoder_options: expected none with --trace, got some",
+        ),
+        ("analyse order --trace t --answers a --task.test F", "task_options: expected none with --trace, got some"),
         ("analyse order --trace t --answers a", "answers: cannot read 'a' (No such file or directory)"),
     ],
 )

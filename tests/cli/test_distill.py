@@ -36,6 +36,15 @@ def test_decoder_and_task_take_options_as_flags(dmax, tiny, tmp_path):
     assert settings["task_options"]["operations"] == 4
 
 
+def test_all_prompts_of_a_task_that_has_fewer_are_answered(dmax, tiny, tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
+    line = f"distill --model {tiny} --keep all --max_new_tokens 6 --output c.jsonl --task jsonl"
+    assert "of 3 answers" in dmax(f"{line} --task.train q.jsonl").out
+    refusal = dmax(f"{line} --task.train q.jsonl --num_prompts 4").refusal
+    assert refusal == "num_prompts: expected at most the 3 train prompts of 'q.jsonl', got 4"
+    assert dmax(f"{line} --task.test q.jsonl").refusal == "task: expected training prompts, found none"
+
+
 def test_prompts_may_come_from_a_file(dmax, tiny, corpus, tmp_path):
     ended = dmax(f"distill --model {tiny} --output c.jsonl --keep all --max_new_tokens 6 --prompts {corpus}")
     assert ended.status == 0, ended.err

@@ -131,6 +131,17 @@ def test_a_task_s_test_prompts_are_answered_and_judged(dmax, tiny, tmp_path):
     assert not any(row["correct"] for row in rows)
 
 
+def test_all_prompts_of_a_task_that_has_fewer_are_answered(dmax, tiny, tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
+    line = f"generate --model {tiny} --max_new_tokens 10 --task jsonl"
+    assert "3 prompts, 0 right" in dmax(f"{line} --task.test q.jsonl").out
+    refusal = dmax(f"{line} --task.test q.jsonl --num_prompts 4").refusal
+    assert refusal == "num_prompts: expected at most the 3 test prompts of 'q.jsonl', got 4"
+    assert dmax(f"{line} --task.train q.jsonl").refusal == "task: expected test prompts, found none"
+    refusal = dmax(f"{line} --task.train q.jsonl --num_prompts 4").refusal
+    assert refusal == "num_prompts: expected at most the 0 test prompts without a file for test, got 4"
+
+
 def test_sampling_and_stop_texts_are_flags(dmax, tiny):
     line = ["generate", "--model", str(tiny), "--prompt", PROMPTS[0], "--max_new_tokens", "10", "--temperature", "3"]
     first, again, other = dmax(line).out, dmax(line).out, dmax([*line, "--seed", "1"]).out

@@ -53,6 +53,7 @@ def test_bad_input_is_refused_in_one_line(dmax, base, flags, refusal):
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [
+        ("--trainer.accelerator tpu", "trainer: "),
         ("--trainer.accelerator gpus", "trainer: You selected an invalid accelerator name"),
         ("--model.optimizer AdamW --model.optimizer.lr -1", "optimizer: Invalid learning rate: -1.0"),
         ("--trainer.val_check_interval 1000", "trainer: `val_check_interval` (1000) must be less than or equal"),
@@ -179,3 +180,12 @@ def test_what_may_be_monitored_is_listed_on_a_mistake(dmax, base, callback):
     assert refusal.startswith("error: trainer" if callback else "error: checkpoint.monitor: ")
     assert "train/los" in refusal
     assert "train/loss" in refusal
+
+
+def test_a_task_without_prompts_of_the_split_is_refused(dmax, base, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"prompt": "3 ?", "answer": "3"}\n')
+    settings = yaml.safe_load(base.read_text())
+    data = settings["data"].get("init_args", settings["data"])
+    data |= {"task": "jsonl", "task_options": {"test": "q.jsonl"}, "num_val": None}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    assert dmax("validate --config c.yaml").refusal == "data.task: expected val prompts, found none"

@@ -73,6 +73,9 @@ def test_other_machines_are_let_in_on_request_alone(dmax, served):
     ("options", "message"),
     [
         (("--batch_size", "0"), "batch_size: expected at least 1, got 0"),
+        (("--max_seconds", "0"), "max_seconds: expected a number above 0, got 0"),
+        (("--max_window", "0"), "max_window: expected at least 1, got 0"),
+        (("--window", "9"), "window: expected at most --max_window, 4, got 9"),
         (("--max_body_mib", "0"), "max_body_mib: expected at least 1 byte and less than 2**63 bytes, got 0 MiB"),
         (
             ("--max_body_mib", "1e308"),

@@ -54,6 +54,8 @@ def test_a_trace_without_texts_needs_a_tokenizer(dmax, tmp_path):
         ("trace . --output t.html", "trace: cannot read '.'"),
         ("trace text.txt --output t.html", "trace: cannot read 'text.txt'"),
         ("trace a.safetensors --output .", "output: expected a file to write, got the folder '.'"),
+        ("trace text.txt --output text.txt", "output: expected a file that ends in .html, got 'text.txt'"),
+        ("trace a.html --output ./a.html", "output: expected another file than the traces, got './a.html'"),
         ("trace a.safetensors --output text.txt/t.html", "output: cannot write 'text.txt/t.html'"),
         ("trace a.safetensors --output t.html --rows 0 7", "a.safetensors: trace: expected the index of a prompt"),
         ("trace a.safetensors --output t.html --rows -1", "a.safetensors: trace: expected the index of a prompt"),

@@ -12,7 +12,7 @@ from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
 from dmaxlit.errors import UserError
 from dmaxlit.files import weights_hash, write_json
-from dmaxlit.tasks import ChainTask
+from dmaxlit.tasks import ChainTask, JsonlTask
 from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 from tests.lock_holder import held_by_another
 
@@ -84,6 +84,30 @@ def test_other_settings_are_refused_by_name_or_overwritten(fake_module, tmp_path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     manifest = run(other, output, overwrite=True)
     assert manifest.settings["model"] == weights_hash(other)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_other_reference_answers_are_refused(fake_module, tmp_path, whole):
+    questions, output = tmp_path / "q.jsonl", tmp_path / "c.jsonl"
+    rows = [{"prompt": prompt, "answer": "3"} for prompt in PROMPTS[:12]]
+    write_rows(questions, rows)
+    settings, source = replace(SETTINGS, num_prompts=12), {"train": str(questions)}
+    with contextlib.nullcontext() if whole else pytest.raises(KeyboardInterrupt):
+        run(fake_module() if whole else fake_module(3), output, settings, JsonlTask(**source))
+    write_rows(questions, [{**row, "answer": "4"} for row in rows])
+    with pytest.raises(UserError, match="other settings: answers was"):
+        run(fake_module(), output, settings, JsonlTask(**source))
+    records = [path for path in tmp_path.iterdir() if path.name.endswith((".manifest.json", ".progress.json"))]
+    for path in records:  # of a version that did not record them
+        content = json.loads(path.read_text())
+        content["settings"].pop("answers")
+        path.write_text(json.dumps(content))
+    assert records
+    run(fake_module(), output, settings, JsonlTask(**source))
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_whole_corpus_is_left_alone(fake_module, tmp_path):

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.data.eval_prompts import decodable_examples
+from dmaxlit.data.eval_prompts import EvalPrompts, decodable_examples
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask, Example
 
@@ -56,4 +56,36 @@ def test_the_data_module_checks_prompts_when_it_is_set_up(stage, split, tmp_path
     data = SelfDistilledDataModule(task="jsonl", task_options=files, num_train=1, num_val=1, num_test=1)
     data.bind(ChainTask.tokenizer(), 4, 8)
     with pytest.raises(UserError, match=r"prompt 1 .*: is too long"):
+        data.setup(stage)
+
+
+def test_all_prompts_are_taken_where_nobody_says_how_many(tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
+    options = {"task": "jsonl", "task_options": {"test": str(tmp_path / "q.jsonl")}}
+    data = SelfDistilledDataModule(**options)
+    for stage in ("validate", "test"):
+        data.setup(stage)
+    assert data.val_dataloader() == []
+    (loader,) = data.test_dataloader()
+    assert sum(len(batch["examples"]) for batch in loader) == 3
+    endless = EvalPrompts(ChainTask(), {"val": None}, 64, "error")
+    endless.prepare("validate", None)
+    (loader,) = endless.loaders("val", 0, 1)
+    assert sum(len(batch["examples"]) for batch in loader) == 128
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("validate", "num_val: expected at most the 0 val prompts without a file for val, got 1"),
+        ("test", "num_test: expected at most the 3 test prompts of '.*q.jsonl', got 9"),
+        ("fit", "num_train: expected at most the 0 train prompts without a file for train, got 10000"),
+    ],
+)
+def test_a_number_beyond_the_prompts_is_refused_by_its_name(tmp_path, stage, message):
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
+    options = {"task": "jsonl", "task_options": {"test": str(tmp_path / "q.jsonl")}}
+    data = SelfDistilledDataModule(num_val=1, num_test=9, **options)
+    data.bind(ChainTask.tokenizer(), 4, 64)
+    with pytest.raises(UserError, match=f"^{message}$"):
         data.setup(stage)

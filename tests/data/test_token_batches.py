@@ -199,7 +199,16 @@ def test_batches_of_a_data_module_have_no_more_tokens(write_rows):
     tokens = sum(int((batch["roles"] != Role.PAD).sum()) for batch in batches)
     assert tokens > 0.9 * sum(rows * length for rows, length in shapes)
     with pytest.raises(UserError, match=r"^max_tokens: expected at least 32, .*, got 31, which \d+ of 60 rows exceed"):
-        data_of(write_rows, max_tokens=31).train_dataloader()
+        data_of(write_rows, max_tokens=31)
+
+
+def test_too_few_rows_are_refused_before_anything_is_decoded(write_rows):
+    corpus = write_rows([{"prompt": "1 ?", "response": "so"}] * 2)
+    data = SelfDistilledDataModule(corpus=corpus, batch_size=2)
+    data.bind(ChainTask.tokenizer(), 4, 64)
+    data.trainer = SimpleNamespace(overfit_batches=0, global_rank=0, world_size=3)
+    with pytest.raises(UserError, match=r"^corpus: expected at least one row for each of 3 ranks, found 2$"):
+        data.setup("fit")
 
 
 @pytest.mark.parametrize(

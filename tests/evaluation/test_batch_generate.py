@@ -11,6 +11,7 @@ from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.errors import PromptError
 from dmaxlit.evaluation.batch_generate import generate_to_file
+from dmaxlit.tasks import task as task_by_name
 from tests.lock_holder import held_by_another
 
 
@@ -29,6 +30,10 @@ SETTINGS = DecodeSettings("threshold", {"threshold": 0.0}, 96, batch_size=1, tem
 
 class Interrupted(BaseException):
     pass
+
+
+def stop(*args, **kwargs):
+    raise Interrupted
 
 
 def rows_of(path):
@@ -72,10 +77,6 @@ def test_an_interrupted_file_is_resumed_whatever_the_batch(module, examples, tmp
 
 def test_other_settings_are_refused_unless_it_starts_over(module, examples, tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
-
-    def stop(*args, **kwargs):
-        raise Interrupted
-
     with monkeypatch.context() as patch:
         patch.setattr(SharedCorpus, "finish", stop)
         with pytest.raises(Interrupted):
@@ -220,3 +221,36 @@ def test_a_column_that_cannot_be_kept_is_named_with_its_prompt(module, tmp_path)
     with pytest.raises(PromptError, match=r"^prompts\[1\]: column 'deep' is nested too deeply$"):
         generate_to_file(module, ["3 ?", "4 ?"], tmp_path / "a.jsonl", SETTINGS, extras=[{}, {"deep": deep}])
     assert not list(tmp_path.iterdir())
+
+
+def test_other_verdicts_are_another_file(module, examples, tmp_path, monkeypatch):
+    whole, begun = tmp_path / "whole.jsonl", tmp_path / "begun.jsonl"
+    task, other = module.task(), task_by_name("chain", operations=4)
+    generate_to_file(module, examples[:2], whole, SETTINGS, progress=False, task=task)
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedCorpus, "finish", stop)
+        with pytest.raises(Interrupted):
+            generate_to_file(module, examples[:2], begun, SETTINGS, progress=False, task=task)
+    answers = [replace(example, answer="9") for example in examples[:2]]
+    texts = [example.prompt for example in examples[:2]]
+    for path, state in ((whole, "made"), (begun, "begun")):
+        for prompts, of_task, name in ((examples[:2], other, "task_options"), (answers, task, "answers")):
+            with pytest.raises(UserError, match=f"was {state} with other settings: {name} was"):
+                generate_to_file(module, prompts, path, SETTINGS, progress=False, task=of_task)
+        with pytest.raises(UserError, match=f"was {state} with other settings: task was 'chain', now None"):
+            generate_to_file(module, texts, path, SETTINGS, progress=False)
+    generate_to_file(module, texts, tmp_path / "texts.jsonl", SETTINGS, progress=False)
+    with pytest.raises(UserError, match="was made with other settings: task was None, now 'chain'"):
+        generate_to_file(module, examples[:2], tmp_path / "texts.jsonl", SETTINGS, progress=False, task=task)
+
+
+def test_a_file_of_a_version_that_recorded_no_task_is_used(module, examples, tmp_path, monkeypatch):
+    path, task = tmp_path / "a.jsonl", module.task()
+    done = generate_to_file(module, examples[:2], path, SETTINGS, progress=False, task=task)
+    record = tmp_path / "a.jsonl.manifest.json"
+    manifest = json.loads(record.read_text())
+    for name in ("task", "task_options", "answers"):
+        del manifest["settings"][name]
+    record.write_text(json.dumps(manifest))
+    monkeypatch.setattr(module, "generate_batch", lambda *_, **__: pytest.fail("it decoded again"))
+    assert generate_to_file(module, examples[:2], path, SETTINGS, progress=False, task=task) == done

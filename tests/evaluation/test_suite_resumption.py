@@ -117,6 +117,20 @@ def test_another_run_in_the_folder_is_refused_unless_overwritten(module, ranks, 
     assert len(rows(tmp_path / "chain" / FILES[0])) == 4
 
 
+def test_other_reference_answers_are_another_run(module, ranks, tmp_path):
+    questions, output = tmp_path / "q.jsonl", tmp_path / "out"
+    questions.write_text('{"prompt": "3 ?", "answer": "3"}\n')
+    jsonl = {"tasks": ("jsonl",), "options": {"jsonl": {"test": str(questions)}}}
+    run(module, ranks, output, **jsonl)
+    questions.write_text('{"prompt": "3 ?", "answer": "4"}\n')
+    with pytest.raises(UserError, match=r"other settings: tasks.jsonl.answers was"):
+        run(module, ranks, output, **jsonl)
+    settings = json.loads((output / "settings.json").read_text())
+    del settings["tasks"]["jsonl"]["answers"]  # as earlier versions
+    (output / "settings.json").write_text(json.dumps(settings))
+    run(module, ranks, output, **jsonl)
+
+
 def test_only_one_process_evaluates_into_a_folder(module, ranks, tmp_path):
     with held_by_another(tmp_path / "out", "exclusive_folder"), pytest.raises(UserError, match=r"output: .*by process"):
         run(module, ranks, tmp_path / "out")

@@ -69,6 +69,7 @@ def test_a_task_of_one_s_own_is_labelled_by_its_class(tmp_path, monkeypatch):
         ([{"name": None}], {}, "tasks, item 1: expected a name, got None"),
         (["chain", {"name": "chain", "options": 3}], {}, "tasks, item 2: expected options as a mapping, got a value"),
         ([{"name": "chain", "label": "a/b"}], {}, "tasks, item 1: expected a label of .* got 'a/b'"),
+        ([{"name": "chain", "label": "Table.md"}], {}, "tasks, item 1: expected another label than the names of"),
         (["asking"], {"asking": {"template": []}}, "task.asking.template: expected names or files, got a value of"),
         (["asking"], {"asking": {"template": ["x", "a/x.yaml"]}}, "expected a different label .* 'asking-x' twice"),
         (["asking"], {"asking": {"shots": "many"}}, "shots: expected int, got 'many'"),

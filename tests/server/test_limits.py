@@ -12,9 +12,15 @@ def test_limits_of_nothing_are_refused(name):
 
 def test_an_empty_queue_and_no_patience_are_allowed():
     Limits(max_waiting=0, shutdown_seconds=0)
-    for name in ("max_waiting", "max_seconds", "shutdown_seconds"):
+    for name in ("max_waiting", "shutdown_seconds"):
         with pytest.raises(UserError, match=f"{name}: expected at least 0, got -1"):
             Limits(**{name: -1})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_no_time_for_a_request_is_refused(seconds):
+    with pytest.raises(UserError, match=f"max_seconds: expected a number above 0, got {seconds}"):
+        Limits(max_seconds=seconds)
 
 
 def test_a_request_has_room_in_an_empty_queue():

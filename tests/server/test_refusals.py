@@ -103,6 +103,15 @@ def test_chats(strict, body, param, message):
     assert message in error["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_lone_surrogates_come_back_as_escapes(strict, path):
+    body = BODY if path == "/v1/completions" else CHAT
+    content = json.dumps(body | {"decoder_options": {"\ud800": 1}}).encode()
+    status, error = strict.refusal(content, path, headers={"Content-Type": "application/json"})
+    assert (status, error["type"]) == (400, "invalid_request_error")
+    assert r"\ud800" in error["message"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"7", b'{"prompt": "7", "n": }', b"\xff\xfe", b"[" * 1500, b'{"temperature": NaN}']
 )
