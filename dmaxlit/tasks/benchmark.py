@@ -203,6 +203,8 @@ class BenchmarkTask(Task):
             problem = self.problem(row)
         except ValueError as error:
             raise UserError(f"{location}: {error}") from error
+        except (TypeError, IndexError) as error:  # of values that are nested in another way
+            raise UserError(f"{location}: has values of another form ({reason_of(error, with_type=True)})") from error
         if (surrogate := lone_surrogate([*problem.fields.values(), problem.answer, problem.response])) is not None:
             raise UserError(f"{location}: has a lone surrogate ({surrogate})")
         return problem

@@ -7,7 +7,7 @@ from math import isfinite
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
 from dmaxlit.tasks.columns import check_columns, other_columns, rename_columns
-from dmaxlit.tasks.matching import Match, extracted, last_number, matches
+from dmaxlit.tasks.matching import Match, extracted, is_compound, last_number, matches
 from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.unicode import lone_surrogate
 
@@ -112,7 +112,8 @@ class JsonlTask(Task):
             name = "question" if columns.get("prompt") is None else "prompt"
             prompt = columns.get(name)
             answer, response = columns.get("answer"), columns.get("response")
-            if isinstance(answer, (int, float)) and not isinstance(answer, bool) and isfinite(answer):
+            is_number = isinstance(answer, int) or (isinstance(answer, float) and isfinite(answer))
+            if is_number and not isinstance(answer, bool):
                 answer = str(answer)
             if (
                 not isinstance(prompt, str)
@@ -128,6 +129,11 @@ class JsonlTask(Task):
                 raise UserError(f"{location}: has an empty prompt or answer")
             if self.match == "numeric" and last_number(answer) is None:
                 raise UserError(f"{location}: expected an answer with a number for match 'numeric', got {answer!r}")
+            if self.match == "numeric" and is_compound(answer):
+                raise UserError(
+                    f"{location}: expected an answer that is one number for match 'numeric', which does not compare "
+                    f"fractions, ratios, powers and times; got {answer!r}"
+                )
             extra = other_columns(record, self.columns, (name, "answer", "response"))
             judge, extract = partial(matches, self.match, answer), partial(extracted, self.match)
             yield Example(prompt, answer, judge, response, extra, extract)

@@ -15,6 +15,9 @@ _NUMBER = re.compile(
     r"|(?<![\w.)\]])[-+]?\.[0-9]+"
 )
 
+_COMPOUND = re.compile(r"[0-9}]\s*[/:^]\s*\{?[-+]?[0-9]")
+_COMPOUND_END = re.compile(_COMPOUND.pattern + r"[0-9.,]*\W*$")
+
 
 def answer_part(text: str) -> str:
     """Return the text after the last ``####``, or the whole text if there is none."""
@@ -35,6 +38,11 @@ def last_number(text: str) -> Decimal | None:
     marked = "####" in text
     numbers = numbers_in(answer_part(text))
     return numbers[0 if marked else -1] if numbers else None
+
+
+def is_compound(text: str) -> bool:
+    """Return whether the number that :func:`last_number` finds is a part of a fraction, a ratio, a power or a time."""
+    return bool((_COMPOUND if "####" in text else _COMPOUND_END).search(answer_part(text)))
 
 
 def extracted(match: Match, text: str) -> str | None:

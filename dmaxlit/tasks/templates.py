@@ -10,6 +10,7 @@ from typing import Any
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tasks.text_files import open_text, parse_yaml
+from dmaxlit.tasks.unicode import lone_surrogate
 
 __all__ = ["Template", "known_templates", "load_template", "read_template"]
 
@@ -109,6 +110,8 @@ def read_template(path: Path, fields: Sequence[str]) -> Template:
         UserError: If it cannot be read, or a key is unknown or of another kind.
     """
     content = _read_yaml(path)
+    if (surrogate := lone_surrogate(content)) is not None:
+        raise UserError(f"template: {str(path)!r}: has a lone surrogate ({surrogate})")
     if not isinstance(content, dict):
         raise UserError(f"template: {str(path)!r}: expected keys such as prompt, got {describe_value(content)}")
     for key in content:

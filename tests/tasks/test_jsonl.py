@@ -60,9 +60,10 @@ def test_numeric_and_exact_match(write_rows):
     assert numeric.response == "7 of them"
 
 
-def test_numbers_as_answers_are_text(write_rows):
-    (example,) = task("jsonl", train=write_rows([{"prompt": "p", "answer": 7}])).examples("train", 1)
-    assert example.answer == "7"
+@pytest.mark.parametrize("answer", [7, 2.5, 10**400])
+def test_numbers_as_answers_are_text(write_rows, answer):
+    (example,) = task("jsonl", train=write_rows([{"prompt": "p", "answer": answer}])).examples("train", 1)
+    assert example.answer == str(answer)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,10 @@ def test_numbers_as_answers_are_text(write_rows):
         (
             {"prompt": "p", "answer": "three"},
             r"row 2: expected an answer with a number for match 'numeric', got 'three'",
+        ),
+        (
+            {"prompt": "p", "answer": "about 3/4"},
+            r"row 2: expected an answer that is one number for match 'numeric', .*; got 'about 3/4'",
         ),
     ],
 )

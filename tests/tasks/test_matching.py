@@ -3,7 +3,7 @@ from decimal import Decimal
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks.matching import answer_part, extracted, last_number, matches
+from dmaxlit.tasks.matching import answer_part, extracted, is_compound, last_number, matches
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,14 @@ def test_answer_part():
 def test_what_is_extracted_is_what_is_compared(match, text, expected):
     assert extracted(match, text) == expected
     assert matches(match, "7" if expected is None else expected, text) is (expected is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "compound"),
+    [
+        *((text, True) for text in ("1/2", "2:3", "It is 2 x 10^3.", "3 1/2", "10:30", "#### 3/4", r"10^{3}")),
+        *((text, False) for text in ("7", "1,234.50", "48/2 = 24", "48/2 = 24 #### 72", "-3", "at 10:30 there are 4")),
+    ],
+)
+def test_a_number_may_be_a_part_of_something_else(text, compound):
+    assert is_compound(text) is compound

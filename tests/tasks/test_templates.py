@@ -83,6 +83,7 @@ def test_an_unknown_template_is_refused_with_the_known_names(name):
     [
         ("prompt: [", r"cannot read .*mine.yaml' \("),
         ("a\0b", r"cannot read .*mine.yaml' \("),
+        ('prompt: "{{question}} \\uD800"', r"mine.yaml': has a lone surrogate \(\\ud800\)"),
         ("- prompt", r"mine.yaml': expected keys such as prompt, got a value of type list"),
         ("", r"mine.yaml': expected keys such as prompt, got None"),
         ({"prompts": "{{question}}"}, r"mine.yaml': expected keys of prompt, system, .*, got 'prompts'"),

@@ -1,27 +1,58 @@
 """Code answers: one piece of code is extracted from a text, and run against tests in a sandbox."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dmaxlit.sandbox import SandboxSettings, Verdict, run_tests
 
-# A fence on a line of its own, its language, and its content up to the next one or to the end.
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+# A fence on a line of its own, or behind text if it is marked as Python; its indentation, its language, and its content
+# up to the next one or to the end.
+_FENCED = re.compile(
+    r"^(?:(?P<indent>[ \t]*)```[ \t]*(?P<language>\w*)|[^\n`]*\S[ \t]*```[ \t]*(?:py|python3?)\b)[^\n`]*\n"
+    r"(?P<content>.*?)(?:^[ \t]*```|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 _PYTHON = ("", "py", "python", "python3")
 
 
-def extract_code(text: str) -> str | None:
+def extract_code(text: str, names: Sequence[str] = ()) -> str | None:
     """Return the code of an answer, or None if it has none.
 
-    It is the content of the last block fenced with three backticks that is marked as Python or not at all; the last
-    fence may be left open. A text without any fence is code as a whole.
+    It is the content of the last block fenced with three backticks that is marked as Python or not at all, of the
+    last one that defines a name if one does; the last fence may be left open. Lines lose the indentation of their
+    fence. A text without any fence is code as a whole, also if one ends it.
+
+    Args:
+        text: The answer.
+        names: What the code is asked to define.
     """
     text = text.replace("\r\n", "\n")
-    blocks = list(_FENCED.finditer(text))
+    code, fence, rest = text.partition("```")
+    if fence and not rest.strip() and code.strip():
+        return code
+    blocks = [block for block in _FENCED.finditer(text) if (block["language"] or "").lower() in _PYTHON]
     if blocks:
-        python = [content for language, content in (block.groups() for block in blocks) if language.lower() in _PYTHON]
-        return python[-1] if python and python[-1].strip() else None
-    return text if text.strip() else None
+        contents = [_without_indent(block["content"], block["indent"] or "") for block in blocks]
+        defining = [content for content in contents if any(_defines(content, name) for name in names)]
+        code = (defining or contents)[-1]
+    elif fence and _FENCED.search(text):
+        return None
+    else:
+        code = text
+    return code if code.strip() else None
+
+
+def _without_indent(content: str, indent: str) -> str:
+    """Return lines without the indentation of their fence, if all have it."""
+    lines = content.splitlines(keepends=True)
+    if not all(line.startswith(indent) or not line.strip() for line in lines):
+        return content
+    return "".join(line.removeprefix(indent) for line in lines)
+
+
+def _defines(code: str, name: str) -> bool:
+    return bool(re.search(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(name)}\b", code, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -44,7 +75,7 @@ class CodeGrader:
 
     def extract(self, text: str) -> str | None:
         """Return the code that is run but for the prefix; see :func:`extract_code`."""
-        return extract_code(text)
+        return extract_code(text, self.names)
 
     def __call__(self, text: str) -> bool:
         """Return whether the code passes all tests."""

@@ -10,6 +10,16 @@ _MATH = re.compile(r"^(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])[.,]?$", re.DOT
 # math-verify leaves the base of 52_8 and the power of cm^2 out.
 _BASE = re.compile(r"\d_\{?(\d+)\}?$")
 _POWER_OF_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{2,})\s*\^\{?(\d+)\}?$")
+# math-verify compares one quantity, whatever the words that follow it.
+_MAGNITUDE = re.compile(
+    r"(?<![A-Za-z\\])(?:hundred|thousand|million|billion|trillion|dozen)s?(?![A-Za-z])", re.IGNORECASE
+)
+_RELATION = re.compile(r"^\s*(?:[<>≤≥]|\\(?:[lg]eq?|[lg]t|[lg]eqslant)(?![A-Za-z]))")
+_SECOND_QUANTITY = re.compile(r"\d[^\\^]*\\(?:text|mbox|mathrm)\{[^{}]*[A-Za-z][^{}]*\}\s*\d")
+_EMPHASIS = re.compile(r"^(?:\*{1,3}|`+|__?)(?=\S)|(?<=[^\s^])(?:\*{1,3}|`+)$|(?<=\S)__?$")
+# The end of a formula that began before the answer.
+_CLOSING = re.compile(r"^((?:(?!\\\[|\$\$).)*?)\s*(?:\\\]|\$\$)$", re.DOTALL)
+_DIGITS = re.compile(r"\d+")
 _NEGATION = re.compile(r"\\(?:neq?|not)(?![A-Za-z])|≠|\bnot\b")  # at the beginning, math-verify leaves it out
 
 
@@ -27,9 +37,9 @@ class MathGrader:
     answer: str
 
     def extract(self, text: str) -> str | None:
-        """Return the answer by the rule of :func:`~dmaxlit.tasks.grading.extraction.extract_answer`."""
+        """Return what :func:`~dmaxlit.tasks.grading.extraction.extract_answer` finds, without markup around it."""
         answer = extract_answer(text)
-        return None if answer is None else without_delimiters(answer)
+        return None if answer is None else without_markup(answer) or None
 
     def __call__(self, text: str) -> bool:
         """Return whether the text's answer is the reference."""
@@ -43,11 +53,27 @@ def without_delimiters(answer: str) -> str:
     return match[1].strip() if match and "$" not in match[1] else answer.strip()
 
 
+def without_markup(answer: str) -> str:
+    r"""Return an answer without what a text puts around it: emphasis, delimiters, and the stop of the sentence."""
+    before = None
+    while answer != before:
+        before = answer
+        answer = without_delimiters(_EMPHASIS.sub("", answer.strip()))
+        answer = _CLOSING.sub(r"\1", answer)
+        answer = re.sub(r"(?<![.,])[.,]$", "", answer)  # but not the dots of 0.333...
+    return answer
+
+
 def is_same(reference: str, answer: str) -> bool:
     """Return whether two LaTeX answers are the same, or equivalent."""
+    answer = answer.replace("°", r"^\circ")
     if answer.split() == reference.split():
         return True
     if bool(_NEGATION.search(reference)) != bool(_NEGATION.search(answer)):
+        return False
+    if any(bool(of.search(reference)) != bool(of.search(answer)) for of in (_MAGNITUDE, _RELATION)):
+        return False
+    if _SECOND_QUANTITY.search(answer) and len(_DIGITS.findall(reference)) < 2:
         return False
     for stated in (_BASE, _POWER_OF_UNIT):
         left, right = stated.search(reference), stated.search(answer)

@@ -19,6 +19,12 @@ CODE = "def f(x):\n    return x\n"
         (f"```python\r\n{CODE}```".replace("\n", "\r\n"), CODE),
         (f"```Python\n{CODE}```\nRun it:\n```bash\npython f.py\n```", CODE),
         (f"1. So:\n   ```python\n{CODE}   ```", CODE),
+        ("1. So:\n   ```python\n   def f(x):\n\n       return x\n   ```", "def f(x):\n\n    return x\n"),
+        (f"Here is: ```python\n{CODE}```", CODE),
+        (f"{CODE}```", CODE),
+        (f"{CODE}```\n", CODE),
+        ("    return False```", "    return False"),
+        ("Use ``` for code:\n```bash\nls\n```", None),
         ('```python title="f.py"\ns = "```"\n```', 's = "```"\n'),
         (CODE, CODE),
         ("    return x\n", "    return x\n"),
@@ -30,6 +36,13 @@ CODE = "def f(x):\n    return x\n"
 )
 def test_the_last_block_of_python_is_the_code(text, code):
     assert extract_code(text) == code
+
+
+@pytest.mark.parametrize("example", ["```python\nprint(f(1))\n```", "```\n1\n```", "```python\nf(2)"])
+def test_a_block_that_defines_what_is_asked_for_comes_before_later_ones(example):
+    text = f"```python\ndef g():\n    pass\n```\n```python\n{CODE}```\nExample:\n{example}"
+    assert extract_code(text, ("f",)) == CODE
+    assert extract_code(text, ("missing",)) == extract_code(text) != CODE
 
 
 @needs_sandbox

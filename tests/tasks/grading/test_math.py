@@ -29,6 +29,8 @@ pytest.importorskip("math_verify")
         (r"52_8", "52"),
         (r"15\mbox{ cm}^2", "15"),
         (r"15\mbox{ cm}^2", r"15 \text{ cm}^{2}"),
+        ("90", "90°"),
+        ("6,7", r"6 \text{ and } 7"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 4/2 \end{pmatrix}"),
     ],
 )
@@ -48,6 +50,11 @@ def test_equivalent_answers_are_the_same(reference, answer):
         (r"\frac{3}{2}", r"\ne \frac{3}{2}"),
         (r"\frac{3}{2}", r"\text{not } \frac{3}{2}"),
         ("5", "≠ 5"),
+        ("9", r"9\text{ million}"),
+        (r"9\text{ million}", "9"),
+        (r"\frac{14}{3}", r"< \frac{14}{3}"),
+        (r"\frac{14}{3}", r"\leq \frac{14}{3}"),
+        ("2", r"2 \text{ hours and } 30 \text{ minutes}"),
         ("x+1", "y+1"),
         (r"\text{Evelyn}", r"\text{Briana}"),
         (r"\text{(B)}", "(C)"),
@@ -167,3 +174,29 @@ def test_lenient_takes_up_to_ten_candidates():
     long = "The final answer is 5. I hope it is correct. " + "But there is more to be said about it. " * 30
     assert not LenientMathGrader("5")(long)
     assert LenientMathGrader("x").extract(" ") is None
+
+
+@pytest.mark.parametrize("answer", ["9", r"\frac{1}{2}", r"\$32,\!348", r"x \in [-2,7]", r"\text{Evelyn}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        r"\boxed{%s}",
+        r"\boxed{%s.}",
+        "#### %s.",
+        "#### **%s**",
+        "The answer is **%s**.",
+        "**The answer is %s.**",
+        "The answer is *%s*",
+        "The answer is `%s`.",
+        r"The answer is \[%s\].",
+        "The answer is: $$%s$$",
+        "The answer is $%s$.",
+    ],
+)
+def test_what_a_text_puts_around_its_answer_does_not_matter(form, answer):
+    assert MathGrader(answer)(form % answer)
+
+
+@pytest.mark.parametrize("answer", ["x_1", "x^*", r"a^{*}", "0.333...", "[1, 2)"])
+def test_marks_that_are_part_of_an_answer_stay(answer):
+    assert MathGrader("1").extract(rf"\boxed{{{answer}}}") == answer
