@@ -1,7 +1,6 @@
 """Code answers: one piece of code is extracted from a text, and run against tests in a sandbox."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dmaxlit.sandbox import SandboxSettings, Verdict, run_tests
@@ -13,19 +12,16 @@ _FENCED = re.compile(
     r"(?P<content>.*?)(?:^[ \t]*```|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+_DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+\w", re.MULTILINE)
 _PYTHON = ("", "py", "python", "python3")
 
 
-def extract_code(text: str, names: Sequence[str] = ()) -> str | None:
+def extract_code(text: str) -> str | None:
     """Return the code of an answer, or None if it has none.
 
-    It is the content of the last block fenced with three backticks that is marked as Python or not at all, of the
-    last one that defines a name if one does; the last fence may be left open. Lines lose the indentation of their
-    fence. A text without any fence is code as a whole, also if one ends it.
-
-    Args:
-        text: The answer.
-        names: What the code is asked to define.
+    It is the content of the last block fenced with three backticks that is marked as Python or not at all; of the last
+    one with a function or class if there is one, as an example of its use may follow. The last fence may be left open.
+    Lines lose the indentation of their fence. A text without any fence is code as a whole, also if one ends it.
     """
     text = text.replace("\r\n", "\n")
     code, fence, rest = text.partition("```")
@@ -34,8 +30,7 @@ def extract_code(text: str, names: Sequence[str] = ()) -> str | None:
     blocks = [block for block in _FENCED.finditer(text) if (block["language"] or "").lower() in _PYTHON]
     if blocks:
         contents = [_without_indent(block["content"], block["indent"] or "") for block in blocks]
-        defining = [content for content in contents if any(_defines(content, name) for name in names)]
-        code = (defining or contents)[-1]
+        code = ([content for content in contents if _DEFINITION.search(content)] or contents)[-1]
     elif fence and _FENCED.search(text):
         return None
     else:
@@ -49,10 +44,6 @@ def _without_indent(content: str, indent: str) -> str:
     if not all(line.startswith(indent) or not line.strip() for line in lines):
         return content
     return "".join(line.removeprefix(indent) for line in lines)
-
-
-def _defines(code: str, name: str) -> bool:
-    return bool(re.search(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(name)}\b", code, re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class CodeGrader:
 
     def extract(self, text: str) -> str | None:
         """Return the code that is run but for the prefix; see :func:`extract_code`."""
-        return extract_code(text, self.names)
+        return extract_code(text)
 
     def __call__(self, text: str) -> bool:
         """Return whether the code passes all tests."""
