@@ -1,14 +1,14 @@
 """Autoregressive pretraining, for models that become block-diffusion models."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from dmaxlit.callbacks._module import require_dmax_module
-from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.encoding import EosFill, encode_pair
 from dmaxlit.module import DMaxModule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tasks import Example
@@ -82,7 +82,7 @@ class NextTokenTraining(L.Callback):
 
 def _clean_batch(module: DMaxModule, examples: Sequence[Example], data: Any) -> CleanBatch | None:
     """Return prompts with their reference responses as training rows; None if no response fits or there is none."""
-    length, eos_fill = module.backbone.block_length, getattr(data, "eos_fill", "block")
+    length, eos_fill = module.backbone.block_length, cast(EosFill, getattr(data, "eos_fill", "block"))
     pairs = [
         encode_pair(module.tokenizer, example.prompt, example.response, length, eos_fill)
         for example in examples

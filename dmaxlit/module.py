@@ -258,7 +258,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Copy all but what makes optimiser and schedule: of the command line, it holds on to the whole run."""
         memo |= {id(shared): shared for shared in (self.optimizer, self.lr_scheduler)}
         memo[id(self)] = copied = type(self).__new__(type(self))
-        copied.__setstate__(deepcopy(self.__getstate__(), memo))
+        copied.__setstate__(deepcopy(self.__getstate__(), memo))  # type: ignore[no-untyped-call]
         return copied
 
     # ---- sharding ---------------------------------------------------------------------------------------------------
