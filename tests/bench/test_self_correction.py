@@ -1,9 +1,12 @@
 import json
+import shutil
 
 import pytest
 
 from dmaxlit import UserError
 from dmaxlit.bench import SelfCorrectionBench
+from dmaxlit.bench.command import RECIPE_FOLDER
+from dmaxlit.bench.output_folder import claim_folder
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.files import write_json
 
@@ -43,9 +46,15 @@ def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failed_job_is_reported_with_its_log(tmp_path):
-    bench = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,), num_examples=1)
-    bench.configs = tmp_path / "gone"  # the jobs check it again and refuse
+def test_a_failed_job_is_reported_with_its_log(tmp_path, monkeypatch):
+    configs = shutil.copytree(RECIPE_FOLDER, tmp_path / "configs")
+
+    def claim_and_lose(*arguments):
+        claim_folder(*arguments)
+        shutil.rmtree(configs)  # the jobs check it again and refuse
+
+    monkeypatch.setattr("dmaxlit.bench.self_correction.claim_folder", claim_and_lose)
+    bench = SelfCorrectionBench(output=tmp_path / "out", configs=configs, num_bases=1, seeds=(0,), num_examples=1)
     with pytest.raises(UserError, match=r"bench: base 0 failed with exit status 1; see .*base-0\.log"):
         bench.run()
     assert "expected a folder with" in (tmp_path / "out" / "methods" / "logs" / "base-0.log").read_text()
