@@ -13,6 +13,7 @@ _FENCED = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+\w", re.MULTILINE)
+_BEGINNING = re.compile(r"^(?:async[ \t]+def|def|class|import|from|@)", re.MULTILINE)  # of a module's statement
 _PYTHON = ("", "py", "python", "python3")
 
 
@@ -39,11 +40,12 @@ def extract_code(text: str) -> str | None:
 
 
 def _without_indent(content: str, indent: str) -> str:
-    """Return lines without the indentation of their fence, if all have it."""
+    """Return lines without the indentation of their fence, unless they need it, as the body of a function does."""
     lines = content.splitlines(keepends=True)
     if not all(line.startswith(indent) or not line.strip() for line in lines):
         return content
-    return "".join(line.removeprefix(indent) for line in lines)
+    moved = "".join(line.removeprefix(indent) for line in lines)
+    return moved if _BEGINNING.search(moved) else content
 
 
 @dataclass(frozen=True)

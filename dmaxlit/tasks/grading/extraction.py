@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 _MARKER = re.compile(r"\\boxed\b\s*|\\fbox\b\s*|####|\banswer\s+is\b\s*:?", re.IGNORECASE)
 # A sentence ends where another begins; the full stop of a title ends none.
-_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!?]\s+(?=[A-Z\\])")
+_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!?]\**\s+(?=[A-Z\\])")
 _DISPLAY = re.compile(r"^[\s*:]*(?:\\\[|\$\$)?\s*")  # emphasis, and the beginning of a displayed formula
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BRACES = re.compile(r"(?:\\boxed\s*|\\fbox\s*)?\{|\}")

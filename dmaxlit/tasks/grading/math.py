@@ -12,7 +12,9 @@ _BASE = re.compile(r"\d_\{?(\d+)\}?$")
 _POWER_OF_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{2,})\s*\^\{?(\d+)\}?$")
 # math-verify compares one quantity, whatever the words that follow it.
 _MAGNITUDE = re.compile(
-    r"(?<![A-Za-z\\])(?:hundred|thousand|million|billion|trillion|dozen)s?(?![A-Za-z])", re.IGNORECASE
+    r"(?<![A-Za-z\\])(?:hundred|thousand|million|billion|trillion|dozen)s?(?![A-Za-z])"
+    r"|(?-i:\d\s*\\(?:text|mbox|mathrm)\{\s*(?:[kKMB]|bn)\s*\})",
+    re.IGNORECASE,
 )
 _RELATION = re.compile(r"^\s*(?:[<>≤≥]|\\(?:[lg]eq?|[lg]t|[lg]eqslant)(?![A-Za-z]))")
 _SECOND_QUANTITY = re.compile(r"\d[^\\^]*\\(?:text|mbox|mathrm)\{[^{}]*[A-Za-z][^{}]*\}\s*\d")

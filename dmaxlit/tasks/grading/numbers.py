@@ -20,7 +20,8 @@ _EXPONENT_OF_UNIT = re.compile(r"(?:(?<=[A-Za-z]{2})|(?<=\bm))(?:\}?\s*\^\{?[23]
 _FRACTION = re.compile(r"(?<![\d.,/:])([-+]?\d+)\s*/\s*(\d+)(?![\d.,]*\d|/)")
 # What makes another value of the number beside it, or none.
 _OTHERWISE = re.compile(
-    r"\\[A-Za-z]|(?<![\d.])[A-Za-z]\d|[\^√π±≈≠<>≤≥]|\d\s*[:/]|[:/]\s*\d|\b(?:not|hundred|thousand|million|billion|trillion|dozen|half)\b",
+    r"\\[A-Za-z]|(?<![\d.])[A-Za-z]\d|[\^√π±≈≠<>≤≥]|\d\s*[:/]|[:/]\s*\d|\b(?:not|half|(?:hundred|thousand|million|billion|trillion|dozen)s?)\b"
+    r"|(?-i:\d(?:[kKMB]|\s*bn)(?![A-Za-z]))",
     re.IGNORECASE,
 )
 

@@ -20,6 +20,7 @@ CODE = "def f(x):\n    return x\n"
         (f"```Python\n{CODE}```\nRun it:\n```bash\npython f.py\n```", CODE),
         (f"1. So:\n   ```python\n{CODE}   ```", CODE),
         ("1. So:\n   ```python\n   def f(x):\n\n       return x\n   ```", "def f(x):\n\n    return x\n"),
+        ("    ```python\n    return x\n    ```", "    return x\n"),
         (f"Here is: ```python\n{CODE}```", CODE),
         (f"{CODE}```", CODE),
         (f"{CODE}```\n", CODE),
