@@ -43,18 +43,17 @@ def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, s
     Raises:
         UserError: If the folder holds results of other settings or recipes.
     """
-    path = folder / "settings.json"
+    path, recipes = folder / "settings.json", recipes or {}
     recorded = json.loads(path.read_text()) if path.is_file() else settings
     for name, value in settings.items():
         if recorded.get(name) != value:
             raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
     known = recorded.get(_RECIPES, {})
-    for name, value in (recipes or {}).items():
+    for name, value in recipes.items():
         if known.get(name, value) != value:
             raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another")
-    hashes = {**known, **(recipes or {})}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**settings, **({_RECIPES: hashes} if hashes else {})})
+    write_json(path, {**settings, _RECIPES: {**known, **recipes}})
 
 
 def kept_runs(folder: Path, runs: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:

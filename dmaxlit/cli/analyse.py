@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.messages import closest
-from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
+from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
     from dmaxlit.evaluation.evaluate import DecoderSpec
@@ -172,13 +172,11 @@ def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) ->
 
 def _examples(name: str, task: "Task", number: int | None) -> "list[Example]":
     """Return the test prompts of a task that are answered."""
-    from dmaxlit.tasks.base import default_number
+    from dmaxlit.tasks.base import first_examples
 
-    number = default_number(task, "test", _NUM_PROMPTS) if number is None else number
-    if not number:
+    if not (examples := first_examples(task, "test", number, _NUM_PROMPTS, "num_prompts")):
         raise UserError(f"task: expected test prompts of {name!r}, found none")
-    with renaming_argument("num_prompts", "n"):
-        return task.examples("test", number)
+    return examples
 
 
 def _decoded(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dmaxlit.cli.answer_figures import figures, remarks
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.cli.processes import launch_ranks, may_be_several
-from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
+from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
     from dmaxlit.data.encoding import Prompt
@@ -221,13 +221,11 @@ def _prompts(
     if columns and path is None:
         raise UserError("columns: expected none without --prompts, got some")
     if task is not None:
-        from dmaxlit.tasks.base import default_number
+        from dmaxlit.tasks.base import first_examples
 
-        number = default_number(task, "test", _NUM_TASK_PROMPTS) if number is None else number
-        if not number:
+        if not (examples := first_examples(task, "test", number, _NUM_TASK_PROMPTS, "num_prompts")):
             raise UserError("task: expected test prompts, found none")
-        with renaming_argument("num_prompts", "n"):
-            return task.examples("test", number), []
+        return examples, []
     if task_options:
         raise UserError("task_options: expected none without --task, got some")
     if path is None and not prompt and sys.stdin.isatty():

@@ -12,9 +12,9 @@ from dmaxlit.data.bound_model import BoundModel
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.example_batch import ExampleBatch
 from dmaxlit.data.sampling import OrderedRowSampler
-from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.errors import UserError
 from dmaxlit.tasks import Example, Split, Task
-from dmaxlit.tasks.base import default_number
+from dmaxlit.tasks.base import first_examples
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 _SHOWN = 40  # characters of a prompt in a message
@@ -52,18 +52,12 @@ class EvalPrompts:
         """
         for split, stages in _STAGES.items():
             if stage in stages and split not in self._examples:
-                examples = self._first(split)
+                number = self._numbers[split]
+                examples = first_examples(self._task, split, number, _DEFAULT_NUMBERS[split], f"num_{split}")
                 if model is not None:
                     bounds = model.tokenizer, model.max_length
                     examples = decodable_examples(examples, split, *bounds, self._on_bad_row)
                 self._examples[split] = examples
-
-    def _first(self, split: Split) -> list[Example]:
-        number = self._numbers[split]
-        if number is None:
-            return self._task.examples(split, default_number(self._task, split, _DEFAULT_NUMBERS[split]))
-        with renaming_argument(f"num_{split}", "n"):
-            return self._task.examples(split, number)
 
     def loaders(self, split: Split, rank: int, world_size: int) -> list[DataLoader[Any]]:
         """Return one rank's batches of a split, in a list; an empty one without prompts.

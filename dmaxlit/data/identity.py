@@ -63,11 +63,15 @@ def answers_hash(examples: Sequence[Example]) -> str:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Return the first setting in which two runs differ, as ``name was old, now new``, or None.
 
-    Nested settings are given by their dotted names.
+    Nested settings are named with dots.
     """
     for name in [*old, *(name for name in new if name not in old)]:
-        if name not in old and name.rpartition(".")[2] in _RECORDED_LATER:
+        if name not in old and name in _RECORDED_LATER:
             continue
-        if old.get(name) != new.get(name):
-            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            if (inner := difference(before, now)) is not None:
+                return f"{name}.{inner}"
+        elif before != now:
+            return f"{name} was {before!r}, now {now!r}"
     return None

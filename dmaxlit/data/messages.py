@@ -63,7 +63,7 @@ def without_nulls(value: Any, levels: int = MAX_DEPTH) -> Any:
     if not isinstance(value, (Mapping, list, tuple)):
         return value
     if levels == 0:
-        raise TooDeepError("nested too deeply")
+        raise TooDeepError
     if isinstance(value, Mapping):
         return {key: without_nulls(item, levels - 1) for key, item in value.items() if item is not None}
     return [without_nulls(item, levels - 1) for item in value]

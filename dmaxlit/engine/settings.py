@@ -14,8 +14,7 @@ from dmaxlit.option_types import check_option_types
 
 __all__ = ["DecodeSettings"]
 
-_RANGES = ("temperature", "top_p")
-
+_CHECKED_BY_RANGE = ("temperature", "top_p")
 _SPEED_ONLY = ("batch_size", "compile", "check_decoder")
 
 
@@ -60,11 +59,11 @@ class DecodeSettings:
     admission_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A decoder and a policy are checked where they are made, by classes, names and options; numbers by their range.
+        # A decoder and a policy are checked where they are made, and numbers with a range by the sampler.
         settings = {
             name: value
             for name, value in vars(self).items()
-            if name not in ("decoder", "admission") and not (name in _RANGES and isinstance(value, float))
+            if name not in ("decoder", "admission") and not (name in _CHECKED_BY_RANGE and isinstance(value, float))
         }
         check_option_types(type(self), settings)
 

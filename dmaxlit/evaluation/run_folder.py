@@ -66,7 +66,7 @@ def _change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
         before, now = (list(map(str, settings.get(name) or ())) for settings in (old, new))
         if set(before) != set(now):
             return f"{name} were {', '.join(before)}, now {', '.join(now)}"
-    return difference(flat(old), flat(new))
+    return difference(old, new)
 
 
 def _clear(folder: Path, settings: Mapping[str, Any]) -> None:

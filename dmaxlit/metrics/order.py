@@ -11,7 +11,6 @@ from dmaxlit.metrics.base import RatioMetric
 
 __all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism", "kendall_tau"]
 
-
 _VARIANTS = ("b", "a")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.option_types import check_option_types
 from dmaxlit.randomness import stable_seed
 from dmaxlit.registry import Registry, class_and_options
@@ -126,6 +126,23 @@ def default_number(task: Task, split: Split, most: int) -> int:
     """
     available = task.count(split)
     return most if available is None else min(most, available)
+
+
+def first_examples(task: Task, split: Split, number: int | None, most: int, argument: str) -> list[Example]:
+    """Return the first examples of a split.
+
+    Args:
+        task: The task.
+        split: ``train``, ``val`` or ``test``.
+        number: How many; None for ``most``, or all if there are fewer.
+        most: The default.
+        argument: The user's name of ``number``, for messages.
+
+    Raises:
+        UserError: If there are fewer than ``number``.
+    """
+    with renaming_argument(argument, "n"):
+        return task.examples(split, default_number(task, split, most) if number is None else number)
 
 
 def check_split(split: str) -> None:

@@ -16,6 +16,9 @@ MAX_DEPTH = 100
 class TooDeepError(ValueError):
     """A value in which more than :data:`MAX_DEPTH` lists and objects lie in one another."""
 
+    def __init__(self) -> None:
+        super().__init__("nested too deeply")
+
 
 def json_value(value: Any, levels: int = MAX_DEPTH) -> Any:
     """Return a value as JSON can express it: that of a JSON file unchanged, that of a Parquet file in its usual form.
@@ -35,7 +38,7 @@ def json_value(value: Any, levels: int = MAX_DEPTH) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, (Mapping, list, tuple)) and levels == 0:
-        raise TooDeepError("nested too deeply")
+        raise TooDeepError
     if isinstance(value, Mapping):
         return {str(key): json_value(item, levels - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

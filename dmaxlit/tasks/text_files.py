@@ -93,5 +93,5 @@ def parse_yaml(text: str) -> Any:
     for event in yaml.parse(text, yaml.SafeLoader):  # which does not recurse, as loading does
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise TooDeepError("nested too deeply")
+            raise TooDeepError
     return yaml.safe_load(text)

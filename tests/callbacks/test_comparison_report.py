@@ -10,8 +10,8 @@ import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
 from dmaxlit.data.identity import prompts_hash
 from dmaxlit.errors import UserError
+from tests.callbacks.comparison import MARKS, SPECS, Learner
 from tests.callbacks.fakes import (
-    LIGHTNING_WARNINGS,
     NUM_TEST,
     FakeModule,
     events,
@@ -22,24 +22,7 @@ from tests.callbacks.fakes import (
     text_of,
 )
 
-pytestmark = [
-    LIGHTNING_WARNINGS,
-    pytest.mark.filterwarnings(
-        "ignore:Checkpoint directory", "ignore:You defined a `validation_step`", "ignore:The dirpath has changed"
-    ),
-]
-
-SPECS = [DecoderSpec("spd", {"tau_dec": 0.0}, "spd 0"), DecoderSpec("threshold", {"threshold": 1.0})]
-
-
-class Learner(FakeModule):
-    """Answers with threshold 1 once it has been trained: so that base and trained differ."""
-
-    def generate_batch(self, prompts, settings, **others):
-        if self.trainer.global_step > 0:
-            trained = {"tau_dec": 1.0} if settings.decoder == "spd" else {"threshold": 1.0}
-            settings = replace(settings, decoder_options=settings.decoder_options | trained)
-        return super().generate_batch(prompts, settings, **others)
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +94,6 @@ def test_the_model_is_exported(compared):
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["model", "results.json"]
 
 
-def test_a_resumed_run_compares_with_where_the_first_started(tmp_path):
-    def fit(epochs, ckpt_path=None):
-        module = Learner()
-        callback = ComparisonReport(str(tmp_path / "out"), SPECS)
-        keeper = ModelCheckpoint(tmp_path, save_last=True)
-        trainer = make_trainer(tmp_path, [callback, keeper], max_epochs=epochs, enable_checkpointing=True)
-        trainer.fit(module, datamodule=make_data(), ckpt_path=ckpt_path, weights_only=True)
-        return callback, module
-
-    first, _ = fit(1)
-    second, module = fit(2, tmp_path / "last.ckpt")
-    assert {title: result.to_dict() for title, result in second.base.items()} == {
-        title: result.to_dict() for title, result in first.base.items()
-    }
-    assert len(module.calls) == len(SPECS)
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
-
-
 def test_the_state_of_a_checkpoint_of_release_0_1_is_read(compared):
     _, callback, _, _ = compared
     state = callback.state_dict()
@@ -154,54 +118,6 @@ def test_results_of_some_decoders_are_not_offered_as_those_of_all(compared):
 
 def decoders_of(specs):
     return {spec.title: [spec.name, spec.options, spec.window, spec.admission, {}] for spec in specs}
-
-
-CHANGES = [
-    ({"num_examples": 3}, {}),
-    ({"max_new_tokens": 9}, {}),
-    ({"batch_size": 5}, {}),
-    ({"decoders": [replace(spec, window=2) for spec in SPECS]}, {}),
-    ({}, {"num_test": 5}),
-]
-
-
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """Return the checkpoint of a run's first epoch."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    callbacks = [ComparisonReport(str(folder / "out"), SPECS), ModelCheckpoint(folder, save_last=True)]
-    trainer = make_trainer(folder, callbacks, max_epochs=1, enable_checkpointing=True)
-    trainer.fit(FakeModule(), datamodule=make_data())
-    return folder / "last.ckpt"
-
-
-@pytest.mark.parametrize("is_old", [False, True])
-@pytest.mark.parametrize(("options", "data"), CHANGES)
-def test_results_from_other_prompts_or_settings_are_not_compared(interrupted, tmp_path, options, data, is_old):
-    checkpoint = torch.load(interrupted, weights_only=True)
-    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ComparisonReport"))
-    if is_old:
-        del state["conditions"], state["identity"]["task"], state["identity"]["chat_template"]
-    torch.save(checkpoint, tmp_path / "old.ckpt")
-    callback = ComparisonReport(str(tmp_path / "out"), **{"decoders": SPECS, **options})
-    keeper = ModelCheckpoint(tmp_path)
-    trainer = make_trainer(tmp_path, [callback, keeper], enable_checkpointing=True)
-    with pytest.warns(UserWarning, match="no results of the starting model for spd 0, threshold"):
-        trainer.fit(FakeModule(), datamodule=make_data(**data), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
-    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    assert [row["model"] for row in rows] == ["trained"] * 2
-
-
-def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):
-    keeper = ModelCheckpoint(tmp_path, save_last=True)
-    trainer = make_trainer(tmp_path, [keeper], max_epochs=1, enable_checkpointing=True)
-    trainer.fit(FakeModule(), datamodule=make_data())
-    callback = ComparisonReport(str(tmp_path / "out"), SPECS)
-    trainer = make_trainer(tmp_path, [callback, ModelCheckpoint(tmp_path)], enable_checkpointing=True)
-    with pytest.warns(UserWarning, match="no results of the starting model for spd 0, threshold"):
-        trainer.fit(Learner(), datamodule=make_data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-    assert callback.base == {}
-    assert set(callback.trained) == {"spd 0", "threshold threshold=1.0"}
 
 
 def test_without_a_baseline_only_the_trained_model_decodes(tmp_path):

@@ -75,8 +75,8 @@ def test_other_settings_are_refused_by_name_or_overwritten(fake_module, tmp_path
     for module, settings, source, name in [
         (other, SETTINGS, TASK, "model"),
         (fake_module(), replace(SETTINGS, num_prompts=39), TASK, "num_prompts"),
-        (fake_module(), replace(SETTINGS, decoder_options={"threshold": 0.9}), TASK, "decoder_options"),
-        (fake_module(), SETTINGS, ChainTask("easy", seed=1), "task_options"),
+        (fake_module(), replace(SETTINGS, decoder_options={"threshold": 0.9}), TASK, "decoder_options.threshold"),
+        (fake_module(), SETTINGS, ChainTask("easy", seed=1), "task_options.seed"),
         (fake_module(), replace(SETTINGS, max_new_tokens=64), PROMPTS, "task"),
     ]:
         with pytest.raises(UserError, match=f"other settings: {name} was"):

@@ -234,7 +234,7 @@ def test_other_verdicts_are_another_file(module, examples, tmp_path, monkeypatch
     answers = [replace(example, answer="9") for example in examples[:2]]
     texts = [example.prompt for example in examples[:2]]
     for path, state in ((whole, "made"), (begun, "begun")):
-        for prompts, of_task, name in ((examples[:2], other, "task_options"), (answers, task, "answers")):
+        for prompts, of_task, name in ((examples[:2], other, "task_options.operations"), (answers, task, "answers")):
             with pytest.raises(UserError, match=f"was {state} with other settings: {name} was"):
                 generate_to_file(module, prompts, path, SETTINGS, progress=False, task=of_task)
         with pytest.raises(UserError, match=f"was {state} with other settings: task was 'chain', now None"):

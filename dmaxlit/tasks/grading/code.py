@@ -22,7 +22,8 @@ def extract_code(text: str) -> str | None:
 
     It is the content of the last block fenced with three backticks that is marked as Python or not at all; of the last
     one with a function or class if there is one, as an example of its use may follow. The last fence may be left open.
-    Lines lose the indentation of their fence. A text without any fence is code as a whole, also if one ends it.
+    Lines lose the indentation of their fence, unless they need it. A text without any fence is code as a whole, also if
+    one ends it.
     """
     text = text.replace("\r\n", "\n")
     code, fence, rest = text.partition("```")
