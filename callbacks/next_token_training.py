@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.data.encoding import EosFill, encode_pair
+from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tasks import Example
@@ -34,7 +35,7 @@ class NextTokenTraining(L.Callback):
     as the other.
 
     Raises:
-        UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``.
+        UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``, or trains an auxiliary model.
     """
 
     objective: ClassVar[Objective] = Objective("next token")
@@ -48,6 +49,8 @@ class NextTokenTraining(L.Callback):
         require_dmax_module(self, pl_module)
         assert isinstance(pl_module, DMaxModule)
         backbone = pl_module.backbone
+        if backbone.trains_auxiliary:
+            raise UserError("auxiliary: expected none with NextTokenTraining, which trains the denoiser, got one")
 
         def losses(clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
             return [next_token_loss(backbone, clean)]

@@ -266,8 +266,8 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
     def configure_model(self) -> None:
         """Shard the model if the strategy does, and read its weights if that was deferred."""
         prepare_backbone(self, self.backbone)
-        if self.noise.feature_layer is not None and self.trainer.training:
-            self.frozen_features()
+        if self.trainer.training:
+            self.begin_frozen_copy()
 
     def unsharded(self) -> AbstractContextManager[None]:
         """Return a context in which ranks may decode independently, also a sharded model; every rank must enter it."""

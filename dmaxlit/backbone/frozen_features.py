@@ -41,6 +41,7 @@ class FrozenFeatures:
     def __init__(self, denoiser: Denoiser, layer: int, offloaded: bool = False) -> None:
         check_layer(denoiser.model, layer)
         check_unsharded(is_sharded(denoiser))
+        self.layer = layer
         self._shares = denoiser.lora is not None
         self._trunk = _Trunk.of(denoiser, layer)
         self._offloaded = offloaded and not self._shares

@@ -46,7 +46,7 @@ class CreditDecoder(Decoder):
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Return the state of new blocks, without credit."""
-        credit = torch.zeros(*ids.shape, special.vocab_size, device=ids.device)
+        credit = torch.zeros(*ids.shape, special.vocab_size, dtype=torch.float32, device=ids.device)
         return replace(super().start(ids, editable, special), memory={"credit": credit})
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:

@@ -53,7 +53,7 @@ class LessDecoder(Decoder):
             "proposed": torch.full_like(ids, -1),
             "repeats": torch.zeros_like(ids),
             "top_ids": top_ids,
-            "top_probabilities": torch.zeros(top_ids.shape, device=ids.device),
+            "top_probabilities": torch.zeros(top_ids.shape, dtype=torch.float32, device=ids.device),
         }
         return replace(super().start(ids, editable, special), memory=memory)
 

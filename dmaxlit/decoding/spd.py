@@ -97,7 +97,7 @@ class SPDDecoder(Decoder):
         if self.top_k >= special.vocab_size:
             raise UserError(f"top_k: expected less than the vocabulary's {special.vocab_size} tokens, got {self.top_k}")
         mixture = ids.unsqueeze(-1).expand(-1, -1, self.top_k + 1)
-        weights = torch.zeros(mixture.shape, device=ids.device)
+        weights = torch.zeros(mixture.shape, dtype=torch.float32, device=ids.device)
         empty = SoftTokens(mixture, weights, torch.zeros_like(editable), self.soft == "slerp")
         return replace(state, soft=empty)
 

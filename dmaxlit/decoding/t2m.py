@@ -63,7 +63,7 @@ class T2MDecoder(Decoder):
         """Return the state of new blocks, in which nothing has been re-masked."""
         memory = {"remasks": torch.zeros_like(ids)}
         if self.detector == "change":
-            memory["probability"] = torch.zeros(ids.shape, device=ids.device)
+            memory["probability"] = torch.zeros(ids.shape, dtype=torch.float32, device=ids.device)
         return replace(super().start(ids, editable, special), memory=memory)
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:

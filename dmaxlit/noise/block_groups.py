@@ -116,7 +116,7 @@ def range_levels(rank: Tensor, ranges: list[tuple[float, float]], generator: Row
         ranges: Lowest and highest level of the first, second ... block of a group; the last one is that of all others.
         generator: Source of randomness.
     """
-    table = torch.tensor(ranges, device=rank.device)[rank.clamp(max=len(ranges) - 1)]
+    table = torch.tensor(ranges, dtype=torch.float32, device=rank.device)[rank.clamp(max=len(ranges) - 1)]
     low, high = table.unbind(-1)
     return low + generator.rand(rank.shape[1]) * (high - low)
 

@@ -46,6 +46,8 @@ class MaskedNoise(NoiseStrategy):
             raise UserError(f"span_length: expected 1 for weighting realized, which counts tokens, got {span_length}")
         self.span_length = span_length
         self.supervise = check_choice("supervise", supervise, ("masked", "all"))
+        if supervise == "all" and weighting != "none":
+            raise UserError(f"supervise: expected masked for weighting {weighting}, which weighs masks, got 'all'")
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
         """Yield the masked view."""
@@ -80,7 +82,7 @@ class MaskedNoise(NoiseStrategy):
         # Given m, the mean of 1 / (1 - alpha) over uniform 1 - alpha is B(m, n - m + 1) / B(m + 1, n - m + 1).
         group = clean.blocks if self.per == "block" else torch.zeros_like(clean.blocks)
         groups = int(group[-1]) + 1
-        count = torch.zeros(clean.ids.shape[0], groups, device=clean.ids.device)
+        count = torch.zeros(clean.ids.shape[0], groups, dtype=torch.float32, device=clean.ids.device)
         total = count.index_add(1, group, clean.response.float())
         masked = count.index_add(1, group, corruption.positions.float())
         _, slope = self.schedule(corruption.level)

@@ -43,7 +43,8 @@ class MMDNoise(NoiseStrategy):
         predicted_fraction: Share of the rows with the model's predictions in place of masks, in [0, 1]; all their
             response positions are sampled. Of the others only the masked ones are.
         form: ``block``: as above. ``sequence``: the form for small masked models (MDLM): one reward for a sequence,
-            pairs of the same position left out between samples, a sum over groups instead of the mean.
+            which ends with its first EOS, pairs of the same position left out between samples, a sum over groups
+            instead of the mean.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class MMDNoise(NoiseStrategy):
         filled = masked & is_predicted
         ids = torch.where(filled, tokens, ids)
         supervised = torch.where(is_predicted, clean.response, masked)
+        if self.form == "sequence":  # through the first EOS
+            is_eos = clean.in_loss & (clean.ids == clean.special.eos_id)
+            supervised = supervised & (is_eos.cumsum(1) - is_eos.long() == 0)
         selected = supervised & clean.in_loss
         fields: dict[str, Any] = {"is_masked": masked & ~filled, "model_filled": filled, "level": level}
         prediction = yield View(ids, supervised, "sampled", 0.0, **fields)

@@ -35,8 +35,10 @@ class MultiBlockNoise(NoiseStrategy):
 
     Args:
         group_size: Most blocks in a group (N), at least 2: the window that the model will decode with.
-        base: Registered name of the strategy whose views these are: ``masked``, or ``on_policy`` for OPUT.
-        base_options: Its options, without those of the noise level and of spans.
+        base: Registered name of the strategy whose views these are: ``masked``, or ``on_policy`` for OPUT. The noise of
+            a view of inverse masks (``complementary``) falls where that of the others rises.
+        base_options: Its options, without those of the noise level and of spans; ``weighting: realized`` weighs by the
+            masks of a sequence, and does not go with a level for each block.
         ranges: Range [low, high] of the level of the first, second ... block of a group, in place of the rising
             levels; the last one is that of all further blocks. The published DMax settings are [[.001, .2], [.8, 1]].
         random_layouts: Number of random layouts beside the regular ones, at least 0 (in the paper 2, or 0 for maths).
@@ -60,6 +62,8 @@ class MultiBlockNoise(NoiseStrategy):
         for name in _OF_THE_CORRUPTION:
             if name in options:
                 raise UserError(f"base_options: expected no {name}, since groups have masks of their own, got one")
+        if options.get("weighting") == "realized":
+            raise UserError("base_options: expected weighting none or elbo, as blocks have levels, got 'realized'")
         cls = NOISE.get(base)
         if issubclass(cls, MultiBlockNoise):
             raise UserError(f"base: expected another strategy, got {base!r}")

@@ -66,7 +66,7 @@ def replay(
         steps: Number of forwards; the last one decides whatever is left. None: as many as a block may need.
     """
     masked, decided = corruption.positions, torch.full_like(clean.ids, -1)
-    nowhere = torch.full(masked.shape, -torch.inf, device=masked.device)
+    nowhere = torch.full(masked.shape, -torch.inf, dtype=torch.float32, device=masked.device)
     count = clean.block_length if steps is None else min(steps, clean.block_length)
     kept: Tensor | None = None
     for step in range(count):

@@ -91,7 +91,8 @@ class TSDNoise(NoiseStrategy):
 
     def _values(self, clean: CleanBatch) -> Tensor:
         """Return V of each text, ``[batch]``."""
-        length = clean.in_loss.sum(1)
+        text = clean.in_loss & (clean.ids != clean.special.eos_id)
+        length = text.sum(1) + (clean.in_loss & ~text).any(1)  # of the EOS tokens that fill a block, the first counts
         if self.target_length is None or self.max_length is None:
             return torch.ones_like(length, dtype=torch.float32)
         excess = (length - self.target_length).clamp(min=0) / (self.max_length - self.target_length)

@@ -9,6 +9,7 @@ from torch import Tensor
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.errors import UserError
 from dmaxlit.noise.base import View
+from dmaxlit.noise.objectives import cross_entropy
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 
@@ -31,9 +32,16 @@ def auxiliary_prediction(denoiser: Denoiser, hidden: Tensor, view: View, clean: 
     assert auxiliary is not None, "the module has made one"
     if view.is_masked is None:
         raise UserError(f"noise: expected views with masks to train an auxiliary model, got {view.name!r} without")
+    others = view.soft is not None, view.model_filled is not None, not view.requires_grad
+    if any(others) or view.objectives[0] is not cross_entropy:
+        raise UserError(
+            "noise: expected views of masks in the clean text, with cross-entropy, to train an auxiliary model, "
+            f"got {view.name!r}"
+        )
     length = auxiliary.span_length
     in_span = view.supervised.view(-1, length)
     used = in_span.any(1)
+    used[:1] |= ~used.any()  # models refuse an empty batch
 
     def spans(values: Tensor) -> Tensor:
         return values.reshape(-1, length, *values.shape[2:])[used]

@@ -80,7 +80,7 @@ class _ChunkedSum(torch.autograd.Function):
     def forward(ctx: Any, score: Score, head: Head, slices: list[slice], hidden: Tensor, *parameters: Tensor) -> Tensor:
         hidden_grad = torch.zeros_like(hidden)
         parameter_grads = [torch.zeros_like(parameter, dtype=_at_least_float32(parameter)) for parameter in parameters]
-        total = torch.zeros((), device=hidden.device)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for chunk in slices:
             with torch.enable_grad():
                 inputs = hidden[chunk].detach().requires_grad_()

@@ -31,15 +31,26 @@ class FrozenCopyMixin(L.LightningModule):
         A trainer calls it before it restores a checkpoint.
 
         Raises:
-            UserError: If the strategy names no layer, or the model is sharded.
+            UserError: If the strategy names no layer, or another one than at the first call, or the model is sharded.
         """
+        layer = self.noise.feature_layer
+        if layer is None:
+            name = type(self.noise).__name__
+            raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
         if self._features is None:
-            layer = self.noise.feature_layer
-            if layer is None:
-                name = type(self.noise).__name__
-                raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
             self._features = FrozenFeatures(self.backbone, layer, self.frozen_copy == "offloaded")
+        if layer != self._features.layer:
+            raise UserError(
+                f"noise: expected a strategy that asks for features of layer {self._features.layer}, of which there is "
+                f"a frozen copy, got one of layer {layer}"
+            )
         return self._features
+
+    def begin_frozen_copy(self) -> None:
+        """Copy the model as it is now, if the noise strategy asks for features: a run begins."""
+        self._features = None
+        if self.noise.feature_layer is not None:
+            self.frozen_features()
 
     def release_features(self) -> None:
         """Forget the batch that features were computed for, if any were; see :meth:`FrozenFeatures.release`."""

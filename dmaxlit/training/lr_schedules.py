@@ -51,9 +51,10 @@ class WarmupCosine(LambdaLR):
         self.total_steps = max(int(steps), 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the step; the length stays that of this run, and decides the learning rate from here on."""
-        length = self.total_steps
+        """Restore the step; length and warm-up stay those of this run, and decide the learning rate from here on."""
+        length, warmup = self.total_steps, self.warmup
         super().load_state_dict(state_dict)
+        self.warmup = warmup
         if length is not None:
             self.total_steps = length
         _apply_factors(self)

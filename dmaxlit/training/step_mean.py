@@ -13,6 +13,8 @@ from dmaxlit.training.step_sums import StepSums
 # Gradients are sums over tokens, divided by the number of all tokens only before the update. Until then this unit
 # keeps them small enough for half precision.
 _UNIT = 1024.0
+# Sums of this file's own, beside the figures of the step, which have names without spaces.
+_TOKENS, _MICRO_BATCHES = "response tokens", "micro-batches that recorded losses"
 
 
 class StepMean:
@@ -60,11 +62,11 @@ class StepMean:
         self._micro_batch, self._step = (None, []), trainer.global_step
         one = torch.ones((), device=trainer.strategy.root_device, dtype=torch.float32)
         if key != _micro_batch_key(trainer) or not records:
-            self._sums.add("weighted", 0 * one, one)
+            self._sums.add(_MICRO_BATCHES, 0 * one, one)
             return None
-        self._sums.add("weighted", one, one)
+        self._sums.add(_MICRO_BATCHES, one, one)
         for losses, count in records:
-            self._sums.add("tokens", count, torch.zeros_like(count))
+            self._sums.add(_TOKENS, count, torch.zeros_like(count))
             for name, pair in _figures(losses, count).items():
                 self._sums.add(name, *pair)
         return torch.stack([count for _, count in records]).sum() / _UNIT
@@ -83,10 +85,10 @@ class StepMean:
         """
         self._step = None
         pairs = self._sums.reduced(trainer)
-        weighted, micro_batches = pairs.pop("weighted")
-        if "tokens" not in pairs:
+        weighted, micro_batches = pairs.pop(_MICRO_BATCHES)
+        if _TOKENS not in pairs:
             return {}
-        tokens, _ = pairs.pop("tokens")
+        tokens, _ = pairs.pop(_TOKENS)
         scale = _UNIT * trainer.accumulate_grad_batches / (tokens / trainer.world_size).clamp(min=1)
         if gradients:
             torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))

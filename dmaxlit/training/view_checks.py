@@ -1,6 +1,6 @@
 """Checks of the views that a user's own noise strategy yields, in the first steps of a run."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.view_rules import VIEW_RULES
 
 _NUM_BATCHES = 8
+_LOGGED = ("loss_", "corrected_", "corrupted_", "rollout_error")  # figures of every view
 
 
 class ViewChecks:
@@ -24,9 +25,12 @@ class ViewChecks:
 
     def __init__(self, strategy: NoiseStrategy, enabled: bool = True) -> None:
         self.strategy = strategy
-        self._name = f"noise {type(strategy).__name__}"
-        own = type(strategy).__module__.startswith("dmaxlit.")
-        self._batches_left = _NUM_BATCHES if enabled and not own else 0
+        base = getattr(strategy, "base", None)  # whose views another strategy passes on
+        checked = next(
+            (part for part in (strategy, base) if isinstance(part, NoiseStrategy) and _is_foreign(part)), None
+        )
+        self._name = f"noise {type(strategy if checked is None else checked).__name__}"
+        self._batches_left = _NUM_BATCHES if enabled and checked is not None else 0
         self._clean: CleanBatch | None = None
         self._ids = torch.empty(0)
         self._names: set[str] = set()
@@ -105,6 +109,7 @@ class ViewChecks:
                 f"got {describe_value(weight)}"
             )
         self._check_objectives(view, clean)
+        self._check_figures(view)
         if view.soft is not None and (view.soft.where.shape != shape or view.soft.where.dtype != torch.bool):
             raise UserError(
                 f"{self._name}: expected soft.where of view {view.name!r} to be bool of shape {list(shape)}, "
@@ -125,6 +130,20 @@ class ViewChecks:
                 f"got {describe_value(groups)}"
             )
 
+    def _check_figures(self, view: View) -> None:
+        figures = view.figures
+        if not isinstance(figures, Mapping) or not all(map(_is_figure, figures.items())):
+            raise UserError(
+                f"{self._name}: expected figures of view {view.name!r} to be names without spaces, each with a sum and "
+                f"the number of what was summed, scalar tensors, got {describe_value(figures)}"
+            )
+        for name in figures:
+            if name == "loss" or name.startswith(_LOGGED):
+                raise UserError(
+                    f"{self._name}: expected figures of view {view.name!r} to have names of their own, got {name!r}, "
+                    "which is logged for every strategy"
+                )
+
     def _check_contents(self, view: View, clean: CleanBatch) -> None:
         """Check all rules about values, with one transfer from the device."""
         found = {rule: rule.broken(view, clean, self._ids) for rule in VIEW_RULES}
@@ -133,3 +152,18 @@ class ViewChecks:
             if is_broken:
                 text = rule.text.format(last_id=clean.special.vocab_size - 1)
                 raise UserError(f"{self._name}: expected view {view.name!r} {text}")
+
+
+def _is_foreign(strategy: NoiseStrategy) -> bool:
+    return not type(strategy).__module__.startswith("dmaxlit.")
+
+
+def _is_figure(figure: tuple[object, object]) -> bool:
+    name, pair = figure
+    return (
+        isinstance(name, str)
+        and len(name.split()) == 1
+        and isinstance(pair, tuple)
+        and len(pair) == 2
+        and all(isinstance(value, Tensor) and value.dim() == 0 for value in pair)
+    )

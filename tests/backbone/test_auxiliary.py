@@ -12,10 +12,11 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.callbacks import NextTokenTraining
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
 from dmaxlit.files import model_hash, weights_hash
-from dmaxlit.noise import MaskedNoise, UniformNoise
+from dmaxlit.noise import NOISE, MaskedNoise, UniformNoise
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tasks import TASKS
 from tests.conftest import TINY, make_batch, make_denoiser
@@ -235,3 +236,25 @@ def test_a_stored_span_length_is_checked(tmp_path):
     (tmp_path / "model" / "auxiliary" / "auxiliary.json").write_text(json.dumps({"span_length": 40}))
     with pytest.raises(UserError, match="span_length: expected 2 to 8 tokens, got 40"):
         load(tmp_path / "model")
+
+
+def test_a_batch_without_masks_has_a_loss_of_zero_and_all_gradients():
+    module = make_module(noise=MaskedNoise(level=0.0))
+    (loss,) = module.view_losses(make_batch(special=module.special), RowGenerator(0, [0, 1, 2]))
+    loss.total.backward()
+    assert float(loss.total) == 0
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.requires_grad]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["mmd", "tsd", "stage_consistency", "soft_on_policy"])
+def test_views_of_what_no_decoder_of_it_meets_are_refused(name):
+    module = make_module(noise=NOISE.get(name)())
+    with pytest.raises(UserError, match=r"^noise: expected views (of masks in the clean text|with masks)"):
+        module.view_losses(make_batch(special=module.special), RowGenerator(0, [0, 1, 2]))
+
+
+def test_autoregressive_training_of_the_denoiser_is_refused():
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
+    with pytest.raises(UserError, match="auxiliary: expected none with NextTokenTraining"):
+        trainer.fit(make_module(), loader())

@@ -151,8 +151,12 @@ def test_spans_begin_anew_with_a_block_and_spare_prompts(clean):
     [
         ({"span_length": 0}, "span_length: expected at least 1"),
         ({"span_length": 2, "weighting": "realized"}, "span_length: expected 1 for weighting realized"),
+        (
+            {"supervise": "all", "weighting": "elbo"},
+            "supervise: expected masked for weighting elbo",
+        ),
     ],
 )
-def test_bad_span_lengths_are_refused(options, message):
+def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         MaskedNoise(**options)

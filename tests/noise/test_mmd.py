@@ -164,3 +164,12 @@ def test_bad_options_are_refused(options, problem):
 def test_one_group_is_allowed_and_said():
     with pytest.warns(DMaxWarning, match="groups: with 1 the rewards have no baseline"):
         MMDNoise(groups=1)
+
+
+def test_a_sequence_ends_with_its_first_eos():
+    clean = make_batch([4], [12])
+    clean.ids[0, 5:] = clean.special.eos_id
+    for form, last in (("block", 15), ("sequence", 5)):
+        strategy = MMDNoise(level=1.0, groups=2, samples=1, predicted_fraction=0.0, form=form)
+        view = converse(strategy, clean)[-1]
+        assert view.supervised[0].nonzero().flatten().tolist() == list(range(4, last + 1))

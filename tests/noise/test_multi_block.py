@@ -1,12 +1,13 @@
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.noise import MultiBlockNoise
+from dmaxlit.noise import NOISE, MaskedNoise, MultiBlockNoise
 from dmaxlit.noise.block_groups import (
     chain_levels,
     choose_exactly,
@@ -155,6 +156,8 @@ def test_a_copy_in_another_process_is_the_same_strategy():
         ({"base_options": {"level": 0.5}}, "base_options: expected no level"),
         ({"base_options": {"span_length": 4}}, "base_options: expected no span_length"),
         ({"base": "on_policy", "base_options": {"alternate": "no"}}, "alternate: expected bool, got 'no'"),
+        ({"base_options": {"weighting": "realized"}}, "base_options: expected weighting none or elbo"),
+        ({"base": "soft_on_policy", "base_options": {"tau_dec": [0.1]}}, "tau_dec: expected a number in"),
         ({"base_options": {"depth": 3}}, "base_options: expected options of masked, got"),
         ({"base": "nothing"}, "noise strategy"),
     ],
@@ -162,3 +165,18 @@ def test_a_copy_in_another_process_is_the_same_strategy():
 def test_bad_options_are_refused(options, problem):
     with pytest.raises(UserError, match=problem):
         MultiBlockNoise(**options)
+
+
+def test_the_views_of_a_base_of_one_s_own_are_checked():
+    class Careless(MaskedNoise):
+        def views(self, clean, generator):
+            (view,) = super().views(clean, generator)
+            yield replace(view, ids=torch.full_like(view.ids, clean.special.mask_id))
+
+    NOISE.register("careless")(Careless)
+    try:
+        module = DMaxModule(make_denoiser(), MultiBlockNoise(base="careless"))
+    finally:
+        del NOISE._classes["careless"]
+    with pytest.raises(UserError, match="noise Careless: expected view 'masked' to leave prompts and pads as they are"):
+        module.view_losses(make_batch(special=module.special), RowGenerator(0, [0, 1, 2]))

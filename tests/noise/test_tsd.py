@@ -9,6 +9,7 @@ from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import BlockDecoder
 from dmaxlit.noise import LogitsPrediction, TSDNoise, dialogue
 from dmaxlit.randomness import RowGenerator
+from dmaxlit.tokens import Role
 from tests.conftest import make_batch, make_denoiser
 from tests.noise.test_contract import converse
 from tests.noise.test_soft_targets import probabilities, slow_divergence
@@ -169,3 +170,16 @@ def test_a_training_step_of_every_kind_has_a_gradient(kind):
 def test_bad_options_are_refused(options, problem):
     with pytest.raises(UserError, match=problem):
         TSDNoise(**options)
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_the_value_of_an_answer_does_not_depend_on_its_place_in_the_last_block(fill):
+    strategy = TSDNoise(length_penalty=1.0, target_length=4, max_length=20)
+    values = set()
+    for prompt in range(1, 9):
+        clean = make_batch([prompt], [7], fill=fill)
+        clean.ids[0, prompt + 6] = clean.special.eos_id
+        if not fill:  # EOS tokens of the response fill the block
+            clean.roles[0, prompt + 7 :], clean.ids[0, prompt + 7 :] = Role.RESPONSE, clean.special.eos_id
+        values.add(round(float(converse(strategy, clean)[-1].weight[0, 0]), 4))
+    assert values == {round(1 - 3 / 16, 4)}

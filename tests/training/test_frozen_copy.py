@@ -1,5 +1,6 @@
 import copy
 
+import lightning as L
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from dmaxlit.module import DMaxModule
 from dmaxlit.noise import FeatureRequest, NoiseStrategy, View
 from dmaxlit.randomness import RowGenerator
 from tests.conftest import make_batch, make_denoiser
+from tests.test_module import QUIET, loader, sgd
 
 
 class AskingNoise(NoiseStrategy):
@@ -65,3 +67,24 @@ def test_a_copy_of_the_module_has_no_frozen_copy():
     checkpoint = {}
     copy.deepcopy(module).on_save_checkpoint(checkpoint)
     assert "frozen_copy" not in checkpoint
+
+
+def test_each_run_has_a_copy_of_its_own():
+    module = DMaxModule(make_denoiser(), AskingNoise(), sgd)
+    copies = []
+    for _ in range(2):
+        begun = module.backbone.embedding.detach().clone()
+        L.Trainer(**QUIET, max_steps=1).fit(module, loader())
+        copied = next(iter(module.frozen_features()._trunk.model.parameters()))
+        assert torch.equal(copied, begun)
+        copies.append(copied)
+    assert not torch.equal(*copies)
+
+
+def test_a_strategy_of_another_layer_is_refused():
+    module = DMaxModule(make_denoiser(), AskingNoise())
+    module.frozen_features()
+    module.noise = AskingNoise()
+    module.noise.feature_layer = 0
+    with pytest.raises(UserError, match=r"asks for features of layer 1, of which .* got one of layer 0"):
+        module.frozen_features()

@@ -63,6 +63,16 @@ def test_settings_out_of_range_are_refused(settings, name):
         WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), **settings)
 
 
+def test_a_restored_schedule_has_the_length_and_the_warmup_given_here():
+    def schedule(warmup, total):
+        return WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), warmup, total)
+
+    restored = schedule(0.5, 100)
+    restored.load_state_dict({**schedule(0.1, 20).state_dict(), "last_epoch": 5})
+    assert (restored.warmup, restored.total_steps) == (0.5, 100)
+    assert restored.get_last_lr() == pytest.approx([0.1])
+
+
 def test_a_run_without_end_is_refused():
     schedule = WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
     with pytest.raises(UserError, match="expected a run whose end is known"):

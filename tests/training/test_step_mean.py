@@ -214,3 +214,20 @@ def test_a_copy_of_a_module_is_not_watched():
     module.view_watchers.append(lambda *args: None)
     assert copy.deepcopy(module).view_watchers == []
     assert len(module.view_watchers) == 1
+
+
+class Counting(MaskedNoise):
+    figure = "tokens"
+
+    def views(self, clean, generator):
+        (view,) = super().views(clean, generator)
+        yield replace(view, figures={self.figure: (view.is_masked.sum() * 7, torch.ones(()))})
+
+
+@pytest.mark.parametrize("name", ["tokens", "weighted"])
+def test_the_name_of_a_figure_changes_no_gradient(name):
+    noise = Counting(level=0.5)
+    noise.figure = name
+    counted, plain = train(noise, max_steps=1), train(MaskedNoise(level=0.5), max_steps=1)
+    assert_same_weights(counted, plain)
+    assert f"train/{name}" in counted.trainer.callback_metrics

@@ -239,3 +239,29 @@ class GroupsWithPrompts(Own):
 def test_broken_objectives_and_groups_are_named(strategy, problem):
     with pytest.raises(UserError, match=re.escape(problem)):
         losses(strategy())
+
+
+@pytest.mark.parametrize(
+    ("figures", "problem"),
+    [
+        (
+            {"n": (3.0, 1)},
+            "figures of view 'own' to be names without spaces, each with a sum and the number of what was summed",
+        ),
+        ({"n": torch.ones(2)}, "figures of view 'own' to be names without spaces, each with a sum"),
+        ({"own tokens": (torch.ones(()), torch.ones(()))}, "figures of view 'own' to be names without spaces"),
+        ([], "figures of view 'own' to be names"),
+        (
+            {"loss": (torch.ones(()), torch.ones(()))},
+            "to have names of their own, got 'loss', which is logged",
+        ),
+        ({"loss_own": (torch.ones(()), torch.ones(()))}, "to have names of their own, got 'loss_own'"),
+    ],
+)
+def test_broken_figures_are_named(figures, problem):
+    class Figures(Own):
+        def change(self, view, clean):
+            yield replace(view, figures=figures)
+
+    with pytest.raises(UserError, match=re.escape(problem)):
+        losses(Figures())

@@ -14,10 +14,11 @@ class MultiBDAdmission(AdmissionPolicy):
     """Open the next block when enough of the last one is decided, and enough of that came back unchanged.
 
     MultiBD activates a slot of its block buffer when progress is at least ``tau_add`` and the *same-token ratio* at
-    least ``tau_stable``: of the tokens that the model read in this forward, the share that it predicts again. For a
+    least ``tau_stable``: of the tokens that the model read in this forward, the share that the decoder left as they
+    were. With ``edit`` and ``tau_edit: 0`` that is the published ratio, the share that the model predicts again. For a
     decoder that never revises, the ratio is 1; so it is where no token was read yet.
 
-    With a ``window`` of 2 and the decoder ``edit`` this is how the published rows "DMax + MultiBD" were decoded.
+    With a ``window`` of 2 and this ``edit`` the published rows "DMax + MultiBD" were decoded.
 
     Args:
         tau_add: In [0, 1]. Published: 0.1 for mathematics, 0.9 for code.

@@ -57,9 +57,10 @@ class SoftOnPolicyNoise(NoiseStrategy):
         **corruption: Any,
     ) -> None:
         super().__init__(level, **corruption)
-        self.low, self.high = tau_dec if isinstance(tau_dec, (tuple, list)) else (tau_dec, tau_dec)
-        if not 0 <= self.low <= self.high <= 1:
+        ends = tau_dec if isinstance(tau_dec, (tuple, list)) else (tau_dec, tau_dec)
+        if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
             raise UserError(f"tau_dec: expected a number in [0, 1] or a range in it, got {tau_dec}")
+        self.low, self.high = ends
         check_rollout(rollout, temperature)
         check_weights(masked_weight=masked_weight, predicted_weight=predicted_weight)
         self.contiguous = contiguous
