@@ -17,7 +17,7 @@ from dmaxlit.version import __version__
 
 
 def decoding_conditions(
-    module: Any, task: Any, specs: Sequence[DecoderSpec], prompts: str, budget: int, batch: int
+    module: Any, task: Any, specs: Sequence[DecoderSpec], prompts: str, answers: str, budget: int, batch: int
 ) -> dict[str, Any]:
     """Return what figures depend on besides the weights and the machine, as JSON values.
 
@@ -26,6 +26,7 @@ def decoding_conditions(
         task: The task that judges the answers; anything else if the data module has none.
         specs: The decoders.
         prompts: Hash of the prompts.
+        answers: Hash of their reference answers.
         budget: Most tokens of an answer.
         batch: Prompts decoded together.
     """
@@ -37,6 +38,7 @@ def decoding_conditions(
         "chat_template": template_hash(module.tokenizer),
         "task": [type(task).__name__, task.options()] if isinstance(task, Task) else None,
         "prompts": prompts,
+        "answers": answers,
         "max_new_tokens": budget,
         "batch_size": batch,
         "decoders": decoders,

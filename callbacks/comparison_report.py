@@ -112,7 +112,7 @@ class ComparisonReport(L.Callback):
         self.trained: dict[str, DecodeResult] = {}
         self._examples: list[Example] = []
         self._resumed = False
-        self._prompts = ""
+        self._prompts = self._answers = ""
         self._conditions: dict[str, Any] | None = None  # that the base results were got under
         self._identity: dict[str, Any] | None = None
         self._seconds = self._begin = 0.0
@@ -164,7 +164,9 @@ class ComparisonReport(L.Callback):
         self._examples = self._test_examples(trainer)
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         task = getattr(getattr(trainer, "datamodule", None), "task", None)
-        conditions = decoding_conditions(pl_module, task, self.decoders, self._prompts, budget, self.batch_size)
+        conditions = decoding_conditions(
+            pl_module, task, self.decoders, self._prompts, self._answers, budget, self.batch_size
+        )
         if not self.baseline:
             self.base = {}
         elif self.base or self._resumed:
@@ -227,7 +229,9 @@ class ComparisonReport(L.Callback):
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
         examples = rank_subset(test_examples, self.num_examples, trainer)
-        self._prompts = prompts_hash(_of_all_ranks(trainer, [example.prompt for example in examples]))
+        asked = [(example.prompt, example.answer) for example in examples]
+        prompts, answers = zip(*_of_all_ranks(trainer, asked), strict=True)
+        self._prompts, self._answers = prompts_hash(prompts), prompts_hash(answers)
         return examples
 
     def _keep_comparable(self, conditions: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
 from dmaxlit.files import remove_unfinished, weights_hash, write_text
 from dmaxlit.locks import exclusive
+from dmaxlit.tasks import Example
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule
@@ -57,6 +58,7 @@ class PredictionWriter(L.Callback):
         self.output, self.decoder = Path(output), decoder
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self._rows: dict[int, dict[str, Any]] = {}
+        self._stored: dict[int, dict[str, Any]] = {}  # those of an interrupted run
         self._meter: Any = None
         self._partial: PartialCorpus
         self._path = self.output
@@ -80,8 +82,7 @@ class PredictionWriter(L.Callback):
         self._lock.enter_context(exclusive(rank_output, "output"))
         self._partial = PartialCorpus(rank_output, identity)
         rows = (row if "hit_step_limit" in row else with_current_names(row) for row in self._partial.rows())
-        self._rows = {row["index"]: row for row in rows}
-        self._count(pl_module, list(self._rows.values()), self._partial.progress.seconds)
+        self._rows, self._stored = {}, {row["index"]: row for row in rows}
 
     def on_predict_batch_end(
         self,
@@ -92,13 +93,10 @@ class PredictionWriter(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Decode those prompts of this rank's batch that have no answer yet."""
+        """Decode those prompts of this rank's batch that have no answer yet; judge the answers of the others anew."""
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         pairs = list(zip(batch["index"].tolist(), examples_of(batch), strict=True))
-        for index, example in pairs:
-            row = self._rows.get(index)
-            if row and (row["prompt"] != example.prompt or columns_in(row) != kept_columns(example.extra)):
-                raise UserError(f"{self.output}: was begun with other prompts; delete {self._partial.record}")
+        self._take_stored(pl_module, pairs)
         new = [(index, example) for index, example in pairs if index not in self._rows]
         examples, module = [example for _, example in new], cast("DMaxModule", pl_module)
         begin = self._meter.tps.counts()[1]
@@ -113,7 +111,7 @@ class PredictionWriter(L.Callback):
         self._rows |= {row["index"]: row for row in rows}
         progress = self._partial.progress
         seconds = progress.seconds + self._meter.tps.counts()[1] - begin
-        self._partial.append(rows, replace(progress, prompts=len(self._rows), seconds=seconds))
+        self._partial.append(rows, replace(progress, prompts=progress.prompts + len(rows), seconds=seconds))
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Gather the ranks' rows, write them and print the figures."""
@@ -140,13 +138,23 @@ class PredictionWriter(L.Callback):
         """Let others write the file."""
         self._lock.close()
 
-    def _count(self, module: L.LightningModule, rows: list[dict[str, Any]], seconds: float) -> None:
-        """Add the answers of an interrupted run to the meter."""
+    def _take_stored(self, module: L.LightningModule, pairs: list[tuple[int, Example]]) -> None:
+        """Take the answers of an interrupted run to these prompts, judge them, and add them to the meter."""
+        rows = []
+        for index, example in pairs:
+            row = self._stored.get(index)
+            if row is None:
+                continue
+            if row["prompt"] != example.prompt or columns_in(row) != kept_columns(example.extra):
+                raise UserError(f"{self.output}: was begun with other prompts; delete {self._partial.record}")
+            rows.append({**row, "correct": bool(example.check(row["response"]))})
         if not rows:
             return
+        self._rows |= {row["index"]: row for row in rows}
         answers = [
             SimpleNamespace(**{**row, "ends_with_eos": row["finished"] and not row.get("stopped", False)})
             for row in rows
         ]
         prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
+        seconds = self._partial.progress.seconds * len(rows) / len(self._stored)
         self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)

@@ -76,8 +76,8 @@ class Registry(Generic[T]):
         elif "." in name:
             try:
                 return self._import(name)
-            except (ImportError, AttributeError, ValueError, TypeError) as error:
-                reason = f" ({error})"
+            except Exception as error:  # of whatever kind the user's file raises
+                reason = f" ({reason_of(error, with_type=True)})"
         raise UserError(f"unknown {self.kind} {name!r}{reason}; known: {', '.join(self)}")
 
     def _import(self, path: str) -> type[Any]:

@@ -105,6 +105,14 @@ def test_an_import_path_is_a_name_too_if_the_class_is_of_the_kind():
             NOISE.get(path)
 
 
+@pytest.mark.parametrize(("code", "reason"), [("x = undefined", "NameError"), ("class", "SyntaxError")])
+def test_a_file_that_cannot_be_run_is_one_line(tmp_path, monkeypatch, code, reason):
+    (tmp_path / f"own_{reason.lower()}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"unknown noise strategy .* \\({reason}: .*; known: complementary"):
+        NOISE.get(f"own_{reason.lower()}.Mine")
+
+
 class Base:
     def __init__(self, size=1, *, hidden=2):
         self.size, self._hidden = size, hidden

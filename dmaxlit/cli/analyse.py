@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.messages import closest
+from dmaxlit.cli.unused_settings import first_given
 from dmaxlit.errors import UserError, check_at_least, printable
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 _NUM_PROMPTS = 100
 _FILES = ("trace", "answers")
+# The settings of an analysis of saved files; the model is needed where the tokenizer is.
+_WITH_TRACE = (
+    *("trace", "answers", "task", "resamples", "seed", "output", "overwrite"),
+    *("model", "device", "dtype", "probe", "chat_template", "template_options"),
+)
 
 
 def run(command: str, args: list[str]) -> None:
@@ -100,6 +106,7 @@ def order(
         dtype: Type of the weights.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
+    given = dict(locals())
     from dmaxlit.evaluation.order_folder import check_report_folder, write_report
 
     check_at_least(1, num_prompts=num_prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -115,9 +122,8 @@ def order(
         template_options=template_options,
     )
     if trace or answers:
-        unused = {"decoders": decoders, "decoder_options": decoder_options, "task_options": task_options}
-        if given := [name for name, value in unused.items() if value]:
-            raise UserError(f"{given[0]}: expected none with --trace, got some")
+        if (other := first_given(order, given, _WITH_TRACE)) is not None:
+            raise UserError(f"{other[0]}: expected none with --trace, got {other[1]!r}")
         sources = _stored(trace or [], answers or [], names, None if model is None else load(model))
         record: dict[str, Any] = {"trace": trace, "answers": answers, "task": names}
     else:

@@ -1,6 +1,6 @@
 """``dmaxlit evaluate``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +9,7 @@ from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.config_files import read_config
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.task_flags import options_by_task, take_task_flags
+from dmaxlit.cli.unused_settings import first_given
 from dmaxlit.errors import UserError, describe_value, printable
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ def evaluate(
             be named by --tasks, and another sandbox than the default one by its option.
         task_flags: Options of tasks by NAME.OPTION, which take precedence.
     """
+    given = dict(locals())
     if compare is not None:
-        _compare(compare, output, {"model": model, "tasks": tasks, "regrade": regrade})
+        _refuse_others("compare", given, ("output",))
+        _compare(compare, output)
         return
     if regrade is not None:
-        if model is not None:
-            raise UserError(f"regrade: expected no --model with it, got {model!r}")
+        _refuse_others("regrade", given, ("output", "tasks", "task_options", "task_flags", "overwrite"))
         imports = _names(_entries("tasks", tasks or ""))
         _regrade(regrade, output, imports, task_options or {}, task_flags or {}, overwrite)
         return
@@ -181,15 +183,19 @@ def _required(**settings: str | None) -> list[str]:
     return [str(value) for value in settings.values()]
 
 
-def _compare(runs: Sequence[str], output: str | None, unwanted: Mapping[str, object]) -> None:
+def _refuse_others(name: str, given: Mapping[str, Any], used: Collection[str]) -> None:
+    """Refuse settings that another way of using the command is for."""
+    other = first_given(evaluate, given, {name, *used})
+    if other is not None:
+        raise UserError(f"{name}: expected no --{other[0]} with it, got {other[1]!r}")
+
+
+def _compare(runs: Sequence[str], output: str | None) -> None:
     """Print the comparison of two runs, and write its figures if there is a file for them."""
     from dmaxlit.data.resumable_jsonl import output_path, refusing
     from dmaxlit.evaluation.compare import compare_runs, comparison_table
     from dmaxlit.files import write_json
 
-    for name, value in unwanted.items():
-        if value is not None:
-            raise UserError(f"compare: expected no --{name} with it, got {value!r}")
     path = None if output is None else output_path(Path(output), "output")
     comparisons = compare_runs(*map(Path, runs))
     print(printable(comparison_table(comparisons)), end="")

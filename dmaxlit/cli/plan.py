@@ -52,6 +52,7 @@ upper bounds.
 
 
 # What GPUs are taken to reach.
+_COMPUTE = {"bf16": torch.bfloat16, "16": torch.float16}  # precisions, mixed or true
 _SPEEDS = {"link_gbytes": 350.0, "gpus_per_node": 8, "tflops": 400.0}
 
 
@@ -169,6 +170,11 @@ def scenario_of(
     if config.model.auxiliary is not None:
         raise UserError("auxiliary: expected none, for its memory is not estimated, got the settings of one")
     trainer, data = config.trainer, config.data.init_args
+    if "batch_size" not in data:
+        raise UserError(
+            "data: expected a data module with the option batch_size, which the estimate needs, got "
+            f"{config.data.class_path} without"
+        )
     check_at_least(1, batch_size=data.batch_size)
     model = source.empty_model()
     add_token_rows(model, len(source.tokenizer))
@@ -200,14 +206,13 @@ def scenario_of(
         check_unsharded(sharded)
     if checkpointing is None:
         checkpointing = bool(config.model.backbone.init_args.gradient_checkpointing)
-    compute = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": torch.bfloat16}
     return MemoryScenario(
         model=model,
         extra=extra,
         optimizer=_instantiate(OptimizerCallable, config.model.optimizer),
         gpus=max(1, gpus),
         sharded=sharded,
-        compute_dtype=compute.get(str(trainer.precision), source.dtype),
+        compute_dtype=_COMPUTE.get(str(trainer.precision).partition("-")[0], source.dtype),
         rows=rows,
         length=length,
         checkpointing=checkpointing,

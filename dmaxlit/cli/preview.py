@@ -74,10 +74,12 @@ def run(command: str, args: list[str]) -> None:
         raise UserError(f"{str(error.argument_name).lstrip('-')}: {error.message}") from error
     check_at_least(1, num_rows=options.num_rows)
     check_at_least(0, step=options.step)
+    if any(arg.partition("=")[0].endswith(".help") for arg in rest):
+        run_cli("fit", list(_fit_args(rest)))  # prints it, and needs no texts
     if not any(not arg.startswith("-") or arg.startswith(("--config", "--data")) for arg in rest):
         raise UserError("texts: expected a corpus, or --config or --data.task to name one, got none")
     device = usable_device(options.device)
-    module, data = run_cli("fit", list(_fit_args(rest)), cli=_PreviewCLI)
+    module, data = run_cli("fit", [*_fit_args(rest), "--model.backbone.defer=false"], cli=_PreviewCLI)
     module.to(device).eval()
     data.bind(module.tokenizer, module.backbone.block_length, module.backbone.max_length)
     data.setup("fit")
@@ -104,7 +106,6 @@ def _fit_args(args: Sequence[str]) -> Iterator[str]:
             yield f"{'--seed_everything' if name == '--seed' else name}{equals}{value}"
     if texts:
         yield from (f"--data.corpus={json.dumps(texts)}", "--data.distill=null")  # YAML, which JSON is
-    yield "--model.backbone.defer=false"
 
 
 def _views(module: DMaxModule, batch: dict[str, torch.Tensor], step: int) -> tuple[CleanBatch, list[View]]:

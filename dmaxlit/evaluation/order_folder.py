@@ -28,7 +28,7 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
     if others:
         raise UserError(f"output: expected a folder of reports alone, got {str(folder)!r} with {others[0]!r} in it")
     if content and not overwrite:
-        raise UserError(f"output: expected a new folder, or --overwrite, got {str(folder)!r}, which holds a report")
+        raise UserError(f"output: expected a new folder, or --overwrite true, got {str(folder)!r} with a report")
     require_writable(folder)
 
 

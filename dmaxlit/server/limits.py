@@ -1,5 +1,6 @@
 """What a server grants its clients."""
 
+import math
 from dataclasses import dataclass
 
 from dmaxlit.errors import UserError, check_at_least
@@ -23,7 +24,7 @@ class Limits:
             stop.
 
     Raises:
-        UserError: For a limit below 1, shutdown_seconds below 0, or max_seconds of 0 or less.
+        UserError: For a limit below 1, shutdown_seconds below 0 or infinite, or max_seconds of 0 or less.
     """
 
     batch_size: int = 32
@@ -43,6 +44,8 @@ class Limits:
         check_at_least(1, **counts)
         if not self.max_seconds > 0:
             raise UserError(f"max_seconds: expected a number above 0, got {self.max_seconds:g}")
+        if math.isinf(self.shutdown_seconds):
+            raise UserError("shutdown_seconds: expected a finite number, got inf")
 
     @property
     def responses_per_request(self) -> int:

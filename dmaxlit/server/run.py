@@ -68,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that is none is the latter
         raise UserError(
             f"host, port: expected an address that is free, got {host}:{port} ({reason_of(error)})"
         ) from error

@@ -10,6 +10,7 @@ import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
 from dmaxlit.data.identity import prompts_hash
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.chain import ChainTask
 from tests.callbacks.comparison import MARKS, SPECS, Learner
 from tests.callbacks.fakes import (
     NUM_TEST,
@@ -258,6 +259,13 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
             (tmp_path / "third/results.json").unlink()
         with pytest.MonkeyPatch.context() as other:
             other.setattr("dmaxlit.tasks.chain.ChainTask.options", lambda task: {"another": "grader"})
+            assert len(fit("third")[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
+        with pytest.MonkeyPatch.context() as other:
+            genuine = ChainTask.examples
+            other.setattr(
+                ChainTask, "examples", lambda *args: [replace(one, answer="another") for one in genuine(*args)]
+            )
             assert len(fit("third")[0].calls) == 2 * len(SPECS)
             (tmp_path / "third/results.json").unlink()
         for options in ({"num_examples": 3}, {"max_new_tokens": 9}, {"batch_size": 5}, {"reuse_baseline": False}):

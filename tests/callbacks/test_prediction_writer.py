@@ -181,3 +181,33 @@ def test_a_file_begun_with_other_columns_does_not_go_on(tmp_path):
     module = predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), with_columns(tmp_path, **columns))
     assert module.calls == []
     assert {row["capped"] for row in rows(tmp_path / "out.jsonl")} == {3}
+
+
+def begun(folder, data):
+    """Write the answers, interrupted before the file itself is written."""
+    writer = PredictionWriter(str(folder / "out.jsonl"), SPEC)
+    writer.on_predict_epoch_end = interrupt
+    with pytest.raises(Interrupted):
+        predict(folder, writer, data)
+
+
+def test_answers_of_an_interrupted_run_are_judged_by_the_answers_of_now(tmp_path, capsys):
+    begun(tmp_path, with_columns(tmp_path))
+    data = with_columns(tmp_path)
+    text = (tmp_path / "test.jsonl").read_text().replace('"answer": "4"', '"answer": "5"')
+    (tmp_path / "test.jsonl").write_text(text)
+    module = predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), data)
+    assert module.calls == []
+    again = rows(tmp_path / "out.jsonl")
+    assert [row["correct"] for row in again] == [
+        e.check(r["response"]) for e, r in zip(data.task.examples("test", NUM_TEST), again, strict=True)
+    ]
+    right = sum(row["correct"] for row in again)
+    assert f"{100 * right / NUM_TEST:.1f} [" in capsys.readouterr().out
+
+
+def test_a_shorter_run_writes_what_it_was_asked_for(tmp_path, capsys):
+    begun(tmp_path, make_data())
+    predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), make_data(num_test=3))
+    assert [row["index"] for row in rows(tmp_path / "out.jsonl")] == [0, 1, 2]
+    assert "3 answers" in capsys.readouterr().out

@@ -132,9 +132,11 @@ def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
         ("analyse order --trace t --answers a --task b,c", "for each --trace, got 1, 1 and 2"),
         (
             "analyse order --trace t --answers a --decoder.tau_dec 1",
-            "decoder_options: expected none with --trace, got some",
+            "decoder_options: expected none with --trace, got {'tau_dec': 1}",
         ),
-        ("analyse order --trace t --answers a --task.test F", "task_options: expected none with --trace, got some"),
+        ("analyse order --trace t --answers a --task.test F", "task_options: expected none with --trace, got {"),
+        ("analyse order --trace t --answers a --num_prompts 5", "num_prompts: expected none with --trace, got 5"),
+        ("analyse order --trace t --answers a --temperature 0.5", "temperature: expected none with --trace, got 0.5"),
         ("analyse order --trace t --answers a", "answers: cannot read 'a' (No such file or directory)"),
     ],
 )

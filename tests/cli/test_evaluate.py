@@ -179,6 +179,8 @@ def test_answers_are_graded_again_without_a_model(dmax, tiny, tmp_path):
     for flags, refusal in (
         ("", "output: expected a folder to write, got none"),
         ("--output strict", "output: expected another folder than that of the answers"),
+        ("--output new --num_prompts 1", "regrade: expected no --num_prompts with it, got 1"),
+        ("--output new --decoders edit", "regrade: expected no --decoders with it, got 'edit'"),
         ("--output lenient", "output: 'lenient' holds a run with other settings: tasks.gsm8k.options.lenient was"),
         ("--output new --task.chain.x 3", "task.chain.x: expected --task.NAME.OPTION of one of the tasks (gsm8k)"),
     ):

@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
@@ -277,3 +278,20 @@ def test_rows_shorter_than_a_block_are_refused(dmax, base):
     assert dmax(f"plan --config {base} --data.max_length 3").refusal == (
         "data.max_length: expected at least one block of 16, got 3"
     )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-mixed", "bf16-true"])
+def test_every_name_of_a_precision_is_known(tiny, precision):
+    lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", f"--trainer.precision={precision}"]
+    assert planned(lines).compute_dtype == torch.bfloat16
+
+
+def test_data_without_a_batch_size_are_refused(dmax, base, tmp_path):
+    (tmp_path / "own_data.py").write_text(
+        "from dmaxlit.data import SelfDistilledDataModule\n"
+        "class Own(SelfDistilledDataModule):\n"
+        "    def __init__(self, size: int = 3) -> None:\n"
+        "        super().__init__(task='chain', batch_size=size)\n"
+    )
+    refusal = dmax("plan --config", base, "--data", "own_data.Own").refusal
+    assert refusal.startswith("data: expected a data module with the option batch_size")

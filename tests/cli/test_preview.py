@@ -118,6 +118,12 @@ def test_bad_input_is_refused_in_one_line(dmax, tiny, texts, flags, refusal):
     assert dmax(f"preview {flags.format(tiny=tiny, texts=texts)}").refusal.startswith(refusal)
 
 
+def test_the_options_of_a_strategy_are_explained_without_texts(dmax):
+    ended = dmax("preview --noise.help on_policy")
+    assert ended.status == 0, ended.err
+    assert "masked_weight" in ended.out
+
+
 def test_a_text_cannot_control_the_terminal(dmax, tiny, tmp_path):
     name = f"{OSC}.jsonl"
     (tmp_path / name).write_text(json.dumps({"prompt": "3 ?", "response": "3"}) + "\n")

@@ -23,6 +23,11 @@ def test_no_time_for_a_request_is_refused(seconds):
         Limits(max_seconds=seconds)
 
 
+def test_waiting_for_ever_when_told_to_stop_is_refused():
+    with pytest.raises(UserError, match="shutdown_seconds: expected a finite number, got inf"):
+        Limits(shutdown_seconds=float("inf"))
+
+
 def test_a_request_has_room_in_an_empty_queue():
     assert Limits(batch_size=2, max_waiting=1, max_responses=4).responses_per_request == 3
     assert Limits(batch_size=2, max_waiting=9, max_responses=4).responses_per_request == 4

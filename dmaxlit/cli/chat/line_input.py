@@ -1,5 +1,6 @@
 """Where the user's turns come from: a terminal, with prompt_toolkit if it is installed, or a pipe."""
 
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ def user_lines(console: Console, recalled: Sequence[str]) -> Iterator[str]:
         recalled: Earlier texts that the arrow keys bring back, oldest first.
     """
     if not (sys.stdin.isatty() and console.is_terminal):
+        if isinstance(sys.stdin, io.TextIOWrapper):  # UTF-8 in any locale; what is none is refused as a turn
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         for line in sys.stdin:
             yield line.rstrip("\r\n")
         return

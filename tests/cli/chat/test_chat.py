@@ -32,6 +32,16 @@ def test_lines_of_a_pipe_are_turns_and_commands(chat, tiny, tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def test_a_pipe_is_utf_8_in_any_locale(dmax, tiny, chat, monkeypatch):
+    for encoding in ("ascii", "utf-8"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("/é\n".encode()), encoding=encoding))
+        assert dmax(f"chat --model {tiny} --probe false").refusal.startswith("unknown command '/é'")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
+    ended = dmax(f"chat --model {tiny} --probe false")
+    assert ended.status == 2
+    assert "surrogate" in ended.refusal
+
+
 def test_the_decoder_of_the_model_answers_unless_another_is_named(dmax, tiny, tmp_path, monkeypatch):
     module = dmaxlit.load(tiny, probe=False)
     module.set_decoding("threshold", threshold=0.5)
