@@ -4,15 +4,15 @@ import lightning as L
 import pytest
 
 from dmaxlit import DMaxModule
-from dmaxlit.noise import NOISE
+from dmaxlit.noise import NOISE, MaskedNoise, MultiBlockNoise
 from dmaxlit.noise.experimental import RolloutKNoise
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
 STRATEGIES = {
     **{name: NOISE.get(name) for name in NOISE},
-    "masked, realized": lambda: NOISE.get("masked")(weighting="realized"),
-    "groups with ranges": lambda: NOISE.get("multi_block")(ranges=[(0.001, 0.2), (0.8, 1.0)]),
+    "masked, realized": lambda: MaskedNoise(weighting="realized"),
+    "groups with ranges": lambda: MultiBlockNoise(ranges=[(0.001, 0.2), (0.8, 1.0)]),
     **{f"rollout_k {name}": lambda name=name: RolloutKNoise(decoder=name) for name in ("credit", "spd", "less", "t2m")},
 }
 
