@@ -53,7 +53,7 @@ class TablesBench:
         configs: Folder of the recipes: that of the task, control.yaml, uniform.yaml and their siblings.
         seeds: Training seeds.
         task_options: Options of the task beside those of its recipe, for the corpus and the test prompts.
-        num_prompts: Prompts that a base writes its corpus from.
+        num_prompts: Prompts that a base writes its corpus from. Default: as many as in the task's recipe.
         steps: Training steps of on-policy training; of the other methods as many as cost the same. Default: those of
             the task's recipe.
         num_examples: Test prompts decoded for each row.
@@ -71,7 +71,7 @@ class TablesBench:
     configs: Path = RECIPE_FOLDER
     seeds: Sequence[int] = (0, 1, 2)
     task_options: dict[str, Any] = field(default_factory=dict)
-    num_prompts: int = 2048
+    num_prompts: int | None = None
     steps: int | None = None
     num_examples: int = 512
     num_timed: int = 16
@@ -89,8 +89,8 @@ class TablesBench:
             check_not_empty(bases=self.bases)
         for name in self.tables:
             check_choice("tables", name, tuple(TABLES))
-        counts = ("num_prompts", "num_examples", "repeats", "workers", "threads")
-        check_at_least(1, **{name: getattr(self, name) for name in counts})
+        counts = ("num_examples", "repeats", "workers", "threads")
+        check_at_least(1, num_prompts=self.num_prompts, **{name: getattr(self, name) for name in counts})
         check_at_least(0, num_timed=self.num_timed)
         self.device = usable_device(self.device)
         if self.steps is not None:
@@ -113,7 +113,7 @@ class TablesBench:
         models = self._models
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
         models.check()
-        shared |= {"bases": list(models.bases), "steps": models.steps}
+        shared |= {"bases": list(models.bases), "num_prompts": models.num_prompts, "steps": models.steps}
         claim_folder(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
         corpora: list[Job] = [(_CORPUS, number) for number in numbers]
@@ -150,9 +150,10 @@ class TablesBench:
     def _models(self) -> TablesModels:
         recipe = self.configs / f"{self.task}.yaml"
         bases = self.bases or (recipe_value(recipe, "model.backbone.pretrained"),)
+        num_prompts = self.num_prompts or recipe_value(recipe, "data.distill.num_prompts")
         steps = self.steps or recipe_value(recipe, "trainer.max_steps")
         return TablesModels(
-            self._folder, self.task, self.task_options, tuple(bases), self.configs, self.num_prompts, steps, self.device
+            self._folder, self.task, self.task_options, tuple(bases), self.configs, num_prompts, steps, self.device
         )
 
     def _specs(self, method: str) -> list[DecoderSpec]:

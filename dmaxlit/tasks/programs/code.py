@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 
 from dmaxlit.tasks.drawing import pick
 from dmaxlit.tasks.programs.operation import Step
@@ -16,23 +17,24 @@ _COUNTERS = ("count", "amount", "how_many", "number_left")
 _INDENT = "    "
 
 
-def write(rng: random.Random, plan: Plan, name: str) -> str:
+def write(rng: random.Random, plan: Plan, name: str, names: str = "free") -> str:
     """Write one of the many right programs for a plan, as code without a fence.
 
     Args:
         rng: Draws the form.
         plan: What the program does.
         name: Name of the function.
+        names: Whether the names of variables are drawn (``free``), or always the same (``plain``).
     """
-    return _Writer(rng, plan).function(name)
+    return _Writer(rng, plan, names).function(name)
 
 
 class _Writer:
     """Writes one program, and remembers which names are taken."""
 
-    def __init__(self, rng: random.Random, plan: Plan) -> None:
-        self._rng, self._plan = rng, plan
-        self._parameter = pick(rng, plan.input.parameters)
+    def __init__(self, rng: random.Random, plan: Plan, names: str) -> None:
+        self._rng, self._plan, self._names = rng, plan, names
+        self._parameter = self._name(plan.input.parameters)
         self._taken = {self._parameter}
         self._lines: list[str] = []
         self._list = self._parameter
@@ -123,9 +125,12 @@ class _Writer:
         self._lines.append(f"{self._list} = {expression}")
 
     def _new(self, names: tuple[str, ...]) -> str:
-        name = pick(self._rng, [name for name in names if name not in self._taken])
+        name = self._name([name for name in names if name not in self._taken])
         self._taken.add(name)
         return name
+
+    def _name(self, names: Sequence[str]) -> str:
+        return names[0] if self._names == "plain" else pick(self._rng, names)
 
 
 def _comprehensions(steps: list[Step]) -> list[tuple[list[Step], Step | None]]:

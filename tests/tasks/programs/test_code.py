@@ -20,9 +20,9 @@ def result_of(code, name, argument):
 @pytest.mark.parametrize("steps", [(1, 2), (2, 3), (4, 5)])
 def test_every_form_of_code_does_what_the_plan_means(steps):
     rng = random.Random(0)
-    for _ in range(150):
+    for number in range(150):
         plan = draw_plan(rng, *steps)
-        code = write(rng, plan, "f")
+        code = write(rng, plan, "f", ("free", "plain")[number % 2])
         for argument in plan.arguments():
             assert result_of(code, "f", argument) == plan.run(argument), code
 
@@ -48,6 +48,15 @@ def test_there_are_many_forms_of_one_program():
     assert len(set(codes)) > 100
     shapes = {ast.dump(ast.parse(code)).count("For(") > 0 for code in codes}
     assert shapes == {True, False}
+
+
+def test_plain_names_are_the_same_in_all_forms():
+    rng = random.Random(0)
+    plan = draw_plan(rng, 2, 2)
+    codes = {write(rng, plan, "f", "plain") for _ in range(200)}
+    assert len(codes) > 4
+    assert len({code.splitlines()[0] for code in codes}) == 1
+    assert all("result = " in code or "return" in code.splitlines()[1] for code in codes)
 
 
 def test_no_name_is_given_to_two_lists():
