@@ -1,6 +1,7 @@
 """``dmaxlit compare``."""
 
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
     parser = make_parser(command, compare, skip=["runs"])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="Folders of runs of fit or evaluate, such as runs/*.")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=SUPPRESS,  # else it would replace the runs of a file
+        metavar="RUN",
+        help="Folders of runs of fit or evaluate, such as runs/*.",
+    )
     call(parser, compare, args)
 
 
-def compare(runs: Sequence[str], csv: str | None = None, json: str | None = None, plot: str | None = None) -> None:
+def compare(runs: Sequence[str] = (), csv: str | None = None, json: str | None = None, plot: str | None = None) -> None:
     """Compare runs: what differs between their settings, their figures with 95% intervals, and their curves.
 
     Runs of fit have figures in results.json (ComparisonReport) and curve.json (SPDValidation), those of evaluate in
