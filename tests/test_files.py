@@ -295,7 +295,7 @@ def test_a_file_that_another_argument_names_is_not_written(tmp_path, monkeypatch
     for path in ("prompts", "./prompts", "link", tmp_path / "prompts"):
         with pytest.raises(UserError, match="output: expected another file than --prompts, got"):
             require_other_files({"csv": None, "output": path}, {"--prompts": [None, "prompts"]})
-    with pytest.raises(UserError, match="json: expected another file than --csv, got './o'"):
+    with pytest.raises(UserError, match=r"json: expected another file than --csv, got '\./o'"):
         require_other_files({"csv": "o", "json": "./o"}, {})
     require_other_files(
         {"csv": "a", "json": "b", "plot": None}, {"--prompts": ["prompts", None], "--model": ["m", "m"]}
