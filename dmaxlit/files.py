@@ -207,13 +207,18 @@ def require_other_files(
     Raises:
         UserError: For the first.
     """
-    taken = {Path(path).resolve(): name for name, paths in inputs.items() for path in paths if path is not None}
+    taken = {_real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
     for name, path in outputs.items():
         if path is None:
             continue
-        if (other := taken.get(target := Path(path).resolve())) is not None:
+        if (other := taken.get(target := _real_path(path))) is not None:
             raise UserError(f"{name}: expected another file than {other}, got {str(path)!r}")
         taken[target] = f"--{name}"
+
+
+def _real_path(path: Path | str) -> str:
+    """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
+    return str(path) if "\0" in str(path) else os.path.realpath(path)
 
 
 def require_writable(path: Path, room: int = 0) -> None:

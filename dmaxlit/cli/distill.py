@@ -161,7 +161,12 @@ def distill(
     settings.check()  # before the model is loaded
     require_other_files(
         {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None},
-        {"--prompts": [prompts], "--model": [model], "--chat_template": [chat_template]},
+        {
+            "--prompts": [prompts],
+            "--model": [model],
+            "--chat_template": [chat_template],
+            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+        },
     )
     if prompts is not None and task is not None:
         raise UserError("prompts: expected either a task or a file of prompts, got both")

@@ -134,7 +134,12 @@ def generate(
     _check_trace(trace, trace_file, output)
     require_other_files(
         {"output": output, "trace_file": trace_file, "trace": trace if isinstance(trace, str) else None},
-        {"--prompts": [prompts], "--model": [model], "--chat_template": [chat_template]},
+        {
+            "--prompts": [prompts],
+            "--model": [model],
+            "--chat_template": [chat_template],
+            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+        },
     )
     if may_be_several(devices, num_nodes):
         _check_shareable(prompt or prompts or task, output)
