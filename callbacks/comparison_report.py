@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from dmaxlit.backbone.formats.judged import can_hold
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
@@ -284,10 +285,11 @@ class ComparisonReport(L.Callback):
 
     def _describe(self, module: Any) -> None:
         """Store with the model how it is best decoded, and the figures of its card."""
-        registered = [spec for spec in self.decoders if spec.name in DECODERS and spec.window == 1]
-        if registered:
-            best = max(self.trained[spec.title].accuracy for spec in registered)
-            close = [spec for spec in registered if self.trained[spec.title].accuracy >= best - _CLOSE]
+        storable = [spec for spec in self.decoders if spec.name in DECODERS and can_hold(spec.name, spec.options)]
+        storable = [spec for spec in storable if spec.window == 1]
+        if storable:
+            best = max(self.trained[spec.title].accuracy for spec in storable)
+            close = [spec for spec in storable if self.trained[spec.title].accuracy >= best - _CLOSE]
             chosen = max(close, key=lambda spec: self.trained[spec.title].tpf)
             module.set_decoding(chosen.name, **chosen.options)
         rows = [{"label": title, **figures_of(result)} for title, result in self.trained.items()]

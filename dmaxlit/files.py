@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -193,6 +193,32 @@ def writable_path(output: Path, argument: str = "output") -> Path:
     if output.exists() and not output.is_file():
         raise UserError(f"{argument}: expected a file to write, got {str(output)!r}, which is a device or a pipe")
     return output.resolve() if output.is_symlink() else output
+
+
+def require_other_files(
+    outputs: Mapping[str, Path | str | None], inputs: Mapping[str, Sequence[Path | str | None]]
+) -> None:
+    """Refuse a file to write that another argument names too: it would be lost, before it is read or after.
+
+    Args:
+        outputs: The files to write, by the user's names for them; None for none.
+        inputs: The files to read, by what messages call them; None for none.
+
+    Raises:
+        UserError: For the first.
+    """
+    taken = {_real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        if (other := taken.get(target := _real_path(path))) is not None:
+            raise UserError(f"{name}: expected another file than {other}, got {str(path)!r}")
+        taken[target] = f"--{name}"
+
+
+def _real_path(path: Path | str) -> str:
+    """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
+    return str(path) if "\0" in str(path) else os.path.realpath(path)
 
 
 def require_writable(path: Path, room: int = 0) -> None:

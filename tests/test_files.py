@@ -10,6 +10,7 @@ from dmaxlit import DMaxModule, UserError
 from dmaxlit.files import (
     open_to_append,
     remove_unfinished,
+    require_other_files,
     require_writable,
     staged,
     staged_file,
@@ -286,3 +287,16 @@ def test_a_file_is_appended_to_under_its_own_name_only(tmp_path):
             open_to_append(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == b"onetwo"
     assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_another_argument_names_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("prompts")
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("prompts", "./prompts", "link", tmp_path / "prompts"):
+        with pytest.raises(UserError, match="output: expected another file than --prompts, got"):
+            require_other_files({"csv": None, "output": path}, {"--prompts": [None, "prompts"]})
+    with pytest.raises(UserError, match=r"json: expected another file than --csv, got '\./o'"):
+        require_other_files({"csv": "o", "json": "./o"}, {})
+    inputs = {"--prompts": ["prompts", None], "--model": ["m", "m", "loop", "no\0file", "long" * 2000]}
+    require_other_files({"csv": "a", "json": "b", "plot": None}, inputs)

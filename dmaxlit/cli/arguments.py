@@ -10,11 +10,12 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.flags import settings_of
-from dmaxlit.cli.jsonargparse_internals import ReadableTypes
+from dmaxlit.cli.jsonargparse_internals import ReadableTypes, SeveralValues
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.registry import Registry
 
 if TYPE_CHECKING:
     from dmaxlit.engine import DecodeSettings
@@ -28,8 +29,12 @@ class _HelpFormatter(ReadableTypes, DefaultHelpFormatter):
     """jsonargparse's formatter, with types as people write them."""
 
 
-class CommandParser(ConfigFileParser, ArgumentParser):
+class CommandParser(ConfigFileParser, SeveralValues, ArgumentParser):
     """jsonargparse's parser, with checked configuration files."""
+
+    def check_config(self, content: dict[str, Any]) -> None:
+        """Refuse ``safe``."""
+        _refuse_safe(content)
 
 
 def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] = ()) -> ArgumentParser:
@@ -72,10 +77,17 @@ def call(parser: ArgumentParser, function: Callable[..., T], args: Sequence[str]
     except ArgumentError as error:
         raise UserError(one_line(error, parser.get_defaults().keys())) from error
     arguments = settings.as_dict()
+    _refuse_safe(arguments)
     for name in ("config", "safe"):
         arguments.pop(name, None)
     check_numbers(arguments)
     return function(**arguments)
+
+
+def _refuse_safe(settings: Mapping[str, Any]) -> None:
+    """Refuse ``safe`` from a file alone: the command line's is taken out of the arguments before they are parsed."""
+    if settings.get("safe") and Registry.admits_import_paths:
+        raise UserError("safe: expected on the command line (--safe), since a file is read by what it would restrict")
 
 
 def load_model(

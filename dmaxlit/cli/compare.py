@@ -1,6 +1,7 @@
 """``dmaxlit compare``."""
 
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
     parser = make_parser(command, compare, skip=["runs"])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="Folders of runs of fit or evaluate, such as runs/*.")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=SUPPRESS,  # else it would replace the runs of a file
+        metavar="RUN",
+        help="Folders of runs of fit or evaluate, such as runs/*.",
+    )
     call(parser, compare, args)
 
 
-def compare(runs: Sequence[str], csv: str | None = None, json: str | None = None, plot: str | None = None) -> None:
+def compare(runs: Sequence[str] = (), csv: str | None = None, json: str | None = None, plot: str | None = None) -> None:
     """Compare runs: what differs between their settings, their figures with 95% intervals, and their curves.
 
     Runs of fit have figures in results.json (ComparisonReport) and curve.json (SPDValidation), those of evaluate in
@@ -35,10 +42,14 @@ def compare(runs: Sequence[str], csv: str | None = None, json: str | None = None
     from dmaxlit.data.resumable_jsonl import output_path, refusing
     from dmaxlit.evaluation.curve_figure import PICTURES
     from dmaxlit.evaluation.run_comparison import read_runs, runs_csv, runs_table
-    from dmaxlit.files import write_json, write_text
+    from dmaxlit.evaluation.run_figures import CURVE, RESULTS
+    from dmaxlit.evaluation.run_folder import RECORD
+    from dmaxlit.files import require_other_files, write_json, write_text
 
     if plot is not None and Path(plot).suffix.lower() not in PICTURES:
         raise UserError(f"plot: expected a file that ends in {', '.join(PICTURES)}, got {plot!r}")
+    of_runs = [Path(run) / name for run in runs for name in (RESULTS, CURVE, RECORD)]
+    require_other_files({"csv": csv, "json": json, "plot": plot}, {"those of the runs": of_runs})
     outputs = {name: output_path(Path(value), name) for name, value in _given(csv=csv, json=json, plot=plot).items()}
     comparison = read_runs([Path(run) for run in runs])
     for path in comparison.skipped:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.answer_backend import server_of
@@ -15,9 +16,11 @@ from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError, printable
 from dmaxlit.evaluation.evaluate import default_budget
+from dmaxlit.files import require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.base import default_number
+from dmaxlit.tasks.sources import held_out_path
 from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
@@ -156,6 +159,15 @@ def distill(
         similarity=similarity,
     )
     settings.check()  # before the model is loaded
+    require_other_files(
+        {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None},
+        {
+            "--prompts": [prompts],
+            "--model": [model],
+            "--chat_template": [chat_template],
+            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+        },
+    )
     if prompts is not None and task is not None:
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:

@@ -194,8 +194,10 @@ def _compare(runs: Sequence[str], output: str | None) -> None:
     """Print the comparison of two runs, and write its figures if there is a file for them."""
     from dmaxlit.data.resumable_jsonl import output_path, refusing
     from dmaxlit.evaluation.compare import compare_runs, comparison_table
-    from dmaxlit.files import write_json
+    from dmaxlit.evaluation.run_folder import RECORD
+    from dmaxlit.files import require_other_files, write_json
 
+    require_other_files({"output": output}, {"those of --compare": [*runs, *(Path(run) / RECORD for run in runs)]})
     path = None if output is None else output_path(Path(output), "output")
     comparisons = compare_runs(*map(Path, runs))
     print(printable(comparison_table(comparisons)), end="")

@@ -129,8 +129,18 @@ def generate(
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
+    from dmaxlit.files import require_other_files
 
     _check_trace(trace, trace_file, output)
+    require_other_files(
+        {"output": output, "trace_file": trace_file, "trace": trace if isinstance(trace, str) else None},
+        {
+            "--prompts": [prompts],
+            "--model": [model],
+            "--chat_template": [chat_template],
+            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+        },
+    )
     if may_be_several(devices, num_nodes):
         _check_shareable(prompt or prompts or task, output)
     asked = None if task is None else _task(task, task_options)

@@ -7,11 +7,14 @@ function in this file that no longer understands it. Importing this file does no
 """
 
 import re
+from argparse import _AppendAction
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, cast, get_args
+
+from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -141,6 +144,25 @@ class WholeLists:
     def _check_value_key(self, action: Any, value: Any, key: str, cfg: Any, append: bool = False) -> Any:
         before = None if isinstance(value, list) and not append else cfg
         return cast(Any, super())._check_value_key(action, value, key, before, append)
+
+
+class SeveralValues:
+    """A parser's mixin for arguments that take several values: a single one in a file is a list of one.
+
+    jsonargparse would hand on a text in its place, which is then taken for a list of its characters.
+    """
+
+    def _check_value_key(self, action: Any, value: Any, key: str, cfg: Any, append: bool = False) -> Any:
+        number = action.nargs if isinstance(action.nargs, int) and action.nargs > 1 else None
+        takes_several = number or action.nargs in ("*", "+") or isinstance(action, _AppendAction)
+        if takes_several and value is not None:
+            value = value if isinstance(value, list) else [value]
+            is_typed = action.type is not None or hasattr(action, "_typehint")
+            if not is_typed and not all(isinstance(item, str) for item in value):
+                raise UserError(f"{key}: expected a text or a list of texts, got {value!r:.120}")
+            if number and len(value) != number:
+                raise UserError(f"{key}: expected a list of {number} texts, got {value!r:.120}")
+        return cast(Any, super())._check_value_key(action, value, key, cfg, append)
 
 
 def prefer_whole_numbers(parser: "ArgumentParser") -> None:

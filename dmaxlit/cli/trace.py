@@ -38,14 +38,13 @@ def trace(traces: list[str], output: str, rows: list[int] | None = None, tokeniz
             written by earlier versions.
     """
     from dmaxlit.engine import Trace
-    from dmaxlit.files import writable_path
+    from dmaxlit.files import require_other_files, writable_path
     from dmaxlit.viewer import page, write_page
 
-    target = writable_path(Path(output))
+    writable_path(Path(output))
     if Path(output).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: expected a file that ends in .html, got {output!r}")
-    if target.resolve() in [Path(source).resolve() for source in traces]:
-        raise UserError(f"output: expected another file than the traces, got {output!r}")
+    require_other_files({"output": output}, {"the traces": traces})
     records = [Trace.load(path) for path in traces]
     if tokenizer is not None:
         from dmaxlit.backbone.tokenizer import load_tokenizer

@@ -41,6 +41,8 @@ class CodilaVerifyDecoder(JointDecoder):
         super().__init__(max_steps)
         self.schedule, self.schedule_options = schedule, dict(schedule_options or {})
         self.penalty = check_fraction("penalty", penalty)
+        if schedule not in DECODERS:  # an import path may come from a model folder or a request
+            raise UserError(f"schedule: expected a registered decoder, got {schedule!r}")
         inner = make_decoder(schedule, **self.schedule_options)
         if not isinstance(inner, CommittingDecoder) or type(inner).step is not CommittingDecoder.step:
             raise UserError(f"schedule: expected a decoder that commits by confidence alone, got {schedule!r}")

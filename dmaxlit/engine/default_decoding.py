@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dmaxlit.backbone.formats.judged import can_hold
 from dmaxlit.decoding import DECODERS, Decoder, make_decoder
 from dmaxlit.errors import UserError
 
@@ -21,7 +22,8 @@ class DefaultDecoding:
             options: Its options.
 
         Raises:
-            UserError: For a decoder that is not registered, which a folder cannot name, or an unknown option.
+            UserError: For a decoder that is not registered, which a folder cannot name, an unknown option, or one that
+                a folder cannot hold.
         """
         if decoder is None:
             self.decoding = None
@@ -29,6 +31,11 @@ class DefaultDecoding:
         make_decoder(decoder, **options)
         if decoder not in DECODERS:
             raise UserError(f"decoder: expected a registered name, which a model folder can hold, got {decoder!r}")
+        if not can_hold(decoder, options):
+            raise UserError(
+                "decoder: expected options of numbers and single lines, which a model folder can hold, "
+                f"got {decoder!r} with {options!r:.120}"
+            )
         self.decoding = {"decoder": decoder, "options": options}
 
     def default_decoding(

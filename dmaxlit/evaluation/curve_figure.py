@@ -3,17 +3,21 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from dmaxlit.evaluation.curve_labels import label_points
 from dmaxlit.evaluation.curve_point import CurvePoint
+from dmaxlit.evaluation.figure_legend import draw_legend
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.files import staged_file
 
@@ -40,32 +44,31 @@ def curve_figure(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") ->
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for index, (label, points) in enumerate(curves.items()):
-        _draw_line(axes, label, points, index, len(curves))
+    lines: list[Any] = [
+        _draw_line(axes, label, points, index, len(curves)) for index, (label, points) in enumerate(curves.items())
+    ]
     drawn = [point for points in curves.values() for point in points]
     results = [point.result for point in drawn]
-    axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %", title=title)
+    axes.set(xlabel="tokens per forward (TPF)", ylabel="accuracy %")
+    axes.set_title(title, parse_math=False)
     axes.set_xscale("log", base=2)
     if results:
         _fit_accuracy(axes, drawn)
-        _fit_tpf(axes, results)
-        handles, labels = axes.get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda i: labels[i] not in curves)  # ceilings last
-        lines = [handles[i] for i in order], [labels[i] for i in order]
-        figure.legend(*lines, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+        ceilings = _fit_tpf(axes, results)
+        draw_legend(figure, [*lines, *ceilings.values()], [*curves, *ceilings], ncols=2, frameon=False)
     axes.grid(alpha=0.3)
     label_points(axes, curves)
     return figure
 
 
-def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], index: int, lines: int) -> None:
+def _draw_line(axes: Axes, label: str, points: Sequence[CurvePoint], index: int, lines: int) -> ErrorbarContainer:
     x = [point.result.tpf for point in points]
     y = [100 * point.result.accuracy for point in points]
     intervals = [point.accuracy_interval for point in points]
     below = [max(0.0, value - 100 * low) for value, (low, _) in zip(y, intervals, strict=True)]
     above = [max(0.0, 100 * high - value) for value, (_, high) in zip(y, intervals, strict=True)]
     behind = lines - 1 - index  # lines that are drawn over this one
-    axes.errorbar(
+    return axes.errorbar(
         x,
         y,
         yerr=[below, above],
@@ -108,22 +111,24 @@ def _compressed(height: NDArray[np.float64]) -> NDArray[np.float64]:
     return height - (1 - 1 / _STRETCH) * np.maximum(height - _STRETCH_FROM, 0)
 
 
-def _fit_tpf(axes: Axes, results: Sequence[DecodeResult]) -> None:
-    """Fit the horizontal axis to the TPF, and draw the ceilings that are not far from them."""
+def _fit_tpf(axes: Axes, results: Sequence[DecodeResult]) -> dict[str, Line2D]:
+    """Fit the horizontal axis to the TPF, and draw the ceilings that are not far from them; return these by label."""
     tpfs = [result.tpf for result in results if math.isfinite(result.tpf) and result.tpf > 0] or [1.0]
     ceiling = max(results, key=lambda result: result.accuracy).tpf_ceiling
     low, high = min(tpfs), max(tpfs)
     if ceiling <= 2 * high:
         high = max(high, ceiling)
     room = max((high / low) ** 0.06, 1.05)
+    ceilings = {}
     for value, style, name in ((ceiling, "--", "1 forward"), (ceiling / 2, ":", "2 forwards")):
         beyond = "" if low / room <= value <= high * room else ", beyond the axis"
         text = f"ceiling, {name} per block ({value:.1f}{beyond})"
-        axes.axvline(value, color="black", lw=1, ls=style, label=text)
+        ceilings[text] = axes.axvline(value, color="black", lw=1, ls=style, label=text)
     axes.set_xlim(low / room, high * room)
     axes.xaxis.set_major_locator(LogLocator(base=2) if high / low > 8 else MaxNLocator(6))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    return ceilings
 
 
 def save_picture(figure: Figure, path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec
-from dmaxlit.evaluation.labels import check_mapping
+from dmaxlit.evaluation.labels import check_mapping, check_titles
 from dmaxlit.option_types import check_option_types
 
 #: The row that every table has: one token per forward.
@@ -44,19 +44,20 @@ def decoder_entries(entries: Sequence[Any], baseline: bool = True, source: str =
         source: Where the entries come from, for messages.
 
     Raises:
-        UserError: For no entries, something that is none, an unknown decoder or option, or two equal settings.
+        UserError: For no entries, something that is none, an unknown decoder or option, or two settings that are equal
+            or whose files would have the same name.
     """
     if not entries:
         raise UserError(f"{source}: expected at least one decoder, got none")
-    settings: dict[str, DecoderEntry] = {}
-    for number, entry in enumerate(entries, start=1):
-        for setting in _settings(entry, f"{source}, item {number}"):
-            if setting.title in settings:
-                raise UserError(f"{source}: expected different settings, got {setting.title!r} twice")
-            settings[setting.title] = setting
-    if baseline and all(setting.spec.name != ONE_TOKEN for setting in settings.values()):
-        return [_setting(DecoderSpec(ONE_TOKEN)), *settings.values()]
-    return list(settings.values())
+    settings = [
+        setting
+        for number, entry in enumerate(entries, start=1)
+        for setting in _settings(entry, f"{source}, item {number}")
+    ]
+    if baseline and all(setting.spec.name != ONE_TOKEN for setting in settings):
+        settings = [_setting(DecoderSpec(ONE_TOKEN)), *settings]
+    check_titles([setting.title for setting in settings], source)
+    return settings
 
 
 def _settings(entry: Any, source: str) -> list[DecoderEntry]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dmaxlit.backbone.formats.judged import is_line
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.decoding.admission import make_admission
@@ -64,6 +65,8 @@ class DecoderSpec:
         make_admission(self.admission, **self.admission_options)
         if self.label is not None and not self.label.strip():
             raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
+        if self.label is not None and not is_line(self.label):
+            raise UserError(f"label: expected a line without | ` < and >, got {self.label!r:.120}")
         if self.sweep is not None and self.sweep not in self._option_names():
             known = ", ".join(self._option_names())
             raise UserError(f"sweep: decoder {self.name!r} has no option {self.sweep!r}; known: {known}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,36 @@ def check_label(label: Any, source: str) -> str:
 def file_name(title: str) -> str:
     """Return the name, without a suffix, of the file of a setting: its title with other characters replaced.
 
-    Two titles have different names: those that had to be changed end with a hash.
+    Two titles have different names, unless they differ in spaces and dashes alone (:func:`check_titles`): one in which
+    other characters had to be replaced ends with a hash.
     """
     name = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", title).strip(".-")
     if name == title.replace(" ", "-") and len(name) <= _LONGEST:
         return name
     return f"{name[:_LONGEST]}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+
+
+def check_titles(titles: Iterable[str], source: str) -> None:
+    """Refuse settings of the same title, or whose files would have the same name.
+
+    Args:
+        titles: Their titles; in tags, a title's parts between slashes are folders.
+        source: Where they come from, for messages.
+
+    Raises:
+        UserError: For the first two.
+    """
+    known: dict[tuple[str, ...], str] = {}
+    for title in titles:
+        name = tuple(map(file_name, title.split("/")))
+        if known.get(name) == title:
+            raise UserError(f"{source}: expected different settings, got {title!r} twice")
+        if name in known:
+            raise UserError(
+                f"{source}: expected labels that differ in more than spaces and dashes, "
+                f"got {known[name]!r} and {title!r}"
+            )
+        known[name] = title
 
 
 def sample_path(label: str, title: str) -> Path:

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dmaxlit.evaluation.blank_order import MEASURES
 from dmaxlit.evaluation.bootstrap import Estimate
+from dmaxlit.evaluation.figure_legend import draw_legend
 from dmaxlit.evaluation.order_figures import PARTS, VERDICTS
 from dmaxlit.evaluation.order_report import COLUMNS, OrderReport
 
@@ -31,8 +32,8 @@ def order_picture(reports: Sequence[OrderReport]) -> Figure:
         _draw_groups(axes, name, title, reports)
     for axes, measure in zip(all_axes[len(COLUMNS) :], MEASURES, strict=False):
         _draw_ranks(axes, measure, reports)
-    handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", fontsize="small", ncols=min(3, max(1, len(labels))))
+    labels = [_label(report) for report in reports]
+    draw_legend(figure, all_axes[0].containers, labels, ncols=min(3, max(1, len(labels))))
     return figure
 
 
@@ -41,13 +42,17 @@ def _draw_groups(axes: Axes, name: str, title: str, reports: Sequence[OrderRepor
         shown = report.shown()
         positions = [_GROUPS.index(group) + _shift(index, len(reports)) for group, _ in shown]
         estimates = [row.figures[name] for _, row in shown]
-        _draw_points(axes, positions, estimates, index, f"{report.task}, {report.decoder}", line="")
+        _draw_points(axes, positions, estimates, index, _label(report), line="")
     axes.set_xticks(range(len(_GROUPS)), _GROUPS, rotation=35, ha="right")
     axes.set(title=title, xlim=(-0.5, len(_GROUPS) - 0.5))
     if name != "afp":
         axes.set_ylim(-1.05, 1.05)
         axes.axhline(0, color="black", lw=0.7)
     axes.grid(axis="y", alpha=0.3)
+
+
+def _label(report: OrderReport) -> str:
+    return f"{report.task}, {report.decoder}"
 
 
 def _draw_ranks(axes: Axes, measure: str, reports: Sequence[OrderReport]) -> None:

@@ -18,6 +18,7 @@ from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
+from dmaxlit.evaluation.labels import check_titles
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
@@ -132,13 +133,14 @@ class Suite:
             baselines: Autoregressive models.
 
         Raises:
-            UserError: If a prompt does not fit the model, or a task has no prompts.
+            UserError: If a prompt does not fit the model, a task has no prompts, or a decoder has a baseline's title.
         """
         diffusion = [
             DiffusionAnswerer(module, entry, self.batch_size, self.sampling, self.compile, self.trace)
             for entry in self.decoders
         ]
         answerers: list[Answerer] = sorted([*baselines, *diffusion], key=lambda answerer: answerer.name != ONE_TOKEN)
+        check_titles([answerer.title for answerer in answerers], "decoders")
         cells = []
         for entry in self.tasks:
             examples = self._examples(entry, module)

@@ -7,6 +7,7 @@ import lightning as L
 
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
+from dmaxlit.evaluation.labels import check_titles
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
 
@@ -15,7 +16,7 @@ def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
     """Return the decoders as a list.
 
     Raises:
-        UserError: If there are none, or two share a label.
+        UserError: If there are none, or two share a label, or the name of the files that a logger writes for it.
     """
     if not decoders:
         raise UserError("decoders: expected at least one, got an empty list")
@@ -23,6 +24,7 @@ def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
     repeated = sorted({tag for tag in tags if tags.count(tag) > 1})
     if repeated:
         raise UserError(f"decoders: expected a different label for each, got {repeated[0]!r} twice")
+    check_titles(tags, "decoders")
     return list(decoders)
 
 

@@ -212,6 +212,7 @@ def test_a_decoder_without_a_threshold_is_one_point(tmp_path):
         ({"curve": [0.5, 1.5]}, r"tau_dec: expected a number in \[0, 1\], got 1.5"),
         ({"decoders": []}, "decoders: expected at least one"),
         ({"decoders": [DecoderSpec("spd"), DecoderSpec("spd", {"tau_dec": 0.0})]}, "'spd' twice"),
+        ({"decoders": [DecoderSpec("spd", {}, label) for label in ("a 0", "a-0")]}, "got 'a 0' and 'a-0'"),
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"num_samples": -1}, "num_samples: expected at least 0, got -1"),
         ({"num_traces": -1}, "num_traces: expected at least 0, got -1"),

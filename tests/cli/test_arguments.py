@@ -5,7 +5,8 @@ import torch
 
 import dmaxlit.loading
 from dmaxlit import UserError
-from dmaxlit.cli.arguments import load_model
+from dmaxlit.cli import analyse, compare, evaluate, generate, trace
+from dmaxlit.cli.arguments import call, load_model
 
 BASE = "builtin:chain-base"
 
@@ -51,3 +52,52 @@ def test_the_probe_of_a_model_is_skipped_by_name(dmax, tiny, monkeypatch, comman
     monkeypatch.setattr("dmaxlit.backbone.denoiser.check_behavior", refuse)
     assert dmax(f"{command} --model {tiny}").refusal == "no denoiser"
     assert dmax(f"{command} --model {tiny} --probe false").status == 0
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Return what a command is called with that reads a file of settings."""
+
+    def run(module, line, content, *args):
+        given = {}
+        monkeypatch.setattr(module, "call", lambda parser, _, args: call(parser, given.update, args))
+        (tmp_path / "x.yaml").write_text(content)
+        command, *rest = line.split()
+        module.run(command, [*rest, "--config", str(tmp_path / "x.yaml"), *args])
+        return given
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "content", "args", "values"),
+    [
+        (generate, "generate", "prompt: 7 +1 *3 ?", (), {"prompt": ["7 +1 *3 ?"]}),
+        (generate, "generate", "{prompt: a, stop: b}", ("--prompt", "c"), {"prompt": ["a", "c"], "stop": ["b"]}),
+        (generate, "generate", "prompt: [a, b]", (), {"prompt": ["a", "b"]}),
+        (analyse, "analyse order", "{trace: t.safetensors, answers: a}", (), {"trace": ["t.safetensors"]}),
+        (trace, "trace", "{traces: t.safetensors, rows: 3}", (), {"traces": ["t.safetensors"], "rows": [3]}),
+        (compare, "compare", "runs: ev1", (), {"runs": ["ev1"]}),
+        (compare, "compare", "runs: ev1", ("a", "b"), {"runs": ["a", "b"]}),
+        (evaluate, "evaluate", "compare: [a, b]", (), {"compare": ["a", "b"]}),
+    ],
+)
+def test_a_text_in_a_file_is_a_list_of_one(read, module, command, content, args, values):
+    extra = ("--model", "m") if module is generate else ("--output", "o.html") if module is trace else ()
+    given = read(module, command, content, *extra, *args)
+    assert {name: given[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("module", "content", "refusal"),
+    [
+        (generate, "prompt: 7", r"prompt: expected a text or a list of texts, got \[7\]"),
+        (generate, "prompt: [a, 7]", r"prompt: expected a text or a list of texts, got \['a', 7\]"),
+        (compare, "runs: {a: b}", "runs: expected a text or a list of texts, got "),
+        (evaluate, "compare: ev1", r"compare: expected a list of 2 texts, got \['ev1'\]"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(read, module, content, refusal):
+    extra = ("--model", "m") if module is generate else ()
+    with pytest.raises(UserError, match=refusal):
+        read(module, "command", content, *extra)

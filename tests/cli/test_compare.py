@@ -57,6 +57,8 @@ def test_bad_input_is_refused_in_one_line(dmax, tmp_path):
         ("compare runs/gone", "runs: expected folders of runs, got 'runs/gone', which does not exist"),
         ("compare runs/a", "runs: expected a folder with results.json of ComparisonReport, "),
         ("compare runs/a --plot x.gif", "plot: expected a file that ends in .png, .svg, .pdf, got 'x.gif'"),
+        ("compare runs/a --csv o --json ./o", "json: expected another file than --csv, got './o'"),
+        ("compare runs/a --json runs/a/record.json", "json: expected another file than those of the runs, got "),
         ("compare runs/a --csv runs", "csv: expected a file to write, got the folder 'runs'"),
     ):
         assert dmax(line).refusal.startswith(refusal)

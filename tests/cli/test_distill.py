@@ -103,6 +103,12 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--num_prompts 3 --output p.txt/deep/c.jsonl", "output: cannot write 'p.txt/deep/c.jsonl' (Not a directory)"),
         ("--num_prompts 3 --output c.txt", "output: expected a .jsonl file to write, got 'c.txt'"),
         ("--num_prompts 3 --output c.jsonl.gz", "output: expected a .jsonl file to write, got 'c.jsonl.gz'"),
+        ("--prompts c.jsonl --overwrite true", "output: expected another file than --prompts, got 'c.jsonl'"),
+        (
+            "--task jsonl --task.train ./c.jsonl --overwrite true",
+            "output: expected another file than --task_options, g",
+        ),
+        ("--prompts c.held_out.jsonl --held_out 0.5", "held_out: expected another file than --prompts, got 'c.held"),
         ("--num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--num_prompts 3 --decoder.threshold 2", "threshold: expected a number in [0, 1], got 2"),
         ("--modl x", "unknown setting 'modl' (did you mean model?)"),

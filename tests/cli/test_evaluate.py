@@ -139,6 +139,12 @@ def test_two_evaluations_are_compared(dmax, tiny, tmp_path):
     assert dmax("evaluate --compare a d").refusal.startswith("compare: expected the same prompts, got 5 of 'chain'")
 
 
+@pytest.mark.parametrize("output", ["a/record.json", "./b"])
+def test_a_comparison_does_not_replace_what_it_compares(dmax, output):
+    refusal = dmax(f"evaluate --compare a b --output {output}").refusal
+    assert refusal == f"output: expected another file than those of --compare, got {output!r}"
+
+
 def test_the_options_of_a_task_are_explained(dmax):
     ended = dmax("evaluate --task.help chain")
     assert ended.status == 0

@@ -92,6 +92,13 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
         ("--model {tiny} --prompt 3 --trace no/t.html", "trace: expected a file in a folder that exists"),
         ("--model {tiny} --prompt 3 --trace t.html --output a", "trace: expected no --output with it"),
         ("--model {tiny} --prompt 3 --trace_file no/t", "trace_file: expected a file in a folder that exists"),
+        (
+            "--model {tiny} --prompts p.txt --output ./p.txt",
+            "output: expected another file than --prompts, got",
+        ),
+        ("--model {tiny} --prompts p.txt --trace_file p.txt", "trace_file: expected another file than --prompts, got"),
+        ("--model m.ckpt --prompt 3 --trace_file m.ckpt", "trace_file: expected another file than --model, got"),
+        ("--model {tiny} --prompt 3 --trace x.html --trace_file x.html", "trace: expected another file than --trace_"),
         ("--model {tiny} --prompt 3 --max_new_tokens 0", "max_new_tokens: expected at least 1, got 0"),
         (
             "--model {tiny} --prompt 3 --decoder threshold --decoder.threshold abc",

@@ -163,6 +163,18 @@ def test_settings_are_read_before_all_that_are_required_are_there():
     assert internals.plain_settings(parser, settings, check=False) == {"steps": None, "rate": 0.5}
 
 
+def test_a_single_value_in_a_file_is_a_list_of_one():
+    class Several(internals.SeveralValues, ArgumentParser):
+        pass
+
+    parser = Several(exit_on_error=False)
+    parser.add_argument("--text", action="append")
+    parser.add_argument("--rows", nargs="+", type=int)
+    assert parser.parse_object({"text": "abc", "rows": 3}).as_dict() == {"text": ["abc"], "rows": [3]}, (
+        "SeveralValues overrides a method that this release does not call"
+    )
+
+
 def test_a_list_in_a_file_replaces_one_of_the_same_length(tmp_path):
     class Whole(internals.WholeLists, ArgumentParser):
         pass

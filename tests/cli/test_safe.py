@@ -48,6 +48,15 @@ def test_nothing_that_a_file_names_is_imported(dmax, base, tmp_path, evil, conte
     assert not evil()
 
 
+@pytest.mark.parametrize("command", ["generate --config x.yaml", "generate --config '{safe: true}'"])
+def test_a_file_does_not_restrict_itself(dmax, tmp_path, command):
+    (tmp_path / "x.yaml").write_text("safe: true")
+    refusal = dmax(f"{command} --model gone --prompt 7").refusal
+    assert "safe: expected on the command line (--safe), since a file is read by what it would" in refusal
+    assert "safe" in dmax("fit --config x.yaml").refusal
+    assert dmax("generate --safe --config x.yaml --model gone --prompt 7").refusal.startswith("model: ")
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -118,6 +118,19 @@ def test_a_checkpoint_opens_no_file(dmax, naming, tmp_path, monkeypatch, form):
     assert len((tmp_path / "c.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("options", [{"schedule": "decoder_of_theirs.Hasty"}, {"schedule": "os.system"}])
+def test_a_folder_imports_no_decoder_by_an_option(dmax, tiny, tmp_path, trace, monkeypatch, options):  # noqa: F811
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "decoder_of_theirs.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    shutil.copytree(tiny, tmp_path / "model")
+    path = tmp_path / "model" / "dmaxlit.json"
+    decoding = {"decoder": "codila_verify", "options": options}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoding": decoding}))
+    refusal = dmax("generate --model model --prompt 3").refusal
+    assert refusal == f"schedule: expected a registered decoder, got {options['schedule']!r}"
+    assert not trace.exists()
+
+
 def test_the_task_of_a_run_is_the_users(tmp_path, tiny):
     module = dmaxlit.load(tiny)
     module.set_task("jsonl", {"path": "mine.jsonl"})  # as `fit` does with the task of its data

@@ -146,6 +146,13 @@ def test_rows_of_both_stand_next_to_one_token_per_forward(models, folders, tmp_p
     assert f"assisted: {folders[0]}, greedy, proposals by {folders[1]}" in table
 
 
+def test_a_decoder_has_another_label_than_a_baseline(models):
+    decoders = decoder_entries([{"name": "spd", "label": "autoregressive"}])
+    suite = Suite(task_entries(["chain"], {"chain": {"operations": 3}}), decoders, 3, max_new_tokens=9)
+    with pytest.raises(UserError, match="decoders: expected different settings, got 'autoregressive' twice"):
+        suite.cells(DMaxModule(make_denoiser()), [AutoregressiveAnswerer(models[0])])
+
+
 def test_models_that_are_no_such_baseline_are_refused(models, folders, tmp_path):
     DMaxModule(make_denoiser()).export(tmp_path / "diffusion")
     load = AutoregressiveModel.load

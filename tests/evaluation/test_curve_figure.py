@@ -52,6 +52,17 @@ def test_bars_are_the_point_s_own_intervals_or_else_those_over_prompts():
     assert axes.get_ylim()[0] < 60
 
 
+def test_labels_are_shown_as_they_are(curves):
+    labels = ["$x^{$", "costs $5 or $6", "_mine"]
+    figure = curve_figure(dict(zip(labels, curves.values(), strict=True)), "a title of $\\frac{1}$")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert [text.strip() for text in texts[:3]] == labels
+    assert [text.startswith("ceiling, ") for text in texts] == [False] * 3 + [True] * 2
+    assert all(text.get_window_extent().width > 10 for text in legend.get_texts())
+
+
 def test_axes_are_labelled_and_show_everything(curves):
     axes = curve_figure(curves, "a title").axes[0]
     assert axes.get_xlabel() == "tokens per forward (TPF)"

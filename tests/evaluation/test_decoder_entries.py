@@ -56,6 +56,11 @@ def test_the_baseline_is_there_once():
         ([{"name": "spd", "options": {"tau_dec": [0.5, "x"]}}], "decoders, item 1: "),
         ([{"name": "spd", "options": {"tau_dec": []}}], "decoders, item 1: tau_dec: expected at least one value"),
         ([{"name": "spd", "options": {"tau_dec": [0.5, 0.5]}}], "expected different settings, got 'spd tau_dec=0.5' t"),
+        (
+            [{"name": "spd", "label": "spd 0"}, {"name": "spd", "label": "spd-0"}],
+            "decoders: expected labels that differ in more than spaces and dashes, got 'spd 0' and 'spd-0'",
+        ),
+        ([{"name": "spd", "label": "one_token"}], "decoders: expected different settings, got 'one_token' twice"),
         (["spd", {"name": "spd", "values": [1]}], "decoders, item 2: expected keys of name, options, label, sweep"),
         ([{"name": "spd", "sweep": "gamma"}], "decoders, item 1: sweep: decoder 'spd' has no option 'gamma'"),
         ([{"name": "spd", "label": 3}], "decoders, item 1: expected texts as label and sweep, got 3"),

@@ -125,6 +125,8 @@ def test_what_a_curve_varies():
         (("threshold", {"threshold": -0.1}), r"threshold: expected a number in \[0, 1\], got -0.1"),
         (("spd", {"tau": 1}), "unknown option tau; known: tau_dec"),
         (("spd", {}, " "), "label: expected a name"),
+        (("spd", {}, "tau <0.5"), r"label: expected a line without \| ` < and >, got 'tau <0.5'"),
+        (("spd", {}, "a\nb"), r"label: expected a line without \| ` < and >, got 'a\\nb'"),
         (("spd", {}, None, "tau"), "sweep: decoder 'spd' has no option 'tau'; known: tau_dec"),
     ],
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.labels import check_label, file_name
+from dmaxlit.evaluation.labels import check_label, check_titles, file_name
 
 
 @pytest.mark.parametrize("label", ["gsm8k", "my.task-2", "_x", "tau=0.5"])
@@ -20,3 +20,20 @@ def test_file_names_are_titles_without_spaces_or_differ_by_a_hash():
     names = {file_name(title) for title in ("a/b", "a:b", "a b", "../x", "ab" * 300, "é", "")}
     assert len(names) == 7
     assert all(len(name) <= 90 and not set(name) & set("/:\\ *") and not name.startswith(".") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("titles", "refusal"),
+    [
+        (["spd 0", "a", "spd-0"], "labels that differ in more than spaces and dashes, got 'spd 0' and 'spd-0'"),
+        (["a/b c", "a/b-c"], "labels that differ in more than spaces and dashes, got 'a/b c' and 'a/b-c'"),
+        (["a", "b", "a"], "different settings, got 'a' twice"),
+    ],
+)
+def test_titles_whose_files_have_the_same_name_are_refused(titles, refusal):
+    with pytest.raises(UserError, match=f"decoders: expected {refusal}"):
+        check_titles(titles, "decoders")
+
+
+def test_other_titles_are_not():
+    check_titles(["a b", "a  b", "a_b", "a/b", "a:b", "A b"], "decoders")

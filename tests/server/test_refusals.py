@@ -73,6 +73,17 @@ def test_completions(strict, body, param, message):
     assert message in error["message"]
 
 
+def test_a_decoder_named_by_an_option_is_not_imported(strict, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "decoder_of_theirs.py").write_text(f"open({str(tmp_path / 'it_ran')!r}, 'w').close()\n")
+    inner = {"schedule": "decoder_of_theirs.Hasty"}
+    for options in (inner, {"schedule": "codila_verify", "schedule_options": inner}):
+        status, error = strict.refusal(BODY | {"decoder": "codila_verify", "decoder_options": options})
+        assert (status, error["param"]) == (400, "schedule")
+        assert error["message"] == "schedule: expected a registered decoder, got 'decoder_of_theirs.Hasty'"
+    assert not (tmp_path / "it_ran").exists()
+
+
 def test_a_decoder_whose_auxiliary_model_is_missing(strict, monkeypatch):
     monkeypatch.setitem(strict.module.backbone._modules, "auxiliary", None)
     status, error = strict.refusal(BODY | {"decoder": "codila"})

@@ -7,8 +7,21 @@ from typing import Any
 from dmaxlit.errors import UserError
 
 _DECODER = re.compile(r"[a-z]\w{0,99}")
-_LINE = re.compile(r"[^\x00-\x1f\x7f|`<>]{0,2000}")
+_LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff|`<>]{0,2000}")
 _NUMBERS, _BOUNDS = ("accuracy", "tpf"), ("accuracy_low", "accuracy_high")
+
+
+def is_line(value: Any) -> bool:
+    """Return whether a value is a text in one line that a card can show: at most 2,000 characters without ``|`<>``."""
+    return isinstance(value, str) and bool(_LINE.fullmatch(value))
+
+
+def can_hold(decoder: Any, options: Any) -> bool:
+    """Return whether ``dmaxlit.json`` can hold a decoder: by a name, with plain options.
+
+    An option may be a mapping of plain ones, as that of the decoder which another one commits with.
+    """
+    return isinstance(decoder, str) and bool(_DECODER.fullmatch(decoder)) and _are_plain(options)
 
 
 def check_decoding(value: Any, source: str) -> None:
@@ -23,11 +36,7 @@ def check_decoding(value: Any, source: str) -> None:
         return
     name = value.get("decoder") if isinstance(value, Mapping) else None
     options = value.get("options", {}) if isinstance(value, Mapping) else None
-    is_plain = isinstance(options, Mapping) and all(
-        key.isidentifier() and (item is None or _is_number(item) or isinstance(item, bool) or _is_line(item))
-        for key, item in options.items()
-    )
-    if not (isinstance(name, str) and _DECODER.fullmatch(name) and is_plain):
+    if not can_hold(name, options):
         raise UserError(
             f"{source}: decoding: expected an object with a decoder's registered name and its options, "
             f"got {value!r:.120}"
@@ -42,9 +51,7 @@ def check_figures(value: Any, source: str) -> None:
     """
     if value is None:
         return
-    is_whole = isinstance(value, Mapping) and all(
-        _is_line(value.get(name, "")) for name in ("task", "command", "split")
-    )
+    is_whole = isinstance(value, Mapping) and all(is_line(value.get(name, "")) for name in ("task", "command", "split"))
     rows = value.get("rows") if is_whole else None
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise UserError(f"{source}: figures: expected an object with task, command and rows, got {value!r:.120}")
@@ -71,11 +78,22 @@ def _is_row(row: Any) -> bool:
     if not isinstance(row, Mapping) or type(row.get("num_examples")) is not int:
         return False
     bounds = [row[name] for name in _BOUNDS if row.get(name) is not None]
-    return _is_line(row.get("label")) and all(map(_is_number, [*(row.get(name) for name in _NUMBERS), *bounds]))
+    return is_line(row.get("label")) and all(map(_is_number, [*(row.get(name) for name in _NUMBERS), *bounds]))
 
 
-def _is_line(value: Any) -> bool:
-    return isinstance(value, str) and bool(_LINE.fullmatch(value))
+def _are_plain(options: Any, may_nest: bool = True) -> bool:
+    """Return whether options are numbers, lines, true, false or null, or mappings of these."""
+    return isinstance(options, Mapping) and all(
+        isinstance(name, str)
+        and name.isidentifier()
+        and (
+            value is None
+            or isinstance(value, (bool, int, float))
+            or is_line(value)
+            or (may_nest and _are_plain(value, False))
+        )
+        for name, value in options.items()
+    )
 
 
 def _is_number(value: Any) -> bool:

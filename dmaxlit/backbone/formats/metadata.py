@@ -73,4 +73,4 @@ def _is_training(value: Any) -> bool:
 
 
 def _is_task(task: Any) -> bool:
-    return isinstance(task, Mapping) and isinstance(task.get("name"), str) and isinstance(task.get("options", {}), dict)
+    return isinstance(task, Mapping) and _is_name(task.get("name")) and isinstance(task.get("options", {}), dict)

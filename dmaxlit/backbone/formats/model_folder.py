@@ -26,7 +26,7 @@ from dmaxlit.backbone.formats.engine_settings import write_engine_settings
 from dmaxlit.backbone.formats.generation_config import refuse_generation
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
-from dmaxlit.backbone.formats.metadata import METADATA_FILE, read_metadata
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata, read_metadata
 from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_card, make_card
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
@@ -235,9 +235,11 @@ def write_folder(
         also: Writes further files into the folder.
 
     Raises:
-        UserError: If ``folder`` exists and was not written by ``export``, or cannot be written.
+        UserError: If ``folder`` exists and was not written by ``export``, or cannot be written; or if ``metadata`` hold
+            what would be refused when they are read.
     """
     folder = Path(folder)
+    check_metadata(metadata, "output")
     if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
     with staged(folder, "output") as staging:

@@ -9,7 +9,7 @@ import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.backbone.formats.metadata import check_metadata
 from dmaxlit.backbone.formats.model_card import make_card
-from dmaxlit.decoding import make_decoder, to_diffusers, to_sglang
+from dmaxlit.decoding import DECODERS, SPDDecoder, make_decoder, to_diffusers, to_sglang
 
 PROMPT = "7 +1 *3 -2 +3 +3 *3 +1 -2 +3 *3 ?"
 ROW = {"label": "spd 0", "num_examples": 8, "accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8, "tpf": 6.25}
@@ -53,6 +53,31 @@ def test_without_one_the_default_is_spd(module):
     module.set_decoding("edit", preset="speed")
     module.set_decoding(None)
     assert module.default_decoding() == ("spd", {})
+
+
+def test_the_options_of_the_decoder_that_another_commits_with_are_stored(module, tmp_path):
+    module.set_decoding("codila_verify", schedule_options={"threshold": 0.9})
+    module.export(tmp_path / "m")
+    assert dmaxlit.load(tmp_path / "m").decoding == module.decoding
+    assert "`codila_verify schedule_options={'threshold': 0.9}`" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_decoder_with_options_that_a_folder_cannot_hold_is_refused(module, monkeypatch):
+    class Listing(SPDDecoder):
+        def __init__(self, levels):
+            super().__init__()
+
+    monkeypatch.setitem(DECODERS._classes, "listing", Listing)
+    with pytest.raises(UserError, match="decoder: expected options of numbers and single lines, which a model folder"):
+        module.set_decoding("listing", levels=[0.5])
+    assert module.decoding is None
+
+
+def test_a_folder_that_would_be_refused_is_not_written(module, tmp_path):
+    module.figures = {**FIGURES, "rows": [{**ROW, "label": "tau <0.5"}]}
+    with pytest.raises(UserError, match=r"^output: figures: expected an object with task, command and rows"):
+        module.export(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -104,12 +129,16 @@ def test_the_settings_of_other_engines_lie_beside_the_model(module, tmp_path):
         {"decoding": {"decoder": "os.system"}},
         {"decoding": {"decoder": "spd", "options": {"tau_dec": [1]}}},
         {"decoding": {"decoder": "spd", "options": {"soft": "a\n# b"}}},
+        {"decoding": {"decoder": "spd", "options": {"soft": {"a": "<b>"}}}},
+        {"decoding": {"decoder": "spd", "options": {"soft": {"a": {"b": 1}}}}},
         {"datasets": "org/corpus"},
         {"datasets": ["a\nlicense: mit"]},
         {"figures": [1]},
         {"figures": {**FIGURES, "command": "`x`\n# y"}},
         {"figures": {**FIGURES, "split": "`x`\n# y"}},
         {"figures": {**FIGURES, "rows": [{**ROW, "label": "<script>"}]}},
+        {"figures": {**FIGURES, "rows": [{**ROW, "label": "\ud800"}]}},
+        {"figures": {**FIGURES, "rows": [{**ROW, "label": "a\u2028# b"}]}},
         {"figures": {**FIGURES, "rows": [{**ROW, "accuracy": "1"}]}},
         {"figures": {**FIGURES, "rows": [{**ROW, "accuracy_low": "1"}]}},
     ],

@@ -138,6 +138,8 @@ def test_the_shipped_model_refuses_too(module):
     [
         ({"base_model": "a\nlicense: mit"}, "base_model: expected the name of a model"),
         ({"base_model": 3}, "base_model: expected the name of a model"),
+        ({"task": {"name": "chain`\n<img src=x>"}}, "task: expected an object with a name and options"),
+        ({"task": {"name": "<b>chain</b>", "options": {}}}, "task: expected an object with a name and options"),
         ({"training": [1]}, "training: expected an object with noise and steps"),
         ({"training": {"noise": "`x`\n# y", "steps": 1}}, "training: expected"),
         ({"training": {"noise": "oput"}}, "training: expected"),
