@@ -226,6 +226,13 @@ def test_the_best_checkpoint_is_compared_and_exported_and_the_last_weights_stay(
     assert module.weights_step() == 4
 
 
+def test_a_decoder_that_no_folder_can_hold_does_not_become_the_default(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.callbacks.comparison_report.can_hold", lambda name, options: name == "threshold")
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS, baseline=False)
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(FakeModule(), datamodule=make_data())
+    assert dmaxlit.load(tmp_path / "out" / "model", probe=False).decoding["decoder"] == "threshold"
+
+
 def test_the_best_needs_a_checkpoint_that_monitors_something(tmp_path):
     callback = ComparisonReport(str(tmp_path / "out"), SPECS, weights="best")
     with pytest.raises(
