@@ -48,8 +48,8 @@ def test_rows_are_in_the_order_of_the_study_and_absent_ones_left_out(summary):
 
 def test_a_row_is_compared_with_the_reference_prompt_by_prompt(summary):
     row = summary["multi_block", "wide"]
-    # Of eight pairs, it loses prompt 1 of the first seed and prompt 2 of the second, and gains prompt 2 of the first.
-    assert (row["difference"]["only_a"], row["difference"]["only_b"]) == (2, 1)
+    # It loses prompt 1 of the first seed and prompt 2 of the second, and gains prompt 2 of the first.
+    assert (row["difference"]["only_a"], row["difference"]["only_b"]) == (1, 0)
     assert row["difference"]["difference"] == -1 / 8
     assert row["difference"]["p_value"] == 1
     assert row["ratio"]["ratio"] == pytest.approx((100 / 30) / (100 / 40))
@@ -59,6 +59,21 @@ def test_a_row_is_compared_with_the_reference_prompt_by_prompt(summary):
 def test_a_row_of_one_seed_is_compared_with_the_reference_of_that_seed(summary):
     assert summary["base", "SPD 0"]["difference"]["only_a"] == 3
     assert summary["base", "SPD 0"]["ratio"]["ratio"] == pytest.approx((40 / 80) / (60 / 20))
+
+
+def test_the_same_run_under_several_seeds_is_no_further_evidence():
+    reference = run([True] * 29 + [False] * 3, list(range(10, 42)), [5] * 32)
+    row = run([True] * 32, list(range(12, 44)), [4, 6] * 16)
+
+    def compared(seeds):
+        results = {("on_policy", SLOW.title): dict.fromkeys(seeds, row)}
+        (summary,) = summarize_pairs(results, [("on_policy", SLOW)], dict.fromkeys(seeds, reference))
+        return summary
+
+    one, three = compared([0]), compared([0, 1, 2])
+    assert one["difference"]["p_value"] == 0.25
+    assert three["difference"] == pytest.approx(one["difference"])
+    assert three["ratio"] == pytest.approx(one["ratio"])
 
 
 def test_figures_are_means_over_the_seeds(summary):
