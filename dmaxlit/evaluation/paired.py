@@ -58,8 +58,8 @@ def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confid
     that of McNemar's exact test: two-sided, of ``min(a, b)`` in ``a + b`` throws of a fair coin.
 
     Of several runs on the same prompts the prompts are what is drawn, not the answers: give the share of runs in which
-    the answer is right. With ``d`` the differences of the shares, ``q - p`` becomes ``m = sum d / (n + 2)``, and ``q +
-    p`` becomes ``(sum d^2 + 2) / (n + 2)``; the test, then a sign test, counts the prompts with ``d`` above and below 0.
+    the answer is right. With ``d`` the differences of the shares, ``q - p`` becomes ``sum d / (n + 2)``, and ``q + p``
+    becomes ``(sum d^2 + 2) / (n + 2)``; the test, then a sign test, counts the prompts with ``d`` above and below 0.
 
     Args:
         right_a: Verdicts on A's answers, or shares of them that are right.

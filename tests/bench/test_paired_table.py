@@ -79,7 +79,8 @@ def test_the_same_run_under_several_seeds_is_no_further_evidence():
 def test_figures_are_means_over_the_seeds(summary):
     row = summary["multi_block", "wide"]
     assert (row["seeds"], row["accuracy"]["mean"]) == (2, 0.75)
-    assert row["interval"] == wilson_interval(6, 8)
+    assert row["interval"] == wilson_interval(3, 4)  # the two seeds are equally right
+    assert summary["on_policy", "SPD 0"]["interval"] is None
     assert row["tpf"]["mean"] == pytest.approx((60 / 15 + 40 / 15) / 2)
     assert row["tpf_by"]["dmaxlit"] == pytest.approx(row["tpf"]["mean"])
     assert row["tpf_by"]["without_eos"] == pytest.approx((56 / 15 + 36 / 15) / 2)
@@ -102,13 +103,14 @@ def test_the_table_has_the_figures(summary):
     header, rule, *lines = format_pairs(summary.values(), "DMax").splitlines()
     assert header.count("|") == rule.count("|") == lines[0].count("|")
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
-    low, high = wilson_interval(6, 8)
+    low, high = wilson_interval(3, 4)
     assert cells[:3] == ["multi_block / wide", "2", f"75.0 [{100 * low:.1f}, {100 * high:.1f}]"]
     assert cells[3].startswith("-12.5 [")
     assert cells[4:6] == ["1", "3.33 ± 0.94"]
     assert cells[8].startswith("1.33 [")
     assert cells[9:11] == ["3.8", "3.0"]
     assert cells[12:] == ["1.60", "0.80"]
+    assert lines[-2].startswith("| on_policy / SPD 0 | 2 | 87.5 | +0.0 [")
 
 
 def test_the_table_of_training_has_means_over_the_seeds():
