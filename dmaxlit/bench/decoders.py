@@ -13,12 +13,13 @@ from typing import Any, ClassVar, TypeAlias
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.data.identity import model_identity, task_identity
 from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
 from dmaxlit.errors import UserError, check_at_least, check_not_empty
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.evaluation.results import with_current_names
-from dmaxlit.files import weights_hash, write_json
+from dmaxlit.files import write_json
 from dmaxlit.loading import load
 from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, accuracy_under_parallelism
 from dmaxlit.module import DMaxModule
@@ -126,12 +127,12 @@ class DecoderBench:
             for model in self.models:
                 label, _, source = model.partition("=")
                 module = load(source)
-                weights = weights_hash(module)[:16]
+                identity = {**model_identity(module), **task_identity(module.task())}
                 for curve, options in points:
                     if module.backbone.auxiliary is None and issubclass(DECODERS.get(curve.decoder), JointDecoder):
                         bar.update()
                         continue
-                    key = json.dumps([weights, self.num_examples, self.batch_size, curve.decoder, options])
+                    key = json.dumps([identity, self.num_examples, self.batch_size, curve.decoder, options])
                     if key not in rows:
                         rows[key] = self._measure(module, curve.decoder, options)
                         write_json(path, rows)
