@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import nn
 
 from dmaxlit.backbone.mask_embedding import init_mask_embedding
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, recipe_hashes, step_options
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows
+from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
@@ -80,8 +79,7 @@ class AdaptationBench:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
         claim_folder(self.output, self._settings(), recipe_hashes(self.configs, [self._recipe.name]))
-        pairs = [(method, seed) for seed in self.seeds for method in self.methods]
-        runs = kept_runs(self.output, ((_file_stem(*pair), partial(self._decoded, *pair)) for pair in pairs))
+        runs = [self._decoded(method, seed) for seed in self.seeds for method in self.methods]
         summary = summarize((result for run in runs for result in run), _ROWS)
         table = format_summary(summary)
         write_results(self.output, {"settings": self._settings(), "summary": summary, "runs": runs}, table)
@@ -111,8 +109,11 @@ class AdaptationBench:
         return str(folder / "model")
 
     def _decoded(self, method: str, seed: int) -> list[dict[str, Any]]:
-        rows = [row for row in _ROWS if row.method == method]
-        return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
+        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+            return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
+
+        path = runs_folder(self.output) / f"{_file_stem(method, seed)}.json"
+        return kept_decoded_rows(path, [row for row in _ROWS if row.method == method], decode)
 
     def _adapted(self, method: str, seed: int) -> str:
         options = []

@@ -56,23 +56,36 @@ def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, s
     write_json(path, {**settings, _RECIPES: {**known, **recipes}})
 
 
-def kept_runs(folder: Path, runs: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
+def kept_runs(
+    folder: Path,
+    runs: Iterable[tuple[str, Callable[[], Any]]],
+    is_complete: Callable[[Any], bool] = lambda run: True,
+) -> list[Any]:
     """Measure what is missing, and keep each measurement, so that an interrupted benchmark resumes.
 
     Args:
         folder: The output folder.
         runs: Name of each measurement, and what makes it: plain values.
+        is_complete: Tells whether a kept measurement has all that is asked for; one that has not is taken again.
 
     Returns:
-        All measurements in the folder, in the order of their names.
+        These measurements, in order. Others that the folder holds are left out.
     """
-    kept = folder / "runs"
+    kept, measured = runs_folder(folder), []
     kept.mkdir(parents=True, exist_ok=True)
     for name, measure in runs:
         path = kept / f"{name}.json"
-        if not path.is_file():
-            write_json(path, measure())
-    return [json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))]
+        run = json.loads(path.read_text()) if path.is_file() else None
+        if run is None or not is_complete(run):
+            run = measure()
+            write_json(path, run)
+        measured.append(run)
+    return measured
+
+
+def runs_folder(folder: Path) -> Path:
+    """Return the folder of the measurements that an output folder keeps."""
+    return folder / "runs"
 
 
 def write_results(folder: Path, content: Any, table: str) -> None:

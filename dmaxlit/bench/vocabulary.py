@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import torch
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import claim_folder, holds_output, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows
+from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
@@ -81,7 +80,7 @@ class VocabularyBench:
         for size in self.sizes:
             grow_vocabulary(_BASE, size, self.output / f"base-{size}")
         models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]
-        runs = kept_runs(self.output, (("-".join(map(str, model)), partial(self._decoded, *model)) for model in models))
+        runs = [self._decoded(*model) for model in models]
         rows = [row for size in self.sizes for method in self.methods for row in _rows(method, size)]
         summary = summarize((result for run in runs for result in run), rows)
         table = format_summary(summary)
@@ -92,7 +91,11 @@ class VocabularyBench:
         return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
 
     def _decoded(self, method: str, size: int, seed: int) -> list[dict[str, Any]]:
-        return decode_rows(self._trained(method, size, seed), seed, _rows(method, size), self.num_examples)
+        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+            return decode_rows(self._trained(method, size, seed), seed, rows, self.num_examples)
+
+        path = runs_folder(self.output) / f"{method}-{size}-{seed}.json"
+        return kept_decoded_rows(path, _rows(method, size), decode)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
         corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)

@@ -86,8 +86,21 @@ def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
     assert "| chain / codila, static | 1.50 | 3.00 |" in table
     assert "| shuffle / 4 tokens | 1.00 | 1.00 |" in table
     assert "| shuffle, 50% | 2.000 | 1.500 | 0.500 |" in table
+    assert bench(tmp_path, tasks=tuple(TASKS), seeds=(0, 1)).run() == table
+    fewer = bench(tmp_path, seeds=(1,)).run()
+    assert "| chain / codila, static | 2.00 | 4.00 |" in fewer
+    assert "shuffle" not in fewer
     with pytest.raises(UserError, match="steps: expected 1, as in the results"):
         bench(tmp_path, steps=2).run()
+
+
+def test_a_run_that_lacks_a_row_is_taken_again(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    kept = stored_run("chain", 0, 10.0)
+    write_json(tmp_path / "runs" / "chain-0.json", {**kept, "rows": kept["rows"][:-1]})
+    monkeypatch.setattr(CodilaBench, "_measure", lambda self, task, seed: stored_run(task, seed, 30.0))
+    for _ in range(2):
+        assert "| chain / codila, static | 3.00 | 6.00 |" in bench(tmp_path).run()
 
 
 @pytest.mark.slow
