@@ -131,6 +131,16 @@ def test_models_without_a_label_are_refused(bad, tmp_path):
         DecoderBench([bad], tmp_path)
 
 
+def test_a_model_that_cannot_be_decoded_is_refused_before_others_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(DecoderBench, "_measure", lambda *_: pytest.fail("decoded"))
+    gone = str(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"^models: expected a model folder"):
+        DecoderBench((*MODELS, f"gone={gone}"), tmp_path / "out", 2).run()
+    make_module().export(tmp_path / "taskless")
+    with pytest.raises(UserError, match=r"^models: expected models that know the task .*, got '.*/taskless', which"):
+        DecoderBench((*MODELS, f"other={tmp_path / 'taskless'}"), tmp_path / "out", 2).run()
+
+
 def test_no_models_are_refused(tmp_path):
     with pytest.raises(UserError, match="models: expected at least one, got none"):
         DecoderBench([], tmp_path)
