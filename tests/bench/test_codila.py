@@ -51,8 +51,21 @@ def test_rows_are_decoded_in_turn_and_the_least_time_counts(monkeypatch):
     examples = module.task().examples("test", 3)
     rows = [row for row in codila_rows("chain", 4) if row.label in ("4 tokens", "codila, static")]
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0])
-    monkeypatch.setattr("dmaxlit.bench.codila.time.process_time", lambda: next(clock))
+    timed, generate = [], module.generate_batch  # what is decoded between two looks at the clock
+
+    def look():
+        timed.append([])
+        return next(clock)
+
+    def decode(prompts, settings, **arguments):
+        if timed:
+            timed[-1].append((settings.decoder, len(prompts), settings.max_forwards))
+        return generate(prompts, settings, **arguments)
+
+    monkeypatch.setattr("dmaxlit.bench.codila.time.process_time", look)
+    monkeypatch.setattr(module, "generate_batch", decode)
     results = decode_in_turn(module, rows, examples, 32, 2)
+    assert timed == 2 * [[("threshold", 3, None)], [], [("codila", 3, None)], []]  # no warm-up among it
     assert [result["process_seconds"] for result in results] == [3.0, 2.0]
     for row, result in zip(rows, results, strict=True):
         expected = evaluate(module, examples, row.decoder, row.options, max_new_tokens=32)
