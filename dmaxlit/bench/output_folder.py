@@ -6,11 +6,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from dmaxlit.errors import UserError
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dmaxlit.data.identity import difference
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.software import software
 from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 
 _RECIPES = "recipes"
+_SOFTWARE = "software"
 
 
 class _Bench(Protocol):
@@ -35,25 +40,32 @@ def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
 def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
     """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
 
+    It records the versions of the code, too, all that wrote to the folder. Those of other versions are kept, with a
+    warning. What an older folder does not record is not compared.
+
     Args:
         folder: The output folder, created if it does not exist.
         settings: The settings that all results of the folder share.
-        recipes: Hashes of recipes that they are made by; what an older folder does not record is not compared.
+        recipes: Hashes of recipes that they are made by.
 
     Raises:
         UserError: If the folder holds results of other settings or recipes.
     """
-    path, recipes = folder / "settings.json", recipes or {}
-    recorded = json.loads(path.read_text()) if path.is_file() else settings
+    path, recipes, now = folder / "settings.json", recipes or {}, software()
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in settings.items():
-        if recorded.get(name) != value:
-            raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
+        if recorded.get(name, value) != value:
+            raise UserError(f"{name}: expected {recorded[name]}, as in the results in {folder}, got {value}")
     known = recorded.get(_RECIPES, {})
     for name, value in recipes.items():
         if known.get(name, value) != value:
             raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another")
+    others = [versions for versions in recorded.get(_SOFTWARE, []) if versions != now]
+    if others:
+        change = difference(others[-1], now)
+        rank_zero_warn(f"output: what {folder} keeps is of other versions: {change}", category=DMaxWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**settings, _RECIPES: {**known, **recipes}})
+    write_json(path, {**settings, _RECIPES: {**known, **recipes}, _SOFTWARE: [*others, now]})
 
 
 def kept_runs(
@@ -88,13 +100,13 @@ def runs_folder(folder: Path) -> Path:
     return folder / "runs"
 
 
-def write_results(folder: Path, content: Any, table: str) -> None:
+def write_results(folder: Path, content: Mapping[str, Any], table: str) -> None:
     """Write the results of a benchmark.
 
     Args:
         folder: The output folder.
-        content: Plain values for ``results.json``.
+        content: Plain values for ``results.json``; the versions of the code that writes it are added.
         table: Markdown for ``table.md``.
     """
-    write_json(folder / "results.json", content)
+    write_json(folder / "results.json", {**content, _SOFTWARE: software()})
     write_text(folder / "table.md", table + "\n")

@@ -28,7 +28,7 @@ from dmaxlit.tasks import Example
 
 __all__ = ["TablesBench"]
 
-_SHARED_SETTINGS = ("task_options", "num_prompts", "num_examples", "num_timed", "repeats")
+_SHARED_SETTINGS = ("task_options", "num_prompts", "num_examples", "num_timed", "repeats", "device")
 _CORPUS = "corpus"  # the job that writes one
 _WITHOUT = ("published", "without EOS", "extra blocks")  # columns for windows of blocks, and for other conventions
 
