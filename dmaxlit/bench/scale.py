@@ -102,8 +102,9 @@ class ScaleBench:
         settings = {name: value for name, value in vars(self).items() if name not in ("output", "repeats", "processes")}
         claim_folder(self.output, settings)
         self._prepare()
-        names = {f"{job.name}-{repeat}": job for repeat in range(self.repeats) for job in self.jobs()}
-        runs = [ScaleRun(**run) for run in kept_runs(self.output, self._measurements(names))]
+        turns = [(repeat, job) for repeat in range(self.repeats) for job in self.jobs()]
+        kept = kept_runs(self.output, self._measurements({f"{job.name}-{repeat}": job for repeat, job in turns}))
+        runs = [ScaleRun(**{**run, "repeat": repeat}) for (repeat, _), run in zip(turns, kept, strict=True)]
         remove(self._scratch)
         table = format_table(runs)
         machine = {**describe_machine(self.device), "threads": self.threads}
