@@ -16,6 +16,7 @@ from dmaxlit.locks import exclusive_folder
 
 _RECIPES = "recipes"
 _SOFTWARE = "software"
+_ANOTHER = "choose another --output"
 
 
 class _Bench(Protocol):
@@ -55,11 +56,13 @@ def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, s
     recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in settings.items():
         if recorded.get(name, value) != value:
-            raise UserError(f"{name}: expected {recorded[name]}, as in the results in {folder}, got {value}")
+            raise UserError(
+                f"{name}: expected {recorded[name]}, as in the results in {folder}, got {value}; {_ANOTHER}"
+            )
     known = recorded.get(_RECIPES, {})
     for name, value in recipes.items():
         if known.get(name, value) != value:
-            raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another")
+            raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another; {_ANOTHER}")
     others = [versions for versions in recorded.get(_SOFTWARE, []) if versions != now]
     if others:
         change = difference(others[-1], now)

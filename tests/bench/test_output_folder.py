@@ -44,7 +44,8 @@ def test_results_by_other_recipes_are_not_mixed_in(tmp_path):
     claim("own.yaml", recipe="# a comment\nconfig: ./base.yaml\nmodel: {noise: masked}")
     for change in ({"base": "trainer: {max_steps: 6}"}, {"recipe": "config: base.yaml\nmodel: {noise: uniform}"}):
         with pytest.raises(
-            UserError, match=rf"^configs: expected own\.yaml as it was for the results in {out}, got an"
+            UserError,
+            match=rf"^configs: expected own\.yaml as it was for the results in {out}, got another; choose .* --output$",
         ):
             claim("own.yaml", **change)
     claim("own.yaml", "base.yaml")
@@ -69,7 +70,9 @@ def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_pat
 def test_what_an_older_folder_does_not_record_is_not_compared(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"steps": 7}))
     claim_folder(tmp_path, {"steps": 7, "device": "cpu"})
-    with pytest.raises(UserError, match=r"^device: expected cpu, as in the results in .*, got cuda"):
+    with pytest.raises(
+        UserError, match=r"^device: expected cpu, as in the results in .*, got cuda; choose another --output$"
+    ):
         claim_folder(tmp_path, {"steps": 7, "device": "cuda"})
 
 
