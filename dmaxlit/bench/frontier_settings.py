@@ -77,6 +77,7 @@ REFERENCE = ("on_policy", _spd(0.0))
 
 _POLICIES = ("progress", "multi_bd", "converging", "restarting")
 _MAIN = (
+    DecoderSpec("one_token", label="one token per forward"),
     DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95"),
     *(_spd(tau) for tau in (0.5, 0.0)),
     *(_spd(tau, 2, policy) for policy in _POLICIES for tau in (0.5, 0.0)),

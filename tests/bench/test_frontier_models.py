@@ -86,3 +86,8 @@ def test_methods_begin_somewhere_and_have_a_recipe():
     for method in METHODS.values():
         assert method.start == "base" or METHODS[method.start].start == "base"
         assert (CONFIGS / method.recipe).is_file()
+
+
+def test_the_base_is_in_the_table_at_one_token_per_forward():
+    assert "base" in STUDIES["methods"].methods
+    assert "one_token" in {spec.name for spec in STUDIES["methods"].decoders}
