@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import holds_output, kept_runs, record_settings, write_results
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
@@ -21,7 +21,7 @@ from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
 
-__all__ = ["TASKS", "CodilaBench"]
+__all__ = ["CODILA_TASKS", "CodilaBench"]
 
 _RECIPES = _BASE, _AUXILIARY = "pretrain.yaml", "codila.yaml"
 
@@ -42,7 +42,7 @@ class CodilaTask:
 
 
 #: The tasks, by name.
-TASKS = {
+CODILA_TASKS = {
     "chain": CodilaTask(300),
     "shuffle": CodilaTask(
         2000,
@@ -79,7 +79,7 @@ class CodilaBench:
 
     output: Path = Path("runs/codila_bench")
     configs: Path = RECIPE_FOLDER
-    tasks: Sequence[str] = tuple(TASKS)
+    tasks: Sequence[str] = tuple(CODILA_TASKS)
     seeds: Sequence[int] = (0, 1, 2)
     span_length: int = 4
     steps: int | None = None
@@ -89,9 +89,9 @@ class CodilaBench:
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
-        unknown = [name for name in self.tasks if name not in TASKS]
+        unknown = [name for name in self.tasks if name not in CODILA_TASKS]
         if unknown:
-            raise UserError(f"tasks: expected some of {', '.join(TASKS)}, got {unknown[0]!r}")
+            raise UserError(f"tasks: expected some of {', '.join(CODILA_TASKS)}, got {unknown[0]!r}")
         check_distinct(tasks=self.tasks, seeds=self.seeds)
         check_at_least(1, **self._settings())
         if self.span_length not in (2, 4, 8):
@@ -105,7 +105,7 @@ class CodilaBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, _RECIPES))
+        record_settings(self.output, self._settings(), recipe_hashes(self.configs, _RECIPES))
         pairs = [(task, seed) for seed in self.seeds for task in self.tasks]
         jobs = ((f"{task}-{seed}", partial(self._measure, task, seed)) for task, seed in pairs)
         runs = kept_runs(self.output, jobs, self._has_all_rows)
@@ -121,21 +121,21 @@ class CodilaBench:
         return {name: getattr(self, name) for name in names}
 
     def _base(self, task: str) -> str:
-        base = TASKS[task].base
+        base = CODILA_TASKS[task].base
         if base is None:
             return "builtin:chain-base"
-        return self._fit(_BASE, f"base-{task}", 0, self.base_steps, *TASKS[task].data, *base)
+        return self._fit(_BASE, f"base-{task}", 0, self.base_steps, *CODILA_TASKS[task].data, *base)
 
     def _trained(self, task: str, seed: int) -> str:
         return self._fit(
             _AUXILIARY,
             f"{task}-{seed}",
             seed,
-            self.steps or TASKS[task].steps,
+            self.steps or CODILA_TASKS[task].steps,
             f"--model.backbone.pretrained={self._base(task)}",
             f"--model.auxiliary.span_length={self.span_length}",
             f"--model.noise.init_args.span_length={self.span_length}",
-            *TASKS[task].data,
+            *CODILA_TASKS[task].data,
         )
 
     def _fit(self, recipe: str, folder: str, seed: int, steps: int, *options: str) -> str:

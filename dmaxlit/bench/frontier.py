@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
-from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair
 from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct
@@ -84,7 +84,7 @@ class FrontierBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
+        record_settings(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
         jobs, study = self._jobs(), self._study
         results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         with _one_thread(), tqdm(total=len(jobs) * len(study.decoders), unit="row") as bar:
@@ -111,7 +111,7 @@ class FrontierBench:
 
     @property
     def _recipes(self) -> tuple[str, ...]:
-        return (BASE_RECIPE, *(method.recipe for method in METHODS.values()))
+        return (BASE_RECIPE, *(method.recipe for method in FRONTIER_METHODS.values()))
 
     @property
     def _study(self) -> FrontierStudy:

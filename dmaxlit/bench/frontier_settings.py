@@ -44,7 +44,7 @@ SETTINGS: dict[str, Setting] = {
 
 #: The ways of training, beside the base itself. Those that go on from a trained model have a control: on-policy
 #: training for more steps than they have had in all.
-METHODS: dict[str, TrainedMethod] = {
+FRONTIER_METHODS: dict[str, TrainedMethod] = {
     "on_policy": TrainedMethod("quickstart.yaml"),
     "on_policy longer": TrainedMethod("quickstart.yaml", share=1.5),
     "multi_block": TrainedMethod("multi_block.yaml"),
@@ -105,7 +105,7 @@ class FrontierStudy:
     """A table of the benchmark.
 
     Args:
-        methods: The models, ``base`` or keys of :data:`METHODS`, in the order of the table.
+        methods: The models, ``base`` or keys of :data:`FRONTIER_METHODS`, in the order of the table.
         decoders: How each of them is decoded, in the order of the table.
     """
 
@@ -116,6 +116,6 @@ class FrontierStudy:
 #: ``methods``: every way of training with every way of decoding. ``window``: what a window of blocks gains and loses,
 #: by its size, its gate and the decoder's thresholds, one of them changed at a time.
 STUDIES: dict[str, FrontierStudy] = {
-    "methods": FrontierStudy(("base", *METHODS), _MAIN),
+    "methods": FrontierStudy(("base", *FRONTIER_METHODS), _MAIN),
     "window": FrontierStudy(("on_policy", "multi_block"), _WINDOW),
 }

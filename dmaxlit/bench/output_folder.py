@@ -38,7 +38,7 @@ def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
     return run_alone
 
 
-def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
+def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
     """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
 
     It records the versions of the code, too, all that wrote to the folder. Those of other versions are kept, with a

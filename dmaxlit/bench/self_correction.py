@@ -8,7 +8,7 @@ from typing import Any
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.jobs import Job, run_jobs
-from dmaxlit.bench.output_folder import claim_folder, holds_output, runs_folder, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows, has_decoded_rows, kept_decoded_rows
@@ -69,7 +69,7 @@ class SelfCorrectionBench:
             UserError: If ``output`` holds results of other settings, or a job fails.
         """
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        claim_folder(self.output, shared, recipe_hashes(self.configs, self._recipes))
+        record_settings(self.output, shared, recipe_hashes(self.configs, self._recipes))
         bases = [("base", base) for base in range(self.num_bases)]
         trained = [(method, seed) for seed in self.seeds for method in self._methods]
         self._do(bases, "bases")

@@ -9,7 +9,7 @@ import torch
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.output_folder import claim_folder, holds_output, runs_folder, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
@@ -78,7 +78,7 @@ class VocabularyBench:
             UserError: If ``output`` holds results of other settings, a size is smaller than the base's, or training
                 fails.
         """
-        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
+        record_settings(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
         for size in self.sizes:
             grow_vocabulary(_BASE, size, self.output / f"base-{size}")
         models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]

@@ -4,7 +4,7 @@ import pytest
 
 from dmaxlit import UserError, load
 from dmaxlit.bench import CodilaBench
-from dmaxlit.bench.codila import TASKS, codila_rows, decode_in_turn, format_tables
+from dmaxlit.bench.codila import CODILA_TASKS, codila_rows, decode_in_turn, format_tables
 from dmaxlit.decoding import make_decoder
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.files import write_json
@@ -91,15 +91,15 @@ def stored_run(task, seed, seconds):
 def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
     (tmp_path / "runs").mkdir()
     for seed, seconds in ((0, 10.0), (1, 20.0)):
-        for task in TASKS:
+        for task in CODILA_TASKS:
             write_json(tmp_path / "runs" / f"{task}-{seed}.json", stored_run(task, seed, seconds))
-    table = bench(tmp_path, tasks=tuple(TASKS), seeds=(0, 1)).run()
+    table = bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     assert table == format_tables(json.loads((tmp_path / "results.json").read_text()))
     assert "| chain / codila, static | 1.50 | 3.00 |" in table
     assert "| shuffle / 4 tokens | 1.00 | 1.00 |" in table
     assert "| shuffle, 50% | 2.000 | 1.500 | 0.500 |" in table
-    assert bench(tmp_path, tasks=tuple(TASKS), seeds=(0, 1)).run() == table
+    assert bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run() == table
     fewer = bench(tmp_path, seeds=(1,)).run()
     assert "| chain / codila, static | 2.00 | 4.00 |" in fewer
     assert "shuffle" not in fewer
@@ -118,7 +118,7 @@ def test_a_run_that_lacks_a_row_is_taken_again(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_models_of_both_tasks_are_trained_and_tabulated(tmp_path, fits_in_process):
-    both = bench(tmp_path, tasks=tuple(TASKS))
+    both = bench(tmp_path, tasks=tuple(CODILA_TASKS))
     table = both.run()
     assert len(table.splitlines()) == 2 * (2 + 18) + 2 + 4 + 2
     shuffle = load(tmp_path / "shuffle-0" / "model")

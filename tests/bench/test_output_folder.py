@@ -7,7 +7,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.bench import output_folder
 from dmaxlit.bench.command import recipe_hashes
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.errors import DMaxWarning
 from tests.lock_holder import held_by_another
 
@@ -36,9 +36,9 @@ def test_results_by_other_recipes_are_not_mixed_in(tmp_path):
     def claim(*names, base="trainer: {max_steps: 5}", recipe="config: base.yaml\nmodel: {noise: masked}"):
         (configs / "base.yaml").write_text(base)
         (configs / "own.yaml").write_text(recipe)
-        claim_folder(out, {"steps": 7}, recipe_hashes(configs, names))
+        record_settings(out, {"steps": 7}, recipe_hashes(configs, names))
 
-    claim_folder(out, {"steps": 7})  # as older versions did, which recorded none
+    record_settings(out, {"steps": 7})  # as older versions did, which recorded none
     claim("own.yaml")
     claim("base.yaml")  # of another part of the benchmark
     claim("own.yaml", recipe="# a comment\nconfig: ./base.yaml\nmodel: {noise: masked}")
@@ -55,12 +55,12 @@ def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_pat
     versions = {"dmaxlit": "1.0", "torch": "3.1"}
     monkeypatch.setattr(output_folder, "software", lambda: dict(versions))
     for _ in range(2):
-        claim_folder(tmp_path, {"steps": 7})
+        record_settings(tmp_path, {"steps": 7})
     assert not recwarn
     versions["torch"] = "3.2"
     for _ in range(2):  # as long as it keeps such results
         with pytest.warns(DMaxWarning, match=rf"^output: what {tmp_path} keeps .*: torch was '3\.1', now '3\.2'$"):
-            claim_folder(tmp_path, {"steps": 7})
+            record_settings(tmp_path, {"steps": 7})
     recorded = json.loads((tmp_path / "settings.json").read_text())["software"]
     assert [entry["torch"] for entry in recorded] == ["3.1", "3.2"]
     write_results(tmp_path, {"summary": []}, "table")
@@ -69,11 +69,11 @@ def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_pat
 
 def test_what_an_older_folder_does_not_record_is_not_compared(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps({"steps": 7}))
-    claim_folder(tmp_path, {"steps": 7, "device": "cpu"})
+    record_settings(tmp_path, {"steps": 7, "device": "cpu"})
     with pytest.raises(
         UserError, match=r"^device: expected cpu, as in the results in .*, got cuda; choose another --output$"
     ):
-        claim_folder(tmp_path, {"steps": 7, "device": "cuda"})
+        record_settings(tmp_path, {"steps": 7, "device": "cuda"})
 
 
 def test_a_base_may_be_a_shipped_recipe_and_one_that_names_itself_ends(tmp_path):

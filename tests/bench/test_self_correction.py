@@ -6,7 +6,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.bench import SelfCorrectionBench, self_correction
 from dmaxlit.bench.command import RECIPE_FOLDER
-from dmaxlit.bench.output_folder import claim_folder
+from dmaxlit.bench.output_folder import record_settings
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.files import write_json
 
@@ -90,10 +90,10 @@ def test_a_failed_job_is_reported_with_its_log(tmp_path, monkeypatch):
     configs = shutil.copytree(RECIPE_FOLDER, tmp_path / "configs")
 
     def claim_and_lose(*arguments):
-        claim_folder(*arguments)
+        record_settings(*arguments)
         shutil.rmtree(configs)  # the jobs check it again and refuse
 
-    monkeypatch.setattr("dmaxlit.bench.self_correction.claim_folder", claim_and_lose)
+    monkeypatch.setattr("dmaxlit.bench.self_correction.record_settings", claim_and_lose)
     bench = SelfCorrectionBench(output=tmp_path / "out", configs=configs, num_bases=1, seeds=(0,), num_examples=1)
     with pytest.raises(UserError, match=r"bench: base 0 failed with exit status 1; see .*base-0\.log"):
         bench.run()
