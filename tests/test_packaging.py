@@ -34,7 +34,9 @@ def test_callbacks_import_absolutely():
         assert "from ." not in path.read_text(), path
 
 
-@pytest.mark.parametrize("name", ["torch", "lightning", "transformers", "jsonargparse", "huggingface-hub"])
+@pytest.mark.parametrize(
+    "name", ["torch", "lightning", "transformers", "jsonargparse", "huggingface-hub", "tensorboard"]
+)
 def test_what_is_used_beyond_its_promises_stays_below_the_first_untested_minor(name):
     (line,) = [line for line in PROJECT["project"]["dependencies"] if re.match(rf"{name}\b", line)]
     assert re.search(r",<\d+\.\d+$", line)

@@ -190,6 +190,14 @@ def test_every_file_of_the_tree_exists():
     assert len(folders) == len(set(folders))
 
 
+@pytest.mark.parametrize("path", READMES, ids=name_of)
+def test_a_readme_that_lists_its_folder_s_files_names_every_module(path):
+    modules = {module.name for module in path.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+    unnamed = modules - set(re.findall(r"[`(](\w+\.py)[`)]", TEXTS[path]))
+    if len(unnamed) < len(modules) / 2:  # others list what they have by another name, such as strategies
+        assert unnamed == set()
+
+
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_named(recipe):
     assert re.search(rf"[`\[(]{recipe.stem}(\.yaml)?[`\])]", TEXTS[ROOT / "configs" / "README.md"])

@@ -1,6 +1,6 @@
 """Benchmarks: the commands behind the figures in the READMEs."""
 
-from dmaxlit.bench.adaptation import METHODS, AdaptationBench
+from dmaxlit.bench.adaptation import AdaptationBench
 from dmaxlit.bench.codila import CodilaBench
 from dmaxlit.bench.decode_speed import DecodeSpeedBench
 from dmaxlit.bench.decoders import DecoderBench
@@ -14,7 +14,6 @@ from dmaxlit.bench.train_speed import TrainSpeedBench
 from dmaxlit.bench.vocabulary import VocabularyBench
 
 __all__ = [
-    "METHODS",
     "AdaptationBench",
     "CodilaBench",
     "DecodeSpeedBench",

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,19 @@ from torch import nn
 
 from dmaxlit.backbone.mask_embedding import init_mask_embedding
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, recipe_hashes, step_options
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows
+from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 
-__all__ = ["METHODS", "AdaptationBench"]
+__all__ = ["ADAPTATIONS", "AdaptationBench"]
 
 #: How each model is trained: whether it starts from the autoregressive model or from scratch; and the shares of the
 #: budget that it trains with blocks of 1, 4, 8 and 16 tokens.
-METHODS: dict[str, tuple[bool, tuple[float, ...]]] = {
+ADAPTATIONS: dict[str, tuple[bool, tuple[float, ...]]] = {
     "warm-up": (True, (0.1, 0.1, 0.1, 0.1)),
     "no warm-up": (True, ()),
     "from scratch": (False, ()),
@@ -35,7 +34,7 @@ _DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("threshold 0.95", "threshold", {"threshold": 0.95}),
     ("threshold 0.5", "threshold", {"threshold": 0.5}),
 )
-_ROWS = tuple(TableRow(method, label, name, options) for method in METHODS for label, name, options in _DECODERS)
+_ROWS = tuple(TableRow(method, label, name, options) for method in ADAPTATIONS for label, name, options in _DECODERS)
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,13 @@ class AdaptationBench:
     autoregressive_steps: int = 600
     steps: int = 300
     num_examples: int = 500
-    methods: Sequence[str] = tuple(METHODS)
+    methods: Sequence[str] = tuple(ADAPTATIONS)
 
     def __post_init__(self) -> None:
         """Check the settings before anything is started."""
-        unknown = [name for name in self.methods if name not in METHODS]
+        unknown = [name for name in self.methods if name not in ADAPTATIONS]
         if unknown:
-            raise UserError(f"methods: expected some of {', '.join(METHODS)}, got {unknown[0]!r}")
+            raise UserError(f"methods: expected some of {', '.join(ADAPTATIONS)}, got {unknown[0]!r}")
         check_distinct(seeds=self.seeds, methods=self.methods)
         check_at_least(1, **self._settings())
         check_recipes(self.configs, [self._recipe.name])
@@ -79,9 +78,8 @@ class AdaptationBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, [self._recipe.name]))
-        pairs = [(method, seed) for seed in self.seeds for method in self.methods]
-        runs = kept_runs(self.output, ((_file_stem(*pair), partial(self._decoded, *pair)) for pair in pairs))
+        record_settings(self.output, self._settings(), recipe_hashes(self.configs, [self._recipe.name]))
+        runs = [self._decoded(method, seed) for seed in self.seeds for method in self.methods]
         summary = summarize((result for run in runs for result in run), _ROWS)
         table = format_summary(summary)
         write_results(self.output, {"settings": self._settings(), "summary": summary, "runs": runs}, table)
@@ -89,7 +87,7 @@ class AdaptationBench:
 
     def stages(self, method: str) -> dict[int, int] | None:
         """Return the first step and block length of each stage of the warm-up, or None for a method without one."""
-        shares = METHODS[method][1]
+        shares = ADAPTATIONS[method][1]
         starts = [round(sum(shares[:index]) * self.steps) for index in range(len(shares) + 1)]
         return dict(zip(starts, _BLOCK_LENGTHS, strict=True)) if shares else None
 
@@ -111,12 +109,15 @@ class AdaptationBench:
         return str(folder / "model")
 
     def _decoded(self, method: str, seed: int) -> list[dict[str, Any]]:
-        rows = [row for row in _ROWS if row.method == method]
-        return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
+        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+            return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
+
+        path = runs_folder(self.output) / f"{_file_stem(method, seed)}.json"
+        return kept_decoded_rows(path, [row for row in _ROWS if row.method == method], decode)
 
     def _adapted(self, method: str, seed: int) -> str:
         options = []
-        if METHODS[method][0]:
+        if ADAPTATIONS[method][0]:
             options += [f"--model.backbone.pretrained={self._autoregressive(seed)}", "--model.backbone.config=null"]
         if (stages := self.stages(method)) is not None:
             warm_up = {"class_path": "dmaxlit.callbacks.BlockWarmup", "init_args": {"stages": stages}}

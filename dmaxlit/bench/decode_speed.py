@@ -146,7 +146,7 @@ class DecodeSpeedBench(SpeedBench):
     def measure(self, contestant: str, batch: int, length: int) -> Measurement:
         """Time one contestant in this process."""
         denoiser = self._denoiser(length)
-        count = batch if contestant not in _SINGLE else 2 if length == self.lengths[0] else 1
+        count = 1 if contestant in _SINGLE else batch
         prompts = self._prompts(count)
         weight_read_seconds = self._weight_read(denoiser)
         # The compiled engine compiles all its shapes in the warm-up.

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, TypeAlias
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.data.identity import model_identity, task_identity
 from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
-from dmaxlit.errors import UserError, check_at_least, check_not_empty
+from dmaxlit.errors import UserError, check_at_least, check_not_empty, renaming_argument
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.evaluation.results import with_current_names
-from dmaxlit.files import weights_hash, write_json
+from dmaxlit.files import write_json
 from dmaxlit.loading import load
 from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, accuracy_under_parallelism
 from dmaxlit.module import DMaxModule
@@ -115,7 +116,12 @@ class DecoderBench:
 
     @holds_output
     def run(self) -> str:
-        """Decode what is missing, write ``results.json`` and ``table.md``, and return the table."""
+        """Decode what is missing, write ``results.json`` and ``table.md``, and return the table.
+
+        Raises:
+            UserError: If a model cannot be loaded, or does not know the task it was trained on.
+        """
+        self._check_models()
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / "rows.json"
         finished = json.loads(path.read_text()) if path.is_file() else {}
@@ -125,13 +131,14 @@ class DecoderBench:
         with tqdm(total=len(self.models) * len(points), unit="row") as bar:
             for model in self.models:
                 label, _, source = model.partition("=")
-                module = load(source)
-                weights = weights_hash(module)[:16]
+                with renaming_argument("models", "pretrained"):
+                    module = load(source)
+                identity = {**model_identity(module), **task_identity(module.task())}
                 for curve, options in points:
                     if module.backbone.auxiliary is None and issubclass(DECODERS.get(curve.decoder), JointDecoder):
                         bar.update()
                         continue
-                    key = json.dumps([weights, self.num_examples, self.batch_size, curve.decoder, options])
+                    key = json.dumps([identity, self.num_examples, self.batch_size, curve.decoder, options])
                     if key not in rows:
                         rows[key] = self._measure(module, curve.decoder, options)
                         write_json(path, rows)
@@ -143,10 +150,20 @@ class DecoderBench:
         write_results(self.output, {"settings": settings, "summary": summary}, table)
         return table
 
+    def _check_models(self) -> None:
+        """Refuse models that cannot be decoded, before others are."""
+        for model in self.models:
+            source = model.partition("=")[2]
+            with renaming_argument("models", "pretrained"):
+                module = load(source, probe=False)
+            if module.task() is None:
+                raise UserError(
+                    f"models: expected models that know the task they were trained on, got {source!r}, which does not"
+                )
+
     def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Figures:
         task = module.task()
-        if task is None:
-            raise UserError("models: expected models that know the task they were trained on, got one that does not")
+        assert task is not None, "models without one are refused"
         examples = task.examples("test", self.num_examples)
         result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
         trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.frontier_models import BASE_RECIPE, FrontierModels, file_stem
-from dmaxlit.bench.frontier_settings import METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, REFERENCE, SETTINGS, STUDIES, FrontierStudy
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair
 from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct
@@ -36,8 +36,8 @@ class FrontierBench:
         output: Folder for models, and in it for each setting and study results.json and table.md.
         setting: standard: answers of two or three blocks, from the shipped base; or long: of six short blocks, from a
             base that the benchmark makes of the shipped one.
-        study: methods: every way of training with every way of decoding; or window: what a window gains and loses by
-            its size, its gate and the decoder's thresholds.
+        study: methods: every way of training with every way of decoding, but for the base, which cannot revise; or
+            window: what a window gains and loses by its size, its gate and the decoder's thresholds.
         configs: Folder of the recipes: pretrain.yaml, quickstart.yaml and its siblings.
         seeds: Training seeds.
         methods: Some of the study's, on_policy among them. Default: all.
@@ -84,14 +84,14 @@ class FrontierBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        claim_folder(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
+        record_settings(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
         jobs, study = self._jobs(), self._study
         results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-        with _one_thread(), tqdm(total=len(jobs) * len(study.decoders), unit="row") as bar:
+        with _one_thread(), tqdm(total=sum(len(study.decoders_of(method)) for method, _ in jobs), unit="row") as bar:
             for method, seed in jobs:
                 for title, figures in self._rows(method, seed, bar).items():
                     results.setdefault((method, title), {})[seed] = figures
-        rows = [(method, spec) for method in study.methods for spec in study.decoders]
+        rows = [(method, spec) for method in study.methods for spec in study.decoders_of(method)]
         summary = summarize_pairs(results, rows, results[REFERENCE[0], REFERENCE[1].title])
         trained = [(method, seed) for method, seed in jobs if method != "base"]
         training = [
@@ -111,7 +111,7 @@ class FrontierBench:
 
     @property
     def _recipes(self) -> tuple[str, ...]:
-        return (BASE_RECIPE, *(method.recipe for method in METHODS.values()))
+        return (BASE_RECIPE, *(method.recipe for method in FRONTIER_METHODS.values()))
 
     @property
     def _study(self) -> FrontierStudy:
@@ -146,7 +146,7 @@ class FrontierBench:
             module, reference, examples = start()
             return measure_pair(Contestant(module, spec), reference, examples, self.num_timed, self.repeats)
 
-        return kept_rows(path, self._study.decoders, measure, bar.update)
+        return kept_rows(path, self._study.decoders_of(method), measure, bar.update)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmaxlit.bench.command import step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.frontier_settings import METHODS, Setting
+from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, Setting
 from dmaxlit.bench.trained_model import trained_model, training_seconds
 
 _SHIPPED = "builtin:chain-base"
@@ -60,7 +60,7 @@ class FrontierModels:
         """
         if method == "base":
             return self.base()
-        trained = METHODS[method]
+        trained = FRONTIER_METHODS[method]
         start = self.model(trained.start, seed)
         corpus = distilled_corpus(self.base(), self.folder / "corpus.jsonl", self.num_prompts)
         return self._trained(
@@ -81,7 +81,10 @@ class FrontierModels:
         """
         if method == "base":
             return 0.0
-        start, own = self.cpu_seconds(METHODS[method].start, seed), training_seconds(self._run_folder(method, seed))
+        start, own = (
+            self.cpu_seconds(FRONTIER_METHODS[method].start, seed),
+            training_seconds(self._run_folder(method, seed)),
+        )
         return None if start is None or own is None else start + own
 
     def _trained(self, name: str, seed: int, recipe: str, *options: str) -> str:

@@ -44,7 +44,7 @@ SETTINGS: dict[str, Setting] = {
 
 #: The ways of training, beside the base itself. Those that go on from a trained model have a control: on-policy
 #: training for more steps than they have had in all.
-METHODS: dict[str, TrainedMethod] = {
+FRONTIER_METHODS: dict[str, TrainedMethod] = {
     "on_policy": TrainedMethod("quickstart.yaml"),
     "on_policy longer": TrainedMethod("quickstart.yaml", share=1.5),
     "multi_block": TrainedMethod("multi_block.yaml"),
@@ -76,9 +76,10 @@ def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
 REFERENCE = ("on_policy", _spd(0.0))
 
 _POLICIES = ("progress", "multi_bd", "converging", "restarting")
+_THRESHOLD = DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95")
+_ONE_BLOCK = (_THRESHOLD, *(_spd(tau) for tau in (0.5, 0.0)))
 _MAIN = (
-    DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95"),
-    *(_spd(tau) for tau in (0.5, 0.0)),
+    *_ONE_BLOCK,
     *(_spd(tau, 2, policy) for policy in _POLICIES for tau in (0.5, 0.0)),
     _edit(),
     _edit(2, "multi_bd"),
@@ -104,17 +105,23 @@ class FrontierStudy:
     """A table of the benchmark.
 
     Args:
-        methods: The models, ``base`` or keys of :data:`METHODS`, in the order of the table.
+        methods: The models, ``base`` or keys of :data:`FRONTIER_METHODS`, in the order of the table.
         decoders: How each of them is decoded, in the order of the table.
+        of_base: How the base is, which cannot revise: in most of the ways above it would run to the limits.
     """
 
     methods: tuple[str, ...]
     decoders: tuple[DecoderSpec, ...]
+    of_base: tuple[DecoderSpec, ...] = (DecoderSpec("one_token", label="one token per forward"), *_ONE_BLOCK)
+
+    def decoders_of(self, method: str) -> tuple[DecoderSpec, ...]:
+        """Return how a model is decoded."""
+        return self.of_base if method == "base" else self.decoders
 
 
 #: ``methods``: every way of training with every way of decoding. ``window``: what a window of blocks gains and loses,
 #: by its size, its gate and the decoder's thresholds, one of them changed at a time.
 STUDIES: dict[str, FrontierStudy] = {
-    "methods": FrontierStudy(("base", *METHODS), _MAIN),
+    "methods": FrontierStudy(("base", *FRONTIER_METHODS), _MAIN),
     "window": FrontierStudy(("on_policy", "multi_block"), _WINDOW),
 }

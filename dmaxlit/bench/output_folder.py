@@ -6,11 +6,17 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from dmaxlit.errors import UserError
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dmaxlit.data.identity import difference
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.software import software
 from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 
 _RECIPES = "recipes"
+_SOFTWARE = "software"
+_ANOTHER = "choose another --output"
 
 
 class _Bench(Protocol):
@@ -32,56 +38,78 @@ def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
     return run_alone
 
 
-def claim_folder(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
+def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
     """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
+
+    It records the versions of the code, too, all that wrote to the folder. Those of other versions are kept, with a
+    warning. What an older folder does not record is not compared.
 
     Args:
         folder: The output folder, created if it does not exist.
         settings: The settings that all results of the folder share.
-        recipes: Hashes of recipes that they are made by; what an older folder does not record is not compared.
+        recipes: Hashes of recipes that they are made by.
 
     Raises:
         UserError: If the folder holds results of other settings or recipes.
     """
-    path, recipes = folder / "settings.json", recipes or {}
-    recorded = json.loads(path.read_text()) if path.is_file() else settings
+    path, recipes, now = folder / "settings.json", recipes or {}, software()
+    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in settings.items():
-        if recorded.get(name) != value:
-            raise UserError(f"{name}: expected {recorded.get(name)}, as in the results in {folder}, got {value}")
+        if recorded.get(name, value) != value:
+            raise UserError(
+                f"{name}: expected {recorded[name]}, as in the results in {folder}, got {value}; {_ANOTHER}"
+            )
     known = recorded.get(_RECIPES, {})
     for name, value in recipes.items():
         if known.get(name, value) != value:
-            raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another")
+            raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another; {_ANOTHER}")
+    others = [versions for versions in recorded.get(_SOFTWARE, []) if versions != now]
+    if others:
+        change = difference(others[-1], now)
+        rank_zero_warn(f"output: what {folder} keeps is of other versions: {change}", category=DMaxWarning)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**settings, _RECIPES: {**known, **recipes}})
+    write_json(path, {**settings, _RECIPES: {**known, **recipes}, _SOFTWARE: [*others, now]})
 
 
-def kept_runs(folder: Path, runs: Iterable[tuple[str, Callable[[], Any]]]) -> list[Any]:
+def kept_runs(
+    folder: Path,
+    runs: Iterable[tuple[str, Callable[[], Any]]],
+    is_complete: Callable[[Any], bool] = lambda run: True,
+) -> list[Any]:
     """Measure what is missing, and keep each measurement, so that an interrupted benchmark resumes.
 
     Args:
         folder: The output folder.
         runs: Name of each measurement, and what makes it: plain values.
+        is_complete: Tells whether a kept measurement has all that is asked for; one that has not is taken again.
 
     Returns:
-        All measurements in the folder, in the order of their names.
+        These measurements, in order. Others that the folder holds are left out.
     """
-    kept = folder / "runs"
+    kept, measured = runs_folder(folder), []
     kept.mkdir(parents=True, exist_ok=True)
     for name, measure in runs:
         path = kept / f"{name}.json"
-        if not path.is_file():
-            write_json(path, measure())
-    return [json.loads(path.read_text()) for path in sorted(kept.glob("*.json"))]
+        run = json.loads(path.read_text()) if path.is_file() else None
+        if run is None or not is_complete(run):
+            run = measure()
+            write_json(path, run)
+        measured.append(run)
+    return measured
 
 
-def write_results(folder: Path, content: Any, table: str) -> None:
+def runs_folder(folder: Path) -> Path:
+    """Return the folder of the measurements that an output folder keeps."""
+    return folder / "runs"
+
+
+def write_results(folder: Path, content: Mapping[str, Any], table: str) -> None:
     """Write the results of a benchmark.
 
     Args:
         folder: The output folder.
-        content: Plain values for ``results.json``.
+        content: Plain values for ``results.json``; the versions of the code that writes it are added.
         table: Markdown for ``table.md``.
     """
-    write_json(folder / "results.json", content)
+    write_json(folder / "results.json", {**content, _SOFTWARE: software()})
     write_text(folder / "table.md", table + "\n")

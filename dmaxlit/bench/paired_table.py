@@ -34,8 +34,9 @@ def summarize_pairs(results: Results, rows: Iterable[Row], reference: Runs) -> l
     Returns:
         For each row: ``method``, ``decoder`` and ``seeds``; the fields of :class:`~dmaxlit.bench.summary.Spread` of
         ``accuracy``, ``tpf``, ``forwards``, ``extra_blocks`` (means per answer) and of each ratio of ``speed``, if it
-        was measured; ``interval`` of the accuracy; ``tpf_by`` convention; ``difference`` and ``ratio``, the accuracy
-        and TPF compared with the reference over the prompts of all seeds; and in the first row of a curve its ``aup``.
+        was measured; ``interval`` of the accuracy, or None; ``tpf_by`` convention; ``difference`` and ``ratio``, the
+        accuracy and TPF compared with the reference by prompt, of which each has its answers of all seeds; and in the
+        first row of a curve its ``aup``.
     """
     measured = ((method, spec, results.get((method, spec.title))) for method, spec in rows)
     return _with_aup([_summary(method, spec, runs, reference) for method, spec, runs in measured if runs])
@@ -69,12 +70,12 @@ def _summary(method: str, spec: DecoderSpec, seeds: Runs, reference: Runs) -> di
         "curve": spec.at(0.0).identity() if spec.swept else spec.identity(),
         "seeds": len(runs),
         "accuracy": vars(accuracy),
-        "interval": accuracy_interval(accuracy, len(_pooled(runs, "correct"))),
+        "interval": accuracy_interval(accuracy, len(runs[0]["correct"])),
         "tpf": vars(Spread.of([_tpf(run, "dmaxlit") for run in runs])),
         "tpf_by": {name: Spread.of([_tpf(run, name) for run in runs]).mean for name in CONVENTIONS},
         "forwards": vars(_means(runs, "forwards")),
         "extra_blocks": vars(_means(runs, "extra_blocks")),
-        "difference": asdict(paired_difference(_pooled(references, "correct"), _pooled(runs, "correct"))),
+        "difference": asdict(paired_difference(_shares_right(references), _shares_right(runs))),
         "ratio": asdict(paired_ratio(_counts(references), _counts(runs), resamples=_RESAMPLES)),
         "speed": {batch: vars(Spread.of([run["speed"][batch] for run in runs])) for batch in runs[0]["speed"]},
     }
@@ -84,12 +85,17 @@ def _means(runs: Sequence[Mapping[str, Any]], name: str) -> Spread:
     return Spread.of([sum(run[name]) / len(run[name]) for run in runs])
 
 
-def _pooled(runs: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    return [value for run in runs for value in run[name]]
+def _sums(runs: Sequence[Mapping[str, Any]], name: str) -> list[int]:
+    """Sum a figure over the seeds, prompt by prompt: seeds share their prompts, and are not further ones."""
+    return [sum(values) for values in zip(*(run[name] for run in runs), strict=True)]
+
+
+def _shares_right(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [right / len(runs) for right in _sums(runs, "correct")]
 
 
 def _counts(runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-    return _pooled(runs, "tokens"), _pooled(runs, "forwards")
+    return _sums(runs, "tokens"), _sums(runs, "forwards")
 
 
 def _tpf(run: Mapping[str, Any], convention: str) -> float:
@@ -131,13 +137,14 @@ def format_pairs(
 
 
 def _cells(row: Mapping[str, Any], reference: str, timed: str) -> dict[str, str]:
-    difference, ratio, (low, high) = row["difference"], row["ratio"], row["interval"]
+    difference, ratio, interval = row["difference"], row["ratio"], row["interval"]
+    spread = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     between = f"{100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
     speed = {f"tokens/s x {timed}, batch {size}": f"{ratio['mean']:.2f}" for size, ratio in row["speed"].items()}
     return {
         "model / decoder": f"{row['method']} / {row['decoder']}",
         "seeds": str(row["seeds"]),
-        "accuracy % [95%]": f"{100 * row['accuracy']['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+        "accuracy % [95%]": f"{100 * row['accuracy']['mean']:.1f}{spread}",
         f"to {reference} [95%]": between,
         "McNemar p": f"{difference['p_value']:.2g}",
         "TPF": f"{row['tpf']['mean']:.2f} ± {row['tpf']['deviation']:.2f}",

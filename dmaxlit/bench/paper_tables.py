@@ -22,7 +22,7 @@ class NoiseMethod:
 
 #: The ways of training. Steps of two passes (clean and masked) are half as many again as OPUT's, which have three; of
 #: two alternating ones, one has two passes and the other, whose masked view needs no gradients, two and a third.
-METHODS: dict[str, NoiseMethod] = {
+TABLE_METHODS: dict[str, NoiseMethod] = {
     "control": NoiseMethod("control.yaml", 1.5),
     "complementary": NoiseMethod("complementary.yaml"),
     "confidence": NoiseMethod("confidence.yaml", 1.5),
@@ -148,7 +148,7 @@ TABLES: dict[str, PaperTable] = {
     "training": PaperTable(
         (
             *_START,
-            *(row for method in METHODS for row in _training(method)),
+            *(row for method in TABLE_METHODS for row in _training(method)),
             *((method, DecoderSpec("edit", _PRESET, "edit speed")) for method in ("editing", "on_policy")),
         ),
         _DMAX,

@@ -15,7 +15,7 @@ from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.bench.command import RECIPE_FOLDER, fit, run_module, step_options
 from dmaxlit.bench.decoding_ranks import DecodingRun
 from dmaxlit.bench.loading import write_corpus
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import holds_output, kept_runs, record_settings, write_results
 from dmaxlit.bench.process_figures import read_figures
 from dmaxlit.bench.random_model import model_config
 from dmaxlit.bench.scale_table import ScaleJob, ScaleRun, format_table, run_of_figures
@@ -100,10 +100,11 @@ class ScaleBench:
             UserError: If ``output`` holds results of other settings, or a command fails.
         """
         settings = {name: value for name, value in vars(self).items() if name not in ("output", "repeats", "processes")}
-        claim_folder(self.output, settings)
+        record_settings(self.output, settings)
         self._prepare()
-        names = {f"{job.name}-{repeat}": job for repeat in range(self.repeats) for job in self.jobs()}
-        runs = [ScaleRun(**run) for run in kept_runs(self.output, self._measurements(names))]
+        turns = [(repeat, job) for repeat in range(self.repeats) for job in self.jobs()]
+        kept = kept_runs(self.output, self._measurements({f"{job.name}-{repeat}": job for repeat, job in turns}))
+        runs = [ScaleRun(**{**run, "repeat": repeat}) for (repeat, _), run in zip(turns, kept, strict=True)]
         remove(self._scratch)
         table = format_table(runs)
         machine = {**describe_machine(self.device), "threads": self.threads}

@@ -1,6 +1,6 @@
 """The table of scaling: how fast several processes are, and where the rest of their time goes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -49,6 +49,7 @@ class ScaleRun:
         communication: Of decoding the share of its time in which a process waits for the slowest; of training that in
             which a collective is under way, whether the process computes meanwhile or not. Mean over processes.
         rest_seconds: Time of the command after its start in which the slowest process does not decode.
+        repeat: Turn in which it was measured. None in results of older versions, which are in the order of the turns.
     """
 
     command: str
@@ -59,6 +60,7 @@ class ScaleRun:
     cpu_seconds_per_token: float
     communication: float
     rest_seconds: float
+    repeat: int | None = None
 
 
 def run_of_figures(job: ScaleJob, figures: Sequence[ProcessFigures]) -> ScaleRun:
@@ -84,13 +86,15 @@ def run_of_figures(job: ScaleJob, figures: Sequence[ProcessFigures]) -> ScaleRun
 
 
 def format_table(runs: Sequence[ScaleRun]) -> str:
-    """Format measurements as a Markdown table of medians over their repeats.
+    """Format measurements as a Markdown table of medians over their turns.
 
-    The efficiency of ``n`` processes is their speed over ``n`` times that of one alone.
+    The efficiency of ``n`` processes is their speed over ``n`` times that of one alone. Ratios are those of two
+    measurements in the same turn, since what else the machine does changes between turns.
     """
-    groups: dict[tuple[str, str, str, int], list[ScaleRun]] = {}
+    groups: dict[tuple[str, str, str, int], dict[int, ScaleRun]] = {}
     for run in runs:
-        groups.setdefault((run.command, run.way, run.scaling, run.processes), []).append(run)
+        turns = groups.setdefault((run.command, run.way, run.scaling, run.processes), {})
+        turns[len(turns) if run.repeat is None else run.repeat] = run
     lines = [
         "| command | processes | scaling | tokens/s | efficiency | apart | of apart | CPU time | apart "
         "| communication % | rest s |",
@@ -101,24 +105,28 @@ def format_table(runs: Sequence[ScaleRun]) -> str:
         command, way, scaling, processes = key
         if way == "apart":
             continue
-        alone = groups[command, "alone", "", 1]
-        rate, alone_rate = _median(groups[key], "tokens_per_second"), _median(alone, "tokens_per_second")
-        alone_cpu = _median(alone, "cpu_seconds_per_token")
-        rest = "" if command == "fit" else f"{_median(groups[key], 'rest_seconds'):.1f}"
+        own, alone = groups[key], groups[command, "alone", "", 1]
+        rate = _median(own, "tokens_per_second")
+        rest = "" if command == "fit" else f"{_median(own, 'rest_seconds'):.1f}"
         label = f"{command}, {way}" if command == "fit" and way != "alone" else command
         if processes == 1:
             lines.append(f"| {label} | 1 | | {rate:.0f} | 1.00 | | | 1.00 | | | {rest} |")
             continue
         separate = groups[command, "apart", scaling, processes]
-        apart = _median(separate, "tokens_per_second")
-        cpu, apart_cpu = (_median(runs, "cpu_seconds_per_token") / alone_cpu for runs in (groups[key], separate))
+        efficiency, apart = (_ratio(turns, alone, "tokens_per_second") / processes for turns in (own, separate))
+        cpu, apart_cpu = (_ratio(turns, alone, "cpu_seconds_per_token") for turns in (own, separate))
         lines.append(
-            f"| {label} | {processes} | {scaling} | {rate:.0f} | {rate / alone_rate / processes:.2f} "
-            f"| {apart / alone_rate / processes:.2f} | {rate / apart:.2f} | {cpu:.2f} | {apart_cpu:.2f} "
-            f"| {100 * _median(groups[key], 'communication'):.0f} | {rest} |"
+            f"| {label} | {processes} | {scaling} | {rate:.0f} | {efficiency:.2f} | {apart:.2f} "
+            f"| {_ratio(own, separate, 'tokens_per_second'):.2f} | {cpu:.2f} | {apart_cpu:.2f} "
+            f"| {100 * _median(own, 'communication'):.0f} | {rest} |"
         )
     return "\n".join(lines)
 
 
-def _median(runs: Sequence[ScaleRun], name: str) -> float:
-    return float(median(getattr(run, name) for run in runs))
+def _median(turns: Mapping[int, ScaleRun], name: str) -> float:
+    return float(median(getattr(run, name) for run in turns.values()))
+
+
+def _ratio(turns: Mapping[int, ScaleRun], baseline: Mapping[int, ScaleRun], name: str) -> float:
+    """Return the median over the turns of a figure's ratio to that of a baseline."""
+    return float(median(getattr(run, name) / getattr(baseline[turn], name) for turn, run in turns.items()))

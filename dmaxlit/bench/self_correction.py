@@ -1,20 +1,19 @@
 """Does on-policy training make a model that corrects itself? Several methods, seeds and decoders in one table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.jobs import Job, run_jobs
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import decode_rows
+from dmaxlit.bench.table_rows import TableRow, decode_rows, has_decoded_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
-from dmaxlit.files import write_json
 
 __all__ = ["SelfCorrectionBench"]
 
@@ -70,11 +69,12 @@ class SelfCorrectionBench:
             UserError: If ``output`` holds results of other settings, or a job fails.
         """
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        claim_folder(self.output, shared, recipe_hashes(self.configs, self._recipes))
-        (self._folder / "runs").mkdir(parents=True, exist_ok=True)
-        self._do([("base", base) for base in range(self.num_bases)], "bases")
-        self._do([(method, seed) for seed in self.seeds for method in self._methods], "models")
-        runs = [json.loads(path.read_text()) for path in sorted((self._folder / "runs").glob("*.json"))]
+        record_settings(self.output, shared, recipe_hashes(self.configs, self._recipes))
+        bases = [("base", base) for base in range(self.num_bases)]
+        trained = [(method, seed) for seed in self.seeds for method in self._methods]
+        self._do(bases, "bases")
+        self._do(trained, "models")
+        runs = [self._results(*job) for job in (*bases, *trained)]
         summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
         settings = {name: value for name, value in vars(self).items() if name not in ("output", "configs")}
@@ -100,20 +100,27 @@ class SelfCorrectionBench:
             method: ``base`` or a method of the study.
             number: Number of the base, or training seed.
         """
-        path = self._result(method, number)
-        if path.is_file():
-            return
-        if method == "base":
-            model = self._base(number)
-            self._corpus(number, model)
-        else:
-            model = self._train(method, number)
-        rows = [row for row in STUDIES[self.study].rows if row.method == method]
-        write_json(path, decode_rows(model, number, rows, self.num_examples))
+        self._results(method, number)
 
     def _do(self, jobs: Sequence[Job], title: str) -> None:
-        missing = [job for job in jobs if not self._result(*job).is_file()]
+        missing = [job for job in jobs if not has_decoded_rows(self._path(*job), self._rows(job[0]))]
         run_jobs(self, missing, self._folder / "logs", title)
+
+    def _results(self, method: str, number: int) -> list[dict[str, Any]]:
+        """Return the results of a model; those that are missing are decoded, after training if need be."""
+
+        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+            if method == "base":
+                model = self._base(number)
+                self._corpus(number, model)
+            else:
+                model = self._train(method, number)
+            return decode_rows(model, number, rows, self.num_examples)
+
+        return kept_decoded_rows(self._path(method, number), self._rows(method), decode)
+
+    def _rows(self, method: str) -> list[TableRow]:
+        return [row for row in STUDIES[self.study].rows if row.method == method]
 
     def _base(self, number: int) -> str:
         if number == 0:
@@ -133,5 +140,5 @@ class SelfCorrectionBench:
     def _fit(self, recipe: str, folder: Path, seed: int, *options: str) -> str:
         return trained_model(folder, self.configs / recipe, seed, "--data.distill=null", *options)
 
-    def _result(self, method: str, number: int) -> Path:
-        return self._folder / "runs" / f"{method}-{number}.json"
+    def _path(self, method: str, number: int) -> Path:
+        return runs_folder(self._folder) / f"{method}-{number}.json"

@@ -56,8 +56,7 @@ def summarize(runs: Iterable[Mapping[str, Any]], rows: Sequence[TableRow]) -> li
 
     Returns:
         For each row: ``row``, ``decoder`` and ``options``; the fields of :class:`Spread` for each figure; and
-        ``interval``, the 95% interval of the accuracy. It is over seeds (Student's t) if there are three or more, else
-        over prompts (Wilson).
+        ``interval``, the 95% interval of the accuracy or None; see :func:`accuracy_interval`.
     """
     by_row: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
@@ -68,21 +67,27 @@ def summarize(runs: Iterable[Mapping[str, Any]], rows: Sequence[TableRow]) -> li
         if results:
             spreads = {name: Spread.of([result[name] for result in results]) for name in _FIGURES}
             entry = {"row": row.key, "decoder": row.decoder, "options": row.options}
-            interval = accuracy_interval(spreads["accuracy"], sum(result["num_examples"] for result in results))
+            interval = accuracy_interval(spreads["accuracy"], results[0]["num_examples"])
             figures = {name: vars(spread) for name, spread in spreads.items()}
             summary.append({**entry, "interval": interval, **figures})
     return summary
 
 
-def accuracy_interval(accuracy: Spread, prompts: int) -> tuple[float, float]:
-    """Return the 95% interval of an accuracy: over seeds if there are three or more (Student's t), else Wilson's.
+def accuracy_interval(accuracy: Spread, prompts: int) -> tuple[float, float] | None:
+    """Return the 95% interval of an accuracy.
+
+    It is over seeds (Student's t) if there are three or more that differ. If there is one, or all are equally right, it
+    is over the prompts of one (Wilson). Two seeds that differ have none: over prompts it would leave out what lies
+    between seeds, and over seeds it would be too wide to be of use.
 
     Args:
         accuracy: The accuracies of the seeds.
-        prompts: Prompts of all seeds.
+        prompts: Prompts of one seed.
     """
-    if accuracy.seeds < _MIN_SEEDS:
+    if accuracy.low == accuracy.high:
         return wilson_interval(round(accuracy.mean * prompts), prompts)
+    if accuracy.seeds < _MIN_SEEDS:
+        return None
     return max(accuracy.mean - accuracy.half_width, 0.0), min(accuracy.mean + accuracy.half_width, 1.0)
 
 
@@ -91,11 +96,11 @@ def format_summary(summary: Sequence[Mapping[str, Any]]) -> str:
     header = "| model, decoder | seeds | accuracy % | 95% | TPF | ceiling 1 / 2 | forwards per answer | tokens/s |"
     lines = [header, "|---|---|---|---|---|---|---|---|"]
     for entry in summary:
-        accuracy, tpf = entry["accuracy"], entry["tpf"]
+        accuracy, tpf, interval = entry["accuracy"], entry["tpf"], entry["interval"]
         lines.append(
             f"| {entry['row']} | {accuracy['seeds']} "
             f"| {100 * accuracy['mean']:.1f} ± {100 * accuracy['deviation']:.1f} "
-            f"| {100 * entry['interval'][0]:.1f} to {100 * entry['interval'][1]:.1f} "
+            f"| {'' if interval is None else f'{100 * interval[0]:.1f} to {100 * interval[1]:.1f}'} "
             f"| {tpf['mean']:.2f} ± {tpf['deviation']:.2f} "
             f"| {entry['tpf_ceiling']['mean']:.1f} / {entry['tpf_ceiling_two']['mean']:.1f} "
             f"| {entry['forwards_per_answer']['mean']:.1f} | {entry['tokens_per_second']['mean']:.0f} |"

@@ -1,10 +1,13 @@
 """Rows of the benchmarks' tables: which model is decoded how, and the results of decoding it."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dmaxlit.evaluation.evaluate import evaluate
+from dmaxlit.files import write_json
 from dmaxlit.loading import load
 
 
@@ -51,3 +54,35 @@ def decode_rows(model: str, number: int, rows: Iterable[TableRow], num_examples:
         result = evaluate(module, examples, row.decoder, row.options, max_new_tokens=task.max_new_tokens)
         results.append({"row": row.key, "number": number, **result.to_dict()})
     return results
+
+
+def kept_decoded_rows(
+    path: Path, rows: Sequence[TableRow], decode: Callable[[Sequence[TableRow]], Iterable[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Decode those rows of a model that its file lacks, and add them to it.
+
+    Args:
+        path: The file; it is written even if there are no rows.
+        rows: The rows of this model.
+        decode: Decodes the missing ones, as :func:`decode_rows` does.
+
+    Returns:
+        The results of the rows, in order.
+    """
+    stored = _read(path)
+    missing = [row for row in rows if row.key not in stored]
+    if missing or not path.is_file():
+        stored |= {result["row"]: result for result in decode(missing)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, list(stored.values()))
+    return [stored[row.key] for row in rows]
+
+
+def has_decoded_rows(path: Path, rows: Iterable[TableRow]) -> bool:
+    """Tell whether the file of :func:`kept_decoded_rows` is there and has these rows."""
+    stored = _read(path)
+    return path.is_file() and all(row.key in stored for row in rows)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    return {result["row"]: result for result in json.loads(path.read_text())} if path.is_file() else {}

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, recipe_value
 from dmaxlit.bench.jobs import Job, run_jobs
-from dmaxlit.bench.output_folder import claim_folder, holds_output, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair, stored_rows
 from dmaxlit.bench.paired_table import Results, Runs, format_pairs, format_training, per_seed, summarize_pairs
-from dmaxlit.bench.paper_tables import BASE, METHODS, TABLES, WORDINGS, PaperTable
+from dmaxlit.bench.paper_tables import BASE, TABLE_METHODS, TABLES, WORDINGS, PaperTable
 from dmaxlit.bench.tables_models import TablesModels
 from dmaxlit.bench.tables_picture import save_curves
 from dmaxlit.data.encoding import encode_prompts
@@ -28,7 +28,7 @@ from dmaxlit.tasks import Example
 
 __all__ = ["TablesBench"]
 
-_SHARED_SETTINGS = ("task_options", "num_prompts", "num_examples", "num_timed", "repeats")
+_SHARED_SETTINGS = ("task_options", "num_prompts", "num_examples", "num_timed", "repeats", "device")
 _CORPUS = "corpus"  # the job that writes one
 _WITHOUT = ("published", "without EOS", "extra blocks")  # columns for windows of blocks, and for other conventions
 
@@ -114,11 +114,11 @@ class TablesBench:
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
         models.check()
         shared |= {"bases": list(models.bases), "num_prompts": models.num_prompts, "steps": models.steps}
-        claim_folder(self._folder, shared, recipe_hashes(self.configs, self._recipes))
+        record_settings(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
         corpora: list[Job] = [(_CORPUS, number) for number in numbers]
         bases: list[Job] = [("base", number) for number in numbers]
-        trained: list[Job] = [(method, seed) for seed in self.seeds for method in METHODS if self._specs(method)]
+        trained: list[Job] = [(method, seed) for seed in self.seeds for method in TABLE_METHODS if self._specs(method)]
         # What is decoded in most ways takes longest, and begins first.
         longest_first = sorted([*bases, *trained], key=lambda job: -len(self._specs(job[0])))
         for jobs, title in ((corpora, "corpora"), (longest_first, "models")):
@@ -144,7 +144,7 @@ class TablesBench:
 
     @property
     def _recipes(self) -> tuple[str, ...]:
-        return (f"{self.task}.yaml", *(method.recipe for method in METHODS.values() if method.recipe is not None))
+        return (f"{self.task}.yaml", *(method.recipe for method in TABLE_METHODS.values() if method.recipe is not None))
 
     @property
     def _models(self) -> TablesModels:

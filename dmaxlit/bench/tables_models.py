@@ -9,7 +9,7 @@ import yaml
 
 from dmaxlit.bench.command import recipe_value, step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.paper_tables import METHODS
+from dmaxlit.bench.paper_tables import TABLE_METHODS
 from dmaxlit.bench.trained_model import trained_model, training_seconds
 from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.files import write_text
@@ -107,12 +107,12 @@ class TablesModels:
             f"--data.corpus={self.corpus(base)}",
             "--data.distill=null",
             *(f"--data.task_options.{name}={value}" for name, value in self.task_options.items()),
-            *step_options(max(1, round(METHODS[method].share * self.steps))),
+            *step_options(max(1, round(TABLE_METHODS[method].share * self.steps))),
         )
 
     def _recipe(self, method: str) -> Path:
         """Return the recipe of the task, or one that differs from it by the noise of another recipe."""
-        recipe, other = self.configs / f"{self.task}.yaml", METHODS[method].recipe
+        recipe, other = self.configs / f"{self.task}.yaml", TABLE_METHODS[method].recipe
         if other is None:
             return recipe
         noise = recipe_value(self.configs / other, "model.noise")

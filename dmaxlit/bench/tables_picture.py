@@ -17,7 +17,7 @@ def save_curves(
 ) -> None:
     """Draw rows as curves, a line for each model and way of decoding, and write .png, .svg and .pdf.
 
-    Points are means over the seeds, bars the intervals of the summary.
+    Points are means over the seeds, bars the intervals of the summary; a row without one has no bar.
 
     Args:
         path: The files without their suffix.
@@ -33,7 +33,8 @@ def save_curves(
         threshold = None if spec.swept is None else spec.options[spec.swept]
         name = spec.title if threshold is None else spec.title.removesuffix(f" {threshold:g}")
         result = _pooled(spec, results[key], entries[key])
-        point = CurvePoint(threshold, result, tuple(entries[key]["interval"]))
+        interval = entries[key]["interval"] or (result.accuracy, result.accuracy)
+        point = CurvePoint(threshold, result, tuple(interval))
         curves.setdefault(f"{method}, {name}", []).append(point)
     save_pictures(curve_figure(curves, title), path)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import torch
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
-from dmaxlit.bench.output_folder import claim_folder, holds_output, kept_runs, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows
+from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
@@ -22,6 +21,8 @@ __all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
 _BASE = "builtin:chain-base"
 #: Recipe of each method.
 RECIPES = {"control": "control.yaml", "uniform": "uniform.yaml", "on_policy": "quickstart.yaml"}
+# Steps of two passes (clean and masked) are half as many again as those of three, so that all methods cost the same.
+_SHARES = {"control": 1.5}
 _DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("threshold 0.95", "threshold", {"threshold": 0.95}),
     ("uniform", "uniform", {}),
@@ -37,8 +38,8 @@ class VocabularyBench:
     """Train the shipped base with more and more token ids that nothing uses, on uniform and on-policy noise.
 
     Random tokens of a large vocabulary look less like a model's own errors than those of a small one. All models learn
-    from the same corpus, which the base writes. Models and results are kept under the output folder: run it again after
-    an interruption and it resumes. The defaults take about two hours on one CPU core.
+    from the same corpus, which the base writes, at the same compute. Models and results are kept under the output
+    folder: run it again after an interruption and it resumes. The defaults take about two hours on one CPU core.
 
     Args:
         output: Folder for models, results.json and table.md.
@@ -46,7 +47,7 @@ class VocabularyBench:
         sizes: Numbers of token ids, the 38 of the base included.
         seeds: Training seeds.
         num_prompts: Prompts that the base writes the corpus from.
-        steps: Training steps of each model.
+        steps: Training steps of each model; half as many again for control, whose steps have two passes for three.
         num_examples: Test prompts decoded by each model.
         methods: Some of control, uniform and on_policy.
     """
@@ -77,11 +78,11 @@ class VocabularyBench:
             UserError: If ``output`` holds results of other settings, a size is smaller than the base's, or training
                 fails.
         """
-        claim_folder(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
+        record_settings(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
         for size in self.sizes:
             grow_vocabulary(_BASE, size, self.output / f"base-{size}")
         models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]
-        runs = kept_runs(self.output, (("-".join(map(str, model)), partial(self._decoded, *model)) for model in models))
+        runs = [self._decoded(*model) for model in models]
         rows = [row for size in self.sizes for method in self.methods for row in _rows(method, size)]
         summary = summarize((result for run in runs for result in run), rows)
         table = format_summary(summary)
@@ -92,7 +93,11 @@ class VocabularyBench:
         return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
 
     def _decoded(self, method: str, size: int, seed: int) -> list[dict[str, Any]]:
-        return decode_rows(self._trained(method, size, seed), seed, _rows(method, size), self.num_examples)
+        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+            return decode_rows(self._trained(method, size, seed), seed, rows, self.num_examples)
+
+        path = runs_folder(self.output) / f"{method}-{size}-{seed}.json"
+        return kept_decoded_rows(path, _rows(method, size), decode)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
         corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)
@@ -103,7 +108,7 @@ class VocabularyBench:
             f"--model.backbone.pretrained={self.output / f'base-{size}'}",
             f"--data.corpus={corpus}",
             "--data.distill=null",
-            *step_options(self.steps),
+            *step_options(round(_SHARES.get(method, 1.0) * self.steps)),
         )
 
 

@@ -21,8 +21,8 @@ class PairedDifference:
         difference: As a fraction.
         low: Lower bound of the interval.
         high: Upper bound of the interval.
-        only_a: Prompts that A alone answers right.
-        only_b: Prompts that B alone answers right.
+        only_a: Prompts that A alone answers right; of several runs, that A answers right more often.
+        only_b: Prompts that B alone answers right, or more often.
         p_value: Of McNemar's exact test.
     """
 
@@ -49,7 +49,7 @@ class PairedRatio:
     high: float
 
 
-def paired_difference(right_a: Sequence[bool], right_b: Sequence[bool], confidence: float = 0.95) -> PairedDifference:
+def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confidence: float = 0.95) -> PairedDifference:
     """Compute the difference of two accuracies on the same n prompts, with an interval and a test.
 
     With ``b`` prompts that B alone answers right, ``a`` that A alone does, ``q = (b + 1) / (n + 2)`` and
@@ -57,9 +57,13 @@ def paired_difference(right_a: Sequence[bool], right_b: Sequence[bool], confiden
     2012), cut off at -1 and 1. Like Wilson's it is not empty where the answers agree on every prompt. The p-value is
     that of McNemar's exact test: two-sided, of ``min(a, b)`` in ``a + b`` throws of a fair coin.
 
+    Of several runs on the same prompts the prompts are what is drawn, not the answers: give the share of runs in which
+    the answer is right. With ``d`` the differences of the shares, ``q - p`` becomes ``sum d / (n + 2)``, and ``q + p``
+    becomes ``(sum d^2 + 2) / (n + 2)``; the test, then a sign test, counts the prompts with ``d`` above and below 0.
+
     Args:
-        right_a: Verdicts on A's answers.
-        right_b: Verdicts on B's, to the same prompts.
+        right_a: Verdicts on A's answers, or shares of them that are right.
+        right_b: Those on B's, to the same prompts.
         confidence: Coverage, in (0, 1).
 
     Raises:
@@ -69,16 +73,16 @@ def paired_difference(right_a: Sequence[bool], right_b: Sequence[bool], confiden
         >>> paired_difference([True, True, False, False], [True, False, True, True]).difference
         0.25
     """
-    pairs = list(zip(right_a, right_b, strict=True))
-    if not pairs:
+    differences = [b - a for a, b in zip(right_a, right_b, strict=True)]
+    if not differences:
         raise ValueError("right_a: expected at least one verdict, got none")
-    n = len(pairs)
-    only_a, only_b = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    n = len(differences)
+    only_a, only_b = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
+    mean, square = sum(differences) / (n + 2), (sum(d * d for d in differences) + 2) / (n + 2)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    half = z * math.sqrt((q + p - (q - p) ** 2) / (n + 2))
-    low, high = max(-1.0, q - p - half), min(1.0, q - p + half)
-    return PairedDifference((only_b - only_a) / n, low, high, only_a, only_b, mcnemar_p_value(only_a, only_b))
+    half = z * math.sqrt((square - mean**2) / (n + 2))
+    low, high = max(-1.0, mean - half), min(1.0, mean + half)
+    return PairedDifference(sum(differences) / n, low, high, only_a, only_b, mcnemar_p_value(only_a, only_b))
 
 
 def mcnemar_p_value(only_a: int, only_b: int) -> float:

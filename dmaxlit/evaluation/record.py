@@ -1,15 +1,11 @@
 """The record of an evaluation: everything its figures depend on, and how they were counted."""
 
 import platform
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-import transformers
 
 from dmaxlit.backbone.formats.hub import hub_commit
 from dmaxlit.backbone.transformers_internals import attention_of
@@ -19,8 +15,8 @@ from dmaxlit.evaluation.command_line import running_command
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 from dmaxlit.evaluation.report import aup_of, best_accuracy, by_task
 from dmaxlit.evaluation.run_folder import RECORD
+from dmaxlit.evaluation.software import software
 from dmaxlit.files import read_json, weights_hash
-from dmaxlit.version import __version__
 
 FORMAT = "dmaxlit-evaluation-1"
 
@@ -66,7 +62,7 @@ def make_record(
     return {
         "format": FORMAT,
         "command": running_command(),
-        "software": _software(),
+        "software": software(),
         "model": model,
         "baselines": list(baselines),
         "device": device,
@@ -147,24 +143,3 @@ def describe_device(device: torch.device, processes: int, num_nodes: int) -> dic
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }
-
-
-def _software() -> dict[str, Any]:
-    return {
-        "dmaxlit": __version__,
-        "revision": _code_revision(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "lightning": lightning.__version__,
-    }
-
-
-def _code_revision() -> str | None:
-    """Return the commit of the checkout that this package is imported from, ``-dirty`` if changed; None for a wheel."""
-    folder, git = Path(__file__).parents[2], shutil.which("git")
-    if git is None or not (folder / ".git").exists():
-        return None
-    command = [git, "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None

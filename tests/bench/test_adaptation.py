@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError, load
-from dmaxlit.bench import AdaptationBench
+from dmaxlit.bench import AdaptationBench, adaptation
 from dmaxlit.bench.adaptation import forget_mask
 from tests.conftest import make_denoiser
 
@@ -53,10 +53,32 @@ def test_a_forgotten_mask_has_the_direction_of_the_mean_embedding():
     assert cosine.item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_the_table_has_the_methods_and_seeds_that_are_asked_for_and_decodes_the_rows_it_lacks(tmp_path, monkeypatch):
+    decoded = []
+
+    def decode(model, seed, rows, num_examples):
+        decoded.append((model, [row.label for row in rows]))
+        figures = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second")
+        return [{"row": row.key, "num_examples": 1, "finished": 1.0, **dict.fromkeys(figures, 0.5)} for row in rows]
+
+    monkeypatch.setattr(adaptation, "decode_rows", decode)
+    monkeypatch.setattr(AdaptationBench, "_adapted", lambda self, method, seed: f"{method} {seed}")
+    labels = ["one token per forward", "threshold 0.95", "threshold 0.5"]
+    both = bench(tmp_path, seeds=(0, 1), methods=("warm-up", "no warm-up")).run()
+    assert len(both.splitlines()) == 2 + 2 * 3
+    assert decoded == [(f"{method} {seed}", labels) for seed in (0, 1) for method in ("warm-up", "no warm-up")]
+    path = tmp_path / "runs" / "no_warm-up-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
+    decoded.clear()
+    fewer = bench(tmp_path, seeds=(1,), methods=("no warm-up",)).run()
+    assert [line.split("|")[2].strip() for line in fewer.splitlines()[2:]] == ["1", "1", "1"]
+    assert decoded == [("no warm-up 1", labels[-1:])]
+
+
 @pytest.mark.slow
 def test_models_are_trained_by_the_command_and_decoded(tmp_path, fits_in_process):
-    adaptation = bench(tmp_path, num_examples=2)
-    table = adaptation.run()
+    adapted = bench(tmp_path, num_examples=2)
+    table = adapted.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
         "warm-up / one token per forward",
@@ -65,4 +87,4 @@ def test_models_are_trained_by_the_command_and_decoded(tmp_path, fits_in_process
     ]
     for name in ("autoregressive-0", "warm-up-0"):
         assert load(tmp_path / name / "model").task().options()["difficulty"] == "easy"
-    assert adaptation.run() == table
+    assert adapted.run() == table

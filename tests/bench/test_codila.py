@@ -4,7 +4,7 @@ import pytest
 
 from dmaxlit import UserError, load
 from dmaxlit.bench import CodilaBench
-from dmaxlit.bench.codila import TASKS, codila_rows, decode_in_turn, format_tables
+from dmaxlit.bench.codila import CODILA_TASKS, codila_rows, decode_in_turn, format_tables
 from dmaxlit.decoding import make_decoder
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.files import write_json
@@ -51,8 +51,21 @@ def test_rows_are_decoded_in_turn_and_the_least_time_counts(monkeypatch):
     examples = module.task().examples("test", 3)
     rows = [row for row in codila_rows("chain", 4) if row.label in ("4 tokens", "codila, static")]
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0])
-    monkeypatch.setattr("dmaxlit.bench.codila.time.process_time", lambda: next(clock))
+    timed, generate = [], module.generate_batch  # what is decoded between two looks at the clock
+
+    def look():
+        timed.append([])
+        return next(clock)
+
+    def decode(prompts, settings, **arguments):
+        if timed:
+            timed[-1].append((settings.decoder, len(prompts), settings.max_forwards))
+        return generate(prompts, settings, **arguments)
+
+    monkeypatch.setattr("dmaxlit.bench.codila.time.process_time", look)
+    monkeypatch.setattr(module, "generate_batch", decode)
     results = decode_in_turn(module, rows, examples, 32, 2)
+    assert timed == 2 * [[("threshold", 3, None)], [], [("codila", 3, None)], []]  # no warm-up among it
     assert [result["process_seconds"] for result in results] == [3.0, 2.0]
     for row, result in zip(rows, results, strict=True):
         expected = evaluate(module, examples, row.decoder, row.options, max_new_tokens=32)
@@ -78,21 +91,34 @@ def stored_run(task, seed, seconds):
 def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
     (tmp_path / "runs").mkdir()
     for seed, seconds in ((0, 10.0), (1, 20.0)):
-        for task in TASKS:
+        for task in CODILA_TASKS:
             write_json(tmp_path / "runs" / f"{task}-{seed}.json", stored_run(task, seed, seconds))
-    table = bench(tmp_path, tasks=tuple(TASKS), seeds=(0, 1)).run()
+    table = bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     assert table == format_tables(json.loads((tmp_path / "results.json").read_text()))
     assert "| chain / codila, static | 1.50 | 3.00 |" in table
     assert "| shuffle / 4 tokens | 1.00 | 1.00 |" in table
     assert "| shuffle, 50% | 2.000 | 1.500 | 0.500 |" in table
+    assert bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run() == table
+    fewer = bench(tmp_path, seeds=(1,)).run()
+    assert "| chain / codila, static | 2.00 | 4.00 |" in fewer
+    assert "shuffle" not in fewer
     with pytest.raises(UserError, match="steps: expected 1, as in the results"):
         bench(tmp_path, steps=2).run()
 
 
+def test_a_run_that_lacks_a_row_is_taken_again(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    kept = stored_run("chain", 0, 10.0)
+    write_json(tmp_path / "runs" / "chain-0.json", {**kept, "rows": kept["rows"][:-1]})
+    monkeypatch.setattr(CodilaBench, "_measure", lambda self, task, seed: stored_run(task, seed, 30.0))
+    for _ in range(2):
+        assert "| chain / codila, static | 3.00 | 6.00 |" in bench(tmp_path).run()
+
+
 @pytest.mark.slow
 def test_models_of_both_tasks_are_trained_and_tabulated(tmp_path, fits_in_process):
-    both = bench(tmp_path, tasks=tuple(TASKS))
+    both = bench(tmp_path, tasks=tuple(CODILA_TASKS))
     table = both.run()
     assert len(table.splitlines()) == 2 * (2 + 18) + 2 + 4 + 2
     shuffle = load(tmp_path / "shuffle-0" / "model")

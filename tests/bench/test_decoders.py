@@ -87,6 +87,29 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     assert len(calls) == 6
 
 
+def test_a_model_with_the_same_weights_has_rows_of_its_own(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(self, module, decoder, options):
+        measured.append((module.backbone.block_length, module.task().options().get("operations")))
+        return dict.fromkeys(
+            ("accuracy", "tpf", "afp", "tau", "tau_within", "tokens_per_second", "hit_step_limit"), 1.0
+        )
+
+    monkeypatch.setattr(DecoderBench, "_measure", measure)
+    monkeypatch.setattr(DecoderBench, "curves", FEW[1:])
+    module = dmaxlit.load("builtin:chain-base")
+    module.backbone.block_length = 16
+    module.export(tmp_path / "blocks")
+    module.backbone.block_length = 32
+    module.set_task("chain", {"operations": 3})
+    module.export(tmp_path / "task")
+    models = (*MODELS, f"blocks={tmp_path / 'blocks'}", f"task={tmp_path / 'task'}")
+    for _ in range(2):
+        DecoderBench(models, tmp_path / "out", 2).run()
+    assert measured == [(32, None), (16, None), (32, 3)]
+
+
 def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_path, monkeypatch):
     monkeypatch.setattr(DecoderBench, "curves", (FEW[1], Curve("codila")))
     module = make_module()
@@ -106,6 +129,16 @@ def test_joint_decoders_are_left_out_for_models_without_an_auxiliary_model(tmp_p
 def test_models_without_a_label_are_refused(bad, tmp_path):
     with pytest.raises(UserError, match=f"models: expected LABEL=MODEL, got '{bad}'"):
         DecoderBench([bad], tmp_path)
+
+
+def test_a_model_that_cannot_be_decoded_is_refused_before_others_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(DecoderBench, "_measure", lambda *_: pytest.fail("decoded"))
+    gone = str(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"^models: expected a model folder"):
+        DecoderBench((*MODELS, f"gone={gone}"), tmp_path / "out", 2).run()
+    make_module().export(tmp_path / "taskless")
+    with pytest.raises(UserError, match=r"^models: expected models that know the task .*, got '.*/taskless', which"):
+        DecoderBench((*MODELS, f"other={tmp_path / 'taskless'}"), tmp_path / "out", 2).run()
 
 
 def test_no_models_are_refused(tmp_path):

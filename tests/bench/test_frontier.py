@@ -27,7 +27,7 @@ def without_training(monkeypatch):
     monkeypatch.setattr(FrontierModels, "model", lambda self, method, seed: "builtin:chain-base")
     monkeypatch.setattr(frontier, "load", lambda path: module)
     monkeypatch.setattr(frontier, "REFERENCE", ("on_policy", FAST))
-    study = FrontierStudy(("base", "on_policy"), (FAST, WIDE))
+    study = FrontierStudy(("base", "on_policy"), (FAST, WIDE), (FAST, WIDE))
     monkeypatch.setitem(frontier.STUDIES, "methods", study)
     monkeypatch.setitem(frontier.STUDIES, "window", FrontierStudy(("on_policy",), (FAST,)))
 

@@ -5,7 +5,7 @@ import pytest
 
 from dmaxlit.bench import frontier_models, trained_model
 from dmaxlit.bench.frontier_models import FrontierModels, file_stem
-from dmaxlit.bench.frontier_settings import METHODS, SETTINGS, STUDIES
+from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, SETTINGS, STUDIES
 from dmaxlit.decoding import make_decoder
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -67,22 +67,31 @@ def test_the_base_of_long_answers_is_trained_once_with_their_task(tmp_path, fits
 
 
 def test_files_of_different_models_have_different_names():
-    assert len({file_stem(method, seed) for method in ("base", *METHODS) for seed in (0, 1)}) == 2 * len(METHODS) + 2
+    assert (
+        len({file_stem(method, seed) for method in ("base", *FRONTIER_METHODS) for seed in (0, 1)})
+        == 2 * len(FRONTIER_METHODS) + 2
+    )
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_studies_name_methods_and_decoders_that_exist(study):
     study = STUDIES[study]
-    assert set(study.methods) <= {"base", *METHODS}
-    titles = [spec.title for spec in study.decoders]
-    assert len(set(titles)) == len(titles)
-    for spec in study.decoders:
-        make_decoder(spec.name, **spec.options)
-    identities = [json.dumps(spec.identity()) for spec in study.decoders]
-    assert len(set(identities)) == len(identities)
+    assert set(study.methods) <= {"base", *FRONTIER_METHODS}
+    for specs in (study.decoders, study.of_base):
+        titles = [spec.title for spec in specs]
+        assert len(set(titles)) == len(titles)
+        for spec in specs:
+            make_decoder(spec.name, **spec.options)
+        identities = [json.dumps(spec.identity()) for spec in specs]
+        assert len(set(identities)) == len(identities)
 
 
 def test_methods_begin_somewhere_and_have_a_recipe():
-    for method in METHODS.values():
-        assert method.start == "base" or METHODS[method.start].start == "base"
+    for method in FRONTIER_METHODS.values():
+        assert method.start == "base" or FRONTIER_METHODS[method.start].start == "base"
         assert (CONFIGS / method.recipe).is_file()
+
+
+def test_the_base_is_in_the_table_at_one_token_per_forward():
+    assert "base" in STUDIES["methods"].methods
+    assert "one_token" in {spec.name for spec in STUDIES["methods"].decoders_of("base")}

@@ -1,11 +1,14 @@
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from dmaxlit import UserError
+from dmaxlit.bench import output_folder
 from dmaxlit.bench.command import recipe_hashes
-from dmaxlit.bench.output_folder import claim_folder, holds_output
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
+from dmaxlit.errors import DMaxWarning
 from tests.lock_holder import held_by_another
 
 
@@ -33,18 +36,44 @@ def test_results_by_other_recipes_are_not_mixed_in(tmp_path):
     def claim(*names, base="trainer: {max_steps: 5}", recipe="config: base.yaml\nmodel: {noise: masked}"):
         (configs / "base.yaml").write_text(base)
         (configs / "own.yaml").write_text(recipe)
-        claim_folder(out, {"steps": 7}, recipe_hashes(configs, names))
+        record_settings(out, {"steps": 7}, recipe_hashes(configs, names))
 
-    claim_folder(out, {"steps": 7})  # as older versions did, which recorded none
+    record_settings(out, {"steps": 7})  # as older versions did, which recorded none
     claim("own.yaml")
     claim("base.yaml")  # of another part of the benchmark
     claim("own.yaml", recipe="# a comment\nconfig: ./base.yaml\nmodel: {noise: masked}")
     for change in ({"base": "trainer: {max_steps: 6}"}, {"recipe": "config: base.yaml\nmodel: {noise: uniform}"}):
         with pytest.raises(
-            UserError, match=rf"^configs: expected own\.yaml as it was for the results in {out}, got an"
+            UserError,
+            match=rf"^configs: expected own\.yaml as it was for the results in {out}, got another; choose .* --output$",
         ):
             claim("own.yaml", **change)
     claim("own.yaml", "base.yaml")
+
+
+def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_path, monkeypatch, recwarn):
+    versions = {"dmaxlit": "1.0", "torch": "3.1"}
+    monkeypatch.setattr(output_folder, "software", lambda: dict(versions))
+    for _ in range(2):
+        record_settings(tmp_path, {"steps": 7})
+    assert not recwarn
+    versions["torch"] = "3.2"
+    for _ in range(2):  # as long as it keeps such results
+        with pytest.warns(DMaxWarning, match=rf"^output: what {tmp_path} keeps .*: torch was '3\.1', now '3\.2'$"):
+            record_settings(tmp_path, {"steps": 7})
+    recorded = json.loads((tmp_path / "settings.json").read_text())["software"]
+    assert [entry["torch"] for entry in recorded] == ["3.1", "3.2"]
+    write_results(tmp_path, {"summary": []}, "table")
+    assert json.loads((tmp_path / "results.json").read_text()) == {"summary": [], "software": versions}
+
+
+def test_what_an_older_folder_does_not_record_is_not_compared(tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"steps": 7}))
+    record_settings(tmp_path, {"steps": 7, "device": "cpu"})
+    with pytest.raises(
+        UserError, match=r"^device: expected cpu, as in the results in .*, got cuda; choose another --output$"
+    ):
+        record_settings(tmp_path, {"steps": 7, "device": "cuda"})
 
 
 def test_a_base_may_be_a_shipped_recipe_and_one_that_names_itself_ends(tmp_path):

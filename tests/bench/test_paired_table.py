@@ -48,8 +48,8 @@ def test_rows_are_in_the_order_of_the_study_and_absent_ones_left_out(summary):
 
 def test_a_row_is_compared_with_the_reference_prompt_by_prompt(summary):
     row = summary["multi_block", "wide"]
-    # Of eight pairs, it loses prompt 1 of the first seed and prompt 2 of the second, and gains prompt 2 of the first.
-    assert (row["difference"]["only_a"], row["difference"]["only_b"]) == (2, 1)
+    # It loses prompt 1 of the first seed and prompt 2 of the second, and gains prompt 2 of the first.
+    assert (row["difference"]["only_a"], row["difference"]["only_b"]) == (1, 0)
     assert row["difference"]["difference"] == -1 / 8
     assert row["difference"]["p_value"] == 1
     assert row["ratio"]["ratio"] == pytest.approx((100 / 30) / (100 / 40))
@@ -61,10 +61,26 @@ def test_a_row_of_one_seed_is_compared_with_the_reference_of_that_seed(summary):
     assert summary["base", "SPD 0"]["ratio"]["ratio"] == pytest.approx((40 / 80) / (60 / 20))
 
 
+def test_the_same_run_under_several_seeds_is_no_further_evidence():
+    reference = run([True] * 29 + [False] * 3, list(range(10, 42)), [5] * 32)
+    row = run([True] * 32, list(range(12, 44)), [4, 6] * 16)
+
+    def compared(seeds):
+        results = {("on_policy", SLOW.title): dict.fromkeys(seeds, row)}
+        (summary,) = summarize_pairs(results, [("on_policy", SLOW)], dict.fromkeys(seeds, reference))
+        return summary
+
+    one, three = compared([0]), compared([0, 1, 2])
+    assert one["difference"]["p_value"] == 0.25
+    assert three["difference"] == pytest.approx(one["difference"])
+    assert three["ratio"] == pytest.approx(one["ratio"])
+
+
 def test_figures_are_means_over_the_seeds(summary):
     row = summary["multi_block", "wide"]
     assert (row["seeds"], row["accuracy"]["mean"]) == (2, 0.75)
-    assert row["interval"] == wilson_interval(6, 8)
+    assert row["interval"] == wilson_interval(3, 4)  # the two seeds are equally right
+    assert summary["on_policy", "SPD 0"]["interval"] is None
     assert row["tpf"]["mean"] == pytest.approx((60 / 15 + 40 / 15) / 2)
     assert row["tpf_by"]["dmaxlit"] == pytest.approx(row["tpf"]["mean"])
     assert row["tpf_by"]["without_eos"] == pytest.approx((56 / 15 + 36 / 15) / 2)
@@ -87,13 +103,14 @@ def test_the_table_has_the_figures(summary):
     header, rule, *lines = format_pairs(summary.values(), "DMax").splitlines()
     assert header.count("|") == rule.count("|") == lines[0].count("|")
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
-    low, high = wilson_interval(6, 8)
+    low, high = wilson_interval(3, 4)
     assert cells[:3] == ["multi_block / wide", "2", f"75.0 [{100 * low:.1f}, {100 * high:.1f}]"]
     assert cells[3].startswith("-12.5 [")
     assert cells[4:6] == ["1", "3.33 ± 0.94"]
     assert cells[8].startswith("1.33 [")
     assert cells[9:11] == ["3.8", "3.0"]
     assert cells[12:] == ["1.60", "0.80"]
+    assert lines[-2].startswith("| on_policy / SPD 0 | 2 | 87.5 | +0.0 [")
 
 
 def test_the_table_of_training_has_means_over_the_seeds():

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dmaxlit.bench.paper_tables import BASE, METHODS, TABLES, WORDINGS
+from dmaxlit.bench.paper_tables import BASE, TABLE_METHODS, TABLES, WORDINGS
 from dmaxlit.tasks import task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -23,11 +23,11 @@ def test_a_table_has_one_token_at_a_time_the_base_and_the_control_each_row_once(
     assert "control" in dict(keys)
     assert len(set(keys)) == len(keys)
     assert table.reference in table.rows
-    assert {method for method, _ in table.rows} <= {"base", *METHODS}
+    assert {method for method, _ in table.rows} <= {"base", *TABLE_METHODS}
 
 
 def test_every_method_is_in_a_table():
-    assert {method for method, _ in ROWS} == {"base", *METHODS}
+    assert {method for method, _ in ROWS} == {"base", *TABLE_METHODS}
     assert BASE in ROWS
 
 
@@ -48,11 +48,11 @@ def test_the_rules_of_stopping_and_the_steps_of_the_ablation_differ_by_one_optio
 
 def test_all_methods_take_steps_of_the_same_cost():
     steps = recipe("quickstart.yaml")["trainer"]["max_steps"]
-    for name, method in METHODS.items():
+    for name, method in TABLE_METHODS.items():
         if method.recipe is not None and name != "alternating":  # whose recipe has as many steps, which cost less
             assert method.share == recipe(method.recipe).get("trainer", {}).get("max_steps", steps) / steps
     passes = (2 + 2 + 1 / 3) / 2  # a forward is a third of a pass
-    assert METHODS["alternating"].share == pytest.approx(3 / passes, abs=0.02)
+    assert TABLE_METHODS["alternating"].share == pytest.approx(3 / passes, abs=0.02)
 
 
 @pytest.mark.parametrize("name", WORDINGS)

@@ -71,6 +71,8 @@ def test_the_command_measures_every_way_in_turns_and_resumes(tmp_path, commands,
     before = len(commands)
     ScaleBench(tmp_path / "out", processes=[2], prompts=8, rows=4, updates=1, repeats=2, threads=3).run()
     assert len(commands) == 2 * before  # the second turn alone
+    turns = [run["repeat"] for run in json.loads((tmp_path / "out" / "results.json").read_text())["runs"]]
+    assert turns == [0] * len(content["runs"]) + [1] * len(content["runs"])
 
 
 def test_on_gpus_separate_runs_have_one_each(tmp_path, commands, monkeypatch):

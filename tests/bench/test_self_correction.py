@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.bench import SelfCorrectionBench
+from dmaxlit.bench import SelfCorrectionBench, self_correction
 from dmaxlit.bench.command import RECIPE_FOLDER
-from dmaxlit.bench.output_folder import claim_folder
+from dmaxlit.bench.output_folder import record_settings
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.files import write_json
 
@@ -27,15 +27,55 @@ def test_settings_below_one_are_refused(setting, tmp_path):
         SelfCorrectionBench(output=tmp_path, **{setting: 0})
 
 
+FIGURES = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second", "finished")
+
+
+def results(rows):
+    return [{"row": row.key, "num_examples": 1000, **dict.fromkeys(FIGURES, 0.5)} for row in rows]
+
+
+def store(folder, *seeds):
+    """Write what the jobs of all methods and some seeds leave in the folder of a study."""
+    (folder / "runs").mkdir(parents=True)
+    study = STUDIES["methods"]
+    for method, seed in (("base", 0), *((method, seed) for method in study.methods for seed in seeds)):
+        rows = [row for row in study.rows if row.method == method]
+        write_json(folder / "runs" / f"{method}-{seed}.json", results(rows))
+
+
+def test_the_table_has_the_seeds_that_are_asked_for(tmp_path):
+    store(tmp_path / "methods", 0, 1, 2)
+    SelfCorrectionBench(output=tmp_path, num_bases=1, seeds=(2, 0)).run()
+    written = json.loads((tmp_path / "methods" / "results.json").read_text())
+    assert {entry["accuracy"]["seeds"] for entry in written["summary"] if not entry["row"].startswith("base")} == {2}
+    assert len(written["runs"]) == 1 + 2 * len(STUDIES["methods"].methods)
+
+
+def test_rows_that_a_finished_model_lacks_are_decoded(tmp_path, monkeypatch):
+    store(tmp_path / "methods", 0)
+    path = tmp_path / "methods" / "runs" / "on_policy-0.json"
+    write_json(path, json.loads(path.read_text())[:-2])
+    decoded = []
+
+    def decode(model, number, rows, num_examples):
+        decoded.extend(row.label for row in rows)
+        return results(rows)
+
+    monkeypatch.setattr(self_correction, "run_jobs", lambda bench, jobs, *_: [bench.job(*job) for job in jobs])
+    monkeypatch.setattr(self_correction, "decode_rows", decode)
+    monkeypatch.setattr(SelfCorrectionBench, "_train", lambda *_: "a model")
+    bench = SelfCorrectionBench(output=tmp_path, num_bases=1, seeds=(0,))
+    table = bench.run()
+    assert decoded == [row.label for row in STUDIES["methods"].rows[-2:]]
+    assert len(table.splitlines()) == 2 + len(STUDIES["methods"].rows)
+    assert bench.run() == table
+    assert len(decoded) == 2
+
+
 def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
     bench = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,))
     folder, study = tmp_path / "out" / "methods", STUDIES["methods"]
-    (folder / "runs").mkdir(parents=True)
-    figures = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second")
-    for method in ("base", *study.methods):
-        result = {"finished": 1.0, "num_examples": 1000, **dict.fromkeys(figures, 0.5)}
-        rows = [{"row": row.key, **result} for row in study.rows if row.method == method]
-        write_json(folder / "runs" / f"{method}-0.json", rows)
+    store(folder, 0)
     bench.job("on_policy", 0)  # finished already: returns at once
     table = bench.run()
     assert (folder / "table.md").read_text() == table + "\n"
@@ -50,10 +90,10 @@ def test_a_failed_job_is_reported_with_its_log(tmp_path, monkeypatch):
     configs = shutil.copytree(RECIPE_FOLDER, tmp_path / "configs")
 
     def claim_and_lose(*arguments):
-        claim_folder(*arguments)
+        record_settings(*arguments)
         shutil.rmtree(configs)  # the jobs check it again and refuse
 
-    monkeypatch.setattr("dmaxlit.bench.self_correction.claim_folder", claim_and_lose)
+    monkeypatch.setattr("dmaxlit.bench.self_correction.record_settings", claim_and_lose)
     bench = SelfCorrectionBench(output=tmp_path / "out", configs=configs, num_bases=1, seeds=(0,), num_examples=1)
     with pytest.raises(UserError, match=r"bench: base 0 failed with exit status 1; see .*base-0\.log"):
         bench.run()

@@ -41,17 +41,26 @@ def test_rows_keep_the_tables_order_and_absent_ones_are_left_out():
     assert summary[1]["accuracy"]["mean"] == pytest.approx(0.95)
     table = format_summary(summary).splitlines()
     assert len(table) == 4
-    assert "| 95.0 ± 7.1 | 94.0 to 95.9 | 2.00 ± 0.00 | 22.0 / 11.0 |" in table[3]
+    low, high = wilson_interval(990, 1000)
+    assert f"| 1 | 99.0 ± 0.0 | {100 * low:.1f} to {100 * high:.1f} | 2.00 ± 0.00 | 22.0 / 11.0 |" in table[2]
+    assert "| 2 | 95.0 ± 7.1 |  | 2.00 ± 0.00 | 22.0 / 11.0 |" in table[3]
 
 
-def test_the_interval_is_over_prompts_for_few_seeds_and_over_seeds_for_more():
+def test_the_interval_is_over_seeds_from_three_on():
     (two,) = summarize(runs("on_policy / SPD 0", [0.9, 1.0]), ROWS)
-    assert two["interval"] == wilson_interval(1900, 2000)
+    assert two["interval"] is None
     (three,) = summarize(runs("on_policy / SPD 0", [0.9, 0.92, 0.91]), ROWS)
     half = 4.303 * 0.01 / math.sqrt(3)
     assert three["interval"] == pytest.approx((0.91 - half, 0.91 + half))
     (sure,) = summarize(runs("on_policy / SPD 0", [1.0, 1.0, 0.98]), ROWS)
     assert sure["interval"][1] == 1.0
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_the_interval_of_seeds_that_agree_is_over_the_prompts_of_one(seeds):
+    (row,) = summarize(runs("on_policy / SPD 0", [1.0] * seeds), ROWS)
+    assert row["interval"] == wilson_interval(1000, 1000)
+    assert row["interval"][0] < 1.0
 
 
 @pytest.mark.parametrize("study", STUDIES)

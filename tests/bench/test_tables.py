@@ -98,10 +98,10 @@ def test_a_folder_without_the_recipes_is_refused(tmp_path):
         TablesBench(tmp_path, configs=tmp_path)
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "bases", "task_options"])
+@pytest.mark.parametrize("name", [*SETTINGS, "bases", "task_options", "device"])
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, base, name):
     (tmp_path / "stories").mkdir()
-    settings = {"bases": [base], "task_options": {}, **SETTINGS, name: 7}
+    settings = {"bases": [base], "task_options": {}, "device": "cpu", **SETTINGS, name: 7}
     (tmp_path / "stories" / "settings.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=f"^{name}: expected 7"):
         bench(tmp_path, (base,)).run()
@@ -114,7 +114,8 @@ def test_a_base_that_cannot_be_used_does_not_claim_the_folder(tmp_path):
 
 
 def test_steps_and_base_are_those_of_the_recipe_unless_chosen(tmp_path):
-    assert bench(tmp_path, steps=None)._models.steps == 500
+    models = bench(tmp_path, steps=None, num_prompts=None)._models
+    assert (models.steps, models.num_prompts) == (512, 4096)
     assert bench(tmp_path)._models.bases == ("builtin:stories-base",)
     assert bench(tmp_path, task="programs")._models.bases == ("runs/pretrain_programs/model",)
 

@@ -29,9 +29,10 @@ def drawn(monkeypatch):
 def test_a_line_for_each_model_and_way_of_decoding_with_means_over_the_seeds(drawn, tmp_path):
     results = {(method, spec.title): {0: run([True, True]), 1: run([True, False])} for method, spec in ROWS}
     summary = [
-        {"method": m, "decoder": d, "tpf": {"mean": 2.0}, "tpf_by": {"published": 1.9}, "interval": (0.5, 0.9)}
+        {"method": m, "decoder": d, "tpf": {"mean": 2.0}, "tpf_by": {"published": 1.9}, "interval": [0.5, 0.9]}
         for m, d in results
     ]
+    summary[0]["interval"] = None
     save_curves(tmp_path / "curves", ROWS, results, summary, "a title")
     curves, title = drawn["curves"]
     assert title == "a title"
@@ -42,5 +43,6 @@ def test_a_line_for_each_model_and_way_of_decoding_with_means_over_the_seeds(dra
     }
     (point,) = curves["control, hierarchical"]
     assert point.accuracy_interval == (0.5, 0.9)
+    assert [point.accuracy_interval for point in curves["base, one token"]] == [(0.75, 0.75)]
     assert (point.result.accuracy, point.result.tpf, point.result.num_examples) == (0.75, 2.0, 4)
     assert (point.result.tpf_ceiling, point.result.finished, point.result.hit_step_limit) == (16.0, 0.5, 0.2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError, load
-from dmaxlit.bench import VocabularyBench
+from dmaxlit.bench import VocabularyBench, vocabulary
 from dmaxlit.bench.vocabulary import grow_vocabulary
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
@@ -72,6 +72,22 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
         bench(tmp_path, **settings)
 
 
+def test_methods_train_at_the_same_compute(tmp_path, monkeypatch):
+    steps = {}
+    monkeypatch.setattr(vocabulary, "distilled_corpus", lambda *_: "corpus.jsonl")
+    monkeypatch.setattr(
+        vocabulary, "trained_model", lambda folder, recipe, seed, *options: steps.update({recipe.stem: options[-2]})
+    )
+    for method in vocabulary.RECIPES:
+        bench(tmp_path, steps=400)._trained(method, 38, 0)
+    # Passes of a step: clean and masked; and a third one of noise.
+    assert steps == {
+        "control": "--trainer.max_steps=600",
+        "uniform": "--trainer.max_steps=400",
+        "quickstart": "--trainer.max_steps=400",
+    }
+
+
 def test_fewer_ids_than_the_base_has_are_refused(tmp_path):
     with pytest.raises(UserError, match="sizes: expected at least the 38 token ids of builtin:chain-base, got 37"):
         bench(tmp_path, sizes=(37,)).run()
@@ -85,11 +101,11 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
 
 @pytest.mark.slow
 def test_models_of_every_size_are_trained_and_tabulated(tmp_path, fits_in_process):
-    vocabulary = bench(tmp_path)
-    table = vocabulary.run()
+    grown = bench(tmp_path)
+    table = grown.run()
     assert (tmp_path / "table.md").read_text() == table + "\n"
     rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert rows[0] == "38 ids, uniform / threshold 0.95"
     assert rows[6] == "64 ids, uniform / threshold 0.95"
     assert len(load(tmp_path / "uniform-64-0" / "model").backbone.embedding) == 64
-    assert vocabulary.run() == table
+    assert grown.run() == table

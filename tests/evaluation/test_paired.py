@@ -101,3 +101,14 @@ def test_no_prompts_and_unequal_numbers_are_refused():
         paired_ratio(([], []), ([], []))
     with pytest.raises(ValueError, match="shape"):
         paired_ratio(([1], [1]), ([1, 2], [1, 2]))
+
+
+def test_shares_of_several_runs_are_compared_by_prompt():
+    a, b = verdicts(7, 40)
+    assert paired_difference([float(x) for x in a], [float(x) for x in b]) == paired_difference(a, b)
+    # Two prompts gain in one and two of three runs, one loses in one of them.
+    found = paired_difference([0, 1 / 3, 1, 1], [1 / 3, 1, 2 / 3, 1])
+    assert (found.only_a, found.only_b, found.p_value) == (1, 2, 1.0)
+    assert found.difference == pytest.approx((1 / 3 + 2 / 3 - 1 / 3) / 4)
+    mean, square = (2 / 3) / 6, (1 / 9 + 4 / 9 + 1 / 9 + 2) / 6
+    assert found.high == pytest.approx(mean + 1.959963984540054 * math.sqrt((square - mean**2) / 6))
