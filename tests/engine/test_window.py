@@ -25,7 +25,7 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("restarting", {}),
     ("restarting", {"theta": 0.2, "tau_restart": 0.0}),
 ]
-WINDOWS = [(window, name, options) for window in (2, 3) for name, options in POLICIES]
+WINDOWS = [(3, name, options) for name, options in POLICIES] + [(2, name, {}) for name in ("progress", "multi_bd")]
 DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "spd": ("spd", {}),
     "spd, 0": ("spd", {"tau_dec": 0.0}),
