@@ -12,8 +12,8 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from dmaxlit.backbone.formats.judged import can_hold
-from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.backbone.formats.judged import can_hold, is_line
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.callbacks._known_baseline import baseline_identity, decoding_conditions, known_baseline
@@ -87,8 +87,8 @@ class ComparisonReport(L.Callback):
             ``ModelCheckpoint``; it is compared and exported.
 
     Raises:
-        UserError: For a setting out of range, or two decoders with the same label; when ``fit`` starts, if there are no
-            test prompts or the output cannot be written.
+        UserError: For a setting out of range, two decoders with the same label, or options that need a label; when
+            ``fit`` starts, if there are no test prompts, or the output cannot be written or would not be read.
     """
 
     def __init__(
@@ -104,6 +104,11 @@ class ComparisonReport(L.Callback):
     ) -> None:
         super().__init__()
         self.decoders = check_decoders(list(_DECODERS) if decoders is None else decoders)
+        for spec in self.decoders:
+            if not is_line(spec.title):
+                raise UserError(
+                    f"decoders: expected a label for options that no card can show, got {spec.title!r:.120}"
+                )
         check_at_least(1, num_examples=num_examples, max_new_tokens=max_new_tokens, batch_size=batch_size)
         self.output, self.baseline, self.num_examples = output, baseline, num_examples
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
@@ -160,6 +165,8 @@ class ComparisonReport(L.Callback):
         if is_dry_run(trainer):
             return
         self._check_output(trainer)
+        module: Any = pl_module
+        check_metadata(module.metadata(), "output")  # of the export at the end
         if self.weights == "best":
             judge_of(trainer)
         self._examples = self._test_examples(trainer)
@@ -189,9 +196,9 @@ class ComparisonReport(L.Callback):
         with best_weights(trainer, module) if self.weights == "best" else nullcontext():
             self.trained = self._decode_all(trainer, pl_module, "trained model")
             self._describe(module)
-            module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
             if trainer.is_global_zero:
                 self._write(trainer, pl_module)
+            module.export(self._folder(trainer) / "model")  # on every rank: a sharded model is gathered
         trainer.strategy.barrier("comparison report")
 
     # ---- implementation ----------------------------------------------------------------------------------------------

@@ -119,8 +119,8 @@ class FrontierStudy:
         return self.of_base if method == "base" else self.decoders
 
 
-#: ``methods``: every way of training with every way of decoding. ``window``: what a window of blocks gains and loses,
-#: by its size, its gate and the decoder's thresholds, one of them changed at a time.
+#: ``methods``: every way of training with every way of decoding, but for the base. ``window``: what a window of blocks
+#: gains and loses, by its size, its gate and the decoder's thresholds, one of them changed at a time.
 STUDIES: dict[str, FrontierStudy] = {
     "methods": FrontierStudy(("base", *FRONTIER_METHODS), _MAIN),
     "window": FrontierStudy(("on_policy", "multi_block"), _WINDOW),

@@ -63,9 +63,10 @@ def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str
     for name, value in recipes.items():
         if known.get(name, value) != value:
             raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another; {_ANOTHER}")
-    others = [versions for versions in recorded.get(_SOFTWARE, []) if versions != now]
+    # None: before versions were recorded
+    others = [versions for versions in recorded.get(_SOFTWARE, [None] if recorded else []) if versions != now]
     if others:
-        change = difference(others[-1], now)
+        change = "unrecorded ones" if others[-1] is None else difference(others[-1], now)
         rank_zero_warn(f"output: what {folder} keeps is of other versions: {change}", category=DMaxWarning)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, {**settings, _RECIPES: {**known, **recipes}, _SOFTWARE: [*others, now]})

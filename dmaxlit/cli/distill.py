@@ -165,7 +165,7 @@ def distill(
             "--prompts": [prompts],
             "--model": [model],
             "--chat_template": [chat_template],
-            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+            **{f"--task.{name}": [value] for name, value in (task_options or {}).items() if isinstance(value, str)},
         },
     )
     if prompts is not None and task is not None:

@@ -186,8 +186,12 @@ def _required(**settings: str | None) -> list[str]:
 def _refuse_others(name: str, given: Mapping[str, Any], used: Collection[str]) -> None:
     """Refuse settings that another way of using the command is for."""
     other = first_given(evaluate, given, {name, *used})
-    if other is not None:
-        raise UserError(f"{name}: expected no --{other[0]} with it, got {other[1]!r}")
+    if other is None:
+        return
+    flag, value = other
+    if flag == "task_flags":
+        flag, value = next((f"task.{option}", of_task) for option, of_task in value.items())
+    raise UserError(f"{name}: expected no --{flag} with it, got {value!r}")
 
 
 def _compare(runs: Sequence[str], output: str | None) -> None:

@@ -138,7 +138,7 @@ def generate(
             "--prompts": [prompts],
             "--model": [model],
             "--chat_template": [chat_template],
-            "--task_options": [value for value in (task_options or {}).values() if isinstance(value, str)],
+            **{f"--task.{name}": [value] for name, value in (task_options or {}).items() if isinstance(value, str)},
         },
     )
     if may_be_several(devices, num_nodes):

@@ -51,8 +51,8 @@ upper bounds.
 """
 
 
-# What GPUs are taken to reach.
 _COMPUTE = {"bf16": torch.bfloat16, "16": torch.float16}  # precisions, mixed or true
+# What GPUs are taken to reach.
 _SPEEDS = {"link_gbytes": 350.0, "gpus_per_node": 8, "tflops": 400.0}
 
 
@@ -184,9 +184,10 @@ def scenario_of(
         add_adapters(model, LoraSettings(**vars(config.model.lora or LoraSettings())))
         extra = (torch.empty(model.config.hidden_size, dtype=source.dtype, device="meta", requires_grad=True),)
     context = source.context_length(model)
-    length = min(context, data.max_length or context) // source.block_length * source.block_length
+    longest = getattr(data, "max_length", None)
+    length = min(context, longest or context) // source.block_length * source.block_length
     if length < source.block_length:
-        raise UserError(f"data.max_length: expected at least one block of {source.block_length}, got {data.max_length}")
+        raise UserError(f"data.max_length: expected at least one block of {source.block_length}, got {longest}")
     rows, most = data.batch_size, getattr(data, "max_tokens", None)
     if most is not None and most >= source.block_length:
         length = min(length, most // source.block_length * source.block_length)

@@ -74,8 +74,9 @@ def run(command: str, args: list[str]) -> None:
         raise UserError(f"{str(error.argument_name).lstrip('-')}: {error.message}") from error
     check_at_least(1, num_rows=options.num_rows)
     check_at_least(0, step=options.step)
-    if any(arg.partition("=")[0].endswith(".help") for arg in rest):
+    if any(arg.startswith("--") and arg.partition("=")[0].endswith(".help") for arg in rest):
         run_cli("fit", list(_fit_args(rest)))  # prints it, and needs no texts
+        return
     if not any(not arg.startswith("-") or arg.startswith(("--config", "--data")) for arg in rest):
         raise UserError("texts: expected a corpus, or --config or --data.task to name one, got none")
     device = usable_device(options.device)

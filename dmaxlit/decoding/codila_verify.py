@@ -42,7 +42,7 @@ class CodilaVerifyDecoder(JointDecoder):
         self.schedule, self.schedule_options = schedule, dict(schedule_options or {})
         self.penalty = check_fraction("penalty", penalty)
         if schedule not in DECODERS:  # an import path may come from a model folder or a request
-            raise UserError(f"schedule: expected a registered decoder, got {schedule!r}")
+            raise UserError(f"schedule: expected a registered decoder, got {schedule!r}; known: {', '.join(DECODERS)}")
         inner = make_decoder(schedule, **self.schedule_options)
         if not isinstance(inner, CommittingDecoder) or type(inner).step is not CommittingDecoder.step:
             raise UserError(f"schedule: expected a decoder that commits by confidence alone, got {schedule!r}")

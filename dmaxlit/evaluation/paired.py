@@ -73,7 +73,7 @@ def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confid
         >>> paired_difference([True, True, False, False], [True, False, True, True]).difference
         0.25
     """
-    differences = [b - a for a, b in zip(right_a, right_b, strict=True)]
+    differences = [float(b) - float(a) for a, b in zip(right_a, right_b, strict=True)]
     if not differences:
         raise ValueError("right_a: expected at least one verdict, got none")
     n = len(differences)

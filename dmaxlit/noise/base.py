@@ -52,7 +52,8 @@ class View:
         groups: ``[batch, blocks]`` long, not falling along a row: blocks of one number are denoised together. A block
             then attends to those of its group up to itself, as they are in the view, and to the clean blocks of
             earlier groups. A block without response tokens is a group by itself. None: each block is.
-        figures: Further figures to be logged, by name: a sum and the number of what was summed, scalar tensors.
+        figures: Further figures to be logged, by name: a sum and the number of what was summed, scalar tensors. Names
+            have no spaces; ``loss``, ``loss_*``, ``corrected_*``, ``corrupted_*`` and ``rollout_error`` are taken.
     """
 
     ids: Tensor

@@ -24,6 +24,7 @@ class FrozenCopyMixin(L.LightningModule):
     noise: NoiseStrategy
     frozen_copy: str
     _features: FrozenFeatures | None = None
+    _earlier: FrozenFeatures | None = None  # of a run before, which this one may go on with
 
     def frozen_features(self) -> FrozenFeatures:
         """Return the features that the noise strategy asks for, of the model as it is when this is first called.
@@ -47,8 +48,11 @@ class FrozenCopyMixin(L.LightningModule):
         return self._features
 
     def begin_frozen_copy(self) -> None:
-        """Copy the model as it is now, if the noise strategy asks for features: a run begins."""
-        self._features = None
+        """Copy the model as it is now, if the noise strategy asks for features: a run begins.
+
+        A copy of the module's last run is kept until it is known whether a checkpoint of that run is gone on from.
+        """
+        self._earlier, self._features = self._features, None
         if self.noise.feature_layer is not None:
             self.frozen_features()
 
@@ -70,15 +74,26 @@ class FrozenCopyMixin(L.LightningModule):
             UserError: If the model did not start from the same weights.
         """
         super().on_load_checkpoint(checkpoint)
-        expected = checkpoint.get("frozen_copy")
-        if expected is not None and self._features is not None:
-            found = self._features.checksum()
-            if not math.isclose(found, expected, rel_tol=1e-6):
-                raise UserError(
-                    "backbone: expected the weights that the run began with, since features of a frozen copy of them "
-                    f"are its targets, got others (mean sizes sum to {found:.6f}, not {expected:.6f})"
-                )
+        expected, features = checkpoint.get("frozen_copy"), self._features
+        if expected is None or features is None or _is_close(features, expected):
+            return
+        if self._earlier is not None and self._earlier.layer == features.layer and _is_close(self._earlier, expected):
+            self._features = self._earlier
+            return
+        raise UserError(
+            "backbone: expected the weights that the run began with, since features of a frozen copy of them are its "
+            f"targets, got others (mean sizes sum to {features.checksum():.6f}, not {expected:.6f})"
+        )
+
+    def on_fit_start(self) -> None:
+        """Forget the copy of a run before: whether it is needed was known when the checkpoint was read."""
+        super().on_fit_start()
+        self._earlier = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the features: the frozen copy belongs to the run."""
-        return {**super().__getstate__(), "_features": None}
+        return {**super().__getstate__(), "_features": None, "_earlier": None}
+
+
+def _is_close(features: FrozenFeatures, checksum: float) -> bool:
+    return math.isclose(features.checksum(), checksum, rel_tol=1e-6)

@@ -27,7 +27,7 @@ def without_training(monkeypatch):
     monkeypatch.setattr(FrontierModels, "model", lambda self, method, seed: "builtin:chain-base")
     monkeypatch.setattr(frontier, "load", lambda path: module)
     monkeypatch.setattr(frontier, "REFERENCE", ("on_policy", FAST))
-    study = FrontierStudy(("base", "on_policy"), (FAST, WIDE), (FAST, WIDE))
+    study = FrontierStudy(("base", "on_policy"), (FAST, WIDE), (FAST,))
     monkeypatch.setitem(frontier.STUDIES, "methods", study)
     monkeypatch.setitem(frontier.STUDIES, "window", FrontierStudy(("on_policy",), (FAST,)))
 
@@ -68,16 +68,16 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path, name):
 def test_models_are_decoded_and_tabulated_and_rows_are_not_measured_twice(tmp_path, without_training, monkeypatch):
     table = bench(tmp_path, seeds=(0, 1)).run()
     names = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
-    rows = ["base / fast", "base / wide", "on_policy / fast", "on_policy / wide"]
+    rows = ["base / fast", "on_policy / fast", "on_policy / wide"]
     assert names == ["model / decoder", "---", *rows]
     assert (tmp_path / "standard" / "methods" / "table.md").read_text() == table + "\n"
     results = json.loads((tmp_path / "standard" / "methods" / "results.json").read_text())
     seeds = [row["seeds"] for row in results["summary"]]
-    assert seeds == [1, 1, 2, 2]  # the base has no training seed
+    assert seeds == [1, 2, 2]  # the base has no training seed
     (same,) = (row for row in results["summary"] if row["method"] == "on_policy" and row["decoder"] == "fast")
     assert same["ratio"]["ratio"] == 1
     assert same["difference"]["p_value"] == 1
-    wide = results["summary"][3]
+    wide = results["summary"][2]
     assert wide["extra_blocks"]["mean"] > 0
     assert same["extra_blocks"]["mean"] == 0
 

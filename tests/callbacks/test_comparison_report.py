@@ -233,6 +233,23 @@ def test_a_decoder_that_no_folder_can_hold_does_not_become_the_default(tmp_path,
     assert dmaxlit.load(tmp_path / "out" / "model", probe=False).decoding["decoder"] == "threshold"
 
 
+class Odd(DecoderSpec):
+    """A setting whose options hold what a card cannot show."""
+
+    title = "spd separator=<"
+
+
+def test_what_no_model_folder_can_hold_is_refused_before_training(tmp_path):
+    module = FakeModule()
+    written = {**module.metadata(), "task": {"name": "my <task>", "options": {}}}
+    module.metadata = lambda: written
+    with pytest.raises(UserError, match="output: task: expected an object with a name and options"):
+        make_trainer(tmp_path, [ComparisonReport(str(tmp_path / "out"), SPECS)]).fit(module, datamodule=make_data())
+    assert module.calls == []
+    with pytest.raises(UserError, match="decoders: expected a label for options that no card can show, got"):
+        ComparisonReport(decoders=[Odd("spd")])
+
+
 def test_the_best_needs_a_checkpoint_that_monitors_something(tmp_path):
     callback = ComparisonReport(str(tmp_path / "out"), SPECS, weights="best")
     with pytest.raises(

@@ -211,3 +211,11 @@ def test_a_shorter_run_writes_what_it_was_asked_for(tmp_path, capsys):
     predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC), make_data(num_test=3))
     assert [row["index"] for row in rows(tmp_path / "out.jsonl")] == [0, 1, 2]
     assert "3 answers" in capsys.readouterr().out
+
+
+def test_the_prompts_are_not_overwritten(tmp_path):
+    data, prompts = with_columns(tmp_path), tmp_path / "test.jsonl"
+    before = prompts.read_bytes()
+    with pytest.raises(UserError, match=r"output: expected another file than --data\.task_options\.test, got"):
+        predict(tmp_path, PredictionWriter(str(prompts), SPEC), data)
+    assert prompts.read_bytes() == before

@@ -106,7 +106,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--prompts c.jsonl --overwrite true", "output: expected another file than --prompts, got 'c.jsonl'"),
         (
             "--task jsonl --task.train ./c.jsonl --overwrite true",
-            "output: expected another file than --task_options, g",
+            "output: expected another file than --task.train, got",
         ),
         ("--prompts c.held_out.jsonl --held_out 0.5", "held_out: expected another file than --prompts, got 'c.held"),
         ("--num_prompts 0", "num_prompts: expected at least 1, got 0"),

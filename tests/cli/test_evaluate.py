@@ -128,6 +128,8 @@ def test_two_evaluations_are_compared(dmax, tiny, tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         line = f"evaluate --model {tiny} --output {name} {SHORT} --temperature 1 --seed {seed} --one_token false"
         assert dmax(line).status == 0
+    refused = dmax("evaluate --compare a b --task.chain.operations 3").refusal
+    assert refused == "compare: expected no --task.chain.operations with it, got 3"
     ended = dmax("evaluate --compare a b --output c.json")
     assert ended.status == 0, ended.err
     assert ended.out.startswith("## chain\n\n5 prompts\n\n|")

@@ -295,3 +295,14 @@ def test_data_without_a_batch_size_are_refused(dmax, base, tmp_path):
     )
     refusal = dmax("plan --config", base, "--data", "own_data.Own").refusal
     assert refusal.startswith("data: expected a data module with the option batch_size")
+
+
+def test_data_of_one_s_own_need_no_other_option_than_the_batch_size(dmax, base, tmp_path):
+    (tmp_path / "own_rows.py").write_text(
+        "from dmaxlit.data import SelfDistilledDataModule\n"
+        "class Own(SelfDistilledDataModule):\n"
+        "    def __init__(self, batch_size: int = 3) -> None:\n"
+        "        super().__init__(task='chain', batch_size=batch_size)\n"
+    )
+    ended = dmax("plan --config", base, "--data", "own_rows.Own")
+    assert ended.status == 0, ended.err

@@ -106,6 +106,7 @@ def test_no_prompts_and_unequal_numbers_are_refused():
 def test_shares_of_several_runs_are_compared_by_prompt():
     a, b = verdicts(7, 40)
     assert paired_difference([float(x) for x in a], [float(x) for x in b]) == paired_difference(a, b)
+    assert paired_difference(np.array(a, dtype=bool), np.array(b, dtype=bool)) == paired_difference(a, b)
     # Two prompts gain in one and two of three runs, one loses in one of them.
     found = paired_difference([0, 1 / 3, 1, 1], [1 / 3, 1, 2 / 3, 1])
     assert (found.only_a, found.only_b, found.p_value) == (1, 2, 1.0)

@@ -80,7 +80,9 @@ def test_a_decoder_named_by_an_option_is_not_imported(strict, tmp_path, monkeypa
     for options in (inner, {"schedule": "codila_verify", "schedule_options": inner}):
         status, error = strict.refusal(BODY | {"decoder": "codila_verify", "decoder_options": options})
         assert (status, error["param"]) == (400, "schedule")
-        assert error["message"] == "schedule: expected a registered decoder, got 'decoder_of_theirs.Hasty'"
+        assert error["message"].startswith(
+            "schedule: expected a registered decoder, got 'decoder_of_theirs.Hasty'; known: "
+        )
     assert not (tmp_path / "it_ran").exists()
 
 

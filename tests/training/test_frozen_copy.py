@@ -3,6 +3,7 @@ import copy
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import UserError
 from dmaxlit.module import DMaxModule
@@ -88,3 +89,13 @@ def test_a_strategy_of_another_layer_is_refused():
     module.noise.feature_layer = 0
     with pytest.raises(UserError, match=r"asks for features of layer 1, of which .* got one of layer 0"):
         module.frozen_features()
+
+
+def test_a_module_that_was_fitted_goes_on_from_a_checkpoint_of_its_run(tmp_path):
+    module = DMaxModule(make_denoiser(), AskingNoise(), sgd)
+    keeper = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    settings = {**QUIET, "enable_checkpointing": True}
+    L.Trainer(**settings, max_steps=1, callbacks=[keeper]).fit(module, loader())
+    begun = module.frozen_features().checksum()
+    L.Trainer(**QUIET, max_steps=2).fit(module, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert module.frozen_features().checksum() == begun
