@@ -292,8 +292,11 @@ class ComparisonReport(L.Callback):
 
     def _describe(self, module: Any) -> None:
         """Store with the model how it is best decoded, and the figures of its card."""
-        storable = [spec for spec in self.decoders if spec.name in DECODERS and can_hold(spec.name, spec.options)]
-        storable = [spec for spec in storable if spec.window == 1]
+        storable = [
+            spec
+            for spec in self.decoders
+            if spec.name in DECODERS and spec.window == 1 and can_hold(spec.name, spec.options)
+        ]
         if storable:
             best = max(self.trained[spec.title].accuracy for spec in storable)
             close = [spec for spec in storable if self.trained[spec.title].accuracy >= best - _CLOSE]

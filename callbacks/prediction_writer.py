@@ -20,7 +20,7 @@ from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
-from dmaxlit.files import remove_unfinished, require_other_files, weights_hash, write_text
+from dmaxlit.files import files_of_options, remove_unfinished, require_other_files, weights_hash, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
 
@@ -68,7 +68,9 @@ class PredictionWriter(L.Callback):
         """Start the partial file of this rank, or resume it."""
         self._meter = make_meter(pl_module)
         self._path = output_path(self.output, "output")
-        _refuse_own_prompts(self.output, getattr(getattr(trainer, "datamodule", None), "task", None))
+        task = getattr(getattr(trainer, "datamodule", None), "task", None)
+        if isinstance(task, Task):
+            require_other_files({"output": self.output}, files_of_options("--data.task_options", task.options()))
         budget = answer_budget(self.max_new_tokens, trainer, pl_module)
         spec = self.decoder
         window = [spec.window, spec.admission, spec.admission_options] if spec.window > 1 else []
@@ -159,10 +161,3 @@ class PredictionWriter(L.Callback):
         prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
         seconds = self._partial.progress.seconds * len(rows) / len(self._stored)
         self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)
-
-
-def _refuse_own_prompts(output: Path, task: object) -> None:
-    """Refuse to write to a file that an option of the task names."""
-    options = task.options() if isinstance(task, Task) else {}
-    files = {f"--data.task_options.{name}": [value] for name, value in options.items() if isinstance(value, str)}
-    require_other_files({"output": output}, files)

@@ -216,6 +216,16 @@ def require_other_files(
         taken[target] = f"--{name}"
 
 
+def files_of_options(flag: str, options: Mapping[str, Any] | None) -> dict[str, list[str]]:
+    """Return the texts among options, which may name files, for :func:`require_other_files`.
+
+    Args:
+        flag: What the user writes before a dot and the name of an option.
+        options: The options; None for none.
+    """
+    return {f"{flag}.{name}": [value] for name, value in (options or {}).items() if isinstance(value, str)}
+
+
 def _real_path(path: Path | str) -> str:
     """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
     return str(path) if "\0" in str(path) else os.path.realpath(path)

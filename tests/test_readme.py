@@ -1,10 +1,8 @@
-"""The claims of the README files: their code runs, links resolve, and tables are what the benchmarks wrote."""
+"""The claims of the README files: their code runs, and what they name and link to is there."""
 
-import json
 import re
 import shutil
 import textwrap
-from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -12,41 +10,16 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
-from dmaxlit.bench import (
-    adaptation,
-    codila,
-    decode_speed,
-    decoders,
-    grading,
-    loading,
-    sandbox_overhead,
-    scale_table,
-    train_speed,
-)
-from dmaxlit.bench.paired_table import format_pairs
-from dmaxlit.bench.studies import STUDIES
-from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.decoding import DECODERS, Decoder
 from dmaxlit.noise import NOISE, NoiseStrategy, View
 from dmaxlit.tasks import TASKS
 from dmaxlit.testing import decoder_properties, noise_properties
 from tests.conftest import make_denoiser
+from tests.readmes import README, READMES, ROOT, TEXTS, name_of
 from tests.test_module import QUIET, loader
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-READMES = [
-    README,
-    *(path for top in ("callbacks", "configs", "dmaxlit") for path in sorted((ROOT / top).rglob("README.md"))),
-]
-TEXTS = {path: path.read_text() for path in READMES}
-RESULTS = ROOT / "dmaxlit" / "bench" / "results"
 #: Libraries that examples use if they are installed.
 SWEEPS = ("optuna", "ray")
-
-
-def name_of(path):
-    return str(path.relative_to(ROOT))
 
 
 def python_blocks(path):
@@ -207,148 +180,3 @@ def test_the_test_command_is_the_one_ci_runs():
     assert "python -m pytest\n" in TEXTS[README]
     assert "<!-- test -->" in TEXTS[README]
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-MARKS = (
-    "adaptation",
-    "blanks",
-    "codila",
-    "decode_speed",
-    "decoders",
-    "frontier",
-    "order",
-    "self_correction",
-    "strategies",
-    "train_speed",
-    "truth",
-)
-
-
-def holders(mark):
-    return [path for path in READMES if f"<!-- {mark} -->" in TEXTS[path]]
-
-
-def table(mark):
-    """Return the table between two comments, of a folder's README if it holds one."""
-    path = holders(mark)[-1]
-    return re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- /{mark} -->", TEXTS[path], re.DOTALL).group(1)
-
-
-@pytest.mark.parametrize("mark", MARKS)
-def test_a_table_is_in_one_readme(mark):
-    assert len(holders(mark)) == 1, [name_of(path) for path in holders(mark)]
-
-
-def test_the_results_table_is_what_the_benchmark_wrote():
-    results = json.loads((RESULTS / "self_correction.json").read_text())
-    rows = [result for run in results["runs"] for result in run]
-    summary = summarize(rows, STUDIES["methods"].rows)
-    assert table("self_correction") == format_summary(summary)
-    assert {entry["accuracy"]["seeds"] for entry in summary if not entry["row"].startswith("base")} == {5}
-    assert {row["num_examples"] for row in rows} == {1000}
-
-
-def test_results_in_the_root_readme_are_those_of_the_table():
-    """Rows of the results may be repeated in the root README, with some of their columns."""
-    rows = [[cell.strip() for cell in line.split("|")] for line in table("self_correction").splitlines()[2:]]
-    full = {cells[1]: cells for cells in rows}
-    unmarked = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", TEXTS[README], flags=re.DOTALL)
-    lines = [line for line in unmarked.splitlines() if line.startswith("|") and line.split("|")[1].strip() in full]
-    assert len(lines) == 5
-    for line in lines:
-        cells = [cell.strip() for cell in line.split("|")]
-        assert set(cells) <= set(full[cells[1]]), line
-
-
-@pytest.mark.parametrize(
-    ("mark", "entries", "make", "format_table"),
-    [
-        ("decoders", "summary", None, decoders.format_table),
-        ("decode_speed", "measurements", decode_speed.Measurement, decode_speed.format_table),
-        ("frontier", "summary", None, partial(format_pairs, reference="DMax")),
-        ("grading", "checks", grading.Check, grading.format_table),
-        ("loading", "measurements", loading.Start, loading.format_table),
-        ("scale", "runs", scale_table.ScaleRun, scale_table.format_table),
-        ("train_speed", "measurements", train_speed.TrainingCost, train_speed.format_table),
-    ],
-)
-def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
-    results = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
-    assert table(mark) == format_table(results if make is None else [make(**entry) for entry in results])
-
-
-def test_the_overhead_of_the_sandbox_is_what_the_benchmark_measured():
-    overhead = sandbox_overhead.SandboxOverhead(**json.loads((RESULTS / "grading.json").read_text())["sandbox"])
-    assert overhead.line() in TEXTS[ROOT / "dmaxlit" / "bench" / "README.md"]
-    assert overhead.percentile_95 < 0.3
-
-
-def test_the_adaptation_table_is_what_the_benchmark_wrote():
-    runs = json.loads((RESULTS / "adaptation.json").read_text())["runs"]
-    rows = [result for run in runs for result in run]
-    assert table("adaptation") == format_summary(summarize(rows, adaptation._ROWS))
-
-
-def test_the_tables_of_codila_are_what_the_benchmark_wrote():
-    assert table("codila") == codila.format_tables(json.loads((RESULTS / "codila.json").read_text()))
-
-
-@pytest.mark.parametrize("study", ["strategies", "truth"])
-def test_the_comparison_of_strategies_is_what_the_benchmark_wrote(study):
-    runs = json.loads((RESULTS / "strategies.json").read_text())[study]["runs"]
-    rows = [result for run in runs for result in run]
-    assert table(study) == format_summary(summarize(rows, STUDIES[study].rows))
-
-
-def with_interval(estimate, of=0):
-    """Format an estimate; its number of prompts follows if it is below ``of``."""
-    some = f" ({estimate['prompts']})" if estimate["prompts"] < of else ""
-    return "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**estimate) + some
-
-
-def test_the_table_of_decoding_order_is_what_the_analysis_wrote():
-    lines = ["| decoder | right of 500 | AFP | AFP of right | AFP of wrong | tau |", "|---|---|---|---|---|---|"]
-    for report in json.loads((RESULTS / "order.json").read_text())["reports"]:
-        rows = {row["verdict"]: row for row in report["rows"] if row["part"] == "whole"}
-        assert rows["all"]["answers"] == 500
-        wrong = with_interval(rows["wrong"]["afp"]) if rows["wrong"]["answers"] else "-"
-        figures = [with_interval(rows["all"]["afp"]), with_interval(rows["right"]["afp"]), wrong]
-        cells = [report["decoder"], str(rows["right"]["answers"]), *figures, with_interval(rows["all"]["tau"], of=500)]
-        lines.append(f"| {' | '.join(cells)} |")
-    assert table("order") == "\n".join(lines)
-
-
-def test_the_table_of_blanks_is_what_the_analysis_wrote():
-    header = ["decoder", "tau, candidates", "tau, rounds", *(f"rank, {n} left" for n in (1, 2, 3, 4))]
-    header += [f"rank, round {n}" for n in (1, 2, 3)]
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for report in json.loads((RESULTS / "order.json").read_text())["reports"]:
-        blanks = report["blanks"]
-        correlation = blanks["correlation"]
-        taus = [with_interval(correlation[measure], blanks["puzzles"]) for measure in ("candidates", "rounds")]
-        assert [row["value"] for row in blanks["rows"]] == [1, 2, 3, 4, 1, 2, 3]
-        cells = [report["decoder"], *taus, *(f"{row['rank']['mean']:.1f}" for row in blanks["rows"])]
-        lines.append(f"| {' | '.join(cells)} |")
-    assert table("blanks") == "\n".join(lines)
-
-
-def test_figures_on_a_gpu_are_those_of_their_file():
-    results = json.loads((RESULTS / "h100.json").read_text())
-    decode, train = results["decode"]["measurements"], results["train"]["measurements"]
-    rows = [
-        f"| decode: {entry['contestant']}{', batch 1, not compiled' * (entry['contestant'] == 'engine')} "
-        f"| {entry['tokens_per_second']:.0f} | {entry['tokens_per_second'] / decode[0]['tokens_per_second']:.2f} "
-        f"| {1000 * entry['seconds_per_forward']:.1f} | {1000 * entry['weight_read_seconds']:.2f} | |"
-        for entry in decode
-    ]
-    rows += [
-        f"| train: {entry['contestant']} | {entry['tokens_per_second']:.0f} "
-        f"| {entry['tokens_per_second'] / train[0]['tokens_per_second']:.2f} | | | {entry['peak_mib']:.0f} |"
-        for entry in train
-    ]
-    text = (RESULTS.parent / "README.md").read_text()
-    assert "\n".join(rows) in text
-    commands = [" ".join(results[name]["command"].split()) for name in ("decode", "train")]
-    assert all(command in " ".join(text.replace("\\\n", " ").split()) for command in commands)

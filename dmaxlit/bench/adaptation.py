@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dmaxlit.backbone.mask_embedding import init_mask_embedding
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, fit, recipe_hashes, step_options
 from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
+from dmaxlit.bench.table_rows import TableRow, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
@@ -109,11 +110,9 @@ class AdaptationBench:
         return str(folder / "model")
 
     def _decoded(self, method: str, seed: int) -> list[dict[str, Any]]:
-        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
-            return decode_rows(self._adapted(method, seed), seed, rows, self.num_examples)
-
         path = runs_folder(self.output) / f"{_file_stem(method, seed)}.json"
-        return kept_decoded_rows(path, [row for row in _ROWS if row.method == method], decode)
+        rows = [row for row in _ROWS if row.method == method]
+        return kept_decoded_rows(path, rows, partial(self._adapted, method, seed), seed, self.num_examples)
 
     def _adapted(self, method: str, seed: int) -> str:
         options = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dmaxlit.bench.jobs import Job, run_jobs
 from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows, has_decoded_rows, kept_decoded_rows
+from dmaxlit.bench.table_rows import TableRow, has_decoded_rows, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 
@@ -108,16 +109,16 @@ class SelfCorrectionBench:
 
     def _results(self, method: str, number: int) -> list[dict[str, Any]]:
         """Return the results of a model; those that are missing are decoded, after training if need be."""
+        model = partial(self._model, method, number)
+        return kept_decoded_rows(self._path(method, number), self._rows(method), model, number, self.num_examples)
 
-        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
-            if method == "base":
-                model = self._base(number)
-                self._corpus(number, model)
-            else:
-                model = self._train(method, number)
-            return decode_rows(model, number, rows, self.num_examples)
-
-        return kept_decoded_rows(self._path(method, number), self._rows(method), decode)
+    def _model(self, method: str, number: int) -> str:
+        """Return a trained model, or a base, which writes its corpus."""
+        if method != "base":
+            return self._train(method, number)
+        model = self._base(number)
+        self._corpus(number, model)
+        return model
 
     def _rows(self, method: str) -> list[TableRow]:
         return [row for row in STUDIES[self.study].rows if row.method == method]

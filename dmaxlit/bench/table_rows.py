@@ -57,14 +57,16 @@ def decode_rows(model: str, number: int, rows: Iterable[TableRow], num_examples:
 
 
 def kept_decoded_rows(
-    path: Path, rows: Sequence[TableRow], decode: Callable[[Sequence[TableRow]], Iterable[dict[str, Any]]]
+    path: Path, rows: Sequence[TableRow], model: Callable[[], str], number: int, num_examples: int
 ) -> list[dict[str, Any]]:
-    """Decode those rows of a model that its file lacks, and add them to it.
+    """Decode those rows of a model that its file lacks, as :func:`decode_rows` does, and add them to it.
 
     Args:
         path: The file; it is written even if there are no rows.
         rows: The rows of this model.
-        decode: Decodes the missing ones, as :func:`decode_rows` does.
+        model: Returns the model's folder or name; called only if something is missing.
+        number: As of :func:`decode_rows`.
+        num_examples: Likewise.
 
     Returns:
         The results of the rows, in order.
@@ -72,7 +74,7 @@ def kept_decoded_rows(
     stored = _read(path)
     missing = [row for row in rows if row.key not in stored]
     if missing or not path.is_file():
-        stored |= {result["row"]: result for result in decode(missing)}
+        stored |= {result["row"]: result for result in decode_rows(model(), number, missing, num_examples)}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, list(stored.values()))
     return [stored[row.key] for row in rows]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, s
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
 from dmaxlit.bench.summary import format_summary, summarize
-from dmaxlit.bench.table_rows import TableRow, decode_rows, kept_decoded_rows
+from dmaxlit.bench.table_rows import TableRow, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
 from dmaxlit.errors import UserError, check_at_least, check_distinct
 from dmaxlit.loading import load
@@ -93,11 +94,9 @@ class VocabularyBench:
         return {name: getattr(self, name) for name in ("num_prompts", "steps", "num_examples")}
 
     def _decoded(self, method: str, size: int, seed: int) -> list[dict[str, Any]]:
-        def decode(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
-            return decode_rows(self._trained(method, size, seed), seed, rows, self.num_examples)
-
         path = runs_folder(self.output) / f"{method}-{size}-{seed}.json"
-        return kept_decoded_rows(path, _rows(method, size), decode)
+        model = partial(self._trained, method, size, seed)
+        return kept_decoded_rows(path, _rows(method, size), model, seed, self.num_examples)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
         corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)

@@ -1,9 +1,9 @@
 """``--backend``: who answers the prompts of ``distill``, and the settings that are only for the one or the other."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dmaxlit.cli.unused_settings import first_given
 from dmaxlit.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +27,9 @@ def server_of(command: Callable[..., None], arguments: Mapping[str, Any]) -> "An
         UserError: If a setting of the other backend was given, or one of the server's is out of range.
     """
     uses_server = arguments["backend"] == "openai"
-    parameters = inspect.signature(command).parameters
-    for name in _OF_MODEL if uses_server else _OF_SERVER:
-        if arguments[name] != parameters[name].default:
-            raise UserError(f"{name}: expected none with the backend {arguments['backend']}, got {arguments[name]!r}")
+    unused = _OF_MODEL if uses_server else _OF_SERVER
+    if (other := first_given(command, arguments, arguments.keys() - set(unused))) is not None:
+        raise UserError(f"{other[0]}: expected none with the backend {arguments['backend']}, got {other[1]!r}")
     if not uses_server:
         return None
     if arguments["base_url"] is None:

@@ -16,7 +16,7 @@ from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError, printable
 from dmaxlit.evaluation.evaluate import default_budget
-from dmaxlit.files import require_other_files
+from dmaxlit.files import files_of_options, require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
 from dmaxlit.tasks.base import default_number
@@ -165,7 +165,7 @@ def distill(
             "--prompts": [prompts],
             "--model": [model],
             "--chat_template": [chat_template],
-            **{f"--task.{name}": [value] for name, value in (task_options or {}).items() if isinstance(value, str)},
+            **files_of_options("--task", task_options),
         },
     )
     if prompts is not None and task is not None:

@@ -129,7 +129,7 @@ def generate(
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
-    from dmaxlit.files import require_other_files
+    from dmaxlit.files import files_of_options, require_other_files
 
     _check_trace(trace, trace_file, output)
     require_other_files(
@@ -138,7 +138,7 @@ def generate(
             "--prompts": [prompts],
             "--model": [model],
             "--chat_template": [chat_template],
-            **{f"--task.{name}": [value] for name, value in (task_options or {}).items() if isinstance(value, str)},
+            **files_of_options("--task", task_options),
         },
     )
     if may_be_several(devices, num_nodes):

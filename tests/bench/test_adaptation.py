@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError, load
-from dmaxlit.bench import AdaptationBench, adaptation
+from dmaxlit.bench import AdaptationBench, table_rows
 from dmaxlit.bench.adaptation import forget_mask
 from tests.conftest import make_denoiser
 
@@ -61,7 +61,7 @@ def test_the_table_has_the_methods_and_seeds_that_are_asked_for_and_decodes_the_
         figures = ("accuracy", "tpf", "tpf_ceiling", "tpf_ceiling_two", "forwards_per_answer", "tokens_per_second")
         return [{"row": row.key, "num_examples": 1, "finished": 1.0, **dict.fromkeys(figures, 0.5)} for row in rows]
 
-    monkeypatch.setattr(adaptation, "decode_rows", decode)
+    monkeypatch.setattr(table_rows, "decode_rows", decode)
     monkeypatch.setattr(AdaptationBench, "_adapted", lambda self, method, seed: f"{method} {seed}")
     labels = ["one token per forward", "threshold 0.95", "threshold 0.5"]
     both = bench(tmp_path, seeds=(0, 1), methods=("warm-up", "no warm-up")).run()

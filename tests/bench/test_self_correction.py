@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.bench import SelfCorrectionBench, self_correction
+from dmaxlit.bench import SelfCorrectionBench, self_correction, table_rows
 from dmaxlit.bench.command import RECIPE_FOLDER
 from dmaxlit.bench.output_folder import record_settings
 from dmaxlit.bench.studies import STUDIES
@@ -62,7 +62,7 @@ def test_rows_that_a_finished_model_lacks_are_decoded(tmp_path, monkeypatch):
         return results(rows)
 
     monkeypatch.setattr(self_correction, "run_jobs", lambda bench, jobs, *_: [bench.job(*job) for job in jobs])
-    monkeypatch.setattr(self_correction, "decode_rows", decode)
+    monkeypatch.setattr(table_rows, "decode_rows", decode)
     monkeypatch.setattr(SelfCorrectionBench, "_train", lambda *_: "a model")
     bench = SelfCorrectionBench(output=tmp_path, num_bases=1, seeds=(0,))
     table = bench.run()
