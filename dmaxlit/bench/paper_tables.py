@@ -14,10 +14,12 @@ class NoiseMethod:
     Args:
         recipe: File of ``configs/`` whose noise it is; None for that of the task's recipe.
         share: Training steps, as a share of those of the task's recipe, so that all methods cost the same.
+        same_level: Whether the noise level is that of the task's recipe, not of the other one.
     """
 
     recipe: str | None
     share: float = 1.0
+    same_level: bool = False
 
 
 #: The ways of training. Steps of two passes (clean and masked) are half as many again as OPUT's, which have three; of
@@ -27,8 +29,9 @@ TABLE_METHODS: dict[str, NoiseMethod] = {
     "complementary": NoiseMethod("complementary.yaml"),
     "confidence": NoiseMethod("confidence.yaml", 1.5),
     "editing": NoiseMethod("editing.yaml"),
-    "uniform": NoiseMethod("uniform.yaml"),
+    "uniform": NoiseMethod("uniform.yaml", same_level=True),
     "on_policy": NoiseMethod(None),
+    "fixed_level": NoiseMethod("quickstart.yaml"),
     "argmax_rollout": NoiseMethod("argmax_rollout.yaml"),
     "alternating": NoiseMethod("alternating.yaml", 1.4),
 }
@@ -103,6 +106,9 @@ TABLES: dict[str, PaperTable] = {
             *_threshold("confidence", 0.95, 0.7, 0.5),
             ("uniform", DecoderSpec("uniform", label="uniform")),
             *_spd("uniform", *_TAUS),
+            *_threshold("fixed_level", 0.95),
+            *_spd("fixed_level", *_TAUS),
+            *_threshold("on_policy", 0.95),
             *_spd("on_policy", *_TAUS),
         ),
         BASE,

@@ -112,10 +112,13 @@ class TablesModels:
 
     def _recipe(self, method: str) -> Path:
         """Return the recipe of the task, or one that differs from it by the noise of another recipe."""
-        recipe, other = self.configs / f"{self.task}.yaml", TABLE_METHODS[method].recipe
-        if other is None:
+        recipe, other = self.configs / f"{self.task}.yaml", TABLE_METHODS[method]
+        if other.recipe is None:
             return recipe
-        noise = recipe_value(self.configs / other, "model.noise")
+        noise = recipe_value(self.configs / other.recipe, "model.noise")
+        if other.same_level:
+            level = recipe_value(recipe, "model.noise.init_args.level")
+            noise = {**noise, "init_args": {**noise["init_args"], "level": level}}
         path = self.folder / "recipes" / f"{method}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, yaml.safe_dump({"config": str(recipe.resolve()), "model": {"noise": noise}}))

@@ -60,6 +60,7 @@ def test_the_recipe_of_a_task_says_what_the_tables_need_of_it(name):
     settings = recipe(f"{name}.yaml")
     assert settings["data"]["task"] == name
     assert settings["trainer"]["max_steps"] == settings["model"]["lr_scheduler"]["init_args"]["T_max"]
+    assert settings["model"]["noise"]["init_args"]["level"] == [0.5, 1.0]
     for options in WORDINGS[name].values():
         made = task(name, **settings["data"]["task_options"] | options)
         assert made.options().items() >= options.items()

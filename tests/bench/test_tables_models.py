@@ -67,6 +67,14 @@ def test_other_methods_have_the_noise_of_their_recipe_and_steps_of_the_same_cost
     }
 
 
+def test_uniform_training_has_the_noise_level_of_the_task_and_published_training_has_its_own(tmp_path, trained):
+    for method in ("uniform", "fixed_level"):
+        models(tmp_path, task="programs").load(method, 0, {})
+    uniform, fixed = (yaml.safe_load(recipe.read_text())["model"]["noise"] for _, recipe, _, _ in trained)
+    assert uniform == {"class_path": "uniform", "init_args": {"level": [0.5, 1.0]}}
+    assert fixed == {"class_path": "on_policy", "init_args": {"level": 0.75}}
+
+
 def test_a_recipe_that_changes_an_option_changes_it_of_the_task_s_noise(tmp_path, trained, capsys, monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     models(tmp_path).load("argmax_rollout", 0, {})
@@ -75,7 +83,7 @@ def test_a_recipe_that_changes_an_option_changes_it_of_the_task_s_noise(tmp_path
     settings = yaml.safe_load(capsys.readouterr().out)
     noise = settings["model"]["noise"]
     assert noise["class_path"].endswith("OnPolicyNoise")
-    assert (noise["init_args"]["rollout"], noise["init_args"]["level"]) == ("argmax", 0.75)
+    assert (noise["init_args"]["rollout"], noise["init_args"]["level"]) == ("argmax", [0.5, 1.0])
     assert settings["model"]["backbone"]["init_args"]["pretrained"] == "builtin:stories-base"
 
 
