@@ -1,8 +1,9 @@
-"""Correct programs in freely chosen forms: loops, comprehensions or nested expressions, and names of variables."""
+"""Correct programs in freely chosen forms (loops, comprehensions or nested expressions, names) or in one plain form."""
 
 import random
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 from dmaxlit.tasks.drawing import pick
 from dmaxlit.tasks.programs.operation import Step
@@ -15,26 +16,28 @@ _LISTS = ("result", "out", "kept", "chosen", "found", "new", "parts", "rows", "p
 _TOTALS = ("total", "acc", "answer", "sum_so_far", "current")
 _COUNTERS = ("count", "amount", "how_many", "number_left")
 _INDENT = "    "
+_T = TypeVar("_T")
 
 
-def write(rng: random.Random, plan: Plan, name: str, names: str = "free") -> str:
-    """Write one of the many right programs for a plan, as code without a fence.
+def write(rng: random.Random, plan: Plan, name: str, style: str = "free") -> str:
+    """Write one of the right programs for a plan, as code without a fence.
 
     Args:
         rng: Draws the form.
         plan: What the program does.
         name: Name of the function.
-        names: Whether the names of variables are drawn (``free``), or always the same (``plain``).
+        style: Whether form and names are drawn (``free``), or there is one program for a plan (``plain``): loops, the
+            same names, and the same expression for an operation.
     """
-    return _Writer(rng, plan, names).function(name)
+    return _Writer(rng, plan, style).function(name)
 
 
 class _Writer:
     """Writes one program, and remembers which names are taken."""
 
-    def __init__(self, rng: random.Random, plan: Plan, names: str) -> None:
-        self._rng, self._plan, self._names = rng, plan, names
-        self._parameter = self._name(plan.input.parameters)
+    def __init__(self, rng: random.Random, plan: Plan, style: str) -> None:
+        self._rng, self._plan, self._is_free = rng, plan, style == "free"
+        self._parameter = self._choose(plan.input.parameters)
         self._taken = {self._parameter}
         self._lines: list[str] = []
         self._list = self._parameter
@@ -42,16 +45,16 @@ class _Writer:
 
     def function(self, name: str) -> str:
         """Return the whole function."""
-        made = _with(pick(self._rng, self._plan.input.code), p=self._parameter)
+        made = _with(self._choose(self._plan.input.code), p=self._parameter)
         if made != self._parameter:
             self._assign(made)
-        loops = self._rng.random() < 0.5
+        loops = self._choose((True, False))
         pending: list[Step] = []  # steps on items that the next loop or comprehension does together
         for step in self._plan.steps:
             if step.operation.kind == "whole":
                 self._finish(pending, loops)
                 pending = []
-                self._assign(_with(pick(self._rng, step.operation.code), xs=self._list, k=step.k))
+                self._assign(_with(self._choose(step.operation.code), xs=self._list, k=step.k))
             else:
                 pending.append(step)
         self._end(pending, loops)
@@ -63,7 +66,7 @@ class _Writer:
         if name == "product" or (loops and pending and name in ("sum", "count")):
             self._accumulate(pending, name)
             return
-        code = pick(self._rng, end.operation.code)
+        code = self._choose(end.operation.code)
         nested = not loops and pending and len(re.findall(r"\bxs\b", code)) == 1 and self._rng.random() < 0.5
         if nested:
             *rest, last = _comprehensions(pending)
@@ -102,7 +105,7 @@ class _Writer:
     def _loop(self, steps: list[Step], last: str) -> None:
         """Write a loop over the list that does the steps to each item, and ends with a statement on the item."""
         self._lines.append(f"for {self._item} in {self._list}:")
-        indent, skips = _INDENT, self._rng.random() < 0.3
+        indent, skips = _INDENT, self._is_free and self._rng.random() < 0.3
         mapped = steps[-1] if steps and steps[-1].operation.kind == "map" and "{item}" in last else None
         for step in steps if mapped is None else steps[:-1]:
             code = self._code(step)
@@ -117,7 +120,7 @@ class _Writer:
         self._lines.append(indent + last.replace("{item}", item))
 
     def _code(self, step: Step) -> str:
-        return _with(pick(self._rng, step.operation.code), x=self._item, k=step.k)
+        return _with(self._choose(step.operation.code), x=self._item, k=step.k)
 
     def _assign(self, expression: str) -> None:
         """Give a list a new name, so that the same line is never right or wrong by what its name was used for."""
@@ -125,12 +128,12 @@ class _Writer:
         self._lines.append(f"{self._list} = {expression}")
 
     def _new(self, names: tuple[str, ...]) -> str:
-        name = self._name([name for name in names if name not in self._taken])
+        name = self._choose([name for name in names if name not in self._taken])
         self._taken.add(name)
         return name
 
-    def _name(self, names: Sequence[str]) -> str:
-        return names[0] if self._names == "plain" else pick(self._rng, names)
+    def _choose(self, options: Sequence[_T]) -> _T:
+        return pick(self._rng, options) if self._is_free else options[0]
 
 
 def _comprehensions(steps: list[Step]) -> list[tuple[list[Step], Step | None]]:

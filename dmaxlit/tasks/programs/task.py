@@ -43,8 +43,8 @@ class ProgramsTask(Task):
         seed: Seed of the programs and wordings. The split of a program depends neither on it nor on wording.
         sandbox: How answers are separated when they run: ``auto``, ``bubblewrap``, ``namespaces`` or ``rlimits``; see
             :class:`~dmaxlit.sandbox.SandboxSettings`.
-        names: ``free``: the names of variables in worked answers are drawn, so that an answer has to keep to those it
-            has chosen. ``plain``: they are always the same.
+        style: ``free``: form and names of worked answers are drawn, so that an answer has to keep to those it has
+            chosen. ``plain``: there is one worked answer for a program, in loops.
 
     Raises:
         UserError: If an option is out of range.
@@ -55,10 +55,10 @@ class ProgramsTask(Task):
         difficulty: Literal["easy", "standard", "hard"] = "standard",
         seed: int = 0,
         sandbox: Level = "auto",
-        names: Literal["free", "plain"] = "free",
+        style: Literal["free", "plain"] = "free",
     ) -> None:
         self.difficulty = check_choice("difficulty", difficulty, tuple(_STEPS))
-        self.names = check_choice("names", names, ("free", "plain"))
+        self.style = check_choice("style", style, ("free", "plain"))
         check_choice("sandbox", sandbox, get_args(Level))
         self.sandbox = sandbox
         self.seed = seed
@@ -96,7 +96,7 @@ class ProgramsTask(Task):
                 continue
             seen.add(plan.key)
             repeats = 0
-            examples.append(_example(plan, stable_seed(split, self.seed, len(examples)), settings, self.names))
+            examples.append(_example(plan, stable_seed(split, self.seed, len(examples)), settings, self.style))
         return examples
 
     @classmethod
@@ -105,12 +105,12 @@ class ProgramsTask(Task):
         return load_word_pieces(PIECES)
 
 
-def _example(plan: Plan, wording_seed: int, settings: SandboxSettings, names: str) -> Example:
+def _example(plan: Plan, wording_seed: int, settings: SandboxSettings, style: str) -> Example:
     rng = random.Random(wording_seed)
     name = draw_name(rng)
     prompt = request(rng, plan, name)
     grader = CodeGrader(_hidden_tests(plan, name), (name,), settings=settings)
-    return Example(prompt, plan.key, grader, write(rng, plan, name, names), extract=grader.extract)
+    return Example(prompt, plan.key, grader, write(rng, plan, name, style), extract=grader.extract)
 
 
 def _hidden_tests(plan: Plan, name: str) -> str:
