@@ -226,8 +226,12 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_train_start(self) -> None:
-        """Let the rows of a resumed run go on where they were, also if the schedule had them counted before."""
+        """Let the rows of a resumed run go on where they were, also if the schedule had them counted before.
+
+        What a run before left of a step, which an error or Ctrl-C ended before its update, is forgotten.
+        """
         load_loader_states(self.trainer)
+        self._step_mean = StepMean()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.
