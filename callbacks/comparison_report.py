@@ -32,7 +32,7 @@ from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
-    examples_of,
+    examples_in,
     is_dry_run,
     make_meter,
     rank_subset,
@@ -151,13 +151,16 @@ class ComparisonReport(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Discard the examples."""
-        self._examples, self._resumed = [], False
+        self._examples = []
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Run after the callbacks that may change the weights when training ends."""
+        """Forget an earlier run; run after the callbacks that may change the weights when training ends."""
         require_dmax_module(self, pl_module)
+        if stage == "fit":  # the state of a checkpoint is read after this
+            self.base, self.trained, self._conditions, self._identity = {}, {}, None, None
+            self._seconds, self._begin, self._resumed = 0.0, 0.0, False
         run_after_others(trainer, self)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -227,13 +230,7 @@ class ComparisonReport(L.Callback):
         if data is None:
             raise UserError("comparison: expected a data module with test prompts, got loaders alone")
         data.setup("test")
-        loaders = data.test_dataloader()
-        test_examples = [
-            example
-            for loader in (loaders if isinstance(loaders, (list, tuple)) else [loaders])
-            for batch in loader
-            for example in examples_of(batch)
-        ]
+        test_examples = examples_in(data.test_dataloader())
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
         examples = rank_subset(test_examples, self.num_examples, trainer)
