@@ -39,7 +39,6 @@ from dmaxlit.evaluation.validation_batches import (
 )
 from dmaxlit.files import remove_unfinished, write_text
 from dmaxlit.locks import exclusive
-from dmaxlit.noise import NOISE
 from dmaxlit.tasks import Example
 
 __all__ = ["ComparisonReport"]
@@ -304,7 +303,6 @@ class ComparisonReport(L.Callback):
 
     def _write(self, trainer: L.Trainer, module: Any) -> None:
         folder = self._folder(trainer)
-        noise = NOISE.name_of(type(module.noise)) or type(module.noise).__name__
         models = [("base", self.base), ("trained", self.trained)]
         rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
@@ -317,7 +315,7 @@ class ComparisonReport(L.Callback):
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
-            "noise": noise,
+            **module.trained_on(),
             "seed": module.seed,
             "steps": module.weights_step(),
             "weights": self.weights,

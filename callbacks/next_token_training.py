@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from dmaxlit.backbone.formats.metadata import NEXT_TOKEN
 from dmaxlit.callbacks._module import ModuleChange, require_dmax_module
 from dmaxlit.data.encoding import EosFill, encode_pair
 from dmaxlit.errors import UserError
@@ -38,7 +39,7 @@ class NextTokenTraining(ModuleChange):
         UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``, or trains an auxiliary model.
     """
 
-    objective: ClassVar[Objective] = Objective("next token")
+    objective: ClassVar[Objective] = Objective(NEXT_TOKEN)
 
     def __init__(self) -> None:
         super().__init__()

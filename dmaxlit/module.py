@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -33,6 +33,7 @@ from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
+from dmaxlit.training.objective import VIEWS, objective_of
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.row_slots import row_slots
 from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
@@ -129,6 +130,11 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             folder: The folder; an earlier export there is replaced.
         """
         self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
+
+    def trained_on(self) -> dict[str, str]:
+        """Return what the module is trained on: ``noise``, the strategy's name, or a callback's ``objective``."""
+        objective = objective_of(cast(Any, self.trainer).callbacks) if is_attached(self) else VIEWS
+        return super().trained_on() if objective == VIEWS else {"objective": objective.name}
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
