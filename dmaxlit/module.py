@@ -190,7 +190,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch.
 
         Args:
-            batch: The batch; its ``index`` identifies the rows, and which time a row comes that comes again in an epoch.
+            batch: The batch; its ``index`` identifies the rows, and which time one comes that comes again in an epoch.
             clean: The same as a clean batch.
             places: Index of each row among all rows of the optimiser step, and the number of these; default: those of
                 the current micro-batch while training, else those of the batch.

@@ -64,10 +64,8 @@ def examples_in(loaders: Any, limit: int | float = 1.0) -> list[Example]:
     """
     examples = []
     for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
-        if isinstance(limit, float):
-            number = None if limit == 1.0 else int(len(loader) * limit)
-        else:
-            number = limit
+        # The length of a stream is not known.
+        number = limit if isinstance(limit, int) else None if limit == 1 else int(len(loader) * limit)
         examples += [example for batch in islice(loader, number) for example in examples_of(batch)]
     return examples
 

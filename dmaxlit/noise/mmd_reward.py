@@ -33,7 +33,7 @@ def median_bandwidth(distance: Tensor, pairs: Tensor) -> Tensor:
     Returns:
         ``[B, 1, 1, 1]``, above 0.
     """
-    # The lower one of two, as of nanmedian, which on a GPU is no deterministic algorithm. Numbers are sorted before NaN.
+    # The lower one of two, as of nanmedian, which on a GPU is no deterministic algorithm. NaN is sorted last.
     ordered = distance.masked_fill(~pairs, torch.nan).flatten(1).sort(1).values
     middle = ((~ordered.isnan()).sum(1, keepdim=True) - 1).clamp(min=0) // 2
     median = ordered.gather(1, middle).squeeze(1)

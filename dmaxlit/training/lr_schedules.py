@@ -65,8 +65,8 @@ class WarmupCosine(LambdaLR):
         if self.total_steps is None:
             if step > 0:
                 raise UserError(
-                    "WarmupCosine.total_steps: expected the number of optimiser steps, which only the lr_scheduler of a "
-                    "DMaxModule is told, got none"
+                    "WarmupCosine.total_steps: expected the number of optimiser steps, which only the lr_scheduler of "
+                    "a DMaxModule is told, got none"
                 )
             # At construction the run is not known.
             return 0.0 if self.warmup else 1.0

@@ -37,8 +37,8 @@ def test_checkpoints_that_a_run_does_not_go_on_from_are_not_replaced(tmp_path):
         with pytest.raises(UserError) as refusal:
             fit(tmp_path / "a", 2, origin)
         assert str(refusal.value) == (
-            f"ckpt_path: expected a checkpoint in {str(tmp_path / 'a' / 'checkpoints')!r} to go on from, as those there "
-            f"would be replaced, got {got}; another default_root_dir keeps them, RunCheckpoint(resume=False) or "
+            f"ckpt_path: expected a checkpoint in {str(tmp_path / 'a' / 'checkpoints')!r} to go on from, as those "
+            f"there would be replaced, got {got}; another default_root_dir keeps them, RunCheckpoint(resume=False) or "
             "--checkpoint.resume false replaces them"
         )
         assert kept(tmp_path / "a") == before

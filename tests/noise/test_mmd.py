@@ -149,7 +149,6 @@ def test_the_median_is_that_of_torch_by_operations_that_are_deterministic_on_a_g
     assert not [name for name in operations.names if "median" in name]
 
 
-
 def test_the_views_are_a_rollout_the_input_and_the_reinforced_samples():
     clean = make_batch([3] * 16, [13] * 16)
     rollout, sampled, reinforced = converse(MMDNoise(groups=2, samples=1, predicted_fraction=0.5), clean)
