@@ -81,7 +81,7 @@ def test_a_model_trained_on_the_next_token_says_so_and_transformers_generates_wi
     module.backbone.source_metadata["training"] = {"noise": "oput", "steps": 400}
     trained = DMaxModule(module.backbone, "uniform", optimizer=sgd)
     rows = [{"ids": torch.arange(32) % 30, "roles": torch.full((32,), 2), "index": torch.tensor(0)}]
-    trainer = L.Trainer(**{**QUIET, "enable_checkpointing": True}, max_steps=1, callbacks=[NextTokenTraining()])
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
     trainer.fit(trained, torch.utils.data.DataLoader(rows))
     trainer.save_checkpoint(tmp_path / "m.ckpt")
     trained.export(tmp_path / "one")
