@@ -4,13 +4,13 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from dmaxlit.callbacks._module import require_dmax_module
+from dmaxlit.callbacks._module import ModuleChange, require_dmax_module
 from dmaxlit.errors import UserError
 
 __all__ = ["BlockWarmup"]
 
 
-class BlockWarmup(L.Callback):
+class BlockWarmup(ModuleChange):
     """Trains with short blocks first: blocks of 1 token, then 4, ..., up to the block length of the model.
 
     In blocks of one token every mask attends to all the text before it and to nothing after it, as in the
@@ -67,7 +67,7 @@ class BlockWarmup(L.Callback):
         module.training_block_length = self.at(trainer.global_step)
         module.log("train/block_length", float(module.training_block_length), batch_size=1)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def undo(self, pl_module: L.LightningModule) -> None:
         """Restore the model's block length."""
         module: Any = pl_module
         module.training_block_length = None

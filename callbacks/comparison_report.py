@@ -32,14 +32,13 @@ from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
-    examples_of,
+    examples_in,
     is_dry_run,
     make_meter,
     rank_subset,
 )
 from dmaxlit.files import remove_unfinished, write_text
 from dmaxlit.locks import exclusive
-from dmaxlit.noise import NOISE
 from dmaxlit.tasks import Example
 
 __all__ = ["ComparisonReport"]
@@ -151,13 +150,16 @@ class ComparisonReport(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Discard the examples."""
-        self._examples, self._resumed = [], False
+        self._examples = []
 
     # ---- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Run after the callbacks that may change the weights when training ends."""
+        """Forget an earlier run; run after the callbacks that may change the weights when training ends."""
         require_dmax_module(self, pl_module)
+        if stage == "fit":  # the state of a checkpoint is read after this
+            self.base, self.trained, self._conditions, self._identity = {}, {}, None, None
+            self._seconds, self._begin, self._resumed = 0.0, 0.0, False
         run_after_others(trainer, self)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -227,13 +229,7 @@ class ComparisonReport(L.Callback):
         if data is None:
             raise UserError("comparison: expected a data module with test prompts, got loaders alone")
         data.setup("test")
-        loaders = data.test_dataloader()
-        test_examples = [
-            example
-            for loader in (loaders if isinstance(loaders, (list, tuple)) else [loaders])
-            for batch in loader
-            for example in examples_of(batch)
-        ]
+        test_examples = examples_in(data.test_dataloader())
         if not test_examples and trainer.is_global_zero:
             raise UserError("comparison: expected test prompts in the data module, found none")
         examples = rank_subset(test_examples, self.num_examples, trainer)
@@ -307,7 +303,6 @@ class ComparisonReport(L.Callback):
 
     def _write(self, trainer: L.Trainer, module: Any) -> None:
         folder = self._folder(trainer)
-        noise = NOISE.name_of(type(module.noise)) or type(module.noise).__name__
         models = [("base", self.base), ("trained", self.trained)]
         rows = [(model, title, result) for model, results in models for title, result in results.items()]
         table = format_table([(f"{model}, {title}", result) for model, title, result in rows])
@@ -320,7 +315,7 @@ class ComparisonReport(L.Callback):
         payload = {
             **{name: value for name, value in module.metadata().items() if name != "figures"},  # the rows below
             "command": running_command(),
-            "noise": noise,
+            **module.trained_on(),
             "seed": module.seed,
             "steps": module.weights_step(),
             "weights": self.weights,

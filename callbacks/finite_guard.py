@@ -38,24 +38,24 @@ class FiniteGuard(L.Callback):
     def __init__(self, enabled: bool = True) -> None:
         super().__init__()
         self.enabled = enabled
-        self._batches: list[Any] = []
-        self._losses: list[Tensor] = []
+        self._batch: tuple[int, Any] = (0, None)
+        self._losses: list[tuple[int, Any, Tensor]] = []  # index, micro-batch and loss
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start with a new step."""
-        self._batches, self._losses = [], []
+        self._losses = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the micro-batch until the update it belongs to."""
+        """Keep the micro-batch until its loss is known."""
         if self.enabled:
-            self._batches.append(batch)
+            self._batch = batch_idx, batch
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Keep the loss until the update."""
+        """Keep the loss and its micro-batch until the update; a micro-batch that is skipped has none."""
         if self.enabled:
-            self._losses.append(loss.detach())
+            self._losses.append((*self._batch, loss.detach()))
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -67,7 +67,7 @@ class FiniteGuard(L.Callback):
         """
         if not self.enabled or not self._losses:
             return
-        values = [torch.stack(self._losses).float().abs().amax()]
+        values = [torch.stack([loss for _, _, loss in self._losses]).float().abs().amax()]
         gradients = local_gradients(optimizer)
         if getattr(trainer.precision_plugin, "scaler", None) is None and gradients:
             # The largest entry: a sum of squares may overflow although every entry is finite.
@@ -77,12 +77,12 @@ class FiniteGuard(L.Callback):
             broken = torch.as_tensor(trainer.strategy.reduce(broken, reduce_op="max"))
         if bool(broken):
             self._stop(trainer, pl_module)
-        self._batches, self._losses = [], []
+        self._losses = []
 
     def _stop(self, trainer: L.Trainer, module: Any) -> None:
         gradients = [(name, local_tensor(p.grad)) for name, p in module.named_parameters() if p.grad is not None]
         names = [name for name, gradient in gradients if not gradient.isfinite().all()]
-        rows = [row for batch in self._batches for row in _rows_of(batch)]
+        rows = [row for _, batch, _ in self._losses for row in _rows_of(batch)]
         reports: list[tuple[list[str], list[str], list[int]]] = [(self._causes(trainer, module), names, rows)]
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
@@ -106,8 +106,7 @@ class FiniteGuard(L.Callback):
     def _causes(self, trainer: L.Trainer, module: Any) -> list[str]:
         """Describe the views and rows of each micro-batch of this rank whose loss is not finite."""
         causes = []
-        first = trainer.fit_loop.batch_idx + 1 - len(self._batches)
-        for batch_idx, (batch, loss) in enumerate(zip(self._batches, self._losses, strict=True), first):
+        for batch_idx, batch, loss in self._losses:
             if torch.isfinite(loss):
                 continue
             rows = _rows_of(batch)

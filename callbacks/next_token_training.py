@@ -7,7 +7,8 @@ import lightning as L
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from dmaxlit.callbacks._module import require_dmax_module
+from dmaxlit.backbone.formats.metadata import NEXT_TOKEN
+from dmaxlit.callbacks._module import ModuleChange, require_dmax_module
 from dmaxlit.data.encoding import EosFill, encode_pair
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
@@ -22,7 +23,7 @@ from dmaxlit.training.step_sums import StepSums, means
 __all__ = ["NextTokenTraining"]
 
 
-class NextTokenTraining(L.Callback):
+class NextTokenTraining(ModuleChange):
     """Trains the model on the next token with the causal mask, instead of on the views of its noise strategy.
 
     An update needs one forward over the clean text, and learns from every token of the response; masked diffusion needs
@@ -38,7 +39,7 @@ class NextTokenTraining(L.Callback):
         UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``, or trains an auxiliary model.
     """
 
-    objective: ClassVar[Objective] = Objective("next token")
+    objective: ClassVar[Objective] = Objective(NEXT_TOKEN)
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class NextTokenTraining(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace the losses of the views."""
         require_dmax_module(self, pl_module)
+        self._sums = StepSums()  # an interrupted validation leaves some
         assert isinstance(pl_module, DMaxModule)
         backbone = pl_module.backbone
         if backbone.trains_auxiliary:
@@ -78,7 +80,7 @@ class NextTokenTraining(L.Callback):
         for name, mean in means(self._sums.reduced(trainer)).items():
             pl_module.log(name, mean)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def undo(self, pl_module: L.LightningModule) -> None:
         """Restore the losses of the views."""
         pl_module.__dict__.pop("view_losses", None)
 

@@ -12,7 +12,7 @@ from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
 from dmaxlit.callbacks._kept_checkpoints import KeptCheckpoints
 from dmaxlit.callbacks._requeue import requeue
 from dmaxlit.callbacks._run_content import RunContent
-from dmaxlit.callbacks._run_stops import RunStops, agree_to_stop
+from dmaxlit.callbacks._run_stops import RunStops, agree_to_stop, leave
 from dmaxlit.callbacks._save_times import SaveTimes
 from dmaxlit.callbacks._stop_signals import Stopped
 from dmaxlit.checkpoints.lightning_internals import stops_early, validate_after_last_step
@@ -49,9 +49,10 @@ class RunCheckpoint(Checkpoint):
         every_minutes: Time between checkpoints; longer if writing them would take more than a twentieth of it. None:
             not by time.
         every_n_steps: Optimiser steps between checkpoints, at least 1; None: not by steps.
-        resume: Whether ``fit`` resumes from the last checkpoint of the same run in its folder, if there is one; this
-            needs a ``default_root_dir``. Checkpoints of a run with other settings are refused. False: start over and
-            replace them.
+        resume: Whether ``dmaxlit fit`` resumes from the last checkpoint of the same run in its folder, if there is one;
+            this needs a ``default_root_dir``. Checkpoints of a run with other settings are refused. In Python, name the
+            checkpoint: ``trainer.fit(..., ckpt_path="runs/x/checkpoints/last.ckpt")``. A run that goes on from none of
+            the folder's checkpoints is refused there. False: start over and replace them.
         folder: Folder of the checkpoints. Default: ``checkpoints/`` in the trainer's ``default_root_dir``, or next to
             the run's logs if that is not set.
         monitor: Tag of a logged metric, such as ``decode/best_tpf`` or ``decode/spd/accuracy`` of
@@ -59,8 +60,8 @@ class RunCheckpoint(Checkpoint):
         mode: ``max`` if a higher value of the metric is better, ``min`` if a lower one is.
 
     Raises:
-        UserError: If a setting is out of range; while training, if a checkpoint cannot be written or the metric is not
-            logged.
+        UserError: If a setting is out of range; when training starts, if it would replace the checkpoints of another
+            run; while training, if a checkpoint cannot be written or the metric is not logged.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class RunCheckpoint(Checkpoint):
         self.automatic = self.finished = False
         self._trained = self._is_over = False
         self._first_step = self._step = 0
+        self._files: RunFolder | None = None  # of the present run; to ask for it, a collective of its own
         self._times = SaveTimes(every_minutes, every_n_steps)
         self._kept = KeptCheckpoints(BestCheckpoint(monitor, mode))
         self._content = RunContent()
@@ -97,7 +99,25 @@ class RunCheckpoint(Checkpoint):
 
     def files(self, trainer: L.Trainer) -> RunFolder:
         """Return the folder of checkpoints, which need not exist yet."""
+        if self._files is not None:
+            return self._files
         return RunFolder(Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"))
+
+    def refusal(self, files: RunFolder, origin: str | Path | None) -> str:
+        """Return why a run is refused that would replace checkpoints which it does not go on from; empty if it is not.
+
+        Args:
+            files: The run's folder.
+            origin: The checkpoint that it goes on from; None for none.
+        """
+        goes_on = origin is not None and Path(origin).parent.resolve() == files.path.resolve()
+        if goes_on or self.automatic or not self.resume or not files.candidates():
+            return ""
+        return (
+            f"ckpt_path: expected a checkpoint in {str(files.path)!r} to go on from, as those there would be replaced, "
+            f"got {'none' if origin is None else repr(str(origin))}; another default_root_dir keeps them, "
+            "RunCheckpoint(resume=False) or --checkpoint.resume false replaces them"
+        )
 
     def save(self, trainer: L.Trainer, wait: bool = True) -> None:
         """Write a checkpoint, on all ranks together.
@@ -145,26 +165,34 @@ class RunCheckpoint(Checkpoint):
         self._trained = False
         for part in (self._kept, self._content, self._stops):
             part.begin()
+        self._files = None
         if stage == "fit" and not is_dry_run(trainer):
-            folder = Path(trainer.strategy.broadcast(str(self.files(trainer).path)))
-            self.folder = str(folder)
+            self._files = RunFolder(Path(trainer.strategy.broadcast(str(self.files(trainer).path))))
             if trainer.is_global_zero:
-                self._kept.lock(RunFolder(folder))
+                self._kept.lock(self._files)
                 if self.settings and not self.automatic:
                     versions = [version if isinstance(version, int) else None for version in log_versions(trainer)]
                     self.files(trainer).begin(self.settings, versions)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Do not go on with a run that was stopped under the same settings, and killed before it was finished."""
-        if not is_dry_run(trainer):
-            self._kept.best.begin(self.files(trainer), self._kept.last, trainer.is_global_zero)
         if self.automatic and self._content.was_ended_by(self.ended_by(trainer, True)):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore the state of the checkpoint, and handle signals from here on."""
+        """Restore the state of the checkpoint, and handle signals from here on.
+
+        Raises:
+            UserError: If the run would replace the checkpoints of another one.
+        """
         if is_dry_run(trainer):
             return
+        # Before this hook, strategies that restore a checkpoint once the model is shared have not read it.
+        is_same_trainer = trainer.ckpt_path is None and trainer.global_step > 0
+        refusal = "" if is_same_trainer else self.refusal(self.files(trainer), trainer.ckpt_path)
+        if refusal := trainer.strategy.broadcast(refusal):
+            leave(trainer, UserError(refusal))
+        self._kept.best.begin(self.files(trainer), self._kept.last, trainer.is_global_zero)
         self._trained, self._first_step, self._step = True, trainer.global_step, trainer.global_step
         self._times.begin()
         if self._content.unrestored is not None:
@@ -246,6 +274,7 @@ class RunCheckpoint(Checkpoint):
         """Do what follows the last step, if the process that made the step was killed before it could."""
         state = self._content.unrestored
         if not self._trained and state is not None and not is_dry_run(trainer):
+            self._kept.best.begin(self.files(trainer), self._kept.last, trainer.is_global_zero)
             self._content.restore(trainer)
             self._kept.promote_origin(trainer, self.files(trainer))
             if state["validation_is_due"]:
@@ -260,7 +289,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let others use the folder, without a record of a run that was refused; requeue the job if that was asked."""
-        if isinstance(exception, UserError) and trainer.is_global_zero and self.folder is not None:
+        if isinstance(exception, UserError) and trainer.is_global_zero and self._files is not None:
             self.files(trainer).forget_begun()
         self._kept.unlock()
         if isinstance(exception, Stopped) and exception.requeue and trainer.is_global_zero:

@@ -26,6 +26,7 @@ from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
     answer_budget,
     check_decoders,
+    examples_in,
     examples_of,
     is_dry_run,
     make_meter,
@@ -112,8 +113,10 @@ class SPDValidation(L.Callback):
         return curve_table(self.curves)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Run after the callbacks that may change the weights when training ends."""
+        """Forget an earlier run; run after the callbacks that may change the weights when training ends."""
         require_dmax_module(self, pl_module)
+        if stage == "fit":
+            self.results, self.curves, self._meters, self._seen, self._warm = {}, Curves(), {}, [], set()
         run_after_others(trainer, self)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -187,11 +190,17 @@ class SPDValidation(L.Callback):
         self._log_decoders(trainer, "test")
         self._log(trainer, pl_module, "test")
         self._draw_traces(trainer, pl_module, "test")
-        self._draw_curve(trainer, pl_module, "test")
+        self._draw_curve(trainer, pl_module, "test", self._seen)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the curve of the trained model."""
-        self._draw_curve(trainer, pl_module, "decode")
+        """Draw the curve of the trained model, if the run has come to a validation."""
+        if self._meters:
+            self._draw_curve(trainer, pl_module, "decode", self._seen)
+        elif trainer.enable_validation and trainer.fit_loop.total_batch_idx + 1 >= batches_to_validation(trainer):
+            # It came to the last one in an earlier process, which was interrupted, or ended by a lower limit.
+            data: Any = getattr(trainer, "datamodule", None)
+            examples = [] if data is None else examples_in(data.val_dataloader(), trainer.limit_val_batches)
+            self._draw_curve(trainer, pl_module, "decode", examples)
 
     # ---- implementation ----------------------------------------------------------------------------------------------
 
@@ -203,9 +212,7 @@ class SPDValidation(L.Callback):
     def _decode(self, trainer: L.Trainer, module: Any, examples: list[Example]) -> None:
         budget = answer_budget(self.max_new_tokens, trainer, module)
         for spec in self.decoders:
-            if spec.tag not in self._warm:
-                warm_up(module, examples[: self.batch_size], spec, budget)
-                self._warm.add(spec.tag)
+            self._warm_up(module, examples, spec, budget)
             answers = count_answers(self._meters[spec.tag], module, examples, spec, budget, self.batch_size)
             missing = self.num_samples - len(self._samples[spec.tag])
             self._samples[spec.tag] += [
@@ -213,6 +220,11 @@ class SPDValidation(L.Callback):
                 for example, (answer, right) in list(zip(examples, answers, strict=True))[: max(missing, 0)]
             ]
         self._seen += examples
+
+    def _warm_up(self, module: Any, examples: list[Example], spec: DecoderSpec, budget: int) -> None:
+        if spec.tag not in self._warm:
+            warm_up(module, examples[: self.batch_size], spec, budget)
+            self._warm.add(spec.tag)
 
     def _log_decoders(self, trainer: L.Trainer, family: str) -> None:
         titles = {spec.tag: spec.settings().title for spec in self.decoders}
@@ -254,19 +266,21 @@ class SPDValidation(L.Callback):
                 figure = trace_figure(trace, [answer.text for answer in answers])
                 log_figure(trainer, f"{family}/{spec.tag}/trace", figure)
 
-    def _draw_curve(self, trainer: L.Trainer, module: Any, family: str) -> None:
-        """Decode this rank's share of the last prompts at every threshold. All ranks must call it."""
-        if not self.curve or not self._meters or is_dry_run(trainer):
+    def _draw_curve(self, trainer: L.Trainer, module: Any, family: str, examples: list[Example]) -> None:
+        """Decode the first of this rank's prompts at every threshold. All ranks must call it."""
+        if not self.curve or is_dry_run(trainer):
             return
-        examples = rank_subset(self._seen, self.curve_examples, trainer)
+        examples = rank_subset(examples, self.curve_examples, trainer)
         budget = answer_budget(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
         curves = Curves()
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
-            for tag, specs in self._curve_specs.items():
+            for decoder in self.decoders:
+                tag = decoder.tag
+                self._warm_up(module, examples, decoder, budget)
                 curves[tag] = []
-                for threshold, spec in specs:
+                for threshold, spec in self._curve_specs[tag]:
                     meter = make_meter(module)
                     count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))

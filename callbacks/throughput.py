@@ -30,8 +30,9 @@ class TrainingThroughput(L.Callback):
         self._logged_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock: a run resumed within an epoch does not start one."""
+        """Start the clock: a run resumed within an epoch does not start one. Forget an earlier run."""
         self._restart(pl_module.device)
+        self._logged_step = -1
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmaxlit.callbacks._module import require_dmax_module
+from dmaxlit.callbacks._module import ModuleChange, require_dmax_module
 from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.noise import Prediction, View
 from dmaxlit.tokens import CleanBatch
@@ -18,7 +18,7 @@ from dmaxlit.training.step_sums import StepSums, means
 __all__ = ["ViewDiagnostics"]
 
 
-class ViewDiagnostics(L.Callback):
+class ViewDiagnostics(ModuleChange):
     """Logs diagnostics of the views of a training step, at the steps at which the trainer logs.
 
     - ``train/loss_<view>/level_0.00-0.25`` ...: mean cross-entropy of the supervised positions whose noise level is in
@@ -64,15 +64,19 @@ class ViewDiagnostics(L.Callback):
         if self._watch not in pl_module.view_watchers:
             pl_module.view_watchers.append(self._watch)
 
-    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Stop watching."""
-        self._trainer = None
+    def undo(self, pl_module: Any) -> None:
+        """Stop watching, and forget what was seen since figures were last logged."""
+        self._trainer, self._sums, self._totals = None, StepSums(), []
         if self._watch in pl_module.view_watchers:
             pl_module.view_watchers.remove(self._watch)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step that training begins with."""
         self._step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Forget the losses of a micro-batch that was skipped, which hold on to its graph."""
+        self._totals = []
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: Any, loss: Tensor) -> None:
         """Compute the gradient norm of each view, while the graph exists."""

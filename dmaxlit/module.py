@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -33,6 +33,7 @@ from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
+from dmaxlit.training.objective import VIEWS, objective_of
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.row_slots import row_slots
 from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
@@ -130,6 +131,11 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """
         self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
 
+    def trained_on(self) -> dict[str, str]:
+        """Return what the module is trained on: ``noise``, the strategy's name, or a callback's ``objective``."""
+        objective = objective_of(cast(Any, self.trainer).callbacks) if is_attached(self) else VIEWS
+        return super().trained_on() if objective == VIEWS else {"objective": objective.name}
+
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def loss(self, batch: dict[str, Any]) -> Tensor:
@@ -184,7 +190,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Return the randomness of a batch, keyed by epoch and row, whatever the rank, worker or micro-batch.
 
         Args:
-            batch: The batch; its ``index`` identifies the rows.
+            batch: The batch; its ``index`` identifies the rows, and which time one comes that comes again in an epoch.
             clean: The same as a clean batch.
             places: Index of each row among all rows of the optimiser step, and the number of these; default: those of
                 the current micro-batch while training, else those of the batch.
@@ -226,8 +232,12 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
 
     def on_train_start(self) -> None:
-        """Let the rows of a resumed run go on where they were, also if the schedule had them counted before."""
+        """Let the rows of a resumed run go on where they were, also if the schedule had them counted before.
+
+        What a run before left of a step, which an error or Ctrl-C ended before its update, is forgotten.
+        """
         load_loader_states(self.trainer)
+        self._step_mean = StepMean()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the mean over the response tokens of the global batch; log the step's figures.

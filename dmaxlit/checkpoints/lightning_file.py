@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,7 +38,7 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
     with scratch_folder("the tokenizer of a checkpoint") as folder:
         # Several chat templates would otherwise be files of a folder inside it.
         backbone.tokenizer.save_pretrained(folder, save_jinja_files=False)
-        files = {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     lora = None if backbone.lora is None else {**asdict(backbone.lora), "embedding": backbone.embedding_name}
     auxiliary = None if backbone.auxiliary is None else json.dumps(backbone.auxiliary.settings(), default=str)
     return {
@@ -45,9 +46,20 @@ def checkpoint_metadata(backbone: Denoiser, metadata: dict[str, Any]) -> dict[st
         "lora": None if lora is None else json.dumps(lora),
         "config": json.dumps(backbone.model.config.to_dict(), default=str),
         "generation_config": backbone.model.generation_config.to_json_string(),
-        "tokenizer": files,
+        **_as_texts(files),
         "metadata": json.dumps(metadata),
     }
+
+
+def _as_texts(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Return a tokenizer's files as texts, and those that are none, such as SentencePiece's, in base64."""
+    texts, others = {}, {}
+    for name, content in files.items():
+        try:
+            texts[name] = content.decode("utf-8")
+        except UnicodeDecodeError:
+            others[name] = b64encode(content).decode("ascii")
+    return {"tokenizer": texts, **({"tokenizer_base64": others} if others else {})}
 
 
 def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, Any]:
@@ -84,10 +96,12 @@ def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, An
     return check_checkpoint(content, str(path))
 
 
-def _tokenizer(files: Mapping[str, str]) -> PreTrainedTokenizerBase:
+def _tokenizer(payload: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    files = {name: text.encode("utf-8") for name, text in payload["tokenizer"].items()}
+    files |= {name: b64decode(text) for name, text in payload.get("tokenizer_base64", {}).items()}
     with scratch_folder("the tokenizer of a checkpoint") as folder:
-        for name, text in files.items():
-            (folder / Path(name).name).write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            (folder / Path(name).name).write_bytes(content)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return tokenizer
 
@@ -153,7 +167,7 @@ def stored_model(checkpoint: str | Path) -> StoredModel:
     beside = {name.removeprefix(_AUXILIARY): tensor for name, tensor in stored.items() if name.startswith(_AUXILIARY)}
     auxiliary = None
     try:
-        tokenizer = _tokenizer(payload["tokenizer"])
+        tokenizer = _tokenizer(payload)
         model = _model(payload, weights, tokenizer)
         if payload.get("auxiliary") is not None:
             ids = embedding_table(model).shape[0]

@@ -71,14 +71,18 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
         training = self.backbone.source_metadata.get("training") or {}
         return self.chosen_step or self._trainer_step("global_step") or self._loaded_step or training.get("steps")
 
+    def trained_on(self) -> dict[str, str]:
+        """Return what the module is trained on: ``noise``, the strategy's name."""
+        return {"noise": NOISE.name_of(type(self.noise)) or type(self.noise).__name__}
+
     def metadata(self) -> dict[str, Any]:
         """Return what a checkpoint or export stores in addition to weights and config; JSON types only."""
         stored = None if self.task_name is None else {"name": self.task_name, "options": self.task_options}
-        training = self.backbone.source_metadata.get("training")
+        known = {name: self.backbone.source_metadata.get(name) for name in ("training", "auxiliary_training")}
         if steps := self.chosen_step or self._trainer_step("global_step"):  # else the model is as it was loaded
-            noise = NOISE.name_of(type(self.noise)) or type(self.noise).__name__
-            training = {"noise": noise, "steps": steps}
-        known = {"training": training, "datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}
+            trained = "auxiliary_training" if self.backbone.trains_auxiliary else "training"
+            known[trained] = {**self.trained_on(), "steps": steps}
+        known |= {"datasets": self.datasets, "decoding": self.decoding, "figures": self.figures}
         present = {name: value for name, value in known.items() if value}
         return {**self.backbone.export_metadata(), "task": stored, **present}
 

@@ -36,9 +36,12 @@ def check_checkpoint(content: Any, path: str) -> dict[str, Any]:
         _require(
             text is None or isinstance(json_of(text), dict), path, f"dmaxlit.{name}", "a JSON object or null", text
         )
-    files = payload.get("tokenizer")
-    is_files = isinstance(files, dict) and all(isinstance(text, str) for item in files.items() for text in item)
-    _require(is_files, path, "dmaxlit.tokenizer", "the tokenizer's files, as texts by name", files)
+    for name, files in (
+        ("tokenizer", payload.get("tokenizer")),
+        ("tokenizer_base64", payload.get("tokenizer_base64", {})),
+    ):
+        is_files = isinstance(files, dict) and all(isinstance(text, str) for item in files.items() for text in item)
+        _require(is_files, path, f"dmaxlit.{name}", "the tokenizer's files, as texts by name", files)
     weights = content["state_dict"]
     is_weights = isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values())
     _require(is_weights, path, "state_dict", "tensors by name", weights)

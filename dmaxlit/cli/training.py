@@ -179,7 +179,8 @@ class DMaxCLI(LightningCLI):
         Raises:
             UserError: If it belongs to a run with other settings, is damaged, or is of a step beyond the run's last;
                 if another process trains in the folder of the run, that of the logs cannot be written, or that of
-                checkpoints has links to other folders.
+                checkpoints has links to other folders, or checkpoints that the run would replace and does not go on
+                from.
         """
         root = self.config_init["fit"].trainer.default_root_dir
         if root is not None and self.trainer.is_global_zero and not is_dry_run(self.trainer):
@@ -199,6 +200,9 @@ class DMaxCLI(LightningCLI):
             fit["ckpt_path"] = None if path is None else str(path)
         elif self._checkpoint is not None:
             refuse_shorter(self.trainer, fit["ckpt_path"], self._checkpoint)
+            for callback in run_checkpoints:
+                if callback.folder and (refusal := callback.refusal(callback.files(self.trainer), fit["ckpt_path"])):
+                    raise UserError(refusal)
         if not self._is_finished():
             self._skip_second_check(fit.get("ckpt_path"))
             self._hold_logs()

@@ -247,7 +247,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader | StreamLoader:
         """Return batches of ``ids`` and ``roles`` ``[B, L]`` with ``index`` ``[B]``, the number of each training row.
 
-        Under the trainer's ``overfit_batches`` the rows keep the order of the corpus.
+        With ``weights``, the number of all rows is added to it each time that the row's corpus begins again. Under the
+        trainer's ``overfit_batches`` the rows keep the order of the corpus.
 
         Raises:
             UserError: If there are fewer rows than ranks, rows longer than ``max_tokens``, or for settings of a trainer

@@ -37,6 +37,8 @@ def check_weights(weights: Sequence[float] | None, number: int) -> None:
 class MixedPairs(Dataset[Item]):
     """The rows of several corpora, one behind the other.
 
+    A number from ``len`` on is a row that comes again: of n rows, ``i + n``, ``i + 2n`` and so on are row i too.
+
     Args:
         corpora: The encoded rows of each.
     """
@@ -49,15 +51,16 @@ class MixedPairs(Dataset[Item]):
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Item:
-        """Return (row number, ids, length of the prompt)."""
+        """Return (number as asked for, ids, length of the prompt)."""
         number, position = self.place(index)
         _, ids, prompt_length = self.corpora[number][position]
         return index, ids, prompt_length
 
     def place(self, index: int) -> tuple[int, int]:
         """Return the number of a row's corpus, and its index there."""
-        number = bisect_right(self._starts, index) - 1
-        return number, index - self._starts[number]
+        row = index % len(self)
+        number = bisect_right(self._starts, row) - 1
+        return number, row - self._starts[number]
 
     def fingerprint(self) -> str:
         """Return the number of rows and a checksum: the same for the same corpora in the same order."""
@@ -95,18 +98,21 @@ class Mixture:
         return counts
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """Return the rows of an epoch, shuffled.
+        """Return the rows of an epoch, shuffled, as numbers of :class:`MixedPairs`.
+
+        A row of the corpus's k-th round, from 0, has k times the number of all rows added to its own: a row that comes
+        several times in an epoch has another number, and with it other noise, each time.
 
         Args:
             seed: Seed of the order.
             epoch: The epoch, from 0.
         """
-        begin, chosen = 0, []
+        begin, chosen, total = 0, [], sum(self.sizes)
         for number, (size, count) in enumerate(zip(self.sizes, self.counts(), strict=True)):
             first, end = epoch * count, (epoch + 1) * count
             for lap in range(first // size, -(-end // size)):
                 rows = _permutation(size, "mixture", seed, number, lap)
-                chosen.append(begin + rows[max(first - lap * size, 0) : end - lap * size])
+                chosen.append(lap * total + begin + rows[max(first - lap * size, 0) : end - lap * size])
             begin += size
         rows = torch.cat(chosen)
         return rows[_permutation(len(rows), "order", seed, epoch)]

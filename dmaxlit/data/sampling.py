@@ -35,7 +35,8 @@ class RowSampler(DistributedSampler[Any]):
         shuffle: Permute the rows; otherwise they keep their order.
         seed: Seed of the permutations.
         even: Give all ranks the same number of batches, as training needs. Default: if shuffled.
-        mixture: Which rows a shuffled epoch has; there are ``rows`` of them. Default: each row once.
+        mixture: Which rows a shuffled epoch has; there are ``rows`` of them, and one that comes again has another
+            number. Default: each row once.
     """
 
     #: Whether it yields the rows of each batch together.
@@ -131,7 +132,7 @@ class LengthGroupedSampler(RowSampler):
         batches = []
         for begin in range(0, whole, _GROUPED * size):
             rows = order[begin : min(begin + _GROUPED * size, whole)]
-            by_length = rows[self._lengths[rows].sort(descending=True, stable=True).indices]
+            by_length = rows[self._lengths[rows % self.rows].sort(descending=True, stable=True).indices]
             batches.append(by_length.view(-1, size))
         together = torch.cat(batches)
         generator = torch.Generator().manual_seed(stable_seed("batches", self.seed, self.epoch))

@@ -1,6 +1,7 @@
 """Helpers of the callbacks that decode: a rank's examples, the list of decoders, meters and token budgets."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -49,6 +50,24 @@ def examples_of(batch: Any) -> list[Example]:
         got = f"a batch of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
         raise UserError(f"validation: expected batches with examples to decode, got {got}")
     return list(batch["examples"])
+
+
+def examples_in(loaders: Any, limit: int | float = 1.0) -> list[Example]:
+    """Return the examples of one or several validation or test loaders.
+
+    Args:
+        loaders: The loader, or a list of some.
+        limit: The trainer's limit of each one's batches: a number, or a share of them.
+
+    Raises:
+        UserError: If a batch has no examples.
+    """
+    examples = []
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        # The length of a stream is not known.
+        number = limit if isinstance(limit, int) else None if limit == 1 else int(len(loader) * limit)
+        examples += [example for batch in islice(loader, number) for example in examples_of(batch)]
+    return examples
 
 
 def rank_subset(examples: Sequence[Example], total: int, trainer: L.Trainer) -> list[Example]:

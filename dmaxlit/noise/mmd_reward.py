@@ -33,7 +33,10 @@ def median_bandwidth(distance: Tensor, pairs: Tensor) -> Tensor:
     Returns:
         ``[B, 1, 1, 1]``, above 0.
     """
-    median = distance.masked_fill(~pairs, torch.nan).flatten(1).nanmedian(1).values
+    # The lower one of two, as of nanmedian, which on a GPU is no deterministic algorithm. NaN is sorted last.
+    ordered = distance.masked_fill(~pairs, torch.nan).flatten(1).sort(1).values
+    middle = ((~ordered.isnan()).sum(1, keepdim=True) - 1).clamp(min=0) // 2
+    median = ordered.gather(1, middle).squeeze(1)
     median = median.nan_to_num(1.0).clamp(min=torch.finfo(torch.float32).tiny ** 0.5)
     return (median / 2).sqrt()[:, None, None, None]
 

@@ -24,7 +24,7 @@ DecoderFactory = Callable[..., Decoder]
 
 
 def decoder_factory(decoder: str | type[Decoder] | Decoder, options: dict[str, Any]) -> DecoderFactory:
-    """Return a function that makes new decoders of the same options, and takes further ones.
+    """Return a function that makes new decoders of the same options, and takes further ones, but of an instance none.
 
     Args:
         decoder: Registered name, import path, class or instance.

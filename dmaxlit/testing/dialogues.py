@@ -48,6 +48,8 @@ class Rows:
 def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ...] = (13, 6, 20, 1)) -> Rows:
     """Return rows of random tokens. The prompts contain mask, EOS and pad tokens, which mean nothing there.
 
+    The last block of the third row is filled with EOS, which is corrupted and predicted without a part in the loss.
+
     Args:
         prompts: Tokens of each prompt.
         responses: Tokens of each response.
@@ -60,6 +62,9 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
     for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
         roles[row, :length] = Role.RESPONSE
         roles[row, :prompt] = Role.PROMPT
+        if row == 2:
+            end = -(-length // BLOCK_LENGTH) * BLOCK_LENGTH
+            ids[row, length:end], roles[row, length:end] = SPECIAL.eos_id, Role.FILL
         for column, token in enumerate((SPECIAL.mask_id, SPECIAL.pad_id, SPECIAL.eos_id)):
             ids[row, column : min(column + 1, prompt)] = token
     ids = torch.where(roles == Role.PAD, SPECIAL.pad_id, ids)

@@ -23,10 +23,11 @@ class WarmupCosine(LambdaLR):
         optimizer: The optimiser.
         warmup: Share of the steps used for warm-up, in [0, 1). DMax uses 0.03.
         total_steps: Number of optimiser steps. Default: that of the run, from its epochs, batches, devices and
-            accumulation.
+            accumulation, as ``DMaxModule`` sets it for its ``lr_scheduler``. In a schedule of several, or in another
+            module, it has to be given.
 
     Raises:
-        UserError: If a setting is out of range.
+        UserError: If a setting is out of range; at the first step, if the number of steps is not known.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.03, total_steps: int | None = None) -> None:
@@ -61,7 +62,13 @@ class WarmupCosine(LambdaLR):
 
     def factor(self, step: int) -> float:
         """Return the factor of the learning rate at an optimiser step, counted from 0."""
-        if self.total_steps is None:  # called once at construction, before the run is known
+        if self.total_steps is None:
+            if step > 0:
+                raise UserError(
+                    "WarmupCosine.total_steps: expected the number of optimiser steps, which only the lr_scheduler of "
+                    "a DMaxModule is told, got none"
+                )
+            # At construction the run is not known.
             return 0.0 if self.warmup else 1.0
         rising = math.ceil(self.warmup * self.total_steps)
         if step < rising:

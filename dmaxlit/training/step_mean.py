@@ -85,11 +85,11 @@ class StepMean:
         """
         self._step = None
         pairs = self._sums.reduced(trainer)
-        weighted, micro_batches = pairs.pop(_MICRO_BATCHES)
-        if _TOKENS not in pairs:
+        if _TOKENS not in pairs:  # none recorded losses, or all were skipped
             return {}
+        weighted, micro_batches = pairs.pop(_MICRO_BATCHES)
         tokens, _ = pairs.pop(_TOKENS)
-        scale = _UNIT * trainer.accumulate_grad_batches / (tokens / trainer.world_size).clamp(min=1)
+        scale = _UNIT * trainer.accumulate_grad_batches / (tokens.clamp(min=1) / trainer.world_size)
         if gradients:
             torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
         if int(weighted) != int(micro_batches):

@@ -116,6 +116,7 @@ def decode(module, **options):
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
 def test_exports_and_checkpoints_decode_as_the_module_does(tmp_path, lora):
     module = make_module(lora=lora)
+    module.backbone.source_metadata["training"] = {"noise": "oput", "steps": 400}  # of the denoiser, which is frozen
     before = {name: value.clone() for name, value in module.state_dict().items()}
     trainer = L.Trainer(**{**QUIET, "default_root_dir": tmp_path}, max_steps=2)
     trainer.fit(module, loader())
@@ -131,6 +132,11 @@ def test_exports_and_checkpoints_decode_as_the_module_does(tmp_path, lora):
     assert not any(p.requires_grad for p in exported.backbone.auxiliary.parameters())
     stored.export(tmp_path / "again")
     assert decode(load(tmp_path / "again")) == expected
+    for name in ("model", "again"):
+        metadata = json.loads((tmp_path / name / "dmaxlit.json").read_text())
+        assert metadata["training"] == {"noise": "oput", "steps": 400}
+        assert metadata["auxiliary_training"] == {"noise": "masked", "steps": 2}
+        assert "- Auxiliary model trained with noise: `masked`, 2 steps" in (tmp_path / name / "README.md").read_text()
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "dynamic"}, {"decoder": "codila_verify"}, {"temperature": 1.0}])

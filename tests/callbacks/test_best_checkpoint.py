@@ -115,7 +115,7 @@ def test_a_resumed_run_goes_on_from_its_best_and_another_rule_forgets_it(tmp_pat
 def test_another_run_in_the_folder_forgets_the_best(tmp_path):
     kept = tmp_path / "kept"
     fit(tmp_path, [keeper(kept), Scores([0.5])], 1)
-    fit(tmp_path, [keeper(kept), Scores([math.nan])], 1)
+    fit(tmp_path, [keeper(kept, resume=False), Scores([math.nan])], 1)
     assert not list(kept.glob("best*"))
 
 

@@ -39,6 +39,15 @@ def test_a_resumed_run_compares_with_where_the_first_started(tmp_path):
     assert [row["model"] for row in rows] == ["base", "base", "trained", "trained"]
 
 
+def test_a_second_run_compares_with_where_it_started_itself(tmp_path):
+    callback = ComparisonReport(str(tmp_path / "out"), SPECS, reuse_baseline=False)
+    for module in (FakeModule(), Learner()):
+        make_trainer(tmp_path, [callback], max_epochs=1).fit(module, datamodule=make_data())
+        assert len(module.calls) == 2 * len(SPECS)
+        assert callback._seconds < 1000
+        callback._seconds += 1000
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
     """Return the checkpoint of a run's first epoch."""

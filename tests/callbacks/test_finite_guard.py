@@ -78,6 +78,25 @@ def test_it_stops_before_the_update_and_names_rows_step_and_view(data, tmp_path,
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.parametrize(("accumulate", "step"), [(1, 2), (2, 1)])
+def test_a_skipped_micro_batch_is_no_part_of_its_step_or_the_next(data, accumulate, step):
+    class Skips(DMaxModule):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx == 0 else self.loss(batch) * float("nan")
+
+    module = Skips(make_denoiser(), OnPolicyNoise(level=0.5), optimizer=sgd)
+    batches = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            batches.append(batch["index"].tolist())
+
+    with pytest.raises(UserError, match=f"got at step {step} a loss of nan for rows") as refusal:
+        fit(module, data, callbacks=[FiniteGuard(), Watch()], accumulate_grad_batches=accumulate)
+    assert list(map(int, re.findall(r"(\d+) \(", str(refusal.value)))) == batches[1]
+
+
 class HighNoise(MaskedNoise):
     """Stratified levels; of rows whose level is high, the loss is not finite."""
 

@@ -1,13 +1,14 @@
 import json
 import math
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from dmaxlit import DMaxModule
-from dmaxlit.callbacks import DecoderSpec, SPDValidation
+from dmaxlit.callbacks import DecoderSpec, RunCheckpoint, SPDValidation
 from dmaxlit.errors import DMaxWarning, UserError
 from tests.callbacks import ranks_run
 from tests.callbacks.fakes import (
@@ -146,6 +147,71 @@ def test_a_stream_has_no_number_of_batches_after_which_validation_comes(tmp_path
     monkeypatch.setattr("dmaxlit.callbacks.spd_validation.batches_to_validation", lambda trainer: math.inf)
     with pytest.warns(DMaxWarning, match="validation follows a whole epoch, .* set --trainer.val_check_interval to"):
         make_trainer(tmp_path, [SPDValidation(curve=None)], max_steps=1).fit(FakeModule(), datamodule=make_data())
+
+
+def points_without_times(callback):
+    timed = ("seconds", "tps", "tokens_per_second")
+    return [{name: value for name, value in point.items() if name not in timed} for point in callback.curve_points()]
+
+
+@pytest.fixture
+def unpictured(monkeypatch):
+    """Leave out the pictures of curves: to draw them takes longer than to decode a few prompts."""
+    for module in ("spd_validation", "_curve_files"):
+        monkeypatch.setattr(f"dmaxlit.callbacks.{module}.draw_curve", lambda *_: None)
+    monkeypatch.setattr("dmaxlit.callbacks._curve_files.save_pictures", lambda *_: None)
+
+
+@pytest.mark.usefixtures("unpictured")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize(("limit", "count"), [(1.0, NUM_VAL), (2, 8), (0.4, 4)])
+def test_the_curve_is_drawn_also_where_the_last_validation_was_before_an_interruption(tmp_path, limit, count):
+    def fit(name, steps, ckpt_path=None):
+        callbacks = [SPDValidation(curve=[0.5]), ModelCheckpoint(tmp_path / name, save_last=True)]
+        options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": limit}
+        options |= {"max_epochs": -1, "max_steps": steps, "enable_checkpointing": True}
+        trainer = make_trainer(tmp_path / name, callbacks, **options)
+        trainer.fit(FakeModule(), datamodule=make_data(), ckpt_path=ckpt_path, weights_only=True)
+        return callbacks[0]
+
+    straight = fit("straight", 3)
+    fit("stopped", 2)
+    resumed = fit("resumed", 3, tmp_path / "stopped" / "last.ckpt")
+    assert not resumed.results  # it made no validation
+    assert resumed.curves["spd"][0].result.num_examples == count
+    assert points_without_times(resumed) == points_without_times(straight)
+    assert json.loads((tmp_path / "resumed" / "curve.json").read_text())["steps"] == 3
+
+
+class Killed(L.Callback):
+    def on_train_end(self, *args):
+        raise RuntimeError("killed")
+
+
+@pytest.mark.usefixtures("unpictured")
+def test_the_curve_is_drawn_also_where_a_process_was_killed_after_its_last_step(tmp_path):
+    def fit(more, ckpt_path=None):
+        callback = SPDValidation(curve=[0.5])
+        options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
+        options |= {"max_epochs": -1, "max_steps": 3}
+        trainer = make_trainer(tmp_path, [callback, RunCheckpoint(), *more], **options)
+        trainer.fit(FakeModule(), datamodule=make_data(), ckpt_path=ckpt_path)
+        return callback
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit([Killed()])
+    callback = fit([], tmp_path / "checkpoints" / "last.ckpt")
+    assert not callback.results
+    assert callback.curves["spd"][0].result.num_examples == NUM_VAL
+
+
+@pytest.mark.usefixtures("unpictured")
+def test_a_second_run_draws_no_curve_of_the_first_ones_prompts(tmp_path):
+    callback = SPDValidation(curve=[0.5])
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(FakeModule(), datamodule=make_data())
+    with pytest.warns(DMaxWarning, match="before the first validation"):
+        make_trainer(tmp_path, [callback], max_steps=1).fit(FakeModule(), datamodule=make_data())
+    assert (callback.curve_points(), callback.results) == ([], {})
 
 
 def test_without_prompts_there_is_no_curve(tmp_path):

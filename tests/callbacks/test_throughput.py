@@ -62,6 +62,14 @@ def test_nothing_is_logged_between_the_logging_steps(tmp_path):
     assert "throughput/tokens_per_second" not in trainer.callback_metrics
 
 
+def test_a_second_run_logs_at_the_same_steps(tmp_path):
+    callback = TrainingThroughput()
+    for _ in range(2):
+        trainer = make_trainer(tmp_path, [callback], max_epochs=1, limit_val_batches=0)
+        trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
+        assert "throughput/tokens_per_second" in trainer.callback_metrics
+
+
 def test_peak_memory_is_logged_and_grows_with_what_is_held(tmp_path):
     def peak(folder):
         trainer = make_trainer(folder, [TrainingThroughput()], max_epochs=1, limit_val_batches=0)

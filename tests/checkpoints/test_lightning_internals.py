@@ -255,7 +255,7 @@ class Counting(DMaxModule):
             self.trainer.should_stop = True
 
 
-@pytest.mark.parametrize(("options", "callbacks"), [({}, []), ({"max_tokens": 160}, [RunCheckpoint()])])
+@pytest.mark.parametrize(("options", "callbacks"), [({}, []), ({"max_tokens": 160}, [RunCheckpoint(resume=False)])])
 def test_rows_that_were_counted_before_the_checkpoint_was_read_go_on_where_they_were(tmp_path, options, callbacks):
     def rows_of(stop=None, checkpoint=None):
         module = Counting(stop)

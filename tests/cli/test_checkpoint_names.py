@@ -63,6 +63,19 @@ def test_best_is_what_the_run_s_rule_keeps(dmax, base, tmp_path, loaded):
     assert all(torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
 
 
+def test_checkpoints_of_a_run_are_not_replaced_by_one_that_begins_elsewhere(dmax, begun, tmp_path):
+    shutil.copytree("runs", "other")
+    line = f"fit --config {begun} --trainer.max_steps 3 --ckpt_path other/checkpoints/last.ckpt"
+    refusal = dmax(line).refusal
+    assert refusal.startswith(
+        "ckpt_path: expected a checkpoint in 'runs/checkpoints' to go on from, as those there would"
+    )
+    assert "got 'other/checkpoints/last.ckpt'; another default_root_dir keeps them" in refusal
+    assert step_of(tmp_path / "runs" / "checkpoints" / "last.ckpt") == 2
+    assert dmax(f"{line} --checkpoint.resume false").status == 0
+    assert step_of(tmp_path / "runs" / "checkpoints" / "last.ckpt") == 3
+
+
 def test_last_is_looked_for_where_checkpoints_are_written(dmax, base, tmp_path, loaded):
     line = f"--config {base} --checkpoint.folder elsewhere"
     assert dmax(f"fit {line} {SHORT}").status == 0

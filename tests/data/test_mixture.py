@@ -4,12 +4,14 @@ from collections import Counter
 import pytest
 import torch
 
+from dmaxlit import DMaxModule
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.data.mixture import Mixture, check_weights
 from dmaxlit.data.sampling import LengthGroupedSampler, ResumableLoader, RowSampler
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import ChainTask
+from tests.conftest import make_denoiser
 
 
 def permutation(size, *keys):
@@ -17,10 +19,12 @@ def permutation(size, *keys):
 
 
 def slow_order(sizes, counts, seed, epoch):
-    """Return an epoch as the definition has it: each corpus is an endless queue of shuffled rounds."""
-    rows, begin = [], 0
+    """Return an epoch as the definition has it: each corpus is an endless queue of shuffled, numbered rounds."""
+    rows, begin, total = [], 0, sum(sizes)
     for number, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        rounds = (permutation(size, "mixture", seed, number, lap) for lap in itertools.count())
+        rounds = (
+            [lap * total + row for row in permutation(size, "mixture", seed, number, lap)] for lap in itertools.count()
+        )
         queue = itertools.chain.from_iterable(rounds)
         rows += [begin + row for row in itertools.islice(queue, epoch * count, (epoch + 1) * count)]
         begin += size
@@ -49,7 +53,7 @@ def test_no_row_comes_again_before_all_of_its_corpus_came():
     mixture = Mixture([10, 30], [1, 3.5])
     seen = Counter()
     for epoch in range(7):
-        seen.update(mixture.order(3, epoch).tolist())
+        seen.update((mixture.order(3, epoch) % 40).tolist())
         for rows in range(10), range(10, 40):
             times = [seen[row] for row in rows]
             assert max(times) - min(times) <= 1
@@ -70,10 +74,11 @@ def test_ranks_share_the_batches_and_a_loader_resumes(lengths):
         return new
 
     alone = list(sampler(8))
-    assert sum(row < 10 for row in alone) == 30
+    assert sum(row % 40 < 10 for row in alone) == 30
+    assert len(set(alone)) == 40
     ranks = [list(sampler(4, 2, rank)) for rank in range(2)]
     assert [row for pair in zip(*ranks, strict=True) for row in pair] == alone
-    loader = ResumableLoader(range(40), sampler(8), collate_fn=list)
+    loader = ResumableLoader(range(40 * 7), sampler(8), collate_fn=list)  # of the 10 rows, 60 came in two epochs
     loader.load_state_dict({"epoch": 1, "batches": 2})
     assert list(itertools.chain(*loader)) == alone[16:]
 
@@ -100,9 +105,24 @@ def test_corpora_are_mixed_by_weight_and_rows_keep_their_places(corpora):
     digits = ChainTask.tokenizer().convert_ids_to_tokens(torch.cat([batch["ids"][:, 0] for batch in batches]).tolist())
     assert Counter(digits) == {"1": 12, "2": 4}
     indices = torch.cat([batch["index"] for batch in batches]).tolist()
+    assert len(set(indices)) == 16
     assert [place.rpartition("/")[2][0] for place in data.places(indices)] == digits
     assert data.places([0, 4, 15, 4]) == [f"{corpora[0]}, row 1"] + [f"{corpora[1]}, row {row}" for row in (1, 12, 1)]
     assert data.first_rows(5)["index"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_a_row_that_comes_again_in_an_epoch_has_other_noise(corpora, group_by_length):
+    data = module(corpora, weights=[3, 1], group_by_length=group_by_length)
+    trained = DMaxModule(make_denoiser(block_length=32, max_position_embeddings=128))
+    draws = {}
+    for batch in data.train_dataloader():
+        numbers = trained.row_generator(batch, trained.clean_batch(batch)).rand(4)
+        for place, row in zip(data.places(batch["index"].tolist()), numbers.tolist(), strict=True):
+            draws.setdefault(place, []).append(tuple(row))
+    of_first = [drawn for place, drawn in draws.items() if place.startswith(corpora[0])]
+    assert [len(drawn) for drawn in of_first] == [3, 3, 3, 3]
+    assert all(len(set(drawn)) == 3 for drawn in of_first)
 
 
 def test_a_mixtures_fingerprint_is_that_of_its_corpora_in_their_order(corpora):

@@ -2,6 +2,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmaxlit import UserError
 from dmaxlit.errors import DMaxWarning
@@ -122,6 +123,30 @@ def test_the_median_bandwidth_gives_the_median_pair_a_kernel_of_exp_minus_one():
         assert float(kernel(median, sigma[row, 0, 0, 0])) == pytest.approx(0.3679, rel=1e-3)
     nothing = torch.zeros(1, 1, 2, 2)
     assert mean_kernel(nothing, median_bandwidth(nothing, nothing > 1), nothing > 1).isfinite().all()
+
+
+class Operations(TorchDispatchMode):
+    """Notes the operations of torch that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_median_is_that_of_torch_by_operations_that_are_deterministic_on_a_gpu():
+    generator = torch.Generator().manual_seed(0)
+    distance = torch.randint(0, 6, (40, 2, 3, 3), generator=generator).float() / 4
+    pairs = torch.rand(distance.shape, generator=generator) < torch.linspace(0, 1, 40)[:, None, None, None]
+    distance[7, 0, 0, 0], distance[30, 0, 1] = torch.nan, torch.inf
+    with Operations() as operations:
+        sigma = median_bandwidth(distance, pairs)
+    median = distance.masked_fill(~pairs, torch.nan).flatten(1).nanmedian(1).values.nan_to_num(1.0)
+    assert torch.equal(sigma.flatten(), (median.clamp(min=torch.finfo(torch.float32).tiny ** 0.5) / 2).sqrt())
+    assert not [name for name in operations.names if "median" in name]
 
 
 def test_the_views_are_a_rollout_the_input_and_the_reinforced_samples():

@@ -202,6 +202,11 @@ class NeverAll(Own):
         return super().positions(clean, generator) & (generator.rand(clean.ids.shape[1]) < 0.8)
 
 
+class LeavesFill(Own):
+    def positions(self, clean, generator):
+        return super().positions(clean, generator) & clean.in_loss
+
+
 class SquaredLevel(Own):
     def positions(self, clean, generator):
         level = self.level.at(clean.step).quantile(generator.rand(1))
@@ -249,6 +254,7 @@ BROKEN = {
     WastesNumpy: ("global random generators are not used", "the global generator of numpy was used"),
     IgnoresLevel: ("level 0 is the clean text", "expected view 'first' at level 0 to be the"),
     NeverAll: ("level 1 corrupts every response token", "to corrupt every response token, but it corrupts"),
+    LeavesFill: ("level 1 corrupts every response token", "to corrupt every response token, but it corrupts"),
     SquaredLevel: (
         "the corrupted share is the level",
         "at level 0.25 to corrupt 25% of the response",

@@ -299,6 +299,22 @@ def test_a_right_decoder_has_every_property(decoder):
     assert failures(decoder_properties(decoder)) == {}
 
 
+class Required(Own):
+    """A right decoder with an option that has no default, and one on which its bound depends."""
+
+    def __init__(self, margin, waits=False, max_steps=None):
+        super().__init__(max_steps)
+        self.margin, self.waits = margin, waits
+
+    def max_steps(self, block_length):
+        return 100 if self.waits else super().max_steps(block_length)
+
+
+def test_options_are_those_given_also_where_the_bound_is_tested():
+    assert failures(decoder_properties(Required, margin=0.5)) == failures(decoder_properties(Required(0.5))) == {}
+    assert list(failures(decoder_properties(Required, margin=0.5, waits=True))) == ["max_steps is a bound"]
+
+
 def test_an_instance_is_tested_as_it_is_and_left_so():
     decoder = RemembersInItself()
     assert "the same state gives the same result" in failures(decoder_properties(decoder))

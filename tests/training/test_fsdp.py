@@ -2,11 +2,13 @@
 
 import errno
 import itertools
+import json
 import threading
 
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.callbacks import RunCheckpoint
@@ -19,7 +21,7 @@ from dmaxlit.training.muon import MuonAdamW
 from dmaxlit.training.sharded_module import local_gradients
 from tests.conftest import limited_files, make_denoiser
 from tests.one_process_fsdp import assert_same, fit
-from tests.test_module import sgd
+from tests.test_module import QUIET, loader, sgd
 
 pytestmark = [
     pytest.mark.usefixtures("no_group_is_left"),
@@ -175,3 +177,29 @@ def test_a_part_that_may_not_grow_is_told_in_one_line(tmp_path):
 def test_muon_is_refused_where_matrices_are_sharded():
     with pytest.raises(UserError, match="MuonAdamW: expected whole matrices"):
         fit(DMaxModule(make_denoiser(), optimizer=MuonAdamW))
+
+
+class Scores(L.Callback):
+    """Logs a value at the validation after each step."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("score", self.values[trainer.global_step - 1], sync_dist=True)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+def test_a_resumed_run_goes_on_from_its_best(tmp_path):
+    def run(values, **options):
+        keeper = RunCheckpoint(every_minutes=None, folder=str(tmp_path), monitor="score", mode="max")
+        settings = {"max_steps": len(values), "val_check_interval": 1, "num_sanity_val_steps": 0}
+        settings |= {"callbacks": [Scores(values), keeper], "enable_checkpointing": True, "strategy": FSDP2Strategy()}
+        trainer = L.Trainer(**{**QUIET, "devices": 1, **settings})
+        module = DMaxModule(make_denoiser(), optimizer=sgd)
+        trainer.fit(module, loader(), DataLoader([0]), **options)
+        return json.loads((tmp_path / "best.json").read_text())["step"], keeper.best_model_path
+
+    assert run([0.5, 0.4]) == (1, str(tmp_path / "best.ckpt"))
+    assert run([0.5, 0.4, 0.3], ckpt_path=tmp_path / "last.ckpt") == (1, str(tmp_path / "best.ckpt"))
+    assert is_sharded_checkpoint(tmp_path / "best.ckpt")

@@ -73,6 +73,17 @@ def test_a_restored_schedule_has_the_length_and_the_warmup_given_here():
     assert restored.get_last_lr() == pytest.approx([0.1])
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+@pytest.mark.parametrize("nested", [False, True])
+def test_without_a_number_of_steps_the_first_one_is_refused(warmup, nested):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = WarmupCosine(optimizer, warmup)
+    schedule = schedules.ChainedScheduler([schedule], optimizer) if nested else schedule
+    optimizer.step()
+    with pytest.raises(UserError, match=r"^WarmupCosine.total_steps: expected the number of optimiser steps, .*none"):
+        schedule.step()
+
+
 def test_a_run_without_end_is_refused():
     schedule = WarmupCosine(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
     with pytest.raises(UserError, match="expected a run whose end is known"):

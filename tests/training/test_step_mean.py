@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -8,6 +9,7 @@ import torch
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.noise import MaskedNoise, NoiseStrategy, OnPolicyNoise, View
 from dmaxlit.tokens import Role
+from dmaxlit.training.step_mean import StepMean
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, assert_same_weights, loader, sgd, train
 
@@ -106,6 +108,62 @@ def test_a_skipped_micro_batch_has_no_weight():
     L.Trainer(**QUIET, max_steps=1, accumulate_grad_batches=3).fit(module, loader(4))
     one, _, three = list(loader(4))[:3]
     assert_same_weights(module, by_hand([one, three], lambda module, batch: module.loss(batch)), 2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.parametrize("records", [False, True])
+def test_a_step_may_be_skipped(records):
+    class Skips(DMaxModule):
+        def training_step(self, batch, batch_idx):
+            loss = self.loss(batch) if batch_idx or records else None
+            return loss if batch_idx else None
+
+    module = Skips(make_denoiser(sharpen=3.0), MaskedNoise(level=1.0), optimizer=small_steps)
+    L.Trainer(**QUIET, max_steps=2).fit(module, loader(4))
+    _, second = list(loader(4))[:2]
+    assert_same_weights(module, by_hand([second], lambda module, batch: module.loss(batch)), 2e-6)
+
+
+class Breaks(L.Callback):
+    """Ends a run between the gradients of a step and its update."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            raise RuntimeError("ended")
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_what_an_ended_run_left_of_a_step_has_no_part_in_the_next_run(step):
+    module = DMaxModule(make_denoiser(sharpen=3.0), MaskedNoise(level=1.0), optimizer=small_steps)
+    with pytest.raises(RuntimeError, match="ended"):
+        L.Trainer(**QUIET, max_steps=2, callbacks=[Breaks(step)]).fit(module, loader(4))
+    before, figures = copy.deepcopy(module), Figures()
+    fresh = Figures()
+    for trained, kept in ((module, figures), (before, fresh)):
+        L.Trainer(**QUIET, max_steps=1, callbacks=[kept]).fit(trained, loader(4))
+    assert_same_weights(module, before)
+    assert figures.steps == fresh.steps
+
+
+def test_a_step_of_fewer_tokens_than_ranks_is_a_mean_too():
+    trainer = SimpleNamespace(
+        global_step=0,
+        current_epoch=0,
+        world_size=4,
+        accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(batch_idx=0),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    mean, one = StepMean(), torch.ones(())
+    # As of one rank with one token, whose sums are those of all ranks.
+    mean._sums.reduced = lambda _: {"response tokens": (one, one), "micro-batches that recorded losses": (one, one)}
+    mean.record(trainer, [], one)
+    gradient = torch.ones(3) / 1024 / 4  # weighted, and averaged over the ranks
+    mean.finish(trainer, [gradient])
+    assert gradient.tolist() == [1, 1, 1]
 
 
 def test_a_loss_that_is_only_looked_at_has_no_weight():

@@ -50,7 +50,7 @@ def refuse_generation(folder: Path) -> None:
 
 
 def allow_generation(folder: Path) -> None:
-    """Undo :func:`refuse_generation`, for a form of the model whose own code decodes it."""
+    """Undo :func:`refuse_generation`: for an autoregressive model, or a form whose own code decodes it."""
     path = folder / GENERATION_CONFIG_FILE
     settings = read_json(path) if path.is_file() else {}
     if not isinstance(settings.get(_NOTE_SETTING), str):

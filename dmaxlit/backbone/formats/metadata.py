@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.backbone.formats.judged import check_decoding, check_figures
+from dmaxlit.backbone.formats.judged import check_decoding, check_figures, is_line
 from dmaxlit.errors import UserError
 
 __all__ = ["read_metadata"]
 
 METADATA_FILE = "dmaxlit.json"
+NEXT_TOKEN = "next token"
+"""The objective of autoregressive training, as ``training`` names it."""
 _NAME = re.compile(r"[\w.:/-]{1,200}")
 
 
@@ -53,9 +55,12 @@ def check_metadata(metadata: Any, source: str) -> dict[str, Any]:
     base = metadata.get("base_model")
     if base is not None and not _is_name(base):
         raise UserError(f"{source}: base_model: expected the name of a model, got {base!r:.80}")
-    training = metadata.get("training")
-    if training is not None and not _is_training(training):
-        raise UserError(f"{source}: training: expected an object with noise and steps, got {training!r:.80}")
+    for name in ("training", "auxiliary_training"):
+        training = metadata.get(name)
+        if training is not None and not _is_training(training):
+            raise UserError(
+                f"{source}: {name}: expected an object with noise or objective, and steps, got {training!r:.80}"
+            )
     datasets = metadata.get("datasets")
     if datasets is not None and not (isinstance(datasets, list) and all(map(_is_name, datasets))):
         raise UserError(f"{source}: datasets: expected a list of names, got {datasets!r:.80}")
@@ -64,12 +69,19 @@ def check_metadata(metadata: Any, source: str) -> dict[str, Any]:
     return metadata
 
 
+def is_autoregressive(metadata: Mapping[str, Any]) -> bool:
+    """Return whether a model's last training was on the next token, so that it is no diffusion language model yet."""
+    return (metadata.get("training") or {}).get("objective") == NEXT_TOKEN
+
+
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
 def _is_training(value: Any) -> bool:
-    return isinstance(value, Mapping) and _is_name(value.get("noise")) and type(value.get("steps")) is int
+    if not isinstance(value, Mapping) or type(value.get("steps")) is not int:
+        return False
+    return is_line(value["objective"]) if "objective" in value else _is_name(value.get("noise"))
 
 
 def _is_task(task: Any) -> bool:

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from dmaxlit.backbone.formats.hub import HUB_ID
 from dmaxlit.backbone.formats.judged import decoding_title, figures_table
+from dmaxlit.backbone.formats.metadata import is_autoregressive
 from dmaxlit.version import __version__
 
 CARD_FILE = "README.md"
@@ -18,6 +19,12 @@ _TEXT = """\
 {front_matter}---
 # {name}
 
+{about}
+
+{facts}
+{figures}"""
+
+_DIFFUSION = """\
 A diffusion language model: it starts from masked tokens and fills in a block of them, several in one forward pass.
 `dmaxlit` decodes it:
 
@@ -32,10 +39,12 @@ or, on the command line, `dmaxlit generate --model {name} --prompt "A prompt"`.
 
 transformers loads the weights (`AutoModelForCausalLM`), but its `generate` writes one token after the other from left
 to right, which the model was not trained for, and would return nonsense. A note in `generation_config.json`, as
-`bad_words_ids`, makes it refuse. Delete the note to use the weights in another way.
+`bad_words_ids`, makes it refuse. Delete the note to use the weights in another way."""
 
-{facts}
-{figures}"""
+_AUTOREGRESSIVE = """\
+An autoregressive language model: it was trained on the next token, to become a diffusion language model by further
+training, `dmaxlit fit` with `--model.backbone.pretrained {name}`. Until then transformers generates with it
+(`AutoModelForCausalLM`), from left to right; `dmaxlit`, which starts from masked tokens, would make nonsense of it."""
 
 _FIGURES = """
 ## Figures
@@ -60,14 +69,17 @@ def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> 
         front["base_model"] = base
     if metadata.get("datasets"):
         front["datasets"] = metadata["datasets"]
-    front["tags"] = ["diffusion-language-model", "block-diffusion", config.model_type]
-    trained = f"`{training['noise']}`, {training['steps']} steps" if training else None
+    kind = [] if is_autoregressive(metadata) else ["diffusion-language-model", "block-diffusion"]
+    front["tags"] = [*kind, config.model_type]
+    mask = "a causal" if is_autoregressive(metadata) else "a block-diffusion"
+    about = _AUTOREGRESSIVE if is_autoregressive(metadata) else _DIFFUSION
     facts = {
-        "Architecture": f"`{config.model_type}` with a block-diffusion attention mask",
+        "Architecture": f"`{config.model_type}` with {mask} attention mask",
         "Block length": f"{metadata['block_length']} tokens" if metadata.get("block_length") else None,
         "Context": f"{metadata['max_length']} tokens" if metadata.get("max_length") else None,
         "Trained from": f"`{base}`" if base else None,
-        "Trained with noise": trained,
+        **_training_facts("Trained", training),
+        **_training_facts("Auxiliary model trained", metadata.get("auxiliary_training")),
         "Task": f"`{task['name']}`" if task else None,
         "Decoder": f"`{decoding_title(decoding)}`, the default of `generate`" if decoding else None,
         "Written by": f"dmaxlit {__version__}",
@@ -75,9 +87,18 @@ def make_card(name: str, config: PretrainedConfig, metadata: dict[str, Any]) -> 
     return _TEXT.format(
         front_matter=yaml.safe_dump(front, sort_keys=False),
         name=name,
+        about=about.format(name=name),
         facts="\n".join(f"- {title}: {value}" for title, value in facts.items() if value is not None),
         figures=_figures(metadata.get("figures")),
     )
+
+
+def _training_facts(title: str, training: dict[str, Any] | None) -> dict[str, str]:
+    if not training:
+        return {}
+    if "objective" in training:
+        return {f"{title} on": f"`{training['objective']}`, {training['steps']} steps"}
+    return {f"{title} with noise": f"`{training['noise']}`, {training['steps']} steps"}
 
 
 def _figures(figures: dict[str, Any] | None) -> str:

@@ -23,10 +23,10 @@ from transformers import (
 from dmaxlit.backbone.compatibility import refuse_without_positions
 from dmaxlit.backbone.formats.config_checks import refuse_multimodal
 from dmaxlit.backbone.formats.engine_settings import write_engine_settings
-from dmaxlit.backbone.formats.generation_config import refuse_generation
+from dmaxlit.backbone.formats.generation_config import allow_generation, refuse_generation
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
-from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata, read_metadata
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata, is_autoregressive, read_metadata
 from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_card, make_card
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
@@ -247,7 +247,7 @@ def write_folder(
         tokenizer.save_pretrained(staging)
         if also is not None:
             also(staging)
-        refuse_generation(staging)
+        (allow_generation if is_autoregressive(metadata) else refuse_generation)(staging)
         card = make_card(folder.name, model.config, metadata).encode()
         (staging / CARD_FILE).write_bytes(edited_card(folder, _metadata_of(folder)) or card)
         metadata = {**metadata, "card": card_hash(card)}

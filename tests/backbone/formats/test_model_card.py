@@ -13,6 +13,7 @@ import dmaxlit
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone.formats.metadata import check_metadata
 from dmaxlit.backbone.formats.model_card import make_card
+from dmaxlit.callbacks import NextTokenTraining
 from tests.test_module import QUIET, sgd
 
 QUESTION = "3 + 4 * 2"
@@ -73,6 +74,42 @@ def test_noise_and_steps_of_the_training_are_stored(module, tmp_path):
     dmaxlit.load(tmp_path / "m.ckpt").export(tmp_path / "two")
     for folder in ("one", "two"):
         assert "- Trained with noise: `uniform`, 2 steps\n" in (tmp_path / folder / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
+def test_a_model_trained_on_the_next_token_says_so_and_transformers_generates_with_it(module, tmp_path):
+    module.backbone.source_metadata["training"] = {"noise": "oput", "steps": 400}
+    trained = DMaxModule(module.backbone, "uniform", optimizer=sgd)
+    rows = [{"ids": torch.arange(32) % 30, "roles": torch.full((32,), 2), "index": torch.tensor(0)}]
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
+    trainer.fit(trained, torch.utils.data.DataLoader(rows))
+    trainer.save_checkpoint(tmp_path / "m.ckpt")
+    trained.export(tmp_path / "one")
+    dmaxlit.load(tmp_path / "m.ckpt").export(tmp_path / "two")
+    dmaxlit.load(tmp_path / "two").export(tmp_path / "three")
+    for name in ("one", "two", "three"):
+        assert json.loads((tmp_path / name / "dmaxlit.json").read_text())["training"] == {
+            "objective": "next token",
+            "steps": 1,
+        }
+        card = (tmp_path / name / "README.md").read_text()
+        assert "- Trained on: `next token`, 1 steps\n" in card
+        assert "oput" not in card
+        assert "An autoregressive language model" in card
+        assert front_matter(tmp_path / name)["tags"] == ["qwen3"]
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert model.generate(torch.tensor([[5]]), max_new_tokens=2, min_new_tokens=2).shape == (1, 3)
+    adapted = DMaxModule(dmaxlit.load(tmp_path / "one").backbone, "uniform", optimizer=sgd)
+    L.Trainer(**QUIET, max_steps=2).fit(adapted, torch.utils.data.DataLoader(rows * 2))
+    adapted.export(tmp_path / "adapted")
+    assert "A diffusion language model" in (tmp_path / "adapted" / "README.md").read_text()
+    assert "on purpose" in (tmp_path / "adapted" / "generation_config.json").read_text()
+
+
+def test_an_objective_of_ones_own_is_named(module):
+    card = make_card("m", module.backbone.model.config, {"training": {"objective": "my own", "steps": 3}})
+    assert "- Trained on: `my own`, 3 steps\n" in card
+    assert "A diffusion language model" in card
 
 
 def test_a_card_of_the_user_is_kept_and_one_of_ours_is_renewed(module, tmp_path):
@@ -140,7 +177,9 @@ def test_the_shipped_model_refuses_too(module):
         ({"base_model": 3}, "base_model: expected the name of a model"),
         ({"task": {"name": "chain`\n<img src=x>"}}, "task: expected an object with a name and options"),
         ({"task": {"name": "<b>chain</b>", "options": {}}}, "task: expected an object with a name and options"),
-        ({"training": [1]}, "training: expected an object with noise and steps"),
+        ({"training": [1]}, "training: expected an object with noise or objective, and steps"),
+        ({"training": {"objective": "a\nb", "steps": 1}}, "training: expected an object with noise or objective"),
+        ({"auxiliary_training": {"noise": "x"}}, "auxiliary_training: expected an object with noise or objective"),
         ({"training": {"noise": "`x`\n# y", "steps": 1}}, "training: expected"),
         ({"training": {"noise": "oput"}}, "training: expected"),
     ],

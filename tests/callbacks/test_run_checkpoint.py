@@ -1,0 +1,67 @@
+"""RunCheckpoint in Python; the tests of the command line interrupt and resume its runs."""
+
+import pytest
+import torch
+
+from dmaxlit import UserError
+from dmaxlit.callbacks import RunCheckpoint
+from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, make_data, make_trainer
+
+pytestmark = LIGHTNING_WARNINGS
+
+
+def trainer_of(folder, steps, callback=None, **options):
+    callbacks = [callback or RunCheckpoint(every_n_steps=1, **options)]
+    limits = {"max_epochs": -1, "max_steps": steps, "limit_val_batches": 0, "enable_checkpointing": True}
+    return make_trainer(folder, callbacks, **limits)
+
+
+def fit(folder, steps, ckpt_path=None, **options):
+    trainer_of(folder, steps, **options).fit(FakeModule(), datamodule=make_data(), ckpt_path=ckpt_path)
+
+
+def kept(folder):
+    """Return the step of each checkpoint, and whether the run is finished."""
+    files = folder / "checkpoints"
+    steps = {path.stem: torch.load(path, weights_only=True)["global_step"] for path in files.glob("*.ckpt")}
+    return steps, (files / "finished.json").exists()
+
+
+def test_checkpoints_that_a_run_does_not_go_on_from_are_not_replaced(tmp_path):
+    fit(tmp_path / "a", 3)
+    fit(tmp_path / "b", 1)
+    before = {"last": 3, "previous": 2}, True
+    assert kept(tmp_path / "a") == before
+    other = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    for origin, got in ((None, "none"), (other, repr(str(other)))):
+        with pytest.raises(UserError) as refusal:
+            fit(tmp_path / "a", 2, origin)
+        assert str(refusal.value) == (
+            f"ckpt_path: expected a checkpoint in {str(tmp_path / 'a' / 'checkpoints')!r} to go on from, as those "
+            f"there would be replaced, got {got}; another default_root_dir keeps them, RunCheckpoint(resume=False) or "
+            "--checkpoint.resume false replaces them"
+        )
+        assert kept(tmp_path / "a") == before
+
+
+def test_a_run_goes_on_from_its_checkpoint_or_replaces_it_if_asked(tmp_path):
+    fit(tmp_path, 2)
+    fit(tmp_path, 4, tmp_path / "checkpoints" / "last.ckpt")
+    assert kept(tmp_path) == ({"last": 4, "previous": 3}, True)
+    fit(tmp_path, 1, resume=False)
+    assert kept(tmp_path) == ({"last": 1}, True)
+
+
+def test_a_trainer_may_go_on_with_its_own_run(tmp_path):
+    trainer, module = trainer_of(tmp_path, 1), FakeModule()
+    trainer.fit(module, datamodule=make_data())
+    trainer.fit_loop.epoch_loop.max_steps = 2
+    trainer.fit(module, datamodule=make_data())
+    assert kept(tmp_path)[0]["last"] == 2
+
+
+def test_a_callback_of_two_trainers_writes_to_the_folder_of_each(tmp_path):
+    callback = RunCheckpoint()
+    for name, steps in (("a", 1), ("b", 2)):
+        trainer_of(tmp_path / name, steps, callback).fit(FakeModule(), datamodule=make_data())
+    assert [kept(tmp_path / name)[0]["last"] for name in ("a", "b")] == [1, 2]
