@@ -125,8 +125,7 @@ class DistilledCorpus:
 
     def _check_prompts(self, settings: DistillSettings) -> None:
         """Refuse conversations that could not be learnt, such as with turns of tools, before they are answered."""
-        number = settings.num_prompts
-        examples = first_examples(self._task, "train", number, DEFAULT_PROMPTS, "distill.num_prompts")
+        examples = first_examples(self._task, "train", settings.num_prompts, DEFAULT_PROMPTS, "distill.num_prompts")
         for number, example in enumerate(examples, start=1):
             prompt: Any = example.prompt  # of a task of one's own it may be a conversation
             if isinstance(prompt, str):
