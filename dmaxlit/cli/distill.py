@@ -19,7 +19,6 @@ from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.files import files_of_options, require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
-from dmaxlit.tasks.base import default_number
 from dmaxlit.tasks.sources import held_out_path
 from dmaxlit.tasks.stored import task_of_checkpoint
 
@@ -102,8 +101,9 @@ def distill(
             NAME.held_out.jsonl, next to the corpus NAME.jsonl.
         min_length: Fewest tokens of an answer that is kept, EOS included.
         max_length: Most tokens of an answer that is kept.
-        duplicates: drop rows with the text of an earlier one, but for case and white space; drop_near also those that
-            share most runs of five words with an earlier one (needs the extra dedup). The manifest counts them.
+        duplicates: drop rows with the text and tools of an earlier one, but for case and white space; drop_near also
+            those that share most runs of five words with an earlier one (needs the extra dedup). The manifest counts
+            them.
         similarity: Share of the runs of five words from which on rows are near duplicates, from 0.1 to 0.95.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together, or with the backend openai answers recorded together. It changes the
@@ -141,7 +141,7 @@ def distill(
     if decoder_options is None:
         decoder_options = defaults.decoder_options if decoder == defaults.decoder else {}
     settings = DistillSettings(
-        num_prompts=defaults.num_prompts if num_prompts is None else num_prompts,
+        num_prompts=num_prompts,
         decoder=decoder,
         decoder_options=decoder_options,
         max_new_tokens=max_new_tokens,
@@ -184,15 +184,11 @@ def distill(
         module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
     source: Task | list[Prompt]
     if not rows:
-        of_task = source = ranks.together(lambda: _task(module, model, task, task_options))
-        if num_prompts is None:
-            number = ranks.together(lambda: _default_number(of_task, defaults.num_prompts))
-            settings = replace(settings, num_prompts=number)
+        source = ranks.together(lambda: _task(module, model, task, task_options))
     else:
         source = [row.prompt for row in rows]
         if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
-        settings = replace(settings, num_prompts=num_prompts or len(rows))
         if max_new_tokens is None and module is not None:
             settings = replace(settings, max_new_tokens=default_budget(module))
     with naming_rows(rows):
@@ -213,13 +209,6 @@ def _summary(manifest: Manifest) -> str:
     parts += [f"{manifest.held_out} prompts held out"] if manifest.held_out else []
     parts += [] if manifest.tpf is None else [f"TPF {manifest.tpf:.2f}"]
     return "; ".join([*parts, f"{manifest.seconds:.0f} s"])
-
-
-def _default_number(task: Task, most: int) -> int:
-    """Return the number of a task's training prompts that are answered where nobody has said how many."""
-    if not (number := default_number(task, "train", most)):
-        raise UserError("task: expected training prompts, found none")
-    return number
 
 
 def _task(module: "DMaxModule | None", model: str, name: str | None, options: dict[str, Any] | None) -> Task:

@@ -24,6 +24,7 @@ from dmaxlit.cli.plan_network import GPUS, print_network_table
 from dmaxlit.cli.plan_passes import passes_of
 from dmaxlit.cli.plan_table import EXPERTS, RESERVE, gib_needed, has_experts, print_table
 from dmaxlit.cli.training import DMaxCLI, run_cli
+from dmaxlit.data.token_batches import check_batches
 from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 from dmaxlit.noise import NoiseStrategy
 from dmaxlit.training.communication_plan import Speeds
@@ -185,11 +186,13 @@ def scenario_of(
         extra = (torch.empty(model.config.hidden_size, dtype=source.dtype, device="meta", requires_grad=True),)
     context = source.context_length(model)
     longest = getattr(data, "max_length", None)
-    length = min(context, longest or context) // source.block_length * source.block_length
+    length = (context if longest is None else min(context, longest)) // source.block_length * source.block_length
     if length < source.block_length:
         raise UserError(f"data.max_length: expected at least one block of {source.block_length}, got {longest}")
     rows, most = data.batch_size, getattr(data, "max_tokens", None)
-    if most is not None and most >= source.block_length:
+    with renaming_argument("data.max_tokens", "max_tokens"):
+        check_batches(most, source.block_length, keeps_order=False)
+    if most is not None:
         length = min(length, most // source.block_length * source.block_length)
         rows = min(rows, most // length)
     if gpus is None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dmaxlit.errors import PromptError, UserError, check_at_least, check_choice, printable, reason_of
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.prompts import conversation_of
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,7 +23,7 @@ __all__ = ["AnswerServer", "ServedResponse"]
 #: The environment variable with the key of the server; servers without keys need none.
 API_KEY = "OPENAI_API_KEY"
 
-_RESERVED = ("model", "messages", "prompt", "n", "stream", "max_tokens", "temperature", "top_p", "seed")
+_RESERVED = ("model", "messages", "tools", "prompt", "n", "stream", "max_tokens", "temperature", "top_p", "seed")
 _REFUSED_PROMPT = (400, 413, 422)  # what servers answer to a prompt that they cannot take
 _TICK_SECONDS = 1.0
 _MAX_SEED = 2**31  # servers take 32 bits
@@ -57,8 +57,8 @@ class AnswerServer:
     Args:
         base_url: Its address, up to ``/v1``.
         model: Name of the model there.
-        endpoint: ``chat`` asks for the assistant's turn after the messages of a prompt, a text is one message of the
-            user; ``completions`` lets the model continue a text.
+        endpoint: ``chat`` asks for the assistant's turn after the messages of a prompt, with its tools, a text is one
+            message of the user; ``completions`` lets the model continue a text.
         request_options: Further fields of each request, such as ``{"decoder": "spd"}`` for ``dmaxlit serve``.
         concurrency: Requests at the same time.
         max_retries: How often a request is repeated before the run stops.
@@ -108,6 +108,19 @@ class AnswerServer:
             "endpoint": self.endpoint,
             "request_options": self.request_options,
         }
+
+    def asked(self, prompt: Prompt) -> Prompt:
+        """Return a prompt as the server gets it: messages, or a text, which for ``chat`` is one message of the user.
+
+        Raises:
+            UserError: If the endpoint has no form for it.
+        """
+        asked: Prompt = conversation_of(prompt) if self.endpoint == "chat" else prompt
+        if self.endpoint == "chat" and is_plain(prompt):
+            raise UserError("expected a conversation for the endpoint chat, got a text to continue (chat: false)")
+        if self.endpoint == "completions" and not isinstance(prompt, str):
+            raise UserError("expected a text for the endpoint completions, got messages")
+        return asked
 
     def check(self) -> None:
         """Ask the server for its models, so that a wrong address is found before a long run begins.
@@ -216,26 +229,27 @@ class AnswerServer:
         from openai import APIStatusError, OpenAIError
 
         try:
+            asked: Any = self.asked(prompt)
+        except UserError as error:
+            raise PromptError(position, str(error)) from error
+        try:
             if self.endpoint == "chat":
-                conversation = conversation_of(prompt)
-                if isinstance(conversation, str):
-                    conversation = [{"role": "user", "content": conversation}]
+                if isinstance(asked, str):
+                    asked = [{"role": "user", "content": str(asked)}]
+                if (tools := getattr(prompt, "tools", None)) is not None:
+                    fields = {**fields, "tools": tools}
                 answer: Any = await client.chat.completions.create(
-                    model=self.model, messages=conversation, extra_body=self.request_options, **fields
-                )
-            elif isinstance(prompt, str):
-                answer = await client.completions.create(
-                    model=self.model, prompt=str(prompt), extra_body=self.request_options, **fields
+                    model=self.model, messages=asked, extra_body=self.request_options, **fields
                 )
             else:
-                raise PromptError(position, "expected a text for the endpoint completions, got messages")
+                answer = await client.completions.create(
+                    model=self.model, prompt=str(asked), extra_body=self.request_options, **fields
+                )
         except APIStatusError as error:
             if error.status_code in _REFUSED_PROMPT:
                 raise PromptError(position, f"refused by {self._address}: {reason_of(error)}") from error
             raise self._failure(error) from error
         except (OpenAIError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
             raise self._failure(error) from error
         return self._response(answer)
 
@@ -243,7 +257,7 @@ class AnswerServer:
         """Read the answer."""
         try:
             choice = answer.choices[0]
-            text = (choice.message.content or "") if self.endpoint == "chat" else choice.text
+            text = _content(choice.message) if self.endpoint == "chat" else choice.text
             response = ServedResponse(
                 text,
                 choice.finish_reason == "stop",
@@ -289,3 +303,8 @@ class AnswerServer:
         is_other = isinstance(error, (AttributeError, IndexError, TypeError))  # the client does not check what it reads
         got = "another body" if is_other else reason_of(error, with_type=True)
         return UserError(f"base_url: expected completions as OpenAI's API has them from {address}, got {got}")
+
+
+def _content(message: Any) -> Any:
+    """Return the text of a message; an empty one beside calls of tools, without which it is no whole answer."""
+    return "" if getattr(message, "tool_calls", None) else message.content or ""

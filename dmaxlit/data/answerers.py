@@ -10,8 +10,9 @@ from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import model_identity
 from dmaxlit.data.prompt_shares import prompt_lengths
 from dmaxlit.data.response_rows import Generate, Response
+from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.prompts import conversation_of
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
 if TYPE_CHECKING:
     from dmaxlit.data.answer_server import AnswerServer
@@ -23,6 +24,9 @@ class Answerer(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """Return what the answers depend on besides prompts and settings, for the manifest."""
+
+    def asked(self, prompt: Prompt) -> Prompt:
+        """Return a prompt as a corpus has it: messages, or a text; refuse one that a corpus has no form for."""
 
     def lengths(self, prompts: Sequence[Prompt]) -> Sequence[int]:
         """Return the length of each prompt, by which they are ordered; refuse those that cannot be answered."""
@@ -47,6 +51,22 @@ class ModelAnswerer:
     def identity(self) -> dict[str, Any]:
         """Return hashes of the weights and the chat template, and the block length."""
         return model_identity(self._module)
+
+    def asked(self, prompt: Prompt) -> Prompt:
+        """Return messages for a chat template, and the text without one.
+
+        Raises:
+            UserError: For a text to continue, on which ``fit`` would apply the chat template.
+        """
+        if self._module.tokenizer.chat_template is None:
+            return prompt
+        if is_plain(prompt):
+            raise UserError(
+                "expected a conversation, as `fit` applies the model's chat template to all prompts of a corpus, got a "
+                "text to continue (chat: false)"
+            )
+        asked: Prompt = conversation_of(prompt)
+        return asked
 
     def lengths(self, prompts: Sequence[Prompt]) -> Sequence[int]:
         """Return the tokens of each prompt; see :func:`~dmaxlit.data.prompt_shares.prompt_lengths`."""
@@ -88,6 +108,10 @@ class ServerAnswerer:
     def identity(self) -> dict[str, Any]:
         """Return where the server is, the name of the model there, and the fields of requests."""
         return {"server": self._server.identity()}
+
+    def asked(self, prompt: Prompt) -> Prompt:
+        """Return what the server gets; see :meth:`~dmaxlit.data.answer_server.AnswerServer.asked`."""
+        return self._server.asked(prompt)
 
     def lengths(self, prompts: Sequence[Prompt]) -> Sequence[int]:
         """Return the characters of each prompt: its tokens are the server's affair."""

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import Row, read_corpus
-from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.errors import UserError
 from dmaxlit.tasks import TASKS, Task
+from dmaxlit.tasks.base import first_examples
 from dmaxlit.tasks.records import BadRows, is_hub_id, load_from_hub
 from dmaxlit.tasks.sources import files_of, is_collection
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_DEFAULT_NUMBER = 10_000  # rows of a task
 
 
 class Corpora:
@@ -27,7 +30,7 @@ class Corpora:
         hub_split: Split of hub data sets.
         columns: Our name of each column that has another in the corpora, with that.
         task: The task.
-        num_train: Number of rows taken from the task.
+        num_train: Number of rows taken from the task. Default: 10,000, or all if it has fewer.
         chat: Which turns of conversations are learnt. Default: the last.
     """
 
@@ -37,7 +40,7 @@ class Corpora:
         hub_split: str,
         columns: Mapping[str, str],
         task: Task | None,
-        num_train: int,
+        num_train: int | None,
         chat: ChatTurns | None = None,
     ) -> None:
         self.sources, self.hub_split, self.columns = list(sources), hub_split, dict(columns)
@@ -86,8 +89,9 @@ class Corpora:
             yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source), self._chat)
         if not self.sources and self._task is not None:
             name = TASKS.name_of(type(self._task))
-            with renaming_argument("num_train", "n"):
-                examples = self._task.examples("train", self._num_train)
+            examples = first_examples(self._task, "train", self._num_train, _DEFAULT_NUMBER, "num_train")
+            if not examples:
+                raise UserError(f"corpus: task {name!r} has no training prompts; give a corpus")
             for number, example in enumerate(examples, start=1):
                 if example.response is None:
                     raise UserError(f"corpus: task {name!r} has no worked responses to learn from; give a corpus")

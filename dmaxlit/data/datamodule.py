@@ -25,7 +25,7 @@ from dmaxlit.data.sampling import ResumableLoader
 from dmaxlit.data.stream_loader import StreamLoader
 from dmaxlit.data.streamed_rows import StreamedRows, check_streaming, check_trainer
 from dmaxlit.data.template_date import TemplateDate
-from dmaxlit.data.token_batches import check_max_tokens
+from dmaxlit.data.token_batches import check_batches, check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
 from dmaxlit.randomness import run_seed
@@ -53,7 +53,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             is learnt as a whole, in windows of ``max_length``. None: the task's responses.
         task: Registered name of the task, or a task.
         task_options: Options of a task given by name.
-        num_train: Number of training rows taken from the task if there is no corpus.
+        num_train: Number of training rows taken from the task if there is no corpus. Default: 10,000, or all if it has
+            fewer.
         num_val: Number of validation prompts. Default: 128, or all if the task has fewer.
         num_test: Number of test prompts. Default: 1000, or all if the task has fewer.
         batch_size: Training rows in one rank's batch; with ``max_tokens`` the most.
@@ -100,7 +101,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         corpus: str | list[str] | None = None,
         task: Task | str | None = None,
         task_options: dict[str, Any] | None = None,
-        num_train: int = 10_000,
+        num_train: int | None = None,
         num_val: int | None = None,
         num_test: int | None = None,
         batch_size: int = 32,
@@ -134,7 +135,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError("data: expected a corpus or a task, got neither")
         check_not_none(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers)
         check_at_least(1, num_train=num_train, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        check_at_least(1, num_proc=num_proc)
+        check_at_least(1, num_proc=num_proc, max_length=max_length)
         check_at_least(0, num_val=num_val, num_test=num_test, num_workers=num_workers)
         for name, number in (("num_workers", num_workers), ("num_proc", num_proc)):
             if number is not None and number > _MAX_PROCESSES:
@@ -162,8 +163,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
             distill.check()
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
-            self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size, self._chat, on_bad_row)
-            self.prepare_data_per_node = False
+            of_rows = self._chat, on_bad_row, self.columns
+            self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size, *of_rows)
         self._model: BoundModel | None = None
         self._date = TemplateDate()
         self._train_rows: TrainingRows | StreamedRows | None = None
@@ -186,48 +187,48 @@ class SelfDistilledDataModule(L.LightningDataModule):
         """
         self._model = BoundModel(tokenizer, block_length, max_length)
 
-    def prepare_data(self) -> None:
-        """Distil the corpus, if requested and missing, before training; several ranks do that together in setup.
-
-        Raises:
-            UserError: If distilling fails; see :func:`~dmaxlit.data.distill.distill`.
-        """
-        if self._distilled is not None and (trainer := self._fitting_trainer()) is not None:
-            self._choose_template()
-            self._distilled.write(trainer)
-
     def setup(self, stage: str | None = None) -> None:
-        """Encode the rows that the stage needs, or take them from the cache, and check its prompts.
+        """Check the stage's prompts, and encode the rows that it needs, or take them from the cache.
+
+        A corpus that is to be distilled and does not exist is written before, if a trainer fits; all of its ranks do
+        that together.
 
         Raises:
             UserError: For a corpus that is missing or empty, or has fewer rows than there are ranks, a bad row or
-                prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, or a chat template that does not
-                exist.
+                prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, a chat template that does not
+                exist, settings of a trainer that need the number of batches, which a stream does not know, or if
+                distilling fails; see :func:`~dmaxlit.data.distill.distill`.
         """
         self._choose_template()
-        if stage in ("fit", None) and self._train_rows is None:
-            if self._distilled is not None:
-                self.corpora = [self._distilled.path(self.trainer)]
-                if (trainer := self._fitting_trainer()) is not None:
-                    self._distilled.write_together(trainer)
-            model = self._bound_model()
-            tokenizer = self._date.apply(model.tokenizer, self.trainer)
-            limit = min(model.max_length, self.max_length or model.max_length)
-            encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
-            if self._shuffle_buffer is not None:
-                source = self.corpora, self.hub_split, self.columns
-                self._train_rows = StreamedRows(*source, encoder, self._shuffle_buffer, self._chat)
-            else:
-                together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
-                of_part = self.hub_split, self.columns, self.task, self.num_train, self._chat
-                corpora = [Corpora(part, *of_part) for part in together]
-                self._train_rows = TrainingRows(corpora, self.weights, encoder, self.cache_dir, self.num_proc)
-        if stage in ("fit", None) and isinstance(self._train_rows, TrainingRows):
-            # Loaders are made later, after a baseline has been decoded.
-            self._train_rows.check(self._rank_and_world_size()[1], self._keeps_order(), self.max_tokens)
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
             self._prompts.prepare(stage, self._bound_model() if is_bound else None)
+        if stage in ("fit", None):
+            self._train_rows = self._read_rows()
+
+    def _read_rows(self) -> TrainingRows | StreamedRows:
+        """Return the rows to learn from; what can be refused without them is refused before they are distilled."""
+        model = self._bound_model()
+        if self._shuffle_buffer is not None:
+            check_trainer(self.trainer)
+        check_batches(self.max_tokens, model.block_length, self._keeps_order())
+        tokenizer = self._date.apply(model.tokenizer, self.trainer)
+        limit = model.max_length if self.max_length is None else min(self.max_length, model.max_length)
+        encoder = RowEncoder(tokenizer, model.block_length, limit, self.eos_fill, self.on_bad_row)
+        if self._distilled is not None:
+            if (trainer := self._fitting_trainer()) is not None:
+                self._distilled.write(trainer)
+            self.corpora = [self._distilled.path(self.trainer)]
+        if self._shuffle_buffer is not None:
+            source = self.corpora, self.hub_split, self.columns
+            return StreamedRows(*source, encoder, self._shuffle_buffer, self._chat)
+        together = [self.corpora] if self.weights is None else [[source] for source in self.corpora]
+        of_part = self.hub_split, self.columns, self.task, self.num_train, self._chat
+        rows = TrainingRows(
+            [Corpora(part, *of_part) for part in together], self.weights, encoder, self.cache_dir, self.num_proc
+        )
+        rows.check(self._rank_and_world_size()[1], self.max_tokens)  # loaders are made after a baseline is decoded
+        return rows
 
     def state_dict(self) -> dict[str, Any]:
         """Return the date that a chat template wrote into the rows."""
@@ -236,7 +237,6 @@ class SelfDistilledDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Encode the rows with the date that they had, if a chat template writes it."""
         if self._date.restore(state_dict):
-            self._train_rows = None
             self.setup("fit")
 
     def teardown(self, stage: str) -> None:
@@ -251,15 +251,13 @@ class SelfDistilledDataModule(L.LightningDataModule):
         trainer's ``overfit_batches`` the rows keep the order of the corpus.
 
         Raises:
-            UserError: If there are fewer rows than ranks, rows longer than ``max_tokens``, or for settings of a trainer
-                that need the number of batches, which a stream does not know.
+            UserError: Before ``setup('fit')``, or if there are fewer rows than ranks.
         """
         rows = self._train_rows
         if rows is None:
             raise UserError("data: expected setup('fit') before train_dataloader()")
         rank, world_size = self._rank_and_world_size()
         if isinstance(rows, StreamedRows):
-            check_trainer(self.trainer)
             seed, ahead = None if self._keeps_order() else self.seed, 0 if self.trainer is None else 1
             return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
         shape, grouping = (self.batch_size, world_size, rank), (self.group_by_length, self.max_tokens)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
-from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.distill_settings import DEFAULT_PROMPTS, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
 from dmaxlit.data.manifest import Manifest
@@ -18,11 +18,12 @@ from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
-from dmaxlit.errors import UserError, check_not_empty, renaming_argument
+from dmaxlit.errors import PromptError, UserError, check_not_empty
 from dmaxlit.files import read_json, writable_path, write_text
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example, Task
+from dmaxlit.tasks.base import first_examples
 from dmaxlit.tasks.sources import held_out_path
 
 __all__ = ["DistillSettings"]
@@ -52,8 +53,8 @@ def distill(
         model: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode; or a server that answers, an
             :class:`~dmaxlit.data.answer_server.AnswerServer`.
         source: A task, whose training prompts are answered, or prompts: texts, or lists of chat messages.
-        output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``; for a prompt of messages with
-            ``messages`` that end in the response, and its ``tools``.
+        output: The corpus, a ``.jsonl`` file with ``prompt`` and ``response``; for a prompt that is answered as
+            messages with ``messages`` that end in the response, and its ``tools``.
         settings: How to distil; default :class:`DistillSettings`.
         progress: Show a progress bar.
         overwrite: Replace a complete corpus, which stays until the new one is complete, and discard rows that were
@@ -65,13 +66,14 @@ def distill(
         The settings and counts of the corpus.
 
     Raises:
-        UserError: If a setting is out of range, no response is kept, the corpus was made or begun with other settings,
-            cannot be written or is being written by another run, or one of the processes ends before the others.
+        UserError: If a setting is out of range, a prompt has no form in a corpus, responses cannot be judged on this
+            machine, none is kept, the corpus was made or begun with other settings, cannot be written or is being
+            written by another run, or one of the processes ends before the others.
     """
     ranks = ranks or Ranks()
     answerer = ServerAnswerer(model) if isinstance(model, AnswerServer) else ModelAnswerer(model)
     work, settings, output = ranks.together(
-        lambda: _prepare(source, Path(output), settings or DistillSettings(), argument)
+        lambda: _prepare(answerer, source, Path(output), settings or DistillSettings(), argument)
     )
     identity = ranks.from_main(lambda: _identity(answerer, source, work, settings))
     with SharedCorpus(output, identity, ranks, overwrite, argument) as file:
@@ -87,27 +89,32 @@ class _Work:
 
     Args:
         prompts: The prompts, each once for each of its samples.
+        rows: What the corpus has of each, without the response.
         indices: Index of each among all prompts of the source.
         examples: The examples of a task, as ``prompts``; None without one.
         num_prompts: Number of prompts, each counted once.
         digests: Hashes of the prompts, each once, and of the reference answers of a task.
-        held_out: Prompts that get no response.
+        held_out: The same of the prompts that get no response.
     """
 
     prompts: Sequence[Prompt]
+    rows: Sequence[dict[str, Any]]
     indices: Sequence[int]
     examples: Sequence[Example] | None
     num_prompts: int
     digests: dict[str, str]
-    held_out: Sequence[Prompt]
+    held_out: Sequence[dict[str, Any]]
 
 
 def _prepare(
-    source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
+    answerer: Answerer, source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
 ) -> tuple[_Work, DistillSettings, Path]:
     """Return what is to be answered, the settings with their budget, and the path to write."""
     settings.check()
+    if isinstance(source, Task):
+        source.record()  # refuses a machine on which responses cannot be judged
     prompts, examples = _prompts(source, settings)
+    rows = [_prompt_row(answerer, index, prompt) for index, prompt in enumerate(prompts)]
     if settings.max_new_tokens is None:
         settings = replace(settings, max_new_tokens=_budget(source))
     is_held_out = [_is_held_out(prompt, settings) for prompt in prompts]
@@ -116,11 +123,12 @@ def _prepare(
     indices = [index for index in range(len(prompts)) if not is_held_out[index] for _ in range(settings.num_samples)]
     work = _Work(
         [prompts[index] for index in indices],
+        [rows[index] for index in indices],
         indices,
         None if examples is None else [examples[index] for index in indices],
         len(prompts),
         {"prompts": prompts_hash(prompts), **({} if examples is None else {"answers": answers_hash(examples)})},
-        list(compress(prompts, is_held_out)),
+        list(compress(rows, is_held_out)),
     )
     with refusing(output, argument):
         path = writable_path(output, argument)
@@ -137,7 +145,7 @@ def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: Distil
             work.prompts,
             answerer.lengths,
             answerer.generator(settings),
-            _row_maker(answerer, work.prompts, work.examples),
+            _row_maker(answerer, work),
             settings.batch_size,
             progress,
             title="distil",
@@ -158,7 +166,7 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     if not work.held_out and _has_held_out(file.output):
         held_out_path(file.output).unlink(missing_ok=True)  # of the corpus that is replaced: they have rows now
     if work.held_out:
-        lines = [json.dumps(_prompt_row(prompt), ensure_ascii=False) + "\n" for prompt in work.held_out]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in work.held_out]
         write_text(held_out_path(file.output), "".join(lines))
     manifest = Manifest(
         settings=file.settings,
@@ -191,8 +199,8 @@ def _prompts(
     source: Task | Sequence[Prompt], settings: DistillSettings
 ) -> tuple[Sequence[Prompt], list[Example] | None]:
     if isinstance(source, Task):
-        with renaming_argument("num_prompts", "n"):
-            examples = source.examples("train", settings.num_prompts)
+        if not (examples := first_examples(source, "train", settings.num_prompts, DEFAULT_PROMPTS, "num_prompts")):
+            raise UserError("task: expected training prompts, found none")
         return [example.prompt for example in examples], examples
     if settings.keep == "correct":
         raise UserError("keep: expected a task for 'correct', prompts alone have no checker")
@@ -221,28 +229,31 @@ def _identity(
     }
 
 
-def _row_maker(
-    answerer: Answerer, prompts: Sequence[Prompt], examples: Sequence[Example] | None
-) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
+def _row_maker(answerer: Answerer, work: _Work) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:
     """Return a function that makes the row of a response, None if it is empty, and judges the response."""
 
     def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
+        examples = work.examples
         correct = response.finished and examples is not None and examples[index].check(response.text)
-        text = answerer.content(prompts[index], response.text)
-        return _corpus_row(prompts[index], text) if text.strip() else None, correct
+        text = answerer.content(work.prompts[index], response.text)
+        return _with_response(work.rows[index], text) if text.strip() else None, correct
 
     return make_row
 
 
-def _corpus_row(prompt: Prompt, response: str) -> dict[str, Any]:
-    row = _prompt_row(prompt)
+def _with_response(row: dict[str, Any], response: str) -> dict[str, Any]:
     if "prompt" in row:
         return row | {"response": response}
     return row | {"messages": [*row["messages"], {"role": "assistant", "content": response}]}
 
 
-def _prompt_row(prompt: Prompt) -> dict[str, Any]:
-    if isinstance(prompt, str):
-        return {"prompt": prompt}
+def _prompt_row(answerer: Answerer, index: int, prompt: Prompt) -> dict[str, Any]:
+    """Return what a corpus has of a prompt, so that the tokens that are learnt are those that were decoded."""
+    try:
+        asked = answerer.asked(prompt)
+    except UserError as error:
+        raise PromptError(index, str(error)) from error
+    if isinstance(asked, str):
+        return {"prompt": asked}
     tools = getattr(prompt, "tools", None)
-    return {"messages": [*prompt], **({"tools": tools} if tools else {})}
+    return {"messages": [*asked], **({"tools": tools} if tools else {})}

@@ -10,6 +10,8 @@ from dmaxlit.errors import UserError, check_at_least, check_choice, check_temper
 
 __all__ = ["DistillSettings"]
 
+#: Prompts of a task that are answered where nobody says how many.
+DEFAULT_PROMPTS = 2048
 #: The least and the greatest similarity that 128 hashes can tell.
 SIMILARITIES = (0.1, 0.95)
 
@@ -34,7 +36,7 @@ class DistillSettings:
     """How a corpus is distilled.
 
     Args:
-        num_prompts: Training prompts to answer.
+        num_prompts: Prompts to answer. Default: 2048 of a task, or all if it has fewer; all of a list.
         decoder: Registered name of the decoder.
         decoder_options: Its options; DMax distils with threshold 0.95.
         max_new_tokens: Most tokens of a response, EOS included; None for the task's own.
@@ -52,11 +54,12 @@ class DistillSettings:
         min_length: Fewest tokens of a response, EOS included; None for any number.
         max_length: Most tokens of a response that is kept; None for any number.
         duplicates: ``keep`` them; ``drop`` rows whose text, prompt and response, is that of an earlier one but for case
-            and white space; ``drop_near`` also those that share most of their runs of five words with an earlier one.
+            and white space, with the same tools; ``drop_near`` also those that share most of their runs of five words
+            with an earlier one.
         similarity: From which share on, from 0.1 to 0.95; see :class:`~dmaxlit.data.near_duplicates.NearDuplicates`.
     """
 
-    num_prompts: int = 2048
+    num_prompts: int | None = None
     decoder: str = "threshold"
     decoder_options: dict[str, Any] = field(default_factory=lambda: {"threshold": 0.95})
     max_new_tokens: int | None = None
@@ -109,7 +112,7 @@ class DistillSettings:
         if self.duplicates == "drop_near":
             NearDuplicates(self.similarity)  # refuses without its package, before a model is loaded
 
-    def unfiltered(self, num_prompts: int) -> "DistillSettings":
+    def unfiltered(self, num_prompts: int | None) -> "DistillSettings":
         """Return the same settings for some prompts, all of which get a response that is kept."""
         return replace(self, num_prompts=num_prompts, keep="all", **{name: UNNAMED[name] for name in _FILTERS})
 

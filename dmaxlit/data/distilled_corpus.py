@@ -1,6 +1,7 @@
 """The corpus that a run writes with its own model before it learns from it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,13 +12,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.distill import distill
-from dmaxlit.data.distill_settings import UNNAMED, DistillSettings
+from dmaxlit.data.distill_settings import DEFAULT_PROMPTS, UNNAMED, DistillSettings
 from dmaxlit.data.identity import difference, template_hash
 from dmaxlit.data.resumable_jsonl import manifest_path
-from dmaxlit.errors import DMaxWarning, UserError, renaming_argument
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import read_json
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Task
+from dmaxlit.tasks.base import default_number, first_examples
 from dmaxlit.tasks.records import OnBadRow
 
 
@@ -37,6 +39,7 @@ class DistilledCorpus:
         chat: Which turns of the conversations are learnt.
         on_bad_row: What is done with conversations that cannot be learnt; under ``error`` they are refused before
             anything is answered.
+        columns: Columns of the corpus under other names, which one that is written here does not have.
     """
 
     def __init__(
@@ -47,40 +50,33 @@ class DistilledCorpus:
         batch_size: int,
         chat: ChatTurns | None = None,
         on_bad_row: OnBadRow = "error",
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         self._path, self._task, self._settings, self._batch_size = path, task, settings, batch_size
-        self._chat, self._on_bad_row = chat or ChatTurns(), on_bad_row
+        self._chat, self._on_bad_row, self._columns = chat or ChatTurns(), on_bad_row, dict(columns or {})
         self._folder: TemporaryDirectory[str] | None = None
 
     def write(self, trainer: L.Trainer) -> None:
-        """Write the corpus, unless it exists, in one process; nothing if several ranks will do so together.
+        """Write the corpus, unless it exists; all ranks do that together, or rank zero in a dry run.
 
         Args:
-            trainer: The trainer, whose model is decoded on its device.
+            trainer: The trainer, whose model is decoded on its devices; all of its ranks call this.
 
         Raises:
             UserError: If the model's weights are not there yet, or distilling fails.
         """
         path = Path(self._path)
         if not _is_dry_run(trainer):
-            if trainer.world_size == 1:
-                self._distill(trainer, path, self._settings, Ranks.of_trainer(trainer))
-        elif not path.exists():
+            self._distill(trainer, path, self._settings, Ranks.of_trainer(trainer))
+        elif trainer.is_global_zero and self._folder is None and not path.exists():
             self._folder = TemporaryDirectory(prefix="dmaxlit-")
-            few = self._settings.unfiltered(min(self._settings.num_prompts, self._batch_size))
-            self._distill(trainer, Path(self._folder.name) / path.name, few, Ranks())
-
-    def write_together(self, trainer: L.Trainer) -> None:
-        """Write the corpus, unless it exists, on all of several ranks.
-
-        Args:
-            trainer: The trainer.
-
-        Raises:
-            UserError: As :meth:`write`.
-        """
-        if trainer.world_size > 1 and not _is_dry_run(trainer):
-            self._distill(trainer, Path(self._path), self._settings, Ranks.of_trainer(trainer))
+            asked = self._settings.num_prompts or default_number(self._task, "train", self._batch_size)
+            few = self._settings.unfiltered(min(asked, self._batch_size) or None)
+            try:
+                self._distill(trainer, Path(self._folder.name) / path.name, few, Ranks())
+            except BaseException:
+                self.clean_up()
+                raise
 
     def path(self, trainer: L.Trainer | None) -> str:
         """Return where the corpus is: for all ranks, where rank zero has written it.
@@ -112,10 +108,12 @@ class DistilledCorpus:
         ranks.end()
 
     def _is_usable(self, module: Any, corpus: Path, settings: DistillSettings) -> bool:
-        """Return whether a corpus exists; refuse a model that cannot write it, and rows that could not be learnt."""
+        """Return whether a corpus exists; refuse a model that cannot write it, and rows that could not be read."""
         if corpus.exists():
             _warn_of_other_settings(module, self._task, corpus, settings)
             return True
+        if self._columns:
+            raise UserError(f"columns: expected none for a corpus that is distilled here, got {self._columns}")
         if getattr(module.backbone, "is_deferred", False):
             raise UserError(
                 f"distill: expected {str(corpus)!r} to exist, or weights to write it with, which backbone.defer reads "
@@ -127,8 +125,7 @@ class DistilledCorpus:
 
     def _check_prompts(self, settings: DistillSettings) -> None:
         """Refuse conversations that could not be learnt, such as with turns of tools, before they are answered."""
-        with renaming_argument("distill.num_prompts", "n"):
-            examples = self._task.examples("train", settings.num_prompts)
+        examples = first_examples(self._task, "train", settings.num_prompts, DEFAULT_PROMPTS, "distill.num_prompts")
         for number, example in enumerate(examples, start=1):
             prompt: Any = example.prompt  # of a task of one's own it may be a conversation
             if isinstance(prompt, str):
@@ -152,6 +149,8 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
     expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens
+    if settings.num_prompts is None:
+        del expected["num_prompts"]
     used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
     if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
         rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

@@ -48,12 +48,15 @@ class EvalPrompts:
             model: The model that will answer them; None if there is none yet, and no check.
 
         Raises:
-            UserError: For a bad prompt under ``on_bad_row="error"``, or if all are bad.
+            UserError: For a bad prompt under ``on_bad_row="error"``, or if all are bad, or if answers cannot be judged
+                on this machine.
         """
         for split, stages in _STAGES.items():
-            if stage in stages and split not in self._examples:
+            if stage in stages:
                 number = self._numbers[split]
                 examples = first_examples(self._task, split, number, _DEFAULT_NUMBERS[split], f"num_{split}")
+                if examples:
+                    self._task.record()
                 if model is not None:
                     bounds = model.tokenizer, model.max_length
                     examples = decodable_examples(examples, split, *bounds, self._on_bad_row)

@@ -61,7 +61,7 @@ class RowFilter:
     def _repeats(self, row: Mapping[str, Any]) -> str | None:
         """Return in which way a row repeats an earlier one; one that does not is looked for from now on."""
         text = _text_of(row)
-        key = stable_seed(text)
+        key = stable_seed(text, row.get("tools"))
         if key in self._seen:
             return "duplicate"
         self._seen.add(key)
@@ -71,7 +71,11 @@ class RowFilter:
 def _text_of(row: Mapping[str, Any]) -> str:
     """Return all text of a row, prompt and response, without differences of case and white space."""
     if "messages" in row:
-        parts = [f"{message.get('role')}: {message.get('content')}" for message in row["messages"]]
+        parts = [_message_text(**message) for message in row["messages"]]
     else:
         parts = [row["prompt"], row["response"]]
     return "\n".join(re.sub(r"\s+", " ", part).strip().casefold() for part in parts)
+
+
+def _message_text(role: Any = None, content: Any = None, **others: Any) -> str:
+    return f"{role}: {content} {others or ''}"

@@ -34,6 +34,25 @@ def check_max_tokens(max_tokens: int | None, group_by_length: bool, weights: Seq
     raise UserError(f"max_tokens: expected none with {other}, got {max_tokens}")
 
 
+def check_batches(max_tokens: int | None, block_length: int, keeps_order: bool) -> None:
+    """Refuse a number of tokens with which no batches can be made, whatever the rows are.
+
+    Args:
+        max_tokens: Most tokens of a batch; None for batches of a number of rows.
+        block_length: Length of the blocks of the grid.
+        keeps_order: Whether rows keep the order of the corpus.
+
+    Raises:
+        UserError: If no row can be as short, or the order is kept.
+    """
+    if max_tokens is None:
+        return
+    if keeps_order:
+        raise UserError("max_tokens: expected none with overfit_batches, which keeps the order of the rows")
+    if max_tokens < block_length:
+        raise UserError(f"max_tokens: expected at least one block of {block_length}, got {max_tokens}")
+
+
 def check_lengths(lengths: Tensor, max_tokens: int) -> None:
     """Refuse rows that no batch has room for.
 

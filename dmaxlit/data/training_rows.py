@@ -44,18 +44,15 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def check(self, world_size: int, keeps_order: bool, max_tokens: int | None) -> None:
+    def check(self, world_size: int, max_tokens: int | None) -> None:
         """Refuse rows of which no batches can be made; see :meth:`sampler`.
 
         Raises:
-            UserError: If there are fewer rows than ranks, rows longer than ``max_tokens``, or the order is kept with
-                it.
+            UserError: If there are fewer rows than ranks, or rows longer than ``max_tokens``.
         """
         if len(self) < world_size:
             raise UserError(f"corpus: expected at least one row for each of {world_size} ranks, found {len(self)}")
         if max_tokens is not None:
-            if keeps_order:
-                raise UserError("max_tokens: expected none with overfit_batches, which keeps the order of the rows")
             check_lengths(self._whole_lengths(), max_tokens)
 
     def sampler(
@@ -82,7 +79,7 @@ class TrainingRows:
         Raises:
             UserError: If no batches can be made of them; see :meth:`check`.
         """
-        self.check(world_size, keeps_order, max_tokens)
+        self.check(world_size, max_tokens)
         if max_tokens is not None:
             return TokenBatchSampler(self._whole_lengths(), max_tokens, batch_size, world_size, rank, seed)
         shape = batch_size, world_size, rank

@@ -24,7 +24,7 @@ from transformers import (
 from dmaxlit.backbone.formats.config_checks import require_language_model
 from dmaxlit.backbone.formats.hub import fetch, hub_commit
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
-from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks
+from dmaxlit.backbone.formats.model_folder import AttentionError, model_from_folder, was_trained_with_masks
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
@@ -71,7 +71,8 @@ class AutoregressiveModel:
             dtype: Type of the weights.
 
         Raises:
-            UserError: If there is no such model, or it is a diffusion model.
+            UserError: If there is no such model, it is a diffusion model, or its config does not say how long a
+                sequence may be.
         """
         try:
             folder = fetch(source)
@@ -80,7 +81,12 @@ class AutoregressiveModel:
             if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
             tokenizer = load_tokenizer(str(folder))
-            model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
+            try:
+                model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
+            except AttentionError:
+                model = model_from_folder(folder, "eager", getattr(torch, dtype))
+            if not getattr(model.config, "max_position_embeddings", None):
+                raise UserError(f"expected a model with max_position_embeddings in its config, got {source!r}")
         except UserError as error:
             raise UserError(f"{argument}: {str(error).removeprefix('pretrained: ')}") from error
         model.generation_config = _plain(model.generation_config)

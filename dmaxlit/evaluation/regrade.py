@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dmaxlit.data.identity import answers_hash, prompts_hash
-from dmaxlit.errors import UserError, reason_of
+from dmaxlit.errors import UserError, reason_of, renaming_argument
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.record import make_record, read_record
@@ -79,7 +79,8 @@ class GradedRun:
             imports: Import paths of tasks that are not registered.
 
         Raises:
-            UserError: For an unknown task or option, or a task that is neither registered nor imported.
+            UserError: For an unknown task or option, a list of templates, or a task that is neither registered nor
+                imported.
         """
         forms = []
         for label, task in self.record["settings"]["tasks"].items():
@@ -90,7 +91,12 @@ class GradedRun:
                 )
             own = {name: value for name, value in task["options"].items() if name != "sandbox"}
             forms.append({"name": task["name"], "label": label, "options": own})
-        return task_entries(forms, options, "regrade")
+        entries = task_entries(forms, options, "regrade")
+        for entry in entries:
+            if entry.label not in self.record["settings"]["tasks"]:
+                got = f"a list with {entry.template!r}"
+                raise UserError(f"task.{entry.name}.template: expected one, as answered, got {got}")
+        return entries
 
     def examples(self, entry: TaskEntry) -> list[Example]:
         """Return the prompts of a task, with the checkers of its options.
@@ -102,9 +108,10 @@ class GradedRun:
         asked = settings["tasks"][entry.label]
         available = entry.task.count(settings["split"])
         number = asked["num_prompts"]
-        examples = (
-            [] if available is not None and available < number else entry.task.examples(settings["split"], number)
-        )
+        with renaming_argument("regrade", "n"):
+            examples = (
+                [] if available is not None and available < number else entry.task.examples(settings["split"], number)
+            )
         if prompts_hash([example.prompt for example in examples]) != asked["prompts"]:
             raise UserError(
                 f"regrade: expected options of {entry.label!r} that leave its prompts as {str(self.folder)!r} has "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.identity import answers_hash, prompts_hash, template_hash
-from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of, renaming_argument
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
@@ -196,7 +196,8 @@ class Suite:
         number = wanted if available is None else min(wanted, available)
         if number == 0:
             raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
-        examples = entry.task.examples(self.split, number)
+        with renaming_argument("num_prompts", "n"):
+            examples = entry.task.examples(self.split, number)
         self._check(examples, entry, module.tokenizer, module.backbone.max_length)
         for number, example in enumerate(examples, start=1):
             try:

@@ -104,7 +104,7 @@ class Task(ABC):
         """Return what a record of an evaluation has to say besides the options, as JSON values.
 
         For instance the number of worked examples in a prompt (``shots``), or how answers that are programs are
-        separated when they run (``sandbox``). It is called before anything is decoded.
+        separated when they run (``sandbox``). It is called before anything is decoded that is to be judged.
 
         Raises:
             UserError: If answers cannot be judged on this machine.

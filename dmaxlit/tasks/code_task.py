@@ -78,29 +78,29 @@ class CodeTask(BenchmarkTask):
 
     def record(self) -> dict[str, Any]:
         """Return what a benchmark says, and how answers are separated; see :meth:`Task.record`."""
-        return {**super().record(), **sandbox_record(self.settings)}
+        return {**super().record(), **sandbox_record(self.settings, self.name())}
 
 
-def require_sandbox(settings: SandboxSettings, task_name: str) -> None:
-    """Refuse a machine without the sandbox that a task needs.
+def require_sandbox(settings: SandboxSettings, task_name: str) -> Level:
+    """Return how answers are separated on this machine; refuse one without the sandbox that a task needs.
 
     Raises:
         UserError: With what to install, or which option accepts less.
     """
     try:
-        level_of(settings)
+        return level_of(settings)
     except UserError as error:
         hint = f"--task.sandbox rlimits, of evaluate --task.{task_name}.sandbox rlimits"
         raise UserError(f"{error} ({hint})") from error
 
 
-def sandbox_record(settings: SandboxSettings) -> dict[str, Any]:
+def sandbox_record(settings: SandboxSettings, task_name: str) -> dict[str, Any]:
     """Return how answers are separated on this machine, for the record of an evaluation.
 
     Raises:
-        UserError: If this machine does not have such a sandbox.
+        UserError: As :func:`require_sandbox`.
     """
-    level = level_of(settings)
+    level = require_sandbox(settings, task_name)
     return {"sandbox": level, **({"sandbox_does_not_enforce": unenforced()} if level == "rlimits" else {})}
 
 

@@ -15,6 +15,11 @@ def pick(rng: random.Random, choices: Sequence[T]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
+def between(rng: random.Random, low: int, high: int) -> int:
+    """Return a whole number from ``low`` to ``high``."""
+    return low + int(rng.random() * (high - low + 1))
+
+
 def drawn(rng: random.Random, values: Iterable[T]) -> list[T]:
     """Return the values in a random order."""
     keyed = [(rng.random(), number, value) for number, value in enumerate(values)]

@@ -16,7 +16,7 @@ _NUMBER = re.compile(
 )
 
 _COMPOUND = re.compile(r"[0-9}]\s*[/:^]\s*\{?[-+]?[0-9]")
-_COMPOUND_END = re.compile(_COMPOUND.pattern + r"[0-9.,]*\W*$")
+_COMPOUND_END = re.compile(_COMPOUND.pattern + r"[0-9.,]*+\W*$")
 
 
 def answer_part(text: str) -> str:

@@ -274,9 +274,11 @@ def test_plan_refuses_the_model_that_training_refuses(dmax, tmp_path, base):
     assert refusals[0] == refusals[1]
 
 
-def test_rows_shorter_than_a_block_are_refused(dmax, base):
-    assert dmax(f"plan --config {base} --data.max_length 3").refusal == (
-        "data.max_length: expected at least one block of 16, got 3"
+@pytest.mark.parametrize("name", ["max_length", "max_tokens"])
+@pytest.mark.parametrize("length", [0, 3])
+def test_rows_shorter_than_a_block_are_refused(dmax, base, name, length):
+    assert dmax(f"plan --config {base} --data.{name} {length}").refusal == (
+        f"data.{name}: expected at least one block of 16, got {length}"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.data.answer_server import AnswerServer, ServedResponse
+from dmaxlit.data.messages import Conversation
 from dmaxlit.errors import PromptError
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.data.fake_server import FakeServer, Reply, completion, echo, failure, running_server
@@ -87,6 +88,23 @@ def test_what_is_sent(server: FakeServer) -> None:
             "top_p": 1.0,
             "decoder": "spd",
         }
+
+
+def test_tools_are_sent_and_a_call_of_one_is_no_answer(server: FakeServer) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    turns = [{"role": "user", "content": "u"}]
+    calls = [{"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    message = {"role": "assistant", "content": "I add", "tool_calls": calls}
+    server.reply = lambda body: completion("", "tool_calls", message=message) if "tools" in body else echo(body)
+    taken = answers(server, [Conversation(turns, tools), Conversation(turns)], concurrency=1)
+    assert [body.get("tools") for body in server.bodies] == [tools, None]
+    assert [(taken[position].text, taken[position].finished) for position in (0, 1)] == [("", False), ("U", True)]
+
+
+def test_a_text_to_continue_is_no_message_of_a_user(server: FakeServer) -> None:
+    with pytest.raises(PromptError, match=r"^prompts\[0\]: expected a conversation for the endpoint chat, got a text"):
+        answers(server, [TemplatedPrompt("Question:")])
+    assert server.bodies == []
 
 
 def test_the_seed_depends_on_the_index_among_all_prompts(server: FakeServer) -> None:
@@ -222,6 +240,7 @@ class TestCheck:
         ({"max_retries": -1}, "max_retries: expected at least 0"),
         ({"timeout": 0}, "timeout: expected a number of seconds above 0, got 0"),
         ({"request_options": {"temperature": 1}}, "request_options: expected no temperature"),
+        ({"request_options": {"tools": []}}, "request_options: expected no tools"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], error: str) -> None:

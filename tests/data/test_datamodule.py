@@ -186,6 +186,7 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"task": "chian"}, "unknown task 'chian'; known: asdiv, chain, "),
         ({"task": "chain", "batch_size": 0}, "batch_size: expected at least 1, got 0"),
         ({"task": "chain", "num_train": 0}, "num_train: expected at least 1, got 0"),
+        ({"task": "chain", "max_length": 0}, "max_length: expected at least 1, got 0"),
         ({"task": "chain", "num_val": -1}, "num_val: expected at least 0, got -1"),
         ({"task": "chain", "eos_fill": 0}, "eos_fill: expected 'block' or a count"),
         ({"task": "chain", "on_bad_row": "drop"}, "on_bad_row: expected 'error' or 'skip'"),
@@ -258,6 +259,24 @@ def test_a_task_without_responses_cannot_be_learnt_from(write_rows):
     path = write_rows([{"prompt": f"{i}", "answer": "3"} for i in range(9)])
     with pytest.raises(UserError, match="corpus: task 'jsonl' has no worked responses to learn from"):
         bound(task="jsonl", task_options={"train": path}, num_train=1, num_val=0, num_test=0)
+
+
+def test_all_rows_of_a_task_are_learnt_where_nobody_says_how_many(write_rows):
+    path = write_rows([{"prompt": f"{i} ?", "answer": "3", "response": "so"} for i in range(9)])
+    data = bound(task="jsonl", task_options={"train": path}, num_val=0)
+    assert len(data.train_dataloader().dataset) == 9
+
+
+def test_rows_and_prompts_are_those_of_the_model_that_is_bound_last(write_rows):
+    data = bound(corpus=write_rows([{"prompt": "3 ?", "response": "so"}]), task="chain", num_val=1)
+    tokenizer = byte_level(None)
+    data.bind(tokenizer, 8, 64)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert tokenizer.decode(batch["ids"][0], skip_special_tokens=True) == "3 ?so"
+    data.bind(tokenizer, 2, 4)
+    with pytest.raises(UserError, match=r"^validation prompt 1 .* is too long"):
+        data.setup("fit")
 
 
 def test_a_missing_or_empty_corpus_is_refused(write_rows, tmp_path):

@@ -38,9 +38,17 @@ class WithTools(ChainTask):
         return [replace(example, prompt=changed.get(i, example.prompt)) for i, example in enumerate(examples)]
 
 
-def fit(module, folder, encoding=None, task="chain", **options):
+class LongPrompt(ChainTask):
+    """The validation prompts do not fit the context of the module."""
+
+    def examples(self, split, n):
+        examples = super().examples(split, n)
+        return [replace(one, prompt="+1 " * 200) for one in examples] if split == "val" else examples
+
+
+def fit(module, folder, encoding=None, task="chain", num_val=3, **options):
     limits = {"max_epochs": 2} | options.pop("limits", {})
-    data = SelfDistilledDataModule(task=task, batch_size=4, num_val=3, seed=1, **options)
+    data = SelfDistilledDataModule(task=task, batch_size=4, num_val=num_val, seed=1, **options)
     if encoding is not None:
         data.bind(*encoding)
     L.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
@@ -127,6 +135,48 @@ class TestUnderATrainer:
         assert len(prompts) == data.batch_size == 4
         assert [len(batch) for epoch, batch in module.seen if epoch == 0] == [4]
         assert os.listdir(tmp_path) == []
+
+    def test_a_run_after_a_dry_run_learns_the_whole_corpus(self, fake_module, tmp_path):
+        data = SelfDistilledDataModule(
+            str(tmp_path / "c.jsonl"), "chain", batch_size=4, num_val=3, distill=replace(SETTINGS, keep="all")
+        )
+        for limits, number in (({"fast_dev_run": True}, 4), ({"max_epochs": 1}, 20)):
+            module = fake_module()
+            L.Trainer(default_root_dir=tmp_path, num_sanity_val_steps=0, **QUIET, **limits).fit(module, data)
+            assert sum(len(batch) for epoch, batch in module.seen if epoch == 0) == number
+
+    @pytest.mark.parametrize(
+        ("options", "limits", "refusal"),
+        [
+            ({"max_length": 16}, {}, "max_length: expected at least one block of 32, got 16"),
+            ({"max_tokens": 16}, {}, "max_tokens: expected at least one block of 32, got 16"),
+            ({"max_tokens": 64}, {"overfit_batches": 1}, "max_tokens: expected none with overfit_batches"),
+            ({"streaming": True}, {"val_check_interval": 0.5}, "trainer.val_check_interval: expected a number of"),
+            ({"columns": {"prompt": "query"}}, {}, "columns: expected none for a corpus that is distilled here, got"),
+            ({"columns": {"prompt": "query"}}, {"fast_dev_run": True}, "columns: expected none for a corpus that is"),
+            ({"task": LongPrompt()}, {}, r"validation prompt 1 \(.*\): is too long"),
+        ],
+    )
+    def test_what_cannot_work_is_refused_before_a_corpus_is_distilled(
+        self, fake_module, tmp_path, monkeypatch, options, limits, refusal
+    ):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        module, corpus = fake_module(), tmp_path / "corpus" / "c.jsonl"
+        with pytest.raises(UserError, match=f"^{refusal}"):
+            fit(module, tmp_path, corpus=str(corpus), distill=SETTINGS, limits=limits, **options)
+        assert module.calls == []
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("limits", [{}, {"fast_dev_run": True}])
+    def test_all_prompts_are_answered_where_nobody_says_how_many(self, fake_module, tmp_path, limits):
+        rows = [{"prompt": example.prompt, "answer": "1"} for example in task("chain").examples("train", 3)]
+        (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        options = {"corpus": str(tmp_path / "c.jsonl"), "distill": DistillSettings(keep="all", max_new_tokens=8)}
+        module = fake_module()
+        for _ in range(2):  # also where the corpus is there
+            few = task("jsonl", train=str(tmp_path / "q.jsonl"))
+            fit(module, tmp_path, task=few, num_val=0, limits=limits, **options)
+        assert [len(prompts) for prompts, *_ in module.calls] == [3] * (2 if limits else 1)
 
     def test_a_dry_run_keeps_what_filters_would_drop(self, fake_module, tmp_path):
         settings = replace(SETTINGS, held_out=0.999, min_length=100, duplicates="drop")

@@ -1,5 +1,6 @@
 import contextlib
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, replace
 
@@ -7,15 +8,19 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
+from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.corpus_reader import read_corpus
 from dmaxlit.data.distill import distill
-from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.data.resumable_jsonl import manifest_path
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError, UserError
 from dmaxlit.files import weights_hash
+from dmaxlit.tasks import ChainTask, task
+from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tasks.records import BadRows
+from dmaxlit.tasks.sources import held_out_path
 from dmaxlit.version import __version__
 from tests.conftest import make_denoiser
 from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
@@ -195,15 +200,78 @@ def test_other_tools_are_other_prompts(fake_module, tmp_path):
     assert len(hashes) == 3
 
 
-def test_training_sees_the_tokens_that_were_decoded(tmp_path):
+TURNS = [{"role": "system", "content": "7"}, {"role": "user", "content": "3 +1 ?"}]
+TEMPLATE = "{% for m in messages %}{{ 'so ' if m.role == 'system' }}{{ m.content }} {% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template"),
+    [
+        (TURNS, TEMPLATE),
+        *itertools.product([TURNS[1:], TemplatedPrompt("7 9 3 +1 ?", TURNS), "3 +1 ?"], [TEMPLATE, None]),
+    ],
+    ids=range(7),
+)
+def test_training_sees_the_tokens_that_were_decoded(tmp_path, prompt, template):
     """The prompt as it was encoded, the answer as it was decoded, and the end of the turn."""
     module = DMaxModule(make_denoiser())
-    dialogue = [{"role": "system", "content": "7"}, {"role": "user", "content": "3 +1 ?"}]
-    module.tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    module.tokenizer.chat_template = template
     settings = replace(SETTINGS, max_new_tokens=9, keep="all")
-    run(module, tmp_path / "c.jsonl", settings, [dialogue])
+    run(module, tmp_path / "c.jsonl", settings, [prompt])
     (row,) = read_corpus(str(tmp_path / "c.jsonl"), "train", BadRows("error"))
-    (answer,) = module.generate(dialogue, "threshold", 9, threshold=0.95)
     encoded = encode_pair(module.tokenizer, row.prompt, row.response, 8, "block")
-    prompt = module.encode_prompt(dialogue)
-    assert encoded.ids[: len(prompt) + len(answer.token_ids)] == prompt + answer.token_ids
+    asked = encode_prompt(module.tokenizer, prompt)
+    (answer,) = module.generate_batch([prompt], settings.decoding())
+    assert encoded.ids[: len(asked) + len(answer.token_ids)] == asked + answer.token_ids
+
+
+def test_prompts_held_out_have_the_form_of_the_others(fake_module, tmp_path):
+    module = fake_module()
+    module.tokenizer.chat_template = TEMPLATE
+    prompts = [TemplatedPrompt(text, [TURNS[0], {"role": "user", "content": text}]) for text in PROMPTS]
+    settings = replace(SETTINGS, max_new_tokens=9, keep="all", held_out=0.3)
+    run(module, tmp_path / "c.jsonl", settings, prompts)
+    held_out = rows_of(held_out_path(tmp_path / "c.jsonl"))
+    rows = rows_of(tmp_path / "c.jsonl")
+    assert len(rows) + len(held_out) == 40
+    asked = [row["messages"] for row in held_out] + [row["messages"][:-1] for row in rows]
+    assert sorted(map(str, asked)) == sorted(str(prompt.messages) for prompt in prompts)
+
+
+def test_a_text_to_continue_is_refused_where_a_corpus_has_no_form_for_it(fake_module, tmp_path):
+    module, settings = fake_module(), replace(SETTINGS, max_new_tokens=9, keep="all")
+    prompts = ["3 +1 ?", TemplatedPrompt("4 +1 ?")]
+    run(module, tmp_path / "c.jsonl", settings, prompts)
+    assert [row["prompt"] for row in rows_of(tmp_path / "c.jsonl")] == prompts
+    module.tokenizer.chat_template = TEMPLATE
+    for one, refusal in (
+        (module, "as `fit` applies the model's chat template to all prompts of a corpus, got a text to continue"),
+        (AnswerServer("http://localhost/v1", "m"), "for the endpoint chat, got a text to continue"),
+    ):
+        with pytest.raises(PromptError, match=rf"^prompts\[1\]: expected a conversation,? {refusal} \(chat: false\)$"):
+            run(one, tmp_path / "d.jsonl", settings, prompts)
+    assert len(module.calls) == 1
+    assert not (tmp_path / "d.jsonl").exists()
+
+
+class Unjudged(ChainTask):
+    def record(self):
+        raise UserError("sandbox: expected one")
+
+
+def test_answers_that_cannot_be_judged_here_are_not_decoded(fake_module, tmp_path):
+    module = fake_module()
+    with pytest.raises(UserError, match=r"^sandbox: expected one$"):
+        run(module, tmp_path / "c.jsonl", source=Unjudged())
+    assert module.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_prompts_are_answered_where_nobody_says_how_many(fake_module, tmp_path):
+    prompts = [{"prompt": prompt, "answer": "1"} for prompt in PROMPTS[:7]]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    settings = replace(SETTINGS, num_prompts=None, max_new_tokens=9)
+    manifest = run(fake_module(), tmp_path / "c.jsonl", settings, task("jsonl", train=str(tmp_path / "q.jsonl")))
+    assert manifest.settings["num_prompts"] == manifest.prompts == 7
+    with pytest.raises(UserError, match=r"^task: expected training prompts, found none$"):
+        run(fake_module(), tmp_path / "d.jsonl", settings, task("jsonl", test=str(tmp_path / "q.jsonl")))

@@ -74,18 +74,32 @@ def test_all_prompts_are_taken_where_nobody_says_how_many(tmp_path):
     assert sum(len(batch["examples"]) for batch in loader) == 128
 
 
+class Unjudged(ChainTask):
+    def record(self):
+        raise UserError("sandbox: expected one")
+
+
+def test_answers_that_cannot_be_judged_here_are_refused_before_training():
+    data = SelfDistilledDataModule(task=Unjudged(), num_train=1, num_val=1, num_test=0)
+    data.bind(ChainTask.tokenizer(), 4, 64)
+    with pytest.raises(UserError, match=r"^sandbox: expected one$"):
+        data.setup("fit")
+    data.setup("test")
+
+
 @pytest.mark.parametrize(
-    ("stage", "message"),
+    ("stage", "number", "message"),
     [
-        ("validate", "num_val: expected at most the 0 val prompts without a file for val, got 1"),
-        ("test", "num_test: expected at most the 3 test prompts of '.*q.jsonl', got 9"),
-        ("fit", "num_train: expected at most the 0 train prompts without a file for train, got 10000"),
+        ("validate", {"num_val": 1}, "num_val: expected at most the 0 val prompts without a file for val, got 1"),
+        ("test", {"num_test": 9}, "num_test: expected at most the 3 test prompts of '.*q.jsonl', got 9"),
+        ("fit", {"num_train": 9}, "num_train: expected at most the 0 train prompts without a file for train, got 9"),
+        ("fit", {}, "corpus: task 'jsonl' has no training prompts; give a corpus"),
     ],
 )
-def test_a_number_beyond_the_prompts_is_refused_by_its_name(tmp_path, stage, message):
+def test_a_number_beyond_the_prompts_is_refused_by_its_name(tmp_path, stage, number, message):
     (tmp_path / "q.jsonl").write_text("".join(f'{{"prompt": "{n} ?", "answer": "{n}"}}\n' for n in range(3)))
     options = {"task": "jsonl", "task_options": {"test": str(tmp_path / "q.jsonl")}}
-    data = SelfDistilledDataModule(num_val=1, num_test=9, **options)
+    data = SelfDistilledDataModule(**number, **options)
     data.bind(ChainTask.tokenizer(), 4, 64)
     with pytest.raises(UserError, match=f"^{message}$"):
         data.setup(stage)

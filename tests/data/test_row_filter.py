@@ -71,6 +71,15 @@ def test_conversations_are_compared_turn_by_turn() -> None:
     assert reasons(DistillSettings(duplicates="drop"), first, other, first) == [None, None, "duplicate"]
 
 
+def test_other_tools_or_calls_make_another_row() -> None:
+    def chat(tool: str, call: str) -> dict[str, Any]:
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"function": {"name": call}}]}]
+        return record(row={"messages": turns, "tools": [{"function": {"name": tool}}]})
+
+    records = [chat("add", "add"), chat("sum", "add"), chat("add", "sum"), chat("add", "add")]
+    assert reasons(DistillSettings(duplicates="drop"), *records) == [None, None, None, "duplicate"]
+
+
 def test_rows_of_an_earlier_run_count() -> None:
     row_filter = RowFilter(DistillSettings(duplicates="drop"))
     row_filter.add({"prompt": "p", "response": "yes"})

@@ -200,6 +200,8 @@ def test_batches_of_a_data_module_have_no_more_tokens(write_rows):
     assert tokens > 0.9 * sum(rows * length for rows, length in shapes)
     with pytest.raises(UserError, match=r"^max_tokens: expected at least 32, .*, got 31, which \d+ of 60 rows exceed"):
         data_of(write_rows, max_tokens=31)
+    with pytest.raises(UserError, match=r"^max_tokens: expected at least one block of 8, got 7$"):
+        data_of(write_rows, max_tokens=7)
 
 
 def test_too_few_rows_are_refused_before_anything_is_decoded(write_rows):
@@ -228,4 +230,4 @@ def test_overfitting_keeps_the_order_of_rows(write_rows):
     data = data_of(write_rows, max_tokens=128)
     data.trainer = SimpleNamespace(overfit_batches=2, global_rank=0, world_size=1)
     with pytest.raises(UserError, match=r"^max_tokens: expected none with overfit_batches, which keeps the order"):
-        data.train_dataloader()
+        data.setup("fit")

@@ -1,10 +1,11 @@
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
 from lightning.fabric import Fabric
-from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, BloomConfig, GenerationConfig, OpenAIGPTConfig, Qwen3Config
 
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.tokenizer import load_tokenizer
@@ -151,6 +152,31 @@ def test_a_decoder_has_another_label_than_a_baseline(models):
     suite = Suite(task_entries(["chain"], {"chain": {"operations": 3}}), decoders, 3, max_new_tokens=9)
     with pytest.raises(UserError, match="decoders: expected different settings, got 'autoregressive' twice"):
         suite.cells(DMaxModule(make_denoiser()), [AutoregressiveAnswerer(models[0])])
+
+
+def write_other(folder, config):
+    tokenizer = load_tokenizer("chain")
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    model = AutoModelForCausalLM.from_config(config(vocab_size=len(tokenizer), n_layer=1, n_head=2, **ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_model_with_eager_attention_alone_is_a_baseline(tmp_path):
+    folder = write_other(tmp_path, partial(OpenAIGPTConfig, n_embd=8, n_positions=32))
+    main = AutoregressiveModel.load(folder, "autoregressive", CPU, "float32")
+    assert (main.model.config._attn_implementation, main.context_length) == ("eager", 32)
+    for answer, prompt in zip(answers(AutoregressiveAnswerer(main), Limits(6)), PROMPTS, strict=True):
+        assert answer.token_ids == greedy(main, prompt, 6, main.eos_ids)
+
+
+def test_a_model_that_does_not_say_how_long_a_sequence_may_be_is_no_baseline(tmp_path):
+    folder = write_other(tmp_path, partial(BloomConfig, hidden_size=8))
+    with pytest.raises(
+        UserError, match=r"^autoregressive: expected a model with max_position_embeddings in its config"
+    ):
+        AutoregressiveModel.load(folder, "autoregressive", CPU, "float32")
 
 
 def test_models_that_are_no_such_baseline_are_refused(models, folders, tmp_path):

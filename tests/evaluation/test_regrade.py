@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from lightning.fabric import Fabric
@@ -91,6 +92,11 @@ def test_an_interrupted_regrading_goes_on_and_a_complete_one_prints_its_table(an
     ("options", "message"),
     [
         ({"gsm8k": {"template": "zero_shot"}}, "regrade: expected options of 'gsm8k' that leave its prompts as"),
+        (
+            {"gsm8k": {"template": ["dmax", "zero_shot"]}},
+            "task.gsm8k.template: expected one, as answered, got a list with 'dmax'",
+        ),
+        ({"gsm8k": {"template": ["dmax"]}}, "task.gsm8k.template: expected one, as answered, got a list with 'dmax'"),
         ({"gsm8k": {"lenience": 1}}, "unknown option 'lenience' of task 'gsm8k'"),
         ({"gsm8k": {"path": "gone.jsonl"}}, "path: no such file: 'gone.jsonl'"),
         ({"math500": {}}, "task.math500: expected options of one of the tasks gsm8k"),
@@ -101,6 +107,14 @@ def test_options_that_cannot_be_used_are_refused(answers, tmp_path, options, mes
         regrade(answers, tmp_path / "out", options, progress=False)
     assert str(error.value).startswith(message)
     assert not (tmp_path / "out").exists()
+
+
+def test_options_that_leave_too_few_prompts_name_no_argument_of_the_task():
+    task = {"name": "chain", "options": {"operations": 5}, "num_prompts": 5000, "prompts": ""}
+    run = GradedRun(Path("run"), {"settings": {"split": "test", "tasks": {"chain": task}}})
+    (entry,) = run.entries({"chain": {"operations": 3}})
+    with pytest.raises(UserError, match=r"^regrade: expected at most \d+ test prompts of 3 operations, got 5000$"):
+        run.examples(entry)
 
 
 def test_other_folders_are_refused(answers, tmp_path):

@@ -1,3 +1,4 @@
+import time
 from decimal import Decimal
 
 import pytest
@@ -91,3 +92,9 @@ def test_what_is_extracted_is_what_is_compared(match, text, expected):
 )
 def test_a_number_may_be_a_part_of_something_else(text, compound):
     assert is_compound(text) is compound
+
+
+def test_a_text_that_ends_in_thousands_of_dots_takes_no_time():
+    begin = time.process_time()
+    assert not is_compound("1/2" + "." * 20_000 + "x")
+    assert time.process_time() - begin < 1

@@ -11,14 +11,16 @@ from fractions import Fraction
 from dmaxlit.tasks.grading.extraction import boxes
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-#: What marks an answer in words, for numbers and for LaTeX.
+#: What marks an answer in words, for numbers and for LaTeX; only for a text of :func:`shortened`, since on long runs of
+#: white space these take minutes.
 MARKED = (
-    re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE | re.DOTALL),
+    re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL),
     re.compile(r"Final Answer\s*[:\uff1a]\s*(.*?)(?=\n\s*\n|$)", re.IGNORECASE | re.DOTALL),
     re.compile(r"The final answer is\s*(.*?)(?:\.?\s*I hope it is correct\.?|$)", re.IGNORECASE | re.DOTALL),
     re.compile(r"^\s*Answer\s*[:\uff1a]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE),
 )
 LONGEST = 20_000  # characters of a text that are looked at, the last ones
+_WHITE_SPACE = re.compile(r"(\s)(\s{8,})(\s)")
 _HASHES = re.compile(r"####\s*([^\n]+)")
 _SPANS = (_HASHES, *MARKED)
 _MARKUP = re.compile(r"\*\*|__|\\boxed\{|\\fbox\{|\\?[()\[\]](?<=\\.)|[}$,]")
@@ -28,6 +30,7 @@ _TROUBLE = re.compile(
 _TROUBLED_TEXT = ("i give up", "system error", "malfunction", "i'm stuck", "glitch")
 _COUNTED = ("wait", "wrong", "incorrect", "false", "glitch", "stuck", "loop", "malfunction", "system error", "give up")
 _MOST_NUMBERS = 2
+_MOST_CHARACTERS = 1_000  # of a number
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,14 @@ class LenientNumberGrader:
         return _different(source for source in sources if not _is_unsure(source))[:_MOST_NUMBERS]
 
 
+def shortened(text: str) -> str:
+    """Return a text with short runs of white space; where lines and paragraphs end stays."""
+    return _WHITE_SPACE.sub(lambda run: run[1] + "\n\n"[: run[2].count("\n")] + run[3], text)
+
+
 def _marked(text: str) -> list[str]:
     """Return the marked answers of a text that are not blank, marker by marker."""
+    text = shortened(text)
     return [match[1] for pattern in _SPANS for match in pattern.finditer(text) if match[1].strip()]
 
 
@@ -76,6 +85,8 @@ def _different(sources: Iterable[str]) -> list[Fraction]:
 
 
 def _value(text: str) -> Fraction | None:
+    if len(text) > _MOST_CHARACTERS:  # Python refuses to write out very long numbers
+        return None
     try:
         return Fraction(text.replace(",", ""))
     except (ValueError, ZeroDivisionError):  # 1.5/2, 1/0

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dmaxlit.tasks.grading.extraction import boxes
-from dmaxlit.tasks.grading.lenient import LONGEST, MARKED
+from dmaxlit.tasks.grading.lenient import LONGEST, MARKED, shortened
 from dmaxlit.tasks.grading.math_equivalence import equivalent
 from dmaxlit.tasks.grading.minerva import minerva_form
 
@@ -20,10 +20,10 @@ _FORMULAS = (
 _AROUND = (
     re.compile(r"^\s*####\s*"),
     re.compile(r"^\s*<answer>\s*", re.IGNORECASE),
-    re.compile(r"\s*</answer>\s*$", re.IGNORECASE),
+    re.compile(r"</answer>\s*$", re.IGNORECASE),
     re.compile(r"^\s*(?:final answer|answer)\s*[:\uff1a]\s*", re.IGNORECASE),
     re.compile(r"^\s*the final answer is\s*", re.IGNORECASE),
-    re.compile(r"\s*I hope it is correct\.?\s*$", re.IGNORECASE),
+    re.compile(r"I hope it is correct\.?\s*$", re.IGNORECASE),
 )
 _PLAIN = {
     "\u2212": "-",
@@ -82,9 +82,10 @@ def candidates(text: str) -> list[str]:
 
 
 def _candidates(text: str) -> Iterator[str]:
-    marked = [match for pattern in _MARKED for match in pattern.finditer(text) if match[1].strip()]
+    short = shortened(text)
+    marked = [match for pattern in _MARKED for match in pattern.finditer(short) if match[1].strip()]
     last = max(marked, key=lambda match: match.end(), default=None)
-    if last is not None and not _goes_on(text[last.end() :]):
+    if last is not None and not _goes_on(short[last.end() :]):
         yield last[1]
     for box in boxes(text)[-1:]:
         if not _goes_on(text[box.end :]):

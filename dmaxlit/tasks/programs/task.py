@@ -70,7 +70,7 @@ class ProgramsTask(Task):
 
     def record(self) -> dict[str, Any]:
         """Return how answers are separated when they run; see :meth:`Task.record`."""
-        return sandbox_record(SandboxSettings(level=self.sandbox))
+        return sandbox_record(SandboxSettings(level=self.sandbox), "programs")
 
     def examples(self, split: Split, n: int) -> list[Example]:
         """Return the first ``n`` examples of a split, without repeats; see :meth:`Task.examples`.
@@ -92,7 +92,9 @@ class ProgramsTask(Task):
             if plan.key in seen:
                 repeats += 1
                 if repeats > _PATIENCE:
-                    raise UserError(f"examples: expected at most {len(seen)} of {self.difficulty} difficulty, got {n}")
+                    raise UserError(
+                        f"n: expected at most {len(seen)} {split} prompts of {self.difficulty} difficulty, got {n}"
+                    )
                 continue
             seen.add(plan.key)
             repeats = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from dmaxlit.tasks.base import Split, split_of
-from dmaxlit.tasks.drawing import pick
+from dmaxlit.tasks.drawing import between, pick
 
 T = TypeVar("T")
 
@@ -215,9 +215,9 @@ def _draw_events(
         order = _some(rng, people, len(people))
         for index, person in enumerate(order):
             kind = pick(rng, scale.comparisons) if index else "start"
-            amount = _between(rng, *(scale.starts if kind == "start" else scale.changes))
+            amount = between(rng, *(scale.starts if kind == "start" else scale.changes))
             if kind == "multiple":
-                amount = _between(rng, 2, 4)
+                amount = between(rng, 2, 4)
             other = "" if kind == "start" else order[index - 1]
             events.append(Event(kind, Holding(person, thing), amount, other))
             if not _fits(events[-1], have, scale.limit):
@@ -238,15 +238,15 @@ def _draw_event(
 ) -> Event:
     holding = pick(rng, asked) if rng.random() < _FOCUS else Holding(pick(rng, people), pick(rng, things))
     kind = pick(rng, scale.kinds)
-    amount, other, size = _between(rng, *scale.changes), "", 0
+    amount, other, size = between(rng, *scale.changes), "", 0
     if kind == "give":
         other = pick(rng, [person for person in people if person != holding.person])
         if rng.random() < 0.5:
             holding, other = Holding(other, holding.thing), holding.person
     elif kind == "share":
-        amount = _between(rng, 3, 5)
+        amount = between(rng, 3, 5)
     elif kind == "packs":
-        amount, size = _between(rng, 2, 5), _between(rng, 2, 9)
+        amount, size = between(rng, 2, 5), between(rng, 2, 9)
     return Event(kind, holding, _FACTORS.get(kind, amount), other, size)
 
 
@@ -258,10 +258,6 @@ def _fits(event: Event, have: dict[Holding, int], limit: int) -> bool:
             return False
     have.update(trial)
     return True
-
-
-def _between(rng: random.Random, low: int, high: int) -> int:
-    return low + int(rng.random() * (high - low + 1))
 
 
 def _some(rng: random.Random, choices: Sequence[T], count: int) -> list[T]:

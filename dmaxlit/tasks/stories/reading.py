@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dmaxlit.errors import check_choice
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
+from dmaxlit.tasks.drawing import between, drawn
 from dmaxlit.tasks.stories.plot import Plot, Scale, draw_plot, draw_split, solve
 from dmaxlit.tasks.stories.task import SCALES, StoriesTask
 from dmaxlit.tasks.stories.wording import ask, narrate, reason
@@ -21,8 +22,12 @@ __all__ = ["StoriesReadingTask"]
 
 _WITHOUT_EVENTS = 0.4  # share of the stories that are asked about; with as many people as make guessing useless
 _RECALL = replace(SCALES["easy"], events=0, steps=(1, 1), starts=(3, 50))
-_HAS, _ANSWER = re.compile(r" has (\d+)\."), re.compile(r"#### (\d+)")
-_MAX_NEW_TOKENS = 256  # the longest of 20,000 responses has 218
+# Name and number of everybody, in each style.
+_SAID = {
+    "recall": re.compile(r"(\w+) has (\d+)\."),
+    "questions": re.compile(r"How many \w+ (?:does|are with) (\w+) [^?]*\?.*?#### (\d+)", re.DOTALL),
+}
+_MAX_NEW_TOKENS = 256  # the longest of 10,000 responses has 221
 
 
 @TASKS.register("stories_reading")
@@ -36,7 +41,7 @@ class StoriesReadingTask(Task):
     Args:
         style: ``recall``: six to fourteen people, no events, and a response that says of each of them ``Ann has 7.``,
             in any order. ``questions``: a response that asks about everybody in the words of ``stories`` and answers,
-            with the steps of the answers if there are events.
+            in any order, with the steps of the answers if there are events.
         seed: Seed of the stories and wordings. The split of a story depends neither on it nor on wording.
 
     Raises:
@@ -72,27 +77,27 @@ class StoriesReadingTask(Task):
 
     def _draw_scale(self, rng: random.Random) -> Scale:
         if self.style == "recall":
-            return replace(_RECALL, people=rng.randint(6, 14))
+            return replace(_RECALL, people=between(rng, 6, 14))
         if rng.random() < _WITHOUT_EVENTS:
-            return replace(SCALES["easy"], people=rng.randint(5, 9), events=0, steps=(1, 1))
-        return replace(SCALES["easy"], people=rng.randint(2, 3), events=rng.randint(1, 4), steps=(1, 5))
+            return replace(SCALES["easy"], people=between(rng, 5, 9), events=0, steps=(1, 1))
+        return replace(SCALES["easy"], people=between(rng, 2, 3), events=between(rng, 1, 4), steps=(1, 5))
 
     def _example(self, plot: Plot, wording_seed: int) -> Example:
         rng = random.Random(wording_seed)
-        story, sentences, numbers = narrate(rng, plot, PLACES), [], []
+        story, sentences, has = narrate(rng, plot, PLACES), [], []
         holdings = [event.holding for event in plot.events if event.kind == "start"]
-        for holding in rng.sample(holdings, len(holdings)):
+        for holding in drawn(rng, holdings):
             about = replace(plot, asked=(holding,))
             steps = solve(about)
-            numbers.append(str(steps[-1].result))
+            has.append((holding.person, str(steps[-1].result)))
             if self.style == "recall":
-                sentences.append(f"{holding.person} has {numbers[-1]}.")
+                sentences.append(f"{holding.person} has {steps[-1].result}.")
             else:
                 sentences.append(f"{ask(rng, about)} {reason(rng, steps)}")
-        form = _HAS if self.style == "recall" else _ANSWER
-        return Example(story, numbers[-1], partial(_has_numbers, form, numbers), " ".join(sentences))
+        answer = ", ".join(f"{person} {number}" for person, number in has)
+        return Example(story, answer, partial(_says, _SAID[self.style], sorted(has)), " ".join(sentences))
 
 
-def _has_numbers(form: re.Pattern[str], numbers: list[str], text: str) -> bool:
-    """Return whether the numbers that a text says are these, in this order."""
-    return form.findall(text) == numbers
+def _says(form: re.Pattern[str], has: list[tuple[str, str]], text: str) -> bool:
+    """Return whether a text says of each person once what that person has, in any order, and nothing of others."""
+    return sorted(form.findall(text)) == has

@@ -1,6 +1,10 @@
+import time
+
 import pytest
 
 from dmaxlit.tasks.grading.lenient import LenientNumberGrader
+from dmaxlit.tasks.grading.lenient_math import candidates
+from dmaxlit.tasks.grading.minerva import minerva_form
 
 GRADER = LenientNumberGrader("He has 2 * 9 = 18.\n#### 18")
 
@@ -42,3 +46,31 @@ def test_a_reference_without_a_number_is_never_met():
 
 def test_long_texts_are_bounded():
     assert not GRADER("\\boxed{" * 50_000)
+
+
+@pytest.mark.parametrize("marker", ["<answer>", "Final Answer:", "The final answer is 18", "Answer:", "####", "18"])
+@pytest.mark.parametrize("run", [" ", "\n", " \n"])
+def test_an_answer_that_ends_in_white_space_takes_no_time(marker, run):
+    text = marker + run * (18_000 // len(run)) + "x"
+    begin = time.process_time()
+    GRADER(text)
+    for candidate in candidates(text):
+        minerva_form(candidate)
+    assert time.process_time() - begin < 1
+
+
+def test_a_long_answer_without_a_formula_takes_no_time():
+    begin = time.process_time()
+    (whole,) = {minerva_form(one) for one in candidates("Final Answer: " + "so_it_is_18, " * 1500) if len(one) > 10_000}
+    assert whole.endswith("so_it_is_18")
+    assert time.process_time() - begin < 1
+
+
+def test_white_space_within_an_answer_does_not_matter():
+    gap = " " * 30 + "\n" + " " * 30
+    assert GRADER.extract(f"Answer:{gap}5{gap}\n{gap}so 18") == "5 or 18"
+    assert candidates(f"Final Answer:{gap}5{gap}\n{gap}Ok")[0] == candidates(f"<answer>{gap}5{gap}</answer>")[0] == "5"
+
+
+def test_a_number_of_thousands_of_digits_is_none():
+    assert GRADER.extract(f"#### 12.{'3' * 4299}\nAnswer: 18") == "18"

@@ -68,7 +68,7 @@ def test_bad_options_are_refused(options, message):
 
 def test_more_programs_than_there_are_are_refused(monkeypatch):
     monkeypatch.setattr("dmaxlit.tasks.programs.task._PATIENCE", 3)
-    with pytest.raises(UserError, match=r"examples: expected at most \d+ of easy difficulty, got 100000"):
+    with pytest.raises(UserError, match=r"^n: expected at most \d+ test prompts of easy difficulty, got 100000"):
         task("programs", difficulty="easy").examples("test", 100_000)
 
 
@@ -82,6 +82,7 @@ def test_without_a_sandbox_it_can_be_trained_on_but_not_judged(monkeypatch):
     monkeypatch.setattr(isolation, "reason_against", lambda level: "no such thing")
     programs = task("programs")
     assert programs.examples("train", 1)
-    with pytest.raises(UserError, match=r"sandbox: .*\(--task.sandbox rlimits, of evaluate --task.programs.sandbox"):
-        programs.examples("test", 1)
+    for judge in (programs.record, lambda: programs.examples("test", 1)):
+        with pytest.raises(UserError, match=r"sandbox: .*\(--task.sandbox rlimits, of evaluate --task.programs.sand"):
+            judge()
     assert task("programs", sandbox="rlimits").examples("test", 1)

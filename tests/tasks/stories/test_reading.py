@@ -1,3 +1,4 @@
+import hashlib
 import re
 
 import pytest
@@ -30,6 +31,28 @@ def test_some_stories_have_many_people_and_no_events_and_the_others_few_of_each(
     assert {people for people, events in sizes if not events} == {5, 6, 7, 8, 9}
     assert {size for size in sizes if size[1]} <= {(people, events) for people in (2, 3) for events in (1, 2, 3, 4)}
     assert 0.3 < sum(not events for _, events in sizes) / len(sizes) < 0.5
+
+
+@pytest.mark.parametrize(("reading", "end"), [(READING, r"(?<=#### )(\d+)(?: |$)"), (RECALL, r"(?<=\d)(\.)(?: |$)")])
+def test_an_answer_is_right_if_everybody_has_their_number_in_any_order(reading, end):
+    for example in reading.examples("test", 20):
+        parts = re.split(end, example.response)
+        sentences = [f"{text}{mark}" for text, mark in zip(parts[::2], parts[1::2], strict=False)]
+        assert len(sentences) == example.answer.count(",") + 1 > 1
+        assert example.check(" ".join(sentences))
+        assert example.check(" ".join(reversed(sentences)))
+        assert not example.check(" ".join(sentences[1:]))
+        assert not example.check(" ".join([*sentences, sentences[0]]))
+        (one, its), (other, others) = (pair.split() for pair in example.answer.split(", ")[:2])
+        swapped = re.sub(rf"\b{other}\b", one, re.sub(rf"\b{one}\b", "_", example.response)).replace("_", other)
+        assert example.check(swapped) is (its == others)
+        assert not example.check(re.sub(rf"\b{one}\b", "Zoe", example.response))
+
+
+def test_examples_are_the_same_on_every_machine():
+    examples = [*RECALL.examples("val", 50), *READING.examples("val", 50)]
+    text = "".join(f"{example.prompt}\n{example.response}\n" for example in examples)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "048b2d55119fb312"
 
 
 def test_an_answer_is_right_if_all_its_numbers_are():
