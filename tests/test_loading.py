@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder
@@ -133,3 +134,13 @@ def test_the_probe_is_skipped_by_name(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"^no denoiser$"):
             load(source)
         assert load(source, probe=False).generate("3 ?", max_new_tokens=4)
+
+
+@pytest.mark.parametrize("name", ["stories", "gsm8k"])
+def test_a_folder_named_like_a_task_is_loaded_with_its_own_tokenizer(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    denoiser = make_denoiser()
+    DMaxModule(denoiser).export(name)
+    assert load(name).tokenizer.get_vocab() == denoiser.tokenizer.get_vocab()
+    denoiser.train_auxiliary(AuxiliarySettings(pretrained=name, span_length=4))
+    assert denoiser.auxiliary.model.vocab_size == len(denoiser.tokenizer)

@@ -19,7 +19,7 @@ from dmaxlit.backbone.compatibility import check_finite
 from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
 from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.backbone.tokenizer import load_tokenizer
+from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.errors import UserError, reason_of
 
 FOLDER = "auxiliary"
@@ -44,7 +44,7 @@ def auxiliary_from_settings(
         model = model_from_config(settings.config or {}, tokenizer, "sdpa", dtype)
     else:
         folder = fetch(settings.pretrained, WEIGHTS_AND_TOKENIZER)
-        refuse_other_tokenizer(load_tokenizer(str(folder)), tokenizer, settings.pretrained)
+        refuse_other_tokenizer(stored_tokenizer(folder), tokenizer, settings.pretrained)
         model = model_from_folder(folder, "sdpa", dtype)
         check_finite(model, settings.pretrained)
     return AuxiliaryModel(model, tokenizer, vocab_size, settings.span_length)

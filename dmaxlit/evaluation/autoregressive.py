@@ -26,7 +26,7 @@ from dmaxlit.backbone.formats.hub import fetch, hub_commit
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
 from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks
 from dmaxlit.backbone.formats.weight_files import read_config
-from dmaxlit.backbone.tokenizer import load_tokenizer
+from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.engine import Generation
 from dmaxlit.engine.request import DecodedSequence
@@ -79,7 +79,7 @@ class AutoregressiveModel:
             require_language_model(stored, source)
             if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
-            tokenizer = load_tokenizer(str(folder))
+            tokenizer = stored_tokenizer(folder)
             model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
         except UserError as error:
             raise UserError(f"{argument}: {str(error).removeprefix('pretrained: ')}") from error
