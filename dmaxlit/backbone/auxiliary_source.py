@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings, check_spans, merged_auxiliary
 from dmaxlit.backbone.compatibility import check_finite
 from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
 from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.errors import UserError, reason_of
 
-FOLDER = "auxiliary"
 _SETTINGS, _THINK = "auxiliary.json", "think.safetensors"
 
 
@@ -93,7 +93,7 @@ def refuse_other_tokenizer(other: PreTrainedTokenizerBase, tokenizer: PreTrained
 
 def write_auxiliary(auxiliary: AuxiliaryModel, export: Path) -> None:
     """Write an auxiliary model, adapters merged, into the folder of its denoiser's export."""
-    folder = export / FOLDER
+    folder = export / AUXILIARY_FOLDER
     folder.mkdir()
     auxiliary.merged().save_pretrained(folder)
     save_file({"think": auxiliary.think.detach().contiguous().cpu()}, folder / _THINK)
@@ -114,7 +114,7 @@ def read_auxiliary(
     Raises:
         UserError: If a file of it is missing or damaged.
     """
-    folder = export / FOLDER
+    folder = export / AUXILIARY_FOLDER
     if not folder.is_dir():
         return None
     try:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
@@ -229,6 +230,15 @@ def test_a_damaged_folder_is_refused(tmp_path, missing):
         load(tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "auxiliary")
     assert load(tmp_path / "model").backbone.auxiliary is None
+
+
+def test_deferred_weights_keep_the_auxiliary_model(tmp_path):
+    module = make_module()
+    module.export(tmp_path / "model")
+    denoiser = Denoiser(pretrained=str(tmp_path / "model"), defer=True)
+    denoiser.load_deferred(torch.device("cpu"))
+    denoiser.save(tmp_path / "again", {})
+    assert weights_hash(load(tmp_path / "again")) == weights_hash(module)
 
 
 def test_a_stored_span_length_is_checked(tmp_path):

@@ -13,6 +13,7 @@ from dmaxlit.backbone.formats.generation_config import allow_generation, read_ge
 from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
 from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.files import staged
@@ -34,6 +35,8 @@ def convert(
     like: str | Path | None = None,
 ) -> Form:
     """Write a checkpoint in the other form; tensors are copied bit by bit, one output shard at a time.
+
+    The auxiliary model of an export, if it has one, is copied as it is.
 
     Args:
         source: Published checkpoint, or a model that came from one, in transformers' form: a folder or hub id.
@@ -117,12 +120,14 @@ def _write(
     copied_from: list[Path],
     size: int,
 ) -> None:
-    """Write the complete folder or nothing."""
+    """Write the complete folder or nothing; the last of ``copied_from`` is the source."""
     with staged(dest, "output") as staging:
         write_weights(tensors, staging, size, casts)
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in copied_from:
             _copy_files(folder, staging)
+        if (auxiliary := copied_from[-1] / AUXILIARY_FOLDER).is_dir():
+            shutil.copytree(auxiliary, staging / AUXILIARY_FOLDER)
         if config["model_type"] not in MODEL_TYPES:
             refuse_generation(staging)
         else:
@@ -167,7 +172,7 @@ def _refuse_links_out(folder: Path, argument: str) -> None:
     """
     root = folder.resolve()
     root = root.parent.parent if root.parent.name == "snapshots" else root
-    for path in _copied_files(folder):
+    for path in (*_copied_files(folder), *(folder / AUXILIARY_FOLDER).rglob("*")):
         if not path.resolve().is_relative_to(root):
             raise UserError(
                 f"{argument}: expected files, or links within {str(folder)!r}, got {path.name!r}, a link to "

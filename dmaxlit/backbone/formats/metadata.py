@@ -12,6 +12,7 @@ from dmaxlit.errors import UserError
 __all__ = ["read_metadata"]
 
 METADATA_FILE = "dmaxlit.json"
+AUXILIARY_FOLDER = "auxiliary"  # in an export; see dmaxlit.backbone.auxiliary_source
 _NAME = re.compile(r"[\w.:/-]{1,200}")
 
 
