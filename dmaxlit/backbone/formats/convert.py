@@ -9,19 +9,21 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Glm4MoeConfig
 
+from dmaxlit.backbone.formats.engine_settings import SGLANG_FILE
 from dmaxlit.backbone.formats.generation_config import allow_generation, read_generation_config, refuse_generation
 from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
-from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, read_metadata
+from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
 from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.files import staged
 
 Form = Literal["transformers", "llada2"]
 
-# Copied with the weights: tokenizer, generation settings, remote code (which is not run), cards.
-COPIED_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*")
+# Copied with the weights: tokenizer, settings of generation and engines, remote code (which is not run), cards.
+COPIED_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*", SGLANG_FILE)
 _TOKENIZER = "tokenizer.json"
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -70,7 +72,8 @@ def convert(
         with renaming_argument("like", "pretrained"):
             copied_from = [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
     for path in copied_from:
-        read_generation_config(path)  # refuses a damaged one before anything is written
+        read_generation_config(path)  # refuses damaged files before anything is written
+        read_metadata(path)
     for origin in copied_from:
         _refuse_links_out(origin, "source" if origin == folder else "like")
     tensors, config = _translate(folder, stored, form, cast)
@@ -132,6 +135,8 @@ def _write(
             refuse_generation(staging)
         else:
             allow_generation(staging)
+            if edited_card(staging, read_metadata(staging)) is None:  # ours describes the form of transformers
+                (staging / CARD_FILE).unlink(missing_ok=True)
             _name_class_for_all(staging / "tokenizer_config.json")
 
 

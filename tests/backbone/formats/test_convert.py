@@ -119,6 +119,19 @@ def test_an_auxiliary_model_goes_along(tmp_path, ours):
         convert(tmp_path / "trained", tmp_path / "out")
 
 
+def test_settings_of_engines_go_along_but_no_card_of_the_other_form(tmp_path, ours):
+    module = dmaxlit.load(ours)
+    module.set_decoding("edit")
+    module.export(tmp_path / "trained")
+    convert(tmp_path / "trained", tmp_path / "back")
+    for name in ("sglang.yaml", "diffusers.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "trained" / name).read_bytes()
+    assert not (tmp_path / "back" / "README.md").exists()
+    (tmp_path / "trained" / "README.md").write_text("My model")
+    convert(tmp_path / "trained", tmp_path / "edited")
+    assert (tmp_path / "edited" / "README.md").read_text() == "My model"
+
+
 def test_the_tokenizer_of_an_export_has_a_class_that_older_engines_know_or_is_the_published_one(tmp_path, published):
     dmaxlit.load(published).export(tmp_path / "out")
     convert(tmp_path / "out", tmp_path / "back")
