@@ -67,8 +67,10 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it cannot be written, for instance because the disk is full, or another process is writing it.
+        UserError: If it cannot be replaced or written, for instance because the disk is full, or another process is
+            writing it.
     """
+    require_replaceable(folder, argument)
     with exclusive(folder, argument):
         staging = _unfinished(folder)
         try:
@@ -85,6 +87,23 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
             if isinstance(error, (OSError, SafetensorError)):
                 raise UserError(f"{argument}: cannot write {str(folder)!r} ({error})") from error
             raise
+
+
+def require_replaceable(folder: Path, argument: str) -> None:
+    """Refuse the current folder, which would be another one after that, and those that hold it.
+
+    Args:
+        folder: Folder to write.
+        argument: The user's name for it, for messages.
+
+    Raises:
+        UserError: If it is one of them.
+    """
+    if Path.cwd().is_relative_to(_real_path(folder)):
+        raise UserError(
+            f"{argument}: expected a folder that can be replaced, got {str(folder)!r}, which is the current one or "
+            "holds it"
+        )
 
 
 def _clear(folder: Path) -> None:

@@ -48,6 +48,7 @@ def export(
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     from dmaxlit.backbone.formats.hub_upload import check_repository, upload
+    from dmaxlit.backbone.formats.model_folder import check_output_folder
     from dmaxlit.evaluation.card_figures import read_figures
 
     if decoder is None and decoder_options:
@@ -56,6 +57,7 @@ def export(
         raise UserError("private: expected --push_to_hub with it, got none")
     if push_to_hub is not None:
         check_repository(push_to_hub)
+    check_output_folder(Path(output))
     found = None if results is None else read_figures(Path(results))
     module = load_model(model, "cpu", dtype, probe)
     if decoder is not None:
