@@ -126,6 +126,8 @@ class BlockDecoder:
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
+        if trace is not None:
+            trace.begin()
         sequences: dict[int, DecodedSequence] = {}
         with (
             _without_gradients(self.denoiser, self.compile),

@@ -60,6 +60,10 @@ class Trace:
         forwards = sum(row.num_forwards for row in self.rows.values())
         return f"Trace({len(self.rows)} prompts, {forwards} forwards)"
 
+    def begin(self) -> None:
+        """Forget the forwards of responses that a call before has not finished."""
+        self._unfinished.clear()
+
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""
         assert event.logits is not None, "a trace needs the logits of all positions"

@@ -79,6 +79,17 @@ def test_states_and_confidences_are_the_decoder_s(denoiser):
     assert TokenState.SOFT not in kinds
 
 
+def test_a_call_after_one_that_was_interrupted_is_recorded_alone(denoiser):
+    def interrupt(finished):
+        raise KeyboardInterrupt
+
+    trace, engine = Trace(), BlockDecoder(denoiser, SPDDecoder())
+    with pytest.raises(KeyboardInterrupt):
+        engine.decode(PROMPTS, BUDGET, progress=interrupt, trace=trace)
+    rows = engine.decode(PROMPTS, BUDGET, trace=trace)
+    assert [trace.rows[index].num_forwards for index in range(len(rows))] == [row.num_forwards for row in rows]
+
+
 def test_a_trace_is_read_as_it_was_written(denoiser, tmp_path):
     _, trace = traced(denoiser, SPDDecoder())
     path = tmp_path / "deep" / "trace.safetensors"
