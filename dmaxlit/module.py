@@ -24,6 +24,7 @@ from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_internals import is_attached, load_loader_states
 from dmaxlit.checkpoints.provenance import ProvenanceMixin
+from dmaxlit.decoding.factory import make_by_name
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
@@ -91,7 +92,9 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             backbone.train_auxiliary(auxiliary)
         if compile:
             backbone.compile_training()
-        self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        if isinstance(noise, str):
+            noise = make_by_name("noise", NOISE, NoiseStrategy, noise, {})
+        self.noise: NoiseStrategy = noise
         if not isinstance(self.noise, NoiseStrategy):
             raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         if self.noise.feature_layer is not None:
