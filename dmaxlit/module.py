@@ -92,9 +92,9 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             backbone.train_auxiliary(auxiliary)
         if compile:
             backbone.compile_training()
-        if isinstance(noise, str):
-            noise = make_by_name("noise", NOISE, NoiseStrategy, noise, {})
-        self.noise: NoiseStrategy = noise
+        self.noise: NoiseStrategy = (
+            make_by_name("noise", NOISE, NoiseStrategy, noise, {}) if isinstance(noise, str) else noise
+        )
         if not isinstance(self.noise, NoiseStrategy):
             raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         if self.noise.feature_layer is not None:

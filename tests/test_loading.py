@@ -15,6 +15,7 @@ from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder
 from dmaxlit.checkpoints.scratch import scratch_folder
+from dmaxlit.loading import usable_device
 from tests.conftest import make_denoiser
 
 EXPERTS = {"model_type": "mixtral", "num_local_experts": 4}
@@ -144,3 +145,28 @@ def test_a_folder_named_like_a_task_is_loaded_with_its_own_tokenizer(tmp_path, m
     assert load(name).tokenizer.get_vocab() == denoiser.tokenizer.get_vocab()
     denoiser.train_auxiliary(AuxiliarySettings(pretrained=name, span_length=4))
     assert denoiser.auxiliary.model.vocab_size == len(denoiser.tokenizer)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:77", "nonsense"])
+def test_a_device_that_cannot_compute_is_refused_before_anything_is_loaded(device):
+    with pytest.raises(UserError, match=f"device: expected one that torch can compute on, got '{device}' ") as caught:
+        load("./gone", device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_device_may_be_chosen_by_what_there_is():
+    assert load("builtin:chain-base", device="auto", probe=False).device.type == usable_device("auto")
+
+
+def test_too_little_memory_names_the_device_and_another_fault_does_not(monkeypatch):
+    def fail(module, device):
+        raise error
+
+    monkeypatch.setattr(DMaxModule, "to", fail)
+    error: Exception = torch.OutOfMemoryError("tried to allocate\nmuch")
+    refusal = "device: expected cpu to have memory for 'builtin:chain-base' in bfloat16, got too little"
+    with pytest.raises(UserError, match=refusal):
+        load("builtin:chain-base", dtype="bfloat16", probe=False)
+    error = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        load("builtin:chain-base", probe=False)

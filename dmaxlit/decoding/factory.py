@@ -46,8 +46,8 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
         return value
     cls = registry.get(value) if isinstance(value, str) else _checked_class(kind, base, value)
     if inspect.isabstract(cls):
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise UserError(f"{kind}: expected a class that implements {missing}, got {cls.__name__}")
+        abstract = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"{kind}: expected a class that implements {abstract}, got {cls.__name__}")
     parameters = inspect.signature(cls).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]
