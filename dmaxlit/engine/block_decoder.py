@@ -185,8 +185,8 @@ class BlockDecoder:
         """Yield one event per forward; if watched, with the logits of all positions."""
         queue = deque(requests)
         num_rows = min(self.batch_size, len(queue))
+        lane = self.make_lane(self.sampler, watched)  # first, for it checks a decoder of the user's own
         batch = self.make_batch(num_rows, max(request.length for request in requests))
-        lane = self.make_lane(self.sampler, watched)
         for _ in range(num_rows):
             batch.add(queue.popleft(), lane)
         while batch.size:
