@@ -73,6 +73,8 @@ def test_a_decoder_without_a_name_has_no_identity():
         (DecodeSettings(temperature=-1.0), "temperature: expected"),
         (DecodeSettings(batch_size=0), "batch_size: expected at least 1, got 0"),
         (DecodeSettings(max_forwards=0), "max_forwards: expected at least 1, got 0"),
+        (DecodeSettings(admission="converging"), "admission: expected a window of at least 2 for a policy"),
+        (DecodeSettings(admission_options={"theta": 0.1}), "admission: expected a window of at least 2 for a policy"),
         (DecodeSettings(stop="text"), "stop: expected a list of texts"),
     ],
 )
