@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import check_choice
-from dmaxlit.metrics.base import RatioMetric
+from dmaxlit.metrics.base import RatioMetric, check_same_length
 
 __all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism", "kendall_tau"]
 
@@ -46,6 +46,7 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
 
     Raises:
         UserError: For another variant.
+        ValueError: For anything but vectors of the same length.
 
     Example:
         >>> import torch
@@ -55,6 +56,7 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
         1.0
     """
     check_choice("variant", variant, _VARIANTS)
+    check_same_length(finalized=finalized, against=finalized if against is None else against)
     n = len(finalized)
     pairs = n * (n - 1) // 2
     if pairs == 0:
@@ -139,7 +141,11 @@ class DecodingOrder(RatioMetric):
         Args:
             finalized: ``[n]``, see :meth:`dmaxlit.engine.RowTrace.finalized`.
             block: ``[n]`` number of the block of each token.
+
+        Raises:
+            ValueError: For vectors of different length.
         """
+        check_same_length(finalized=finalized, block=block)
         groups = [finalized[block == number] for number in torch.unique(block)] if self.within_block else [finalized]
         taus = [tau for tau in (kendall_tau(group, self.variant) for group in groups) if not math.isnan(tau)]
         if taus:

@@ -140,3 +140,12 @@ def test_an_unknown_variant_is_refused():
         kendall_tau(torch.tensor([1]), "c")
     with pytest.raises(UserError, match=message):
         DecodingOrder("c")
+
+
+def test_vectors_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        kendall_tau(torch.arange(3), against=torch.arange(4))
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        kendall_tau(torch.arange(3), against=torch.arange(1))
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        DecodingOrder().update(torch.arange(3), torch.zeros(1))
