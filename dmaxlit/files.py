@@ -23,6 +23,11 @@ from dmaxlit.locks import exclusive
 _UNFINISHED, _OLD = ".unfinished", ".old"
 
 
+def expanded(path: Path | str) -> str:
+    """Return a path with the home folder in place of a leading ``~``: from Python and YAML no shell puts it there."""
+    return os.path.expanduser(path)
+
+
 # ---- names of what is unfinished ------------------------------------------------------------------------------------
 
 
@@ -201,12 +206,13 @@ def writable_path(output: Path, argument: str = "output") -> Path:
     """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
 
     Args:
-        output: The file to write.
+        output: The file to write; a leading ``~`` is the home folder.
         argument: The user's name for it, for messages.
 
     Raises:
         UserError: If it exists and is not a file.
     """
+    output = Path(expanded(output))
     if output.is_dir():
         raise UserError(f"{argument}: expected a file to write, got the folder {str(output)!r}")
     if output.exists() and not output.is_file():
@@ -247,7 +253,7 @@ def files_of_options(flag: str, options: Mapping[str, Any] | None) -> dict[str, 
 
 def _real_path(path: Path | str) -> str:
     """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
-    return str(path) if "\0" in str(path) else os.path.realpath(path)
+    return str(path) if "\0" in str(path) else os.path.realpath(expanded(path))
 
 
 def require_writable(path: Path, room: int = 0) -> None:

@@ -27,6 +27,7 @@ from dmaxlit.checkpoints.provenance import ProvenanceMixin
 from dmaxlit.decoding.factory import make_by_name
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
+from dmaxlit.files import expanded
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tokens import CleanBatch, SpecialTokens
@@ -131,7 +132,9 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         Args:
             folder: The folder; an earlier export there is replaced.
         """
-        self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
+        self.backbone.save(
+            Path(expanded(folder)), self.metadata(), not is_attached(self) or self.trainer.is_global_zero
+        )
 
     # ---- training ---------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,12 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder
 from dmaxlit.checkpoints.scratch import scratch_folder
+from dmaxlit.data.prompt_reader import read_prompts
+from dmaxlit.engine import Trace
+from dmaxlit.files import require_other_files
 from dmaxlit.loading import usable_device
 from tests.conftest import make_denoiser
 
@@ -170,3 +174,26 @@ def test_too_little_memory_names_the_device_and_another_fault_does_not(monkeypat
     error = RuntimeError("a fault of ours")
     with pytest.raises(RuntimeError, match="a fault of ours"):
         load("builtin:chain-base", probe=False)
+
+
+def test_a_tilde_is_the_home_folder_whatever_a_path_is_of(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    module, trace = DMaxModule(make_denoiser()), Trace()
+    module.export("~/m")
+    write(tmp_path / "home" / "x.ckpt", make_denoiser())
+    module.generate("3 ?", max_new_tokens=4, trace=trace)
+    trace.save("~/t.safetensors")
+    assert sorted(Trace.load("~/t.safetensors").rows) == [0]
+    trace.to_html("~/t.html")
+    (tmp_path / "home" / "p.txt").write_text("3 ?\n")
+    assert [row.prompt for row in read_prompts("~/p.txt")] == ["3 ?"]
+    for name in ("~/m", "~/x.ckpt"):
+        assert load(name, probe=False).tokenizer.get_vocab() == module.tokenizer.get_vocab()
+    assert len(load_tokenizer("~/m")) == len(module.tokenizer)
+    with pytest.raises(UserError, match=r"output: expected another file than --prompts, got '~/p.txt'"):
+        require_other_files({"output": "~/p.txt"}, {"--prompts": [tmp_path / "home" / "p.txt"]})
+    with pytest.raises(UserError, match=r"pretrained: expected a model folder, .* got '~nobody/m'"):
+        load("~nobody/m")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

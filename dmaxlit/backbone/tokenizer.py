@@ -10,6 +10,7 @@ from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.errors import UserError, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tasks import TASKS
 
 MASK_TOKEN = "<|mask|>"
@@ -26,7 +27,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         if built_in is None:
             raise UserError(f"tokenizer: task {source!r} has no tokenizer; give a folder or hub id")
         return built_in
-    return stored_tokenizer(source)
+    return stored_tokenizer(expanded(source))
 
 
 def stored_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:

@@ -18,7 +18,7 @@ from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.row_trace import RowTrace, TokenState
 from dmaxlit.errors import UserError
-from dmaxlit.files import staged_file
+from dmaxlit.files import expanded, staged_file
 from dmaxlit.viewer import Panel, page, write_page
 from dmaxlit.viewer.notebook import display, frame, table
 
@@ -193,7 +193,7 @@ class Trace:
         Raises:
             UserError: If it cannot be written.
         """
-        path = Path(path)
+        path = Path(expanded(path))
         order = sorted(self.rows)
         rows = [self.rows[index] for index in order]
         tensors = (
@@ -223,7 +223,7 @@ class Trace:
             UserError: If there is no such file, or it is not a trace.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(expanded(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:

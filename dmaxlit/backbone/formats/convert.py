@@ -18,7 +18,7 @@ from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, read_metadata
 from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
 from dmaxlit.errors import UserError, renaming_argument
-from dmaxlit.files import staged
+from dmaxlit.files import expanded, staged
 
 Form = Literal["transformers", "llada2"]
 
@@ -57,7 +57,7 @@ def convert(
         UserError: If the source cannot be converted, or ``dest`` exists; then nothing is written.
     """
     size, cast = shard_size(max_shard_size), _dtype(dtype)
-    folder, dest = fetch(str(source)), Path(dest)
+    folder, dest = fetch(str(source)), Path(expanded(dest))
     refuse_existing(dest)
     stored = read_config(folder)
     is_published = stored.get("model_type") in MODEL_TYPES

@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, METADATA_FILE
 from dmaxlit.errors import UserError
+from dmaxlit.files import expanded
 from dmaxlit.tasks.sources import record_suffix
 
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
@@ -31,7 +32,7 @@ def resolve_folder(source: str) -> Path | str:
             known = sorted(path.parent.name for path in BUILTIN_MODELS.glob("*/config.json"))
             raise UserError(f"pretrained: unknown built-in model {name!r}; known: {', '.join(known) or 'none'}")
         return BUILTIN_MODELS / name
-    path = Path(source).expanduser()
+    path = Path(expanded(source))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"pretrained: expected a model folder with a config.json, found none in {source!r}")
