@@ -17,7 +17,7 @@ from dmaxlit.data.messages import text_of
 from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.row_trace import RowTrace, TokenState
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import expanded, staged_file
 from dmaxlit.viewer import Panel, page, write_page
 from dmaxlit.viewer.notebook import display, frame, table
@@ -191,11 +191,13 @@ class Trace:
         """Write all records to one safetensors file, complete or not at all.
 
         Raises:
-            UserError: If it cannot be written.
+            UserError: If it cannot be written, or records are of different block lengths.
         """
         path = Path(expanded(path))
         order = sorted(self.rows)
         rows = [self.rows[index] for index in order]
+        if len(lengths := sorted({row.ids.shape[1] for row in rows})) > 1:
+            raise UserError(f"trace: expected records of one block length, got {', '.join(map(str, lengths))}")
         tensors = (
             {name: torch.cat([getattr(row, name) for row in rows]) for name in ("start", *_DTYPES)} if rows else {}
         )
@@ -220,7 +222,7 @@ class Trace:
         """Read a file written by :meth:`save`.
 
         Raises:
-            UserError: If there is no such file, or it is not a trace.
+            UserError: If there is no such file, or it is no trace or a damaged one.
         """
         try:
             with safe_open(expanded(path), framework="pt") as file:
@@ -230,14 +232,18 @@ class Trace:
             raise UserError(f"trace: cannot read {str(path)!r} ({error})") from error
         if metadata.get("format") != _FORMAT:
             raise UserError(f"trace: expected a file that dmaxlit's Trace has written, got {str(path)!r}")
-        header = json.loads(metadata["rows"])
-        split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
-        rows = {
-            index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=header["tokens"][i])
-            for i, index in enumerate(header["index"])
-        }
-        # Older files have no texts.
-        return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
+        try:
+            header = json.loads(metadata["rows"])
+            split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
+            counts = zip(header["index"], header["tokens"], header["forwards"], strict=True)
+            rows = {
+                index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=num_tokens)
+                for i, (index, num_tokens, _) in enumerate(counts)
+            }
+            # Older files have no texts.
+            return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"trace: {str(path)!r} is damaged ({reason_of(error)})") from error
 
 
 def _shown(prompt: Prompt) -> str:
