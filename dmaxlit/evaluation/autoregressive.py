@@ -24,7 +24,7 @@ from transformers import (
 from dmaxlit.backbone.formats.config_checks import require_language_model
 from dmaxlit.backbone.formats.hub import fetch, hub_commit
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
-from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks
+from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks, with_its_attention
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
@@ -80,7 +80,8 @@ class AutoregressiveModel:
             if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
             tokenizer = stored_tokenizer(folder)
-            model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
+            weights = getattr(torch, dtype)
+            model = with_its_attention(lambda attention: model_from_folder(folder, attention, weights))
         except UserError as error:
             raise UserError(f"{argument}: {str(error).removeprefix('pretrained: ')}") from error
         model.generation_config = _plain(model.generation_config)

@@ -14,8 +14,10 @@ from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.callbacks import NextTokenTraining
+from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
+from dmaxlit.evaluation.autoregressive import AutoregressiveModel
 from dmaxlit.files import model_hash, weights_hash
 from dmaxlit.noise import NOISE, MaskedNoise, UniformNoise
 from dmaxlit.randomness import RowGenerator
@@ -132,6 +134,20 @@ def test_exports_and_checkpoints_decode_as_the_module_does(tmp_path, lora):
     assert not any(p.requires_grad for p in exported.backbone.auxiliary.parameters())
     stored.export(tmp_path / "again")
     assert decode(load(tmp_path / "again")) == expected
+
+
+def test_a_model_without_sdpa_has_its_own_attention(tmp_path):
+    module = make_module(model_type="gemma2", query_pre_attn_scalar=16).eval()
+    module.export(tmp_path / "model")
+    payload = checkpoint_metadata(module.backbone, module.metadata())
+    torch.save({"dmaxlit": payload, "state_dict": module.state_dict(), "global_step": 1}, tmp_path / "last.ckpt")
+    for source in ("model", "last.ckpt"):
+        assert decode(load(tmp_path / source)) == decode(module)
+    auxiliary = str(tmp_path / "auxiliary")
+    module.backbone.auxiliary.model.save_pretrained(auxiliary)
+    module.tokenizer.save_pretrained(auxiliary)
+    make_denoiser().train_auxiliary(AuxiliarySettings(pretrained=auxiliary))
+    AutoregressiveModel.load(auxiliary, "autoregressive", torch.device("cpu"), "float32")
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "dynamic"}, {"decoder": "codila_verify"}, {"temperature": 1.0}])

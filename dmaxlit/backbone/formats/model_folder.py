@@ -104,6 +104,20 @@ def _refuse_attention(error: Exception, attention: str) -> None:
         ) from error
 
 
+def with_its_attention(load: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
+    """Return a model with the attention implementation of torch (SDPA), or its own if it lacks that.
+
+    For models whose attention the user does not choose.
+
+    Args:
+        load: Makes the model with an attention implementation.
+    """
+    try:
+        return load("sdpa")
+    except AttentionError:
+        return load("eager")
+
+
 def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
     """Return whether a ``config.json`` is of a published diffusion model, whose vocabulary has a mask token."""
     return came_from_llada2(stored) or block_length_of(stored) is not None
