@@ -67,6 +67,8 @@ class DecodeSettings:
             if name not in ("decoder", "admission") and not (name in _CHECKED_BY_RANGE and isinstance(value, float))
         }
         check_option_types(type(self), settings)
+        if not isinstance(self.stop, Sequence):  # its texts are checked with the tokenizer
+            raise UserError(f"stop: expected a list of texts, got {describe_value(self.stop)}")
 
     @classmethod
     def of(cls, settings: "DecodeSettings | Mapping[str, Any]") -> "DecodeSettings":

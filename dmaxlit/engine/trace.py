@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.messages import text_of
 from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
+from dmaxlit.engine.prompts import shown_prompt
 from dmaxlit.engine.row_trace import RowTrace, TokenState
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import expanded, staged_file
@@ -118,7 +118,7 @@ class Trace:
             prompts: The prompts, in the order of their indices.
             label: How they were decoded.
         """
-        self.prompts |= {index: _shown(prompt) for index, prompt in enumerate(prompts)}
+        self.prompts |= {index: shown_prompt(prompt) for index, prompt in enumerate(prompts)}
         self.add_texts(tokenizer)
         self.label = label
 
@@ -244,9 +244,3 @@ class Trace:
             return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
         except (LookupError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"trace: {str(path)!r} is damaged ({reason_of(error)})") from error
-
-
-def _shown(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in prompt)

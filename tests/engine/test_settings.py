@@ -111,6 +111,9 @@ def test_settings_that_are_none_are_refused(module):
         module.generate_batch(["3 +1 ?"], 5)
     with pytest.raises(UserError, match=r"trace: expected a Trace .*, got a value of type bool"):
         module.generate(["3 +1 ?"], trace=True)
+    for stop, got in ((None, "None"), (7, "a value of type int"), ({"a"}, "a value of type set")):
+        with pytest.raises(UserError, match=f"^stop: expected a list of texts, got {got}$"):
+            DecodeSettings(stop=stop)
     with pytest.raises(UserError, match=r"admission: expected a name, .*, got a value of type int"):
         module.generate(["3 +1 ?"], admission=5)
 
