@@ -37,7 +37,7 @@ from dmaxlit.evaluation.validation_batches import (
     make_meter,
     rank_subset,
 )
-from dmaxlit.files import remove_unfinished, write_text
+from dmaxlit.files import expanded, remove_unfinished, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example
 
@@ -210,7 +210,7 @@ class ComparisonReport(L.Callback):
         return self._seconds + (time.monotonic() - self._begin if self._begin else 0.0)
 
     def _folder(self, trainer: L.Trainer) -> Path:
-        return Path(trainer.default_root_dir if self.output is None else self.output)
+        return Path(trainer.default_root_dir if self.output is None else expanded(self.output))
 
     def _check_output(self, trainer: L.Trainer) -> None:
         folder = self._folder(trainer)

@@ -20,7 +20,7 @@ from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
-from dmaxlit.files import files_of_options, remove_unfinished, require_other_files, weights_hash, write_text
+from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files, weights_hash, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
 
@@ -55,7 +55,7 @@ class PredictionWriter(L.Callback):
     ) -> None:
         super().__init__()
         check_at_least(1, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        self.output, self.decoder = Path(output), decoder
+        self.output, self.decoder = Path(expanded(output)), decoder
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self._rows: dict[int, dict[str, Any]] = {}
         self._stored: dict[int, dict[str, Any]] = {}  # those of an interrupted run

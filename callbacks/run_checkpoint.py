@@ -21,6 +21,7 @@ from dmaxlit.checkpoints.run_limits import is_last_step, limits
 from dmaxlit.checkpoints.run_state import log_versions, validation_is_due
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.validation_batches import is_dry_run
+from dmaxlit.files import expanded
 
 __all__ = ["RunCheckpoint"]
 
@@ -74,7 +75,7 @@ class RunCheckpoint(Checkpoint):
         mode: Literal["min", "max"] | None = None,
     ) -> None:
         super().__init__()
-        self.resume, self.folder, self.monitor = resume, folder, monitor
+        self.resume, self.folder, self.monitor = resume, None if folder is None else expanded(folder), monitor
         self.settings: dict[str, Any] = {}
         self.stop_settings: dict[str, Any] = {}
         self.automatic = self.finished = False

@@ -16,14 +16,21 @@ __all__ = [
     "check_not_none",
     "check_temperature",
     "describe_value",
+    "is_invisible",
     "printable",
     "reason_of",
     "renaming_argument",
 ]
 
 _MAX_REASON = 300  # characters
-# Directional marks change the order in which other characters appear.
-_DIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Directional marks, zero-width characters, the byte order mark, fillers and tags. Joiners and variation selectors stay:
+# emoji and Indic scripts need them.
+_INVISIBLE = frozenset(
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u3164\ufeff\uffa0"
+    + "".join(
+        map(chr, [*range(0x2060, 0x2070), *range(0xFFF9, 0xFFFC), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)])
+    )
+)
 # Far beyond use, within single precision.
 _MAX_TEMPERATURE, _MIN_TEMPERATURE = 1e4, 1e-6
 
@@ -190,16 +197,19 @@ def printable(text: str) -> str:
     r"""Return a text whose control characters are written as escapes (``\x1b``); tabs and line ends stay.
 
     A terminal obeys control sequences: they can rewrite what is on the screen, set the title, or write to the
-    clipboard. Directional marks and lone surrogates, which cannot be encoded, are escaped too.
+    clipboard. What cannot be seen, reorders other characters or cannot be encoded is escaped too.
     """
     return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:
-    is_control = unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"
-    if is_control or character in _DIRECTIONAL:
-        return character.encode("unicode_escape").decode()
-    return character
+    is_escaped = is_invisible(character) and character not in "\t\n"
+    return character.encode("unicode_escape").decode() if is_escaped else character
+
+
+def is_invisible(character: str) -> bool:
+    """Return whether a reader could not see a character: a control character, a mark, a filler, a lone surrogate."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _INVISIBLE
 
 
 def describe_value(value: object) -> str:

@@ -23,6 +23,11 @@ from dmaxlit.locks import exclusive
 _UNFINISHED, _OLD = ".unfinished", ".old"
 
 
+def expanded(path: Path | str) -> str:
+    """Return a path with the home folder in place of a leading ``~``: from Python and YAML no shell puts it there."""
+    return os.path.expanduser(path)
+
+
 # ---- names of what is unfinished ------------------------------------------------------------------------------------
 
 
@@ -67,8 +72,10 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it cannot be written, for instance because the disk is full, or another process is writing it.
+        UserError: If it cannot be replaced or written, for instance because the disk is full, or another process is
+            writing it.
     """
+    require_replaceable(folder, argument)
     with exclusive(folder, argument):
         staging = _unfinished(folder)
         try:
@@ -85,6 +92,23 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
             if isinstance(error, (OSError, SafetensorError)):
                 raise UserError(f"{argument}: cannot write {str(folder)!r} ({error})") from error
             raise
+
+
+def require_replaceable(folder: Path, argument: str) -> None:
+    """Refuse the current folder, which would be another one after that, and those that hold it.
+
+    Args:
+        folder: Folder to write.
+        argument: The user's name for it, for messages.
+
+    Raises:
+        UserError: If it is one of them.
+    """
+    if Path.cwd().is_relative_to(_real_path(folder)):
+        raise UserError(
+            f"{argument}: expected a folder that can be replaced, got {str(folder)!r}, which is the current one or "
+            "holds it"
+        )
 
 
 def _clear(folder: Path) -> None:
@@ -182,12 +206,13 @@ def writable_path(output: Path, argument: str = "output") -> Path:
     """Return the path to write so that ``output`` is replaced: a link's target instead of the link.
 
     Args:
-        output: The file to write.
+        output: The file to write; a leading ``~`` is the home folder.
         argument: The user's name for it, for messages.
 
     Raises:
         UserError: If it exists and is not a file.
     """
+    output = Path(expanded(output))
     if output.is_dir():
         raise UserError(f"{argument}: expected a file to write, got the folder {str(output)!r}")
     if output.exists() and not output.is_file():
@@ -228,7 +253,7 @@ def files_of_options(flag: str, options: Mapping[str, Any] | None) -> dict[str, 
 
 def _real_path(path: Path | str) -> str:
     """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
-    return str(path) if "\0" in str(path) else os.path.realpath(path)
+    return str(path) if "\0" in str(path) else os.path.realpath(expanded(path))
 
 
 def require_writable(path: Path, room: int = 0) -> None:

@@ -26,21 +26,27 @@ def load(
     Args:
         path: A folder written by ``export`` (or any transformers checkpoint), ``builtin:NAME`` for a shipped model, a
             hub id, or a ``.ckpt`` file written by ``fit``.
-        device: Device of the model.
+        device: Device of the model; ``auto`` for an accelerator if there is one.
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; responses may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
 
     Raises:
-        UserError: If there is no such model, it is damaged, or the probe shows that it is no block-diffusion denoiser.
+        UserError: If there is no such device, or it has too little memory; if there is no such model, it is damaged, or
+            the probe shows that it is no block-diffusion denoiser.
     """
+    device = usable_device(device)
     if Path(path).suffix == ".ckpt":
         backbone = backbone_of_checkpoint(path, attn_implementation, dtype, probe)
     else:
         attention: Any = attn_implementation
         backbone = Denoiser(pretrained=str(path), attn_implementation=attention, dtype=dtype, probe=probe)
-    module = DMaxModule(backbone)
-    return module.eval().to(device)
+    module = DMaxModule(backbone).eval()
+    try:
+        return module.to(device)
+    except torch.OutOfMemoryError as error:
+        text = str(path)
+        raise UserError(f"device: expected {device} to have memory for {text!r} in {dtype}, got too little") from error
 
 
 def usable_device(name: str) -> str:

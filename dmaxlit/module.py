@@ -24,8 +24,10 @@ from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_internals import is_attached, load_loader_states
 from dmaxlit.checkpoints.provenance import ProvenanceMixin
+from dmaxlit.decoding.factory import make_by_name
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
+from dmaxlit.files import expanded
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tokens import CleanBatch, SpecialTokens
@@ -92,7 +94,9 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             backbone.train_auxiliary(auxiliary)
         if compile:
             backbone.compile_training()
-        self.noise: NoiseStrategy = NOISE.get(noise)() if isinstance(noise, str) else noise
+        self.noise: NoiseStrategy = (
+            make_by_name("noise", NOISE, NoiseStrategy, noise, {}) if isinstance(noise, str) else noise
+        )
         if not isinstance(self.noise, NoiseStrategy):
             raise UserError(f"noise: expected a strategy or its registered name, got {describe_value(noise)}")
         if self.noise.feature_layer is not None:
@@ -129,7 +133,9 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         Args:
             folder: The folder; an earlier export there is replaced.
         """
-        self.backbone.save(Path(folder), self.metadata(), not is_attached(self) or self.trainer.is_global_zero)
+        self.backbone.save(
+            Path(expanded(folder)), self.metadata(), not is_attached(self) or self.trainer.is_global_zero
+        )
 
     def trained_on(self) -> dict[str, str]:
         """Return what the module is trained on: ``noise``, the strategy's name, or a callback's ``objective``."""

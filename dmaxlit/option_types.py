@@ -1,7 +1,8 @@
-"""Types of the options by which a class is made: those of its constructor's annotations."""
+"""The options by which a class is made: those that it needs, and their types by its constructor's annotations."""
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -25,6 +26,22 @@ def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if not _matches(value, hints.get(name, Any)):
             raise UserError(f"{name}: expected {_describe(hints[name])}, got {value!r}")
+
+
+def missing_options(cls: type[Any], options: Iterable[str]) -> list[str]:
+    """Return the options without a default that are not among those given.
+
+    Args:
+        cls: The class.
+        options: Names of the given options.
+    """
+    return [
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in options
+    ]
 
 
 # Not jsonargparse: as a float it accepts nan, inf, None and the text "0.5", its messages span several lines, and its

@@ -133,10 +133,14 @@ class Registry(Generic[T]):
         return ""
 
 
-def class_and_options(value: object) -> str:
+def class_and_options(value: object, **more: object) -> str:
     """Return ``Class(option=value, ...)`` with those options that are attributes of the same name.
 
     Options are the arguments of the constructor and, where it takes ``**options``, of that of its base class.
+
+    Args:
+        value: The object.
+        **more: Options that are no attributes of the same name.
     """
     names: dict[str, None] = {}
     for cls in type(value).__mro__:
@@ -145,5 +149,5 @@ def class_and_options(value: object) -> str:
             names |= dict.fromkeys(parameters)
             if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
                 break
-    options = (f"{name}={vars(value)[name]!r}" for name in names if name in vars(value))
-    return f"{type(value).__name__}({', '.join(options)})"
+    options = {name: vars(value)[name] for name in names if name in vars(value)} | more
+    return f"{type(value).__name__}({', '.join(f'{name}={option!r}' for name, option in options.items())})"

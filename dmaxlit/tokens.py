@@ -110,7 +110,8 @@ class SoftTokens:
     """Mixtures of tokens as inputs of a forward pass; see :func:`~dmaxlit.backbone.soft_embedding.hybrid_embedding`.
 
     Args:
-        ids: ``[R, T, K]`` tokens of each mixture; the mask token may be one of them.
+        ids: ``[R, T, K]`` tokens of each mixture, of the vocabulary also where they are not fed; the mask token may be
+            one of them.
         weights: ``[R, T, K]`` their weights, each at least 0, with sum 1.
         where: ``[R, T]`` bool, positions whose input is the mixture. Elsewhere it is the sequence's token.
         slerp: Mix the last token with the others along the sphere instead of along a line.

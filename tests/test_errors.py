@@ -124,8 +124,10 @@ def test_a_reason_is_one_printable_line_of_reasonable_length(error, with_type, r
         ("\x9b2J", r"\x9b2J"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\ud800", r"\ud800"),
+        ("pass\u200bword\xad\u2028\ufeff", r"pass\u200bword\xad\u2028\ufeff"),
+        ("\U000e0041\u2066", r"\U000e0041\u2066"),
     ],
 )
-def test_only_control_characters_are_escaped(text, shown):
+def test_only_what_a_reader_could_not_see_is_escaped(text, shown):
     assert printable(text) == shown
     shown.encode()

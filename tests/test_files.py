@@ -11,6 +11,7 @@ from dmaxlit.files import (
     open_to_append,
     remove_unfinished,
     require_other_files,
+    require_replaceable,
     require_writable,
     staged,
     staged_file,
@@ -93,6 +94,18 @@ def test_an_export_that_does_not_fit_leaves_the_last_one(tmp_path):
         module.export(tmp_path / "m")
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
     assert names(tmp_path) == ["m"]
+
+
+def test_the_current_folder_and_those_that_hold_it_are_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    for name in (".", "..", "/", "b/..", "../a", str(tmp_path)):
+        refusal = f"output: expected a folder that can be replaced, got {re.escape(repr(name))}, which is the current"
+        with pytest.raises(UserError, match=refusal), staged(Path(name), "output"):
+            pass
+    for name in ("b", "../c", "c"):
+        require_replaceable(Path(name), "output")
+    assert names(tmp_path) == ["a"]
 
 
 def test_a_parent_that_is_a_file_is_refused(tmp_path):

@@ -10,10 +10,16 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata, checkpoint_to_folder
 from dmaxlit.checkpoints.scratch import scratch_folder
+from dmaxlit.data.prompt_reader import read_prompts
+from dmaxlit.engine import Trace
+from dmaxlit.files import require_other_files
+from dmaxlit.loading import usable_device
 from tests.conftest import make_denoiser
 
 EXPERTS = {"model_type": "mixtral", "num_local_experts": 4}
@@ -133,3 +139,61 @@ def test_the_probe_is_skipped_by_name(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"^no denoiser$"):
             load(source)
         assert load(source, probe=False).generate("3 ?", max_new_tokens=4)
+
+
+@pytest.mark.parametrize("name", ["stories", "gsm8k"])
+def test_a_folder_named_like_a_task_is_loaded_with_its_own_tokenizer(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    denoiser = make_denoiser()
+    DMaxModule(denoiser).export(name)
+    assert load(name).tokenizer.get_vocab() == denoiser.tokenizer.get_vocab()
+    denoiser.train_auxiliary(AuxiliarySettings(pretrained=name, span_length=4))
+    assert denoiser.auxiliary.model.vocab_size == len(denoiser.tokenizer)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:77", "nonsense"])
+def test_a_device_that_cannot_compute_is_refused_before_anything_is_loaded(device):
+    with pytest.raises(UserError, match=f"device: expected one that torch can compute on, got '{device}' ") as caught:
+        load("./gone", device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_device_may_be_chosen_by_what_there_is():
+    assert load("builtin:chain-base", device="auto", probe=False).device.type == usable_device("auto")
+
+
+def test_too_little_memory_names_the_device_and_another_fault_does_not(monkeypatch):
+    def fail(module, device):
+        raise error
+
+    monkeypatch.setattr(DMaxModule, "to", fail)
+    error: Exception = torch.OutOfMemoryError("tried to allocate\nmuch")
+    refusal = "device: expected cpu to have memory for 'builtin:chain-base' in bfloat16, got too little"
+    with pytest.raises(UserError, match=refusal):
+        load("builtin:chain-base", dtype="bfloat16", probe=False)
+    error = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        load("builtin:chain-base", probe=False)
+
+
+def test_a_tilde_is_the_home_folder_whatever_a_path_is_of(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    module, trace = DMaxModule(make_denoiser()), Trace()
+    module.export("~/m")
+    write(tmp_path / "home" / "x.ckpt", make_denoiser())
+    module.generate("3 ?", max_new_tokens=4, trace=trace)
+    trace.save("~/t.safetensors")
+    assert sorted(Trace.load("~/t.safetensors").rows) == [0]
+    trace.to_html("~/t.html")
+    (tmp_path / "home" / "p.txt").write_text("3 ?\n")
+    assert [row.prompt for row in read_prompts("~/p.txt")] == ["3 ?"]
+    for name in ("~/m", "~/x.ckpt"):
+        assert load(name, probe=False).tokenizer.get_vocab() == module.tokenizer.get_vocab()
+    assert len(load_tokenizer("~/m")) == len(module.tokenizer)
+    with pytest.raises(UserError, match=r"output: expected another file than --prompts, got '~/p.txt'"):
+        require_other_files({"output": "~/p.txt"}, {"--prompts": [tmp_path / "home" / "p.txt"]})
+    with pytest.raises(UserError, match=r"pretrained: expected a model folder, .* got '~nobody/m'"):
+        load("~nobody/m")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

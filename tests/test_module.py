@@ -212,9 +212,16 @@ def test_losses_and_rates_are_logged():
     assert {f"train/{name}" for name in expected} <= set(trainer.callback_metrics)
 
 
+class NeedyNoise(MaskedNoise):
+    def __init__(self, rate):
+        super().__init__()
+
+
 def test_an_unknown_noise_or_form_is_refused():
     with pytest.raises(UserError, match=r"known: .*masked, .*on_policy, .*uniform"):
         DMaxModule(make_denoiser(), "no_such_noise")
+    with pytest.raises(UserError, match="noise 'NeedyNoise': expected the option rate, which has no default, got none"):
+        DMaxModule(make_denoiser(), f"{__name__}.NeedyNoise")
     with pytest.raises(UserError, match="clean_half: expected"):
         DMaxModule(make_denoiser(), clean_half="once")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.option_types import check_option_types
+from dmaxlit.option_types import check_option_types, missing_options
 from dmaxlit.tasks import TASKS, task
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ def test_others_are_refused(options, message):
     with pytest.raises(UserError) as refusal:
         check_option_types(Options, options)
     assert str(refusal.value) == message
+
+
+def test_options_without_a_default_are_needed_and_those_passed_on_are_not():
+    class Needy:
+        def __init__(self, first, second, third=None, *rest, **more) -> None:
+            pass
+
+    assert missing_options(Needy, {"first": 1}) == ["second"]
+    assert missing_options(Options, {}) == []
 
 
 def test_annotations_that_only_type_checkers_can_read_are_left_to_the_class():

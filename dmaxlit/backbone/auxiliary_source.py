@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings, check_spans, merged_auxiliary
 from dmaxlit.backbone.compatibility import check_finite
 from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
-from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
+from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder, with_its_attention
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.backbone.tokenizer import load_tokenizer
+from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.errors import UserError, reason_of
 
-FOLDER = "auxiliary"
 _SETTINGS, _THINK = "auxiliary.json", "think.safetensors"
 
 
@@ -41,11 +41,12 @@ def auxiliary_from_settings(
         UserError: If the model cannot be read or built, or has another tokenizer.
     """
     if settings.pretrained is None:
-        model = model_from_config(settings.config or {}, tokenizer, "sdpa", dtype)
+        config = settings.config or {}
+        model = with_its_attention(lambda attention: model_from_config(config, tokenizer, attention, dtype))
     else:
         folder = fetch(settings.pretrained, WEIGHTS_AND_TOKENIZER)
-        refuse_other_tokenizer(load_tokenizer(str(folder)), tokenizer, settings.pretrained)
-        model = model_from_folder(folder, "sdpa", dtype)
+        refuse_other_tokenizer(stored_tokenizer(folder), tokenizer, settings.pretrained)
+        model = with_its_attention(lambda attention: model_from_folder(folder, attention, dtype))
         check_finite(model, settings.pretrained)
     return AuxiliaryModel(model, tokenizer, vocab_size, settings.span_length)
 
@@ -93,7 +94,7 @@ def refuse_other_tokenizer(other: PreTrainedTokenizerBase, tokenizer: PreTrained
 
 def write_auxiliary(auxiliary: AuxiliaryModel, export: Path) -> None:
     """Write an auxiliary model, adapters merged, into the folder of its denoiser's export."""
-    folder = export / FOLDER
+    folder = export / AUXILIARY_FOLDER
     folder.mkdir()
     auxiliary.merged().save_pretrained(folder)
     save_file({"think": auxiliary.think.detach().contiguous().cpu()}, folder / _THINK)
@@ -114,7 +115,7 @@ def read_auxiliary(
     Raises:
         UserError: If a file of it is missing or damaged.
     """
-    folder = export / FOLDER
+    folder = export / AUXILIARY_FOLDER
     if not folder.is_dir():
         return None
     try:
@@ -123,7 +124,7 @@ def read_auxiliary(
     except Exception as error:  # safetensors raises its own kinds
         raise UserError(f"pretrained: cannot read {str(folder)!r} ({reason_of(error)})") from error
     check_spans(span_length, f"pretrained: {folder / _SETTINGS}: span_length")
-    model = model_from_folder(folder, "sdpa", dtype)
+    model = with_its_attention(lambda attention: model_from_folder(folder, attention, dtype))
     check_finite(model, str(folder))
     auxiliary = AuxiliaryModel(model, tokenizer, vocab_size, span_length)
     return with_think(auxiliary, think, str(folder)).requires_grad_(False)
@@ -150,7 +151,7 @@ def auxiliary_of_weights(
         inner = merged_auxiliary(config, weights, LoraSettings(**stored["lora"])).state_dict()
     with torch.random.fork_rng():  # its first weights are drawn, and replaced
         dtype = weights["think"].dtype
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(inner)
     auxiliary = AuxiliaryModel(model, tokenizer, vocab_size, stored["span_length"])
     return with_think(auxiliary, weights["think"], "checkpoint").requires_grad_(False)

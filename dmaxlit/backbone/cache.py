@@ -164,7 +164,6 @@ class RowCache(Cache):
         self, num_rows: int, length: int, num_layers: int, static: bool = False, max_extra_rows: int = 0
     ) -> None:
         self.num_rows, self.length, self.static, self.max_extra_rows = num_rows, length, static, max_extra_rows
-        self._num_used_slots = 0
         self.placement: Placement
         self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._row_layers))
@@ -193,7 +192,6 @@ class RowCache(Cache):
             extra_rows = first + extra_rows
             rows = torch.cat([extra_rows, rows])
         targets = (rows.unsqueeze(1) * self.length + slots).flatten()
-        self._num_used_slots = max(self._num_used_slots, num_keys)
         taking_part = slice(first + row_slice.start - count, first + row_slice.stop)
         self.placement = Placement(taking_part, targets, num_keys, extra_rows)
         return self.placement
@@ -209,14 +207,15 @@ class RowCache(Cache):
         for layer in self._row_layers:
             layer.extend(length)
 
-    def reorder(self, row_indices: Sequence[int]) -> None:
+    def reorder(self, row_indices: Sequence[int], num_slots: int) -> None:
         """Keep the given rows, in this order; those that change their index are copied.
 
         Args:
             row_indices: Current index of each new row.
+            num_slots: First slots of the rows to copy; the others are written again before they are read.
         """
         moves = [(target, source) for target, source in enumerate(row_indices) if target != source]
         if moves and self.is_filled:
             target, source = torch.tensor(moves, device=self.placement.targets.device).unbind(1)
             for layer in self._row_layers:
-                layer.copy_rows(target, source, self._num_used_slots)
+                layer.copy_rows(target, source, num_slots)

@@ -14,9 +14,7 @@ from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
 from dmaxlit.backbone.attention import MaskSource, ModelMask, to_model_mask
-from dmaxlit.backbone.auxiliary_source import (
-    read_auxiliary,
-)
+from dmaxlit.backbone.auxiliary_source import read_auxiliary
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.denoiser_weights import DenoiserWeights
 from dmaxlit.backbone.formats.model_folder import AttentionError
@@ -135,7 +133,7 @@ class Denoiser(DenoiserWeights):
         self._probes = probe
         self.compiles_training = False
         self.lora, self.auxiliary, self.trains_auxiliary = None, None, False
-        if source.folder is not None and not defer:
+        if source.folder is not None:
             self.auxiliary = read_auxiliary(source.folder, self.tokenizer, self.vocab_size, source.dtype)
         self.register_parameter(MASK_DELTA, None)
         self._prepare_to_train()

@@ -27,7 +27,13 @@ from dmaxlit.backbone.formats.model_folder import (
 from dmaxlit.backbone.formats.sdar import block_length_of
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.mask_embedding import embedding_table
-from dmaxlit.backbone.tokenizer import ensure_special_tokens, load_tokenizer, name_special_tokens, require_rows
+from dmaxlit.backbone.tokenizer import (
+    ensure_special_tokens,
+    load_tokenizer,
+    name_special_tokens,
+    require_rows,
+    stored_tokenizer,
+)
 from dmaxlit.errors import UserError, check_at_least, check_choice
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -99,16 +105,19 @@ class BackboneSource:
             )
         # First what is small: a model that is refused for its config is not downloaded.
         folder = None if pretrained is None else fetch(pretrained, CONFIG_AND_TOKENIZER)
-        if tokenizer is None and folder is None:
-            raise UserError(
-                "backbone.tokenizer: expected a task name, folder or hub id for a model created from config, got none"
-            )
         stored = {} if folder is None else read_config(folder)
         if pretrained is not None and folder is not None:
             require_language_model(stored, pretrained)
             require_valid_config(folder, stored)
             folder = fetch(pretrained, files)  # the rest
-        loaded_tokenizer = load_tokenizer(tokenizer or str(folder))
+        if tokenizer:
+            loaded_tokenizer = load_tokenizer(tokenizer)
+        elif folder is not None:
+            loaded_tokenizer = stored_tokenizer(folder)
+        else:
+            raise UserError(
+                "backbone.tokenizer: expected a task name, folder or hub id for a model created from config, got none"
+            )
         name_special_tokens(loaded_tokenizer, mask_token, eos_token, stored)
         adds_mask = not was_trained_with_masks(stored) and bool(ensure_special_tokens(loaded_tokenizer))
         metadata = {} if folder is None else read_metadata(folder)

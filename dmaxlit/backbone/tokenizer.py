@@ -10,13 +10,14 @@ from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.errors import UserError, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tasks import TASKS
 
 MASK_TOKEN = "<|mask|>"
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a built-in task (by its name), of a folder, or of a hub id.
+    """Load the tokenizer that a user names: that of a built-in task, of a folder, or of a hub id.
 
     Raises:
         UserError: If it cannot be read.
@@ -26,6 +27,15 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         if built_in is None:
             raise UserError(f"tokenizer: task {source!r} has no tokenizer; give a folder or hub id")
         return built_in
+    return stored_tokenizer(expanded(source))
+
+
+def stored_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer in a folder, whatever its name, or of a hub id.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
     folder = Path(source)
     model_type = read_config(folder).get("model_type") if (folder / "config.json").is_file() else None
     # transformers does not know the published model types, only the equivalent ones that we load them as.
@@ -33,11 +43,11 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     config = equivalents[model_type]() if model_type in equivalents else None
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, config=config, trust_remote_code=False
+            str(source), config=config, trust_remote_code=False
         )
     except Exception as error:  # a damaged file can make any line of transformers fail
         raise UserError(
-            f"tokenizer: expected a task name, folder or hub id, got {source!r} ({reason_of(error)})"
+            f"tokenizer: expected a task name, folder or hub id, got {str(source)!r} ({reason_of(error)})"
         ) from error
     return tokenizer
 

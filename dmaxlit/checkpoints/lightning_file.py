@@ -27,6 +27,7 @@ from dmaxlit.checkpoints.schema import check_checkpoint
 from dmaxlit.checkpoints.scratch import scratch_folder
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
 from dmaxlit.errors import UserError, describe_value, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tokens import SpecialTokens
 
 _MODEL = "backbone."  # prefix of the model's weights in a module's
@@ -76,7 +77,7 @@ def read_checkpoint(checkpoint: str | Path, verify: bool = True) -> dict[str, An
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
-    path = Path(checkpoint)
+    path = Path(expanded(checkpoint))
     is_folder = is_sharded_checkpoint(path)
     if is_folder:
         check_shards(path, contents=verify)

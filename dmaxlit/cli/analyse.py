@@ -108,9 +108,11 @@ def order(
     """
     given = dict(locals())
     from dmaxlit.evaluation.order_folder import check_report_folder, write_report
+    from dmaxlit.files import expanded
 
     check_at_least(1, num_prompts=num_prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
     check_at_least(100, resamples=resamples)
+    output = expanded(output)
     check_report_folder(Path(output), overwrite)
     names = _split(task)
     load = partial(

@@ -111,19 +111,13 @@ def load_model(
     Raises:
         UserError: If there is no such model, device, template or variable.
     """
-    import torch
-
     from dmaxlit.cli.known_warnings import silence_known_warnings
     from dmaxlit.data.chat_template import choose_template
-    from dmaxlit.loading import load, usable_device
+    from dmaxlit.loading import load
 
     silence_known_warnings()
-    device = usable_device(device)
-    try:
-        with renaming_argument("model", "pretrained", "checkpoint"):
-            module = load(path, device=device, dtype=dtype, probe=probe)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"device: expected {device} to have memory for {path!r} in {dtype}, got too little") from error
+    with renaming_argument("model", "pretrained", "checkpoint"):
+        module = load(path, device=device, dtype=dtype, probe=probe)
     choose_template(module.tokenizer, chat_template, template_options)
     return module
 

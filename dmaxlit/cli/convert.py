@@ -57,10 +57,12 @@ def convert(
     from dmaxlit.backbone.formats.convert import convert as convert_checkpoint
     from dmaxlit.backbone.formats.convert import refuse_existing
     from dmaxlit.cli.known_warnings import silence_known_warnings
+    from dmaxlit.files import expanded
 
     if model is None or output is None:
         raise UserError(f"the following arguments are required: {'model' if model is None else 'output'}")
     silence_known_warnings()
+    output = expanded(output)
     with renaming_argument("model", "pretrained", "checkpoint"):
         if Path(model).suffix != ".ckpt":
             form = convert_checkpoint(model, output, to, max_shard_size, dtype, like)

@@ -120,6 +120,7 @@ def evaluate(
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.suite import Suite
     from dmaxlit.evaluation.task_entries import task_entries
+    from dmaxlit.files import expanded
     from dmaxlit.ranks import Ranks
 
     listed = _entries("tasks", tasks)
@@ -148,7 +149,7 @@ def evaluate(
     def load_baselines() -> "list[AutoregressiveAnswerer]":
         return _baselines(autoregressive, assistant, ranks.device, dtype)
 
-    table = suite.run(ranks, load, model, Path(output), overwrite, load_baselines=load_baselines)
+    table = suite.run(ranks, load, model, Path(expanded(output)), overwrite, load_baselines=load_baselines)
     if ranks.is_main:
         print(printable(table), end="")
     ranks.end()
@@ -220,11 +221,13 @@ def _regrade(
 ) -> None:
     """Judge the answers of a run again, and print the tables."""
     from dmaxlit.evaluation.regrade import GradedRun, regrade
+    from dmaxlit.files import expanded
 
     if not output:
         raise UserError("output: expected a folder to write, got none")
-    changed = options_by_task(GradedRun.read(Path(source)).task_names, options, flags)
-    print(printable(regrade(Path(source), Path(output), changed, imports, overwrite)), end="")
+    run = Path(expanded(source))
+    changed = options_by_task(GradedRun.read(run).task_names, options, flags)
+    print(printable(regrade(run, Path(expanded(output)), changed, imports, overwrite)), end="")
 
 
 def _names(entries: Sequence[Any]) -> list[str]:

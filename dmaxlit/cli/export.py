@@ -48,7 +48,9 @@ def export(
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """
     from dmaxlit.backbone.formats.hub_upload import check_repository, upload
+    from dmaxlit.backbone.formats.model_folder import check_output_folder
     from dmaxlit.evaluation.card_figures import read_figures
+    from dmaxlit.files import expanded
 
     if decoder is None and decoder_options:
         raise UserError("decoder_options: expected --decoder with them, got none")
@@ -56,7 +58,9 @@ def export(
         raise UserError("private: expected --push_to_hub with it, got none")
     if push_to_hub is not None:
         check_repository(push_to_hub)
-    found = None if results is None else read_figures(Path(results))
+    output = expanded(output)
+    check_output_folder(Path(output))
+    found = None if results is None else read_figures(Path(expanded(results)))
     module = load_model(model, "cpu", dtype, probe)
     if decoder is not None:
         module.set_decoding(decoder, **(decoder_options or {}))

@@ -199,13 +199,16 @@ def _check_shareable(source: list[str] | str | None, output: str | None) -> None
 
 
 def _check_trace(trace: bool | str, trace_file: str | None, output: str | None) -> None:
+    from dmaxlit.files import expanded
+
     if output is not None and (trace or trace_file):
         name = "trace" if trace else "trace_file"
         raise UserError(f"{name}: expected no --output with it: a trace is kept in memory, a file of answers is not")
     if isinstance(trace, str) and Path(trace).suffix.lower() not in (".html", ".htm"):
         raise UserError(f"trace: expected a file that ends in .html, got {trace!r} (--trace_file keeps the record)")
     for name, path in (("trace", trace), ("trace_file", trace_file)):
-        if isinstance(path, str) and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+        file = Path(expanded(path)) if isinstance(path, str) else None
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise UserError(f"{name}: expected a file in a folder that exists, got {path!r}")
 
 

@@ -12,6 +12,7 @@ from dmaxlit.data.control_tokens import ControlTokens, template_text
 from dmaxlit.data.spellings import Spellings
 from dmaxlit.data.template_content import readable_turn
 from dmaxlit.errors import UserError, reason_of
+from dmaxlit.files import expanded
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ def _chosen(templates: Any, choice: str) -> str | dict[str, str]:
         known = _names(templates) + " or a .jinja file" if isinstance(templates, dict) else "a .jinja file"
         raise UserError(f"chat_template: expected {known}, got {choice!r}")
     try:
-        return Path(choice).read_text(encoding="utf-8")
+        return Path(expanded(choice)).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"chat_template: cannot read {choice!r} ({reason_of(error)})") from error
 

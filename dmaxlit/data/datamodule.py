@@ -28,6 +28,7 @@ from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.data.token_batches import check_batches, check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
+from dmaxlit.files import expanded
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Split, Task
 from dmaxlit.tasks import task as task_by_name
@@ -127,7 +128,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         max_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.corpora = [corpus] if isinstance(corpus, str) else list(corpus or [])
+        self.corpora = list(map(expanded, [corpus] if isinstance(corpus, str) else corpus or []))
         if task_options and not isinstance(task, str):
             raise UserError(f"task_options: expected a task given by name, got {task!r}")
         self.task: Task | None = task_by_name(task, **(task_options or {})) if isinstance(task, str) else task

@@ -16,7 +16,7 @@ from dmaxlit.data.dataset import PackedPairs, Part
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.row_encoding import EncodingCounts, RowEncoder, encoded_parts
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import require_writable
+from dmaxlit.files import expanded, require_writable
 from dmaxlit.tasks.records import BadRows
 
 _SMALL = 8 * 2**20  # bytes of a corpus that is encoded within seconds
@@ -62,7 +62,7 @@ def encoded_in_cache(
     Raises:
         UserError: As in :func:`encoded_corpus`.
     """
-    folder = Path(HF_HOME) / "dmaxlit" if cache_dir is None else Path(cache_dir).expanduser()
+    folder = Path(HF_HOME) / "dmaxlit" if cache_dir is None else Path(expanded(cache_dir))
     cache = CorpusCache(folder, files, _key(corpus, encoder))
     if (opened := cache.open()) is not None:
         return _shown(*opened)

@@ -13,6 +13,7 @@ from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.data.row_forms import PROMPT_COLUMNS, missing_column, of_named_columns, prompt_form
 from dmaxlit.errors import PromptError, UserError
+from dmaxlit.files import expanded
 from dmaxlit.tasks.columns import check_columns, other_columns
 from dmaxlit.tasks.json_values import TooDeepError, json_value
 from dmaxlit.tasks.records import BadRows, read_records
@@ -52,7 +53,7 @@ def read_prompts(source: str, columns: Mapping[str, str] | None = None) -> list[
     Raises:
         UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
     """
-    names = check_columns(columns, PROMPT_COLUMNS)
+    names, source = check_columns(columns, PROMPT_COLUMNS), expanded(source)
     has_columns = source != "-" and (record_suffix(source) is not None or is_collection(source))
     if names and not has_columns:
         raise UserError(f"columns: expected prompts in {expected_files(False)}, got {source!r}")

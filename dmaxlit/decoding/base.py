@@ -3,7 +3,6 @@
 Shapes: R rows, each with one block; T tokens per block; V vocabulary size; K tokens of a mixture; C extra blocks.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import check_at_least
-from dmaxlit.registry import Registry
+from dmaxlit.registry import Registry, class_and_options
 from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["DECODERS", "BlockState", "Decoder"]
@@ -155,11 +154,7 @@ class Decoder(ABC):
 
     def __repr__(self) -> str:
         """Return the class and those of its options that are attributes of the same name."""
-        names = inspect.signature(type(self)).parameters
-        options = {name: vars(self)[name] for name in names if name in vars(self)}
-        if self._max_steps is not None:
-            options["max_steps"] = self._max_steps
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+        return class_and_options(self, **({} if self._max_steps is None else {"max_steps": self._max_steps}))
 
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Return the state of new blocks, with every editable position masked.

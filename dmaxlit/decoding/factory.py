@@ -6,7 +6,7 @@ from typing import Any
 
 from dmaxlit.decoding.base import DECODERS, Decoder
 from dmaxlit.errors import UserError, describe_value
-from dmaxlit.option_types import check_option_types
+from dmaxlit.option_types import check_option_types, missing_options
 from dmaxlit.registry import Registry
 
 __all__ = ["make_decoder"]
@@ -20,8 +20,8 @@ def make_decoder(decoder: str | type[Decoder] | Decoder, /, **options: Any) -> D
         options: Options of its constructor; an instance takes none.
 
     Raises:
-        UserError: For an unknown name, something that is no decoder, an unknown option, or an option of the wrong type
-            or out of range.
+        UserError: For an unknown name, something that is no decoder, an unknown option, one that is missing, or one of
+            the wrong type or out of range.
     """
     ready: Decoder = make_by_name("decoder", DECODERS, Decoder, decoder, options)
     return ready
@@ -46,14 +46,16 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
         return value
     cls = registry.get(value) if isinstance(value, str) else _checked_class(kind, base, value)
     if inspect.isabstract(cls):
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise UserError(f"{kind}: expected a class that implements {missing}, got {cls.__name__}")
+        abstract = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserError(f"{kind}: expected a class that implements {abstract}, got {cls.__name__}")
     parameters = inspect.signature(cls).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     unknown = [name for name in options if name not in known]
+    name = registry.name_of(cls) or cls.__name__
     if unknown and len(known) == len(parameters):
-        name = registry.name_of(cls) or cls.__name__
         raise UserError(f"{kind} {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
+    if missing := missing_options(cls, options):
+        raise UserError(f"{kind} {name!r}: expected the option {missing[0]}, which has no default, got none")
     check_option_types(cls, options)
     return cls(**options)
 

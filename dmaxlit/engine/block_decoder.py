@@ -126,6 +126,8 @@ class BlockDecoder:
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
+        if trace is not None:
+            trace.begin()
         sequences: dict[int, DecodedSequence] = {}
         with (
             _without_gradients(self.denoiser, self.compile),
@@ -183,8 +185,8 @@ class BlockDecoder:
         """Yield one event per forward; if watched, with the logits of all positions."""
         queue = deque(requests)
         num_rows = min(self.batch_size, len(queue))
+        lane = self.make_lane(self.sampler, watched)  # first, for it checks a decoder of the user's own
         batch = self.make_batch(num_rows, max(request.length for request in requests))
-        lane = self.make_lane(self.sampler, watched)
         for _ in range(num_rows):
             batch.add(queue.popleft(), lane)
         while batch.size:

@@ -101,10 +101,15 @@ class BlockForward:
         """
         return group_order(requests, remaining, self._num_committed)
 
-    def reorder(self, row_indices: Sequence[int]) -> None:
-        """Keep the given rows, in this order."""
+    def reorder(self, requests: Sequence[Request], row_indices: Sequence[int]) -> None:
+        """Keep the given rows, in this order.
+
+        Args:
+            requests: The requests of the rows, in the new order.
+            row_indices: Current index of each new row.
+        """
         if self._cache is not None:
-            self._cache.reorder(row_indices)
+            self._cache.reorder(row_indices, max((request.num_cached for request in requests), default=0))
 
     def __call__(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
         """Compute the hidden states of the open blocks, ``[B + R, N T, hidden_size]``.

@@ -28,7 +28,7 @@ class DecoderChecks:
         enabled: Whether to check anything.
 
     Raises:
-        UserError: If ``max_steps`` of the decoder is no bound.
+        UserError: If ``max_steps`` of the decoder is no bound, or ``block_attention_mask`` no mask of its blocks.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class DecoderChecks:
         self._num_checked = self._num_converged = self._num_at_limit = self._bound = 0
         if self._enabled:
             self.check_bound()
+            self.check_block_mask()
 
     @property
     def due(self) -> bool:
@@ -152,6 +153,20 @@ class DecoderChecks:
             raise UserError(f"{self._name}: expected at most the {option} forwards of its max_steps, got {bound}")
         self._bound = bound
 
+    def check_block_mask(self) -> None:
+        """Check the type and shape of the decoder's ``block_attention_mask``, which is used if it has extra blocks.
+
+        Raises:
+            UserError: If one is wrong.
+        """
+        mask: object = self._decoder.block_attention_mask(self._length)
+        width = (1 + self._decoder.extra_blocks) * self._length
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != (width, width):
+            raise UserError(
+                f"{self._name}: expected block_attention_mask to return bool of shape {[width, width]}, "
+                f"got {describe_value(mask)}"
+            )
+
     def check_types(self, method: str, state: object, ids: Tensor) -> BlockState:
         """Return a state whose types and shapes are right.
 
@@ -184,11 +199,11 @@ class DecoderChecks:
             shape = (rows, self._decoder.extra_blocks, length)
             self._check_tensor(method, "extra_blocks", state.extra_blocks, shape, torch.long)
         if state.soft is not None:
+            weights = state.soft.weights
+            mixtures = (rows, length, weights.shape[-1] if isinstance(weights, Tensor) and weights.dim() else 1)
             self._check_tensor(method, "soft.where", state.soft.where, (rows, length), torch.bool)
-            for name in ("ids", "weights"):
-                value = getattr(state.soft, name)
-                shape = (rows, length, value.shape[-1] if isinstance(value, Tensor) and value.dim() else 1)
-                self._check_tensor(method, f"soft.{name}", value, shape, torch.long if name == "ids" else None)
+            self._check_tensor(method, "soft.weights", weights, mixtures, None)
+            self._check_tensor(method, "soft.ids", state.soft.ids, mixtures, torch.long)
         for name, value in state.memory.items():
             if not isinstance(value, Tensor) or value.shape[:1] != (rows,):
                 raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.messages import text_of
+from dmaxlit.engine.prompts import shown_prompt
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.viewer.notebook import table
@@ -58,11 +58,7 @@ class Generation(DecodedSequence):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: prompt, response and counts, as text."""
-        values = self.to_dict()
-        if not isinstance(self.prompt, str):
-            values["prompt"] = "\n".join(
-                f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in self.prompt
-            )
+        values = self.to_dict() | {"prompt": shown_prompt(self.prompt)}
         values["tokens per forward"] = self.num_tokens / max(self.num_forwards, 1)
         return table((name.removeprefix("num_").replace("_", " "), value) for name, value in values.items())
 

@@ -100,10 +100,10 @@ class GenerationMixin(DefaultDecoding):
             UserError: For an unknown decoder or option, no prompts, something that is no prompt, or a prompt longer
                 than the context.
         """
-        name, options = self.default_decoding(decoder, decoder_options)
-        settings = DecodeSettings(
-            decoder=name,
-            decoder_options=options,
+        settings = self._settings(
+            decoder,
+            decoder_options,
+            admission_options,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             max_forwards=max_forwards,
@@ -115,7 +115,6 @@ class GenerationMixin(DefaultDecoding):
             check_decoder=check_decoder,
             window=window,
             admission=admission,
-            admission_options=dict(admission_options or {}),
         )
         return self.generate_batch(prompts, settings, progress=progress, trace=trace)
 
@@ -161,6 +160,17 @@ class GenerationMixin(DefaultDecoding):
             trace.describe(self.tokenizer, every_prompt, settings.title)
         return [responses[index] for index in range(len(every_prompt))]
 
+    def _settings(
+        self,
+        decoder: str | Decoder | None,
+        decoder_options: dict[str, Any],
+        admission_options: Mapping[str, Any] | None,
+        **others: Any,
+    ) -> DecodeSettings:
+        name, options = self.default_decoding(decoder, decoder_options)
+        policy_options = dict(admission_options or {})
+        return DecodeSettings(decoder=name, decoder_options=options, admission_options=policy_options, **others)
+
     def _encode(self, index: int, prompt: Prompt) -> list[int]:
         try:
             return self.encode_prompt(prompt)
@@ -205,12 +215,16 @@ class GenerationMixin(DefaultDecoding):
             decoder_options: Options of a decoder given by name.
 
         Raises:
-            UserError: As :meth:`generate`, before the first draft; also for several prompts.
+            UserError: As :meth:`generate`, before the first draft; also for several prompts, and for the arguments of
+                :meth:`generate` that are not here.
         """
-        name, options = self.default_decoding(decoder, decoder_options)
-        settings = DecodeSettings(
-            decoder=name,
-            decoder_options=options,
+        for other in ("batch_size", "progress", "trace", "compile"):
+            if other in decoder_options:
+                raise UserError(f"{other}: expected by generate alone, got it in stream, which decodes one prompt")
+        settings = self._settings(
+            decoder,
+            decoder_options,
+            admission_options,
             max_new_tokens=max_new_tokens,
             batch_size=1,
             max_forwards=max_forwards,
@@ -221,7 +235,6 @@ class GenerationMixin(DefaultDecoding):
             check_decoder=check_decoder,
             window=window,
             admission=admission,
-            admission_options=dict(admission_options or {}),
         )
         engine = settings.make_engine(self.backbone)
         one = as_prompt(prompt)

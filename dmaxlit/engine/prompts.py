@@ -36,6 +36,13 @@ def as_prompts(prompts: Prompts) -> list[Prompt]:
     return [_prompt(f"prompts[{index}]", item) for index, item in enumerate(items)]
 
 
+def shown_prompt(prompt: Prompt) -> str:
+    """Return a prompt as readers see it: its text, or its messages, each behind its role."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in prompt)
+
+
 def as_prompt(prompt: str | Sequence[Mapping[str, Any]]) -> Prompt:
     """Return one prompt: its text, or its messages.
 

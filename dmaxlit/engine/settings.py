@@ -1,7 +1,7 @@
 """How prompts are decoded: one set of settings for Python, the command line and files of responses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dmaxlit.backbone.denoiser import Denoiser
@@ -9,6 +9,7 @@ from dmaxlit.decoding import Decoder, make_decoder
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.sampler import Sampler
+from dmaxlit.engine.window import check_policy
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.option_types import check_option_types
 
@@ -36,7 +37,7 @@ class DecodeSettings:
         check_decoder: Check what a decoder of your own returns in the first forwards.
         window: Most blocks of a prompt that are open at once, at least 1.
         admission: Registered name or import path of the policy that says when a window takes in the next block, or a
-            policy.
+            policy. Without a window of several blocks there is none to choose.
         admission_options: Options of a policy given by name.
 
     Raises:
@@ -66,6 +67,8 @@ class DecodeSettings:
             if name not in ("decoder", "admission") and not (name in _CHECKED_BY_RANGE and isinstance(value, float))
         }
         check_option_types(type(self), settings)
+        if not isinstance(self.stop, Sequence):  # its texts are checked with the tokenizer
+            raise UserError(f"stop: expected a list of texts, got {describe_value(self.stop)}")
 
     @classmethod
     def of(cls, settings: "DecodeSettings | Mapping[str, Any]") -> "DecodeSettings":
@@ -93,8 +96,10 @@ class DecodeSettings:
                 depend on it.
 
         Raises:
-            UserError: For an unknown decoder or option, or a setting out of range.
+            UserError: For an unknown decoder or option, a setting out of range, or a policy without a window.
         """
+        admission = make_admission(self.admission, **self.admission_options)
+        check_policy(self.window, self.admission, self.admission_options)
         sampler = Sampler(self.temperature, self.top_p, self.seed, first_index)
         decoder = make_decoder(self.decoder, **self.decoder_options)
         return BlockDecoder(
@@ -107,8 +112,12 @@ class DecodeSettings:
             compile=self.compile,
             check_decoder=self.check_decoder,
             window=self.window,
-            admission=make_admission(self.admission, **self.admission_options),
+            admission=admission,
         )
+
+    def without_unused_policy(self) -> "DecodeSettings":
+        """Return these settings without the policy of a window, if there is but one block in it."""
+        return self if self.window > 1 else replace(self, admission="progress", admission_options={})
 
     @property
     def title(self) -> str:

@@ -88,7 +88,7 @@ class SharedBatch:
         order = self._forward.group_order(self._requests, remaining)
         if order != list(range(len(self._requests))):
             self._requests = [self._requests[row] for row in order]
-            self._forward.reorder(order)
+            self._forward.reorder(self._requests, order)
         self._vacant.clear()
 
     def _rows_of(self, blocks: Sequence[BlockRows]) -> list[Tensor | None]:

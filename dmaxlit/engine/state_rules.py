@@ -46,6 +46,10 @@ def _odd_mixtures(state: BlockState, new: NewBlocks) -> Tensor | None:
     return state.soft.where & ~((weights >= 0).all(-1) & ((weights.sum(-1) - 1).abs() < 1e-2))
 
 
+def _beyond(ids: Tensor, new: NewBlocks) -> Tensor:
+    return (ids < 0) | (ids >= new.vocab_size)
+
+
 def _changed_in_extra_blocks(state: BlockState, new: NewBlocks) -> Tensor | None:
     if state.extra_blocks is None:
         return None
@@ -71,7 +75,7 @@ STATE_RULES = (
     StateRule(
         "token ids are in the vocabulary",
         "to return token ids from 0 to {last_id}, got others",
-        lambda state, new: (state.ids < 0) | (state.ids >= new.vocab_size),
+        lambda state, new: _beyond(state.ids, new),
     ),
     StateRule(
         "a converged block has no masks",
@@ -93,10 +97,20 @@ STATE_RULES = (
         "to put no soft tokens in the prompt, but it put some",
         lambda state, new: None if state.soft is None else state.soft.where & ~new.editable,
     ),
+    StateRule(  # also where they are not fed: they are embedded with the others
+        "soft tokens are in the vocabulary",
+        "to return soft tokens from 0 to {last_id} at all positions, got others",
+        lambda state, new: None if state.soft is None else _beyond(state.soft.ids, new),
+    ),
     StateRule(
         "soft tokens are weighted means",
         "to return soft weights of at least 0 with sum 1, got others",
         _odd_mixtures,
+    ),
+    StateRule(
+        "extra blocks are in the vocabulary",
+        "to return token ids from 0 to {last_id} in extra_blocks, got others",
+        lambda state, new: None if state.extra_blocks is None else _beyond(state.extra_blocks, new),
     ),
     StateRule(
         "the prompt stays in extra blocks",

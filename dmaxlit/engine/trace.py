@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import Prompt
-from dmaxlit.data.messages import text_of
 from dmaxlit.decoding.proposal import propose
 from dmaxlit.engine.events import ForwardEvent
+from dmaxlit.engine.prompts import shown_prompt
 from dmaxlit.engine.row_trace import RowTrace, TokenState
-from dmaxlit.errors import UserError
-from dmaxlit.files import staged_file
+from dmaxlit.errors import UserError, reason_of
+from dmaxlit.files import expanded, staged_file
 from dmaxlit.viewer import Panel, page, write_page
 from dmaxlit.viewer.notebook import display, frame, table
 
@@ -59,6 +59,10 @@ class Trace:
         """Return the number of prompts and forwards."""
         forwards = sum(row.num_forwards for row in self.rows.values())
         return f"Trace({len(self.rows)} prompts, {forwards} forwards)"
+
+    def begin(self) -> None:
+        """Forget the forwards of responses that a call before has not finished."""
+        self._unfinished.clear()
 
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""
@@ -114,7 +118,7 @@ class Trace:
             prompts: The prompts, in the order of their indices.
             label: How they were decoded.
         """
-        self.prompts |= {index: _shown(prompt) for index, prompt in enumerate(prompts)}
+        self.prompts |= {index: shown_prompt(prompt) for index, prompt in enumerate(prompts)}
         self.add_texts(tokenizer)
         self.label = label
 
@@ -187,11 +191,13 @@ class Trace:
         """Write all records to one safetensors file, complete or not at all.
 
         Raises:
-            UserError: If it cannot be written.
+            UserError: If it cannot be written, or records are of different block lengths.
         """
-        path = Path(path)
+        path = Path(expanded(path))
         order = sorted(self.rows)
         rows = [self.rows[index] for index in order]
+        if len(lengths := sorted({row.ids.shape[1] for row in rows})) > 1:
+            raise UserError(f"trace: expected records of one block length, got {', '.join(map(str, lengths))}")
         tensors = (
             {name: torch.cat([getattr(row, name) for row in rows]) for name in ("start", *_DTYPES)} if rows else {}
         )
@@ -216,27 +222,25 @@ class Trace:
         """Read a file written by :meth:`save`.
 
         Raises:
-            UserError: If there is no such file, or it is not a trace.
+            UserError: If there is no such file, or it is no trace or a damaged one.
         """
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(expanded(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
             raise UserError(f"trace: cannot read {str(path)!r} ({error})") from error
         if metadata.get("format") != _FORMAT:
             raise UserError(f"trace: expected a file that dmaxlit's Trace has written, got {str(path)!r}")
-        header = json.loads(metadata["rows"])
-        split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
-        rows = {
-            index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=header["tokens"][i])
-            for i, index in enumerate(header["index"])
-        }
-        # Older files have no texts.
-        return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
-
-
-def _shown(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{turn['role']}: {text_of(turn.get('content')) or ''}" for turn in prompt)
+        try:
+            header = json.loads(metadata["rows"])
+            split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
+            counts = zip(header["index"], header["tokens"], header["forwards"], strict=True)
+            rows = {
+                index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=num_tokens)
+                for i, (index, num_tokens, _) in enumerate(counts)
+            }
+            # Older files have no texts.
+            return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
+        except (LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"trace: {str(path)!r} is damaged ({reason_of(error)})") from error

@@ -1,7 +1,9 @@
 """The open blocks of each request: which are dropped, which begin anew, and which are added."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from dmaxlit.decoding.admission import AdmissionPolicy
 from dmaxlit.decoding.base import Decoder
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.outcome import Outcome
@@ -21,6 +23,16 @@ def check_window(window: int, decoder: Decoder) -> None:
             f"window: expected 1 for decoder {type(decoder).__name__}, which reads several versions of a block in one "
             f"forward, got {window}"
         )
+
+
+def check_policy(window: int, admission: str | AdmissionPolicy, options: Mapping[str, Any]) -> None:
+    """Refuse a policy, or options of one, that a window of one block would not ask.
+
+    Raises:
+        UserError: If so.
+    """
+    if window == 1 and (admission != "progress" or options):
+        raise UserError("admission: expected a window of at least 2 for a policy or its options, got window 1")
 
 
 def resize_windows(

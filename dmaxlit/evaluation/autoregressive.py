@@ -24,9 +24,9 @@ from transformers import (
 from dmaxlit.backbone.formats.config_checks import require_language_model
 from dmaxlit.backbone.formats.hub import fetch, hub_commit
 from dmaxlit.backbone.formats.metadata import METADATA_FILE
-from dmaxlit.backbone.formats.model_folder import AttentionError, model_from_folder, was_trained_with_masks
+from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks, with_its_attention
 from dmaxlit.backbone.formats.weight_files import read_config
-from dmaxlit.backbone.tokenizer import load_tokenizer
+from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.engine import Generation
 from dmaxlit.engine.request import DecodedSequence
@@ -80,11 +80,9 @@ class AutoregressiveModel:
             require_language_model(stored, source)
             if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
-            tokenizer = load_tokenizer(str(folder))
-            try:
-                model = model_from_folder(folder, "sdpa", getattr(torch, dtype))
-            except AttentionError:
-                model = model_from_folder(folder, "eager", getattr(torch, dtype))
+            tokenizer = stored_tokenizer(folder)
+            weights = getattr(torch, dtype)
+            model = with_its_attention(lambda attention: model_from_folder(folder, attention, weights))
             if not getattr(model.config, "max_position_embeddings", None):
                 raise UserError(f"expected a model with max_position_embeddings in its config, got {source!r}")
         except UserError as error:

@@ -17,7 +17,7 @@ from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.decoding.admission import make_admission
 from dmaxlit.engine import DecodeSettings, Generation
-from dmaxlit.engine.window import check_window
+from dmaxlit.engine.window import check_policy, check_window
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
@@ -48,7 +48,7 @@ class DecoderSpec:
         admission_options: Its options.
 
     Raises:
-        UserError: For an unknown name or option, or an option out of range.
+        UserError: For an unknown name or option, an option out of range, or a policy without a window.
     """
 
     name: str
@@ -63,6 +63,7 @@ class DecoderSpec:
     def __post_init__(self) -> None:
         check_window(self.window, make_decoder(self.name, **self.options))
         make_admission(self.admission, **self.admission_options)
+        check_policy(self.window, self.admission, self.admission_options)
         if self.label is not None and not self.label.strip():
             raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
         if self.label is not None and not is_line(self.label):

@@ -7,7 +7,7 @@ from typing import Any
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.order_picture import order_picture
 from dmaxlit.evaluation.order_report import OrderReport, order_table
-from dmaxlit.files import require_writable, staged, write_json, write_text
+from dmaxlit.files import require_replaceable, require_writable, staged, write_json, write_text
 from dmaxlit.version import __version__
 
 #: The files of a report.
@@ -18,7 +18,7 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that holds anything else than an earlier report, or that too without ``overwrite``.
 
     Raises:
-        UserError: If it does, or is a file.
+        UserError: If it does, is a file, or cannot be replaced.
         OSError: If it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
@@ -29,6 +29,7 @@ def check_report_folder(folder: Path, overwrite: bool) -> None:
         raise UserError(f"output: expected a folder of reports alone, got {str(folder)!r} with {others[0]!r} in it")
     if content and not overwrite:
         raise UserError(f"output: expected a new folder, or --overwrite true, got {str(folder)!r} with a report")
+    require_replaceable(folder, "output")
     require_writable(folder)
 
 

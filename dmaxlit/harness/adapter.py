@@ -21,7 +21,7 @@ from dmaxlit.harness.arguments import check_names, check_single_process, check_w
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
 from dmaxlit.harness.scoring import ScoringLM
-from dmaxlit.loading import load, usable_device
+from dmaxlit.loading import load
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -94,10 +94,10 @@ class DMaxLM(ScoringLM):
         check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
         self.batch_size = requests_per_forward(batch_size)
         self.max_gen_toks = max_gen_toks
-        self._device = torch.device(usable_device(device or "auto"))
         self._module = load(
-            pretrained, device=str(self._device), attn_implementation=attn_implementation, dtype=dtype, probe=probe
+            pretrained, device=device or "auto", attn_implementation=attn_implementation, dtype=dtype, probe=probe
         )
+        self._device = self._module.device
         backbone = self._module.backbone
         self.max_length = backbone.max_length if max_length is None else max_length
         if self.max_length > backbone.max_length:

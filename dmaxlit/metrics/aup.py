@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dmaxlit.errors import UserError
+from dmaxlit.metrics.base import check_same_length
 
 __all__ = ["AccuracyUnderParallelism", "accuracy_under_parallelism"]
 
@@ -109,9 +110,14 @@ class AccuracyUnderParallelism(Metric):
         Args:
             tpf: ``[N]``.
             accuracy: ``[N]`` fractions in [0, 1].
+
+        Raises:
+            ValueError: For vectors of different length.
         """
-        self.tpf.append(tpf.double().flatten())
-        self.accuracy.append(accuracy.double().flatten())
+        tpf, accuracy = tpf.double().flatten(), accuracy.double().flatten()
+        check_same_length(tpf=tpf, accuracy=accuracy)
+        self.tpf.append(tpf)
+        self.accuracy.append(accuracy)
 
     def compute(self) -> Tensor:
         """Return the area, a float64 scalar."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from dmaxlit.errors import check_fraction
-from dmaxlit.metrics.base import RatioMetric, quotient
+from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
 __all__ = ["AcceptedPrecision", "accepted_precision"]
 
@@ -26,6 +26,7 @@ def accepted_precision(confidence: Tensor, right: Tensor, tau_acc: float = 0.9) 
 
     Raises:
         UserError: For a threshold outside [0, 1].
+        ValueError: For vectors of different length.
 
     Example:
         >>> import torch
@@ -36,6 +37,7 @@ def accepted_precision(confidence: Tensor, right: Tensor, tau_acc: float = 0.9) 
 
 
 def _sums(confidence: Tensor, right: Tensor, tau_acc: float) -> tuple[Tensor, Tensor]:
+    check_same_length(confidence=confidence, right=right)
     accepted = confidence >= tau_acc
     return (accepted & right).sum(), accepted.sum()
 
@@ -71,5 +73,8 @@ class AcceptedPrecision(RatioMetric):
         Args:
             confidence: ``[N]`` probability of each token.
             right: ``[N]`` bool.
+
+        Raises:
+            ValueError: For vectors of different length.
         """
         self._add(*_sums(confidence, right, self.tau_acc))

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from dmaxlit.errors import check_choice
-from dmaxlit.metrics.base import RatioMetric
+from dmaxlit.metrics.base import RatioMetric, check_same_length
 
 __all__ = ["DecodingOrder", "FinalizationParallelism", "finalization_parallelism", "kendall_tau"]
 
 _VARIANTS = ("b", "a")
+_PAIRS_AT_ONCE = 2**22  # of long answers, whose pairs would not fit the memory together
 
 
 def finalization_parallelism(finalized: Tensor) -> float:
@@ -45,6 +46,7 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
 
     Raises:
         UserError: For another variant.
+        ValueError: For anything but vectors of the same length.
 
     Example:
         >>> import torch
@@ -54,22 +56,27 @@ def kendall_tau(finalized: Tensor, variant: Literal["b", "a"] = "b", against: Te
         1.0
     """
     check_choice("variant", variant, _VARIANTS)
+    check_same_length(finalized=finalized, against=finalized if against is None else against)
     n = len(finalized)
     pairs = n * (n - 1) // 2
     if pairs == 0:
         return math.nan
-    signs = _pair_signs(finalized)
-    others = torch.ones_like(signs).triu(1) if against is None else _pair_signs(against)
-    surplus = int((signs * others).sum())
+    surplus = untied = untied_others = 0
+    rows = max(_PAIRS_AT_ONCE // n, 1)
+    for first in range(0, n, rows):
+        signs = _pair_signs(finalized[first:], rows)
+        others = torch.ones_like(signs).triu(1) if against is None else _pair_signs(against[first:], rows)
+        surplus += int((signs * others).sum())
+        untied += int(signs.abs().sum())
+        untied_others += int(others.abs().sum())
     if variant == "a":
         return surplus / pairs
-    untied = int(signs.abs().sum()) * int(others.abs().sum())
-    return surplus / math.sqrt(untied) if untied else math.nan
+    return surplus / math.sqrt(untied * untied_others) if untied * untied_others else math.nan
 
 
-def _pair_signs(values: Tensor) -> Tensor:
-    """Return for each pair i < j the sign of ``values[j] - values[i]``, and 0 elsewhere, ``[n, n]``."""
-    return (values.unsqueeze(0) - values.unsqueeze(1)).sign().triu(1)
+def _pair_signs(values: Tensor, rows: int) -> Tensor:
+    """Return for each pair i < j of the first rows the sign of ``values[j] - values[i]``, and 0 elsewhere."""
+    return (values.unsqueeze(0) - values[:rows].unsqueeze(1)).sign().triu(1)
 
 
 class FinalizationParallelism(RatioMetric):
@@ -134,7 +141,11 @@ class DecodingOrder(RatioMetric):
         Args:
             finalized: ``[n]``, see :meth:`dmaxlit.engine.RowTrace.finalized`.
             block: ``[n]`` number of the block of each token.
+
+        Raises:
+            ValueError: For vectors of different length.
         """
+        check_same_length(finalized=finalized, block=block)
         groups = [finalized[block == number] for number in torch.unique(block)] if self.within_block else [finalized]
         taus = [tau for tau in (kendall_tau(group, self.variant) for group in groups) if not math.isnan(tau)]
         if taus:

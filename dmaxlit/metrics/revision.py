@@ -24,11 +24,17 @@ def count_revisions(timeline: Tensor, reference: Tensor) -> dict[str, int]:
         timeline: ``[F, n]`` token at each position after each forward, -1 for a mask.
         reference: ``[n]`` the right tokens.
 
+    Raises:
+        ValueError: For other shapes.
+
     Example:
         >>> import torch
         >>> count_revisions(torch.tensor([[5, -1], [6, 7], [5, 8]]), reference=torch.tensor([5, 8]))
         {'shown': 2, 'introduced': 1, 'corrected': 2, 'corrupted': 1, 'revised': 3}
     """
+    if timeline.dim() != 2 or timeline.shape[1:] != reference.shape:
+        shapes = {"timeline": tuple(timeline.shape), "reference": tuple(reference.shape)}
+        raise ValueError(f"expected a timeline [F, n] and a reference [n], got shapes {shapes}")
     before = torch.cat([torch.full_like(timeline[:1], -1), timeline[:-1]])
     right, was_right = timeline == reference, before == reference
     shown = (before < 0) & (timeline >= 0)
@@ -69,6 +75,9 @@ class Revisions(Metric):
         Args:
             timeline: ``[F, n]``, see :meth:`dmaxlit.engine.RowTrace.timeline`.
             reference: ``[n]`` the right tokens.
+
+        Raises:
+            ValueError: For other shapes.
         """
         counts = count_revisions(timeline, reference)
         self.counts += torch.tensor([counts[name] for name in _NAMES]).to(self.counts)

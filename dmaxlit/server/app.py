@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from dmaxlit.decoding.admission import make_admission
 from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.errors import check_at_least
 from dmaxlit.module import DMaxModule
@@ -46,7 +47,8 @@ def create_app(
     """
     defaults = defaults or DecodeSettings()
     check_at_least(1, max_new_tokens=defaults.max_new_tokens)
-    defaults.make_engine(module.backbone)
+    make_admission(defaults.admission, **defaults.admission_options)  # of requests that ask for a window
+    defaults.without_unused_policy().make_engine(module.backbone)
     service = Service(module, name, defaults, limits or Limits())
 
     @contextlib.asynccontextmanager

@@ -36,9 +36,7 @@ class Sharing:
             engine: The engine that they make.
         """
         decoder = (settings.decoder, _text_of(settings.decoder_options))
-        window: Hashable = settings.window
-        if settings.window > 1:
-            window = (settings.window, settings.admission, _text_of(settings.admission_options))
+        window = (settings.window, settings.admission, _text_of(settings.admission_options))
         batch = (decoder if engine.decoder.extra_blocks else None, settings.window)
         return cls(batch, (decoder, window, settings.temperature > 0))
 

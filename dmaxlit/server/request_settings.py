@@ -36,6 +36,8 @@ def settings_of(body: DecodeBody, defaults: DecodeSettings, limits: Limits) -> D
     changes["max_new_tokens"] = _budget(body, defaults, limits)
     changes["seed"] = secrets.randbits(_SEED_BITS) if body.seed is None else body.seed
     settings = replace(defaults, **changes)
+    if body.admission is None and not body.admission_options:
+        settings = settings.without_unused_policy()
     if settings.window > limits.max_window:
         raise bad_request(f"window: expected at most {limits.max_window}, got {settings.window}", "window")
     return settings

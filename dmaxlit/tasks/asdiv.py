@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from xml.etree import ElementTree
 
 from dmaxlit.errors import UserError, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tasks.base import TASKS, Split
 from dmaxlit.tasks.benchmark import BenchmarkTask, Grader, Problem, text_column
 from dmaxlit.tasks.grading import LenientNumberGrader, NumberGrader, WordsGrader
@@ -52,7 +53,7 @@ def _grader(answer: str) -> Grader:
 
 
 def _xml_rows(file: str, argument: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    with open_text(Path(file), argument) as text:
+    with open_text(Path(expanded(file)), argument) as text:
         content = text.read()
     if "<!DOCTYPE" in content or "<!ENTITY" in content:  # entities may expand to any size
         raise UserError(f"{argument}: expected XML without a document type, got {file!r} with one")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dmaxlit.errors import UserError, renaming_argument
-from dmaxlit.option_types import check_option_types
+from dmaxlit.option_types import check_option_types, missing_options
 from dmaxlit.randomness import stable_seed
 from dmaxlit.registry import Registry, class_and_options
 
@@ -183,9 +183,7 @@ def task(name: str, /, **options: Any) -> Task:
     for option in options:
         if option not in parameters:
             raise UserError(f"unknown option {option!r} of task {name!r}; known: {', '.join(parameters) or 'none'}")
-    required = [key for key, value in parameters.items() if value.default is inspect.Parameter.empty]
-    missing = [key for key in required if key not in options]
-    if missing:
+    if missing := missing_options(cls, options):
         raise UserError(f"task {name!r}: option {missing[0]!r} is required")
     check_option_types(cls, options)
     return cls(**options)

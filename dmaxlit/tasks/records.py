@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.errors import UserError, check_choice, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tasks.sources import expected_files, files_of, is_collection, is_text_file, record_suffix
 from dmaxlit.tasks.text_files import open_text, parse_json, rows_of_text
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -85,6 +86,7 @@ def read_records(
     Raises:
         UserError: If there is no such file or data set, or it cannot be read.
     """
+    source = expanded(source)
     if is_collection(source):
         files = files_of(source, argument, texts)
         return (row for file in files for row in _read_file(file, bad, argument))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.errors import UserError, describe_value, reason_of
+from dmaxlit.files import expanded
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tasks.text_files import open_text, parse_yaml
 from dmaxlit.tasks.unicode import lone_surrogate
@@ -84,10 +85,10 @@ def load_template(task: str, name: str, fields: Sequence[str]) -> Template:
     Raises:
         UserError: If there is none, with the known names, or it is no template, with file and key.
     """
-    path = Path(name)
+    path = Path(expanded(name))
     if name in known_templates(task):
         return read_template(_FOLDER / task / f"{name}.yaml", fields)
-    if os.path.isdir(name):
+    if os.path.isdir(expanded(name)):
         files = sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
         chosen = [file for file in files if file.stem == task] or files
         if len(chosen) != 1:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.noise.base import NoiseStrategy, View, Views
-from dmaxlit.tokens import CleanBatch
+from dmaxlit.tokens import CleanBatch, SoftTokens
 from dmaxlit.training.view_rules import VIEW_RULES
 
 _NUM_BATCHES = 8
@@ -110,11 +110,23 @@ class ViewChecks:
             )
         self._check_objectives(view, clean)
         self._check_figures(view)
-        if view.soft is not None and (view.soft.where.shape != shape or view.soft.where.dtype != torch.bool):
-            raise UserError(
-                f"{self._name}: expected soft.where of view {view.name!r} to be bool of shape {list(shape)}, "
-                f"got {describe_value(view.soft.where)}"
-            )
+        if view.soft is not None:
+            self._check_soft(view, view.soft, shape)
+
+    def _check_soft(self, view: View, soft: SoftTokens, shape: tuple[int, ...]) -> None:
+        weights = soft.weights
+        mixtures = (*shape, weights.shape[-1] if isinstance(weights, Tensor) and weights.dim() else 1)
+        for name, value, wanted, dtype in (
+            ("where", soft.where, shape, torch.bool),
+            ("weights", weights, mixtures, None),
+            ("ids", soft.ids, mixtures, torch.long),
+        ):
+            if not isinstance(value, Tensor) or tuple(value.shape) != wanted or dtype not in (None, value.dtype):
+                kind = "a tensor" if dtype is None else str(dtype).removeprefix("torch.")
+                raise UserError(
+                    f"{self._name}: expected soft.{name} of view {view.name!r} to be {kind} of shape {list(wanted)}, "
+                    f"got {describe_value(value)}"
+                )
 
     def _check_objectives(self, view: View, clean: CleanBatch) -> None:
         if not isinstance(view.objectives, tuple) or not view.objectives or not all(map(callable, view.objectives)):

@@ -57,6 +57,13 @@ VIEW_RULES = (
         "to put soft tokens in the response only, but it puts them in prompts or pads",
         lambda view, clean, ids: None if view.soft is None else ~clean.response & view.soft.where,
     ),
+    ViewRule(  # also where they are not fed: they are embedded with the others
+        "soft tokens are in the vocabulary",
+        "to hold soft tokens from 0 to {last_id} at all positions, got others",
+        lambda view, clean, ids: (
+            None if view.soft is None else (view.soft.ids < 0) | (view.soft.ids >= clean.special.vocab_size)
+        ),
+    ),
     ViewRule(
         "groups do not fall along a row",
         "to number groups of blocks in the order of the row, but a number falls",

@@ -9,12 +9,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import DMaxModule, UserError, load
+from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.callbacks import NextTokenTraining
+from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
+from dmaxlit.evaluation.autoregressive import AutoregressiveModel
 from dmaxlit.files import model_hash, weights_hash
 from dmaxlit.noise import NOISE, MaskedNoise, UniformNoise
 from dmaxlit.randomness import RowGenerator
@@ -139,6 +142,20 @@ def test_exports_and_checkpoints_decode_as_the_module_does(tmp_path, lora):
         assert "- Auxiliary model trained with noise: `masked`, 2 steps" in (tmp_path / name / "README.md").read_text()
 
 
+def test_a_model_without_sdpa_has_its_own_attention(tmp_path):
+    module = make_module(model_type="gemma2", query_pre_attn_scalar=16).eval()
+    module.export(tmp_path / "model")
+    payload = checkpoint_metadata(module.backbone, module.metadata())
+    torch.save({"dmaxlit": payload, "state_dict": module.state_dict(), "global_step": 1}, tmp_path / "last.ckpt")
+    for source in ("model", "last.ckpt"):
+        assert decode(load(tmp_path / source)) == decode(module)
+    auxiliary = str(tmp_path / "auxiliary")
+    module.backbone.auxiliary.model.save_pretrained(auxiliary)
+    module.tokenizer.save_pretrained(auxiliary)
+    make_denoiser().train_auxiliary(AuxiliarySettings(pretrained=auxiliary))
+    AutoregressiveModel.load(auxiliary, "autoregressive", torch.device("cpu"), "float32")
+
+
 @pytest.mark.parametrize("options", [{}, {"mode": "dynamic"}, {"decoder": "codila_verify"}, {"temperature": 1.0}])
 def test_answers_depend_on_neither_batch_nor_window(options):
     module = make_module(sharpen=6.0).eval()
@@ -235,6 +252,15 @@ def test_a_damaged_folder_is_refused(tmp_path, missing):
         load(tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "auxiliary")
     assert load(tmp_path / "model").backbone.auxiliary is None
+
+
+def test_deferred_weights_keep_the_auxiliary_model(tmp_path):
+    module = make_module()
+    module.export(tmp_path / "model")
+    denoiser = Denoiser(pretrained=str(tmp_path / "model"), defer=True)
+    denoiser.load_deferred(torch.device("cpu"))
+    denoiser.save(tmp_path / "again", {})
+    assert weights_hash(load(tmp_path / "again")) == weights_hash(module)
 
 
 def test_a_stored_span_length_is_checked(tmp_path):

@@ -38,7 +38,7 @@ def test_row_cache_writes_each_row_at_its_own_slots():
 
 def test_rows_of_the_cache_change_their_index_and_leave():
     cache = RowCache(num_rows=4, length=3, num_layers=2)
-    cache.reorder([1, 0, 2, 3])  # nothing is stored yet
+    cache.reorder([1, 0, 2, 3], 2)  # nothing is stored yet
     first = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 4)
     cache.prepare(slice(0, 4), torch.tensor([[0, 1]]).expand(4, -1), num_keys=2)
     for layer in range(2):
@@ -46,7 +46,7 @@ def test_rows_of_the_cache_change_their_index_and_leave():
     cache.prepare(slice(0, 1), torch.tensor([[0]]), num_keys=1)  # a shorter row comes last
     for layer in range(2):
         cache.update(first[:1, :, :1] + 10 * layer, -first[:1, :, :1] - 10 * layer, layer)
-    cache.reorder([3, 0, 2])
+    cache.reorder([3, 0, 2], 2)
     for layer in range(2):
         cache.prepare(slice(0, 3), torch.full((3, 1), 2), num_keys=2)
         keys, values = cache.update(first[:3, :, :1], first[:3, :, :1], layer)

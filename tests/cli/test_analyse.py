@@ -146,6 +146,7 @@ def test_bad_input_is_refused_in_one_line(dmax, tmp_path, line, refusal):
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_loaded(dmax, tmp_path):
+    assert "expected a folder that can be replaced" in dmax("analyse order --model M --task chain --output .").refusal
     (tmp_path / "notes").write_text("mine")
     assert "expected a folder of reports alone" in dmax("analyse order --model M --task chain --output .").refusal
     below = dmax("analyse order --model M --task chain --output notes/below").refusal

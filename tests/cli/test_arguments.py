@@ -1,40 +1,10 @@
-"""Loading a model for a command: each mistake is blamed on its own argument."""
+"""What commands do with the model and the settings they are given: mistakes are blamed on their arguments."""
 
 import pytest
-import torch
 
-import dmaxlit.loading
 from dmaxlit import UserError
 from dmaxlit.cli import analyse, compare, evaluate, generate, trace
-from dmaxlit.cli.arguments import call, load_model
-
-BASE = "builtin:chain-base"
-
-
-@pytest.mark.parametrize("device", ["meta", "cuda:77", "nonsense"])
-def test_a_device_that_cannot_compute_is_refused(device):
-    with pytest.raises(UserError, match=f"device: expected one that torch can compute on, got '{device}' ") as caught:
-        load_model(BASE, device)
-    assert "\n" not in str(caught.value)
-
-
-def failing(monkeypatch, error):
-    def load(path, **options):
-        raise error
-
-    monkeypatch.setattr(dmaxlit.loading, "load", load)
-
-
-def test_too_little_memory_names_the_device(monkeypatch):
-    failing(monkeypatch, torch.OutOfMemoryError("tried to allocate\nmuch"))
-    with pytest.raises(UserError, match=f"device: expected cpu to have memory for '{BASE}' in bfloat16, got too"):
-        load_model(BASE, "cpu", "bfloat16")
-
-
-def test_another_fault_is_not_blamed_on_the_device(monkeypatch):
-    failing(monkeypatch, RuntimeError("a fault of ours"))
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        load_model(BASE, "cpu")
+from dmaxlit.cli.arguments import call
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,19 @@ def test_what_an_export_cannot_say_is_refused_in_one_line_and_nothing_is_written
 
 
 @pytest.mark.parametrize(
+    ("output", "refusal"),
+    [
+        (".", "output: expected a folder that can be replaced, got '.', which is the current one or holds it"),
+        ("full", "output: expected a new folder or one written by export, got 'full'"),
+    ],
+)
+def test_a_folder_that_would_not_be_replaced_is_refused_before_the_model_is_loaded(dmax, tmp_path, output, refusal):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("mine")
+    assert dmax(f"export --model gone.ckpt --output {output}").refusal == refusal
+
+
+@pytest.mark.parametrize(
     ("flags", "refusal"),
     [
         ("--model gone.ckpt --output x", "model: expected a file, got 'gone.ckpt' (no such file)"),

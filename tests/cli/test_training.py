@@ -57,6 +57,23 @@ def test_without_a_root_folder_everything_is_in_the_run_s_own(dmax, base, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "lightning_logs"]
 
 
+def test_a_tilde_in_a_configuration_is_the_home_folder(dmax, base, tmp_path, tiny, corpus, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "rows.jsonl").write_bytes(corpus.read_bytes())
+    (tmp_path / "home" / "tokenizer").symlink_to(tiny)
+    settings = yaml.safe_load(base.read_text())
+    settings["trainer"] |= {"default_root_dir": "~/runs", "max_steps": 1, "limit_val_batches": 0}
+    settings["data"]["corpus"] = "~/rows.jsonl"
+    settings["model"]["backbone"]["tokenizer"] = "~/tokenizer"
+    base.write_text(yaml.safe_dump(settings))
+    ended = dmax(f"fit --config {base}")
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "home" / "runs" / "checkpoints" / "last.ckpt").is_file()
+    assert dmax(f"test --config {base} --ckpt_path ~/runs/checkpoints/last.ckpt").status == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "home"]
+
+
 def test_optimiser_and_schedule_are_classes_from_the_command_line(dmax, base, tmp_path):
     flags = "--model.optimizer MuonAdamW --model.optimizer.adamw_lr 0.5 --trainer.max_steps 2"
     schedule = "--model.lr_scheduler CosineAnnealingLR --model.lr_scheduler.T_max 4"

@@ -108,6 +108,14 @@ def test_a_decoder_shows_its_options():
         def step(self, state, logits, special):
             return state
 
+    class Passing(ThresholdDecoder):
+        def __init__(self, mine, **options):
+            super().__init__(**options)
+            self.mine = mine
+
     assert repr(ThresholdDecoder(0.5)) == "ThresholdDecoder(threshold=0.5, max_tokens=None, tau_semi=0.0)"
     assert repr(Plain(max_steps=3)) == "Plain(max_steps=3)"
     assert repr(Plain()) == "Plain()"
+    assert repr(Passing(mine=2, threshold=0.5, max_steps=3)) == (
+        "Passing(mine=2, threshold=0.5, max_tokens=None, tau_semi=0.0, max_steps=3)"
+    )

@@ -41,6 +41,16 @@ def test_an_unknown_option_is_refused_with_the_known_ones():
         make_decoder("threshold", tau=0.3)
 
 
+def test_a_missing_option_is_named():
+    class Needy(Custom):
+        def __init__(self, pace, **rest):
+            super().__init__(pace, **rest)
+
+    with pytest.raises(UserError, match="decoder 'Needy': expected the option pace, which has no default, got none"):
+        make_decoder(Needy, max_steps=7)
+    assert make_decoder(Needy, pace=2).pace == 2
+
+
 def test_a_ready_decoder_takes_no_options():
     with pytest.raises(UserError, match="expected none for a ready SPDDecoder, got tau_dec"):
         make_decoder(SPDDecoder(), tau_dec=0.1)

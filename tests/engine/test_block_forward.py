@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dmaxlit.backbone.cache import _RowLayer
 from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.request import make_request
 from tests.engine.models import lively_denoiser, make_prompts
@@ -32,8 +33,9 @@ def alone(denoiser, request, block):
 
 def regroup(forward, requests, remaining=None):
     order = forward.group_order(requests, range(len(requests)) if remaining is None else remaining)
-    forward.reorder(order)
-    return [requests[row] for row in order]
+    kept = [requests[row] for row in order]
+    forward.reorder(kept, order)
+    return kept
 
 
 def check(denoiser, forward, requests, generator):
@@ -97,6 +99,19 @@ def test_last_committed_blocks_are_processed_as_commit_rows(pending):
         check(denoiser, forward, requests, generator)
         # The first call is the one that is looked at, the others compute what is expected of it.
         assert calls[0] == ((6 + len(pending), 8) if len(pending) <= 3 else (6, 16))
+
+
+@torch.no_grad()
+def test_a_row_that_moves_copies_what_the_requests_have_cached_and_no_more(denoiser, monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    requests = make_requests(denoiser, make_prompts((80, 17, 3)), 16)
+    forward = BlockForward(denoiser, 3, 96)
+    check(denoiser, forward, requests, generator)
+    copied, copy_rows = [], _RowLayer.copy_rows
+    monkeypatch.setattr(_RowLayer, "copy_rows", lambda *args: copied.append(args[-1]) or copy_rows(*args))
+    requests = regroup(forward, requests, [1, 2])  # the long one has left
+    check(denoiser, forward, requests, generator)
+    assert set(copied) == {16}
 
 
 @torch.no_grad()

@@ -59,6 +59,37 @@ class OddWeights(Own):
         return replace(after, soft=SoftTokens(after.ids.unsqueeze(-1), weights, after.editable))
 
 
+class SoftBlanks(Own):
+    def change(self, after, before):
+        where = after.editable & ~after.masked
+        ids = torch.where(where, after.ids, -1).unsqueeze(-1)
+        return replace(after, soft=SoftTokens(ids, torch.ones(*after.ids.shape, 1), where))
+
+
+class TwoWidths(Own):
+    def change(self, after, before):
+        weights = torch.full((*after.ids.shape, 2), 0.5)
+        return replace(after, soft=SoftTokens(after.ids.unsqueeze(-1), weights, after.editable))
+
+
+class DraftOfBlanks(Own):
+    extra_blocks = 1
+
+    def start(self, ids, editable, special):
+        state = super().start(ids, editable, special)
+        return replace(state, extra_blocks=torch.where(editable, -1, ids).unsqueeze(1))
+
+
+class NarrowMask(DraftOfBlanks):
+    def block_attention_mask(self, length):
+        return torch.ones(length, length, dtype=torch.bool)
+
+
+class NoMask(DraftOfBlanks):
+    def block_attention_mask(self, length):
+        return None
+
+
 class EditableChanged(Own):
     def change(self, after, before):
         return replace(after, editable=torch.ones_like(after.editable))
@@ -183,6 +214,11 @@ BROKEN = {
     MasksPrompt: "expected step to mask no position of the prompt, but it masked some",
     SoftPrompt: "expected step to put no soft tokens in the prompt, but it put some",
     OddWeights: "expected step to return soft weights of at least 0 with sum 1, got others",
+    SoftBlanks: "expected step to return soft tokens from 0 to 9 at all positions, got others",
+    TwoWidths: "expected soft.ids of step to be int64 of shape [1, 4, 2], got int64 of shape [1, 4, 1]",
+    DraftOfBlanks: "expected start to return token ids from 0 to 9 in extra_blocks, got others",
+    NarrowMask: "expected block_attention_mask to return bool of shape [8, 8], got bool of shape [4, 4]",
+    NoMask: "expected block_attention_mask to return bool of shape [8, 8], got None",
     EditableChanged: "expected step to leave editable as it is, but it changed some",
     LeavesMasks: "expected step to leave no masks in a block that has converged, but it left some",
     TakesMask: "expected step to decide on tokens other than the mask, but it took the mask",

@@ -83,3 +83,9 @@ def test_bad_options_are_refused_in_one_line(module, prompts):
             module.generate(prompts, **options)
         with pytest.raises(UserError, match=message):
             next(module.stream(prompts[0], **options))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "progress", "trace", "compile"])
+def test_arguments_of_generate_that_a_stream_lacks_are_named(module, prompts, name):
+    with pytest.raises(UserError, match=f"^{name}: expected by generate alone, got it in stream"):
+        module.stream(prompts[0], **{name: None})

@@ -73,6 +73,8 @@ def test_a_decoder_without_a_name_has_no_identity():
         (DecodeSettings(temperature=-1.0), "temperature: expected"),
         (DecodeSettings(batch_size=0), "batch_size: expected at least 1, got 0"),
         (DecodeSettings(max_forwards=0), "max_forwards: expected at least 1, got 0"),
+        (DecodeSettings(admission="converging"), "admission: expected a window of at least 2 for a policy"),
+        (DecodeSettings(admission_options={"theta": 0.1}), "admission: expected a window of at least 2 for a policy"),
         (DecodeSettings(stop="text"), "stop: expected a list of texts"),
     ],
 )
@@ -109,6 +111,9 @@ def test_settings_that_are_none_are_refused(module):
         module.generate_batch(["3 +1 ?"], 5)
     with pytest.raises(UserError, match=r"trace: expected a Trace .*, got a value of type bool"):
         module.generate(["3 +1 ?"], trace=True)
+    for stop, got in ((None, "None"), (7, "a value of type int"), ({"a"}, "a value of type set")):
+        with pytest.raises(UserError, match=f"^stop: expected a list of texts, got {got}$"):
+            DecodeSettings(stop=stop)
     with pytest.raises(UserError, match=r"admission: expected a name, .*, got a value of type int"):
         module.generate(["3 +1 ?"], admission=5)
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from dmaxlit import UserError
 from dmaxlit.decoding import DECODERS, SPDDecoder, make_decoder
@@ -79,6 +79,17 @@ def test_states_and_confidences_are_the_decoder_s(denoiser):
     assert TokenState.SOFT not in kinds
 
 
+def test_a_call_after_one_that_was_interrupted_is_recorded_alone(denoiser):
+    def interrupt(finished):
+        raise KeyboardInterrupt
+
+    trace, engine = Trace(), BlockDecoder(denoiser, SPDDecoder())
+    with pytest.raises(KeyboardInterrupt):
+        engine.decode(PROMPTS, BUDGET, progress=interrupt, trace=trace)
+    rows = engine.decode(PROMPTS, BUDGET, trace=trace)
+    assert [trace.rows[index].num_forwards for index in range(len(rows))] == [row.num_forwards for row in rows]
+
+
 def test_a_trace_is_read_as_it_was_written(denoiser, tmp_path):
     _, trace = traced(denoiser, SPDDecoder())
     path = tmp_path / "deep" / "trace.safetensors"
@@ -109,6 +120,42 @@ def test_files_that_hold_no_trace_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="trace: cannot write"):
         Trace().save(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(
+    ("rows", "tensors"),
+    [
+        (None, {}),
+        ("{", {}),
+        ("[]", {}),
+        ('{"forwards": [5]}', {}),
+        ({"index": [0, 1]}, {}),
+        ({"tokens": []}, {}),
+        ({"forwards": [4]}, {}),
+        ({"texts": [3]}, {}),
+        ({}, {"ids": None}),
+        ({}, {"other": torch.zeros(5)}),
+    ],
+)
+def test_a_damaged_trace_is_refused_in_one_line(tmp_path, rows, tensors):
+    path = tmp_path / "t.safetensors"
+    Trace({0: hand_made()}).save(path)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    stored = {name: tensor for name, tensor in {**load_file(path), **tensors}.items() if tensor is not None}
+    if isinstance(rows, dict):
+        rows = json.dumps({**json.loads(header["rows"]), **rows})
+    del header["rows"]
+    save_file(stored, path, metadata=header | ({} if rows is None else {"rows": rows}))
+    with pytest.raises(UserError, match=r"^trace: '.*' is damaged \(.+\)$"):
+        Trace.load(path)
+
+
+def test_records_of_different_block_lengths_are_not_written(tmp_path):
+    row = hand_made()
+    wide = RowTrace(row.start, *(tensor.repeat(1, 2) for tensor in (row.ids, row.confidence, row.state)), num_tokens=5)
+    with pytest.raises(UserError, match="trace: expected records of one block length, got 4, 8"):
+        Trace({0: row, 1: wide}).save(tmp_path / "t")
 
 
 def test_a_trace_shows_its_counts():

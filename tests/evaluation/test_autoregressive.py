@@ -194,3 +194,10 @@ def test_models_that_are_no_such_baseline_are_refused(models, folders, tmp_path)
     suite = Suite(task_entries(["chain"]), decoder_entries(["spd"]), 1)
     with pytest.raises(UserError, match=r"chain: test prompt 1 \('.*'\): is too long .expected at most 3 tokens"):
         suite.cells(DMaxModule(make_denoiser()), [AutoregressiveAnswerer(tiny)])
+
+
+def test_a_folder_named_like_a_task_is_loaded_with_its_own_tokenizer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model("stories", 0)
+    tokenizer = AutoregressiveModel.load("stories", "autoregressive", CPU, "float32").tokenizer
+    assert tokenizer.get_vocab() == load_tokenizer("chain").get_vocab()

@@ -68,6 +68,7 @@ def test_the_baseline_is_there_once():
         ([{"name": "spd", "window": "2"}], "decoders, item 1: window: expected int, got '2'"),
         ([{"name": "psd", "window": 2}], "decoders, item 1: window: expected 1 for decoder PSDDecoder"),
         ([{"name": "spd", "window": 2, "admission": "no"}], "decoders, item 1: unknown admission policy 'no'"),
+        ([{"name": "spd", "admission": "converging"}], "decoders, item 1: admission: expected a window of at least 2"),
         ([None], "decoders, item 1: expected a name, or a mapping .* got None"),
     ],
 )

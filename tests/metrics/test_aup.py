@@ -78,3 +78,8 @@ def test_nothing_right_is_worth_nothing():
 def test_bad_points_and_options_are_refused(points, options, message):
     with pytest.raises(UserError, match=message):
         accuracy_under_parallelism(points, **options)
+
+
+def test_vectors_of_different_length_are_refused_when_they_are_added():
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        AccuracyUnderParallelism().update(torch.ones(2), torch.ones(3))

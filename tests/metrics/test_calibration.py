@@ -29,3 +29,10 @@ def test_nothing_accepted_has_no_precision_and_bad_thresholds_are_refused():
         AcceptedPrecision(2)
     with pytest.raises(UserError, match=r"tau_acc: expected a number in \[0, 1\], got 2"):
         accepted_precision(torch.tensor([0.5]), torch.tensor([True]), 2)
+
+
+def test_vectors_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        accepted_precision(torch.ones(3), torch.ones(3, 1).bool())
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        AcceptedPrecision().update(torch.ones(3), torch.ones(1).bool())

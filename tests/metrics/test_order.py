@@ -7,6 +7,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, finalization_parallelism, kendall_tau
+from dmaxlit.metrics import order as order_module
 
 
 def random_orders(count=30):
@@ -61,6 +62,39 @@ def test_tau_against_another_property_is_the_count_over_pairs(variant):
             assert tau == pytest.approx(float(theirs), abs=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 60])
+def test_tau_does_not_depend_on_the_pairs_compared_at_once(monkeypatch, at_once):
+    rng = random.Random(5)
+    orders = [torch.tensor(order) for order in random_orders()]
+    others = [torch.tensor([rng.randint(1, 4) for _ in order]) for order in orders]
+
+    def taus():
+        values = [
+            kendall_tau(order, variant, against)
+            for order, other in zip(orders, others, strict=True)
+            for variant in ("a", "b")
+            for against in (None, other)
+        ]
+        return [None if math.isnan(value) else value for value in values]
+
+    whole = taus()
+    monkeypatch.setattr("dmaxlit.metrics.order._PAIRS_AT_ONCE", at_once)
+    assert taus() == whole
+
+
+def test_the_memory_of_tau_is_that_of_some_pairs(monkeypatch):
+    sizes, pair_signs = [], order_module._pair_signs
+
+    def record(*args):
+        signs = pair_signs(*args)
+        sizes.append(signs.numel())
+        return signs
+
+    monkeypatch.setattr(order_module, "_pair_signs", record)
+    assert kendall_tau(torch.arange(6000)) == 1.0
+    assert max(sizes) <= 2**22
+
+
 def test_undefined_taus_are_nan_and_the_variants_differ_where_there_are_ties():
     for short in ([], [3]):
         assert math.isnan(kendall_tau(torch.tensor(short)))
@@ -106,3 +140,12 @@ def test_an_unknown_variant_is_refused():
         kendall_tau(torch.tensor([1]), "c")
     with pytest.raises(UserError, match=message):
         DecodingOrder("c")
+
+
+def test_vectors_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        kendall_tau(torch.arange(3), against=torch.arange(4))
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        kendall_tau(torch.arange(3), against=torch.arange(1))
+    with pytest.raises(ValueError, match="expected vectors of one length"):
+        DecodingOrder().update(torch.arange(3), torch.zeros(1))

@@ -46,3 +46,9 @@ def test_rates_are_per_token_shown_over_all_answers_and_ranks():
     assert set(rates) == {"introduced", "corrected", "corrupted", "revised"}
     for name, rate in rates.items():
         assert float(rate) == pytest.approx(totals[name] / totals["shown"])
+
+
+@pytest.mark.parametrize(("timeline", "reference"), [((4, 3), (1,)), ((4, 3), (4,)), ((3,), (3,))])
+def test_other_shapes_are_refused(timeline, reference):
+    with pytest.raises(ValueError, match=r"expected a timeline \[F, n\] and a reference \[n\], got shapes"):
+        count_revisions(torch.zeros(timeline), torch.zeros(reference))

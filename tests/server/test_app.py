@@ -207,6 +207,17 @@ def test_a_server_s_own_settings_hold_where_a_request_says_nothing(module):
         assert other.token_ids == generated(module, "3 ?", {"max_new_tokens": 12}).token_ids
 
 
+def test_a_server_s_own_policy_is_that_of_requests_with_a_window(module):
+    from dmaxlit.engine import DecodeSettings
+
+    defaults = DecodeSettings(max_new_tokens=24, admission="converging")
+    with running(module, defaults=defaults) as server:
+        for window, policy in ((1, "progress"), (2, "converging")):
+            expected = generated(module, "3 ?", {"window": window, "admission": policy})
+            assert server.complete("3 ?", temperature=0, window=window).token_ids == expected.token_ids
+        assert server.complete("3 ?", temperature=0).token_ids == generated(module, "3 ?", {}).token_ids
+
+
 def test_events_are_json_on_one_line(server):
     body = {"prompt": PROMPT, "stream": True, "stream_options": {"include_provisional": True}}
     text = server.http.post("/v1/completions", json=body).text

@@ -18,7 +18,6 @@ def sharing(module, **settings):
         ({"decoder_options": {"tau_dec": 0.3}}, True, False),
         ({"decoder": "threshold"}, True, False),
         ({"temperature": 1.0}, True, False),
-        ({"admission": "converging"}, True, True),  # which a window of one block does not ask
         ({"window": 2}, False, False),
         ({"decoder": "wino"}, False, False),
     ],

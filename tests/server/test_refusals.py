@@ -58,6 +58,8 @@ def strict(module):
         (BODY | {"window": 3}, "window", "window: expected at most 2, got 3"),
         (BODY | {"window": 2, "decoder": "wino"}, "window", "window: expected 1 for decoder WinoDecoder"),
         (BODY | {"window": 2, "admission": "a.b"}, "admission", "admission: expected a registered name, got 'a.b'"),
+        (BODY | {"admission": "converging"}, "admission", "admission: expected a window of at least 2"),
+        (BODY | {"admission_options": {"theta": 0.1}}, "admission", "admission: expected a window of at least 2"),
         (BODY | {"stream_options": {}}, "stream_options", "stream_options: expected none without stream"),
         (BODY | {"stream": True, "return_token_ids": True}, "return_token_ids", "expected false with stream"),
         (BODY | {"echo": True}, "echo", "echo: expected none (it is not supported), got True"),

@@ -84,6 +84,12 @@ class SoftPrompt(Own):
         yield replace(view, soft=soft)
 
 
+class SoftBlanks(Own):
+    def end(self, view, clean, prediction):
+        ids = torch.where(clean.response, view.ids, -1).unsqueeze(-1)
+        yield replace(view, soft=SoftTokens(ids, torch.ones(*view.ids.shape, 1), clean.response))
+
+
 class Unnamed(Own):
     def change(self, view, clean, generator):
         return replace(view, is_masked=None)
@@ -236,6 +242,7 @@ BROKEN = {
     BeyondVocabulary: ("token ids are in the vocabulary", "to hold token ids from 0 to 199, got others"),
     MasksElsewhere: ("masks are where is_masked says so", "to hold the mask token where is_masked says so"),
     SoftPrompt: ("soft tokens are in the response", "to put soft tokens in the response only"),
+    SoftBlanks: ("soft tokens are in the vocabulary", "to hold soft tokens from 0 to"),
     Unnamed: ("is_masked names every mask", "masks are not named; pass is_masked to View"),
     TwoOfOneName: ("view names differ", "expected a name of its own for each view that has a loss, got 'first' twice"),
     TeachesNothing: ("something is supervised", "nothing would be learnt"),

@@ -94,6 +94,13 @@ class SoftPrompt(Softly):
         return replace(after, soft=SoftTokens(after.ids.unsqueeze(-1), torch.ones(*after.ids.shape, 1), where))
 
 
+class SoftBlanks(Softly):
+    def change(self, after, before, logits, special):
+        where = after.editable & ~after.masked
+        ids = torch.where(where, after.ids, -1).unsqueeze(-1)
+        return replace(after, soft=SoftTokens(ids, torch.ones(*after.ids.shape, 1), where))
+
+
 class OddWeights(Softly):
     def change(self, after, before, logits, special):
         where, weights = after.editable & ~after.masked, torch.full((*after.ids.shape, 1), 0.5)
@@ -131,6 +138,11 @@ class DraftOverPrompt(Own):
 
     def change(self, after, before, logits, special):
         return replace(after, extra_blocks=logits[:, :1].argmax(-1))
+
+
+class DraftOfBlanks(DraftOverPrompt):
+    def change(self, after, before, logits, special):
+        return replace(after, extra_blocks=torch.where(after.masked, -1, after.ids).unsqueeze(1))
 
 
 class BeginsConverged(Own):
@@ -245,6 +257,7 @@ BROKEN = {
         "to hold the mask token at every masked position, but",
     ),
     SoftPrompt: ("soft tokens are in the response", "to put no soft tokens in the prompt"),
+    SoftBlanks: ("soft tokens are in the vocabulary", "to return soft tokens from 0 to 19"),
     OddWeights: ("soft tokens are weighted means", "expected step to return soft weights of at least 0 with sum 1"),
     ForgetsToBegin: (
         "soft tokens and memory are there from the start",
@@ -256,6 +269,7 @@ BROKEN = {
         "expected step to return memory['first'], as",
     ),
     DraftOverPrompt: ("the prompt stays in extra blocks", "expected step to leave the prompt as it is in extra_blocks"),
+    DraftOfBlanks: ("extra blocks are in the vocabulary", "to return token ids from 0 to 19 in extra_blocks"),
     BeginsConverged: ("new blocks begin at step 0", "expected start to return blocks that have not converged"),
     ForgetsToCount: ("a step counts a forward", "expected step to count a forward (state.advance does), got [0, 0"),
     WritesState: ("a step leaves its arguments unchanged", "but it wrote to memory['last']"),

@@ -100,6 +100,18 @@ class SoftPrompt(Own):
         yield replace(view, soft=SoftTokens(view.ids.unsqueeze(-1), weights, torch.ones_like(clean.response)))
 
 
+class SoftBlanks(Own):
+    def change(self, view, clean):
+        ids = torch.where(clean.response, view.ids, -1).unsqueeze(-1)
+        yield replace(view, soft=SoftTokens(ids, torch.ones(*view.ids.shape, 1), clean.response))
+
+
+class TwoWidths(Own):
+    def change(self, view, clean):
+        weights = torch.full((*view.ids.shape, 2), 0.5)
+        yield replace(view, soft=SoftTokens(view.ids.unsqueeze(-1), weights, clean.response))
+
+
 class NoName(Own):
     def change(self, view, clean):
         yield replace(view, name=None)
@@ -140,6 +152,8 @@ BROKEN = {
     MasksElsewhere: "expected view 'own' to hold the mask token where is_masked says so, but it holds others",
     OddWeight: "expected weight of view 'own' to be a number or of shape [3, 24], got float32 of shape [3]",
     SoftPrompt: "expected view 'own' to put soft tokens in the response only, but it puts them in prompts or pads",
+    SoftBlanks: "expected view 'own' to hold soft tokens from 0 to 37 at all positions, got others",
+    TwoWidths: "expected soft.ids of view 'own' to be int64 of shape [3, 24, 2], got int64 of shape [3, 24, 1]",
     NoName: "expected a text as a view's name, got None",
     YieldsTensors: "expected views to yield a View, got int64 of shape [3, 24]",
     YieldsNothing: "expected at least one view, got none",

@@ -9,18 +9,21 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Glm4MoeConfig
 
+from dmaxlit.backbone.formats.engine_settings import SGLANG_FILE
 from dmaxlit.backbone.formats.generation_config import allow_generation, read_generation_config, refuse_generation
 from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, read_metadata
+from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
 from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
 from dmaxlit.errors import UserError, renaming_argument
-from dmaxlit.files import staged
+from dmaxlit.files import expanded, staged
 
 Form = Literal["transformers", "llada2"]
 
-# Copied with the weights: tokenizer, generation settings, remote code (which is not run), cards.
-COPIED_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*")
+# Copied with the weights: tokenizer, settings of generation and engines, remote code (which is not run), cards.
+COPIED_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*", SGLANG_FILE)
 _TOKENIZER = "tokenizer.json"
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -34,6 +37,8 @@ def convert(
     like: str | Path | None = None,
 ) -> Form:
     """Write a checkpoint in the other form; tensors are copied bit by bit, one output shard at a time.
+
+    The auxiliary model of an export, if it has one, is copied as it is.
 
     Args:
         source: Published checkpoint, or a model that came from one, in transformers' form: a folder or hub id.
@@ -52,7 +57,7 @@ def convert(
         UserError: If the source cannot be converted, or ``dest`` exists; then nothing is written.
     """
     size, cast = shard_size(max_shard_size), _dtype(dtype)
-    folder, dest = fetch(str(source)), Path(dest)
+    folder, dest = fetch(str(source)), Path(expanded(dest))
     refuse_existing(dest)
     stored = read_config(folder)
     is_published = stored.get("model_type") in MODEL_TYPES
@@ -67,7 +72,8 @@ def convert(
         with renaming_argument("like", "pretrained"):
             copied_from = [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
     for path in copied_from:
-        read_generation_config(path)  # refuses a damaged one before anything is written
+        read_generation_config(path)  # refuses damaged files before anything is written
+        read_metadata(path)
     for origin in copied_from:
         _refuse_links_out(origin, "source" if origin == folder else "like")
     tensors, config = _translate(folder, stored, form, cast)
@@ -117,16 +123,20 @@ def _write(
     copied_from: list[Path],
     size: int,
 ) -> None:
-    """Write the complete folder or nothing."""
+    """Write the complete folder or nothing; the last of ``copied_from`` is the source."""
     with staged(dest, "output") as staging:
         write_weights(tensors, staging, size, casts)
         (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for folder in copied_from:
             _copy_files(folder, staging)
+        if (auxiliary := copied_from[-1] / AUXILIARY_FOLDER).is_dir():
+            shutil.copytree(auxiliary, staging / AUXILIARY_FOLDER)
         if config["model_type"] not in MODEL_TYPES:
             refuse_generation(staging)
         else:
             allow_generation(staging)
+            if edited_card(staging, read_metadata(staging)) is None:  # ours describes the form of transformers
+                (staging / CARD_FILE).unlink(missing_ok=True)
             _name_class_for_all(staging / "tokenizer_config.json")
 
 
@@ -167,7 +177,7 @@ def _refuse_links_out(folder: Path, argument: str) -> None:
     """
     root = folder.resolve()
     root = root.parent.parent if root.parent.name == "snapshots" else root
-    for path in _copied_files(folder):
+    for path in (*_copied_files(folder), *(folder / AUXILIARY_FOLDER).rglob("*")):
         if not path.resolve().is_relative_to(root):
             raise UserError(
                 f"{argument}: expected files, or links within {str(folder)!r}, got {path.name!r}, a link to "

@@ -7,11 +7,14 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, METADATA_FILE
 from dmaxlit.errors import UserError
+from dmaxlit.files import expanded
 from dmaxlit.tasks.sources import record_suffix
 
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
-WEIGHTS_AND_TOKENIZER = ("*.safetensors", *CONFIG_AND_TOKENIZER)
+_WEIGHTS = "*.safetensors"
+WEIGHTS_AND_TOKENIZER = (_WEIGHTS, *CONFIG_AND_TOKENIZER)
 _UNWANTED = ("*/*",)  # other variants are in subfolders
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 BUILTIN_MODELS = Path(__file__).parents[2] / "models"
@@ -29,7 +32,7 @@ def resolve_folder(source: str) -> Path | str:
             known = sorted(path.parent.name for path in BUILTIN_MODELS.glob("*/config.json"))
             raise UserError(f"pretrained: unknown built-in model {name!r}; known: {', '.join(known) or 'none'}")
         return BUILTIN_MODELS / name
-    path = Path(source).expanduser()
+    path = Path(expanded(source))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError(f"pretrained: expected a model folder with a config.json, found none in {source!r}")
@@ -57,6 +60,8 @@ def data_set_of(source: str) -> str | None:
 def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
     """Return the folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
 
+    With the weights of a model that dmaxlit exported comes its auxiliary model, if it has one.
+
     Args:
         source: Folder, ``builtin:NAME``, or hub id.
         files: Patterns of the files to download; only data, never code.
@@ -69,6 +74,9 @@ def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
         return hub_id
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
+        if _WEIGHTS in files and (folder / METADATA_FILE).is_file():
+            auxiliary = [f"{AUXILIARY_FOLDER}/{pattern}" for pattern in files]
+            snapshot_download(hub_id, revision=folder.name, allow_patterns=auxiliary)  # the commit of the others
     except LocalEntryNotFoundError as error:
         raise UserError(f"pretrained: {source!r} is not a local folder, and the hub cannot be reached") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -12,8 +12,8 @@ from dmaxlit.errors import UserError
 __all__ = ["read_metadata"]
 
 METADATA_FILE = "dmaxlit.json"
-NEXT_TOKEN = "next token"
-"""The objective of autoregressive training, as ``training`` names it."""
+AUXILIARY_FOLDER = "auxiliary"  # in an export; see dmaxlit.backbone.auxiliary_source
+NEXT_TOKEN = "next token"  # the objective of autoregressive training, as ``training`` names it
 _NAME = re.compile(r"[\w.:/-]{1,200}")
 
 

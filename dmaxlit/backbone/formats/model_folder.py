@@ -33,7 +33,7 @@ from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_q
 from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
 from dmaxlit.backbone.transformers_internals import save_in_stored_form, unread_settings, without_progress_bars
 from dmaxlit.errors import UserError, reason_of
-from dmaxlit.files import staged
+from dmaxlit.files import require_replaceable, staged
 
 
 class AttentionError(UserError):
@@ -102,6 +102,20 @@ def _refuse_attention(error: Exception, attention: str) -> None:
         raise AttentionError(
             f"attn_implementation: expected {others} for {reason.split()[0]}, which has no other, got {attention!r}"
         ) from error
+
+
+def with_its_attention(load: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
+    """Return a model with the attention implementation of torch (SDPA), or its own if it lacks that.
+
+    For models whose attention the user does not choose.
+
+    Args:
+        load: Makes the model with an attention implementation.
+    """
+    try:
+        return load("sdpa")
+    except AttentionError:
+        return load("eager")
 
 
 def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
@@ -235,13 +249,12 @@ def write_folder(
         also: Writes further files into the folder.
 
     Raises:
-        UserError: If ``folder`` exists and was not written by ``export``, or cannot be written; or if ``metadata`` hold
-            what would be refused when they are read.
+        UserError: As :func:`check_output_folder`; also if the folder cannot be written, or ``metadata`` hold what would
+            be refused when they are read.
     """
     folder = Path(folder)
     check_metadata(metadata, "output")
-    if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
+    check_output_folder(folder)
     with staged(folder, "output") as staging:
         model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
@@ -253,6 +266,17 @@ def write_folder(
         metadata = {**metadata, "card": card_hash(card)}
         write_engine_settings(staging, metadata)
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Refuse a folder that an export would not replace.
+
+    Raises:
+        UserError: If it exists and was not written by ``export``, or cannot be replaced.
+    """
+    require_replaceable(folder, "output")
+    if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
 
 
 def _metadata_of(folder: Path) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def chat(
     from dmaxlit.cli.chat.line_input import user_lines
     from dmaxlit.cli.chat.loop import ChatLoop
     from dmaxlit.cli.chat.session import ChatSession
+    from dmaxlit.files import expanded
 
     check_at_least(0, delay=delay)
     if delay > _MAX_DELAY:
@@ -102,7 +103,7 @@ def chat(
     is_typed = _is_typed()
     record = None
     if isinstance(history, str):
-        record = ChatHistory(Path(history).expanduser(), model)
+        record = ChatHistory(Path(expanded(history)), model)
     elif history and resume:
         record = ChatHistory(default_path(), model)
     elif history and is_typed:

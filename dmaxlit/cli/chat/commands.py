@@ -100,8 +100,8 @@ def _trace(session: ChatSession, argument: str) -> Outcome:
         raise UserError(f"trace: expected a file that ends in .html, got {argument!r}")
     if session.trace is None:
         raise UserError("trace: expected an answer to show, got none yet")
-    path = Path(argument).expanduser()
-    session.trace.to_html(writable_path(path, "trace"))
+    path = writable_path(Path(argument), "trace")
+    session.trace.to_html(path)
     return Outcome(f"trace: {path}")
 
 

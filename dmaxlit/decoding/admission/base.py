@@ -64,8 +64,8 @@ def make_admission(policy: str | type[AdmissionPolicy] | AdmissionPolicy, /, **o
         options: Options of its constructor; a ready policy takes none.
 
     Raises:
-        UserError: For an unknown name, something that is no policy, an unknown option, or an option of the wrong type
-            or out of range.
+        UserError: For an unknown name, something that is no policy, an unknown option, one that is missing, or one of
+            the wrong type or out of range.
     """
     ready: AdmissionPolicy = make_by_name("admission", ADMISSIONS, AdmissionPolicy, policy, options)
     return ready

@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import dmaxlit
 from dmaxlit import UserError
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.formats import convert as conversion
 from dmaxlit.backbone.formats.convert import convert
+from dmaxlit.files import model_hash
 from tests.backbone.formats.llada2_published import (
     CONFIG,
     make_tensors,
@@ -22,6 +24,7 @@ from tests.backbone.formats.llada2_published import (
     write_tokenizer,
 )
 from tests.backbone.formats.test_llada2 import blockwise, logits_of
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,32 @@ def test_what_was_converted_can_be_trained_exported_and_converted_back(tmp_path,
     expected = make_tensors()
     expected["model.layers.1.mlp.experts.3.down_proj.weight"] *= 2
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_an_auxiliary_model_goes_along(tmp_path, ours):
+    module = dmaxlit.load(ours)
+    module.backbone.train_auxiliary(AuxiliarySettings(config=TINY, span_length=4))
+    module.export(tmp_path / "trained")
+    convert(tmp_path / "trained", tmp_path / "back", dtype="bfloat16")
+    found = dmaxlit.load(tmp_path / "back").backbone.auxiliary
+    assert model_hash(found) == model_hash(module.backbone.auxiliary)
+    (tmp_path / "secret").write_text("TOP SECRET")
+    (tmp_path / "trained" / "auxiliary" / "x.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"source: expected files, or links .* got 'x.json', a link to"):
+        convert(tmp_path / "trained", tmp_path / "out")
+
+
+def test_settings_of_engines_go_along_but_no_card_of_the_other_form(tmp_path, ours):
+    module = dmaxlit.load(ours)
+    module.set_decoding("edit")
+    module.export(tmp_path / "trained")
+    convert(tmp_path / "trained", tmp_path / "back")
+    for name in ("sglang.yaml", "diffusers.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "trained" / name).read_bytes()
+    assert not (tmp_path / "back" / "README.md").exists()
+    (tmp_path / "trained" / "README.md").write_text("My model")
+    convert(tmp_path / "trained", tmp_path / "edited")
+    assert (tmp_path / "edited" / "README.md").read_text() == "My model"
 
 
 def test_the_tokenizer_of_an_export_has_a_class_that_older_engines_know_or_is_the_published_one(tmp_path, published):

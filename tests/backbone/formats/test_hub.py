@@ -1,19 +1,25 @@
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.formats import hub
+from dmaxlit.files import model_hash
+from tests.conftest import TINY
 
 
 def answering(monkeypatch, result):
     request = {}
 
     def snapshot_download(name, **patterns):
-        request.update(name=name, **patterns)
+        if "revision" not in patterns:
+            request.update(name=name, **patterns)
         if isinstance(result, Exception):
             raise result
         return str(result)
@@ -95,3 +101,29 @@ def test_a_folder_is_not_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "someone/corpus").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert hub.data_set_of("someone/corpus") is None
+
+
+def downloading(monkeypatch, repository, cache):
+    """Let the hub hold a folder, of which the cache gets what the hub's own filter lets through."""
+
+    def snapshot_download(name, revision="0f1e2d", allow_patterns=None, ignore_patterns=None):
+        files = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            (cache / revision / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(repository / file, cache / revision / file)
+        return str(cache / revision)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+
+
+def test_the_auxiliary_model_of_an_export_is_downloaded_and_other_folders_are_not(tmp_path, monkeypatch, denoiser):
+    denoiser.train_auxiliary(AuxiliarySettings(config=TINY, span_length=4))
+    repository = tmp_path / "repository"
+    denoiser.save(repository, {})
+    shutil.copytree(repository, repository / "other")
+    (repository / "auxiliary" / "code.py").write_text("")
+    downloading(monkeypatch, repository, tmp_path)
+    loaded = Denoiser(pretrained="someone/tiny")
+    assert model_hash(loaded.auxiliary) == model_hash(denoiser.auxiliary)
+    assert {path.name for path in (tmp_path / "0f1e2d").iterdir() if path.is_dir()} == {"auxiliary"}
+    assert not (tmp_path / "0f1e2d" / "auxiliary" / "code.py").exists()
