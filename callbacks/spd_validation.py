@@ -24,7 +24,7 @@ from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, sample_rows, samples_text
 from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
-    answer_budget,
+    answer_limits,
     check_decoders,
     examples_of,
     is_dry_run,
@@ -67,7 +67,7 @@ class SPDValidation(L.Callback):
     Args:
         decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
             with 0.95.
-        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's. Its stop texts end answers too.
         batch_size: Prompts decoded together, at least 1.
         num_samples: Answers of each decoder logged as text; 0 for none.
         curve: Thresholds of the curve, each in [0, 1]; None or empty for no curve.
@@ -201,12 +201,12 @@ class SPDValidation(L.Callback):
         self._seen = []
 
     def _decode(self, trainer: L.Trainer, module: Any, examples: list[Example]) -> None:
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         for spec in self.decoders:
             if spec.tag not in self._warm:
-                warm_up(module, examples[: self.batch_size], spec, budget)
+                warm_up(module, examples[: self.batch_size], spec, limits)
                 self._warm.add(spec.tag)
-            answers = count_answers(self._meters[spec.tag], module, examples, spec, budget, self.batch_size)
+            answers = count_answers(self._meters[spec.tag], module, examples, spec, limits, self.batch_size)
             missing = self.num_samples - len(self._samples[spec.tag])
             self._samples[spec.tag] += [
                 Sample(example, answer, right)
@@ -246,11 +246,12 @@ class SPDValidation(L.Callback):
         if not self.num_traces or is_dry_run(trainer):
             return
         prompts = [example.prompt for example in self._seen[: self.num_traces]]
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         with module.unsharded():
             for spec in self.decoders if prompts and trainer.is_global_zero else ():
                 trace = Trace()
-                answers = module.generate_batch(prompts, spec.settings(budget, self.batch_size), trace=trace)
+                settings = spec.settings(**vars(limits), batch_size=self.batch_size)
+                answers = module.generate_batch(prompts, settings, trace=trace)
                 figure = trace_figure(trace, [answer.text for answer in answers])
                 log_figure(trainer, f"{family}/{spec.tag}/trace", figure)
 
@@ -259,7 +260,7 @@ class SPDValidation(L.Callback):
         if not self.curve or not self._meters or is_dry_run(trainer):
             return
         examples = rank_subset(self._seen, self.curve_examples, trainer)
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
         curves = Curves()
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
@@ -268,7 +269,7 @@ class SPDValidation(L.Callback):
                 curves[tag] = []
                 for threshold, spec in specs:
                     meter = make_meter(module)
-                    count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
+                    count_answers(meter, module, examples, spec, limits, self.batch_size, progress=advance)
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
         num_prompts = next(iter(curves.values()))[0].result.num_examples
         self.curves = curves if num_prompts else Curves()

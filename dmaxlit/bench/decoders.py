@@ -165,10 +165,10 @@ class DecoderBench:
         task = module.task()
         assert task is not None, "models without one are refused"
         examples = task.examples("test", self.num_examples)
-        result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
+        result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size, stop=task.stop)
         trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time
         prompts = [example.prompt for example in examples]
-        settings = DecodeSettings(decoder, options, task.max_new_tokens, self.batch_size)
+        settings = DecodeSettings(decoder, options, task.max_new_tokens, self.batch_size, stop=task.stop)
         module.generate_batch(prompts, settings, trace=trace)
         afp, tau, tau_within = FinalizationParallelism(), DecodingOrder(), DecodingOrder(within_block=True)
         for row in trace.rows.values():

@@ -25,7 +25,11 @@ def run(command: str, args: list[str]) -> None:
     """Run the command."""
     parser = make_parser(command, generate, skip=["prompt", "stop", "trace"])
     parser.add_argument("--prompt", action="append", help="A prompt; may be given several times.")
-    parser.add_argument("--stop", action="append", help="A text that ends an answer; may be given several times.")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        help="A text that ends an answer; may be given several times. Default: those of --task.",
+    )
     parser.add_argument(
         "--trace",
         nargs="?",
@@ -95,14 +99,14 @@ def generate(
         admission: Registered name of the policy that says when a window takes in the next block, or import path of your
             own.
         admission_options: Options of the policy, also as --admission.theta 0.8.
-        max_new_tokens: Most tokens of an answer, EOS included. Default: that of the task the model was trained on, or
-            256.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: that of --task, or of the task the model was
+            trained on, or 256.
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
             a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
-        stop: A text that ends an answer; may be given several times.
+        stop: A text that ends an answer; may be given several times. Default: those of --task.
         chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
@@ -129,6 +133,7 @@ def generate(
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
+    from dmaxlit.evaluation.limits import Limits
     from dmaxlit.files import files_of_options, require_other_files
 
     _check_trace(trace, trace_file, output)
@@ -144,6 +149,9 @@ def generate(
     if may_be_several(devices, num_nodes):
         _check_shareable(prompt or prompts or task, output)
     asked = None if task is None else _task(task, task_options)
+    if asked is not None:
+        limits = Limits.of_task(asked, max_new_tokens)
+        max_new_tokens, stop = limits.max_new_tokens, [*limits.stop] if stop is None else stop
     inputs, rows = _prompts(prompt, prompts, columns, asked, task_options, num_prompts)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
     module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))

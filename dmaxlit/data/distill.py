@@ -92,6 +92,7 @@ class _Work:
         num_prompts: Number of prompts, each counted once.
         digests: Hashes of the prompts, each once, and of the reference answers of a task.
         held_out: Prompts that get no response.
+        stop: Texts that end a response: those of the task.
     """
 
     prompts: Sequence[Prompt]
@@ -100,6 +101,7 @@ class _Work:
     num_prompts: int
     digests: dict[str, str]
     held_out: Sequence[Prompt]
+    stop: Sequence[str]
 
 
 def _prepare(
@@ -121,6 +123,7 @@ def _prepare(
         len(prompts),
         {"prompts": prompts_hash(prompts), **({} if examples is None else {"answers": answers_hash(examples)})},
         list(compress(prompts, is_held_out)),
+        [*source.stop] if isinstance(source, Task) else [],
     )
     with refusing(output, argument):
         path = writable_path(output, argument)
@@ -136,7 +139,7 @@ def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: Distil
             file,
             work.prompts,
             answerer.lengths,
-            answerer.generator(settings),
+            answerer.generator(settings, work.stop),
             _row_maker(answerer, work.prompts, work.examples),
             settings.batch_size,
             progress,
@@ -216,6 +219,7 @@ def _identity(
         **model,
         **task_identity(source if isinstance(source, Task) else None),
         **recorded,
+        **({"stop": work.stop} if work.stop else {}),  # absent from the manifests of corpora made before there were any
         "num_prompts": work.num_prompts,
         **work.digests,
     }

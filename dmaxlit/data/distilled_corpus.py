@@ -152,6 +152,8 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
     expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens
-    used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
+    if task.stop:
+        expected["stop"] = [*task.stop]
+    used = {key: recorded[key] for key in [*expected, *UNNAMED, "stop"] if key in recorded}
     if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
         rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

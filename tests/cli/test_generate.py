@@ -5,6 +5,7 @@ import re
 import pytest
 
 import dmaxlit
+from dmaxlit.tasks import ChainTask
 
 PROMPTS = ["3 +1 +1 *3 ?", "4 -2 -2 +1 ?"]
 
@@ -157,6 +158,23 @@ def test_sampling_and_stop_texts_are_flags(dmax, tiny):
     stop = text.split()[-1]
     ended = dmax(["generate", "--model", str(tiny), "--prompt", PROMPTS[0], "--max_new_tokens", "10", "--stop", stop])
     assert f"\n{text[: text.index(stop)]}\n" in ended.out
+
+
+def test_budget_and_stop_texts_are_those_of_the_task_that_is_asked(dmax, tiny, tmp_path, monkeypatch):
+    def rows(flags):
+        line = f"generate --model {tiny} --task chain {flags} --num_prompts 4 --output a.jsonl --overwrite true"
+        assert dmax(line).status == 0
+        return [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+
+    monkeypatch.setattr(ChainTask, "max_new_tokens", 10)
+    whole = rows("")
+    assert [row["num_tokens"] for row in whole] == [10] * 4
+    assert [row["num_tokens"] for row in rows("--max_new_tokens 7")] == [7] * 4
+    stop = whole[0]["response"].split()[4]
+    monkeypatch.setattr(ChainTask, "stop", (stop,))
+    assert rows("")[0]["response"] == whole[0]["response"].partition(stop)[0]
+    assert rows("")[0]["stopped"]
+    assert rows("--stop another") == whole
 
 
 def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, tmp_path):
