@@ -117,7 +117,8 @@ def generate(
             begun with other settings.
         trace: Show each answer forward by forward, in the terminal; or write a page for a browser to FILE.html.
         trace_file: Write the record of all forwards to this file (safetensors). dmaxlit trace shows it in a browser,
-            alone or beside others; dmaxlit.engine.Trace reads it.
+            alone or beside others; dmaxlit.engine.Trace reads it. After an interruption it is there as far as it had
+            come, and so is the page of --trace.
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: One device: cpu, cuda, cuda:1, ...; auto takes an accelerator if there is one.
@@ -147,7 +148,7 @@ def generate(
         },
     )
     if may_be_several(devices, num_nodes):
-        _check_shareable(prompt or prompts or task, output)
+        _check_shareable(prompts == "-" or (not prompt and prompts is None and task is None), output)
     asked = None if task is None else _task(task, task_options)
     if asked is not None:
         limits = Limits.of_task(asked, max_new_tokens)
@@ -178,12 +179,14 @@ def generate(
     started = time.perf_counter()
     if output is None:
         record = Trace() if trace or trace_file else None
-        with naming_rows(rows):
-            _print(module, inputs, settings, record, show_trace=trace is True)
-        if record is not None and trace_file:
-            record.save(trace_file)
-        if record is not None and isinstance(trace, str):
-            record.to_html(trace)
+        try:
+            with naming_rows(rows):
+                _print(module, inputs, settings, record, show_trace=trace is True)
+        finally:  # also what was recorded before Ctrl-C
+            if record is not None and record.rows and trace_file:
+                record.save(trace_file)
+            if record is not None and record.rows and isinstance(trace, str):
+                record.to_html(trace)
         return
     with naming_rows(rows):
         extras = [row.extra for row in rows]
@@ -198,11 +201,11 @@ def generate(
     print(printable(f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; {spent}"))
 
 
-def _check_shareable(source: list[str] | str | None, output: str | None) -> None:
+def _check_shareable(reads_input: bool, output: str | None) -> None:
     """Refuse what several processes cannot do together."""
     if output is None:
         raise UserError("output: expected a file for the answers of several processes, got none")
-    if source in (None, "-"):
+    if reads_input:
         raise UserError("prompts: expected a file, --prompt or --task for several processes, got standard input")
 
 
@@ -232,7 +235,8 @@ def _prompts(
     number: int | None,
 ) -> "tuple[list[Prompt] | list[Example], list[PromptRow]]":
     """Return the prompts, and their rows if they come from a file."""
-    sources = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
+    given = {"--prompt": prompt or None, "--prompts": path, "--task": task}
+    sources = [name for name, value in given.items() if value is not None]
     if len(sources) > 1:
         raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(sources)}")
     check_at_least(1, num_prompts=number)
@@ -250,7 +254,7 @@ def _prompts(
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
     from dmaxlit.data.prompt_reader import read_prompts
 
-    rows = [] if prompt else read_prompts(path or "-", columns)
+    rows = [] if prompt else read_prompts("-" if path is None else path, columns)
     prompts: list[Prompt] = [*prompt] if prompt else [row.prompt for row in rows]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)

@@ -111,6 +111,12 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
             "--model {tiny} --prompts p.txt --columns.prompt q",
             "columns: expected prompts in a .jsonl, .json or .parquet",
         ),
+        ("--model {tiny} --prompts ''", "prompts: expected a file, got an empty text"),
+        (
+            "--model {tiny} --prompts '' --task chain",
+            "prompts: expected one of --prompt, --prompts and --task, got --pro",
+        ),
+        ("--model {tiny} --prompts '' --devices 2 --output a", "prompts: expected a file, got an empty text"),
         ("--model {tiny} --task nope", "unknown task 'nope'; known: asdiv, chain, "),
         ("--model {tiny} --prompt 3 --task.operations 3", "task_options: expected none without --task"),
         ("--model {tiny} --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
@@ -209,6 +215,23 @@ def test_a_trace_is_written_as_a_page(dmax, tiny, tmp_path):
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
     assert "<title>Trace: spd tau_dec=0.3</title>" in text
     assert f'"prompt":"{PROMPTS[0]}"' in text
+
+
+def test_a_trace_is_kept_as_far_as_it_had_come(dmax, tiny, tmp_path, monkeypatch):
+    events, genuine = [], dmaxlit.engine.Trace.record
+
+    def record(self, event):
+        genuine(self, event)
+        events.append(event)
+        if len(events) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(dmaxlit.engine.Trace, "record", record)
+    flags = ["--max_new_tokens", "10", "--trace", "t.html", "--trace_file", "t.safetensors", "--prompt", PROMPTS[0]]
+    assert dmax(["generate", "--model", str(tiny), *flags, "--decoder", "one_token"]).status == 130
+    trace = dmaxlit.engine.Trace.load(tmp_path / "t.safetensors")
+    assert (trace.rows[0].num_forwards, trace.prompts[0]) == (3, PROMPTS[0])
+    assert f'"prompt":"{PROMPTS[0]}"' in (tmp_path / "t.html").read_text(encoding="utf-8")
 
 
 LONG = "3 " * 500 + "?"

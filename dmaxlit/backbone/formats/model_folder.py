@@ -240,7 +240,8 @@ def write_folder(
     """
     folder = Path(folder)
     check_metadata(metadata, "output")
-    if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
+    is_other = folder.exists() and not (folder / METADATA_FILE).is_file()
+    if not folder.name or (is_other and (folder.is_file() or any(folder.iterdir()))):  # "." is not replaced
         raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
     with staged(folder, "output") as staging:
         model.save_pretrained(staging, state_dict=weights)

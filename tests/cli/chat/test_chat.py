@@ -90,6 +90,7 @@ def test_a_conversation_goes_on_in_a_later_chat(chat, tmp_path):
         "resume: expected the name of one conversation, got 'x'"
     )
     assert chat([], "--history h.jsonl --resume").refusal.startswith("resume: expected a model with a chat template")
+    assert chat([], "--resume ''").refusal.startswith("resume: expected the beginning of a conversation's name, got an")
     assert chat([], "--resume --history false").refusal == "resume: expected a history, got --history false"
     assert chat([], "--resume").refusal.startswith("resume: expected a conversation to continue; the latest of ")
 
