@@ -7,9 +7,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dmaxlit.errors import UserError
 
+_INT64 = 2**63  # what tensors cannot hold
+
 
 def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
-    """Refuse options of another type than the constructor of a class is annotated with.
+    """Refuse options of another type than the constructor of a class is annotated with, and integers of over 64 bits.
 
     Args:
         cls: The class.
@@ -24,7 +26,9 @@ def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
         return
     for name, value in options.items():
         if not _matches(value, hints.get(name, Any)):
-            raise UserError(f"{name}: expected {_describe(hints[name])}, got {value!r}")
+            is_large = isinstance(value, int) and not -_INT64 <= value < _INT64  # and perhaps too long to be printed
+            got = "a number beyond 64 bits" if is_large else repr(value)
+            raise UserError(f"{name}: expected {_describe(hints[name])}, got {got}")
 
 
 # Not jsonargparse: as a float it accepts nan, inf, None and the text "0.5", its messages span several lines, and its
@@ -43,7 +47,7 @@ def _matches(value: Any, hint: Any) -> bool:
     if hint is float:
         return _matches(value, int) or (isinstance(value, float) and math.isfinite(value))
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
     return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 

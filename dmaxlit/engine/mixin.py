@@ -159,7 +159,7 @@ class GenerationMixin(DefaultDecoding):
         try:
             engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
         finally:
-            if trace is not None:
+            if isinstance(trace, Trace):
                 trace.stop(settings.max_new_tokens)
                 trace.describe(self.tokenizer, every_prompt, settings.title)
         return [responses[index] for index in range(len(every_prompt))]

@@ -106,6 +106,10 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
             "threshold: expected float, got 'abc'",
         ),
         ("--model {tiny} --prompt 3 --decoder psd --decoder.depth 1.5", "depth: expected int, got 1.5"),
+        (
+            "--model {tiny} --prompt 3 --decoder less --decoder.patience 1000000000000000000000",
+            "patience: expected int, got a number beyond 64 bits",
+        ),
         ("--model {tiny} --prompt 3 --columns.prompt q", "columns: expected none without --prompts, got some"),
         (
             "--model {tiny} --prompts p.txt --columns.prompt q",
