@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.data.identity import model_identity, task_identity
 from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
@@ -122,7 +122,7 @@ class DecoderBench:
             UserError: If a model cannot be loaded, or does not know the task it was trained on.
         """
         self._check_models()
-        self.output.mkdir(parents=True, exist_ok=True)
+        record_settings(self.output, {})  # warns of rows by other versions
         path = self.output / "rows.json"
         finished = json.loads(path.read_text()) if path.is_file() else {}
         rows: dict[str, Figures] = {key: with_current_names(figures) for key, figures in finished.items()}

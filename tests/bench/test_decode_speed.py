@@ -91,6 +91,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"hidden_size": 48}, "hidden_size: expected a multiple of head_dim 32, got 48"),
+        ({"device": "cube"}, "device: expected one that torch can compute on, got 'cube'"),
         ({"layers": 0}, "layers: expected at least 1, got 0"),
         ({"repeats": 0}, "repeats: expected at least 1, got 0"),
         ({"batches": []}, r"batches: expected numbers of at least 1, got \[\]"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 import statistics
 
 import pytest
@@ -6,9 +7,10 @@ import torch
 
 import dmaxlit
 from dmaxlit import UserError
-from dmaxlit.bench import DecoderBench
+from dmaxlit.bench import DecoderBench, output_folder
 from dmaxlit.bench.decoders import CURVES, Curve
 from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.errors import DMaxWarning
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.metrics import accuracy_under_parallelism
 from tests.backbone.test_auxiliary import make_module
@@ -85,6 +87,18 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     assert bench.run() == table
     FewDecoders(MODELS, bench.output, 4, batch_size=3).run()
     assert len(calls) == 6
+
+
+def test_rows_of_other_versions_are_kept_with_a_warning(bench, table, tmp_path, monkeypatch):
+    shutil.copytree(bench.output, tmp_path / "out")
+    again = FewDecoders(MODELS, tmp_path / "out", num_examples=4)
+    (tmp_path / "out" / "settings.json").unlink()  # as in folders of versions that recorded none
+    with pytest.warns(DMaxWarning, match="out keeps is of other versions: unrecorded ones"):
+        assert again.run() == table
+    shutil.copy(bench.output / "settings.json", tmp_path / "out")
+    monkeypatch.setattr(output_folder, "software", lambda: {"dmaxlit": "99"})
+    with pytest.warns(DMaxWarning, match=r"out keeps is of other versions: dmaxlit was '.*', now '99'"):
+        assert again.run() == table
 
 
 def test_a_model_with_the_same_weights_has_rows_of_its_own(tmp_path, monkeypatch):
