@@ -93,7 +93,7 @@ def serve(
         from dmaxlit.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise UserError(
-            f"serve: expected the packages of the extra serve, found no {error.name}; pip install 'dmaxlit[serve]'"
+            f"serve: expected the packages of the extra serve, found no {error.name}; pip install -e '.[serve]'"
         ) from error
 
     if not 1 <= max_body_mib * _MIB < _MAX_BYTES:

@@ -96,7 +96,7 @@ class AnswerServer:
         try:
             import openai  # noqa: F401
         except ImportError as error:
-            raise UserError("base_url: expected the openai package (pip install 'dmaxlit[openai]')") from error
+            raise UserError("base_url: expected the openai package (pip install -e '.[openai]')") from error
 
     def identity(self) -> dict[str, Any]:
         """Return what responses depend on, for the manifest of a corpus; without a password in the address."""

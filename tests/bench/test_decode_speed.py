@@ -66,7 +66,7 @@ def test_without_diffusers_its_pipeline_is_left_out(tmp_path, monkeypatch):
     sizes = [(1, 128), (16, 128), (1, 2048), (16, 2048)]
     assert batched == [*(("dllm", *size) for size in sizes), *(("diffusers", *size) for size in sizes[:3])]
     monkeypatch.setattr("dmaxlit.bench.decode_speed.find_spec", lambda name: None)
-    with pytest.warns(DMaxWarning, match=r"diffusers is not installed \(pip install 'dmaxlit\[dev\]'\)"):
+    with pytest.warns(DMaxWarning, match=r"diffusers is not installed \(pip install -e '\.\[dev\]'\)"):
         assert [job for job in bench.jobs() if job[0] == "diffusers"] == []
 
 
