@@ -8,6 +8,7 @@ from typing import Any
 from dmaxlit.data.identity import template_hash
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.record import describe_device
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.evaluation.run_figures import RESULTS
@@ -17,7 +18,7 @@ from dmaxlit.version import __version__
 
 
 def decoding_conditions(
-    module: Any, task: Any, specs: Sequence[DecoderSpec], prompts: str, answers: str, budget: int, batch: int
+    module: Any, task: Any, specs: Sequence[DecoderSpec], prompts: str, answers: str, limits: Limits, batch: int
 ) -> dict[str, Any]:
     """Return what figures depend on besides the weights and the machine, as JSON values.
 
@@ -27,7 +28,7 @@ def decoding_conditions(
         specs: The decoders.
         prompts: Hash of the prompts.
         answers: Hash of their reference answers.
-        budget: Most tokens of an answer.
+        limits: What ends an answer.
         batch: Prompts decoded together.
     """
     decoders = {
@@ -39,7 +40,7 @@ def decoding_conditions(
         "task": [type(task).__name__, task.options()] if isinstance(task, Task) else None,
         "prompts": prompts,
         "answers": answers,
-        "max_new_tokens": budget,
+        **vars(limits),
         "batch_size": batch,
         "decoders": decoders,
     }
@@ -60,6 +61,8 @@ def baseline_identity(module: Any, conditions: Mapping[str, Any]) -> dict[str, A
         "device": describe_device(module.backbone.device, 1, 1),
         **conditions,
     }
+    if not conditions["stop"]:  # absent from the identities of runs before there were any
+        del identity["stop"]
     return dict(json.loads(json.dumps(identity, default=str)))
 
 

@@ -30,7 +30,7 @@ from dmaxlit.evaluation.hyperparameters import hyperparameters_of
 from dmaxlit.evaluation.memory import peak_memory
 from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.validation_batches import (
-    answer_budget,
+    answer_limits,
     check_decoders,
     examples_in,
     is_dry_run,
@@ -79,7 +79,7 @@ class ComparisonReport(L.Callback):
             the same task has judged the answers.
             Several processes decode anyway.
         num_examples: Test prompts, at least 1; all of them if there are fewer.
-        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's. Its stop texts end answers too.
         batch_size: Prompts decoded together, at least 1.
         weights: ``last``: the trained model is that of the last step. ``best``: it is that of the best checkpoint, by
             ``monitor`` of :class:`~dmaxlit.callbacks.RunCheckpoint` (``--checkpoint.monitor``) or of a
@@ -172,10 +172,10 @@ class ComparisonReport(L.Callback):
         if self.weights == "best":
             judge_of(trainer)
         self._examples = self._test_examples(trainer)
-        budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        limits = answer_limits(self.max_new_tokens, trainer, pl_module)
         task = getattr(getattr(trainer, "datamodule", None), "task", None)
         conditions = decoding_conditions(
-            pl_module, task, self.decoders, self._prompts, self._answers, budget, self.batch_size
+            pl_module, task, self.decoders, self._prompts, self._answers, limits, self.batch_size
         )
         if not self.baseline:
             self.base = {}
@@ -240,7 +240,7 @@ class ComparisonReport(L.Callback):
 
     def _keep_comparable(self, conditions: dict[str, Any]) -> None:
         """Drop those results of the first run that were got in another way than those of this run will be."""
-        stored = {**conditions, **(self._conditions or {})}
+        stored = {**conditions, "stop": [], **(self._conditions or {})}  # older ones decoded without stop texts
         shared = [name for name in conditions if name != "decoders"]
         is_same = all(stored[name] == conditions[name] for name in shared)
         specs, decoders = {spec.title: spec for spec in self.decoders}, stored["decoders"]
@@ -275,14 +275,14 @@ class ComparisonReport(L.Callback):
         return known[1]
 
     def _decode_all(self, trainer: L.Trainer, module: Any, model_name: str) -> dict[str, DecodeResult]:
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         results = {}
         total = len(self.decoders) * len(self._examples)
         with module.unsharded(), progress_bar(trainer, total, f"decoding with the {model_name}") as advance:
             for spec in self.decoders:
                 meter = make_meter(module)
-                warm_up(module, self._examples[: self.batch_size], spec, budget)
-                count_answers(meter, module, self._examples, spec, budget, self.batch_size, progress=advance)
+                warm_up(module, self._examples[: self.batch_size], spec, limits)
+                count_answers(meter, module, self._examples, spec, limits, self.batch_size, progress=advance)
                 results[spec.title] = summarize(meter, spec)
         return results
 
@@ -323,7 +323,7 @@ class ComparisonReport(L.Callback):
             "cost": {"train_seconds": self._seconds, "peak_memory_mib": peak_memory(module.device)},
             "prompts": self._prompts,
             "baseline": self._identity,
-            "max_new_tokens": answer_budget(self.max_new_tokens, trainer, module),
+            **vars(answer_limits(self.max_new_tokens, trainer, module)),
             "rows": figures,
         }
         with exclusive(folder / "results.json", "output"):

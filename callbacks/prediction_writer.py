@@ -19,7 +19,7 @@ from dmaxlit.errors import UserError, check_at_least, printable
 from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
-from dmaxlit.evaluation.validation_batches import answer_budget, examples_of, make_meter
+from dmaxlit.evaluation.validation_batches import answer_limits, examples_of, make_meter
 from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files, weights_hash, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
@@ -42,7 +42,7 @@ class PredictionWriter(L.Callback):
     Args:
         output: File to write, replaced if it exists.
         decoder: The decoder.
-        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's. Its stop texts end answers too.
         batch_size: Prompts decoded together, at least 1.
 
     Raises:
@@ -71,13 +71,14 @@ class PredictionWriter(L.Callback):
         task = getattr(getattr(trainer, "datamodule", None), "task", None)
         if isinstance(task, Task):
             require_other_files({"output": self.output}, files_of_options("--data.task_options", task.options()))
-        budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        limits = answer_limits(self.max_new_tokens, trainer, pl_module)
         spec = self.decoder
         window = [spec.window, spec.admission, spec.admission_options] if spec.window > 1 else []
         identity = {
             "model": weights_hash(pl_module),
             "decoder": [spec.name, spec.options, *window],
-            "max_new_tokens": budget,
+            "max_new_tokens": limits.max_new_tokens,
+            **({"stop": list(limits.stop)} if limits.stop else {}),  # absent from files begun before there were any
             "ranks": trainer.world_size,
             "chat_template": template_hash(cast("DMaxModule", pl_module).tokenizer),
         }
@@ -97,7 +98,7 @@ class PredictionWriter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Decode those prompts of this rank's batch that have no answer yet; judge the answers of the others anew."""
-        budget = answer_budget(self.max_new_tokens, trainer, pl_module)
+        limits = answer_limits(self.max_new_tokens, trainer, pl_module)
         pairs = list(zip(batch["index"].tolist(), examples_of(batch), strict=True))
         self._take_stored(pl_module, pairs)
         new = [(index, example) for index, example in pairs if index not in self._rows]
@@ -105,7 +106,7 @@ class PredictionWriter(L.Callback):
         begin = self._meter.tps.counts()[1]
         with progress_bar(trainer, len(examples), "answers") as advance:
             answers = count_answers(
-                self._meter, module, examples, self.decoder, budget, self.batch_size, progress=advance
+                self._meter, module, examples, self.decoder, limits, self.batch_size, progress=advance
             )
         rows = [
             answer_row(index, kept_columns(example.extra), answer, correct=bool(right))

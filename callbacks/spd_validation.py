@@ -20,11 +20,12 @@ from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.curves import Curves
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
 from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, sample_rows, samples_text
 from dmaxlit.evaluation.trace_figure import trace_figure
 from dmaxlit.evaluation.validation_batches import (
-    answer_budget,
+    answer_limits,
     check_decoders,
     examples_in,
     examples_of,
@@ -68,7 +69,7 @@ class SPDValidation(L.Callback):
     Args:
         decoders: The decoders, each with a different label. Default: ``spd`` with ``tau_dec`` 0.5, ``threshold``
             with 0.95.
-        max_new_tokens: Token budget for an answer, at least 1. Default: the task's.
+        max_new_tokens: Token budget for an answer, at least 1. Default: the task's. Its stop texts end answers too.
         batch_size: Prompts decoded together, at least 1.
         num_samples: Answers of each decoder logged as text; 0 for none.
         curve: Thresholds of the curve, each in [0, 1]; None or empty for no curve.
@@ -210,10 +211,10 @@ class SPDValidation(L.Callback):
         self._seen = []
 
     def _decode(self, trainer: L.Trainer, module: Any, examples: list[Example]) -> None:
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         for spec in self.decoders:
-            self._warm_up(module, examples, spec, budget)
-            answers = count_answers(self._meters[spec.tag], module, examples, spec, budget, self.batch_size)
+            self._warm_up(module, examples, spec, limits)
+            answers = count_answers(self._meters[spec.tag], module, examples, spec, limits, self.batch_size)
             missing = self.num_samples - len(self._samples[spec.tag])
             self._samples[spec.tag] += [
                 Sample(example, answer, right)
@@ -221,9 +222,9 @@ class SPDValidation(L.Callback):
             ]
         self._seen += examples
 
-    def _warm_up(self, module: Any, examples: list[Example], spec: DecoderSpec, budget: int) -> None:
+    def _warm_up(self, module: Any, examples: list[Example], spec: DecoderSpec, limits: Limits) -> None:
         if spec.tag not in self._warm:
-            warm_up(module, examples[: self.batch_size], spec, budget)
+            warm_up(module, examples[: self.batch_size], spec, limits)
             self._warm.add(spec.tag)
 
     def _log_decoders(self, trainer: L.Trainer, family: str) -> None:
@@ -258,11 +259,12 @@ class SPDValidation(L.Callback):
         if not self.num_traces or is_dry_run(trainer):
             return
         prompts = [example.prompt for example in self._seen[: self.num_traces]]
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         with module.unsharded():
             for spec in self.decoders if prompts and trainer.is_global_zero else ():
                 trace = Trace()
-                answers = module.generate_batch(prompts, spec.settings(budget, self.batch_size), trace=trace)
+                settings = spec.settings(**vars(limits), batch_size=self.batch_size)
+                answers = module.generate_batch(prompts, settings, trace=trace)
                 figure = trace_figure(trace, [answer.text for answer in answers])
                 log_figure(trainer, f"{family}/{spec.tag}/trace", figure)
 
@@ -271,18 +273,18 @@ class SPDValidation(L.Callback):
         if not self.curve or is_dry_run(trainer):
             return
         examples = rank_subset(examples, self.curve_examples, trainer)
-        budget = answer_budget(self.max_new_tokens, trainer, module)
+        limits = answer_limits(self.max_new_tokens, trainer, module)
         num_points = sum(len(specs) for specs in self._curve_specs.values())
         curves = Curves()
         bar = progress_bar(trainer, num_points * len(examples), "accuracy-TPF curve")
         with module.unsharded(), bar as advance:
             for decoder in self.decoders:
                 tag = decoder.tag
-                self._warm_up(module, examples, decoder, budget)
+                self._warm_up(module, examples, decoder, limits)
                 curves[tag] = []
                 for threshold, spec in self._curve_specs[tag]:
                     meter = make_meter(module)
-                    count_answers(meter, module, examples, spec, budget, self.batch_size, progress=advance)
+                    count_answers(meter, module, examples, spec, limits, self.batch_size, progress=advance)
                     curves[tag].append(CurvePoint(threshold, summarize(meter, spec)))
         num_prompts = next(iter(curves.values()))[0].result.num_examples
         self.curves = curves if num_prompts else Curves()

@@ -8,9 +8,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dmaxlit.errors import UserError
 
+_INT64 = 2**63  # what tensors cannot hold
+
 
 def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
-    """Refuse options of another type than the constructor of a class is annotated with.
+    """Refuse options of another type than the constructor of a class is annotated with, and integers of over 64 bits.
 
     Args:
         cls: The class.
@@ -25,7 +27,9 @@ def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
         return
     for name, value in options.items():
         if not _matches(value, hints.get(name, Any)):
-            raise UserError(f"{name}: expected {_describe(hints[name])}, got {value!r}")
+            is_large = isinstance(value, int) and not -_INT64 <= value < _INT64  # and perhaps too long to be printed
+            got = "a number beyond 64 bits" if is_large else repr(value)
+            raise UserError(f"{name}: expected {_describe(hints[name])}, got {got}")
 
 
 def missing_options(cls: type[Any], options: Iterable[str]) -> list[str]:
@@ -60,7 +64,7 @@ def _matches(value: Any, hint: Any) -> bool:
     if hint is float:
         return _matches(value, int) or (isinstance(value, float) and math.isfinite(value))
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
     return hint is Any or not isinstance(hint, type) or isinstance(value, hint)
 
 

@@ -65,14 +65,18 @@ def test_every_recipe_has_a_line_in_the_readme(path):
     assert (FOLDER / "README.md").read_text().count(line) == 1
 
 
-def test_the_readme_s_own_recipe_parses(tmp_path):
-    (recipe,) = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+def test_the_readme_s_own_recipes_parse(tmp_path):
+    recipe, adding = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
     (tmp_path / "configs").symlink_to(FOLDER)
     (tmp_path / "my_recipe.yaml").write_text(recipe)
     settings = settings_of(tmp_path / "my_recipe")
     assert settings["model"]["noise"]["init_args"]["level"] == 0.5
     assert settings["data"]["init_args"]["distill"] is None
     assert settings["model"]["optimizer"] == settings_of("quickstart")["model"]["optimizer"]
+    (tmp_path / "adding.yaml").write_text(adding)
+    before, after = (settings_of(path)["trainer"]["callbacks"] for path in ("quickstart", tmp_path / "adding"))
+    assert after[:-1] == before
+    assert after[-1]["class_path"].endswith("LearningRateMonitor")
 
 
 def test_there_are_recipes_for_what_is_compared():

@@ -42,6 +42,18 @@ def test_what_is_used_beyond_its_promises_stays_below_the_first_untested_minor(n
     assert re.search(r",<\d+\.\d+$", line)
 
 
+def test_extras_are_installed_from_the_checkout():
+    """An index of packages would give a project of somebody else that has our name."""
+    named = set()
+    for top in ("callbacks", "configs", "dmaxlit", "CONTRIBUTING.md", "README.md"):
+        paths = [ROOT / top] if (ROOT / top).is_file() else sorted((ROOT / top).rglob("*.*"))
+        for path in (path for path in paths if path.suffix in (".md", ".py", ".yaml")):
+            text = path.read_text()
+            assert not re.search(r"pip install\s+(-e )?'?dmaxlit", text), path
+            named |= set(re.findall(r"pip install -e '\.\[([\w-]+)\]'", text))
+    assert named <= PROJECT["project"]["optional-dependencies"].keys()
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     build = [

@@ -67,7 +67,7 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings) -> None:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
     except ImportError as error:
-        raise UserError("lora: expected the package peft, found none; pip install 'dmaxlit[lora]'") from error
+        raise UserError("lora: expected the package peft, found none; pip install -e '.[lora]'") from error
     layers = target_layers(model, settings.target_modules)
     config = LoraConfig(
         r=settings.r,

@@ -64,7 +64,7 @@ def diffusers_pipeline(
     try:
         from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
     except ImportError as error:
-        raise UserError("contestant 'diffusers' needs the diffusers library: pip install 'dmaxlit[dev]'") from error
+        raise UserError("contestant 'diffusers' needs the diffusers library: pip install -e '.[dev]'") from error
     ids, is_token = _padded_left(denoiser, prompts)
     make_pipeline: Any = LLaDA2Pipeline
     make_scheduler: Any = BlockRefinementScheduler

@@ -131,7 +131,7 @@ class DecodeSpeedBench(SpeedBench):
         jobs += [("dllm", batch, length) for length in self.lengths for batch in middle_batches]
         if find_spec("diffusers") is None:
             warnings.warn(
-                "diffusers is not installed (pip install 'dmaxlit[dev]'): its pipeline is left out",
+                "diffusers is not installed (pip install -e '.[dev]'): its pipeline is left out",
                 DMaxWarning,
                 stacklevel=2,
             )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from tqdm import tqdm
 
-from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.data.identity import model_identity, task_identity
 from dmaxlit.decoding import DECODERS, JointDecoder
 from dmaxlit.engine import DecodeSettings, Trace
@@ -122,7 +122,7 @@ class DecoderBench:
             UserError: If a model cannot be loaded, or does not know the task it was trained on.
         """
         self._check_models()
-        self.output.mkdir(parents=True, exist_ok=True)
+        record_settings(self.output, {})  # warns of rows by other versions
         path = self.output / "rows.json"
         finished = json.loads(path.read_text()) if path.is_file() else {}
         rows: dict[str, Figures] = {key: with_current_names(figures) for key, figures in finished.items()}
@@ -165,10 +165,10 @@ class DecoderBench:
         task = module.task()
         assert task is not None, "models without one are refused"
         examples = task.examples("test", self.num_examples)
-        result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size)
+        result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size, stop=task.stop)
         trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time
         prompts = [example.prompt for example in examples]
-        settings = DecodeSettings(decoder, options, task.max_new_tokens, self.batch_size)
+        settings = DecodeSettings(decoder, options, task.max_new_tokens, self.batch_size, stop=task.stop)
         module.generate_batch(prompts, settings, trace=trace)
         afp, tau, tau_within = FinalizationParallelism(), DecodingOrder(), DecodingOrder(within_block=True)
         for row in trace.rows.values():

@@ -14,6 +14,7 @@ from dmaxlit.evaluation.software import software
 from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 
+_RESULTS = "results.json"
 _RECIPES = "recipes"
 _SOFTWARE = "software"
 _ANOTHER = "choose another --output"
@@ -63,8 +64,8 @@ def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str
     for name, value in recipes.items():
         if known.get(name, value) != value:
             raise UserError(f"configs: expected {name} as it was for the results in {folder}, got another; {_ANOTHER}")
-    # None: before versions were recorded
-    others = [versions for versions in recorded.get(_SOFTWARE, [None] if recorded else []) if versions != now]
+    is_older = bool(recorded) or (folder / _RESULTS).is_file()  # than the record of versions
+    others = [versions for versions in recorded.get(_SOFTWARE, [None] if is_older else []) if versions != now]
     if others:
         change = "unrecorded ones" if others[-1] is None else difference(others[-1], now)
         rank_zero_warn(f"output: what {folder} keeps is of other versions: {change}", category=DMaxWarning)
@@ -112,5 +113,5 @@ def write_results(folder: Path, content: Mapping[str, Any], table: str) -> None:
         content: Plain values for ``results.json``; the versions of the code that writes it are added.
         table: Markdown for ``table.md``.
     """
-    write_json(folder / "results.json", {**content, _SOFTWARE: software()})
+    write_json(folder / _RESULTS, {**content, _SOFTWARE: software()})
     write_text(folder / "table.md", table + "\n")

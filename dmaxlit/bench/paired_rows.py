@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, warm_up
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.files import write_json
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
@@ -131,7 +132,7 @@ def speed_ratio(
     """
     ratios = []
     for one in (contestant, reference):
-        warm_up(one.module, examples[:batch_size], one.spec, default_budget(one.module))
+        warm_up(one.module, examples[:batch_size], one.spec, Limits(default_budget(one.module)))
     for _ in range(repeats):
         of_reference = _tokens_per_second(reference, examples, batch_size)
         ratios.append(_tokens_per_second(contestant, examples, batch_size) / of_reference)

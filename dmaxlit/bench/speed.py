@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
 from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.loading import usable_device
 
 T = TypeVar("T")
 _REPEATS = 5  # of short timings, of which the fastest counts
@@ -60,17 +61,18 @@ class SpeedBench(ABC):
         return table
 
     def check(self, *at_least_one: str) -> None:
-        """Refuse settings out of range.
+        """Refuse settings out of range, and find the device.
 
         Args:
             at_least_one: Names of the settings that must be at least 1.
 
         Raises:
-            UserError: If one is out of range, or the model cannot be built.
+            UserError: If one is out of range, the model cannot be built, or torch cannot compute on the device.
         """
         check_at_least(1, **{name: getattr(self, name) for name in (*at_least_one, "head_dim")})
         if self.hidden_size % self.head_dim:
             raise UserError(f"hidden_size: expected a multiple of head_dim {self.head_dim}, got {self.hidden_size}")
+        self.device = usable_device(self.device)
 
     def now(self) -> float:
         """Return the time in seconds, once the device has finished its work.

@@ -51,7 +51,7 @@ def decode_rows(model: str, number: int, rows: Iterable[TableRow], num_examples:
     examples = task.examples("test", num_examples)
     results = []
     for row in rows:
-        result = evaluate(module, examples, row.decoder, row.options, max_new_tokens=task.max_new_tokens)
+        result = evaluate(module, examples, row.decoder, row.options, task.max_new_tokens, stop=task.stop)
         results.append({"row": row.key, "number": number, **result.to_dict()})
     return results
 

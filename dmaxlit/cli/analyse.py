@@ -196,14 +196,14 @@ def _decoded(
     sampling: dict[str, Any],
 ) -> "Iterator[OrderSource]":
     """Yield the answers of each decoder to each task."""
+    from dmaxlit.evaluation.limits import Limits
     from dmaxlit.evaluation.order_report import OrderSource
     from dmaxlit.evaluation.order_sources import decoded_orders
     from dmaxlit.tasks.sudoku import side_of
 
     for name, task in tasks.items():
         for title, spec in specs.items():
-            budget = task.max_new_tokens if max_new_tokens is None else max_new_tokens
-            settings = spec.settings(budget, **sampling)
+            settings = spec.settings(**vars(Limits.of_task(task, max_new_tokens)), **sampling)
             orders = decoded_orders(module, examples[name], settings, progress=sys.stderr.isatty())
             yield OrderSource(name, title, orders, side_of(type(task)), module.tokenizer)
 

@@ -59,7 +59,7 @@ def bench_class(name: str) -> type[Any]:
     except ModuleNotFoundError as error:
         if error.name != "httpx":
             raise
-        raise UserError(f"bench {name}: expected httpx, found none; pip install 'dmaxlit[serve]'") from error
+        raise UserError(f"bench {name}: expected httpx, found none; pip install -e '.[serve]'") from error
     return cls
 
 

@@ -94,8 +94,8 @@ def distill(
         num_prompts: Prompts to answer. Default: 2048 of a task, or all if it has fewer; all of a file.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.threshold 0.9. Default for threshold: 0.95.
-        keep: finished keeps every answer that ended in EOS, right or wrong, as DMax does; correct the ones of these
-            that the task's checker accepts; all also those cut off.
+        keep: finished keeps every answer that ended in EOS or a stop text of the task, right or wrong, as DMax does;
+            correct the ones of these that the task's checker accepts; all also those cut off.
         num_samples: Answers to each prompt; more than one need a temperature.
         held_out: Share of the prompts, by the hash of their text, that get no answer. They are written to
             NAME.held_out.jsonl, next to the corpus NAME.jsonl.

@@ -25,7 +25,11 @@ def run(command: str, args: list[str]) -> None:
     """Run the command."""
     parser = make_parser(command, generate, skip=["prompt", "stop", "trace"])
     parser.add_argument("--prompt", action="append", help="A prompt; may be given several times.")
-    parser.add_argument("--stop", action="append", help="A text that ends an answer; may be given several times.")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        help="A text that ends an answer; may be given several times. Default: those of --task.",
+    )
     parser.add_argument(
         "--trace",
         nargs="?",
@@ -95,14 +99,14 @@ def generate(
         admission: Registered name of the policy that says when a window takes in the next block, or import path of your
             own.
         admission_options: Options of the policy, also as --admission.theta 0.8.
-        max_new_tokens: Most tokens of an answer, EOS included. Default: that of the task the model was trained on, or
-            256.
+        max_new_tokens: Most tokens of an answer, EOS included. Default: that of --task, or of the task the model was
+            trained on, or 256.
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16
             a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled.
         top_p: Sample from the smallest set of tokens with that probability, above 0 and at most 1.
         seed: Seed of the samples.
-        stop: A text that ends an answer; may be given several times.
+        stop: A text that ends an answer; may be given several times. Default: those of --task.
         chat_template: Name of one of the tokenizer's chat templates, or a .jinja file. Default: the model's own.
         template_options: Values of variables that the chat template reads, also as --template_options.enable_thinking
             false.
@@ -113,7 +117,8 @@ def generate(
             begun with other settings.
         trace: Show each answer forward by forward, in the terminal; or write a page for a browser to FILE.html.
         trace_file: Write the record of all forwards to this file (safetensors). dmaxlit trace shows it in a browser,
-            alone or beside others; dmaxlit.engine.Trace reads it.
+            alone or beside others; dmaxlit.engine.Trace reads it. After an interruption it is there as far as it had
+            come, and so is the page of --trace.
         compile: Compile the forwards (torch.compile; CUDA graphs on a GPU). Takes a while at first; same answers.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         device: One device: cpu, cuda, cuda:1, ...; auto takes an accelerator if there is one.
@@ -129,6 +134,7 @@ def generate(
     from dmaxlit.data.prompt_reader import naming_rows
     from dmaxlit.engine import Trace
     from dmaxlit.evaluation.batch_generate import generate_to_file
+    from dmaxlit.evaluation.limits import Limits
     from dmaxlit.files import files_of_options, require_other_files
 
     _check_trace(trace, trace_file, output)
@@ -142,8 +148,11 @@ def generate(
         },
     )
     if may_be_several(devices, num_nodes):
-        _check_shareable(prompt or prompts or task, output)
+        _check_shareable(prompts == "-" or (not prompt and prompts is None and task is None), output)
     asked = None if task is None else _task(task, task_options)
+    if asked is not None:
+        limits = Limits.of_task(asked, max_new_tokens)
+        max_new_tokens, stop = limits.max_new_tokens, [*limits.stop] if stop is None else stop
     inputs, rows = _prompts(prompt, prompts, columns, asked, task_options, num_prompts)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
     module = ranks.together(lambda: load_model(model, own_device, dtype, probe, chat_template, template_options))
@@ -170,12 +179,14 @@ def generate(
     started = time.perf_counter()
     if output is None:
         record = Trace() if trace or trace_file else None
-        with naming_rows(rows):
-            _print(module, inputs, settings, record, show_trace=trace is True)
-        if record is not None and trace_file:
-            record.save(trace_file)
-        if record is not None and isinstance(trace, str):
-            record.to_html(trace)
+        try:
+            with naming_rows(rows):
+                _print(module, inputs, settings, record, show_trace=trace is True)
+        finally:  # also what was recorded before Ctrl-C
+            if record is not None and record.rows and trace_file:
+                record.save(trace_file)
+            if record is not None and record.rows and isinstance(trace, str):
+                record.to_html(trace)
         return
     with naming_rows(rows):
         extras = [row.extra for row in rows]
@@ -190,11 +201,11 @@ def generate(
     print(printable(f"{output}: {counts.prompts} answers, {counts.finished} finished{judged}; {spent}"))
 
 
-def _check_shareable(source: list[str] | str | None, output: str | None) -> None:
+def _check_shareable(reads_input: bool, output: str | None) -> None:
     """Refuse what several processes cannot do together."""
     if output is None:
         raise UserError("output: expected a file for the answers of several processes, got none")
-    if source in (None, "-"):
+    if reads_input:
         raise UserError("prompts: expected a file, --prompt or --task for several processes, got standard input")
 
 
@@ -227,7 +238,8 @@ def _prompts(
     number: int | None,
 ) -> "tuple[list[Prompt] | list[Example], list[PromptRow]]":
     """Return the prompts, and their rows if they come from a file."""
-    sources = [name for name, value in (("--prompt", prompt), ("--prompts", path), ("--task", task)) if value]
+    given = {"--prompt": prompt or None, "--prompts": path, "--task": task}
+    sources = [name for name, value in given.items() if value is not None]
     if len(sources) > 1:
         raise UserError(f"prompts: expected one of --prompt, --prompts and --task, got {' and '.join(sources)}")
     check_at_least(1, num_prompts=number)
@@ -245,7 +257,7 @@ def _prompts(
         raise UserError("prompts: expected --prompt, --prompts, --task or lines on standard input, got none")
     from dmaxlit.data.prompt_reader import read_prompts
 
-    rows = [] if prompt else read_prompts(path or "-", columns)
+    rows = [] if prompt else read_prompts("-" if path is None else path, columns)
     prompts: list[Prompt] = [*prompt] if prompt else [row.prompt for row in rows]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)

@@ -76,7 +76,8 @@ def serve(
         max_waiting: Most responses that wait for that; more are refused with status 429.
         max_responses: Most responses of one request: its prompts times n.
         max_tokens: Most tokens of a response that may be asked for. Default: as many as the context holds.
-        max_length: Most tokens of a prompt and its response. Default: the model's context.
+        max_length: Most tokens of a prompt and its response, to which longer budgets are cut. Default: the model's
+            context.
         max_window: Most open blocks of a response that may be asked for.
         max_body_mib: Most MiB of a request.
         max_seconds: Most seconds from the arrival of a request to its last token.
@@ -92,7 +93,7 @@ def serve(
         from dmaxlit.server import serve as serve_app
     except ModuleNotFoundError as error:
         raise UserError(
-            f"serve: expected the packages of the extra serve, found no {error.name}; pip install 'dmaxlit[serve]'"
+            f"serve: expected the packages of the extra serve, found no {error.name}; pip install -e '.[serve]'"
         ) from error
 
     if not 1 <= max_body_mib * _MIB < _MAX_BYTES:

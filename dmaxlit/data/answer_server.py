@@ -96,7 +96,7 @@ class AnswerServer:
         try:
             import openai  # noqa: F401
         except ImportError as error:
-            raise UserError("base_url: expected the openai package (pip install 'dmaxlit[openai]')") from error
+            raise UserError("base_url: expected the openai package (pip install -e '.[openai]')") from error
 
     def identity(self) -> dict[str, Any]:
         """Return what responses depend on, for the manifest of a corpus; without a password in the address."""
@@ -141,6 +141,7 @@ class AnswerServer:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
     ) -> None:
         """Let the server answer prompts.
 
@@ -153,12 +154,15 @@ class AnswerServer:
             temperature: As for :class:`~dmaxlit.engine.DecodeSettings`.
             top_p: Likewise.
             seed: Of the samples.
+            stop: Texts that end a response; a field ``stop`` of ``request_options`` takes precedence.
 
         Raises:
             PromptError: For a prompt that the server refuses.
             UserError: If the server fails for good, or answers something else.
         """
-        shared = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        shared: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        if stop:
+            shared["stop"] = [*stop]
 
         def fields(position: int) -> dict[str, Any]:
             if not temperature:

@@ -31,8 +31,13 @@ class Answerer(Protocol):
     def lengths(self, prompts: Sequence[Prompt]) -> Sequence[int]:
         """Return the length of each prompt, by which they are ordered; refuse those that cannot be answered."""
 
-    def generator(self, settings: "DistillSettings") -> Generate:
-        """Return a function that answers prompts, and passes on each response as it is finished."""
+    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+        """Return a function that answers prompts, and passes on each response as it is finished.
+
+        Args:
+            settings: How to answer.
+            stop: Texts that end a response.
+        """
 
     def content(self, prompt: Prompt, text: str) -> str:
         """Return the text of a response as it stands in a corpus."""
@@ -72,10 +77,10 @@ class ModelAnswerer:
         """Return the tokens of each prompt; see :func:`~dmaxlit.data.prompt_shares.prompt_lengths`."""
         return prompt_lengths(self._module.tokenizer, self._module.backbone.max_length, prompts)
 
-    def generator(self, settings: "DistillSettings") -> Generate:
-        """Return a function that decodes prompts."""
+    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+        """Return a function that decodes prompts; see :meth:`Answerer.generator`."""
         device = next(self._module.backbone.model.parameters()).device
-        decoding = settings.decoding()
+        decoding = {**settings.decoding(), "stop": stop}
 
         def generate(
             prompts: Sequence[Prompt],
@@ -117,8 +122,8 @@ class ServerAnswerer:
         """Return the characters of each prompt: its tokens are the server's affair."""
         return [len(str(conversation_of(prompt))) for prompt in prompts]
 
-    def generator(self, settings: "DistillSettings") -> Generate:
-        """Return a function that asks the server."""
+    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+        """Return a function that asks the server; see :meth:`Answerer.generator`."""
         assert settings.max_new_tokens is not None, "resolved before"
         max_new_tokens = settings.max_new_tokens
 
@@ -137,6 +142,7 @@ class ServerAnswerer:
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 seed=settings.seed,
+                stop=stop,
             )
 
         return generate

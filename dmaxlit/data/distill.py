@@ -95,6 +95,7 @@ class _Work:
         num_prompts: Number of prompts, each counted once.
         digests: Hashes of the prompts, each once, and of the reference answers of a task.
         held_out: The same of the prompts that get no response.
+        stop: Texts that end a response: those of the task.
     """
 
     prompts: Sequence[Prompt]
@@ -104,6 +105,7 @@ class _Work:
     num_prompts: int
     digests: dict[str, str]
     held_out: Sequence[dict[str, Any]]
+    stop: Sequence[str]
 
 
 def _prepare(
@@ -129,6 +131,7 @@ def _prepare(
         len(prompts),
         {"prompts": prompts_hash(prompts), **({} if examples is None else {"answers": answers_hash(examples)})},
         list(compress(rows, is_held_out)),
+        [*source.stop] if isinstance(source, Task) else [],
     )
     with refusing(output, argument):
         path = writable_path(output, argument)
@@ -144,7 +147,7 @@ def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: Distil
             file,
             work.prompts,
             answerer.lengths,
-            answerer.generator(settings),
+            answerer.generator(settings, work.stop),
             _row_maker(answerer, work),
             settings.batch_size,
             progress,
@@ -224,6 +227,7 @@ def _identity(
         **model,
         **task_identity(source if isinstance(source, Task) else None),
         **recorded,
+        **({"stop": work.stop} if work.stop else {}),  # absent from the manifests of corpora made before there were any
         "num_prompts": work.num_prompts,
         **work.digests,
     }

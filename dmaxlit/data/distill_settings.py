@@ -41,8 +41,8 @@ class DistillSettings:
         decoder_options: Its options; DMax distils with threshold 0.95.
         max_new_tokens: Most tokens of a response, EOS included; None for the task's own.
         batch_size: Prompts decoded together. It changes the speed only, so a run may be resumed with another.
-        keep: ``finished``: every response that ended in EOS, right or wrong, as DMax does. ``correct``: of these, the
-            ones the task's checker accepts. ``all``: also responses cut off by the budget.
+        keep: ``finished``: every response that ended in EOS or a stop text of the task, right or wrong, as DMax does.
+            ``correct``: of these, the ones the task's checker accepts. ``all``: also responses cut off by the budget.
         seed: Seed of the samples at a temperature.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. What is sampled for a prompt depends
             on the seed and its index only.

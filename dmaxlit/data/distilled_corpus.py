@@ -151,6 +151,8 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
         expected["max_new_tokens"] = task.max_new_tokens
     if settings.num_prompts is None:
         del expected["num_prompts"]
-    used = {key: recorded[key] for key in [*expected, *UNNAMED] if key in recorded}
+    if task.stop:
+        expected["stop"] = [*task.stop]
+    used = {key: recorded[key] for key in [*expected, *UNNAMED, "stop"] if key in recorded}
     if (change := difference(used, json.loads(json.dumps(expected)))) is not None:
         rank_zero_warn(f"{corpus}: used as it is, though made with other settings: {change}", category=DMaxWarning)

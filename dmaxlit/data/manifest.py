@@ -18,7 +18,7 @@ class Manifest:
             length, or address and name of the model on a server; decoder and options, task and options or hash of the
             prompts, number of prompts, budget, filters, seed.
         prompts: Prompts answered, once for each of their samples.
-        finished: Responses that ended in EOS.
+        finished: Responses that ended in EOS or a stop text.
         correct: Finished responses that the checker accepts; None without a checker.
         kept: Rows of the corpus.
         tpf: Tokens per forward: tokens generated, EOS included, over the forwards they took part in. None if a server

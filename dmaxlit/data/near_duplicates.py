@@ -26,7 +26,7 @@ class NearDuplicates:
         try:
             from datasketch import MinHash, MinHashLSH
         except ImportError as error:
-            raise UserError("duplicates: expected datasketch for drop_near (pip install 'dmaxlit[dedup]')") from error
+            raise UserError("duplicates: expected datasketch for drop_near (pip install -e '.[dedup]')") from error
         self._hash = MinHash
         self._index = MinHashLSH(threshold=similarity, num_perm=_NUM_HASHES)
         self._count = 0

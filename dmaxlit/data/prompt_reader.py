@@ -53,7 +53,10 @@ def read_prompts(source: str, columns: Mapping[str, str] | None = None) -> list[
     Raises:
         UserError: If there is no such file, it has no prompt, or a row is not one; the message names the row.
     """
-    names, source = check_columns(columns, PROMPT_COLUMNS), expanded(source)
+    names = check_columns(columns, PROMPT_COLUMNS)
+    if not source:
+        raise UserError("prompts: expected a file, got an empty text")
+    source = expanded(source)
     has_columns = source != "-" and (record_suffix(source) is not None or is_collection(source))
     if names and not has_columns:
         raise UserError(f"columns: expected prompts in {expected_files(False)}, got {source!r}")

@@ -160,20 +160,24 @@ class BlockDecoder:
                 return
             yield event
 
-    def make_request(self, index: int, prompt: Sequence[int], max_new_tokens: int) -> Request:
+    def make_request(
+        self, index: int, prompt: Sequence[int], max_new_tokens: int, max_length: int | None = None
+    ) -> Request:
         """Make the request of a prompt; its budget of tokens is cut to what fits the context.
 
         Args:
             index: Index of the prompt.
             prompt: Token ids.
             max_new_tokens: Most tokens of the response, EOS included, at least 1.
+            max_length: Most positions of prompt and response, if they are fewer than the model's context.
 
         Raises:
             UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token,
                 or has an id outside the vocabulary.
         """
         denoiser = self.denoiser
-        limits = denoiser.block_length, denoiser.max_length, denoiser.vocab_size
+        length = denoiser.max_length if max_length is None else min(denoiser.max_length, max_length)
+        limits = denoiser.block_length, length, denoiser.vocab_size
         return make_request(index, prompt, max_new_tokens, *limits, self.max_forwards, self.stop)
 
     def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:

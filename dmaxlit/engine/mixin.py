@@ -134,7 +134,7 @@ class GenerationMixin(DefaultDecoding):
             settings: How to decode them, or the arguments of :class:`DecodeSettings`.
             first_index: Index of the first prompt in the longer list, or the index of each. Samples depend on it.
             progress: As in :meth:`generate`.
-            trace: Records every forward.
+            trace: Records every forward; if decoding ends with an exception, those until then.
             on_response: Called with the index of a prompt in ``prompts`` and its response, as soon as that is finished.
 
         Returns:
@@ -155,9 +155,12 @@ class GenerationMixin(DefaultDecoding):
             if on_response is not None:
                 on_response(index, responses[index])
 
-        engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
-        if trace is not None:
-            trace.describe(self.tokenizer, every_prompt, settings.title)
+        try:
+            engine.decode(prompt_ids, settings.max_new_tokens, progress, trace, finish)
+        finally:
+            if isinstance(trace, Trace):
+                trace.stop(settings.max_new_tokens)
+                trace.describe(self.tokenizer, every_prompt, settings.title)
         return [responses[index] for index in range(len(every_prompt))]
 
     def _settings(

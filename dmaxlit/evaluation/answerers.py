@@ -13,6 +13,7 @@ from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine import DecodeSettings, Generation, Trace
 from dmaxlit.evaluation.decoder_entries import DecoderEntry
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
+from dmaxlit.evaluation.limits import Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
 #: Receives the answer to a prompt as soon as it is finished: its index among the prompts that were passed, the answer,
 #: and the record of its forwards if that is wanted.
 Take: TypeAlias = "Callable[[int, Generation, RowTrace | None], object]"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What ends the answers to a task's prompts.
-
-    Args:
-        max_new_tokens: Budget of tokens for each answer, EOS included.
-        stop: Texts that end an answer as EOS does.
-    """
-
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
 
 
 class Answerer(ABC):

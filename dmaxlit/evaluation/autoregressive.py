@@ -32,8 +32,9 @@ from dmaxlit.engine import Generation
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.answerers import Answerer, Limits, Take
+from dmaxlit.evaluation.answerers import Answerer, Take
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.files import model_hash
 
 # Settings of an assistant on which the number of forwards depends, with the defaults of transformers.

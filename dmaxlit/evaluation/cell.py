@@ -10,9 +10,10 @@ from dmaxlit.data.parts import PartWriter
 from dmaxlit.engine import Generation
 from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import PromptError, UserError
-from dmaxlit.evaluation.answerers import Answerer, Limits
+from dmaxlit.evaluation.answerers import Answerer
 from dmaxlit.evaluation.clock import DecodeClock
 from dmaxlit.evaluation.labels import sample_path
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.running_figures import RunningFigures
 from dmaxlit.evaluation.sample_files import SampleFile, Stored, read_journal
 from dmaxlit.evaluation.sample_rows import sample_row

@@ -19,6 +19,7 @@ from dmaxlit.decoding.admission import make_admission
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.window import check_policy, check_window
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.metrics import DecodeMeter
 from dmaxlit.tasks import Example
@@ -135,6 +136,7 @@ def evaluate(
     max_new_tokens: int | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    stop: Sequence[str] = (),
 ) -> DecodeResult:
     """Decode examples and check the answers, in this process alone.
 
@@ -148,6 +150,7 @@ def evaluate(
         max_new_tokens: Budget of tokens for each answer. Default: the budget of the task the model was trained on.
         batch_size: Prompts decoded together.
         progress: Show a progress bar.
+        stop: Texts that end an answer, such as those of the examples' task.
 
     Raises:
         UserError: For no examples, an unknown decoder or option, or a prompt longer than the context.
@@ -155,10 +158,10 @@ def evaluate(
     if not examples:
         raise UserError("examples: expected at least one, got an empty list")
     spec = DecoderSpec(decoder, dict(options or {}))
-    budget = default_budget(module) if max_new_tokens is None else max_new_tokens
+    limits = Limits(default_budget(module) if max_new_tokens is None else max_new_tokens, tuple(stop))
     meter = DecodeMeter(module.backbone.block_length)
-    warm_up(module, examples[:batch_size], spec, budget)
-    count_answers(meter, module, examples, spec, budget, batch_size, progress)
+    warm_up(module, examples[:batch_size], spec, limits)
+    count_answers(meter, module, examples, spec, limits, batch_size, progress)
     return summarize(meter, spec)
 
 
@@ -178,11 +181,13 @@ def default_budget(module: DMaxModule) -> int:
     return _DEFAULT_BUDGET if task is None else task.max_new_tokens
 
 
-def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, max_new_tokens: int) -> None:
+def warm_up(module: DMaxModule, examples: Sequence[Example], spec: DecoderSpec, limits: Limits) -> None:
     """Run a few forwards of one batch, so that one-off costs are not timed."""
     prompts = [example.prompt for example in examples]
     if prompts:
-        module.generate_batch(prompts, spec.settings(max_new_tokens, len(prompts), max_forwards=WARM_UP_FORWARDS))
+        module.generate_batch(
+            prompts, spec.settings(**vars(limits), batch_size=len(prompts), max_forwards=WARM_UP_FORWARDS)
+        )
 
 
 def count_answers(
@@ -190,7 +195,7 @@ def count_answers(
     module: DMaxModule,
     examples: Sequence[Example],
     spec: DecoderSpec,
-    max_new_tokens: int,
+    limits: Limits,
     batch_size: int = 64,
     progress: bool | Callable[[int], object] = False,
 ) -> list[tuple[Generation, bool]]:
@@ -201,7 +206,7 @@ def count_answers(
         module: The model.
         examples: Prompts with their checkers; may be empty.
         spec: The decoder.
-        max_new_tokens: Budget of tokens for each answer.
+        limits: What ends an answer.
         batch_size: Prompts decoded together.
         progress: Show a progress bar, or call this after each forward with the number of answers it finished.
 
@@ -213,7 +218,8 @@ def count_answers(
     prompts = [example.prompt for example in examples]
     device = module.backbone.device
     begin = device_time(device)
-    answers = module.generate_batch(prompts, spec.settings(max_new_tokens, batch_size), progress=progress)
+    settings = spec.settings(**vars(limits), batch_size=batch_size)
+    answers = module.generate_batch(prompts, settings, progress=progress)
     seconds = device_time(device) - begin
     right = [example.check(answer.text) for example, answer in zip(examples, answers, strict=True)]
     meter.update(answers, right, [len(ids) for ids in encode_prompts(module.tokenizer, prompts)], seconds)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.identity import answers_hash, prompts_hash, template_hash
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of, renaming_argument
-from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Limits, Sampling
+from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
 from dmaxlit.evaluation.cell import Cell
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
 from dmaxlit.evaluation.labels import check_titles
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
@@ -146,8 +147,7 @@ class Suite:
             examples = self._examples(entry, module)
             for baseline in baselines:
                 self._check(examples, entry, baseline.tokenizer, baseline.context_length)
-            budget = entry.task.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
-            limits = Limits(budget, tuple(entry.task.stop))
+            limits = Limits.of_task(entry.task, self.max_new_tokens)
             cells += [Cell(entry, examples, limits, answerer) for answerer in answerers]
         return cells
 

@@ -1,4 +1,4 @@
-"""Helpers of the callbacks that decode: a rank's examples, the list of decoders, meters and token budgets."""
+"""Helpers of the callbacks that decode: a rank's examples, the list of decoders, meters and what ends an answer."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -9,8 +9,9 @@ import lightning as L
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
 from dmaxlit.evaluation.labels import check_titles
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.metrics import DecodeMeter
-from dmaxlit.tasks import Example
+from dmaxlit.tasks import Example, Task
 
 
 def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
@@ -78,15 +79,15 @@ def rank_subset(examples: Sequence[Example], total: int, trainer: L.Trainer) -> 
     return list(examples[: len(range(trainer.global_rank, total, trainer.world_size))])
 
 
-def answer_budget(max_new_tokens: int | None, trainer: L.Trainer, module: Any) -> int:
-    """Return the token budget for an answer.
+def answer_limits(max_new_tokens: int | None, trainer: L.Trainer, module: Any) -> Limits:
+    """Return what ends an answer: the budget, and the stop texts of the data module's task.
 
     Args:
         max_new_tokens: The budget; None for that of the data module's task, or else of the model's task.
         trainer: The trainer.
         module: The model.
     """
-    if max_new_tokens is not None:
-        return max_new_tokens
     task = getattr(getattr(trainer, "datamodule", None), "task", None)
-    return int(task.max_new_tokens) if task is not None else default_budget(module)
+    if isinstance(task, Task):
+        return Limits.of_task(task, max_new_tokens)
+    return Limits(default_budget(module) if max_new_tokens is None else max_new_tokens)

@@ -17,5 +17,5 @@ def register() -> None:
         UserError: If lm-evaluation-harness is not installed.
     """
     if find_spec("lm_eval") is None:
-        raise UserError("lm_eval: expected lm-evaluation-harness, found none; `pip install 'dmaxlit[lm-eval]'`")
+        raise UserError("lm_eval: expected lm-evaluation-harness, found none; `pip install -e '.[lm-eval]'`")
     import dmaxlit.harness.adapter  # noqa: F401  (registers its class)

@@ -22,6 +22,7 @@ from dmaxlit.server.service import Service
 
 __all__ = ["create_app"]
 
+_LONGEST = 80  # characters of a header in a message
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/metrics"})
 
@@ -117,7 +118,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        refusal = _of_validation(error)
+        refusal = _of_validation(error, request.headers.get("content-type"))
         return JSONResponse(refusal.body, refusal.status_code)
 
     @app.exception_handler(Exception)
@@ -126,9 +127,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(failure.body, failure.status_code)
 
 
-def _of_validation(error: RequestValidationError) -> ApiError:
+def _of_validation(error: RequestValidationError, content_type: str | None) -> ApiError:
     """Return the refusal of a body by its first field that is wrong."""
     first = error.errors()[0]
+    if isinstance(error.body, bytes):  # a body that does not say that it is JSON is not read as such
+        came = "none" if content_type is None else repr(content_type[:_LONGEST])
+        return bad_request(f"body: expected JSON with the header Content-Type: application/json, got {came}", None)
     path = [str(part) for part in first["loc"][1:]]
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":

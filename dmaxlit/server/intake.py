@@ -21,7 +21,7 @@ from dmaxlit.server.job import Job, Sharing
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.prompts import PromptField, TokenIds, encode, prompts_of
 from dmaxlit.server.protocol import ChatBody, CompletionBody, StreamOptions
-from dmaxlit.server.request_settings import check_length, settings_of
+from dmaxlit.server.request_settings import check_steps, settings_of
 from dmaxlit.server.trial import try_decoder
 
 _MAX_TRIED = 256
@@ -65,6 +65,7 @@ class Intake:
 
     def __init__(self, module: DMaxModule, defaults: DecodeSettings, limits: Limits) -> None:
         self._denoiser, self._defaults, self._limits = module.backbone, defaults, limits
+        self._own_steps = defaults.make_engine(module.backbone).decoder.max_steps(module.backbone.block_length)
         # A fast tokenizer must not encode while another thread, here the engine's, decodes with it.
         self._tokenizer = copy.deepcopy(module.tokenizer)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="dmaxlit-encoder")
@@ -108,6 +109,7 @@ class Intake:
 
     def _plan(self, settings: DecodeSettings, deadline: float) -> _Plan:
         engine = settings.make_engine(self._denoiser)
+        check_steps(engine.decoder, self._denoiser.block_length, self._own_steps)
         sharing = Sharing.of(settings, engine)
         if sharing.lane not in self._tried:
             try_decoder(engine)
@@ -150,8 +152,6 @@ class Intake:
     def _request(self, engine: BlockDecoder, number: int, ids: list[int], max_new_tokens: int) -> Request:
         """Make the engine's request of a prompt, which is refused by its number among those of the client."""
         try:
-            request = engine.make_request(next(self._indices), ids, max_new_tokens)
+            return engine.make_request(next(self._indices), ids, max_new_tokens, self._limits.max_length)
         except PromptError as error:
             raise PromptError(number, error.reason) from error
-        check_length(len(ids) + request.max_new_tokens, self._limits)
-        return request

@@ -8,15 +8,15 @@ from dmaxlit.errors import UserError, check_at_least
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server grants its clients; a request beyond it is refused.
+    """What a server grants its clients.
 
     Args:
         batch_size: Most responses that are decoded at the same time.
         max_waiting: Most responses that wait for that.
         max_responses: Most responses of one request: its prompts times ``n``. They also have to fit into the queue.
         max_tokens: Most tokens of a response that may be asked for; None for as many as the context holds.
-        max_length: Most positions of a prompt and its response; None for the model's context. The cache holds
-            ``batch_size`` times as many, and half as many again.
+        max_length: Most positions of a prompt and its response; None for the model's context. A longer budget is cut to
+            it. The cache holds ``batch_size`` times as many, and half as many again.
         max_window: Most open blocks of a response. The cache grows with it.
         max_body: Most bytes of a request.
         max_seconds: Most seconds from the arrival of a request to its last token.

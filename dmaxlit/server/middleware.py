@@ -107,10 +107,18 @@ class RequestCount:
             await self._app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in self._paths else "other"
+        is_answered = False
 
         async def counted(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
+                is_answered = True
                 self._metrics.requests.labels(path, message["status"]).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # answered outside of this, with status 500
+            if not is_answered:
+                self._metrics.requests.labels(path, 500).inc()
+            raise

@@ -33,7 +33,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 _INT64 = 2**63
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=_INT64)]
 
 
 class _Body(BaseModel):

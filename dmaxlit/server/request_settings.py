@@ -5,15 +5,16 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
-from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding import DECODERS, Decoder
 from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.engine.settings import DecodeSettings
-from dmaxlit.server.errors import ApiError, bad_request
+from dmaxlit.server.errors import bad_request
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.protocol import ChatBody, DecodeBody
 
 _MAX_STOPS = 16
 _SEED_BITS = 31
+_STEPS_PER_TOKEN, _MORE_STEPS = 2, 16  # forwards of a block: no decoder of ours takes more by default
 
 
 def settings_of(body: DecodeBody, defaults: DecodeSettings, limits: Limits) -> DecodeSettings:
@@ -74,15 +75,22 @@ def _budget(body: DecodeBody, defaults: DecodeSettings, limits: Limits) -> int:
     return wanted
 
 
-def check_length(positions: int, limits: Limits) -> None:
-    """Refuse a prompt and response of more positions than the server grants.
+def check_steps(decoder: Decoder, block_length: int, own: int) -> None:
+    """Refuse a decoder that may spend far more forwards on a block than any does by default.
+
+    Without this bound a response of few tokens could hold its place until the server's time limit.
+
+    Args:
+        decoder: The decoder that the request asks for.
+        block_length: Tokens of a block.
+        own: Most forwards for one block of the decoder that the server was started with, which is granted to all.
 
     Raises:
         ApiError: If so.
     """
-    if limits.max_length is not None and positions > limits.max_length:
-        raise ApiError(
-            400,
-            f"expected at most {limits.max_length} tokens of prompt and response together, got {positions}",
-            "context_length_exceeded",
+    most = max(max(_STEPS_PER_TOKEN, decoder.max_steps_per_token) * block_length + _MORE_STEPS, own)
+    steps = decoder.max_steps(block_length)
+    if steps > most:
+        raise bad_request(
+            f"decoder_options: expected at most {most} forwards for one block, got {steps}", "decoder_options"
         )

@@ -16,7 +16,7 @@ class Math500Task(BenchmarkTask):
     """MATH-500: 500 problems of ``HuggingFaceH4/MATH-500``, all for test.
 
     The answer is the last of boxed, ``####`` or "answer is"; it is right if math-verify finds it equivalent to the
-    reference. Needs ``pip install 'dmaxlit[math]'``.
+    reference. Needs ``pip install -e '.[math]'``.
     """
 
     hub_id = "HuggingFaceH4/MATH-500"

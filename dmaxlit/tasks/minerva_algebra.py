@@ -19,7 +19,7 @@ class MinervaAlgebraTask(Math500Task):
     """Minerva-Algebra: 1,744 training and 1,187 test problems of ``EleutherAI/hendrycks_math``, with worked responses.
 
     The reference is the last boxed answer of the worked solution. Answers are judged as those of ``math500`` are. Needs
-    ``pip install 'dmaxlit[math]'``.
+    ``pip install -e '.[math]'``.
     """
 
     hub_id = "EleutherAI/hendrycks_math:algebra"

@@ -37,7 +37,7 @@ class ReasoningGymTask(Task):
     No answer is run as code: where the library's scorer evaluates it (``countdown``, ``n_queens`` and five others), it
     is read as a literal or as arithmetic instead, and the two data sets for which that is not enough
     (``simple_integration``, ``intermediate_integration``) are refused.
-    Needs ``pip install dmaxlit[gym]``.
+    Needs ``pip install -e '.[gym]'``.
 
     Args:
         dataset: Name of the data set, for instance ``gsm_symbolic``.
@@ -146,5 +146,5 @@ def _library() -> Any:
         import reasoning_gym.factory
         import reasoning_gym.utils
     except ImportError as error:
-        raise UserError("task 'reasoning_gym' needs the reasoning-gym library: pip install dmaxlit[gym]") from error
+        raise UserError("task 'reasoning_gym' needs the reasoning-gym library: pip install -e '.[gym]'") from error
     return reasoning_gym

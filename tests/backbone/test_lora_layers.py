@@ -228,5 +228,5 @@ def test_bad_settings_are_refused_in_one_line(settings, message):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"pip install 'dmaxlit\[lora\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[lora\]'"):
         make()

@@ -66,7 +66,7 @@ def test_without_diffusers_its_pipeline_is_left_out(tmp_path, monkeypatch):
     sizes = [(1, 128), (16, 128), (1, 2048), (16, 2048)]
     assert batched == [*(("dllm", *size) for size in sizes), *(("diffusers", *size) for size in sizes[:3])]
     monkeypatch.setattr("dmaxlit.bench.decode_speed.find_spec", lambda name: None)
-    with pytest.warns(DMaxWarning, match=r"diffusers is not installed \(pip install 'dmaxlit\[dev\]'\)"):
+    with pytest.warns(DMaxWarning, match=r"diffusers is not installed \(pip install -e '\.\[dev\]'\)"):
         assert [job for job in bench.jobs() if job[0] == "diffusers"] == []
 
 
@@ -91,6 +91,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"hidden_size": 48}, "hidden_size: expected a multiple of head_dim 32, got 48"),
+        ({"device": "cube"}, "device: expected one that torch can compute on, got 'cube'"),
         ({"layers": 0}, "layers: expected at least 1, got 0"),
         ({"repeats": 0}, "repeats: expected at least 1, got 0"),
         ({"batches": []}, r"batches: expected numbers of at least 1, got \[\]"),

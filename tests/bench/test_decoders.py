@@ -1,4 +1,5 @@
 import json
+import shutil
 import statistics
 
 import pytest
@@ -6,11 +7,14 @@ import torch
 
 import dmaxlit
 from dmaxlit import UserError
-from dmaxlit.bench import DecoderBench
+from dmaxlit.bench import DecoderBench, output_folder
 from dmaxlit.bench.decoders import CURVES, Curve
+from dmaxlit.bench.table_rows import TableRow, decode_rows
 from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.errors import DMaxWarning
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.metrics import accuracy_under_parallelism
+from dmaxlit.tasks import ChainTask
 from tests.backbone.test_auxiliary import make_module
 
 FEW = (Curve("threshold", "threshold", (0.9, 0.0)), Curve("spd", options={"soft": False}))
@@ -60,6 +64,20 @@ def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
     assert aups[2] == pytest.approx(accuracy_under_parallelism(points[2:], best))
 
 
+def test_stop_texts_of_the_task_end_answers(monkeypatch):
+    stops, genuine = [], dmaxlit.DMaxModule.generate_batch
+
+    def generate_batch(self, prompts, settings, **others):
+        stops.append(tuple(settings.stop))
+        return genuine(self, prompts, settings, **others)
+
+    monkeypatch.setattr(dmaxlit.DMaxModule, "generate_batch", generate_batch)
+    monkeypatch.setattr(ChainTask, "stop", ("so",))
+    DecoderBench(MODELS, num_examples=2)._measure(dmaxlit.load("builtin:chain-base"), "threshold", {})
+    decode_rows("builtin:chain-base", 0, [TableRow("base", "threshold", "threshold")], 2)
+    assert stops == [("so",)] * 5  # with a warm-up each, and a trace
+
+
 def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench, table, monkeypatch, tmp_path):
     other = tmp_path / "other"
     module = dmaxlit.load("builtin:chain-base")
@@ -85,6 +103,18 @@ def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench
     assert bench.run() == table
     FewDecoders(MODELS, bench.output, 4, batch_size=3).run()
     assert len(calls) == 6
+
+
+def test_rows_of_other_versions_are_kept_with_a_warning(bench, table, tmp_path, monkeypatch):
+    shutil.copytree(bench.output, tmp_path / "out")
+    again = FewDecoders(MODELS, tmp_path / "out", num_examples=4)
+    (tmp_path / "out" / "settings.json").unlink()  # as in folders of versions that recorded none
+    with pytest.warns(DMaxWarning, match="out keeps is of other versions: unrecorded ones"):
+        assert again.run() == table
+    shutil.copy(bench.output / "settings.json", tmp_path / "out")
+    monkeypatch.setattr(output_folder, "software", lambda: {"dmaxlit": "99"})
+    with pytest.warns(DMaxWarning, match=r"out keeps is of other versions: dmaxlit was '.*', now '99'"):
+        assert again.run() == table
 
 
 def test_a_model_with_the_same_weights_has_rows_of_its_own(tmp_path, monkeypatch):

@@ -44,16 +44,38 @@ def test_a_run_writes_table_and_json(tmp_path, in_process):
     assert in_process[in_process.index("--batch_size") + 1] == "2"
 
 
+def test_other_tokens_of_the_server_are_counted_and_lose_no_results(tmp_path, in_process, monkeypatch):
+    genuine = serve_load.ask_all
+
+    async def ask_all(*args):
+        return await genuine(*args) + 3
+
+    monkeypatch.setattr(serve_load, "ask_all", ask_all)
+    table = ServeBench(tmp_path / "out", clients=2, minutes=0, num_prompts=2, repeats=1).run()
+    assert table.splitlines()[-1].endswith("| 3 |")
+    (speed,) = json.loads((tmp_path / "out" / "results.json").read_text())["speed"]
+    assert speed["more_tokens"] == 3
+
+
+def test_a_decoder_that_cannot_be_used_is_refused_before_the_server_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve_load, "served", lambda *args: pytest.fail("started"))
+    for decoder in ("nosuch", "tests.engine.scripted.Scripted"):
+        with pytest.raises(UserError, match=f"decoder: expected a registered one (.*), got '{decoder}'"):
+            ServeBench(tmp_path / "out", decoder=decoder)
+    with pytest.raises(UserError, match="decoder codila: expected a model with an auxiliary model"):
+        ServeBench(tmp_path / "out", decoder="codila").run()
+
+
 def test_the_table_has_the_median_of_the_comparisons():
-    speed = [Throughput(100, 90, 0.9, 1.0), Throughput(200, 100, 0.5, 0.7), Throughput(120, 114, 0.95, 0.8)]
+    speed = [Throughput(100, 90, 0.9, 1.0), Throughput(200, 100, 0.5, 0.7), Throughput(120, 114, 0.95, 0.8, 2)]
     lines = format_table(
         [Load(32, 180, whole=5, rss_start=1, rss_end=2, rss_peak=3, exit_status=0)], speed
     ).splitlines()
     assert lines[2] == "| 32 | 3 | 5 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 / 2 / 3 | 0 |"
     assert lines[-3:] == [
-        "| median | 120 | 100 | 0.90 | 0.80 |",
-        "| least | 100 | 90 | 0.50 | 0.70 |",
-        "| most | 200 | 114 | 0.95 | 1.00 |",
+        "| median | 120 | 100 | 0.90 | 0.80 | 0 |",
+        "| least | 100 | 90 | 0.50 | 0.70 | 0 |",
+        "| most | 200 | 114 | 0.95 | 1.00 | 2 |",
     ]
 
 
@@ -61,6 +83,8 @@ def test_settings_out_of_range_and_models_without_a_task_are_refused(tmp_path, m
     for name in ("clients", "num_prompts", "repeats"):
         with pytest.raises(UserError, match=f"{name}: expected at least 1, got 0"):
             ServeBench(tmp_path, **{name: 0})
+    with pytest.raises(UserError, match="device: expected one that torch can compute on, got 'cube'"):
+        ServeBench(tmp_path, device="cube")
     with pytest.raises(UserError, match="minutes: expected at least 0, got -1"):
         ServeBench(tmp_path, minutes=-1)
     monkeypatch.setattr(serve_load, "load", lambda *args, **named: SimpleNamespace(task=lambda: None))

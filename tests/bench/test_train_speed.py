@@ -54,7 +54,8 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     assert "| 1.00 |" in lines[0]
 
 
-def test_compiled_and_flex_contestants_are_options(tmp_path):
+def test_compiled_and_flex_contestants_are_options(tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.bench.speed.usable_device", lambda name: name)  # as if there were a GPU
     bench = TrainSpeedBench(tmp_path, vocab_sizes=[8], device="cuda", compile=True, flex=True)
     assert [job[0] for job in bench.jobs()] == [
         "published",
@@ -108,6 +109,7 @@ def test_matrix_work_is_counted_also_where_logits_come_in_pieces(tmp_path, monke
         ({"hidden_size": 48}, "hidden_size: expected a multiple of head_dim 32, got 48"),
         ({"hidden_size": 64, "head_dim": 48}, "hidden_size: expected a multiple of head_dim 48, got 64"),
         ({"flex": True}, "flex: expected a GPU as device, got 'cpu'"),
+        ({"device": "cube"}, "device: expected one that torch can compute on, got 'cube'"),
         ({"updates": 0}, "updates: expected at least 1, got 0"),
         ({"vocab_sizes": [4]}, r"vocab_sizes: expected numbers of at least 8, got \[4\]"),
         ({"lengths": [33]}, r"lengths: expected multiples of block_length 32, got \[33\]"),

@@ -35,17 +35,18 @@ def generation(prompt, decoder, options, response):
 
 
 class FakeModule(DMaxModule):
-    """Answers as ``record`` determines; records every call of ``generate_batch``, but for a warm-up."""
+    """Answers as ``record`` determines; records every call of ``generate_batch``, but for a warm-up; and stop texts."""
 
     def __init__(self, **options):
         super().__init__(make_denoiser(max_position_embeddings=64), **options)
         chain = task("chain", **OPTIONS)
         self.responses = {e.prompt: e.response for split in ("val", "test") for e in chain.examples(split, 40)}
-        self.calls = []
+        self.calls, self.stops = [], set()
 
     def generate_batch(self, prompts, settings, first_index=0, progress=False, trace=None):
         decoder, options = settings.decoder, settings.decoder_options
         make_decoder(decoder, **options)
+        self.stops.add(tuple(settings.stop))
         if settings.max_forwards is None:
             self.calls.append((list(prompts), decoder, options, settings.max_new_tokens, settings.batch_size))
             if callable(progress):

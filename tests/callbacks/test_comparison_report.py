@@ -277,6 +277,8 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
         assert len(first.calls) == 2 * len(SPECS)
         assert len(second.calls) == len(SPECS)  # with the trained model
         assert reused.base == decoded.base
+        identity = json.loads((tmp_path / "first/results.json").read_text())["baseline"]
+        assert "stop" not in identity  # as in results of runs before there were any
         with pytest.MonkeyPatch.context() as other:
             other.setattr("dmaxlit.callbacks._known_baseline.template_hash", lambda tokenizer: "another template")
             assert len(fit("third")[0].calls) == 2 * len(SPECS)
@@ -291,6 +293,13 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
                 ChainTask, "examples", lambda *args: [replace(one, answer="another") for one in genuine(*args)]
             )
             assert len(fit("third")[0].calls) == 2 * len(SPECS)
+            (tmp_path / "third/results.json").unlink()
+        with pytest.MonkeyPatch.context() as other:
+            other.setattr(ChainTask, "stop", ("####",))
+            stopping = fit("third")[0]
+            assert len(stopping.calls) == 2 * len(SPECS)
+            assert stopping.stops == {("####",)}
+            assert json.loads((tmp_path / "third/results.json").read_text())["stop"] == ["####"]
             (tmp_path / "third/results.json").unlink()
         for options in ({"num_examples": 3}, {"max_new_tokens": 9}, {"batch_size": 5}, {"reuse_baseline": False}):
             assert len(fit("third", **options)[0].calls) == 2 * len(SPECS)

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit.callbacks import ComparisonReport
+from dmaxlit.tasks import ChainTask
 from tests.callbacks.comparison import MARKS, SPECS, Learner
 from tests.callbacks.fakes import FakeModule, make_data, make_trainer
 
@@ -73,6 +74,24 @@ def test_results_from_other_prompts_or_settings_are_not_compared(interrupted, tm
         trainer.fit(FakeModule(), datamodule=make_data(**data), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [row["model"] for row in rows] == ["trained"] * 2
+
+
+def test_results_got_without_the_stop_texts_of_now_are_not_compared(interrupted, tmp_path, monkeypatch):
+    checkpoint = torch.load(interrupted, weights_only=True)
+    (state,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("ComparisonReport"))
+    del state["conditions"]["stop"]  # as in checkpoints of runs before there were any
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+
+    def resume():
+        callback = ComparisonReport(str(tmp_path / "out"), SPECS)
+        trainer = make_trainer(tmp_path, [callback, ModelCheckpoint(tmp_path)], enable_checkpointing=True)
+        trainer.fit(FakeModule(), datamodule=make_data(), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
+        return callback
+
+    assert len(resume().base) == len(SPECS)
+    monkeypatch.setattr(ChainTask, "stop", ("####",))
+    with pytest.warns(UserWarning, match="no results of the starting model for spd 0, threshold"):
+        assert resume().base == {}
 
 
 def test_resumed_from_a_run_without_the_report_there_is_no_base(tmp_path):

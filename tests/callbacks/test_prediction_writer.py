@@ -6,6 +6,7 @@ import pytest
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.errors import UserError
+from dmaxlit.tasks import ChainTask
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
 from tests.lock_holder import held_by_another
 
@@ -49,6 +50,16 @@ def test_every_test_prompt_has_a_row_with_its_answer_counts_and_verdict_in_order
 def test_budget_and_batch_size_reach_the_engine(tmp_path):
     module = predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC, max_new_tokens=7, batch_size=3))
     assert {call[3:] for call in module.calls} == {(7, 3)}
+
+
+def test_the_stop_texts_are_the_tasks_and_a_file_begun_without_them_does_not_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(PredictionWriter, "on_predict_epoch_end", lambda *args: None)  # its part stays
+    writer = PredictionWriter(str(tmp_path / "out.jsonl"), SPEC)
+    assert predict(tmp_path, writer).stops == {()}
+    monkeypatch.setattr(ChainTask, "stop", ("####",))
+    with pytest.raises(UserError, match=r"stop was None, now \['####'\]"):
+        predict(tmp_path, writer)
+    assert predict(tmp_path, PredictionWriter(str(tmp_path / "new.jsonl"), SPEC)).stops == {("####",)}
 
 
 def test_an_earlier_file_is_replaced(tmp_path):

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from dmaxlit import DMaxModule
 from dmaxlit.callbacks import DecoderSpec, RunCheckpoint, SPDValidation
 from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.tasks import ChainTask
 from tests.callbacks import ranks_run
 from tests.callbacks.fakes import (
     LIGHTNING_WARNINGS,
@@ -263,6 +264,14 @@ def test_the_budget_is_the_tasks_unless_given(tmp_path):
         callback = SPDValidation(curve=None, max_new_tokens=max_new_tokens, batch_size=3)
         make_trainer(tmp_path, [callback]).validate(module, make_data(), verbose=False)
         assert {call[3:] for call in module.calls} == {(budget, 3)}
+
+
+def test_the_stop_texts_are_the_tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(ChainTask, "stop", ("####",))
+    module = FakeModule()
+    callback = SPDValidation(curve=[0.5], max_new_tokens=7, num_traces=0)
+    make_trainer(tmp_path, [callback]).test(module, make_data(), verbose=False)
+    assert module.stops == {("####",)}
 
 
 def test_a_decoder_without_a_threshold_is_one_point(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import dmaxlit
 from dmaxlit.backbone import Denoiser
 from dmaxlit.files import read_json
+from dmaxlit.tasks import ChainTask
 from tests.conftest import TINY
 
 SHORT = "--max_new_tokens 12 --resamples 100"
@@ -50,6 +51,21 @@ def test_saved_files_give_the_figures_of_the_model(dmax, tiny, tmp_path):
     assert ended.status == 0, ended.err
     decoded, stored = (read_json(tmp_path / name / "order.json")["reports"][0] for name in ("decoded", "stored"))
     assert decoded["rows"] == stored["rows"]
+
+
+def test_budget_and_stop_texts_are_those_of_the_task(dmax, tiny, tmp_path, monkeypatch):
+    def table():
+        line = f"analyse order --model {tiny} --task chain --task.operations 3 --num_prompts 4 --resamples 100"
+        ended = dmax(f"{line} --output out --overwrite true")
+        assert ended.status == 0, ended.err
+        return read_json(tmp_path / "out" / "order.json")["reports"][0]["rows"]
+
+    monkeypatch.setattr(ChainTask, "max_new_tokens", 12)
+    whole = table()
+    prompts = [example.prompt for example in dmaxlit.task("chain", operations=3).examples("test", 4)]
+    texts = [answer.text for answer in dmaxlit.load(tiny).generate(prompts, max_new_tokens=12)]
+    monkeypatch.setattr(ChainTask, "stop", (texts[0].split()[4],))
+    assert table() != whole
 
 
 def test_sudoku_has_its_blanks(dmax, sudoku, tmp_path):

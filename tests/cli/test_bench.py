@@ -108,4 +108,4 @@ def test_a_load_without_httpx_says_what_to_install(dmax, monkeypatch):
     monkeypatch.delitem(sys.modules, "dmaxlit.bench.serve_load", raising=False)
     monkeypatch.setitem(sys.modules, "httpx", None)
     refusal = dmax("bench serve").refusal
-    assert refusal == "bench serve: expected httpx, found none; pip install 'dmaxlit[serve]'"
+    assert refusal == "bench serve: expected httpx, found none; pip install -e '.[serve]'"

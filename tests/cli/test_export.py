@@ -172,3 +172,10 @@ def test_bad_input_is_refused_in_one_line(dmax, tiny, tmp_path, flags, refusal):
     (tmp_path / "full" / "precious.txt").write_text("mine")
     assert dmax(f"export {flags.format(tiny=tiny)}").refusal.startswith(refusal)
     assert (tmp_path / "full" / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("output", ["''", ".", "/"])
+def test_the_current_folder_is_not_replaced_even_if_it_is_empty(dmax, tiny, tmp_path, output):
+    refusal = dmax(f"export --model {tiny} --output {output}").refusal
+    assert refusal.startswith("output: expected a new folder or one written by export, got ")
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import re
 import pytest
 
 import dmaxlit
+from dmaxlit.tasks import ChainTask
 
 PROMPTS = ["3 +1 +1 *3 ?", "4 -2 -2 +1 ?"]
 
@@ -105,11 +106,21 @@ def test_a_bad_file_of_prompts_is_refused_by_row(dmax, tiny, tmp_path, content, 
             "threshold: expected float, got 'abc'",
         ),
         ("--model {tiny} --prompt 3 --decoder psd --decoder.depth 1.5", "depth: expected int, got 1.5"),
+        (
+            "--model {tiny} --prompt 3 --decoder less --decoder.patience 1000000000000000000000",
+            "patience: expected int, got a number beyond 64 bits",
+        ),
         ("--model {tiny} --prompt 3 --columns.prompt q", "columns: expected none without --prompts, got some"),
         (
             "--model {tiny} --prompts p.txt --columns.prompt q",
             "columns: expected prompts in a .jsonl, .json or .parquet",
         ),
+        ("--model {tiny} --prompts ''", "prompts: expected a file, got an empty text"),
+        (
+            "--model {tiny} --prompts '' --task chain",
+            "prompts: expected one of --prompt, --prompts and --task, got --pro",
+        ),
+        ("--model {tiny} --prompts '' --devices 2 --output a", "prompts: expected a file, got an empty text"),
         ("--model {tiny} --task nope", "unknown task 'nope'; known: asdiv, chain, "),
         ("--model {tiny} --prompt 3 --task.operations 3", "task_options: expected none without --task"),
         ("--model {tiny} --task chain --num_prompts 0", "num_prompts: expected at least 1, got 0"),
@@ -159,6 +170,23 @@ def test_sampling_and_stop_texts_are_flags(dmax, tiny):
     assert f"\n{text[: text.index(stop)]}\n" in ended.out
 
 
+def test_budget_and_stop_texts_are_those_of_the_task_that_is_asked(dmax, tiny, tmp_path, monkeypatch):
+    def rows(flags):
+        line = f"generate --model {tiny} --task chain {flags} --num_prompts 4 --output a.jsonl --overwrite true"
+        assert dmax(line).status == 0
+        return [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+
+    monkeypatch.setattr(ChainTask, "max_new_tokens", 10)
+    whole = rows("")
+    assert [row["num_tokens"] for row in whole] == [10] * 4
+    assert [row["num_tokens"] for row in rows("--max_new_tokens 7")] == [7] * 4
+    stop = whole[0]["response"].split()[4]
+    monkeypatch.setattr(ChainTask, "stop", (stop,))
+    assert rows("")[0]["response"] == whole[0]["response"].partition(stop)[0]
+    assert rows("")[0]["stopped"]
+    assert rows("--stop another") == whole
+
+
 def test_a_chat_template_and_its_variables_are_flags(dmax, tiny, tmp_path):
     template = "{% if hidden %}" + PROMPTS[1] + "{% else %}{{ messages[0].content }}{% endif %}"
     (tmp_path / "t.jinja").write_text(template)
@@ -191,6 +219,23 @@ def test_a_trace_is_written_as_a_page(dmax, tiny, tmp_path):
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
     assert "<title>Trace: spd tau_dec=0.3</title>" in text
     assert f'"prompt":"{PROMPTS[0]}"' in text
+
+
+def test_a_trace_is_kept_as_far_as_it_had_come(dmax, tiny, tmp_path, monkeypatch):
+    events, genuine = [], dmaxlit.engine.Trace.record
+
+    def record(self, event):
+        genuine(self, event)
+        events.append(event)
+        if len(events) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(dmaxlit.engine.Trace, "record", record)
+    flags = ["--max_new_tokens", "10", "--trace", "t.html", "--trace_file", "t.safetensors", "--prompt", PROMPTS[0]]
+    assert dmax(["generate", "--model", str(tiny), *flags, "--decoder", "one_token"]).status == 130
+    trace = dmaxlit.engine.Trace.load(tmp_path / "t.safetensors")
+    assert (trace.rows[0].num_forwards, trace.prompts[0]) == (3, PROMPTS[0])
+    assert f'"prompt":"{PROMPTS[0]}"' in (tmp_path / "t.html").read_text(encoding="utf-8")
 
 
 LONG = "3 " * 500 + "?"

@@ -101,6 +101,15 @@ def test_options_of_several_classes_in_any_order_and_the_last_of_one_option(dmax
     assert after["SPDValidation"]["num_samples"] == 1
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_class_is_added_to_the_list_of_a_recipe(dmax, listed, tmp_path, in_file):
+    before = list(callbacks(dmax, "--config", listed))
+    added = {"config": str(listed), "trainer": {"callbacks+": [{"class_path": "TrainingThroughput"}]}}
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(added))
+    flags = ["--config", "more.yaml"] if in_file else ["--config", listed, "--trainer.callbacks+", "TrainingThroughput"]
+    assert list(callbacks(dmax, *flags)) == [*before, "TrainingThroughput"]
+
+
 def test_a_class_added_by_a_flag_takes_what_it_requires(dmax, listed):
     after = callbacks(dmax, "--config", listed, f"{EARLY}.monitor", "loss", "--trainer.callbacks+", "EarlyStopping")
     assert list(after)[-1] == "EarlyStopping"

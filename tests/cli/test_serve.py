@@ -105,4 +105,4 @@ def test_packages_that_are_missing_are_named(dmax, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("dmaxlit.server.")]:
         monkeypatch.delitem(sys.modules, name)
     refusal = dmax(*MODEL).refusal
-    assert refusal == "serve: expected the packages of the extra serve, found no fastapi; pip install 'dmaxlit[serve]'"
+    assert refusal == "serve: expected the packages of the extra serve, found no fastapi; pip install -e '.[serve]'"

@@ -23,7 +23,7 @@ def server() -> Iterator[FakeServer]:
 
 def answers(server: FakeServer, prompts: list[Any], **settings: Any) -> dict[int, ServedResponse]:
     taken: dict[int, ServedResponse] = {}
-    sampling = {name: settings.pop(name) for name in ("temperature", "seed") if name in settings}
+    sampling = {name: settings.pop(name) for name in ("temperature", "seed", "stop") if name in settings}
     indices = settings.pop("indices", range(len(prompts)))
     client = AnswerServer(server.url, "m", **({"max_retries": 0} | settings))
     client.generate(prompts, list(indices), taken.__setitem__, max_new_tokens=16, **sampling)
@@ -105,6 +105,12 @@ def test_a_text_to_continue_is_no_message_of_a_user(server: FakeServer) -> None:
     with pytest.raises(PromptError, match=r"^prompts\[0\]: expected a conversation for the endpoint chat, got a text"):
         answers(server, [TemplatedPrompt("Question:")])
     assert server.bodies == []
+
+
+def test_stop_texts_are_sent_and_those_of_the_request_options_take_precedence(server: FakeServer) -> None:
+    answers(server, ["a"], stop=("####",))
+    answers(server, ["a"], stop=("####",), request_options={"stop": ["another"]})
+    assert [body["stop"] for body in server.bodies] == [["####"], ["another"]]
 
 
 def test_the_seed_depends_on_the_index_among_all_prompts(server: FakeServer) -> None:

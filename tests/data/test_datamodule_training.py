@@ -97,6 +97,15 @@ class TestUnderATrainer:
         ):
             fit(fake_module(), tmp_path, corpus=corpus, distill=DistillSettings(num_prompts=40))
 
+    def test_a_corpus_of_other_stop_texts_is_used_with_a_warning(self, fake_module, tmp_path, monkeypatch):
+        for name, stop, was, now in (("a", ["x"], r"None", r"\['x'\]"), ("b", [], r"\['x'\]", "None")):
+            corpus = str(tmp_path / f"{name}.jsonl")
+            monkeypatch.setattr(ChainTask, "stop", [] if stop else ["x"])
+            fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
+            monkeypatch.setattr(ChainTask, "stop", stop)
+            with pytest.warns(DMaxWarning, match=f"made with other settings: stop was {was}, now {now}"):
+                fit(fake_module(), tmp_path, corpus=corpus, distill=SETTINGS)
+
     def test_prompts_with_turns_of_tools_are_refused_before_they_are_answered(self, fake_module, tmp_path):
         module, options = fake_module(), {"task": WithTools(), "corpus": str(tmp_path / "c.jsonl"), "distill": SETTINGS}
         refusal = "distill: prompt 3 of the task has turns of tools, which tool_turns refuses .turn 3 has the role"

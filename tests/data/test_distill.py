@@ -16,7 +16,7 @@ from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import PromptError, UserError
-from dmaxlit.files import weights_hash
+from dmaxlit.files import read_json, weights_hash
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tasks.records import BadRows
@@ -24,6 +24,7 @@ from dmaxlit.tasks.sources import held_out_path
 from dmaxlit.version import __version__
 from tests.conftest import make_denoiser
 from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
+from tests.engine.models import lively_denoiser
 
 
 def test_every_finished_answer_is_kept_in_order(fake_module, tmp_path):
@@ -58,6 +59,30 @@ def test_the_decoder_gets_its_options_and_the_tasks_budget(fake_module, tmp_path
     run(module, tmp_path / "b.jsonl", settings)
     expected = {"decoder": "spd", "decoder_options": {"tau_dec": 0.3}, "max_new_tokens": 7}
     assert module.calls[0][1].items() >= expected.items()
+
+
+def test_the_row_is_the_text_that_is_judged_which_ends_at_the_task_s_stop_texts(tmp_path, monkeypatch):
+    module = DMaxModule(lively_denoiser()).eval()
+    settings = replace(SETTINGS, num_prompts=4, keep="all", max_new_tokens=12)
+    run(module, tmp_path / "whole.jsonl", settings)
+    assert "stop" not in read_json(manifest_path(tmp_path / "whole.jsonl"))["settings"]
+    text = rows_of(tmp_path / "whole.jsonl")[0]["response"]
+    stop = text.split()[3]
+    monkeypatch.setattr(ChainTask, "stop", (stop,))
+    monkeypatch.setattr(ChainTask, "examples", judged_by(ChainTask.examples, seen := []))
+    manifest = run(module, tmp_path / "cut.jsonl", settings)
+    rows = rows_of(tmp_path / "cut.jsonl")
+    assert rows[0]["response"] == text.partition(stop)[0]
+    assert {row["response"] for row in rows} | {""} >= set(seen)  # an empty one makes no row
+    assert len(seen) == manifest.finished > 0
+    assert manifest.settings["stop"] == [stop]
+    with pytest.raises(UserError, match=r"was made with other settings: stop was None, now \["):
+        run(module, tmp_path / "whole.jsonl", settings)
+
+
+def judged_by(examples, seen):
+    """Return ``examples`` with checkers that note the texts they judge."""
+    return lambda *args: [replace(one, checker=lambda text: seen.append(text) or True) for one in examples(*args)]
 
 
 def test_the_manifest_records_the_origin_of_the_corpus(fake_module, tmp_path):

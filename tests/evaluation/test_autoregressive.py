@@ -11,9 +11,9 @@ from dmaxlit import DMaxModule
 from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.answerers import Limits
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel
 from dmaxlit.evaluation.decoder_entries import decoder_entries
+from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.suite import Suite
 from dmaxlit.evaluation.task_entries import task_entries
 from dmaxlit.ranks import Ranks

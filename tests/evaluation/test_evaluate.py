@@ -45,6 +45,15 @@ def test_figures_are_those_of_the_answers(module, examples, decoder, options):
     assert result.tokens_per_second == pytest.approx(tokens / result.seconds)
 
 
+def test_stop_texts_end_answers(module, examples):
+    whole = module.generate([examples[0].prompt], "threshold", max_new_tokens=20)[0]
+    stop = whole.text.split()[2]
+    cut = module.generate([examples[0].prompt], "threshold", max_new_tokens=20, stop=[stop])[0]
+    assert cut.num_tokens < whole.num_tokens
+    result = evaluate(module, examples[:1], "threshold", max_new_tokens=20, stop=[stop])
+    assert (result.tpf, result.finished) == (pytest.approx(cut.tpf), 1)
+
+
 def test_accuracy_is_what_the_checkers_say(module, examples):
     texts = [module.generate([e.prompt], "threshold", max_new_tokens=9)[0].text for e in examples]
     odd = [

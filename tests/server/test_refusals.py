@@ -5,7 +5,11 @@ import json
 import openai
 import pytest
 
+from dmaxlit.decoding import DECODERS, make_decoder
+from dmaxlit.engine import DecodeSettings
 from dmaxlit.server import Limits
+from dmaxlit.server.request_settings import check_steps
+from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.server.running import NAME, PROMPT, Gate, running, wait_for
 
 LIMITS = Limits(
@@ -46,6 +50,7 @@ def strict(module):
         (BODY | {"max_tokens": 0}, "max_tokens", "greater than or equal to 1, got 0"),
         (BODY | {"max_tokens": 51}, "max_tokens", "max_tokens: expected at most 50, got 51"),
         (BODY | {"max_tokens": 1.5}, "max_tokens", "got float"),
+        (BODY | {"max_tokens": 10**30}, "max_tokens", "max_tokens: input should be less than"),
         (BODY | {"n": 5}, "n", "n: expected at most 3 responses to be asked for, got 5"),
         (BODY | {"seed": 2**63}, "seed", "seed"),
         (BODY | {"stop": [""]}, "stop", "stop: expected a list of texts, none of them empty"),
@@ -65,14 +70,49 @@ def strict(module):
         (BODY | {"echo": True}, "echo", "echo: expected none (it is not supported), got True"),
         (BODY | {"logprobs": 0}, "logprobs", "logprobs: expected none (it is not supported), got 0"),
         (BODY | {"tau_dec": 0.5}, "tau_dec", "tau_dec: extra inputs are not permitted"),
-        ({"prompt": "7 " * 40, "max_tokens": 40}, None, "expected at most 60 tokens of prompt and response together"),
-        ({"prompt": "7 " * 200}, "prompt", "prompts[0]: expected at most 127 tokens (the context holds 128), got 200"),
+        ({"prompt": "7 " * 60}, "prompt", "prompts[0]: expected at most 59 tokens (the context holds 60), got 60"),
     ],
 )
 def test_completions(strict, body, param, message):
     status, error = strict.refusal(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options", "steps"),
+    [
+        ("spd", {"max_steps": 2**62}, 2**62),
+        ("edit", {"max_post_edit_steps": 25}, 33),
+        ("codila_verify", {"schedule_options": {"max_steps": 33}}, 33),
+    ],
+)
+def test_a_decoder_that_may_hold_its_place_for_long(strict, decoder, options, steps):
+    status, error = strict.refusal(BODY | {"decoder": decoder, "decoder_options": options})
+    assert (status, error["param"]) == (400, "decoder_options")
+    assert error["message"] == f"decoder_options: expected at most 32 forwards for one block, got {steps}"
+
+
+@pytest.mark.parametrize("block_length", [1, 8, 32])
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_what_decoders_take_by_default_is_granted(name, block_length):
+    check_steps(make_decoder(name), block_length, own=1)
+
+
+def test_what_the_server_s_own_decoder_may_take_is_granted(module):
+    with running(module, defaults=DecodeSettings(decoder_options={"max_steps": 40}, max_new_tokens=8)) as server:
+        assert server.complete(PROMPT).num_forwards <= 40
+        assert server.complete(PROMPT, decoder="threshold", decoder_options={"max_steps": 40}).text
+        status, _ = server.refusal(BODY | {"decoder_options": {"max_steps": 41}})
+        assert status == 400
+
+
+def test_a_budget_is_cut_to_what_the_longest_length_leaves(strict, module):
+    prompt = "7 " * 40
+    expected = module.generate([TemplatedPrompt(prompt)], max_new_tokens=20)[0]
+    assert expected.num_tokens == 20
+    for budget in ({}, {"max_tokens": 50}):
+        assert strict.complete(prompt, **budget).token_ids == expected.token_ids
 
 
 def test_a_decoder_named_by_an_option_is_not_imported(strict, tmp_path, monkeypatch):
@@ -118,6 +158,15 @@ def test_chats(strict, body, param, message):
     assert message in error["message"]
 
 
+@pytest.mark.parametrize("sent", [None, "application/x-www-form-urlencoded"])
+def test_a_body_that_does_not_say_that_it_is_json(strict, sent):
+    headers = {} if sent is None else {"Content-Type": sent}
+    status, error = strict.refusal(json.dumps(BODY).encode(), headers=headers)
+    assert (status, error["param"]) == (400, None)
+    expected = "body: expected JSON with the header Content-Type: application/json, got "
+    assert error["message"] == expected + ("none" if sent is None else repr(sent))
+
+
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_lone_surrogates_come_back_as_escapes(strict, path):
     body = BODY if path == "/v1/completions" else CHAT
@@ -148,6 +197,18 @@ def test_paths_methods_and_models_that_are_not_there(strict):
     assert strict.http.get("/v1/completions").status_code == 405
     status, error = strict.refusal(BODY | {"model": "gpt-4"})
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+
+
+def test_a_request_that_fails_unexpectedly_is_counted(strict, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a fault of ours")
+
+    name = 'dmaxlit_http_requests_total{path="/v1/completions",status="500"}'
+    monkeypatch.setattr(strict.service, "answer", fail)
+    before = strict.metric(name)
+    status, error = strict.refusal(BODY)
+    assert (status, error["code"]) == (500, "internal_error")
+    assert strict.metric(name) == before + 1
 
 
 def test_a_full_queue(strict, module, monkeypatch):

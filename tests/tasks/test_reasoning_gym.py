@@ -91,5 +91,5 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install dmaxlit\[gym\]"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[gym\]'"):
         task("reasoning_gym", dataset="gsm_symbolic")

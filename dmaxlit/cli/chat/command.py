@@ -98,6 +98,8 @@ def chat(
     from dmaxlit.files import expanded
 
     check_at_least(0, delay=delay)
+    if resume == "":
+        raise UserError("resume: expected the beginning of a conversation's name, got an empty text")
     if delay > _MAX_DELAY:
         raise UserError(f"delay: expected at most {_MAX_DELAY} seconds, got {delay:g}")
     is_typed = _is_typed()

@@ -13,7 +13,7 @@ from dmaxlit.cli.messages import closest
 from dmaxlit.cli.option_flags import read_value
 from dmaxlit.cli.trace_view import summary
 from dmaxlit.decoding import DECODERS
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import writable_path
 
 
@@ -69,7 +69,13 @@ def _decoder(session: ChatSession, argument: str) -> Outcome:
         if not equals or not key:
             raise UserError(f"decoder: expected key=value behind the name, got {word!r}")
         options[key] = read_value(value)
-    session.configure(replace(session.settings, decoder=name, decoder_options=options))
+    try:
+        session.configure(replace(session.settings, decoder=name, decoder_options=options))
+    except UserError:
+        raise
+    except Exception as error:  # of whatever kind the constructor of a user's own raises
+        reason = reason_of(error, with_type=True)
+        raise UserError(f"decoder: expected one that can be made with these options, got {reason}") from error
     return Outcome(f"decoder: {session.settings.title}")
 
 

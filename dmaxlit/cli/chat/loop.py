@@ -17,7 +17,7 @@ from dmaxlit.cli.chat.frames import Frame
 from dmaxlit.cli.chat.history import ChatHistory
 from dmaxlit.cli.chat.line_input import no_echo
 from dmaxlit.cli.chat.session import ChatSession
-from dmaxlit.errors import UserError, printable
+from dmaxlit.errors import UserError, printable, reason_of
 
 
 class ChatLoop:
@@ -28,7 +28,8 @@ class ChatLoop:
         console: Where answers are shown.
         history: File of past conversations; None for none.
         delay: Seconds to wait after each forward.
-        survives_errors: Whether a line that is refused does not end the chat.
+        survives_errors: Whether the chat goes on after a line that is refused, or at which a decoder of the user's own
+            fails.
     """
 
     def __init__(
@@ -56,6 +57,10 @@ class ChatLoop:
                 self._refuse(str(error))
             except torch.OutOfMemoryError:
                 self._refuse("device: expected memory for the answer, got too little; /new begins a new conversation")
+            except Exception as error:
+                if not self._survives_errors or self._session.decoder_is_ours:
+                    raise
+                self._refuse(f"decoder: it failed ({reason_of(error, with_type=True)}); /decoder chooses another one")
 
     def _ends_with(self, line: str) -> bool:
         """Carry out a line; return whether the chat ends with it."""

@@ -8,6 +8,7 @@ from typing import Any
 from dmaxlit.cli.chat.frames import Frame, frames
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.messages import Conversation
+from dmaxlit.decoding import DECODERS
 from dmaxlit.engine import DecodeSettings, Generation, Trace
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.module import DMaxModule
@@ -86,6 +87,13 @@ class ChatSession:
     def remembers(self) -> bool:
         """Whether an answer can depend on earlier turns."""
         return self.module.tokenizer.chat_template is not None
+
+    @property
+    def decoder_is_ours(self) -> bool:
+        """Whether the decoder is one of dmaxlit's own, which are tested."""
+        decoder = self.settings.decoder
+        cls = DECODERS.get(decoder) if isinstance(decoder, str) else type(decoder)
+        return cls.__module__.startswith("dmaxlit.")
 
     def configure(self, settings: DecodeSettings) -> None:
         """Decode the next answers with other settings.

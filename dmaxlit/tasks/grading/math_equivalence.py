@@ -30,7 +30,7 @@ def require_math_verify(task: str) -> None:
         UserError: If it is not installed; the message says how to install it.
     """
     if find_spec("math_verify") is None:
-        raise UserError(f"task {task!r} needs the math-verify library: pip install 'dmaxlit[math]'")
+        raise UserError(f"task {task!r} needs the math-verify library: pip install -e '.[math]'")
 
 
 def equivalent(reference: str, answer: str) -> bool:

@@ -90,6 +90,7 @@ def test_a_conversation_goes_on_in_a_later_chat(chat, tmp_path):
         "resume: expected the name of one conversation, got 'x'"
     )
     assert chat([], "--history h.jsonl --resume").refusal.startswith("resume: expected a model with a chat template")
+    assert chat([], "--resume ''").refusal.startswith("resume: expected the beginning of a conversation's name, got an")
     assert chat([], "--resume --history false").refusal == "resume: expected a history, got --history false"
     assert chat([], "--resume").refusal.startswith("resume: expected a conversation to continue; the latest of ")
 
@@ -136,6 +137,35 @@ def test_a_conversation_in_a_terminal_of_40_columns(tiny, tmp_path):
     assert rows[-1]["prompt"] == SECOND
     assert "stopped</title>" in (tmp_path / "stopped.html").read_text()
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", program.before or "")
+
+
+def test_a_decoder_of_one_s_own_that_fails_does_not_end_a_typed_chat(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: True)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "failing_decoders.py").write_text(
+        "from dmaxlit.decoding import ThresholdDecoder\n"
+        "class Fails(ThresholdDecoder):\n"
+        "    def step(self, state, logits, special): return state.nothing\n"
+        "class Demands(ThresholdDecoder):\n"
+        "    def __init__(self, wish): pass\n"
+    )
+    commands = [f"/decoder failing_decoders.{name}" for name in ("Fails", "Demands")]
+    ended = chat([commands[0], FIRST, commands[1], "/decoder threshold", FIRST, "/stats"], "--history false")
+    assert ended.status == 0, ended.err
+    errors = [line for line in ended.out.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith("error: decoder: it failed (AttributeError: 'BlockState' object has no attribute")
+    assert errors[1].startswith("error: decoder: expected one that can be made with these options, got TypeError: ")
+    assert "1 answer: " in ended.out
+    monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: False)
+    with pytest.raises(AttributeError):  # on a pipe its author sees where it failed
+        chat([commands[0], FIRST])
+
+
+def test_a_fault_of_ours_is_not_taken_for_one_of_the_line(chat, monkeypatch):
+    monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: True)
+    monkeypatch.setattr("dmaxlit.decoding.ThresholdDecoder.step", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        chat([FIRST], "--history false")
 
 
 def test_where_the_state_folder_cannot_be_written_nothing_is_kept(chat, tmp_path, monkeypatch):

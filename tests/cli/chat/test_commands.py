@@ -29,6 +29,7 @@ def test_temperature_and_system_are_set_and_shown(session):
         ("/decoder nope", "unknown decoder 'nope'"),
         ("/decoder spd 0.3", "decoder: expected key=value behind the name, got '0.3'"),
         ("/decoder spd tau_dec=2", "tau_dec: expected a number in [0, 1], got 2"),
+        ("/decoder less patience=1000000000000000000000", "patience: expected int, got a number beyond 64 bits"),
         ("/decoder spd 'a", 'decoder: expected NAME key=value ..., got "spd \'a"'),
         ("/temperature hot", "temperature: expected a number, got 'hot'"),
         ("/temperature nan", "temperature: expected a number from 0 to 10000, got nan"),

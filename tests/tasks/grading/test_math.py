@@ -126,9 +126,7 @@ def test_the_worker_has_bounds_and_none_of_the_environment(monkeypatch):
 
 def test_a_missing_library_is_one_line(monkeypatch):
     monkeypatch.setattr(equivalence, "find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"^task 'math500' needs the math-verify library: pip install 'dmaxlit\[math\]'$"
-    ):
+    with pytest.raises(UserError, match=r"^task 'math500' needs the math-verify library: pip install -e '\.\[math\]'$"):
         equivalence.require_math_verify("math500")
 
 
