@@ -78,7 +78,7 @@ _SUMMARIES: dict[str, Callable[[], dict[str, str]]] = {
     "admissions": lambda: _of_registry(ADMISSIONS),
     "tasks": lambda: _of_registry(TASKS),
     "metrics": lambda: _classes("metrics", ("Metric",)),
-    "callbacks": lambda: _classes("callbacks", ("Callback", "Checkpoint", "ProgressBar")),
+    "callbacks": lambda: _classes("callbacks", ("Callback", "Checkpoint", "ModuleChange", "ProgressBar")),
     "models": _models,
     "recipes": lambda: {name: recipe_summary(name) for name in recipe_names()},
 }

@@ -65,7 +65,8 @@ class Intake:
 
     def __init__(self, module: DMaxModule, defaults: DecodeSettings, limits: Limits) -> None:
         self._denoiser, self._defaults, self._limits = module.backbone, defaults, limits
-        self._own_steps = defaults.make_engine(module.backbone).decoder.max_steps(module.backbone.block_length)
+        own_decoder = defaults.without_unused_policy().make_engine(module.backbone).decoder
+        self._own_steps = own_decoder.max_steps(module.backbone.block_length)
         # A fast tokenizer must not encode while another thread, here the engine's, decodes with it.
         self._tokenizer = copy.deepcopy(module.tokenizer)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="dmaxlit-encoder")

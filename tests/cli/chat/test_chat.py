@@ -147,14 +147,14 @@ def test_a_decoder_of_one_s_own_that_fails_does_not_end_a_typed_chat(chat, tmp_p
         "class Fails(ThresholdDecoder):\n"
         "    def step(self, state, logits, special): return state.nothing\n"
         "class Demands(ThresholdDecoder):\n"
-        "    def __init__(self, wish): pass\n"
+        "    def __init__(self): self.wish = self.demand + 1\n"
     )
     commands = [f"/decoder failing_decoders.{name}" for name in ("Fails", "Demands")]
     ended = chat([commands[0], FIRST, commands[1], "/decoder threshold", FIRST, "/stats"], "--history false")
     assert ended.status == 0, ended.err
     errors = [line for line in ended.out.splitlines() if line.startswith("error: ")]
     assert errors[0].startswith("error: decoder: it failed (AttributeError: 'BlockState' object has no attribute")
-    assert errors[1].startswith("error: decoder: expected one that can be made with these options, got TypeError: ")
+    assert errors[1].startswith("error: decoder: expected one that can be made with these options, got AttributeError: ")
     assert "1 answer: " in ended.out
     monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: False)
     with pytest.raises(AttributeError):  # on a pipe its author sees where it failed
