@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dmaxlit.backbone.formats.judged import can_hold, is_line
-from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata
+from dmaxlit.backbone.formats.metadata import check_metadata
+from dmaxlit.backbone.formats.model_folder import check_output_folder
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.callbacks._known_baseline import baseline_identity, decoding_conditions, known_baseline
@@ -220,8 +221,7 @@ class ComparisonReport(L.Callback):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"output: expected a folder to write to, got {str(folder)!r} ({error.strerror})") from error
-        if model.exists() and not (model / METADATA_FILE).is_file() and (model.is_file() or any(model.iterdir())):
-            raise UserError(f"output: {str(model)!r} is not an exported model; it is not overwritten")
+        check_output_folder(model)
 
     def _test_examples(self, trainer: L.Trainer) -> list[Example]:
         """Return this rank's share of the first ``num_examples`` test prompts."""

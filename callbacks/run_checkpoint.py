@@ -111,13 +111,15 @@ class RunCheckpoint(Checkpoint):
             files: The run's folder.
             origin: The checkpoint that it goes on from; None for none.
         """
-        goes_on = origin is not None and Path(origin).parent.resolve() == files.path.resolve()
+        own = files.path.resolve()  # a scheduler's checkpoint lies in the folder that this one is in
+        goes_on = origin is not None and Path(origin).parent.resolve() in (own, own.parent)
         if goes_on or self.automatic or not self.resume or not files.candidates():
             return ""
         return (
             f"ckpt_path: expected a checkpoint in {str(files.path)!r} to go on from, as those there would be replaced, "
-            f"got {'none' if origin is None else repr(str(origin))}; another default_root_dir keeps them, "
-            "RunCheckpoint(resume=False) or --checkpoint.resume false replaces them"
+            f"got {'none' if origin is None else repr(str(origin))}; `dmaxlit fit` without --ckpt_path goes on from "
+            "them, another default_root_dir keeps them, RunCheckpoint(resume=False) or --checkpoint.resume false "
+            "replaces them"
         )
 
     def save(self, trainer: L.Trainer, wait: bool = True) -> None:

@@ -15,7 +15,10 @@ from dmaxlit.checkpoints.run_state import resume_logs
 from dmaxlit.checkpoints.sharded import is_sharded_checkpoint
 from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.renames import current_settings
+from dmaxlit.cli.run_callbacks import run_checkpoints_of
 from dmaxlit.cli.step_rows import current_step_rows, step_batches, step_rows, with_as_many_rows
+from dmaxlit.data.corpora import DEFAULT_NUMBER
+from dmaxlit.data.distill_settings import DEFAULT_PROMPTS
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.training.callback_settings import training_settings
@@ -39,8 +42,10 @@ _FIXED_TRAINER_OPTIONS = (
     "limit_train_batches",
     "overfit_batches",
 )
-# What Lightning takes where they are null.
-_TRAINER_DEFAULTS = {
+# What is taken where they are null; the data's were the defaults of earlier versions.
+_DEFAULTS = {
+    "data.num_train": DEFAULT_NUMBER,
+    "data.distill.num_prompts": DEFAULT_PROMPTS,
     "trainer.gradient_clip_algorithm": "norm",
     "trainer.limit_train_batches": 1.0,
     "trainer.precision": "32-true",
@@ -133,7 +138,8 @@ def find_checkpoint(trainer: Trainer, callback: RunCheckpoint, module: Lightning
     refuse_shorter(trainer, path, checkpoint, _START_OVER)
     step = checkpoint["global_step"]
     resume_logs(trainer, state)
-    callback.automatic = True
+    for own in run_checkpoints_of(trainer):
+        own.automatic = True
     record = files.finished()
     ended_by = callback.ended_by(trainer, stopped=record is not None and "stopped" in record)
     if path == files.last and record == {"step": step, **ended_by}:  # else it was killed before it was finished
@@ -197,8 +203,8 @@ def _refuse_other_run(path: Path, stored: Mapping[str, Any], current: Mapping[st
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = {name: _TRAINER_DEFAULTS.get(name) if value is None else value for name, value in settings.items()}
-    return {**_TRAINER_DEFAULTS, **chosen}
+    chosen = {name: _DEFAULTS.get(name) if value is None else value for name, value in settings.items()}
+    return {**_DEFAULTS, **chosen}
 
 
 def _is_one_batch_or_all(name: str, there: Any, here: Any) -> bool:

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.errors import UserError
+from dmaxlit.files import expanded
 from dmaxlit.locks import exclusive
 
 _OUTPUT = "predictions.jsonl"
@@ -63,7 +64,7 @@ class DMaxTrainer(Trainer):
         self.write_nothing_unasked()
         if output is None and not self._has_run_folder:
             raise UserError("output: expected a file to write the answers to, got none")
-        path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(output)
+        path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(expanded(output))
         spec = DecoderSpec(
             decoder,
             decoder_options or {},

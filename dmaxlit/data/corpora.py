@@ -18,7 +18,8 @@ from dmaxlit.tasks.sources import files_of, is_collection
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_DEFAULT_NUMBER = 10_000  # rows of a task
+#: Rows of a task that are trained on where nobody says how many.
+DEFAULT_NUMBER = 10_000
 
 
 class Corpora:
@@ -89,7 +90,7 @@ class Corpora:
             yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source), self._chat)
         if not self.sources and self._task is not None:
             name = TASKS.name_of(type(self._task))
-            examples = first_examples(self._task, "train", self._num_train, _DEFAULT_NUMBER, "num_train")
+            examples = first_examples(self._task, "train", self._num_train, DEFAULT_NUMBER, "num_train")
             if not examples:
                 raise UserError(f"corpus: task {name!r} has no training prompts; give a corpus")
             for number, example in enumerate(examples, start=1):

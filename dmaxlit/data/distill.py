@@ -228,9 +228,15 @@ def _identity(
         **task_identity(source if isinstance(source, Task) else None),
         **recorded,
         **({"stop": work.stop} if work.stop else {}),  # absent from the manifests of corpora made before there were any
+        # As absent: texts of templates were written without their turns.
+        **({"rows": "messages"} if any(map(_is_text_with_turns, work.prompts, work.rows)) else {}),
         "num_prompts": work.num_prompts,
         **work.digests,
     }
+
+
+def _is_text_with_turns(prompt: Prompt, row: dict[str, Any]) -> bool:
+    return isinstance(prompt, str) and "messages" in row
 
 
 def _row_maker(answerer: Answerer, work: _Work) -> Callable[[int, Response], tuple[dict[str, Any] | None, bool]]:

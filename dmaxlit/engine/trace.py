@@ -54,6 +54,7 @@ class Trace:
         self.texts: dict[int, str] = dict(texts or {})
         self.label = label
         self._unfinished: dict[int, list[list[tuple[int, Tensor, Tensor, Tensor]]]] = {}
+        self._has_new = True  # whether a forward was recorded since a call began
 
     def __repr__(self) -> str:
         """Return the number of prompts and forwards."""
@@ -63,10 +64,12 @@ class Trace:
     def begin(self) -> None:
         """Forget the forwards of responses that a call before has not finished."""
         self._unfinished.clear()
+        self._has_new = False
 
     def record(self, event: ForwardEvent) -> None:
         """Add a forward."""
         assert event.logits is not None, "a trace needs the logits of all positions"
+        self._has_new = True
         ids, state = event.positions()
         fields = {"ids": ids, "confidence": propose(event.state, event.logits).confidence, "state": state}
         ids, confidence, state = (tensor.to("cpu", _DTYPES[name]) for name, tensor in fields.items())
@@ -111,13 +114,15 @@ class Trace:
                 self.texts[token] = str(tokenizer.decode([token]))
 
     def describe(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], label: str) -> None:
-        """Keep what a reader needs: texts of prompts and tokens, and how they were decoded.
+        """Keep what a reader needs, if anything was recorded: texts of prompts and tokens, and how they were decoded.
 
         Args:
             tokenizer: Gives the texts of the tokens.
             prompts: The prompts, in the order of their indices.
             label: How they were decoded.
         """
+        if not self._has_new:  # what there is comes from a call before
+            return
         self.prompts |= {index: shown_prompt(prompt) for index, prompt in enumerate(prompts)}
         self.add_texts(tokenizer)
         self.label = label

@@ -23,7 +23,7 @@ from transformers import (
 
 from dmaxlit.backbone.formats.config_checks import require_language_model
 from dmaxlit.backbone.formats.hub import fetch, hub_commit
-from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, is_autoregressive, read_metadata
 from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained_with_masks, with_its_attention
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.tokenizer import stored_tokenizer
@@ -79,7 +79,8 @@ class AutoregressiveModel:
             folder = fetch(source)
             stored = read_config(folder)
             require_language_model(stored, source)
-            if was_trained_with_masks(stored) or (folder / METADATA_FILE).is_file():
+            is_ours = (folder / METADATA_FILE).is_file()
+            if was_trained_with_masks(stored) or (is_ours and not is_autoregressive(read_metadata(folder))):
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
             tokenizer = stored_tokenizer(folder)
             weights = getattr(torch, dtype)

@@ -11,7 +11,7 @@ from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget
 from dmaxlit.evaluation.labels import check_titles
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.metrics import DecodeMeter
-from dmaxlit.tasks import Example, Task
+from dmaxlit.tasks import Example
 
 
 def check_decoders(decoders: Sequence[DecoderSpec]) -> list[DecoderSpec]:
@@ -87,7 +87,7 @@ def answer_limits(max_new_tokens: int | None, trainer: L.Trainer, module: Any) -
         trainer: The trainer.
         module: The model.
     """
-    task = getattr(getattr(trainer, "datamodule", None), "task", None)
-    if isinstance(task, Task):
-        return Limits.of_task(task, max_new_tokens)
-    return Limits(default_budget(module) if max_new_tokens is None else max_new_tokens)
+    task: Any = getattr(getattr(trainer, "datamodule", None), "task", None)
+    if max_new_tokens is None:  # the task of a data module of one's own may be no Task
+        max_new_tokens = getattr(task, "max_new_tokens", None) or default_budget(module)
+    return Limits(max_new_tokens, tuple(getattr(task, "stop", ())))

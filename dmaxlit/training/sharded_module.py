@@ -37,7 +37,10 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
                 "dmaxlit.training.fsdp.FSDP2Strategy"
             )
         if backbone.auxiliary is not None:
-            raise UserError("strategy: expected one that does not shard the model, for it has an auxiliary model")
+            raise UserError(
+                "strategy: expected one that does not shard the model, for it has an auxiliary model "
+                "(without the folder auxiliary/ of its export it has none)"
+            )
         if backbone.compiles_training:
             raise UserError("compile: expected false under a strategy that shards the model")
         device = module.trainer.strategy.root_device

@@ -164,7 +164,7 @@ def test_what_would_fail_at_the_end_is_refused_before_training(tmp_path):
     assert "output: expected a folder to write to" in start(tmp_path / "file" / "out", make_data())
     (tmp_path / "taken" / "model").mkdir(parents=True)
     (tmp_path / "taken" / "model" / "thesis.txt").write_text("")
-    assert "is not an exported model" in start(tmp_path / "taken", make_data())
+    assert "output: expected a new folder or one written by export" in start(tmp_path / "taken", make_data())
     assert "expected test prompts" in start(tmp_path / "out", make_data(num_test=0))
 
 

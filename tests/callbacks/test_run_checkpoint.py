@@ -38,10 +38,18 @@ def test_checkpoints_that_a_run_does_not_go_on_from_are_not_replaced(tmp_path):
             fit(tmp_path / "a", 2, origin)
         assert str(refusal.value) == (
             f"ckpt_path: expected a checkpoint in {str(tmp_path / 'a' / 'checkpoints')!r} to go on from, as those "
-            f"there would be replaced, got {got}; another default_root_dir keeps them, RunCheckpoint(resume=False) or "
-            "--checkpoint.resume false replaces them"
+            f"there would be replaced, got {got}; `dmaxlit fit` without --ckpt_path goes on from them, another "
+            "default_root_dir keeps them, RunCheckpoint(resume=False) or --checkpoint.resume false replaces them"
         )
         assert kept(tmp_path / "a") == before
+
+
+def test_a_checkpoint_of_a_scheduler_in_the_run_s_folder_is_its_own(tmp_path):
+    fit(tmp_path, 2)
+    own = tmp_path / "hpc_ckpt_1.ckpt"
+    (tmp_path / "checkpoints" / "last.ckpt").rename(own)
+    fit(tmp_path, 3, own)
+    assert kept(tmp_path)[0]["last"] == 3
 
 
 def test_a_run_goes_on_from_its_checkpoint_or_replaces_it_if_asked(tmp_path):

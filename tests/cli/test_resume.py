@@ -2,6 +2,7 @@
 
 import json
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -193,6 +194,23 @@ def test_a_default_that_is_spelled_out_is_the_same_run(dmax, begun):
     spelled = "--trainer.precision 32-true --trainer.limit_train_batches 1.0 --trainer.gradient_clip_algorithm norm"
     ended = dmax(f"fit --config {begun} {SHORT} {spelled}")
     assert ended.status == 0, ended.err
+
+
+def test_defaults_of_earlier_versions_are_those_of_now(tmp_path):
+    stored = {"data.num_train": 10_000, "data.distill.num_prompts": 2048, "model.seed": None}
+    current = {"data.num_train": None, "data.distill.num_prompts": None, "model.seed": None}
+    resume._refuse_other_run(tmp_path, stored, current, None)
+    with pytest.raises(UserError, match=r"data.num_train is 10000 there, 9 here"):
+        resume._refuse_other_run(tmp_path, stored, current | {"data.num_train": 9}, L.Trainer(logger=False))
+
+
+def test_a_run_that_writes_checkpoints_to_two_folders_goes_on(dmax, base, tmp_path):
+    copies = "--trainer.callbacks+ RunCheckpoint --trainer.callbacks.folder copy --checkpoint.every_n_steps 1"
+    for steps in (1, 2):
+        ended = dmax(f"fit --config {base} {copies} --trainer.limit_val_batches 0 --trainer.max_steps {steps}")
+        assert ended.status == 0, ended.err
+        for folder in ("runs/checkpoints", "copy"):
+            assert step_of(tmp_path / folder / "last.ckpt") == steps
 
 
 @pytest.mark.parametrize(

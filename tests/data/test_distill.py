@@ -261,6 +261,10 @@ def test_prompts_held_out_have_the_form_of_the_others(fake_module, tmp_path):
     assert len(rows) + len(held_out) == 40
     asked = [row["messages"] for row in held_out] + [row["messages"][:-1] for row in rows]
     assert sorted(map(str, asked)) == sorted(str(prompt.messages) for prompt in prompts)
+    # A corpus in which such prompts are texts is another one.
+    assert read_json(manifest_path(tmp_path / "c.jsonl"))["settings"]["rows"] == "messages"
+    run(module, tmp_path / "d.jsonl", replace(settings, held_out=0.0), [[TURNS[0]], [*TURNS]][1:])
+    assert "rows" not in read_json(manifest_path(tmp_path / "d.jsonl"))["settings"]
 
 
 def test_a_text_to_continue_is_refused_where_a_corpus_has_no_form_for_it(fake_module, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dmaxlit import UserError
+from dmaxlit import DMaxModule, UserError
 from dmaxlit.decoding import DECODERS, SPDDecoder, make_decoder
 from dmaxlit.engine import BlockDecoder, RowTrace, TokenState, Trace
 from tests.engine.models import lively_denoiser, make_prompts
@@ -88,6 +88,15 @@ def test_a_call_after_one_that_was_interrupted_is_recorded_alone(denoiser):
         engine.decode(PROMPTS, BUDGET, progress=interrupt, trace=trace)
     rows = engine.decode(PROMPTS, BUDGET, trace=trace)
     assert [trace.rows[index].num_forwards for index in range(len(rows))] == [row.num_forwards for row in rows]
+
+
+def test_a_call_that_fails_at_once_leaves_a_trace_as_it_was(denoiser):
+    module, trace = DMaxModule(denoiser), Trace()
+    module.generate(["7 +1 ?"], max_new_tokens=8, trace=trace)
+    before = dict(trace.prompts), trace.label
+    with pytest.raises(UserError):
+        module.generate(["3 ?"], decoder="threshold", max_new_tokens=0, trace=trace)
+    assert (trace.prompts, trace.label) == before
 
 
 def test_a_trace_is_read_as_it_was_written(denoiser, tmp_path):

@@ -11,9 +11,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 import dmaxlit
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.backbone.formats.metadata import check_metadata
 from dmaxlit.backbone.formats.model_card import make_card
 from dmaxlit.callbacks import NextTokenTraining
+from dmaxlit.evaluation.autoregressive import AutoregressiveModel
 from tests.test_module import QUIET, sgd
 
 QUESTION = "3 + 4 * 2"
@@ -99,6 +101,9 @@ def test_a_model_trained_on_the_next_token_says_so_and_transformers_generates_wi
         assert front_matter(tmp_path / name)["tags"] == ["qwen3"]
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         assert model.generate(torch.tensor([[5]]), max_new_tokens=2, min_new_tokens=2).shape == (1, 3)
+    with pytest.raises(UserError, match=r"^a: expected an autoregressive model, got .*, a diffusion model"):
+        AutoregressiveModel.load(str(BUILTIN_MODELS / "chain-base"), "a", torch.device("cpu"), "float32")
+    assert AutoregressiveModel.load(str(tmp_path / "one"), "a", torch.device("cpu"), "float32")
     adapted = DMaxModule(dmaxlit.load(tmp_path / "one").backbone, "uniform", optimizer=sgd)
     L.Trainer(**QUIET, max_steps=2).fit(adapted, torch.utils.data.DataLoader(rows * 2))
     adapted.export(tmp_path / "adapted")

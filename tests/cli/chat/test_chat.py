@@ -154,7 +154,9 @@ def test_a_decoder_of_one_s_own_that_fails_does_not_end_a_typed_chat(chat, tmp_p
     assert ended.status == 0, ended.err
     errors = [line for line in ended.out.splitlines() if line.startswith("error: ")]
     assert errors[0].startswith("error: decoder: it failed (AttributeError: 'BlockState' object has no attribute")
-    assert errors[1].startswith("error: decoder: expected one that can be made with these options, got AttributeError: ")
+    assert errors[1].startswith(
+        "error: decoder: expected one that can be made with these options, got AttributeError: "
+    )
     assert "1 answer: " in ended.out
     monkeypatch.setattr("dmaxlit.cli.chat.command._is_typed", lambda: False)
     with pytest.raises(AttributeError):  # on a pipe its author sees where it failed
