@@ -1,4 +1,4 @@
-"""Correct programs in freely chosen forms (loops, comprehensions or nested expressions, names) or in one plain form."""
+"""Correct programs in freely chosen forms: loops, comprehensions or nested expressions, and names of variables."""
 
 import random
 import re
@@ -26,8 +26,8 @@ def write(rng: random.Random, plan: Plan, name: str, style: str = "free") -> str
         rng: Draws the form.
         plan: What the program does.
         name: Name of the function.
-        style: Whether form and names are drawn (``free``), or there is one program for a plan (``plain``): loops, the
-            same names, and the same expression for an operation.
+        style: Whether everything is drawn (``free``), or only whether there are loops, comprehensions or nested
+            expressions (``plain``), and names and the expression for an operation are always the same.
     """
     return _Writer(rng, plan, style).function(name)
 
@@ -48,7 +48,7 @@ class _Writer:
         made = _with(self._choose(self._plan.input.code), p=self._parameter)
         if made != self._parameter:
             self._assign(made)
-        loops = self._choose((True, False))
+        loops = self._rng.random() < 0.5
         pending: list[Step] = []  # steps on items that the next loop or comprehension does together
         for step in self._plan.steps:
             if step.operation.kind == "whole":

@@ -43,8 +43,9 @@ class ProgramsTask(Task):
         seed: Seed of the programs and wordings. The split of a program depends neither on it nor on wording.
         sandbox: How answers are separated when they run: ``auto``, ``bubblewrap``, ``namespaces`` or ``rlimits``; see
             :class:`~dmaxlit.sandbox.SandboxSettings`.
-        style: ``free``: form and names of worked answers are drawn, so that an answer has to keep to those it has
-            chosen. ``plain``: there is one worked answer for a program, in loops.
+        style: ``free``: forms and names of worked answers are drawn, so that an answer has to keep to those it has
+            chosen. ``plain``: loops, comprehensions and nested expressions are drawn, but names and the expression for
+            an operation are always the same.
 
     Raises:
         UserError: If an option is out of range.
