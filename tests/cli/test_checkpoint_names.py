@@ -70,7 +70,7 @@ def test_checkpoints_of_a_run_are_not_replaced_by_one_that_begins_elsewhere(dmax
     assert refusal.startswith(
         "ckpt_path: expected a checkpoint in 'runs/checkpoints' to go on from, as those there would"
     )
-    assert "got 'other/checkpoints/last.ckpt'; another default_root_dir keeps them" in refusal
+    assert "got 'other/checkpoints/last.ckpt'; `dmaxlit fit` without --ckpt_path goes on from them, another" in refusal
     assert step_of(tmp_path / "runs" / "checkpoints" / "last.ckpt") == 2
     assert dmax(f"{line} --checkpoint.resume false").status == 0
     assert step_of(tmp_path / "runs" / "checkpoints" / "last.ckpt") == 3
