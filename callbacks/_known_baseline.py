@@ -12,9 +12,10 @@ from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.record import describe_device
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.evaluation.run_figures import RESULTS
-from dmaxlit.files import read_json, weights_hash
+from dmaxlit.files import read_json
 from dmaxlit.tasks import Task
 from dmaxlit.version import __version__
+from dmaxlit.weights_hash import weights_hash
 
 
 def decoding_conditions(

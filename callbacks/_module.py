@@ -1,5 +1,7 @@
 """The module that a callback works with, and may change while it is trained."""
 
+from abc import ABC, abstractmethod
+
 import lightning as L
 
 from dmaxlit.errors import UserError
@@ -19,15 +21,15 @@ def require_dmax_module(callback: L.Callback, pl_module: L.LightningModule) -> N
         )
 
 
-class ModuleChange(L.Callback):
+class ModuleChange(L.Callback, ABC):
     """A callback that changes the module for the time of a run, and takes the change back however the run ends.
 
     Lightning calls ``teardown`` only where no error or Ctrl-C ended the run; the module may be used after both.
     """
 
+    @abstractmethod
     def undo(self, pl_module: L.LightningModule) -> None:
         """Take back what was changed, if anything was."""
-        raise NotImplementedError
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take the change back at the end."""

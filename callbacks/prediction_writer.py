@@ -20,9 +20,10 @@ from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_limits, examples_of, make_meter
-from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files, weights_hash, write_text
+from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
+from dmaxlit.weights_hash import weights_hash
 
 if TYPE_CHECKING:
     from dmaxlit.module import DMaxModule

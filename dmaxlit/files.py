@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from safetensors import SafetensorError
 
 from dmaxlit.errors import UserError
@@ -335,20 +333,3 @@ def write_text(path: Path, text: str) -> None:
     """
     with staged_file(path) as staging:
         staging.write_text(text, encoding="utf-8")
-
-
-def weights_hash(module: Any) -> str:
-    """Return the :func:`model_hash` of a module's model; of the auxiliary model too, if it has one."""
-    digest, auxiliary = model_hash(module.backbone.model), module.backbone.auxiliary
-    if auxiliary is None:
-        return digest
-    return hashlib.sha256(f"{digest} {model_hash(auxiliary)}".encode()).hexdigest()
-
-
-def model_hash(model: torch.nn.Module) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of a model's weights; the same on every device."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -24,9 +24,9 @@ from dmaxlit.backbone.sharding import unsharded
 from dmaxlit.backbone.training_forward import TrainingForward
 from dmaxlit.checkpoints.lightning_internals import is_attached, load_loader_states
 from dmaxlit.checkpoints.provenance import ProvenanceMixin
-from dmaxlit.decoding.factory import make_by_name
 from dmaxlit.engine.mixin import GenerationMixin
 from dmaxlit.errors import UserError, check_choice, describe_value
+from dmaxlit.factory import make_by_name
 from dmaxlit.files import expanded
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed

@@ -18,7 +18,8 @@ FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # whi
 LAYERS = [
     {"errors", "version"},
     {"locks"},
-    {"files", "registry", "option_types", "tokens", "randomness", "ranks"},
+    {"files", "registry", "option_types", "tokens", "randomness", "ranks", "weights_hash"},
+    {"factory"},
     {"sandbox"},
     {"metrics", "decoding", "tasks"},
     {"noise", "data", "backbone", "viewer"},
@@ -48,7 +49,7 @@ STRATEGIES = [
 ]
 # Libraries of the trainer with its command line, and of models.
 TRAINER, MODELS = {"lightning", "jsonargparse"}, {"transformers", "tokenizers", "huggingface_hub"}
-ALLOWED_BELOW = {"errors", "registry", "option_types", "tokens", "randomness"}
+ALLOWED_BELOW = {"errors", "registry", "option_types", "factory", "tokens", "randomness"}
 
 
 def imported(path):

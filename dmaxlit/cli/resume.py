@@ -17,8 +17,8 @@ from dmaxlit.cli.checkpoint_names import hpc_checkpoints, newest_readable
 from dmaxlit.cli.renames import current_settings
 from dmaxlit.cli.run_callbacks import run_checkpoints_of
 from dmaxlit.cli.step_rows import current_step_rows, step_batches, step_rows, with_as_many_rows
-from dmaxlit.data.corpora import DEFAULT_NUMBER
-from dmaxlit.data.distill_settings import DEFAULT_PROMPTS
+from dmaxlit.data.corpora import DEFAULT_NUM_TRAIN
+from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS
 from dmaxlit.errors import UserError
 from dmaxlit.module import DMaxModule
 from dmaxlit.training.callback_settings import training_settings
@@ -44,8 +44,8 @@ _FIXED_TRAINER_OPTIONS = (
 )
 # What is taken where they are null; the data's were the defaults of earlier versions.
 _DEFAULTS = {
-    "data.num_train": DEFAULT_NUMBER,
-    "data.distill.num_prompts": DEFAULT_PROMPTS,
+    "data.num_train": DEFAULT_NUM_TRAIN,
+    "data.distill.num_prompts": DEFAULT_NUM_PROMPTS,
     "trainer.gradient_clip_algorithm": "norm",
     "trainer.limit_train_batches": 1.0,
     "trainer.precision": "32-true",

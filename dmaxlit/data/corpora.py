@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 #: Rows of a task that are trained on where nobody says how many.
-DEFAULT_NUMBER = 10_000
+DEFAULT_NUM_TRAIN = 10_000
 
 
 class Corpora:
@@ -90,7 +90,7 @@ class Corpora:
             yield from read_corpus(source, self.hub_split, bad, self.columns, self._tables.get(source), self._chat)
         if not self.sources and self._task is not None:
             name = TASKS.name_of(type(self._task))
-            examples = first_examples(self._task, "train", self._num_train, DEFAULT_NUMBER, "num_train")
+            examples = first_examples(self._task, "train", self._num_train, DEFAULT_NUM_TRAIN, "num_train")
             if not examples:
                 raise UserError(f"corpus: task {name!r} has no training prompts; give a corpus")
             for number, example in enumerate(examples, start=1):

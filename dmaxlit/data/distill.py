@@ -10,7 +10,7 @@ from typing import Any
 
 from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
-from dmaxlit.data.distill_settings import DEFAULT_PROMPTS, DistillSettings
+from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
 from dmaxlit.data.manifest import Manifest
@@ -202,7 +202,7 @@ def _prompts(
     source: Task | Sequence[Prompt], settings: DistillSettings
 ) -> tuple[Sequence[Prompt], list[Example] | None]:
     if isinstance(source, Task):
-        if not (examples := first_examples(source, "train", settings.num_prompts, DEFAULT_PROMPTS, "num_prompts")):
+        if not (examples := first_examples(source, "train", settings.num_prompts, DEFAULT_NUM_PROMPTS, "num_prompts")):
             raise UserError("task: expected training prompts, found none")
         return [example.prompt for example in examples], examples
     if settings.keep == "correct":
@@ -228,7 +228,7 @@ def _identity(
         **task_identity(source if isinstance(source, Task) else None),
         **recorded,
         **({"stop": work.stop} if work.stop else {}),  # absent from the manifests of corpora made before there were any
-        # As absent: texts of templates were written without their turns.
+        # Absent, too, from the manifests of corpora in which the turns of a template were lost.
         **({"rows": "messages"} if any(map(_is_text_with_turns, work.prompts, work.rows)) else {}),
         "num_prompts": work.num_prompts,
         **work.digests,

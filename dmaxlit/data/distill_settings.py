@@ -11,7 +11,7 @@ from dmaxlit.errors import UserError, check_at_least, check_choice, check_temper
 __all__ = ["DistillSettings"]
 
 #: Prompts of a task that are answered where nobody says how many.
-DEFAULT_PROMPTS = 2048
+DEFAULT_NUM_PROMPTS = 2048
 #: The least and the greatest similarity that 128 hashes can tell.
 SIMILARITIES = (0.1, 0.95)
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dmaxlit.data.chat_turns import ChatTurns
 from dmaxlit.data.conversation_rows import BadConversationError, conversation_of
 from dmaxlit.data.distill import distill
-from dmaxlit.data.distill_settings import DEFAULT_PROMPTS, UNNAMED, DistillSettings
+from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, UNNAMED, DistillSettings
 from dmaxlit.data.identity import difference, template_hash
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import DMaxWarning, UserError
@@ -125,7 +125,7 @@ class DistilledCorpus:
 
     def _check_prompts(self, settings: DistillSettings) -> None:
         """Refuse conversations that could not be learnt, such as with turns of tools, before they are answered."""
-        examples = first_examples(self._task, "train", settings.num_prompts, DEFAULT_PROMPTS, "distill.num_prompts")
+        examples = first_examples(self._task, "train", settings.num_prompts, DEFAULT_NUM_PROMPTS, "distill.num_prompts")
         for number, example in enumerate(examples, start=1):
             prompt: Any = example.prompt  # of a task of one's own it may be a conversation
             if isinstance(prompt, str):

@@ -8,9 +8,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.control_tokens import template_text
-from dmaxlit.files import weights_hash
 from dmaxlit.tasks import TASKS, Example, Task
 from dmaxlit.tasks.prompts import conversation_of, is_plain
+from dmaxlit.weights_hash import weights_hash
 
 # Earlier versions did not record these: files of theirs without them can be used.
 _RECORDED_LATER = ("answers", "task", "task_options")

@@ -35,7 +35,7 @@ from dmaxlit.errors import UserError
 from dmaxlit.evaluation.answerers import Answerer, Take
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 from dmaxlit.evaluation.limits import Limits
-from dmaxlit.files import model_hash
+from dmaxlit.weights_hash import model_hash
 
 # Settings of an assistant on which the number of forwards depends, with the defaults of transformers.
 _SPECULATION = {

@@ -13,7 +13,8 @@ from dmaxlit.evaluation.record import FORMAT
 from dmaxlit.evaluation.results import DecodeResult
 from dmaxlit.evaluation.run_figures import RESULTS
 from dmaxlit.evaluation.run_folder import RECORD
-from dmaxlit.files import read_json, weights_hash
+from dmaxlit.files import read_json
+from dmaxlit.weights_hash import weights_hash
 
 _FIGURES = ("num_examples", "accuracy", "accuracy_low", "accuracy_high", "tpf")
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}

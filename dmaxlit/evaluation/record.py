@@ -16,7 +16,8 @@ from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
 from dmaxlit.evaluation.report import aup_of, best_accuracy, by_task
 from dmaxlit.evaluation.run_folder import RECORD
 from dmaxlit.evaluation.software import software
-from dmaxlit.files import read_json, weights_hash
+from dmaxlit.files import read_json
+from dmaxlit.weights_hash import weights_hash
 
 FORMAT = "dmaxlit-evaluation-1"
 

@@ -88,6 +88,7 @@ def answer_limits(max_new_tokens: int | None, trainer: L.Trainer, module: Any) -
         module: The model.
     """
     task: Any = getattr(getattr(trainer, "datamodule", None), "task", None)
-    if max_new_tokens is None:  # the task of a data module of one's own may be no Task
-        max_new_tokens = getattr(task, "max_new_tokens", None) or default_budget(module)
+    if max_new_tokens is None:
+        max_new_tokens = default_budget(module) if task is None else task.max_new_tokens
+    # The task of a data module of one's own may be no Task.
     return Limits(max_new_tokens, tuple(getattr(task, "stop", ())))

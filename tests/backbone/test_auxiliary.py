@@ -18,10 +18,10 @@ from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
 from dmaxlit.evaluation.autoregressive import AutoregressiveModel
-from dmaxlit.files import model_hash, weights_hash
 from dmaxlit.noise import NOISE, MaskedNoise, UniformNoise
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tasks import TASKS
+from dmaxlit.weights_hash import model_hash, weights_hash
 from tests.conftest import TINY, make_batch, make_denoiser
 from tests.test_module import QUIET, loader, sgd
 

@@ -16,12 +16,13 @@ from dmaxlit.data.encoding import encode_pair, encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import PromptError, UserError
-from dmaxlit.files import read_json, weights_hash
+from dmaxlit.files import read_json
 from dmaxlit.tasks import ChainTask, task
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from dmaxlit.tasks.records import BadRows
 from dmaxlit.tasks.sources import held_out_path
 from dmaxlit.version import __version__
+from dmaxlit.weights_hash import weights_hash
 from tests.conftest import make_denoiser
 from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 from tests.engine.models import lively_denoiser

@@ -11,8 +11,9 @@ from dmaxlit.data import shared_corpus
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path
 from dmaxlit.errors import UserError
-from dmaxlit.files import weights_hash, write_json
+from dmaxlit.files import write_json
 from dmaxlit.tasks import ChainTask, JsonlTask
+from dmaxlit.weights_hash import weights_hash
 from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 from tests.lock_holder import held_by_another
 

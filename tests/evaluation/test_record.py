@@ -2,8 +2,8 @@ import torch
 
 from dmaxlit import DMaxModule
 from dmaxlit.evaluation.record import TPF_RULES, describe_device, describe_model
-from dmaxlit.files import weights_hash
 from dmaxlit.metrics import CONVENTIONS
+from dmaxlit.weights_hash import weights_hash
 from tests.conftest import make_denoiser
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dmaxlit.decoding.base import BlockState
-from dmaxlit.decoding.factory import make_by_name
+from dmaxlit.factory import make_by_name
 from dmaxlit.registry import Registry, class_and_options
 
 __all__ = ["ADMISSIONS", "AdmissionPolicy", "make_admission"]

@@ -15,7 +15,7 @@ from dmaxlit import UserError
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.formats import convert as conversion
 from dmaxlit.backbone.formats.convert import convert
-from dmaxlit.files import model_hash
+from dmaxlit.weights_hash import model_hash
 from tests.backbone.formats.llada2_published import (
     CONFIG,
     make_tensors,

@@ -10,7 +10,7 @@ from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.formats import hub
-from dmaxlit.files import model_hash
+from dmaxlit.weights_hash import model_hash
 from tests.conftest import TINY
 
 
