@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dmaxlit.errors import UserError, renaming_argument
-from dmaxlit.option_types import check_option_types, missing_options
+from dmaxlit.factory import make_by_name
 from dmaxlit.randomness import stable_seed
 from dmaxlit.registry import Registry, class_and_options
 
@@ -178,12 +178,5 @@ def task(name: str, /, **options: Any) -> Task:
     Raises:
         UserError: If there is no such task, it has no such option, or an option is of the wrong type or out of range.
     """
-    cls = TASKS.get(name)
-    parameters = inspect.signature(cls).parameters
-    for option in options:
-        if option not in parameters:
-            raise UserError(f"unknown option {option!r} of task {name!r}; known: {', '.join(parameters) or 'none'}")
-    if missing := missing_options(cls, options):
-        raise UserError(f"task {name!r}: option {missing[0]!r} is required")
-    check_option_types(cls, options)
-    return cls(**options)
+    ready: Task = make_by_name("task", TASKS, Task, name, options)
+    return ready

@@ -79,7 +79,7 @@ def bench(output, bases=None, **settings):
         ({"num_timed": -1}, "num_timed: expected at least 0, got -1"),
         ({"device": "cube"}, "device: expected one that torch can compute on, got 'cube'"),
         ({"num_timed": 3}, "num_timed: expected at most the 2 of num_examples, got 3"),
-        ({"task_options": {"word": 4}}, "unknown option 'word' of task 'stories'"),
+        ({"task_options": {"word": 4}}, "task 'stories': unknown option word"),
         ({"seeds": (1, 0, 1)}, "seeds: expected every value once, got 1 more than once"),
         ({"task_options": {"words": 1}}, "words: expected at least 4, a whole number, got 1"),
     ],

@@ -124,7 +124,7 @@ def test_a_decoder_of_the_list_decodes_in_its_window(dmax, tiny, tmp_path):
         ("analyse order --model M --task chian", "unknown task 'chian'"),
         ("analyse order --model M --task chain,", "task: expected different names separated by commas, got 'chain,'"),
         ("analyse order --model M --task chain,chain", "task: expected different names separated by commas"),
-        ("analyse order --model M --task chain --task.length 3", "unknown option 'length' of task 'chain'"),
+        ("analyse order --model M --task chain --task.length 3", "task 'chain': unknown option length"),
         (
             "analyse order --model M --task chain,stories --task.difficulty easy",
             "task_options: expected the options of chain, stories, each under its name, got 'difficulty'",

@@ -82,7 +82,7 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
         ("--tasks chain --task.chain.operations", "task.chain.operations: expected a value"),
         ("--tasks chain --task.chain.operations [", "task.chain.operations: expected a value, got '['"),
         ("--tasks chain --task.chain.operations .nan", "task.chain.operations: expected a number, got nan"),
-        ("--tasks chain --task.chain.operation 3", "unknown option 'operation' of task 'chain'"),
+        ("--tasks chain --task.chain.operation 3", "task 'chain': unknown option operation"),
         ("--tasks jsonl", "jsonl: expected either path or files for train, val, test"),
         ("--tasks jsonl --task.jsonl.path gone.jsonl", "path: no such file: 'gone.jsonl'"),
         ("--tasks jsonl --task.jsonl.val one.jsonl", "tasks: expected test prompts of 'jsonl', found none"),

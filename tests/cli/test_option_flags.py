@@ -116,7 +116,7 @@ def test_an_option_beside_one_of_a_class_in_a_list(dmax, base):
             "fit --config {base} --data.task.operations --data.seed 1",
             "data.task.operations: expected a value, got none",
         ),
-        ("fit --config {base} --data.task.columns.prompt x", "unknown option 'columns' of task 'chain'"),
+        ("fit --config {base} --data.task.columns.prompt x", "task 'chain': unknown option columns"),
         ("generate --model m --decoder.tau_dec 0.5 --nope 3", "unknown setting 'nope'"),
         ("list --decoder.tau_dec 0.5", "unknown setting 'decoder_options'"),
     ],

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
         ("--model.optimizer SGDD", "model.optimizer: expected the name or import path of a class, got 'SGDD'"),
         ("--model.lr_scheduler CosineAnnealingLR", "model.lr_scheduler: the following arguments are required: T_max"),
         ("--data.task chan", "unknown task 'chan'; known: asdiv, chain, "),
-        ("--data.task.length 4", "unknown option 'length' of task 'chain'; known: difficulty, operations, seed"),
+        ("--data.task.length 4", "task 'chain': unknown option length; known: difficulty, operations, seed"),
         ("--data.num_workers 1e9", "data.num_workers: expected int, got"),
         ("--data.eval_batch_size null", "eval_batch_size: expected a number, got null"),
         ("--data.num_workers 1000000000", "num_workers: expected at most 256 processes, got 1000000000"),

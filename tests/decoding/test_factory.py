@@ -107,5 +107,5 @@ def test_an_option_may_have_the_name_of_the_argument_before_it():
         make_decoder("threshold", decoder=1)
     with pytest.raises(UserError, match="admission 'progress': unknown option policy; known: theta"):
         make_admission("progress", policy=1)
-    with pytest.raises(UserError, match="unknown option 'name' of task 'chain'"):
+    with pytest.raises(UserError, match="task 'chain': unknown option name"):
         task("chain", name=1)

@@ -97,7 +97,7 @@ def test_an_interrupted_regrading_goes_on_and_a_complete_one_prints_its_table(an
             "task.gsm8k.template: expected one, as answered, got a list with 'dmax'",
         ),
         ({"gsm8k": {"template": ["dmax"]}}, "task.gsm8k.template: expected one, as answered, got a list with 'dmax'"),
-        ({"gsm8k": {"lenience": 1}}, "unknown option 'lenience' of task 'gsm8k'"),
+        ({"gsm8k": {"lenience": 1}}, "task 'gsm8k': unknown option lenience"),
         ({"gsm8k": {"path": "gone.jsonl"}}, "path: no such file: 'gone.jsonl'"),
         ({"math500": {}}, "task.math500: expected options of one of the tasks gsm8k"),
     ],

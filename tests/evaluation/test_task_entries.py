@@ -63,7 +63,7 @@ def test_a_task_of_one_s_own_is_labelled_by_its_class(tmp_path, monkeypatch):
         (["chan"], {}, "unknown task 'chan'; known: .*chain"),
         (["chain", "chain"], {}, "tasks: expected a different label for each task, got 'chain' twice"),
         (["chain"], {"chan": {}}, "task.chan: expected options of one of the tasks chain, got those of 'chan'"),
-        (["chain"], {"chain": {"size": 1}}, "unknown option 'size' of task 'chain'"),
+        (["chain"], {"chain": {"size": 1}}, "task 'chain': unknown option size"),
         ([3], {}, "tasks, item 1: expected a name, or a mapping with name, options, label, got a value of type int"),
         ([{"nam": "chain"}], {}, "tasks, item 1: expected keys of name, options, label, got 'nam'"),
         ([{"name": None}], {}, "tasks, item 1: expected a name, got None"),

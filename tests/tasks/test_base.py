@@ -16,12 +16,12 @@ def test_unknown_task_lists_the_known_ones():
 
 
 def test_unknown_option_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown option 'dificulty' of task 'chain'; known: difficulty"):
+    with pytest.raises(UserError, match=r"task 'chain': unknown option dificulty; known: difficulty"):
         task("chain", dificulty="easy")
 
 
 def test_missing_option_is_named():
-    with pytest.raises(UserError, match="option 'dataset' is required"):
+    with pytest.raises(UserError, match="expected the option dataset"):
         task("reasoning_gym")
 
 

@@ -82,7 +82,7 @@ def test_train_and_val_are_divided_by_the_question_and_share_none_with_test(writ
         ({"shots": 1}, "shots: expected 0 to 0, the worked examples of 'dmax', got 1"),
         ({"template": "few_shot", "shots": -1}, "shots: expected 0 to 8, the worked examples of 'few_shot', got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1"),
-        ({"n_shots": 1}, "unknown option 'n_shots' of task 'gsm8k'"),
+        ({"n_shots": 1}, "task 'gsm8k': unknown option n_shots"),
     ],
 )
 def test_bad_options_are_refused_at_once(options, message):
