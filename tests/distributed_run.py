@@ -14,9 +14,10 @@ import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 
 from dmaxlit import DMaxModule
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.data import SelfDistilledDataModule
-from dmaxlit.noise import MMDNoise, MultiBlockNoise, NoiseStrategy, OnPolicyNoise, TSDNoise
-from tests.conftest import make_denoiser
+from dmaxlit.noise import MaskedNoise, MMDNoise, MultiBlockNoise, NoiseStrategy, OnPolicyNoise, TSDNoise
+from tests.conftest import TINY, make_denoiser
 
 
 def sgd(params):
@@ -45,6 +46,7 @@ NOISE = {
     "several": lambda: SeveralNoise(
         MultiBlockNoise(base="on_policy"), MMDNoise(groups=2, samples=2), TSDNoise(threshold=0.3, steps=4)
     ),
+    "spans": lambda: MaskedNoise(span_length=4),  # with an auxiliary model
 }
 
 
@@ -70,7 +72,9 @@ def main(devices, batch_size, output, accumulate=1, recompute=False, noise="on_p
         ragged = {"corpus": corpus, "max_tokens": max_tokens}
     torch.set_num_threads(1)
     denoiser = make_denoiser(block_length=8, sharpen=3.0, recompute=recompute)
-    module = DMaxModule(denoiser, NOISE[noise](), optimizer=sgd, lr_scheduler=plateau)
+    auxiliary = AuxiliarySettings(config=TINY) if noise == "spans" else None
+    torch.manual_seed(0)  # of the auxiliary model's weights
+    module = DMaxModule(denoiser, NOISE[noise](), optimizer=sgd, lr_scheduler=plateau, auxiliary=auxiliary)
     # 26 rows: the last global batch is short.
     data = SelfDistilledDataModule(
         task="chain",

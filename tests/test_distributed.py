@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import distributed_run
+from tests.conftest import make_denoiser
 
 # The settings of one process, and of two. Windows of two micro-batches end with the epoch, so both see the same rows an
 # update.
@@ -16,6 +17,7 @@ RUNS = {
         {"batch_size": 9, "max_tokens": 128},
     ),
     "several": ({"batch_size": 8, "noise": "several"}, {"batch_size": 4, "noise": "several"}),
+    "auxiliary": ({"batch_size": 8, "noise": "spans"}, {"batch_size": 4, "noise": "spans"}),
 }
 
 
@@ -36,7 +38,7 @@ def two(processes, tmp_path_factory):
     return {name: torch.load(output, weights_only=True) for name, output in outputs.items()}
 
 
-def assert_same_run(one, two):
+def assert_same_run(one, two, logged=("train/loss_predicted", "train/corrected_predicted")):
     for name in one["weights"]:
         torch.testing.assert_close(one["weights"][name], two["weights"][name], atol=5e-6, rtol=1e-4)
     (expected,) = one["figures"]
@@ -44,7 +46,7 @@ def assert_same_run(one, two):
     assert first == second  # so schedules that follow a figure do the same on all ranks
     assert sorted(first) == sorted(expected) == [1, 2, 3, 4, 5, 6]
     for step, figures in expected.items():
-        assert {"train/loss", "train/loss_predicted", "train/corrected_predicted", "lr"} <= set(figures)
+        assert {"train/loss", "lr", *logged} <= set(figures)
         assert first[step] == pytest.approx(figures, rel=1e-4, abs=1e-6)
 
 
@@ -65,3 +67,13 @@ def test_two_processes_equal_one_with_groups_samples_and_soft_targets(two, tmp_p
     assert_same_run(alone, two["several"])
     logged = {"train/mmd_reward", "train/mmd_kernel", "train/trajectory_forwards", "train/loss_earlier"}
     assert logged <= set(alone["figures"][0][1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_auxiliary_model_as_one_does_and_nothing_else(two, tmp_path):
+    alone = one(tmp_path, "auxiliary")
+    assert_same_run(alone, two["auxiliary"], logged=["train/loss_masked"])
+    start = make_denoiser(block_length=8, sharpen=3.0).state_dict()
+    trained = {name.removeprefix("backbone."): weight for name, weight in alone["weights"].items()}
+    assert all(torch.equal(trained[name], weight) for name, weight in start.items() if name in trained)
+    assert any(name.startswith("auxiliary.") for name in trained)

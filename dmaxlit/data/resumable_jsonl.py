@@ -1,6 +1,7 @@
 """A JSONL file of responses that is complete or absent, and is resumed after an interruption."""
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -69,8 +70,10 @@ class Progress:
                 continue
             if name not in cls.__dataclass_fields__ and name not in dropped:
                 raise UserError(f"{path}: expected counts, got {name!r} among them")
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise UserError(f"{path}: expected as {name} a number from 0, got {value!r}")
+            kinds = (int, float) if name == "seconds" else int
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < math.inf:
+                kind = "number" if name == "seconds" else "whole number"
+                raise UserError(f"{path}: expected as {name} a {kind} from 0, got {value!r}")
         return cls(**counts)
 
 

@@ -83,6 +83,9 @@ class AccuracyUnderParallelism(Metric):
         floor: As in the function, in percentage points.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
+    Raises:
+        UserError: If ``y_max`` is no fraction.
+
     Example:
         >>> import torch
         >>> aup = AccuracyUnderParallelism(y_max=0.7498)
@@ -100,6 +103,8 @@ class AccuracyUnderParallelism(Metric):
 
     def __init__(self, y_max: float | None = None, alpha: float = 3.0, floor: float = 5.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if y_max is not None and not 0 < y_max <= 1:
+            raise UserError(f"y_max: expected a fraction above 0 and at most 1, got {y_max}")
         self.y_max, self.alpha, self.floor = y_max, alpha, floor
         self.add_state("tpf", default=[], dist_reduce_fx="cat")
         self.add_state("accuracy", default=[], dist_reduce_fx="cat")

@@ -290,3 +290,13 @@ def test_autoregressive_training_of_the_denoiser_is_refused():
     trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
     with pytest.raises(UserError, match="auxiliary: expected none with NextTokenTraining"):
         trainer.fit(make_module(), loader())
+
+
+def test_the_frozen_denoiser_has_no_dropout():
+    denoiser = make_denoiser(sharpen=3.0, attention_dropout=0.5)
+    module = DMaxModule(denoiser, MaskedNoise(span_length=4), auxiliary=AuxiliarySettings(config=TINY), seed=0).train()
+    assert denoiser.auxiliary.training
+    assert not denoiser.model.training
+    clean = make_batch(special=module.special)
+    one, two = (module.view_losses(clean, RowGenerator(0, [0, 1, 2]))[0].total for _ in range(2))
+    assert torch.equal(one, two)

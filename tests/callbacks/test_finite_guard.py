@@ -171,3 +171,12 @@ def test_it_can_be_switched_off():
     module = Broken(make_denoiser(), OnPolicyNoise(level=0.5), optimizer=sgd)
     L.Trainer(**QUIET, max_steps=1, callbacks=[FiniteGuard(enabled=False)]).fit(module, loader())
     assert not module.backbone.embedding.isfinite().any()
+
+
+def test_of_many_rows_the_first_are_named_and_the_others_counted(data):
+    rows = data.batch_size = 12
+    module = DMaxModule(make_denoiser(), OnPolicyNoise(level=0.5), optimizer=sgd)
+    for parameter in module.parameters():
+        parameter.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(UserError, match=rf"rows (\d+ \([^)]+\), ){{7}}\d+ \([^)]+\) and {rows - 8} more of the data"):
+        fit(module, data)

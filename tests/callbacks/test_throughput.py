@@ -1,4 +1,6 @@
+import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,6 +79,7 @@ def test_peak_memory_is_logged_and_grows_with_what_is_held(tmp_path):
         return float(trainer.callback_metrics["throughput/peak_memory_mib"])
 
     before = peak(tmp_path / "a")
-    held = torch.ones(int(before) * 2**20 // 4)  # as many bytes, beside those of the libraries
+    current = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    held = torch.ones(int(before - current + 200) * 2**20 // 4)  # 200 MiB more than the peak so far
     assert peak(tmp_path / "b") > before + 100
     del held

@@ -1,5 +1,6 @@
 import errno
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -105,11 +106,17 @@ def test_a_record_without_settings_is_refused(tmp_path, record):
         PartialCorpus(output, SETTINGS)
 
 
-@pytest.mark.parametrize("counts", [None, [], {"offset": "1"}, {"prompts": -1}, {"prompts": True}, {"more": 1}])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        *(None, [], {"offset": "1"}, {"prompts": -1}, {"prompts": True}, {"more": 1}),
+        *({"offset": 1.5}, {"offset": 3.0}, {"prompts": 1.5}, {"seconds": math.inf}, {"dropped": {"x": 0.5}}),
+    ],
+)
 def test_a_record_without_counts_is_refused(tmp_path, counts):
     output = begun(tmp_path)
     write_json(PartialCorpus.record_path(output), {"settings": SETTINGS, "progress": counts})
-    with pytest.raises(UserError, match=r"c.jsonl.progress.json: expected (counts|as \w+ a number from 0)"):
+    with pytest.raises(UserError, match=r"c.jsonl.progress.json: expected (counts|as \w+ a (whole )?number from 0)"):
         PartialCorpus(output, SETTINGS)
     assert PartialCorpus(output, SETTINGS, overwrite=True).progress == Progress()
 

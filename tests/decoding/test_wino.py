@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from dmaxlit import UserError
 from dmaxlit.decoding import WinoDecoder
 from tests.decoding.logits import logits_of
 from tests.engine.scripted import SPECIAL
@@ -70,3 +72,17 @@ def test_supported_tokens_stay():
     first = step(decoder, start(decoder, 4), [(1, 0.9)] * 2 + [(1, 0.3)] * 2, [(1, 0.3)] * 4)
     second = step(decoder, first, [(1, 0.9)] * 4, [(1, 0.6)] * 4)
     assert second.converged.all()
+
+
+def test_no_more_than_twenty_are_committed_at_once():
+    decoder = WinoDecoder(tau_in=0.6)
+    block = [(1, 0.9 - 0.001 * i) for i in range(40)]
+    wide = step(decoder, start(decoder, 40), block, [(1, 0.3)] * 40)
+    assert (~wide.masked)[0].nonzero().flatten().tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("options", [{"tau_in": 1.5}, {"tau_out": -0.1}])
+def test_thresholds_out_of_range_are_refused(options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"{name}: expected"):
+        WinoDecoder(**options)

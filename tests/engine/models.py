@@ -9,14 +9,16 @@ from tests.conftest import TINY, make_denoiser
 PROMPT_LENGTHS = (3, 8, 25, 0, 33, 5, 17, 7)
 
 
-def lively_denoiser(seed=3, block_length=8, attn_implementation="sdpa", dtype=torch.float64, scale=(5.0, 6.0, 40.0)):
+def lively_denoiser(
+    seed=3, block_length=8, attn_implementation="sdpa", dtype=torch.float64, scale=(5.0, 6.0, 40.0), **config
+):
     """Random weights scaled up, so that confidences spread over (0, 1), tokens get revised and blocks converge.
 
     In float64 by default: batching changes the order of sums, and a comparison decided in the last digits would make
     exact tests depend on the machine. (With the default seeds float32 gives the same tokens and forwards.)
     """
     embedding, body, head = scale
-    denoiser = make_denoiser(block_length, attn_implementation, seed, tie_word_embeddings=False)
+    denoiser = make_denoiser(block_length, attn_implementation, seed, tie_word_embeddings=False, **config)
     with torch.no_grad():
         for name, parameter in denoiser.model.named_parameters():
             if "embed" in name:

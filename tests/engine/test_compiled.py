@@ -53,3 +53,14 @@ def test_without_cache_nothing_is_compiled():
     denoiser = lively_denoiser()
     denoiser.__dict__["compiled_hidden"] = None
     BlockDecoder(denoiser, make_decoder("spd"), use_cache=False, compile=True).decode(PROMPTS[:1], 8)
+
+
+def test_keys_of_long_contexts_have_few_lengths():
+    denoiser, prompts = lively_denoiser(max_position_embeddings=1024), make_prompts((3, 600, 120, 250))
+    denoiser.__dict__["compiled_hidden"] = shapes = Shapes(denoiser.hidden)
+    plain, static = (
+        BlockDecoder(denoiser, make_decoder("spd"), batch_size=3, compile=compile) for compile in (False, True)
+    )
+    assert static.decode(prompts, 20) == plain.decode(prompts, 20)
+    assert len({allowed[-1] for *allowed, _, _, _, _ in shapes.seen}) > 1
+    assert len(set(shapes.seen)) <= 6

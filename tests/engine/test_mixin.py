@@ -35,7 +35,7 @@ def test_a_stream_ends_with_what_generate_returns(module, prompts, decoder):
 def test_committed_text_only_grows_also_before_a_stop_text(module, prompts):
     (whole,) = module.generate(prompts[:1], "threshold")
     words = whole.text.split()
-    for at in range(1, len(words) - 1, 4):
+    for at in range(1, len(words) - 1, len(words) // 3):
         stop = " ".join(words[at : at + 2])
         drafts = list(module.stream(prompts[0], "threshold", stop=[stop]))
         for before, after in itertools.pairwise(drafts):

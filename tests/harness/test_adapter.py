@@ -243,3 +243,16 @@ def test_arguments_of_the_model_precede_the_flags_of_lm_eval(model_folder):
     lm = DMaxLM.create_from_arg_string(f"pretrained={model_folder},batch_size=2", {"batch_size": 1, "device": None})
     assert lm.batch_size == 2
     assert DMaxLM(model_folder, batch_size="auto:4").batch_size == 64
+
+
+def test_the_limit_of_forwards_is_obeyed(model_folder):
+    lm = DMaxLM(model_folder, max_forwards=2)
+    texts = lm.generate_until(requests(PROMPTS, {"max_gen_toks": 20}), disable_tqdm=True)
+    assert texts == generated(model_folder, PROMPTS, max_forwards=2)
+    assert 0 < lm.get_model_info()["num_forwards"] <= 2 * len(PROMPTS)
+
+
+def test_the_weights_have_the_type_and_attention_that_are_asked_for(model_folder):
+    lm = DMaxLM(model_folder, dtype="bfloat16", attn_implementation="eager")
+    assert lm.get_model_info()["model_dtype"] == "bfloat16"
+    assert lm._module.backbone.model.config._attn_implementation == "eager"

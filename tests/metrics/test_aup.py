@@ -83,3 +83,20 @@ def test_bad_points_and_options_are_refused(points, options, message):
 def test_vectors_of_different_length_are_refused_when_they_are_added():
     with pytest.raises(ValueError, match="expected vectors of one length"):
         AccuracyUnderParallelism().update(torch.ones(2), torch.ones(3))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 10.0])
+def test_accuracy_lost_is_discounted_as_steeply_as_told(alpha):
+    points = [(1.0, 90.0), (2.0, 91.0), (3.0, 92.5), (4.0, 88.0)]
+    expected = pytest.approx(reference(points, 95.0, alpha), rel=1e-9)
+    assert accuracy_under_parallelism(points, 95.0, alpha=alpha) == expected
+
+
+def test_the_metric_has_the_options_of_the_function():
+    rates, accuracies = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.9, 0.8, 0.7])
+    metric = AccuracyUnderParallelism(y_max=0.95, alpha=1.0, floor=12.0)
+    metric.update(rates, accuracies)
+    points = [(1.0, 90.0), (2.0, 80.0), (3.0, 70.0)]
+    assert float(metric.compute()) == pytest.approx(reference(points, 95.0, 1.0, 12.0), rel=1e-5)
+    with pytest.raises(UserError, match="y_max: expected a fraction above 0 and at most 1, got 95"):
+        AccuracyUnderParallelism(y_max=95.0)

@@ -198,3 +198,19 @@ def test_a_sequence_ends_with_its_first_eos():
         strategy = MMDNoise(level=1.0, groups=2, samples=1, predicted_fraction=0.0, form=form)
         view = converse(strategy, clean)[-1]
         assert view.supervised[0].nonzero().flatten().tolist() == list(range(4, last + 1))
+
+
+@pytest.mark.parametrize("form", ["block", "sequence"])
+def test_each_segment_is_reinforced_by_its_own_advantage(form):
+    clean, strategy = make_batch([3, 10], [13, 6]), MMDNoise(groups=2, samples=3, form=form)
+    segments = 2 if form == "block" else 1
+    advantage = torch.randn(2, segments, 2, generator=torch.Generator().manual_seed(0))
+    active = torch.ones(2, segments, dtype=torch.bool)
+    active[1, 0] = form == "sequence"  # a block of prompt alone
+    weights = strategy._weights(clean, advantage, active)
+    for row, place, sample in product(range(2), range(16), range(6)):
+        segment = (place // 8) % segments
+        expected = float(advantage[row, segment, sample // 3] * active[row, segment])
+        expected *= int(clean.in_loss[row].sum()) / int(active[row].sum())
+        expected /= 2 if form == "block" else 1  # the mean over groups, and their sum
+        assert float(weights[row, place, sample]) == pytest.approx(expected, abs=1e-6)

@@ -6,6 +6,8 @@ import json
 import openai
 import pytest
 
+from dmaxlit.engine import DecodeSettings
+from dmaxlit.server import Limits
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.server.running import NAME, PROMPT, Gate, running, tiny_module
 
@@ -243,3 +245,8 @@ def test_chats_go_through_the_chat_template_and_completions_do_not():
         completion = server.complete(PROMPT, decoder="threshold")
     assert completion.token_ids == generated(module, PROMPT, {"decoder": "threshold"}).token_ids
     assert len(chat.choices[0].prompt_token_ids) > len(completion.prompt_token_ids)
+
+
+def test_a_request_without_a_budget_has_that_of_the_server_up_to_the_most_allowed():
+    with running(tiny_module(), Limits(max_tokens=5), DecodeSettings(max_new_tokens=24)) as server:
+        assert len(server.complete(PROMPT).token_ids) == 5

@@ -73,9 +73,8 @@ def test_an_address_that_cannot_be_used_is_named():
         port = listener.getsockname()[1]
         with pytest.raises(UserError, match=rf"host, port: expected an address that is free, got 127.0.0.1:{port} \("):
             listen("127.0.0.1", port)
-    for host in ("no.such.host.invalid", ".example.com"):
-        with pytest.raises(UserError, match="host, port: expected an address that is free"):
-            listen(host, 80)
+    with pytest.raises(UserError, match="host, port: expected an address that is free"):
+        listen(".example.com", 80)  # no name, so nobody is asked for it
     for number in (-1, 65536):
         with pytest.raises(UserError, match=f"port: expected a number from 0 to 65535, got {number}"):
             listen("127.0.0.1", number)

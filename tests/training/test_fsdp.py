@@ -11,15 +11,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from dmaxlit.checkpoints.part_checksums import ChecksumWriter
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, weights_of_shards
+from dmaxlit.noise import MaskedNoise
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
 from dmaxlit.training.sharded_module import local_gradients
-from tests.conftest import limited_files, make_denoiser
+from tests.conftest import TINY, limited_files, make_denoiser
 from tests.one_process_fsdp import assert_same, fit
 from tests.test_module import QUIET, loader, sgd
 
@@ -203,3 +205,15 @@ def test_a_resumed_run_goes_on_from_its_best(tmp_path):
     assert run([0.5, 0.4]) == (1, str(tmp_path / "best.ckpt"))
     assert run([0.5, 0.4, 0.3], ckpt_path=tmp_path / "last.ckpt") == (1, str(tmp_path / "best.ckpt"))
     assert is_sharded_checkpoint(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ({"auxiliary": AuxiliarySettings(config=TINY)}, "strategy: expected one that does not shard the model"),
+        ({"compile": True}, "compile: expected false under a strategy that shards the model"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(options, refusal):
+    with pytest.raises(UserError, match=refusal):
+        fit(DMaxModule(make_denoiser(), MaskedNoise(), optimizer=sgd, **options))
