@@ -67,7 +67,7 @@ def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
 
 
 def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
-    """Return the rule with hard tokens; with a window and ``multi_bd`` it is the published "DMax + MultiBD"."""
+    """Return the rule with hard tokens; with a window, ``multi_bd`` and ``keeps_closed``, published as "DMax + MultiBD"."""
     label = "edit speed" if window == 1 else f"edit speed, window {window} {admission}"
     return DecoderSpec("edit", {"preset": "speed"}, label, window=window, admission=admission)
 

@@ -17,7 +17,7 @@ class CheckedAdmission(AdmissionPolicy):
 
     def __init__(self, policy: AdmissionPolicy) -> None:
         self._policy = policy
-        self.closes_together = policy.closes_together
+        self.closes_together, self.keeps_closed = policy.closes_together, policy.keeps_closed
 
     def admit(self, before: BlockState, after: BlockState) -> Tensor:
         """Return what the policy does, ``[R]`` bool.

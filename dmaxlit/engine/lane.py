@@ -61,6 +61,7 @@ class Lane:
         self._decide = step_of(decoder, denoiser)
         self._eos_ids, self._window, self._watched = eos_ids, window, watched
         self._closes_together = admission is None or admission.closes_together
+        self._keeps_closed = admission is not None and admission.keeps_closed
         self._states = BlockStates(denoiser, decoder, sampler, checks)
         self._outcomes = OutcomeReader(denoiser, decoder, admission)
         self._batch: Sequence[Request] = []
@@ -105,7 +106,7 @@ class Lane:
         self.has_moved = bool(closed) or self._window > 1
         if self._window > 1:
             going_on = [request for request in batch if request.index not in finished]
-            restarted = resize_windows(going_on, blocks, outcome, self._window, self._eos_ids)
+            restarted = resize_windows(going_on, blocks, outcome, self._window, self._eos_ids, self._keeps_closed)
             state = self._states.restart(state, blocks, restarted)
         # Before the next forward, no block of a window has converged.
         self._state = replace(state, converged=torch.zeros_like(state.converged)) if self._window > 1 else state

@@ -36,7 +36,12 @@ def check_policy(window: int, admission: str | AdmissionPolicy, options: Mapping
 
 
 def resize_windows(
-    batch: Sequence[Request], blocks: BlockRows, outcome: Outcome, window: int, eos_ids: frozenset[int]
+    batch: Sequence[Request],
+    blocks: BlockRows,
+    outcome: Outcome,
+    window: int,
+    eos_ids: frozenset[int],
+    keeps_closed: bool = False,
 ) -> list[int]:
     """Drop the blocks behind an EOS, and add a block to the windows that admit one.
 
@@ -46,6 +51,7 @@ def resize_windows(
         outcome: What the forward has come to.
         window: Most open blocks of a request.
         eos_ids: The ids that end a response.
+        keeps_closed: Whether blocks that were closed in this forward count as open.
 
     Returns:
         The rows of blocks behind a revision, which begin anew.
@@ -67,7 +73,8 @@ def resize_windows(
             if outcome.restarts[row] and not is_last:
                 restarted += _open(request, blocks, place + 1)
                 break
-            if is_last and outcome.admits[row] and request.has_room and request.num_open < window:
+            held = request.num_open + (request.num_pending // request.block_length if keeps_closed else 0)
+            if is_last and outcome.admits[row] and request.has_room and held < window:
                 request.open_next()
                 break
     return restarted

@@ -21,11 +21,13 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("progress", {"theta": 0.0}),
     ("multi_bd", {}),
     ("multi_bd", {"tau_add": 0.3, "tau_stable": 0.9}),
+    ("multi_bd", {"keeps_closed": True}),
     ("converging", {}),
     ("restarting", {}),
     ("restarting", {"theta": 0.2, "tau_restart": 0.0}),
 ]
 WINDOWS = [(3, name, options) for name, options in POLICIES] + [(2, name, {}) for name in ("progress", "multi_bd")]
+WINDOWS.append((2, "multi_bd", {"keeps_closed": True}))
 DECODER_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "spd": ("spd", {}),
     "spd, 0": ("spd", {"tau_dec": 0.0}),

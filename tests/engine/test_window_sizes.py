@@ -58,6 +58,16 @@ def test_a_window_grows_neither_beyond_its_size_nor_the_budget():
     assert resize(hand_made(2, max_new_tokens=9), {}, admits=[4]) == [0, 4, 8]
 
 
+@pytest.mark.parametrize(("keeps_closed", "expected"), [(False, [4, 8, 12]), (True, [4, 8])])
+def test_a_closed_block_may_hold_its_place_for_a_forward(keeps_closed, expected):
+    request = hand_made(3, max_new_tokens=40)
+    blocks = BlockRows([request])
+    request.close([1, 2, 3, 4], True, {EOS})
+    outcome = Outcome([[1, 2, 3, 4]] * 3, [True, False, False], [False, False, True], [False] * 3, at_limit=set())
+    resize_windows([request], blocks, outcome, 3, frozenset({EOS}), keeps_closed)
+    assert request.open_starts == expected
+
+
 @pytest.mark.parametrize("position", [0, 4, 8])
 def test_blocks_behind_an_eos_are_dropped(position):
     blocks = [0, 4, 8]

@@ -113,12 +113,13 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
                 result.dropped += len(blocks)
                 result.token_ids, result.finished = response[:cut], True
                 return result
-            closes_next = policy != "restarting" and not upset[closed - 1] and bool(blocks) and blocks[0].converged[0]
+            closes_next = not upset[closed - 1] and bool(blocks) and blocks[0].converged[0]
+            closes_next = closes_next and policy != "restarting" and not options.get("keeps_closed")
             if len(decided) >= limit or (last and not closes_next):
                 result.token_ids = response
                 result.cascades += closed > 1
                 return result
-            if policy == "restarting" or upset[closed - 1]:
+            if policy == "restarting" or options.get("keeps_closed") or upset[closed - 1]:
                 break
         result.cascades += closed > 1
         if not blocks:
@@ -137,5 +138,6 @@ def reference_window(denoiser, decoder, prompt, budget, window, policy, options,
                 blocks, wants_more = blocks[: i + 1], False
                 break
         following = len(decided) + len(blocks) * length
-        if wants_more and len(blocks) < window and following < end:
+        held = closed if options.get("keeps_closed") else 0  # slots whose keys the next forward writes
+        if wants_more and len(blocks) + held < window and following < end:
             blocks.append(begin(following))

@@ -24,9 +24,11 @@ class AdmissionPolicy(ABC):
 
     Attributes:
         closes_together: Whether a block that has converged is closed in the same forward as the one before it.
+        keeps_closed: Whether a closed block takes a place of the window until the forward that writes its keys is over.
     """
 
     closes_together: bool = True
+    keeps_closed: bool = False
 
     def __repr__(self) -> str:
         """Return the class and its options."""

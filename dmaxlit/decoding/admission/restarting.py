@@ -15,13 +15,13 @@ class RestartingAdmission(ProgressAdmission):
     """Open the next block by progress, and let it begin anew when the block before it is revised.
 
     What a block has written behind wrong tokens tends to stay when these are corrected: it confirms itself. So blocks
-    are masked again when more than ``tau_restart`` of the tokens that the model read in a block before them changed,
-    and a block is closed only after it has read the one before it closed.
+    are masked again when, in a block before them, tokens that the model read changed at more than ``tau_restart`` of
+    its response positions; and a block is closed only after it has read the one before it closed.
 
     Args:
         theta: As in ``progress``.
-        tau_restart: Share of the tokens of a block, in [0, 1], of which more have to change in a forward for the blocks
-            behind it to begin anew. 0: any change; 1: never.
+        tau_restart: Share of the response positions of a block, in [0, 1], at more of which a token has to change in a
+            forward for the blocks behind it to begin anew. 0: any change; 1: never.
     """
 
     closes_together = False

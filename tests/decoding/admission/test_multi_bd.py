@@ -10,8 +10,8 @@ from dmaxlit.decoding.admission import MultiBDAdmission
 from tests.decoding.admission.states import block, rows
 
 
-def admits(before: str, after: str, **options: float) -> bool:
-    return MultiBDAdmission(**options).admit(block(before), block(after)).tolist() == [True]
+def admits(before: str, after: str, tau_add: float = 0.1, tau_stable: float = 0.5) -> bool:
+    return MultiBDAdmission(tau_add, tau_stable).admit(block(before), block(after)).tolist() == [True]
 
 
 @pytest.mark.parametrize(
