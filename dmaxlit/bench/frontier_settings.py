@@ -67,7 +67,7 @@ def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
 
 
 def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
-    """Return the rule with hard tokens; with a window, ``multi_bd`` and ``keeps_closed``, published as "DMax + MultiBD"."""
+    """Return the rule with hard tokens."""
     label = "edit speed" if window == 1 else f"edit speed, window {window} {admission}"
     return DecoderSpec("edit", {"preset": "speed"}, label, window=window, admission=admission)
 
@@ -75,6 +75,15 @@ def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
 #: The method and the decoder that all rows are compared with: DMax as published, with the threshold of its quick start.
 REFERENCE = ("on_policy", _spd(0.0))
 
+#: The published "DMax + MultiBD".
+_PUBLISHED = DecoderSpec(
+    "edit",
+    {"preset": "speed"},
+    "edit speed, window 2 multi_bd as published",
+    window=2,
+    admission="multi_bd",
+    admission_options={"keeps_closed": True},
+)
 _POLICIES = ("progress", "multi_bd", "converging", "restarting")
 _THRESHOLD = DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95")
 _ONE_BLOCK = (_THRESHOLD, *(_spd(tau) for tau in (0.5, 0.0)))
@@ -83,6 +92,7 @@ _MAIN = (
     *(_spd(tau, 2, policy) for policy in _POLICIES for tau in (0.5, 0.0)),
     _edit(),
     _edit(2, "multi_bd"),
+    _PUBLISHED,
     _edit(2, "restarting"),
 )
 _WINDOW = (

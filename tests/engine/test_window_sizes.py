@@ -62,8 +62,15 @@ def test_a_window_grows_neither_beyond_its_size_nor_the_budget():
 def test_a_closed_block_may_hold_its_place_for_a_forward(keeps_closed, expected):
     request = hand_made(3, max_new_tokens=40)
     blocks = BlockRows([request])
+    starts = [block.start for block in blocks.rows]
     request.close([1, 2, 3, 4], True, {EOS})
-    outcome = Outcome([[1, 2, 3, 4]] * 3, [True, False, False], [False, False, True], [False] * 3, at_limit=set())
+    outcome = Outcome(
+        tokens=[[1, 2, 3, 4]] * 3,
+        converged=[start == 0 for start in starts],
+        admits=[start == 8 for start in starts],
+        restarts=[False] * 3,
+        at_limit=set(),
+    )
     resize_windows([request], blocks, outcome, 3, frozenset({EOS}), keeps_closed)
     assert request.open_starts == expected
 
@@ -122,6 +129,7 @@ def test_an_eos_of_the_prompt_closes_no_window():
 def test_a_front_block_that_was_not_in_the_forward_admits_nothing():
     request = hand_made()
     blocks = BlockRows([request])
+    assert len(blocks.rows) == 3  # before one is closed
     request.close([1, 2, 3, 4], True, {EOS})
     outcome = Outcome([[1, 2, 3, 4]], [True], [True], [False], set())
     resize_windows([request], blocks, outcome, 3, frozenset({EOS}))
