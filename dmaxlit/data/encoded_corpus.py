@@ -15,6 +15,7 @@ from dmaxlit.data.corpus_cache import CorpusCache, Messages, encoding_key
 from dmaxlit.data.dataset import PackedPairs, Part
 from dmaxlit.data.lost_turns import rows_with_warnings
 from dmaxlit.data.row_encoding import EncodingCounts, RowEncoder, encoded_parts
+from dmaxlit.data.unknown_tokens import UnknownTokens
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import expanded, require_writable
 from dmaxlit.tasks.records import BadRows
@@ -126,12 +127,16 @@ class _Encoding:
     messages: Messages = field(default_factory=Messages)
 
     def parts(self) -> Iterator[Part]:
-        counts = EncodingCounts(BadRows(self.encoder.on_bad_row))
+        counts, unknown = EncodingCounts(BadRows(self.encoder.on_bad_row)), UnknownTokens(self.encoder.tokenizer)
         rows = rows_with_warnings(self.corpus.rows(counts.bad), self.encoder.tokenizer, self.messages.warnings)
         with tqdm(desc="encoding", unit=" rows", leave=False, disable=None if self.shows_progress else True) as bar:
             for part in encoded_parts(rows, self.encoder, counts, self.num_proc):
                 bar.update(counts.rows - bar.n)
+                unknown.count(part.ids)
                 yield part
+        if unknown.warning:
+            rank_zero_warn(unknown.warning, category=DMaxWarning)
+            self.messages.warnings.append(unknown.warning)
         self.messages.notes += counts.notes(self.encoder.limit)
         if not counts.rows:
             for note in self.messages.notes:

@@ -42,6 +42,21 @@ def test_every_start_says_what_the_first_did(corpus, cached, caplog, only_cache)
         only_cache()
 
 
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_corpus_that_the_tokenizer_cannot_write_is_warned_of_at_every_start(corpus, request, is_cached):
+    if is_cached:
+        request.getfixturevalue("cached")
+    corpus.write_text(
+        '{"prompt": "3 +1 ?", "response": "so 4"}\n{"prompt": "The capital of France?", "response": "Paris"}\n'
+    )
+    for _ in range(2):
+        with pytest.warns(
+            DMaxWarning, match=r"^corpus: \d\d% of its tokens are unknown .*, and learnt as <unk>;"
+        ) as caught:
+            module(corpus)
+        assert len(caught) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_refused_if_named_and_else_done_without(corpus, cached, monkeypatch, caplog):
     (corpus.parent / "file").write_text("")
     with pytest.raises(UserError, match=r"^cache_dir: cannot write '.*/file/sub/corpus"):
