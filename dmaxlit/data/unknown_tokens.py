@@ -30,7 +30,8 @@ class UnknownTokens:
         """A line for the user if more than a tenth of the tokens are unknown, else None."""
         if self._unknown <= _MAX_SHARE * self._all:
             return None
+        share = self._unknown / self._all
         return (
-            f"corpus: {self._unknown / self._all:.0%} of its tokens are unknown to the model's tokenizer, and learnt as "
-            f"{self._token}; choose a model of its language (model.backbone.pretrained)"
+            f"corpus: {share:.0%} of its tokens are unknown to the model's tokenizer, and learnt as {self._token}; "
+            "choose a model of its language (model.backbone.pretrained)"
         )
