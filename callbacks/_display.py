@@ -7,7 +7,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
-from tqdm.auto import tqdm
+
+from dmaxlit.bars import make_bar
 
 
 def folder_of_run(trainer: L.Trainer) -> Path | None:
@@ -48,5 +49,5 @@ def progress_bar(trainer: L.Trainer, total: int, description: str) -> Iterator[C
             live.update(task, visible=False)
         return
     hidden = trainer_bar is None or not trainer.is_global_zero
-    with tqdm(total=total, desc=description, unit="prompt", leave=False, disable=hidden) as bar:
+    with make_bar(total=total, desc=description, unit="prompt", leave=False, disable=hidden) as bar:
         yield bar.update

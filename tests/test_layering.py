@@ -18,7 +18,7 @@ FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # whi
 LAYERS = [
     {"errors", "version"},
     {"locks"},
-    {"files", "registry", "option_types", "tokens", "randomness", "ranks", "weights_hash"},
+    {"bars", "files", "registry", "option_types", "tokens", "randomness", "ranks", "weights_hash"},
     {"factory"},
     {"sandbox"},
     {"metrics", "decoding", "tasks"},

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from tqdm.auto import tqdm
-
+from dmaxlit.bars import make_bar
 from dmaxlit.data.parts import Parts
 from dmaxlit.data.resumable_jsonl import Progress
 
@@ -36,7 +35,7 @@ class AnswerBar:
         self._prompts = self._tokens = 0  # of this process
         self._other_prompts = self._other_tokens = 0
         self._shown = 0
-        self._bar = tqdm(total=total, desc=title, unit="prompt", disable=not is_shown, initial=total - remaining)
+        self._bar = make_bar(total=total, desc=title, unit="prompt", disable=not is_shown, initial=total - remaining)
         self._start = self._last_look = time.monotonic()
 
     def __enter__(self) -> "AnswerBar":

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from dmaxlit.bars import make_bar
 from dmaxlit.errors import printable
 from dmaxlit.evaluation.sample_files import Stored
 
@@ -23,7 +22,7 @@ class RunningFigures:
     def __init__(self, stored: Stored, num_more: int, title: str | None) -> None:
         done = len(stored.rows)
         shown = None if title is None else printable(title)  # labels may come from a file
-        self._bar = tqdm(
+        self._bar = make_bar(
             total=done + num_more, initial=done, desc=shown, unit="prompt", disable=title is None, bar_format=_FORMAT
         )
         self._correct = self._prompts = self._tokens = self._forwards = 0

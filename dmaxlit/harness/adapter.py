@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.utils import simple_parse_args_string
-from tqdm.auto import tqdm
 
+from dmaxlit.bars import make_bar
 from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.encoding import encode_responses
 from dmaxlit.decoding import make_decoder
@@ -205,7 +205,7 @@ class DMaxLM(ScoringLM):
         for settings in groups:
             self._check_budget(settings.max_new_tokens)
         responses: dict[int, str] = {}
-        with tqdm(total=len(requests), desc="generate_until", unit="request", disable=disable_tqdm) as bar:
+        with make_bar(total=len(requests), desc="generate_until", unit="request", disable=disable_tqdm) as bar:
             for settings, indices in groups.items():
                 texts = self._generate([requests[index] for index in indices], settings, bar)
                 responses |= zip(indices, texts, strict=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm.auto import tqdm
 
+from dmaxlit.bars import make_bar
 from dmaxlit.data.encoding import encode_responses
 from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.likelihood import Continuation, Likelihood
@@ -97,7 +97,7 @@ class ScoringLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         scored = [index for index, continuation in enumerate(continuations) if continuation.tokens]
         likelihood = Likelihood(self._module.backbone, self._mc_samples, self._seed_of_run(), self.batch_size)
         scores = [(0.0, True)] * len(continuations)
-        with tqdm(total=len(scored), desc=name, unit="continuation", disable=disable_tqdm) as bar:
+        with make_bar(total=len(scored), desc=name, unit="continuation", disable=disable_tqdm) as bar:
             for index, bound, is_greedy in likelihood([continuations[index] for index in scored]):
                 scores[scored[index]] = bound, is_greedy
                 bar.update()
