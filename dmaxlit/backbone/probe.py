@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.backbone.transformers_internals import attention_of, computing_with
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tokens import SpecialTokens
@@ -92,20 +93,15 @@ def check_behavior(denoiser: Probed) -> None:
 @contextmanager
 def _at_rest(denoiser: Probed) -> Iterator[None]:
     """Compute in eval mode without gradients, with attention that a CPU can compute; restore everything."""
-    modes = [(module, module.training) for module in denoiser.model.modules()]
     devices = [denoiser.device] if denoiser.device.type == "cuda" else []
     attention = attention_of(denoiser.model)
-    denoiser.model.eval()
-    try:
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(devices),
-            computing_with(denoiser.model, "eager" if attention == "flex_attention" else attention),
-        ):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with (
+        torch.no_grad(),
+        evaluating(denoiser.model.modules()),
+        torch.random.fork_rng(devices),
+        computing_with(denoiser.model, "eager" if attention == "flex_attention" else attention),
+    ):
+        yield
 
 
 class _Doubled:

@@ -41,7 +41,7 @@ class View:
             (:class:`~dmaxlit.tokens.Role`) have no part in the loss.
         name: Short name for logs (``train/loss_<name>``, a mean over the positions of all views of that name).
         weight: Weight of each position's loss, a number or ``[batch, length]``. A view of weight 0, such as a step of
-            a rollout, is evaluated without gradients and costs no backward pass.
+            a rollout, is evaluated without gradients and dropout and costs no backward pass.
         is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
         model_filled: ``[batch, length]`` bool, positions that hold a token the model predicted; for diagnostics.
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.

@@ -19,7 +19,8 @@ class OnPolicyNoise(NoiseStrategy):
     """OPUT: a masked view, and a view with the model's own predictions at the masked positions of the same sample.
 
     ``x_t^(p)[i] ~ p(. | x_t^(m))`` where masked; ``loss = L(x_t^(m)) + L(x_t^(p))``, cross-entropy to ``x_0`` over all
-    response positions of both views. The masked view's forward is the rollout, which costs none of its own.
+    response positions of both views. The masked view's forward is the rollout, which costs none of its own. It is
+    trained, and so sees the dropout of a model that has any; the published code rolls out in eval mode.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution. DMax uses 0.75.
