@@ -222,7 +222,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             lambda request: self.frozen_features()(clean, request.ids),
         )
         for view, prediction in turns:
-            losses.append(view_loss(view, prediction, clean))
+            losses.append(view_loss(view, prediction, clean, checks.check_value if checks.is_due else None))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
         self.release_features()

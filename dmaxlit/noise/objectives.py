@@ -48,7 +48,8 @@ class ScoredPositions:
 
 
 #: Returns the sum of a loss over some positions, a scalar with gradients. It is called for a chunk of positions at a
-#: time. Its own data are tensors ``[batch, length, ...]`` without gradients, best as fields of a dataclass.
+#: time; a chunk may be empty, and its sum is then 0. Its own data are tensors ``[batch, length, ...]`` without
+#: gradients, best as fields of a dataclass.
 Objective: TypeAlias = Callable[[ScoredPositions], Tensor]
 
 

@@ -1,12 +1,14 @@
 """Clean batches, and the views that a strategy yields for them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmaxlit.noise import LogitsPrediction, NoiseStrategy, View, dialogue
+from dmaxlit.noise import LogitsPrediction, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SoftTokens, SpecialTokens
 from dmaxlit.training.view_checks import ViewChecks
@@ -77,7 +79,14 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
 def views_of(
     strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
 ) -> list[View]:
-    """Return all views of a strategy.
+    """Return all views of a strategy; arguments as those of :func:`turns_of`."""
+    return [view for view, _ in turns_of(strategy, rows, generator, require_grad)]
+
+
+def turns_of(
+    strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
+) -> list[tuple[View, Prediction]]:
+    """Return all views of a strategy, each with its prediction.
 
     Args:
         strategy: The strategy.
@@ -97,7 +106,24 @@ def views_of(
 
     started = checks.begin(strategy.views(rows.clean, generator or rows.generator()), rows.clean)
     table = torch.randn(SPECIAL.vocab_size, 8, generator=torch.Generator().manual_seed(0))
-    return [view for view, _ in dialogue(started, answer, lambda request: table[request.ids])]
+    return list(dialogue(started, answer, lambda request: table[request.ids]))
+
+
+class InChunks(LogitsPrediction):
+    """A prediction that is summed over chunks of its positions.
+
+    Args:
+        prediction: The prediction.
+        ends: End of each chunk, among the ``n`` positions.
+    """
+
+    def __init__(self, prediction: Prediction, *ends: int) -> None:
+        super().__init__(prediction.logits, prediction.positions)
+        self._chunks = [slice(start, end) for start, end in pairwise((0, *ends))]
+
+    def sum(self, score: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Return the sum of the scores of all chunks."""
+        return torch.stack([score(self.logits[chunk], chunk) for chunk in self._chunks]).sum()
 
 
 def rows_of(views: list[View], rows: list[int]) -> list[View]:

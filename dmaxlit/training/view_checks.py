@@ -71,6 +71,11 @@ class ViewChecks:
         checked: View = view
         return checked
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the views of the batch that began last are checked."""
+        return self._clean is not None
+
     def end(self, num_views: int) -> None:
         """Refuse a strategy that has yielded nothing.
 
@@ -112,6 +117,19 @@ class ViewChecks:
         self._check_figures(view)
         if view.soft is not None:
             self._check_soft(view, view.soft, shape)
+
+    def check_value(self, view: View, value: Any) -> Tensor:
+        """Return what an objective of a view returned, if it can be the sum over some positions.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
+            raise UserError(
+                f"{self._name}: expected each objective of view {view.name!r} to return a sum over positions, a scalar "
+                f"float tensor, got {describe_value(value)}"
+            )
+        return value
 
     def _check_soft(self, view: View, soft: SoftTokens, shape: tuple[int, ...]) -> None:
         weights = soft.weights

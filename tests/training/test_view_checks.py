@@ -256,6 +256,24 @@ def test_broken_objectives_and_groups_are_named(strategy, problem):
 
 
 @pytest.mark.parametrize(
+    ("objective", "got"),
+    [
+        (lambda at: at.cross_entropy, r"float32 of shape \[\d+\]"),
+        (lambda at: at.cross_entropy.sum().item(), "a value of type float"),
+        (lambda at: at.hit.sum(), r"int64 of shape \[\]"),
+    ],
+)
+def test_an_objective_that_returns_no_sum_is_named(objective, got):
+    class Odd(Own):
+        def change(self, view, clean):
+            yield replace(view, objectives=(*view.objectives, objective))
+
+    expected = "each objective of view 'own' to return a sum over positions, a scalar float tensor, got "
+    with pytest.raises(UserError, match=f"^noise Odd: expected {expected}{got}$"):
+        losses(Odd())
+
+
+@pytest.mark.parametrize(
     ("figures", "problem"),
     [
         (
