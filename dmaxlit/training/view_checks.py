@@ -106,6 +106,12 @@ class ViewChecks:
                 raise UserError(
                     f"{self._name}: expected {name} of view {view.name!r} to be {wanted}, got {describe_value(value)}"
                 )
+        level = view.level
+        if level is not None and not (isinstance(level, Tensor) and tuple(level.shape) == shape):
+            raise UserError(
+                f"{self._name}: expected level of view {view.name!r} to be of shape {list(shape)}, "
+                f"got {describe_value(level)}"
+            )
         weight = view.weight
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number and not (isinstance(weight, Tensor) and tuple(weight.shape) == shape):
@@ -154,7 +160,8 @@ class ViewChecks:
             )
         shape = (clean.ids.shape[0], clean.ids.shape[1] // clean.block_length)
         groups = view.groups
-        if groups is not None and (tuple(groups.shape) != shape or groups.dtype != torch.long):
+        is_right = isinstance(groups, Tensor) and tuple(groups.shape) == shape and groups.dtype == torch.long
+        if groups is not None and not is_right:
             raise UserError(
                 f"{self._name}: expected groups of view {view.name!r} to be int64 of shape {list(shape)}, "
                 f"got {describe_value(groups)}"
