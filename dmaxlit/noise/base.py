@@ -271,9 +271,18 @@ class NoiseStrategy(ABC):
         """
 
     def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
-        """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never.
+
+        Raises:
+            UserError: If the constructor of a subclass has not called that of this class.
+        """
         if self.corruption is not None:
             return self.corruption
+        if not all(hasattr(self, option) for option in ("level", "per", "stratified", "schedule")):
+            raise UserError(
+                f"noise {type(self).__name__}: expected its __init__ to call super().__init__(), which sets level, "
+                "per, stratified and schedule; it did not"
+            )
         # One level per sequence or per block.
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1
