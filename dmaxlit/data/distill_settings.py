@@ -45,7 +45,8 @@ class DistillSettings:
             ``correct``: of these, the ones the task's checker accepts. ``all``: also responses cut off by the budget.
         seed: Seed of the samples at a temperature.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. What is sampled for a prompt depends
-            on the seed and its index only.
+            on the seed and its index only: that among the prompts to answer, without those of ``held_out`` and each
+            ``num_samples`` times.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         num_samples: Responses to each prompt, one after the other in the corpus; more than one need a temperature.
