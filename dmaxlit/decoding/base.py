@@ -133,7 +133,8 @@ class Decoder(ABC):
     (:class:`dmaxlit.engine.BlockDecoder`) owns the loop, the cache, the end of a response and the budgets.
 
     Subclasses implement :meth:`step`. Those that never revise a token derive from
-    :class:`~dmaxlit.decoding.CommittingDecoder` instead.
+    :class:`~dmaxlit.decoding.CommittingDecoder` instead. One with options of its own may take ``**options`` and pass
+    them to the constructor of its base class.
 
     Attributes:
         max_steps_per_token: Default of ``max_steps``, per token of a block: 1 suffices where every forward decides at
