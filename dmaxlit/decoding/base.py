@@ -1,6 +1,7 @@
 """The decoder contract: a pure step from the logits of one forward to the next state of the block.
 
-Shapes: R rows, each with one block; T tokens per block; V vocabulary size; K tokens of a mixture; C extra blocks.
+Shapes: R rows, each with one block; T tokens per block; V logits of a position, at least ``special.vocab_size``; K
+tokens of a mixture; C extra blocks.
 """
 
 from abc import ABC, abstractmethod
@@ -179,8 +180,9 @@ class Decoder(ABC):
 
         Args:
             state: The blocks that were fed to the model; no row has converged.
-            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token; with extra blocks
-                ``[R, 1 + C, T, V]``, the block's own first.
+            logits: ``[R, T, V]`` logits of the token at each position; with extra blocks ``[R, 1 + C, T, V]``, the
+                block's own first. V is the number of rows of the model's table, which may be padded: ``-inf`` for the
+                mask token, and for ids from ``special.vocab_size`` on.
             special: The special ids.
         """
 

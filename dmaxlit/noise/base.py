@@ -101,9 +101,11 @@ class Prediction(ABC):
     @property
     @abstractmethod
     def logits(self) -> Tensor:
-        """``[n, vocab]``, with gradients if the view requires them; detach what becomes input again.
+        """``[n, V]``, with gradients if the view requires them; detach what becomes input again.
 
-        The mask token's logit is ``-inf``. With a large vocabulary prefer :meth:`map`, which never holds all logits.
+        V is the number of rows of the model's table, at least ``special.vocab_size``. The logits of the mask token and
+        of ids from ``special.vocab_size`` on are ``-inf``. With a large vocabulary prefer :meth:`map`, which never
+        holds all logits.
         """
 
     @abstractmethod

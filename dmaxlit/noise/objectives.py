@@ -17,7 +17,8 @@ class ScoredPositions:
     """Supervised positions of a view with their logits: the argument of an objective.
 
     Args:
-        logits: ``[n, vocab]`` float32 with gradients; the mask token's is ``-inf``.
+        logits: ``[n, V]`` float32 with gradients; ``-inf`` for the mask token, and for ids beyond the tokenizer's where
+            the model's table is longer.
         target: ``[n]`` clean tokens ``x_0``.
         weight: ``[n]`` the view's weight; 0 in the fill.
         in_loss: ``[n]`` bool, False in the fill, which an objective must leave out.

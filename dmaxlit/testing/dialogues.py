@@ -14,6 +14,7 @@ from dmaxlit.tokens import CleanBatch, Role, SoftTokens, SpecialTokens
 from dmaxlit.training.view_checks import ViewChecks
 
 SPECIAL = SpecialTokens(mask_id=197, eos_id=198, pad_id=199, vocab_size=200)
+NUM_LOGITS = SPECIAL.vocab_size + 8  # of a padded table, V
 BLOCK_LENGTH = 8
 
 
@@ -25,7 +26,7 @@ class Rows:
         clean: The batch.
         keys: Key of each row's random numbers, its number in the batch of :func:`make_rows`.
         num_rows: Number of rows of that batch.
-        logits: ``[batch, length, vocab]`` of the model's predictions.
+        logits: ``[batch, length, V]`` of the model's predictions.
     """
 
     clean: CleanBatch
@@ -70,8 +71,9 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
         for column, token in enumerate((SPECIAL.mask_id, SPECIAL.pad_id, SPECIAL.eos_id)):
             ids[row, column : min(column + 1, prompt)] = token
     ids = torch.where(roles == Role.PAD, SPECIAL.pad_id, ids)
-    logits = 3 * torch.randn(len(lengths), width, SPECIAL.vocab_size, generator=generator)
+    logits = 3 * torch.randn(len(lengths), width, NUM_LOGITS, generator=generator)
     logits[..., SPECIAL.mask_id] = -torch.inf
+    logits[..., SPECIAL.vocab_size :] = -torch.inf
     clean = CleanBatch(ids, roles, BLOCK_LENGTH, SPECIAL)
     return Rows(clean, list(range(len(lengths))), len(lengths), logits)
 
