@@ -193,6 +193,12 @@ def _sampled(make: DecoderFactory, top_p: float) -> tuple[torch.Tensor, torch.Te
 def _obeys_temperature(make: DecoderFactory) -> None:
     differs, decided = _sampled(make, top_p=1.0)
     expect(
+        decided.any(),
+        "expected some positions to be decided both at temperature 0 and at 4 within the "
+        f"{make().max_steps(LENGTH)} forwards of max_steps, got none; decide at least one position in each step, for "
+        "instance with most_confident",
+    )
+    expect(
         (differs & decided).any(),
         "expected tokens drawn at temperature 4 to differ from the most probable ones, got the same; take tokens from "
         "propose(state, logits) instead of logits.argmax",
