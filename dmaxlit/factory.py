@@ -1,12 +1,19 @@
 """Construction of an object of a registered kind from its name and options."""
 
 import inspect
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from dmaxlit.constructors import constructor_options, takes_others
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.option_types import check_option_types, missing_options
 from dmaxlit.registry import Registry
+
+# What Python says of arguments that do not fit.
+_WRONG_CALL = re.compile(
+    r"__init__\(\) (got an unexpected|got multiple values for keyword argument '(?P<twice>\w+)'|missing)"
+)
 
 
 def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any, options: dict[str, Any]) -> Any:
@@ -31,16 +38,31 @@ def make_by_name(kind: str, registry: Registry[Any], base: type[Any], value: Any
     if inspect.isabstract(cls):
         abstract = ", ".join(sorted(cls.__abstractmethods__))
         raise UserError(f"{kind}: expected a class that implements {abstract}, got {cls.__name__}")
-    parameters = inspect.signature(cls).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    unknown = [name for name in options if name not in known]
-    name = registry.name_of(cls) or cls.__name__
-    if unknown and len(known) == len(parameters):
-        raise UserError(f"{kind} {name!r}: unknown option {_join(unknown)}; known: {_join(known)}")
-    if missing := missing_options(cls, options):
-        raise UserError(f"{kind} {name!r}: expected the option {missing[0]}, which has no default, got none")
+    what = f"{kind} {registry.name_of(cls) or cls.__name__!r}"
+    refusal = _refusal(what, cls, options)
+    if refusal is not None and not takes_others(cls):
+        raise UserError(refusal)
     check_option_types(cls, options)
-    return cls(**options)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        # A constructor that takes **options may use further ones itself, and give the next one what that needs.
+        wrong = _WRONG_CALL.search(str(error))
+        if wrong is not None and wrong["twice"] in options:
+            raise UserError(f"{what}: expected no {wrong['twice']}, which it sets itself, got one") from error
+        if wrong is None or refusal is None:
+            raise
+        raise UserError(refusal) from error
+
+
+def _refusal(what: str, cls: type[Any], options: Iterable[str]) -> str | None:
+    """Return which option is unknown or missing, in one line; None if none seems to be."""
+    known = constructor_options(cls)
+    if unknown := [name for name in options if name not in known]:
+        return f"{what}: unknown option {_join(unknown)}; known: {_join(known)}"
+    if missing := missing_options(cls, options):
+        return f"{what}: expected the option {missing[0]}, which has no default, got none"
+    return None
 
 
 def _checked_class(kind: str, base: type[Any], value: Any) -> Any:

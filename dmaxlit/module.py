@@ -222,7 +222,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             lambda request: self.frozen_features()(clean, request.ids),
         )
         for view, prediction in turns:
-            losses.append(view_loss(view, prediction, clean))
+            losses.append(view_loss(view, prediction, clean, checks.check_value if checks.is_due else None))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
         self.release_features()
@@ -230,9 +230,10 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         return losses
 
     def predict_view(self, view: View, forward: TrainingForward) -> Prediction:
-        """Predict the supervised positions of a view; without gradients if it has no part in the loss."""
+        """Predict the supervised positions of a view; without gradients and dropout if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
-            hidden = forward(view.ids, view.soft, view.groups)
+            compute = forward if view.requires_grad else forward.evaluate
+            hidden = compute(view.ids, view.soft, view.groups)
             if self.backbone.trains_auxiliary:
                 return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
             return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))

@@ -1,11 +1,15 @@
-"""The options by which a class is made: those that it needs, and their types by its constructor's annotations."""
+"""The options by which a class is made: those that it needs, and their types by its constructor's annotations.
 
-import inspect
+Options that a constructor passes on (``**options``) are those of the next one (:mod:`dmaxlit.constructors`).
+"""
+
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from dmaxlit.constructors import constructor_options, constructors
 from dmaxlit.errors import UserError
 
 _INT64 = 2**63  # what tensors cannot hold
@@ -21,10 +25,10 @@ def check_option_types(cls: type[Any], options: Mapping[str, Any]) -> None:
     Raises:
         UserError: For the first option of a wrong type.
     """
-    try:
-        hints = get_type_hints(cls.__init__)
-    except NameError:  # names that its module imports for type checkers only
-        return
+    hints: dict[str, Any] = {}
+    for constructor in constructors(cls):
+        with suppress(NameError):  # of names that its module imports for type checkers only
+            hints = get_type_hints(constructor) | hints
     for name, value in options.items():
         if not _matches(value, hints.get(name, Any)):
             is_large = isinstance(value, int) and not -_INT64 <= value < _INT64  # and perhaps too long to be printed
@@ -39,13 +43,8 @@ def missing_options(cls: type[Any], options: Iterable[str]) -> list[str]:
         cls: The class.
         options: Names of the given options.
     """
-    return [
-        name
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and name not in options
-    ]
+    parameters = constructor_options(cls).items()
+    return [name for name, one in parameters if one.default is one.empty and name not in options]
 
 
 # Not jsonargparse: as a float it accepts nan, inf, None and the text "0.5", its messages span several lines, and its

@@ -1,12 +1,12 @@
 """Registries: the short names of strategies, decoders and tasks; and how one of these is shown."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
+from dmaxlit.constructors import constructor_options
 from dmaxlit.errors import DMaxWarning, UserError, reason_of
 
 T = TypeVar("T")
@@ -136,18 +136,12 @@ class Registry(Generic[T]):
 def class_and_options(value: object, **more: object) -> str:
     """Return ``Class(option=value, ...)`` with those options that are attributes of the same name.
 
-    Options are the arguments of the constructor and, where it takes ``**options``, of that of its base class.
+    Options are those of :func:`~dmaxlit.constructors.constructor_options`.
 
     Args:
         value: The object.
         **more: Options that are no attributes of the same name.
     """
-    names: dict[str, None] = {}
-    for cls in type(value).__mro__:
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(vars(cls)["__init__"]).parameters
-            names |= dict.fromkeys(parameters)
-            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-                break
+    names = constructor_options(type(value))
     options = {name: vars(value)[name] for name in names if name in vars(value)} | more
     return f"{type(value).__name__}({', '.join(f'{name}={option!r}' for name, option in options.items())})"

@@ -36,7 +36,8 @@ class SpecialTokens:
         mask_id: A token that is not decided yet.
         eos_id: The end of a response.
         pad_id: Padding of a batch; never attended to.
-        vocab_size: Number of ids the tokenizer can produce; random tokens are drawn below it.
+        vocab_size: One more than the highest id of the tokenizer; random tokens are drawn below it. A model may have
+            more rows and logits than this (V), as padded tables do: those ids are never predicted.
     """
 
     mask_id: int
@@ -55,7 +56,8 @@ class SpecialTokens:
         for name, value in (("mask", mask), ("EOS", eos)):
             if value is None:
                 raise UserError(f"tokenizer: expected a {name} token, found none in {tokenizer.name_or_path!r}")
-        return cls(mask_id=mask, eos_id=eos, pad_id=eos if pad is None else pad, vocab_size=len(tokenizer))
+        end = max(tokenizer.get_vocab().values()) + 1  # not its length: some leave ids out
+        return cls(mask_id=mask, eos_id=eos, pad_id=eos if pad is None else pad, vocab_size=end)
 
 
 def block_index(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:

@@ -71,6 +71,27 @@ def test_accumulated_micro_batches_equal_one_batch():
     )
 
 
+@pytest.mark.parametrize("clean_half", ["cached", "doubled"])
+def test_only_views_with_a_loss_see_dropout(clean_half):
+    noise = OnPolicyNoise(level=0.6, alternate=True)
+    modules = [
+        DMaxModule(make_denoiser(sharpen=5.0, attention_dropout=rate), noise, clean_half=clean_half)
+        for rate in (0, 0.5)
+    ]
+    found = []
+    for module in modules:
+        module.view_watchers.append(lambda view, prediction, loss, clean: found.append((view, prediction.states)))
+        batch = next(iter(loader()))
+        clean = replace(module.clean_batch(batch), step=1)  # trained on the predicted view
+        module.view_losses(clean, module.row_generator(batch, clean))
+    (masked, exact), (predicted, _), (noisy_masked, states), (noisy_predicted, trained) = found
+    assert not masked.requires_grad
+    assert torch.equal(masked.ids, noisy_masked.ids)
+    torch.testing.assert_close(states, exact, atol=1e-5, rtol=1e-5)
+    assert torch.equal(predicted.ids, noisy_predicted.ids)  # drawn without dropout
+    assert (trained - found[1][1]).abs().max() > 0.01
+
+
 def test_the_gradient_is_the_mean_over_the_response_without_the_fill():
     module, by_hand = (DMaxModule(make_denoiser(sharpen=3.0), MaskedNoise(level=0.6), optimizer=sgd) for _ in range(2))
     L.Trainer(**QUIET, max_steps=1).fit(module, loader(fill=True))

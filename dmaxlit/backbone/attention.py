@@ -29,10 +29,35 @@ class MaskSource(Protocol):
     """An attention mask that can be given as a tensor or as a FlexAttention mask."""
 
     def dense(self) -> Tensor:
-        """Return the mask, ``[B, Q, K]`` bool; every query has at least one key."""
+        """Return the mask, ``[B, Q, K]`` bool, or ``[1, Q, K]`` for all rows; every query has at least one key."""
 
     def sparse(self) -> BlockMask:
         """Return the mask for FlexAttention, on a GPU without a dense tensor."""
+
+
+class CausalMask:
+    """The mask of an autoregressive model: a position attends to itself and those before it, alike in all rows.
+
+    Args:
+        length: Positions of a row (L).
+        device: Where they are.
+    """
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self._length, self._device = length, device
+
+    def dense(self) -> Tensor:
+        """Return the mask, ``[1, L, L]`` bool."""
+        return torch.ones(1, self._length, self._length, dtype=torch.bool, device=self._device).tril()
+
+    def sparse(self) -> BlockMask:
+        """Return the mask for FlexAttention."""
+
+        def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return q >= k
+
+        device, size = self._device, self._length
+        return create_block_mask(mask_mod, None, None, size, size, device=str(device), _compile=device.type == "cuda")
 
 
 class ModelMask(NamedTuple):

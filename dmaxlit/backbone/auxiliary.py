@@ -146,12 +146,13 @@ class AuxiliaryModel(nn.Module):
         return self._run(inputs, 0, None)[:, -tokens.shape[1] :]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits ``[..., V]`` from states ``[..., h]``; ``-inf`` for the mask token and ids that it lacks."""
+        """Compute logits ``[..., V]`` from states ``[..., h]``; ``-inf`` for the mask token and ids that nobody has."""
         logits: Tensor = self.model.get_output_embeddings()(hidden)[..., : self._num_ids]
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
         logits = F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-        impossible = torch.arange(self.vocab_size, device=logits.device) == self._special.mask_id
+        ids = torch.arange(self.vocab_size, device=logits.device)
+        impossible = (ids == self._special.mask_id) | (ids >= self._special.vocab_size)
         return logits.masked_fill(impossible, -torch.inf)
 
     def decode(self, spans: Spans, choose: Choice) -> Tensor:

@@ -39,7 +39,8 @@ _MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
 class Denoiser(DenoiserWeights):
     """A causal language model whose attention mask is replaced by the block-diffusion mask.
 
-    Position i of the output predicts the token at position i (no shift). The mask token is never predicted.
+    Position i of the output predicts the token at position i (no shift). Neither the mask token nor an id that the
+    tokenizer lacks is ever predicted.
 
     An autoregressive checkpoint can be used: its tokenizer gets a mask token if it has none, whose embedding starts at
     the mean of the others (:mod:`dmaxlit.backbone.mask_embedding`). It predicts the next token, and learns in training
@@ -226,11 +227,17 @@ class Denoiser(DenoiserWeights):
         return partial(_compiled("reduce-overhead" if self.embedding.is_cuda else None, False), self)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Compute logits ``[..., vocab]`` of hidden states ``[..., width]``; the mask token gets ``-inf``."""
+        """Compute logits ``[..., V]`` of hidden states ``[..., width]``, one for each row of the table.
+
+        The mask token gets ``-inf``, and so do the ids of a padded table that the tokenizer does not have.
+        """
         logits: Tensor = self.model.get_output_embeddings()(hidden)
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
-        logits.select(-1, self.special.mask_id).fill_(-torch.inf)  # in place, since nothing else refers to them
+        # In place, since nothing else refers to them.
+        logits.select(-1, self.special.mask_id).fill_(-torch.inf)
+        if logits.shape[-1] > self.special.vocab_size:
+            logits[..., self.special.vocab_size :].fill_(-torch.inf)
         return logits
 
     # ---- weights ----------------------------------------------------------------------------------------------------

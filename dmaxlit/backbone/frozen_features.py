@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.backbone.lora import MASK_DELTA, adapters_off
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.backbone.training_forward import TrainingForward
@@ -85,14 +86,9 @@ class FrozenFeatures:
         if not self._shares:
             yield
             return
-        modes = {module: module.training for module in self._trunk.model.modules()}
-        self._trunk.model.eval()
-        try:
-            with adapters_off(self._trunk.model):
-                yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        model = self._trunk.model
+        with evaluating(model.modules()), adapters_off(model):
+            yield
 
 
 def check_layer(model: nn.Module, layer: int) -> None:

@@ -154,8 +154,9 @@ class PackedAttention:
             mask = block_diffusion_mask(q.block, k.block, q.noisy, k.noisy, q.group, k.group)
             mask &= (q.sequence.unsqueeze(-1) == k.sequence.unsqueeze(-2)) & k.is_token.unsqueeze(-2)
             queries, keys = mask.shape[1:]
-            itself = torch.eye(keys, dtype=torch.bool, device=mask.device)[keys - queries :]
-            self._dense = mask | itself
+            key = torch.arange(keys, device=mask.device)
+            mask |= key[keys - queries :, None] == key  # itself
+            self._dense = mask
         return self._dense
 
     def sparse(self) -> BlockMask:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.backbone.transformers_internals import attention_of, computing_with
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tokens import SpecialTokens
@@ -92,20 +93,15 @@ def check_behavior(denoiser: Probed) -> None:
 @contextmanager
 def _at_rest(denoiser: Probed) -> Iterator[None]:
     """Compute in eval mode without gradients, with attention that a CPU can compute; restore everything."""
-    modes = [(module, module.training) for module in denoiser.model.modules()]
     devices = [denoiser.device] if denoiser.device.type == "cuda" else []
     attention = attention_of(denoiser.model)
-    denoiser.model.eval()
-    try:
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(devices),
-            computing_with(denoiser.model, "eager" if attention == "flex_attention" else attention),
-        ):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with (
+        torch.no_grad(),
+        evaluating(denoiser.model.modules()),
+        torch.random.fork_rng(devices),
+        computing_with(denoiser.model, "eager" if attention == "flex_attention" else attention),
+    ):
+        yield
 
 
 class _Doubled:
@@ -190,7 +186,7 @@ def _first_lacking(denoiser: Probed) -> str | None:
     if differs(rest, base[:1, doubled.clean[1]]):
         return "its output with a cache of keys and values is another than without"
     ours, theirs = denoiser.logits(base), doubled.own_logits()
-    words = torch.arange(ours.shape[-1], device=ours.device) != denoiser.special.mask_id
+    words = ours[0, 0] != -torch.inf  # all but the mask token and spare rows
     if _distance(ours[..., words], theirs[..., words]).median() > _HEAD:
         return "its logits are more than its output embedding of the last hidden states"
     return None

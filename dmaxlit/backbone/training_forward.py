@@ -3,6 +3,9 @@
 The clean copy of a batch is computed once and all of its views attend to it (BD3-LM, arXiv 2503.09573, Section 3.2).
 """
 
+from __future__ import annotations
+
+import copy
 from dataclasses import replace
 
 import torch
@@ -12,6 +15,7 @@ from transformers.cache_utils import Cache
 from dmaxlit.backbone.activation_checkpointing import can_checkpoint_with_cache, disable_cache_under_checkpointing
 from dmaxlit.backbone.cache import CleanCache
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.eval_mode import evaluating, has_dropout
 from dmaxlit.backbone.packing import Layout, PackedAttention
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.tokens import CleanBatch, SoftTokens
@@ -36,6 +40,7 @@ class TrainingForward:
         self._layout = Layout.of(clean)
         self._grouped: tuple[Tensor, Layout] | None = None
         self._cache: Cache | None = None
+        self._without_dropout: TrainingForward | None = None
         # FSDP gathers a layer's weights for the backward pass when a gradient reaches the layer's output. Views use the
         # last layer's keys and values but not its output, so they add this sum over it, times 0.
         self._anchor: Tensor | None = None
@@ -75,6 +80,26 @@ class TrainingForward:
             positions = torch.cat([clean.position, noisy.position], 1)
             hidden = self._hidden(layout.doubled_mask, positions, inputs, soft)[:, width:]
         return hidden.flatten(0, 1)[layout.gather_index]
+
+    def evaluate(self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None) -> Tensor:
+        """Compute the same without gradients and without dropout, in whatever mode the model is.
+
+        Of a model that is training with dropout the clean copy is computed once more, without; of another nothing is.
+
+        Args:
+            ids: ``[B, L]`` token ids of the view.
+            soft: Soft tokens to feed at some of its positions.
+            groups: ``[B, blocks]`` group of each block.
+        """
+        with torch.no_grad():
+            if not has_dropout(self._denoiser.model):
+                return self(ids, soft, groups)
+            with evaluating(self._denoiser.modules()):
+                if self._without_dropout is None:
+                    self._without_dropout = copy.copy(self)  # with the same layout and masks
+                    if self.is_cached:
+                        self._without_dropout._compute_clean_copy()
+                return self._without_dropout(ids, soft, groups)
 
     def _layout_of(self, groups: Tensor) -> Layout:
         """Return the layout in groups; views with the same tensor share its masks."""

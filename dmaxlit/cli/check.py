@@ -4,7 +4,7 @@ import inspect
 import sysconfig
 import traceback
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +14,27 @@ from jsonargparse import ArgumentParser
 import dmaxlit
 from dmaxlit.cli.messages import closest, one_line
 from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError, check_choice, printable, reason_of
 from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
-from dmaxlit.testing import ContractError, Property, decoder_properties, noise_properties
+from dmaxlit.tasks import TASKS
+from dmaxlit.testing import (
+    ContractError,
+    Property,
+    admission_properties,
+    decoder_properties,
+    noise_properties,
+    task_properties,
+)
 
-Kind = Literal["noise", "decoder"]
+Kind = Literal["noise", "decoder", "admission", "task"]
 
 _KINDS: dict[str, tuple[Registry[Any], Callable[..., list[Property]]]] = {
     "noise": (NOISE, noise_properties),
     "decoder": (DECODERS, decoder_properties),
+    "admission": (ADMISSIONS, admission_properties),
+    "task": (TASKS, task_properties),
 }
 
 
@@ -38,14 +49,14 @@ def run(command: str, args: list[str]) -> None:
 
 
 def check(names: list[str], kind: Kind | None = None, options: Sequence[str] = ()) -> None:
-    """Test what every noise strategy or decoder must do, and print a line for each property.
+    """Test what every noise strategy, decoder, admission policy or task must do, and print a line for each property.
 
     It takes seconds and no model. The exit status is 0 if every property holds, 1 if one does not, and 2 if a name or
     option cannot be used. In a test file, dmaxlit.testing gives the same properties to pytest.
 
     Args:
         names: Registered names, or import paths of your own classes.
-        kind: ``noise`` or ``decoder``, for a name that both have.
+        kind: ``noise``, ``decoder``, ``admission`` or ``task``, for a name that several have.
         options: Options of the constructor of each, as ``["--option", "value"]``.
 
     Raises:
@@ -53,7 +64,7 @@ def check(names: list[str], kind: Kind | None = None, options: Sequence[str] = (
         SystemExit: With status 1 if a property does not hold.
     """
     if not names:
-        raise UserError("names: expected the name or import path of a noise strategy or decoder first, got none")
+        raise UserError(f"names: expected the name or import path of a {_described(_KINDS)} first, got none")
     found = [_properties(name, kind, options) for name in names]
     num_broken = sum(_report(name, properties) for name, properties in zip(names, found, strict=True))
     if num_broken:
@@ -62,11 +73,11 @@ def check(names: list[str], kind: Kind | None = None, options: Sequence[str] = (
 
 def _help_parser(command: str) -> ArgumentParser:
     """Return a parser that explains the command; the options of a class are known only when it is."""
-    usage = "dmaxlit check NAME [NAME ...] [--kind noise|decoder] [--option value ...]"
+    usage = f"dmaxlit check NAME [NAME ...] [--kind {'|'.join(_KINDS)}] [--option value ...]"
     description = (inspect.getdoc(check) or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(prog=f"dmaxlit {command}", usage=usage, description=description)
     parser.add_argument("names", nargs="+", help="Registered name, or import path of a class of your own.")
-    parser.add_argument("--kind", choices=list(_KINDS), help="For a name that a strategy and a decoder have.")
+    parser.add_argument("--kind", choices=list(_KINDS), help="For a name that classes of several kinds have.")
     parser.add_argument("--option", help="An option of its constructor; dmaxlit check NAME --help explains them.")
     return parser
 
@@ -82,9 +93,9 @@ def _split_kind(args: Sequence[str]) -> tuple[Kind | None, list[str]]:
         else:
             rest.append(arg)
     if pending:
-        raise UserError("kind: expected 'noise' or 'decoder', got nothing")
+        raise UserError(f"kind: expected one of {', '.join(_KINDS)}, got nothing")
     if kind is not None:
-        check_choice("kind", kind, ("noise", "decoder"))
+        check_choice("kind", kind, tuple(_KINDS))
     return kind, rest  # type: ignore[return-value]
 
 
@@ -92,13 +103,13 @@ def _properties(name: str, kind: Kind | None, options: Sequence[str]) -> list[Pr
     """Return the properties of a class, and refuse options that it does not take."""
     found = {one: cls for one in _KINDS if kind in (None, one) and (cls := _find(name, one)) is not None}
     if len(found) > 1:
-        raise UserError(f"{name}: expected --kind noise or --kind decoder with it, for both have that name")
+        flags = " or ".join(f"--kind {one}" for one in found)
+        raise UserError(f"{name}: expected {flags} with it, since each has that name")
     if not found:
         kinds = [one for one in _KINDS if kind in (None, one)]
-        wanted = " or ".join({"noise": "noise strategy"}.get(one, one) for one in kinds)
         known = dict.fromkeys(known for one in kinds for known in _KINDS[one][0])
         raise UserError(
-            f"{name}: expected the name or import path of a {wanted}, got none{closest(name, known)}; "
+            f"{name}: expected the name or import path of a {_described(kinds)}, got none{closest(name, known)}; "
             f"known: {', '.join(known)}"
         )
     ((one, cls),) = found.items()
@@ -109,6 +120,11 @@ def _properties(name: str, kind: Kind | None, options: Sequence[str]) -> list[Pr
         raise
     except Exception as error:  # whatever the user's constructor raises
         raise UserError(f"{name}: cannot be made ({_describe(error)})") from error
+
+
+def _described(kinds: Iterable[str]) -> str:
+    *others, last = (_KINDS[one][0].kind for one in kinds)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _find(name: str, kind: str) -> type[Any] | None:

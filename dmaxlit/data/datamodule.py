@@ -62,7 +62,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         eval_batch_size: Prompts in one rank's batch in validation and test.
         max_length: Most tokens of a row, EOS included; None for the model's context length.
         eos_fill: Supervised EOS tokens that end a response: ``block`` fills the block of the first one, a number is
-            their count. What a count leaves of its last block is EOS too, corrupted like the rest but not in the loss.
+            their count, or fewer where ``max_length`` ends. What a count leaves of its last block is EOS too, corrupted
+            like the rest but not in the loss.
         on_bad_row: Refuse the first row or evaluation prompt that cannot be used, with its number (``error``), or drop
             such ones and report their count (``skip``).
         hub_split: Split of a hub data set.

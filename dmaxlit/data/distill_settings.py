@@ -1,9 +1,9 @@
 """How a corpus is distilled."""
 
-import inspect
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from dmaxlit.constructors import constructor_options
 from dmaxlit.data.near_duplicates import NearDuplicates
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_temperature
@@ -45,7 +45,8 @@ class DistillSettings:
             ``correct``: of these, the ones the task's checker accepts. ``all``: also responses cut off by the budget.
         seed: Seed of the samples at a temperature.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. What is sampled for a prompt depends
-            on the seed and its index only.
+            on the seed and its index only: that among the prompts to answer, without those of ``held_out`` and each
+            ``num_samples`` times.
         top_p: In (0, 1]; tokens are sampled from the smallest set with that probability.
         check_decoder: Check what a decoder of your own returns in the first forwards.
         num_samples: Responses to each prompt, one after the other in the corpus; more than one need a temperature.
@@ -89,7 +90,7 @@ class DistillSettings:
         check_at_least(1, num_prompts=self.num_prompts, batch_size=self.batch_size, max_new_tokens=self.max_new_tokens)
         check_choice("keep", self.keep, ("finished", "correct", "all"))
         self._check_filters()
-        known = inspect.signature(DECODERS.get(self.decoder)).parameters
+        known = constructor_options(DECODERS.get(self.decoder))
         for name in ("temperature", "top_p", "seed"):
             if name in self.decoder_options and name not in known:
                 raise UserError(f"decoder_options: expected no {name}, which is a setting of its own (--{name})")

@@ -16,7 +16,7 @@ from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.records import BadRows, OnBadRow
 
 _CHUNK = 4096  # rows the tokenizer encodes at once
-_CHUNK_CHARACTERS = 2**22  # after which a chunk ends, as plain texts may be long
+_CHUNK_CHARACTERS = 2**22  # of prompts and responses, after which a chunk ends, as these may be long
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,18 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     size = 0
     for row in rows:
         chunk.append(row)
-        size += len(row.response)
+        size += _num_characters(row)
         if len(chunk) == _CHUNK or size >= _CHUNK_CHARACTERS:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _num_characters(row: Row) -> int:
+    prompt = row.prompt or ""
+    texts = [prompt] if isinstance(prompt, str) else [str(message.get("content")) for message in prompt]
+    return sum(map(len, texts)) + len(row.response)
 
 
 def _encode(

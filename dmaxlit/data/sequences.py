@@ -17,7 +17,7 @@ class SequenceMaker:
     Args:
         limit: Most tokens of a sequence, whole blocks.
         block_length: Length of the blocks of the grid.
-        eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`.
+        eos_fill: See :func:`~dmaxlit.data.encoding.encode_pair`; the EOS tokens end at the limit, the first fits.
         eos_id: Token id of EOS.
         bad: Receives the rows that have no sequence.
     """
@@ -45,11 +45,10 @@ class SequenceMaker:
             self.bad.add(row.location, "has a prompt that fills the length", f"{len(prompt)} tokens of {self.limit}")
             return
         ids = [*prompt, *response]
-        ids += [self.eos_id] * eos_count(len(ids), self.block_length, self.eos_fill)
-        if len(ids) > self.limit:
-            self.bad.add(row.location, "is too long", f"{len(ids)} tokens with EOS, at most {self.limit}")
+        if len(ids) >= self.limit:
+            self.bad.add(row.location, "is too long", f"{len(ids) + 1} tokens with EOS, at most {self.limit}")
             return
-        yield ids, len(prompt)
+        yield self._ended(ids), len(prompt)
 
     def _windows(self, row: Row, before: Sequence[int], text: Sequence[int]) -> Iterator[Sequenced]:
         """Cut a text into windows of the longest length, one behind the other; the last is ended by EOS.
@@ -61,7 +60,9 @@ class SequenceMaker:
             return
         ids = [*before, *text]
         for begin in range(0, len(ids), self.limit):
-            window = ids[begin : begin + self.limit]
-            num_eos = eos_count(len(window), self.block_length, self.eos_fill)
-            window += [self.eos_id] * min(num_eos, self.limit - len(window))
-            yield window, 0 if begin else len(before)
+            yield self._ended(ids[begin : begin + self.limit]), 0 if begin else len(before)
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """Return token ids with the EOS behind them, as many as there is room for."""
+        num_eos = eos_count(len(ids), self.block_length, self.eos_fill)
+        return ids + [self.eos_id] * min(num_eos, self.limit - len(ids))

@@ -1,6 +1,7 @@
 """The decoder contract: a pure step from the logits of one forward to the next state of the block.
 
-Shapes: R rows, each with one block; T tokens per block; V vocabulary size; K tokens of a mixture; C extra blocks.
+Shapes: R rows, each with one block; T tokens per block; V logits of a position, at least ``special.vocab_size``; K
+tokens of a mixture; C extra blocks.
 """
 
 from abc import ABC, abstractmethod
@@ -133,7 +134,8 @@ class Decoder(ABC):
     (:class:`dmaxlit.engine.BlockDecoder`) owns the loop, the cache, the end of a response and the budgets.
 
     Subclasses implement :meth:`step`. Those that never revise a token derive from
-    :class:`~dmaxlit.decoding.CommittingDecoder` instead.
+    :class:`~dmaxlit.decoding.CommittingDecoder` instead. One with options of its own may take ``**options`` and pass
+    them to the constructor of its base class.
 
     Attributes:
         max_steps_per_token: Default of ``max_steps``, per token of a block: 1 suffices where every forward decides at
@@ -178,8 +180,9 @@ class Decoder(ABC):
 
         Args:
             state: The blocks that were fed to the model; no row has converged.
-            logits: ``[R, T, V]`` logits of the token at each position, ``-inf`` for the mask token; with extra blocks
-                ``[R, 1 + C, T, V]``, the block's own first.
+            logits: ``[R, T, V]`` logits of the token at each position; with extra blocks ``[R, 1 + C, T, V]``, the
+                block's own first. V is the number of rows of the model's table, which may be padded: ``-inf`` for the
+                mask token, and for ids from ``special.vocab_size`` on.
             special: The special ids.
         """
 

@@ -54,9 +54,8 @@ class CreditDecoder(Decoder):
         # Credit decays, and the top-1 token of each mask earns more; it raises the logits.
         best = argmax_proposal(logits)
         earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
-        # The model's table may be longer than the tokenizer's vocabulary, the tokens' ids are not.
-        index = best.tokens.clamp(max=special.vocab_size - 1)
-        credit = (state.memory["credit"] * self.beta).scatter_add(-1, index.unsqueeze(-1), earned.unsqueeze(-1))
+        tokens = best.tokens.unsqueeze(-1)
+        credit = (state.memory["credit"] * self.beta).scatter_add(-1, tokens, earned.unsqueeze(-1))
         raised = logits.to(torch.promote_types(logits.dtype, torch.float32)).clone()
         raised[..., : special.vocab_size] += self.alpha * credit.log1p()
 

@@ -87,7 +87,7 @@ class JointDecoder(Decoder):
 
         Args:
             state: The blocks that were fed to the denoiser; no row has converged.
-            logits: ``[R, T, V]`` the denoiser's logits, ``-inf`` for the mask token.
+            logits: ``[R, T, V]`` the denoiser's logits, ``-inf`` for the mask token and spare ids.
             special: The special ids.
             joint: The auxiliary model; its span length divides T.
         """

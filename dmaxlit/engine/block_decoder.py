@@ -1,14 +1,14 @@
 """Decodes lists of prompts block by block, with one decoder."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.backbone.sharding import is_sharded
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import Decoder
@@ -131,7 +131,7 @@ class BlockDecoder:
         sequences: dict[int, DecodedSequence] = {}
         with (
             _without_gradients(self.denoiser, self.compile),
-            _evaluating(self.denoiser.modules()),
+            evaluating(self.denoiser.modules()),
             tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
             for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
@@ -154,7 +154,7 @@ class BlockDecoder:
         modules = list(self.denoiser.modules())
         while True:
             # Between two forwards, grad mode and eval mode are the caller's.
-            with torch.no_grad(), _evaluating(modules):
+            with torch.no_grad(), evaluating(modules):
                 event = next(events, None)
             if event is None:
                 return
@@ -240,16 +240,3 @@ def _without_gradients(denoiser: Denoiser, compiled: bool) -> AbstractContextMan
     if is_sharded(denoiser) or (compiled and denoiser.device.type != "cpu"):
         return torch.no_grad()
     return torch.inference_mode()
-
-
-@contextmanager
-def _evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Switch a model's modules to eval mode, and restore each one's own mode afterwards."""
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.backbone.formats.judged import is_line
+from dmaxlit.constructors import constructor_options
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.decoding.admission import make_admission
@@ -125,7 +125,7 @@ class DecoderSpec:
         return {name: identity[name] for name in names if name in identity} | {"options": dict(self.options)}
 
     def _option_names(self) -> list[str]:
-        return list(inspect.signature(DECODERS.get(self.name)).parameters)
+        return list(constructor_options(DECODERS.get(self.name)))
 
 
 def evaluate(

@@ -91,16 +91,19 @@ class Likelihood:
             The continuation's index, the bound, and whether decoding it greedily, the most confident token at a time,
             gives these tokens.
         """
-        views = [self._views(continuation) for continuation in continuations]
-        order = sorted(
-            range(len(continuations)),
-            key=lambda index: (len(views[index]), len(continuations[index].context + continuations[index].tokens)),
-        )
+        order = sorted(range(len(continuations)), key=lambda index: self._size(continuations[index]))
         for begin in range(0, len(order), self._batch_size):
             indices = order[begin : begin + self._batch_size]
-            batch = _Batch(self._denoiser, [continuations[index] for index in indices])
-            bounds = batch.bounds([views[index] for index in indices])
+            members = [continuations[index] for index in indices]
+            batch = _Batch(self._denoiser, members)
+            bounds = batch.bounds([self._views(continuation) for continuation in members])
             yield from zip(indices, bounds, batch.are_greedy(), strict=True)
+
+    def _size(self, continuation: Continuation) -> tuple[int, int]:
+        """Return how many forwards the views of a continuation take, and how long they are."""
+        blocks = continuation.blocks(self._denoiser.block_length)
+        forwards = max(num_mask_sets(len(block), self._mc_samples) for block in blocks)
+        return forwards, len(continuation.context) + len(continuation.tokens)
 
     def _views(self, continuation: Continuation) -> list[list[MaskSet]]:
         """Return the sets of masks of a continuation: for each forward, at most one for each block."""
@@ -112,6 +115,11 @@ class Likelihood:
         return [[sets[view] for sets in blocks if view < len(sets)] for view in range(max(map(len, blocks)))]
 
 
+def num_mask_sets(count: int, most: int) -> int:
+    """Return how many sets :func:`mask_sets` returns for so many positions: all that there are, or ``most``."""
+    return min((1 << count) - 1, most)
+
+
 def mask_sets(positions: Sequence[int], most: int, generator: torch.Generator) -> list[MaskSet]:
     """Return sets of masks, whose weighted sums of log-probabilities add up to the bound or an estimate of it.
 
@@ -121,7 +129,7 @@ def mask_sets(positions: Sequence[int], most: int, generator: torch.Generator) -
         generator: Draws the sets if there are more.
     """
     n = len(positions)
-    if 2**n - 1 <= most:
+    if 2**n - 1 == num_mask_sets(n, most):
         return [
             MaskSet(masked, 1 / (size * comb(n, size)))
             for size in range(1, n + 1)

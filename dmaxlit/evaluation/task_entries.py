@@ -1,11 +1,11 @@
 """The tasks of an evaluation: by name, or from a list with options, one entry for each of several templates."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from dmaxlit.constructors import constructor_options
 from dmaxlit.errors import UserError, describe_value, reason_of
 from dmaxlit.evaluation.labels import check_label, check_mapping
 from dmaxlit.evaluation.run_folder import FILES
@@ -41,7 +41,7 @@ class TaskEntry:
         Args:
             trained: The options of the task that the model was trained on.
         """
-        here, parameters = self.task.options(), inspect.signature(type(self.task)).parameters
+        here, parameters = self.task.options(), constructor_options(type(self.task))
         unset = {name for name, value in here.items() if name in parameters and value == parameters[name].default}
         return [name for name in trained if name in unset and here[name] != trained[name]]
 
@@ -100,7 +100,7 @@ def _form(entry: Any, source: str) -> tuple[str, str, dict[str, Any]]:
 
 def _with_templates(label: str, name: str, options: Mapping[str, Any]) -> list[TaskEntry]:
     templates = options.get(_TEMPLATE)
-    if not isinstance(templates, list) or _TEMPLATE not in inspect.signature(TASKS.get(name)).parameters:
+    if not isinstance(templates, list) or _TEMPLATE not in constructor_options(TASKS.get(name)):
         return [TaskEntry(label, name, _build(name, options))]
     if not templates or not all(isinstance(template, str) for template in templates):
         raise UserError(f"task.{label}.template: expected names or files, got {describe_value(templates)}")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dmaxlit.constructors import constructor_options
 from dmaxlit.decoding import DECODERS
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.harness.generation_settings import whole_number
@@ -23,7 +24,7 @@ def check_names(model: Callable[..., Any], decoder: str, options: Iterable[str])
     Raises:
         UserError: For the first such name, or if there is no such decoder.
     """
-    known = inspect.signature(DECODERS.get(decoder)).parameters
+    known = constructor_options(DECODERS.get(decoder))
     own = [name for name, value in inspect.signature(model).parameters.items() if value.kind != value.VAR_KEYWORD]
     for name in options:
         if name not in known:

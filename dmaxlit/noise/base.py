@@ -41,7 +41,7 @@ class View:
             (:class:`~dmaxlit.tokens.Role`) have no part in the loss.
         name: Short name for logs (``train/loss_<name>``, a mean over the positions of all views of that name).
         weight: Weight of each position's loss, a number or ``[batch, length]``. A view of weight 0, such as a step of
-            a rollout, is evaluated without gradients and costs no backward pass.
+            a rollout, is evaluated without gradients and dropout and costs no backward pass.
         is_masked: ``[batch, length]`` bool, positions that hold the mask token; None for a view without masks.
         model_filled: ``[batch, length]`` bool, positions that hold a token the model predicted; for diagnostics.
         level: ``[batch, length]`` noise level each position was corrupted at; for diagnostics.
@@ -101,9 +101,11 @@ class Prediction(ABC):
     @property
     @abstractmethod
     def logits(self) -> Tensor:
-        """``[n, vocab]``, with gradients if the view requires them; detach what becomes input again.
+        """``[n, V]``, with gradients if the view requires them; detach what becomes input again.
 
-        The mask token's logit is ``-inf``. With a large vocabulary prefer :meth:`map`, which never holds all logits.
+        V is the number of rows of the model's table, at least ``special.vocab_size``. The logits of the mask token and
+        of ids from ``special.vocab_size`` on are ``-inf``. With a large vocabulary prefer :meth:`map`, which never
+        holds all logits.
         """
 
     @abstractmethod
@@ -271,9 +273,18 @@ class NoiseStrategy(ABC):
         """
 
     def corrupt(self, clean: CleanBatch, generator: RowGenerator) -> Corruption:
-        """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never."""
+        """Choose each response position independently with probability ``1 - alpha_t``; prompts and pads never.
+
+        Raises:
+            UserError: If the constructor of a subclass has not called that of this class.
+        """
         if self.corruption is not None:
             return self.corruption
+        if not all(hasattr(self, option) for option in ("level", "per", "stratified", "schedule")):
+            raise UserError(
+                f"noise {type(self).__name__}: expected its __init__ to call super().__init__(), which sets level, "
+                "per, stratified and schedule; it did not"
+            )
         # One level per sequence or per block.
         blocks = clean.blocks
         columns = int(blocks[-1]) + 1 if self.per == "block" else 1

@@ -17,7 +17,8 @@ class ScoredPositions:
     """Supervised positions of a view with their logits: the argument of an objective.
 
     Args:
-        logits: ``[n, vocab]`` float32 with gradients; the mask token's is ``-inf``.
+        logits: ``[n, V]`` float32 with gradients; ``-inf`` for the mask token, and for ids beyond the tokenizer's where
+            the model's table is longer.
         target: ``[n]`` clean tokens ``x_0``.
         weight: ``[n]`` the view's weight; 0 in the fill.
         in_loss: ``[n]`` bool, False in the fill, which an objective must leave out.
@@ -48,7 +49,8 @@ class ScoredPositions:
 
 
 #: Returns the sum of a loss over some positions, a scalar with gradients. It is called for a chunk of positions at a
-#: time. Its own data are tensors ``[batch, length, ...]`` without gradients, best as fields of a dataclass.
+#: time; a chunk may be empty, and its sum is then 0. Its own data are tensors ``[batch, length, ...]`` without
+#: gradients, best as fields of a dataclass.
 Objective: TypeAlias = Callable[[ScoredPositions], Tensor]
 
 

@@ -19,7 +19,8 @@ class OnPolicyNoise(NoiseStrategy):
     """OPUT: a masked view, and a view with the model's own predictions at the masked positions of the same sample.
 
     ``x_t^(p)[i] ~ p(. | x_t^(m))`` where masked; ``loss = L(x_t^(m)) + L(x_t^(p))``, cross-entropy to ``x_0`` over all
-    response positions of both views. The masked view's forward is the rollout, which costs none of its own.
+    response positions of both views. The masked view's forward is the rollout, which costs none of its own. It is
+    trained, and so sees the dropout of a model that has any; the published code rolls out in eval mode.
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution. DMax uses 0.75.
@@ -27,9 +28,9 @@ class OnPolicyNoise(NoiseStrategy):
         rollout: ``sample``, or ``argmax`` as in the published code.
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
-        alternate: Train on the masked view at even optimiser steps and on the predicted view at odd ones, as the
-            published code does with its two copies of each sample, instead of on both at every step. Both weights have
-            to be above 0 then.
+        alternate: Train on the masked view at even optimiser steps and on the predicted view at odd ones, instead of
+            on both at every step. Both weights have to be above 0 then. (The published code also trains on one view of
+            a row at a time, but mixes both in every update, and each row comes as both in every epoch.)
     """
 
     def __init__(

@@ -21,6 +21,7 @@ def try_decoder(engine: BlockDecoder) -> None:
     versions = () if decoder.extra_blocks == 0 else (1 + decoder.extra_blocks,)
     logits = torch.zeros(1, *versions, length, denoiser.vocab_size)
     logits[..., special.mask_id] = -torch.inf
+    logits[..., special.vocab_size :] = -torch.inf
     try:
         with torch.no_grad():
             decoder.step(decoder.start(ids, torch.ones_like(ids, dtype=torch.bool), special), logits, special)

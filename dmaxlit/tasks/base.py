@@ -1,11 +1,11 @@
 """The base class of tasks: prompts in three disjoint splits, each with a checker for its answers."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from dmaxlit.constructors import constructor_options
 from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.factory import make_by_name
 from dmaxlit.randomness import stable_seed
@@ -112,8 +112,11 @@ class Task(ABC):
         return {}
 
     def options(self) -> dict[str, Any]:
-        """Return the constructor's arguments as JSON values: ``type(self)(**self.options())`` is the same task."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        """Return the constructor's arguments as JSON values: ``type(self)(**self.options())`` is the same task.
+
+        Those of the next constructor are among them where this one takes ``**options``.
+        """
+        return {name: getattr(self, name) for name in constructor_options(type(self))}
 
 
 def default_number(task: Task, split: Split, most: int) -> int:

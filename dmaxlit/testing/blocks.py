@@ -15,6 +15,7 @@ from dmaxlit.engine.state_rules import NewBlocks
 from dmaxlit.tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask_id=17, eos_id=18, pad_id=19, vocab_size=20)
+NUM_LOGITS = SPECIAL.vocab_size + 3  # of a padded table, V
 LENGTH = 6
 NUM_ROWS = 5
 _NUM_STEPS = 8
@@ -62,9 +63,10 @@ def start(decoder: Decoder) -> BlockState:
 def random_logits(decoder: Decoder, seed: int) -> Tensor:
     """Return the logits of a forward, random ones that are the same for the same seed."""
     blocks = (1 + decoder.extra_blocks,) if decoder.extra_blocks else ()
-    shape = (NUM_ROWS, *blocks, LENGTH, SPECIAL.vocab_size)
+    shape = (NUM_ROWS, *blocks, LENGTH, NUM_LOGITS)
     logits = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     logits[..., SPECIAL.mask_id] = -torch.inf
+    logits[..., SPECIAL.vocab_size :] = -torch.inf
     return logits
 
 

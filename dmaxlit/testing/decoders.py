@@ -13,6 +13,7 @@ from dmaxlit.decoding.base import Sampling
 from dmaxlit.engine.state_rules import STATE_RULES, StateRule
 from dmaxlit.testing.blocks import (
     LENGTH,
+    NUM_LOGITS,
     NUM_ROWS,
     SPECIAL,
     DecoderFactory,
@@ -161,7 +162,7 @@ def _ignores_other_rows(make: DecoderFactory) -> None:
 def _converges(make: DecoderFactory) -> None:
     decoder, new = make(), new_blocks()
     answer = torch.where(new.editable, (new.ids + 1) % SPECIAL.mask_id, new.ids)
-    logits = torch.full((*new.ids.shape, SPECIAL.vocab_size), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
+    logits = torch.full((*new.ids.shape, NUM_LOGITS), -torch.inf).scatter(-1, answer.unsqueeze(-1), 0.0)
     if decoder.extra_blocks:
         logits = logits.unsqueeze(1).expand(-1, 1 + decoder.extra_blocks, -1, -1)
     bound = decoder.max_steps(LENGTH)
@@ -191,6 +192,12 @@ def _sampled(make: DecoderFactory, top_p: float) -> tuple[torch.Tensor, torch.Te
 
 def _obeys_temperature(make: DecoderFactory) -> None:
     differs, decided = _sampled(make, top_p=1.0)
+    expect(
+        decided.any(),
+        "expected some positions to be decided both at temperature 0 and at 4 within the "
+        f"{make().max_steps(LENGTH)} forwards of max_steps, got none; decide at least one position in each step, for "
+        "instance with most_confident",
+    )
     expect(
         (differs & decided).any(),
         "expected tokens drawn at temperature 4 to differ from the most probable ones, got the same; take tokens from "

@@ -1,17 +1,20 @@
 """Clean batches, and the views that a strategy yields for them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmaxlit.noise import LogitsPrediction, NoiseStrategy, View, dialogue
+from dmaxlit.noise import LogitsPrediction, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SoftTokens, SpecialTokens
 from dmaxlit.training.view_checks import ViewChecks
 
 SPECIAL = SpecialTokens(mask_id=197, eos_id=198, pad_id=199, vocab_size=200)
+NUM_LOGITS = SPECIAL.vocab_size + 8  # of a padded table, V
 BLOCK_LENGTH = 8
 
 
@@ -23,7 +26,7 @@ class Rows:
         clean: The batch.
         keys: Key of each row's random numbers, its number in the batch of :func:`make_rows`.
         num_rows: Number of rows of that batch.
-        logits: ``[batch, length, vocab]`` of the model's predictions.
+        logits: ``[batch, length, V]`` of the model's predictions.
     """
 
     clean: CleanBatch
@@ -68,8 +71,9 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
         for column, token in enumerate((SPECIAL.mask_id, SPECIAL.pad_id, SPECIAL.eos_id)):
             ids[row, column : min(column + 1, prompt)] = token
     ids = torch.where(roles == Role.PAD, SPECIAL.pad_id, ids)
-    logits = 3 * torch.randn(len(lengths), width, SPECIAL.vocab_size, generator=generator)
+    logits = 3 * torch.randn(len(lengths), width, NUM_LOGITS, generator=generator)
     logits[..., SPECIAL.mask_id] = -torch.inf
+    logits[..., SPECIAL.vocab_size :] = -torch.inf
     clean = CleanBatch(ids, roles, BLOCK_LENGTH, SPECIAL)
     return Rows(clean, list(range(len(lengths))), len(lengths), logits)
 
@@ -77,7 +81,14 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
 def views_of(
     strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
 ) -> list[View]:
-    """Return all views of a strategy.
+    """Return all views of a strategy; arguments as those of :func:`turns_of`."""
+    return [view for view, _ in turns_of(strategy, rows, generator, require_grad)]
+
+
+def turns_of(
+    strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
+) -> list[tuple[View, Prediction]]:
+    """Return all views of a strategy, each with its prediction.
 
     Args:
         strategy: The strategy.
@@ -97,7 +108,24 @@ def views_of(
 
     started = checks.begin(strategy.views(rows.clean, generator or rows.generator()), rows.clean)
     table = torch.randn(SPECIAL.vocab_size, 8, generator=torch.Generator().manual_seed(0))
-    return [view for view, _ in dialogue(started, answer, lambda request: table[request.ids])]
+    return list(dialogue(started, answer, lambda request: table[request.ids]))
+
+
+class InChunks(LogitsPrediction):
+    """A prediction that is summed over chunks of its positions.
+
+    Args:
+        prediction: The prediction.
+        ends: End of each chunk, among the ``n`` positions.
+    """
+
+    def __init__(self, prediction: Prediction, *ends: int) -> None:
+        super().__init__(prediction.logits, prediction.positions)
+        self._chunks = [slice(start, end) for start, end in pairwise((0, *ends))]
+
+    def sum(self, score: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Return the sum of the scores of all chunks."""
+        return torch.stack([score(self.logits[chunk], chunk) for chunk in self._chunks]).sum()
 
 
 def rows_of(views: list[View], rows: list[int]) -> list[View]:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from dmaxlit.noise import NoiseStrategy, View
-from dmaxlit.testing.dialogues import SPECIAL, Rows, difference, make_rows, rows_of, views_of
+from dmaxlit.testing.dialogues import SPECIAL, InChunks, Rows, difference, make_rows, rows_of, turns_of, views_of
 from dmaxlit.testing.noise_factory import NoiseFactory
 from dmaxlit.testing.noise_levels import LEVEL_PROPERTIES
 from dmaxlit.testing.property import Property, changed_generator, expect, seed_global_generators
+from dmaxlit.training.losses import view_loss
 from dmaxlit.training.view_checks import ViewChecks
 from dmaxlit.training.view_rules import VIEW_RULES, ViewRule
 
@@ -41,6 +42,7 @@ def noise_properties(noise: str | type[NoiseStrategy], /, **options: Any) -> lis
         "view names differ": _names_differ,
         "something is supervised": _supervises,
         "weights are finite and at least 0": _weights_are_finite,
+        "objectives are sums over chunks, which may be empty": _sums_over_chunks,
         "the number of views does not depend on the data": _has_fixed_number,
         "predictions are used without gradients": _uses_no_gradients,
         "rows do not depend on the padding": _ignores_padding,
@@ -116,10 +118,27 @@ def _weights(view: View) -> Tensor:
     return weight[view.supervised] if isinstance(weight, Tensor) else torch.tensor([float(weight)])
 
 
+def _sums_over_chunks(factory: NoiseFactory) -> None:
+    (strategy,) = factory.at_levels(0.5)
+    rows, checks = make_rows(), ViewChecks(factory.make(), enabled=False)
+    for view, prediction in turns_of(strategy, rows):
+        count = int(view.supervised.sum())
+        sums = [
+            view_loss(view, InChunks(prediction, *ends), rows.clean, checks.check_value).total.detach()
+            for ends in ((count,), (0, count), (count // 3, count))
+        ]
+        expect(
+            all(torch.allclose(value, sums[0], rtol=1e-4, atol=1e-4) for value in sums),
+            f"expected objectives of view {view.name!r} to return sums over positions, but the same positions give "
+            "{:.4g} at once, {:.4g} with an empty chunk and {:.4g} in two chunks; ".format(*map(float, sums))
+            + "return a sum, not a mean",
+        )
+
+
 def _has_fixed_number(factory: NoiseFactory) -> None:
     (strategy,) = factory.at_levels(0.5)
     rows = make_rows()
-    right = torch.full_like(rows.logits, -30.0).scatter(-1, rows.clean.ids.unsqueeze(-1), 30.0)
+    right = rows.logits.clamp(max=-30.0).scatter(-1, rows.clean.ids.unsqueeze(-1), 30.0)
     batches = [rows, Rows(rows.clean, rows.keys, rows.num_rows, right), make_rows((0,), (1,)), make_rows((7,), (1,))]
     numbers = [len(views_of(strategy, batch, batch.generator(seed))) for batch in batches for seed in range(3)]
     expect(

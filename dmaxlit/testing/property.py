@@ -1,4 +1,4 @@
-"""A property of a strategy or decoder that can be tested."""
+"""A property of a class that can be tested."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True)
 class Property:
-    """Something that holds for every strategy or decoder. Call it to test it; its text is its name.
+    """Something that holds for every class of a kind. Call it to test it; its text is its name.
 
     Args:
         name: The property in a few words.
@@ -32,7 +32,7 @@ class Property:
         """Test the property, and leave the global random generators as they were.
 
         Raises:
-            ContractError: If it does not hold. Exceptions of the strategy or decoder itself pass.
+            ContractError: If it does not hold. Exceptions of the tested class itself pass.
         """
         with _restored_generators():
             try:

@@ -1,13 +1,13 @@
 """The objective of a view, summed over its positions, and the counts behind its diagnostics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dmaxlit.noise.base import Prediction, View
-from dmaxlit.noise.objectives import ScoredPositions
+from dmaxlit.noise.objectives import Objective, ScoredPositions
 from dmaxlit.tokens import CleanBatch
 from dmaxlit.training.step_sums import means
 
@@ -71,13 +71,19 @@ def rates(sums: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss:
+def view_loss(
+    view: View,
+    prediction: Prediction,
+    clean: CleanBatch,
+    check: Callable[[View, Tensor], Tensor] | None = None,
+) -> ViewLoss:
     """Compute the sum of a view's objectives and the counts behind the diagnostics.
 
     Args:
         view: The corrupted view.
         prediction: The denoiser's prediction for it.
         clean: The clean batch.
+        check: Returns what an objective of the view returned, or refuses it.
     """
     positions = prediction.positions
     index = positions.flatten().nonzero().squeeze(1)  # waits for a GPU once, not in each selection
@@ -94,12 +100,13 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
     weight = torch.where(in_loss, weight, 0)
     nowhere = torch.zeros_like(target, dtype=torch.bool)
     is_masked = nowhere if view.is_masked is None else take(view.is_masked)
+    objectives = view.objectives if check is None else [_checked(each, view, check) for each in view.objectives]
     scored: list[tuple[Tensor, Tensor]] = []  # cross-entropies and hits of each chunk
 
     def score(logits: Tensor, chunk: slice) -> Tensor:
         fields = (values[chunk] for values in (target, weight, in_loss, is_masked, index))
         at = ScoredPositions(logits.float(), *fields)
-        first, *others = view.objectives
+        first, *others = objectives
         total = first(at)
         for objective in others:
             total = total + objective(at)
@@ -124,3 +131,7 @@ def view_loss(view: View, prediction: Prediction, clean: CleanBatch) -> ViewLoss
         corrupted=(right & ~hit).sum(),
         figures=view.figures,
     )
+
+
+def _checked(objective: Objective, view: View, check: Callable[[View, Tensor], Tensor]) -> Objective:
+    return lambda at: check(view, objective(at))

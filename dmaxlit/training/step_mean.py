@@ -90,14 +90,22 @@ class StepMean:
         weighted, micro_batches = pairs.pop(_MICRO_BATCHES)
         tokens, _ = pairs.pop(_TOKENS)
         scale = _UNIT * trainer.accumulate_grad_batches / (tokens.clamp(min=1) / trainer.world_size)
-        if gradients:
-            torch._foreach_mul_(gradients, scale.to(gradients[0].dtype))
+        _multiply(gradients, float(scale))
         if int(weighted) != int(micro_batches):
             raise UserError(
                 "training_step: expected every micro-batch of an optimiser step to call loss(), or none, got "
                 f"{int(weighted)} of {int(micro_batches)}"
             )
         return rates(pairs)
+
+
+def _multiply(gradients: list[Tensor], number: float) -> None:
+    wide = [gradient for gradient in gradients if gradient.itemsize >= 4]
+    if wide:
+        torch._foreach_mul_(wide, number)
+    for gradient in gradients:
+        if gradient.itemsize < 4:  # together, the number itself would be rounded to 16 bits
+            gradient.mul_(number)
 
 
 def _figures(losses: list[ViewLoss], count: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -71,6 +71,11 @@ class ViewChecks:
         checked: View = view
         return checked
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the views of the batch that began last are checked."""
+        return self._clean is not None
+
     def end(self, num_views: int) -> None:
         """Refuse a strategy that has yielded nothing.
 
@@ -101,6 +106,12 @@ class ViewChecks:
                 raise UserError(
                     f"{self._name}: expected {name} of view {view.name!r} to be {wanted}, got {describe_value(value)}"
                 )
+        level = view.level
+        if level is not None and not (isinstance(level, Tensor) and tuple(level.shape) == shape):
+            raise UserError(
+                f"{self._name}: expected level of view {view.name!r} to be of shape {list(shape)}, "
+                f"got {describe_value(level)}"
+            )
         weight = view.weight
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number and not (isinstance(weight, Tensor) and tuple(weight.shape) == shape):
@@ -112,6 +123,19 @@ class ViewChecks:
         self._check_figures(view)
         if view.soft is not None:
             self._check_soft(view, view.soft, shape)
+
+    def check_value(self, view: View, value: Any) -> Tensor:
+        """Return what an objective of a view returned, if it can be the sum over some positions.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
+            raise UserError(
+                f"{self._name}: expected each objective of view {view.name!r} to return a sum over positions, a scalar "
+                f"float tensor, got {describe_value(value)}"
+            )
+        return value
 
     def _check_soft(self, view: View, soft: SoftTokens, shape: tuple[int, ...]) -> None:
         weights = soft.weights
@@ -136,7 +160,8 @@ class ViewChecks:
             )
         shape = (clean.ids.shape[0], clean.ids.shape[1] // clean.block_length)
         groups = view.groups
-        if groups is not None and (tuple(groups.shape) != shape or groups.dtype != torch.long):
+        is_right = isinstance(groups, Tensor) and tuple(groups.shape) == shape and groups.dtype == torch.long
+        if groups is not None and not is_right:
             raise UserError(
                 f"{self._name}: expected groups of view {view.name!r} to be int64 of shape {list(shape)}, "
                 f"got {describe_value(groups)}"

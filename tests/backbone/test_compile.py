@@ -9,6 +9,7 @@ import torch
 from dmaxlit import DMaxModule
 from dmaxlit.backbone import denoiser as code
 from dmaxlit.randomness import RowGenerator
+from dmaxlit.training.next_token import next_token_loss
 from tests.conftest import make_denoiser
 
 # Dynamo looks at a cached key's gradient to guard on it.
@@ -52,6 +53,20 @@ def test_groups_features_and_soft_targets_are_the_same(clean, quick_compiler, no
     for one, two in zip(compiled_gradients, gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
     assert any(gradient.abs().max() > 0 for gradient in gradients)
+    assert code._compiled.cache_info().misses == 1
+
+
+def test_the_loss_of_the_next_token_is_compiled_too(clean, quick_compiler):
+    found = []
+    for compiled in (False, True):
+        backbone = make_denoiser(sharpen=3.0)
+        if compiled:
+            backbone.compile_training()
+        loss = next_token_loss(backbone, clean).total
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in backbone.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert code._compiled.cache_info().misses == 1
 
 

@@ -4,14 +4,17 @@ import sys
 
 import pytest
 
-from dmaxlit.testing import decoder_properties, noise_properties
+from dmaxlit.testing import admission_properties, decoder_properties, noise_properties, task_properties
 from tests.cli.conftest import start
 
+ANY = "noise strategy, decoder, admission policy or task"
 OWN = '''
 import torch
 
 from dmaxlit.decoding import CommittingDecoder, Decoder
+from dmaxlit.decoding.admission import AdmissionPolicy
 from dmaxlit.noise import MaskedNoise, NoiseStrategy, View
+from dmaxlit.tasks import Example, Task
 
 MY_NUMBER = 1
 
@@ -31,6 +34,26 @@ class Careless(NoiseStrategy):
 class Crashes(NoiseStrategy):
     def views(self, clean, generator):
         yield View(clean.nothing, clean.response, "own")
+
+
+class Impatient(AdmissionPolicy):
+    """Opens all blocks as soon as one row has begun."""
+
+    def admit(self, before, after):
+        return torch.full_like(after.converged, bool((after.editable & ~after.masked).any()))
+
+
+class Sums(Task):
+    """Sums of two numbers, the same in all splits."""
+
+    max_new_tokens = 8
+
+    def __init__(self, most: int = 20):
+        self.most = most
+
+    def examples(self, split, n):
+        sums = [(a, b) for a in range(self.most) for b in range(self.most)][:n]
+        return [Example(f"{a} + {b} =", str(a + b), lambda text, c=a + b: text == str(c)) for a, b in sums]
 
 
 class Picky(CommittingDecoder):
@@ -109,6 +132,25 @@ def test_a_decoder_with_options(dmax, own):
     assert wrong.startswith("  wrong  tokens are drawn at a temperature: expected tokens drawn at temperature 4")
 
 
+def test_policies_and_tasks_are_tested_too(dmax, own):
+    ended = dmax("check own_classes.Impatient")
+    assert ended.status == 1
+    wrong = [line.partition(":")[0] for line in ended.out.splitlines() if line.startswith("  wrong")]
+    assert wrong == ["  wrong  rows do not depend on other rows", "  wrong  a policy does not wait for the device"]
+    ended = dmax("check own_classes.Sums --most 9")
+    assert ended.status == 1
+    (wrong,) = [line for line in ended.out.splitlines() if line.startswith("  wrong")]
+    assert wrong.startswith(
+        "  wrong  splits share no prompt: expected train and val to share no prompt, but they share 10"
+    )
+    ended = dmax("check restarting --theta 0.5")
+    assert ended.status == 0
+    assert ended.out.strip() == report("restarting", admission_properties("restarting"))
+    ended = dmax("check chain --difficulty easy")
+    assert ended.status == 0
+    assert ended.out.strip() == report("chain", task_properties("chain"))
+
+
 def test_registered_names_several_names_and_class_names(dmax):
     ended = dmax("check spd OnPolicyNoise dmaxlit.decoding.ThresholdDecoder")
     assert ended.status == 0
@@ -122,7 +164,7 @@ def test_registered_names_several_names_and_class_names(dmax):
 def test_one_of_several_that_is_wrong_gives_status_1(dmax, own):
     ended = dmax("check own_classes.Greedy own_classes.Right")
     assert ended.status == 1
-    assert "own_classes.Right: 26 of 26 properties hold" in ended.out
+    assert "own_classes.Right: 27 of 27 properties hold" in ended.out
 
 
 def test_options_may_be_classes_and_ranges(dmax):
@@ -136,7 +178,7 @@ def test_options_may_be_classes_and_ranges(dmax):
 @pytest.mark.parametrize("line", ["uniform --kind decoder", "--kind=decoder uniform", "--kind decoder uniform"])
 def test_a_name_that_both_have_needs_its_kind(dmax, line):
     assert dmax("check uniform").refusal == (
-        "uniform: expected --kind noise or --kind decoder with it, for both have that name"
+        "uniform: expected --kind noise or --kind decoder with it, since each has that name"
     )
     ended = dmax(f"check {line}")
     assert ended.status == 0
@@ -146,17 +188,18 @@ def test_a_name_that_both_have_needs_its_kind(dmax, line):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("--kind noise", "names: expected the name or import path of a noise strategy or decoder first, got none"),
+        ("--kind noise", f"names: expected the name or import path of a {ANY} first, got none"),
         (
             "spdd",
-            "spdd: expected the name or import path of a noise strategy or decoder, got none (did you mean spd?)",
+            f"spdd: expected the name or import path of a {ANY}, got none (did you mean spd?)",
         ),
         ("spd --kind noise", "spd: expected the name or import path of a noise strategy, got none"),
-        ("masked --kind", "kind: expected 'noise' or 'decoder', got nothing"),
-        ("masked --kind task", "kind: expected 'noise' or 'decoder', got 'task'"),
+        ("masked --kind", "kind: expected one of noise, decoder, admission, task, got nothing"),
+        ("masked --kind tasks", "kind: expected 'noise', 'decoder', 'admission' or 'task', got 'tasks'"),
+        ("masked --kind task", "masked: expected the name or import path of a task, got none"),
         (
             "own_classes.MY_NUMBER",
-            "own_classes.MY_NUMBER: expected the name or import path of a noise strategy or",
+            f"own_classes.MY_NUMBER: expected the name or import path of a {ANY}, got none",
         ),
         ("own_classes.Nope", "own_classes.Nope: cannot be imported (AttributeError: module 'own_classes' has no"),
         ("no_file.Nope", "no_file.Nope: cannot be imported (ModuleNotFoundError: No module named 'no_file')"),

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import lightning as L
 import torch
 
-from dmaxlit.engine.block_decoder import _evaluating
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks import ChainTask
 
@@ -45,7 +45,7 @@ class FakeModule(L.LightningModule):
         """Answer pairs of prompts, the second of each pair first; interrupted after ``fail_at`` responses."""
         indices = range(first_index, first_index + len(prompts)) if isinstance(first_index, int) else first_index
         self.calls.append((list(prompts), settings, indices))
-        with _evaluating(self.modules()):  # as the engine does
+        with evaluating(self.modules()):  # as the engine does
             self.modes.append((self.training, self.backbone.model.training))
         responses = {}
         for index in (index ^ 1 for index in range(len(prompts) + len(prompts) % 2)):

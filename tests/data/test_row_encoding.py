@@ -4,6 +4,7 @@ import pytest
 
 from dmaxlit.data.corpus_reader import Row
 from dmaxlit.data.encoding import encode_pair
+from dmaxlit.data.row_encoding import _chunks
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
 from dmaxlit.tokens import Role
@@ -50,6 +51,13 @@ def test_long_texts_are_encoded_in_several_goes(monkeypatch):
     alone = packed(rows)
     assert alone.fingerprint() == together.fingerprint()
     assert numbers(alone) == numbers(together) == [0, 1, 1, 2, 3]
+
+
+def test_a_chunk_ends_after_so_many_characters_of_prompts_and_responses(monkeypatch):
+    monkeypatch.setattr("dmaxlit.data.row_encoding._CHUNK_CHARACTERS", 100)
+    chat = [{"role": "user", "content": "x" * 60}, {"role": "assistant", "content": "y" * 40}]
+    rows = [Row("x" * 90, "y" * 10, "f.jsonl"), Row(chat, "", "f.jsonl"), Row(None, "y" * 60, "f.txt"), row(1, 1)]
+    assert list(map(len, _chunks(rows))) == [1, 1, 2]
 
 
 def test_a_length_between_blocks_is_rounded_down():

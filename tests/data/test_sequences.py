@@ -14,6 +14,21 @@ def windows(num_tokens, before=(), limit=8, block_length=4, eos_fill="block"):
     return list(maker.sequences(TEXT, before, range(10, 10 + num_tokens)))
 
 
+def pair(num_prompt, num_response, limit=8, block_length=4, eos_fill="block"):
+    maker = SequenceMaker(limit, block_length, eos_fill, EOS, BadRows("error"))
+    row = Row("a prompt", "a response", "f.jsonl")
+    return list(maker.sequences(row, range(10, 10 + num_prompt), range(20, 20 + num_response)))
+
+
+def test_the_eos_of_a_pair_ends_with_the_length():
+    assert pair(1, 2, eos_fill=3) == [([10, 20, 21, EOS, EOS, EOS], 1)]
+    assert pair(2, 4, eos_fill=32) == [([10, 11, 20, 21, 22, 23, EOS, EOS], 2)]
+    assert pair(2, 5, eos_fill=32) == [([10, 11, 20, 21, 22, 23, 24, EOS], 2)]
+    for eos_fill in ("block", 1, 32):
+        with pytest.raises(UserError, match=r"^f.jsonl: is too long \(9 tokens with EOS, at most 8\)$"):
+            pair(2, 6, eos_fill=eos_fill)
+
+
 def test_a_short_text_is_one_window_ended_by_eos():
     assert windows(1) == [([10, EOS, EOS, EOS], 0)]
     assert windows(4) == [([10, 11, 12, 13, EOS, EOS, EOS, EOS], 0)]

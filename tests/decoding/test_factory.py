@@ -51,6 +51,70 @@ def test_a_missing_option_is_named():
     assert make_decoder(Needy, pace=2).pace == 2
 
 
+class PassesOn(ThresholdDecoder):
+    """Passes on what it does not know, and gives the next one an option."""
+
+    def __init__(self, pace: int = 1, **rest):
+        super().__init__(max_tokens=2, **rest)
+
+
+class Wraps(Custom):
+    """Takes the options of another decoder, which it passes on to nobody."""
+
+    def __init__(self, inner: str = "spd", **inner_options):
+        super().__init__()
+        self.inner = make_decoder(inner, **inner_options)
+
+
+class Gives(Decoder):
+    def __init__(self, name: str, **rest):
+        super().__init__(**rest)
+        self.name = name
+
+    def step(self, state, logits, special):
+        return state
+
+
+class Given(Gives):
+    def __init__(self, **rest):
+        super().__init__(name="given", **rest)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (Custom, {"foo": 3}, "decoder 'Custom': unknown option foo; known: pace, max_steps"),
+        (PassesOn, {"foo": 3}, "decoder 'PassesOn': unknown option foo; known: pace, threshold, max_tokens, max_steps"),
+        (PassesOn, {"threshold": "high"}, "threshold: expected float, got 'high'"),
+        (PassesOn, {"pace": 0.5}, "pace: expected int, got 0.5"),
+        (PassesOn, {"max_steps": "7"}, "max_steps: expected int or none, got '7'"),
+        (PassesOn, {"max_tokens": 3}, "decoder 'PassesOn': expected no max_tokens, which it sets itself, got one"),
+        (Gives, {"max_steps": 3}, "decoder 'Gives': expected the option name, which has no default, got none"),
+        (Wraps, {"tau": 0.5}, "decoder 'spd': unknown option tau; known: tau_dec"),
+    ],
+)
+def test_options_that_are_passed_on_are_checked_too(cls, options, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        make_decoder(cls, **options)
+
+
+def test_options_that_are_passed_on_or_used_by_the_class_itself_are_taken():
+    decoder = make_decoder(PassesOn, threshold=0.5, max_steps=7)
+    assert (decoder.threshold, decoder.max_tokens, decoder.max_steps(4)) == (0.5, 2, 7)
+    assert make_decoder(Wraps, tau_dec=0.25).inner.tau_dec == 0.25
+    assert make_decoder(Given, max_steps=3).name == "given"
+
+
+def test_an_error_within_a_constructor_is_left_as_it_is():
+    class Broken(Custom):
+        def __init__(self, **rest):
+            super().__init__(**rest)
+            len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        make_decoder(Broken, max_steps=3)
+
+
 def test_a_ready_decoder_takes_no_options():
     with pytest.raises(UserError, match="expected none for a ready SPDDecoder, got tau_dec"):
         make_decoder(SPDDecoder(), tau_dec=0.1)

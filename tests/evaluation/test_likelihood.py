@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from dmaxlit.evaluation.likelihood import Continuation, Likelihood, mask_sets
+from dmaxlit.evaluation.likelihood import Continuation, Likelihood, mask_sets, num_mask_sets
 from tests.conftest import make_denoiser
 
 CONTEXT, TOKENS = [3, 11, 7, 2, 14], [5, 9, 1, 12, 6, 8]
@@ -120,6 +120,23 @@ def test_it_does_not_depend_on_the_batch():
     assert together.keys() == alone.keys()
     for index, (value, is_greedy) in alone.items():
         assert together[index] == [pytest.approx(value, abs=1e-4), is_greedy]
+
+
+def test_sets_of_masks_are_made_for_one_batch_at_a_time(monkeypatch):
+    made = []
+
+    def counted(positions, most, generator):
+        sets = mask_sets(positions, most, generator)
+        assert len(sets) == num_mask_sets(len(positions), most)
+        made.append(len(sets))
+        return sets
+
+    monkeypatch.setattr("dmaxlit.evaluation.likelihood.mask_sets", counted)
+    continuations = [Continuation([1], list(range(2, 2 + count))) for count in (3, 1, 2, 3, 1, 2)]
+    scores = Likelihood(model(4), mc_samples=5, batch_size=2)(continuations)
+    assert [next(scores)[0], made] == [1, [1, 1]]
+    assert [index for index, _, _ in scores] == [4, 2, 5, 0, 3]  # with as many forwards beside each other
+    assert made == [1, 1, 3, 3, 5, 5]
 
 
 @pytest.mark.parametrize("context", [CONTEXT, []])

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks import TASKS, split_of, task
+from dmaxlit.tasks import TASKS, ChainTask, split_of, task
 
 
 def test_built_in_tasks_are_registered():
@@ -39,6 +39,17 @@ def test_options_rebuild_the_task(name, options):
     rebuilt = task(name, **json.loads(json.dumps(original.options())))
     assert rebuilt.options() == original.options()
     assert rebuilt.max_new_tokens == original.max_new_tokens
+
+
+def test_options_that_a_task_passes_on_are_among_its_own():
+    class Longer(ChainTask):
+        def __init__(self, more: int = 1, **options):
+            super().__init__(**options)
+            self.more = more
+
+    options = task(Longer, seed=3, more=2).options()
+    assert options == {**ChainTask(seed=3).options(), "more": 2}
+    assert Longer(**options).options() == options
 
 
 def test_split_shares_are_80_10_10():

@@ -119,6 +119,16 @@ class NegativeWeight(Own):
         yield replace(view, weight=-1.0)
 
 
+class MeanObjective(Own):
+    def end(self, view, clean, prediction):
+        yield replace(view, objectives=(lambda at: at.cross_entropy.mean(),))
+
+
+class VectorObjective(Own):
+    def end(self, view, clean, prediction):
+        yield replace(view, objectives=(lambda at: at.cross_entropy,))
+
+
 class StopsWhenRight(Own):
     def end(self, view, clean, prediction):
         if not torch.equal(view.ids, clean.ids):
@@ -248,6 +258,8 @@ BROKEN = {
     TeachesNothing: ("something is supervised", "nothing would be learnt"),
     InfiniteWeight: ("weights are finite and at least 0", "expected finite weights of at least 0"),
     NegativeWeight: ("weights are finite and at least 0", "expected finite weights of at least 0"),
+    MeanObjective: ("objectives are sums over chunks, which may be empty", "return a sum, not a mean"),
+    VectorObjective: ("objectives are sums over chunks, which may be empty", "a scalar float tensor, got float32 of"),
     StopsWhenRight: ("the number of views does not depend on the data", "for every batch, got 1 and 2"),
     KeepsGradient: ("predictions are used without gradients", "expected view 'second' to carry no gradients"),
     FallingGroups: ("groups do not fall along a row", "to number groups of blocks in the order of the row"),

@@ -242,6 +242,15 @@ class AttendsToNothing(DraftOverPrompt):
         return super().block_attention_mask(length).fill_(True)
 
 
+class WaitsForCertainty(Own):
+    """Decides nothing as long as no prediction is nearly certain."""
+
+    def step(self, state, logits, special):
+        tokens, confidence = self.proposal(state, logits)
+        masked = state.masked & (confidence < 0.9999)
+        return state.advance(torch.where(state.masked & ~masked, tokens, state.ids), masked, ~masked.any(1))
+
+
 BROKEN = {
     EndlessSteps: ("max_steps is a bound", "to return a whole number of at least 1, got None"),
     IgnoresMaxSteps: ("max_steps is a bound", "expected at most the 3 forwards of its max_steps, got 100"),
@@ -280,6 +289,10 @@ BROKEN = {
     BestOfBatch: ("rows do not depend on other rows", "reduce over the positions of a block (dim 1), not over rows"),
     NeverConverges: ("certain predictions become the answer by max_steps", "but 5 of 5 have not; mark converged"),
     WrongToken: ("certain predictions become the answer by max_steps", "to hold the tokens that are predicted"),
+    WaitsForCertainty: (
+        "tokens are drawn at a temperature",
+        "within the 6 forwards of max_steps, got none; decide at least one position in each step",
+    ),
     IgnoresTemperature: ("tokens are drawn at a temperature", "got the same; take tokens from propose(state, logits)"),
     IgnoresTopP: ("top_p near 0 takes the most probable tokens", "expected top_p near 0 to give the most probable"),
     ReadsValue: ("a step does not wait for the device", "but it reads a value from the device (.item()"),

@@ -148,22 +148,38 @@ def test_what_an_ended_run_left_of_a_step_has_no_part_in_the_next_run(step):
     assert figures.steps == fresh.steps
 
 
-def test_a_step_of_fewer_tokens_than_ranks_is_a_mean_too():
+def finished(gradients, tokens, world_size):
+    """Divide the gradients of a step whose ranks have so many tokens together, in one micro-batch."""
     trainer = SimpleNamespace(
         global_step=0,
         current_epoch=0,
-        world_size=4,
+        world_size=world_size,
         accumulate_grad_batches=1,
         fit_loop=SimpleNamespace(batch_idx=0),
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
-    mean, one = StepMean(), torch.ones(())
-    # As of one rank with one token, whose sums are those of all ranks.
-    mean._sums.reduced = lambda _: {"response tokens": (one, one), "micro-batches that recorded losses": (one, one)}
-    mean.record(trainer, [], one)
-    gradient = torch.ones(3) / 1024 / 4  # weighted, and averaged over the ranks
-    mean.finish(trainer, [gradient])
-    assert gradient.tolist() == [1, 1, 1]
+    mean, one, count = StepMean(), torch.ones(()), torch.tensor(float(tokens))
+    mean._sums.reduced = lambda _: {"response tokens": (count, one), "micro-batches that recorded losses": (one, one)}
+    mean.record(trainer, [], count)
+    mean.finish(trainer, gradients)
+    return gradients
+
+
+def test_a_step_of_fewer_tokens_than_ranks_is_a_mean_too():
+    gradient = torch.ones(3) / 1024 / 4  # of one rank with one token: weighted, and averaged over the ranks
+    (divided,) = finished([gradient], tokens=1, world_size=4)
+    assert divided.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("first", [torch.bfloat16, torch.float16, torch.float32])
+def test_gradients_of_any_type_are_divided_exactly(first):
+    before = [torch.linspace(0.1, 3, 500, dtype=dtype) for dtype in (first, torch.float32)]
+    gradients = finished([gradient.clone() for gradient in before], tokens=1001, world_size=1)
+    for gradient, value in zip(gradients, before, strict=True):
+        expected = value.double() * 1024 / 1001
+        torch.testing.assert_close(gradient, expected.to(value.dtype), atol=0, rtol=torch.finfo(torch.float32).eps)
+    (small,) = finished([torch.full((3,), 2.0**-20, dtype=first)], tokens=1, world_size=128)
+    assert small.tolist() == [0.125] * 3  # by a number beyond float16
 
 
 def test_a_loss_that_is_only_looked_at_has_no_weight():

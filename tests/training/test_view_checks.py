@@ -230,6 +230,16 @@ class GroupsOfAnotherShape(Own):
         yield replace(view, groups=torch.zeros_like(clean.ids))
 
 
+class ListedGroups(Own):
+    def change(self, view, clean):
+        yield replace(view, groups=[[0, 1, 2]] * 3)
+
+
+class LevelOfRows(Own):
+    def change(self, view, clean):
+        yield replace(view, level=torch.full((3, 1), 0.5))
+
+
 class FallingGroups(Own):
     def change(self, view, clean):
         blocks = clean.ids.shape[1] // clean.block_length
@@ -246,13 +256,33 @@ class GroupsWithPrompts(Own):
     [
         (NoObjective, "objectives of view 'own' to be a tuple of callables, at least one, got"),
         (GroupsOfAnotherShape, "groups of view 'own' to be int64 of shape"),
+        (ListedGroups, "groups of view 'own' to be int64 of shape [3, 3], got a value of type list"),
+        (LevelOfRows, "level of view 'own' to be of shape [3, 24], got float32 of shape [3, 1]"),
         (FallingGroups, "to number groups of blocks in the order of the row, but a number falls"),
         (GroupsWithPrompts, "to put a block without response tokens in a group by itself"),
     ],
 )
-def test_broken_objectives_and_groups_are_named(strategy, problem):
+def test_broken_objectives_groups_and_levels_are_named(strategy, problem):
     with pytest.raises(UserError, match=re.escape(problem)):
         losses(strategy())
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"),
+    [
+        (lambda at: at.cross_entropy, r"float32 of shape \[\d+\]"),
+        (lambda at: at.cross_entropy.sum().item(), "a value of type float"),
+        (lambda at: at.hit.sum(), r"int64 of shape \[\]"),
+    ],
+)
+def test_an_objective_that_returns_no_sum_is_named(objective, got):
+    class Odd(Own):
+        def change(self, view, clean):
+            yield replace(view, objectives=(*view.objectives, objective))
+
+    expected = "each objective of view 'own' to return a sum over positions, a scalar float tensor, got "
+    with pytest.raises(UserError, match=f"^noise Odd: expected {expected}{got}$"):
+        losses(Odd())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ class AdmissionPolicy(ABC):
 
     The engine asks after each forward, for prompts whose window has room, whose budget reaches further, and none of
     whose open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the answer is a tensor
-    operation over all rows in which no row depends on another.
+    operation over all rows in which no row depends on another. It must not write to the states, which decoding goes on
+    with.
 
     Attributes:
         closes_together: Whether a block that has converged is closed in the same forward as the one before it.
