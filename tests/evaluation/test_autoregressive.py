@@ -138,6 +138,10 @@ def test_rows_of_both_stand_next_to_one_token_per_forward(models, folders, tmp_p
     record = json.loads((tmp_path / "record.json").read_text())
     assert [result["title"] for result in record["results"]] == ["one_token", "autoregressive", "assisted", "spd"]
     assert record["results"][1]["tpf"]["dmaxlit"] == 1.0
+    for result in record["results"][1:3]:
+        rows = [json.loads(line) for line in (tmp_path / result["samples"]).read_text().splitlines()]
+        counts = [(row["num_tokens"] - row["finished"], row["num_forwards"]) for row in rows]
+        assert result["tpf"]["published"] == pytest.approx(sum(n / f for n, f in counts) / len(counts))
     assert record["results"][2]["tpf"]["dmaxlit"] >= 1.0
     assert record["results"][1]["timing"]["batch_size"] == 1
     assert record["results"][2]["options"]["num_assistant_tokens"] == 20
