@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.evaluation.memory import peak_memory
 from dmaxlit.tokens import Role
 
@@ -28,6 +29,10 @@ class TrainingThroughput(L.Callback):
         self._begin = 0.0
         self._paused = 0.0
         self._logged_step = -1
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse another module, whose batches may have no roles."""
+        require_dmax_module(self, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock: a run resumed within an epoch does not start one. Forget an earlier run."""

@@ -90,16 +90,24 @@ class Placement(NamedTuple):
     extra_rows: Tensor | None
 
 
+class _Rows:
+    """What a :class:`RowCache` tells its layers. They do not hold the cache: a cycle would outlive its last use."""
+
+    def __init__(self, num_rows: int, length: int, static: bool, max_extra_rows: int) -> None:
+        self.num_rows, self.length, self.static, self.max_extra_rows = num_rows, length, static, max_extra_rows
+        self.placement: Placement
+
+
 class _RowLayer(_Layer):
     is_sliding = False
 
-    def __init__(self, owner: "RowCache") -> None:
+    def __init__(self, rows: _Rows) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._owner = owner
+        self._rows = rows
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write each row's keys and values at its own slots; return the first ``num_keys`` slots of the rows."""
-        row_slice, targets, num_keys, extra_rows = self._owner.placement
+        row_slice, targets, num_keys, extra_rows = self._rows.placement
         if self.keys is None or self.values is None:
             self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
             self.is_initialized = True
@@ -119,9 +127,9 @@ class _RowLayer(_Layer):
         In this order a token's keys are next to each other, as the model computes them, so that writing them is one
         copy each.
         """
-        owner, (_, heads, _, width) = self._owner, states.shape
-        buffer = states.new_zeros(owner.max_extra_rows + owner.num_rows, owner.length, heads, width)
-        if owner.static:
+        rows, (_, heads, _, width) = self._rows, states.shape
+        buffer = states.new_zeros(rows.max_extra_rows + rows.num_rows, rows.length, heads, width)
+        if rows.static:
             mark_static_address(buffer)
         return buffer.transpose(1, 2)
 
@@ -135,7 +143,7 @@ class _RowLayer(_Layer):
 
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
-        first = self._owner.max_extra_rows
+        first = self._rows.max_extra_rows
         for buffer in (self.keys, self.values):
             if buffer is not None:
                 buffer[first + target, :, :num_slots] = buffer[first + source, :, :num_slots]
@@ -163,10 +171,24 @@ class RowCache(Cache):
     def __init__(
         self, num_rows: int, length: int, num_layers: int, static: bool = False, max_extra_rows: int = 0
     ) -> None:
-        self.num_rows, self.length, self.static, self.max_extra_rows = num_rows, length, static, max_extra_rows
-        self.placement: Placement
-        self._row_layers = [_RowLayer(self) for _ in range(num_layers)]
+        self.num_rows, self.static, self.max_extra_rows = num_rows, static, max_extra_rows
+        self._rows = _Rows(num_rows, length, static, max_extra_rows)
+        self._row_layers = [_RowLayer(self._rows) for _ in range(num_layers)]
         super().__init__(layers=list(self._row_layers))
+
+    @property
+    def length(self) -> int:
+        """Slots per row."""
+        return self._rows.length
+
+    @property
+    def placement(self) -> Placement:
+        """What the next forward writes and reads."""
+        return self._rows.placement
+
+    @placement.setter
+    def placement(self, placement: Placement) -> None:
+        self._rows.placement = placement
 
     @property
     def is_filled(self) -> bool:
@@ -203,7 +225,7 @@ class RowCache(Cache):
             length: Slots per row from now on, at least as many as before.
         """
         assert not self.static, "the buffers stay at their address"
-        self.length = length
+        self._rows.length = length
         for layer in self._row_layers:
             layer.extend(length)
 

@@ -92,14 +92,14 @@ def _run(args: list[str]) -> None:
         return
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}{closest(command, COMMANDS)}; known: {', '.join(COMMANDS)}")
-    from dmaxlit.cli.safe import admit  # here, so that --help does not wait for the parser
+    from dmaxlit.cli.safe import admitted  # here, so that --help does not wait for the parser
 
-    rest, is_safe = admit(rest)
-    if not is_safe:
-        _add_current_folder_to_path()
-    with _without_garbage_collection():
-        module = import_module(f"dmaxlit.cli.{COMMANDS[command][0]}")
-    module.run(command, rest)
+    with admitted(rest) as (rest, is_safe):
+        if not is_safe:
+            _add_current_folder_to_path()
+        with _without_garbage_collection():
+            module = import_module(f"dmaxlit.cli.{COMMANDS[command][0]}")
+        module.run(command, rest)
 
 
 @contextmanager

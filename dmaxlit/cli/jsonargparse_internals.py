@@ -8,7 +8,8 @@ function in this file that no longer understands it. Importing this file does no
 
 import re
 from argparse import _AppendAction
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import reduce
 from operator import or_
@@ -100,19 +101,25 @@ class ReadableTypes:
         return None if text is None else _readable_types(text)
 
 
-def admit_imports(packages: Sequence[str] | None = None) -> None:
-    """Decide what a value of the parser may name by import path.
+@contextmanager
+def admitted_imports(packages: Sequence[str] | None = None) -> Iterator[None]:
+    """Decide, until the context ends, what a value of the parser may name by import path.
 
     Args:
         packages: Nothing but these packages and what is in them. None: all but what jsonargparse denies by default,
             such as ``os.system``.
     """
-    from jsonargparse import set_parsing_settings
+    from jsonargparse import _common, set_parsing_settings
 
+    before = {name: _common.parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
     if packages is None:
         set_parsing_settings(import_path_denylist=[])
     else:
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(packages))
+    try:
+        yield
+    finally:
+        _common.parsing_settings.update(before)  # the function above can only add entries
 
 
 def denied_import(path: str) -> str | None:

@@ -4,7 +4,10 @@ A configuration is code: it names classes and functions, which are imported and 
 registered strategies, decoders and tasks, and classes of dmaxlit, torch's optimisers and Lightning.
 """
 
-from dmaxlit.cli.jsonargparse_internals import admit_imports
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dmaxlit.cli.jsonargparse_internals import admitted_imports
 
 FLAG = "--safe"
 
@@ -24,20 +27,25 @@ _PACKAGES = (
 )
 
 
-def admit(args: list[str]) -> tuple[list[str], bool]:
-    """Decide what the command line may import.
+@contextmanager
+def admitted(args: list[str]) -> Iterator[tuple[list[str], bool]]:
+    """Decide what the command line may import, until the context ends.
 
     Args:
         args: Its arguments.
 
-    Returns:
+    Yields:
         The arguments without the flag, and whether it was among them.
     """
     if FLAG not in args:
-        admit_imports()
-        return args, False
+        with admitted_imports():
+            yield args, False
+        return
     from dmaxlit.registry import Registry
 
-    Registry.admits_import_paths = False
-    admit_imports(_PACKAGES)
-    return [arg for arg in args if arg != FLAG], True
+    before, Registry.admits_import_paths = Registry.admits_import_paths, False
+    try:
+        with admitted_imports(_PACKAGES):
+            yield [arg for arg in args if arg != FLAG], True
+    finally:
+        Registry.admits_import_paths = before

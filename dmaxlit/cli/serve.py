@@ -39,6 +39,8 @@ def serve(
     max_tokens: int | None = None,
     max_length: int | None = None,
     max_window: int = 4,
+    max_extra_blocks: int = 8,
+    max_mixed_tokens: int = 16,
     max_body_mib: float = 4.0,
     max_seconds: float = 600.0,
     shutdown_seconds: float = 30.0,
@@ -79,6 +81,10 @@ def serve(
         max_length: Most tokens of a prompt and its response, to which longer budgets are cut. Default: the model's
             context.
         max_window: Most open blocks of a response that may be asked for.
+        max_extra_blocks: Most versions of a block beside the block itself that a request's decoder may read in a
+            forward, as psd and wino do. Those of --decoder are granted in any case.
+        max_mixed_tokens: Most tokens, the mask token among them, that a request's decoder may mix at a position, as spd
+            does by its top_k. Those of --decoder are granted in any case.
         max_body_mib: Most MiB of a request.
         max_seconds: Most seconds from the arrival of a request to its last token.
         shutdown_seconds: Seconds in which responses may end after the server was told to stop.
@@ -105,6 +111,8 @@ def serve(
         max_tokens=max_tokens,
         max_length=max_length,
         max_window=max_window,
+        max_extra_blocks=max_extra_blocks,
+        max_mixed_tokens=max_mixed_tokens,
         max_body=int(max_body_mib * _MIB),
         max_seconds=max_seconds,
         shutdown_seconds=shutdown_seconds,

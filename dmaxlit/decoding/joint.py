@@ -87,7 +87,8 @@ class JointDecoder(Decoder):
 
         Args:
             state: The blocks that were fed to the denoiser; no row has converged.
-            logits: ``[R, T, V]`` the denoiser's logits, ``-inf`` for the mask token and spare ids.
+            logits: ``[R, T, V]`` the denoiser's logits, ``-inf`` for the mask token and spare ids; with extra blocks
+                ``[R, 1 + C, T, V]``, the block's own first.
             special: The special ids.
             joint: The auxiliary model; its span length divides T.
         """

@@ -14,7 +14,7 @@ from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["PSDDecoder"]
 
-_MAX_DEPTH = 256  # far beyond use; memory grows with its square
+_MAX_DEPTH = 256  # far beyond use; memory grows with its square. A server grants its clients less
 
 
 @DECODERS.register("psd")
@@ -121,6 +121,6 @@ class PSDDecoder(Decoder):
         anchors = masked & (confidence > self.threshold)
         if self.policy == "confidence":
             return anchors | best
-        width = 2 * self.radius + 1
-        near = F.max_pool1d(anchors.to(confidence.dtype).unsqueeze(1), width, 1, self.radius).squeeze(1) > 0
+        radius = min(self.radius, masked.shape[1])  # the pooling takes time for what lies outside the block
+        near = F.max_pool1d(anchors.to(confidence.dtype).unsqueeze(1), 2 * radius + 1, 1, radius).squeeze(1) > 0
         return anchors | best | (near & (confidence > self.relaxed))

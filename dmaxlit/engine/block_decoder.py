@@ -178,7 +178,8 @@ class BlockDecoder:
         denoiser = self.denoiser
         length = denoiser.max_length if max_length is None else min(denoiser.max_length, max_length)
         limits = denoiser.block_length, length, denoiser.vocab_size
-        return make_request(index, prompt, max_new_tokens, *limits, self.max_forwards, self.stop)
+        stop = None if self.stop is None else self.stop.begin()
+        return make_request(index, prompt, max_new_tokens, *limits, self.max_forwards, stop)
 
     def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
         if len(prompts) == 0:

@@ -81,6 +81,11 @@ class BlockForward:
         self._extents: list[tuple[int, int, int]] | None = None
         self._parts: list[_Part] = []
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._device
+
     def reserve(self, max_length: int) -> None:
         """Make room for a request that may be longer than those before.
 

@@ -147,7 +147,7 @@ class Lane:
         if not self._decoder.extra_blocks:
             return self._decide(state, logits, self._denoiser.special), logits
         logits = logits.view(len(state.ids), 1 + self._decoder.extra_blocks, -1, logits.shape[-1])
-        return self._decoder.step(state, logits, self._denoiser.special), logits[:, 0]
+        return self._decide(state, logits, self._denoiser.special), logits[:, 0]
 
     def _close(self, outcome: Outcome) -> tuple[dict[int, DecodedSequence], dict[int, list[int]]]:
         """Close the front blocks that are done, and those behind them.

@@ -61,7 +61,8 @@ class Request:
         max_new_tokens: Most tokens of the response, EOS included.
         block_length: Tokens per block.
         max_forwards: Most forwards; None for no limit.
-        stop: Returns how many of the response's tokens to keep if it stops there, else None.
+        stop: Returns how many of the response's tokens to keep if it stops there, else None; of this request alone, and
+            called with the tokens so far.
 
     Attributes:
         block_start: Position at which the current block begins, the front block of the window.
@@ -221,7 +222,8 @@ def make_request(
         max_length: Most positions of prompt and response.
         vocab_size: Number of token ids.
         max_forwards: Most forwards; None for no limit.
-        stop: Returns how many of the response's tokens to keep if it stops there, else None.
+        stop: Returns how many of the response's tokens to keep if it stops there, else None; of this request alone, and
+            called with the tokens so far.
 
     Raises:
         UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token, or

@@ -96,7 +96,8 @@ class SharedBatch:
         if len(blocks) == 1:
             return [None]
         together = BlockRows(self._requests)
-        return [torch.tensor([together.row_of(*block.key) for block in lane.rows]) for lane in blocks]
+        device = self._forward.device  # lest each forward copies them there
+        return [torch.tensor([together.row_of(*block.key) for block in lane.rows], device=device) for lane in blocks]
 
 
 def _scatter(inputs: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
@@ -104,5 +105,5 @@ def _scatter(inputs: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
     if len(inputs) == 1:
         return inputs[0]
     joined = torch.cat(list(inputs))
-    order = torch.cat([row for row in rows if row is not None]).to(joined.device)
+    order = torch.cat([row for row in rows if row is not None])
     return torch.empty_like(joined).index_copy_(0, order, joined)

@@ -10,8 +10,9 @@ from dmaxlit.data.encoding import Prompt
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.generation import Generation
+from dmaxlit.engine.growing_text import GrowingText
 from dmaxlit.engine.response_text import ResponseText
-from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.engine.stop_strings import StopSearch, StopStrings
 
 __all__ = ["Draft", "drafts"]
 
@@ -59,7 +60,9 @@ class ResponseWriter:
         self._index, self._prompt, self._tokenizer = index, prompt, tokenizer
         self._eos_ids, self._stop = eos_ids, stop
         self._text = ResponseText(tokenizer)
-        self._settled = self._text.settled if stop is None else stop.settled
+        search = None if stop is None else stop.begin()
+        self._growing = GrowingText(self._text) if search is None else search.growing
+        self._source: GrowingText | StopSearch = self._growing if search is None else search
         self._committed_ids: list[int] = []
         self._committed = self._unsettled = ""
         self._num_forwards = 0
@@ -79,8 +82,9 @@ class ResponseWriter:
         closed = event.closed_tokens(self._index)
         self._committed_ids += closed
         if closed:
-            self._committed = self._settled(self._committed_ids)
-            self._unsettled = self._text(self._committed_ids)[len(self._committed) :]
+            self._committed = self._source.settled(self._committed_ids)
+            self._unsettled = self._growing(self._committed_ids)[len(self._committed) :]
+            self._source.settle(self._committed_ids)
         provisional = self._unsettled
         if with_provisional:
             open_rows = [row for row in event.rows_of(self._index) if row not in event.closed]

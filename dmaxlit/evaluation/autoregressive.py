@@ -30,7 +30,7 @@ from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.engine import Generation
 from dmaxlit.engine.request import DecodedSequence
-from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.engine.stop_strings import StopSearch, StopStrings
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.answerers import Answerer, Take
 from dmaxlit.evaluation.evaluate import WARM_UP_FORWARDS
@@ -189,9 +189,10 @@ class AutoregressiveAnswerer(Answerer):
             pad_token_id=eos_ids[0] if eos_ids else None,
         )
         ids = torch.tensor([prompt_ids], device=self.device)
+        search = None if stop is None else stop.begin()
         more: dict[str, Any] = {} if self._assistant is None else {"assistant_model": self._assistant.model}
-        if stop is not None:
-            more["stopping_criteria"] = StoppingCriteriaList([_Stop(stop, len(prompt_ids))])
+        if search is not None:
+            more["stopping_criteria"] = StoppingCriteriaList([_Stop(search, len(prompt_ids))])
         main: Any = self._main.model
         with torch.no_grad(), _counting_forwards(main) as forwards:
             output = main.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **more)
@@ -199,7 +200,7 @@ class AutoregressiveAnswerer(Answerer):
         first_eos = next((index for index, token in enumerate(tokens) if token in eos_ids), None)
         finished = first_eos is not None
         end = len(tokens) if first_eos is None else first_eos + 1
-        before_stop = None if stop is None else stop(tokens[:end])
+        before_stop = None if search is None else search(tokens[:end])
         if before_stop is None or (finished and before_stop == end):
             return DecodedSequence(tokens[:end], forwards[0], finished, 0)
         return DecodedSequence(tokens[:before_stop], forwards[0], True, 0, stopped=True)
@@ -232,14 +233,19 @@ def _set_speculation(assistant: PreTrainedModel) -> dict[str, Any]:
 
 
 class _Stop(StoppingCriteria):
-    """Ends generation at a stop text, by the rule of our own engine."""
+    """Ends generation at a stop text, by the rule of our own engine, and like it looks at new tokens only.
 
-    def __init__(self, stop: StopStrings, num_prompt_tokens: int) -> None:
-        self._stop, self._begin = stop, num_prompt_tokens
+    The time that this takes is part of what is measured, so it must not grow with the answer.
+    """
+
+    def __init__(self, search: StopSearch, num_prompt_tokens: int) -> None:
+        self._search, self._begin = search, num_prompt_tokens
+        self._tokens: list[int] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Return whether each of the sequences ends, ``[1]``."""
-        return torch.tensor([self._stop(input_ids[0, self._begin :].tolist()) is not None], device=input_ids.device)
+        self._tokens += input_ids[0, self._begin + len(self._tokens) :].tolist()
+        return torch.tensor([self._search(self._tokens) is not None], device=input_ids.device)
 
 
 @contextmanager

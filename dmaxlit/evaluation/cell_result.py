@@ -19,6 +19,9 @@ from dmaxlit.metrics import (
 )
 from dmaxlit.viewer.notebook import table
 
+# Names of the autoregressive baselines: the first of their forwards reads the prompt.
+_COUNT_THE_PROMPT = ("autoregressive", "assisted")
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -68,7 +71,8 @@ class CellResult:
             **names: ``task``, ``title``, ``line``, ``threshold`` and ``samples``.
         """
         result = decode_result(rows, decoder, options, block_length, timing["seconds"])
-        return cls(result=result, tpf=tpf_by_rule(rows), counts=count_sums(rows), timing=dict(timing), **names)
+        tpf = tpf_by_rule(rows, decoder)
+        return cls(result=result, tpf=tpf, counts=count_sums(rows), timing=dict(timing), **names)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: task and setting above the figures."""
@@ -119,7 +123,7 @@ def decode_result(
         tpf=float(tokens_per_forward(tokens, forwards, with_eos)),
         tpf_low=low,
         tpf_high=high,
-        tpf_published=float(tokens_per_forward(tokens, forwards, with_eos, "published")),
+        tpf_published=tpf_by_rule(rows, name)["published"],
         tpf_ceiling=float(tokens_per_block(prompts, tokens, block_length)),
         forwards_per_answer=float(forwards.double().mean()),
         tokens_per_second=float(tokens_per_second(tokens, seconds)),
@@ -130,10 +134,19 @@ def decode_result(
     )
 
 
-def tpf_by_rule(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the TPF of answers by each rule of counting; see :class:`~dmaxlit.metrics.TokensPerForward`."""
+def tpf_by_rule(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
+    """Return the TPF of answers by each rule of counting; see :class:`~dmaxlit.metrics.TokensPerForward`.
+
+    Args:
+        rows: Rows of a file of samples.
+        name: Name of the decoder. No rule adds a forward for the prompt to those of an autoregressive baseline, which
+            hold it already.
+    """
     tokens, forwards = (torch.tensor([row[key] for row in rows]) for key in ("num_tokens", "num_forwards"))
-    return {rule: float(tokens_per_forward(tokens, forwards, ends_with_eos(rows), rule)) for rule in CONVENTIONS}
+    prefill = 0 if name in _COUNT_THE_PROMPT else None
+    return {
+        rule: float(tokens_per_forward(tokens, forwards, ends_with_eos(rows), rule, prefill)) for rule in CONVENTIONS
+    }
 
 
 def count_sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

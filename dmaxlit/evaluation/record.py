@@ -28,7 +28,8 @@ TPF_RULES = {
     "dmaxlit": "micro-average: tokens up to and including EOS of all answers / forwards of all answers; the rule of "
     "curves and AUP",
     "published": "macro-average as in DMax's published evaluation: mean over answers of tokens before EOS / (forwards "
-    "+ 1 for the prompt)",
+    "+ 1 for the prompt, or + 0 for autoregressive rows, whose forwards hold the prompt's); DMax also counts what is "
+    "not EOS behind the first EOS of the final block",
 }
 _FORWARDS = (
     "forwards of the model in which the answer's row took part; prefill and cache commits are parts of these; forwards "

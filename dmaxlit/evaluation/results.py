@@ -57,7 +57,7 @@ class DecodeResult:
 
     @property
     def tpf_ceiling_two(self) -> float:
-        """TPF of these answers at two forwards per block; in a window of several blocks more is possible."""
+        """TPF of these answers at two forwards per block; see :class:`~dmaxlit.metrics.TokensPerBlock` for its use."""
         return self.tpf_ceiling / 2
 
     @property
@@ -102,9 +102,9 @@ RESULT_HEADER = ("", "accuracy % [95%]", "TPF", "ceiling 1 / 2", "forwards", "to
 #: What the columns mean.
 TABLE_LEGEND = (
     "accuracy: right answers, with Wilson's 95% interval · TPF: tokens per forward, EOS included · ceiling 1 / 2: TPF "
-    "at one and at two forwards per block (the second bounds decoders that re-read, with a window of 1) · "
-    "forwards: mean per answer · tokens/s: of one device · finished: answers "
-    "that end with EOS or a stop text · hit step limit: blocks closed before they had converged"
+    "at one and at two forwards per block (with a window of 1 the second bounds decoders that always confirm a block "
+    "in a further forward; spd by confidence does not) · forwards: mean per answer · tokens/s: of one device · "
+    "finished: answers that end with EOS or a stop text · hit step limit: blocks closed before they had converged"
 )
 
 

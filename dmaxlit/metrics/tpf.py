@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.metrics.base import RatioMetric, check_same_length, quotient
 
 __all__ = ["CONVENTIONS", "Convention", "TokensPerForward", "tokens_per_forward"]
@@ -40,18 +40,26 @@ def _convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def _sums(tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, rule: Convention) -> tuple[Tensor, Tensor]:
+def _sums(
+    tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, rule: Convention, prefill: int | None = None
+) -> tuple[Tensor, Tensor]:
     check_same_length(tokens=tokens, forwards=forwards, ends_with_eos=ends_with_eos)
     if bool((forwards < 1).any()):
         raise ValueError("forwards: expected at least 1 for every answer")
     counted = tokens if rule.count_eos else tokens - ends_with_eos.to(tokens.dtype)
-    charged = forwards + rule.prefill
+    charged = forwards + (rule.prefill if prefill is None else prefill)
     if rule.pooled:
         return counted.sum(), charged.sum()
     return (counted.double() / charged.double()).sum(), torch.tensor(len(tokens))
 
 
-def tokens_per_forward(tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, convention: str = "dmaxlit") -> Tensor:
+def tokens_per_forward(
+    tokens: Tensor,
+    forwards: Tensor,
+    ends_with_eos: Tensor,
+    convention: str = "dmaxlit",
+    prefill: int | None = None,
+) -> Tensor:
     """Compute the TPF of some answers; see :class:`TokensPerForward`.
 
     Args:
@@ -59,15 +67,18 @@ def tokens_per_forward(tokens: Tensor, forwards: Tensor, ends_with_eos: Tensor, 
         forwards: ``[N]`` forwards each answer took part in, at least 1.
         ends_with_eos: ``[N]`` bool, whether the last of the tokens is EOS; False for an answer that a stop text ended.
         convention: ``dmaxlit``, ``published`` or ``without_eos``.
+        prefill: Forwards to add for each prompt, at least 0; None for those of the convention. 0 where ``forwards``
+            holds the prompt's already, as in autoregressive decoding.
 
     Returns:
         A float64 scalar; nan for no answers.
 
     Raises:
-        UserError: For an unknown convention.
+        UserError: For an unknown convention, or a prefill below 0.
         ValueError: For vectors of different length, or an answer without a forward.
     """
-    return quotient(*_sums(tokens, forwards, ends_with_eos, _convention(convention)))
+    check_at_least(0, prefill=prefill)
+    return quotient(*_sums(tokens, forwards, ends_with_eos, _convention(convention), prefill))
 
 
 class TokensPerForward(RatioMetric):
@@ -77,6 +88,8 @@ class TokensPerForward(RatioMetric):
       forwards in which its row took part, whatever other rows shared them.
     - ``published``: ``mean_i (n_i - e_i) / (f_i + 1)``, with ``e_i`` 1 if EOS ends answer i, else 0, as in DMax's
       evaluation: EOS does not count, the prompt is charged one forward, and short answers weigh as much as long ones.
+      DMax's own count is of all ids but EOS in the returned row, those behind the first EOS of the final block
+      included; ours stops at the first EOS.
     - ``without_eos``: ``sum_i (n_i - e_i) / sum_i f_i``, the micro-average of the strictest public protocols:
       neither EOS nor padding nor the prompt counts.
 

@@ -1,5 +1,6 @@
 """The jobs that share forwards of the model."""
 
+import time
 from collections.abc import Hashable
 
 from dmaxlit.engine.block_decoder import BlockDecoder
@@ -14,6 +15,9 @@ class JobBatch:
     Args:
         engine: Settings of one of the jobs.
         num_rows: Most jobs at the same time.
+
+    Attributes:
+        used_at: When a job was last added or decoded, by ``time.monotonic``.
     """
 
     def __init__(self, engine: BlockDecoder, num_rows: int) -> None:
@@ -22,6 +26,7 @@ class JobBatch:
         self._lanes: dict[Hashable, Lane] = {}
         self._samplers: dict[int, Sampler] = {}
         self._committed: dict[int, str] = {}
+        self.used_at = time.monotonic()
 
     @property
     def size(self) -> int:
@@ -30,6 +35,7 @@ class JobBatch:
 
     def add(self, job: Job) -> None:
         """Let a job take part from the next forward on."""
+        self.used_at = time.monotonic()
         key = job.sharing.lane
         if key not in self._lanes:
             self._lanes[key] = job.engine.make_lane(SamplerPerPrompt(self._samplers))
@@ -61,4 +67,5 @@ class JobBatch:
                 if index in event.finished or job.reads_provisional or draft.committed != self._committed[index]:
                     self._committed[index] = draft.committed
                     job.post(draft)
+        self.used_at = time.monotonic()
         return done

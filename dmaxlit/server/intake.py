@@ -21,8 +21,8 @@ from dmaxlit.server.job import Job, Sharing
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.prompts import PromptField, TokenIds, encode, prompts_of
 from dmaxlit.server.protocol import ChatBody, CompletionBody, StreamOptions
-from dmaxlit.server.request_settings import check_steps, settings_of
-from dmaxlit.server.trial import try_decoder
+from dmaxlit.server.request_settings import check_size, check_steps, settings_of
+from dmaxlit.server.trial import forward_size, try_decoder
 
 _MAX_TRIED = 256
 
@@ -65,8 +65,8 @@ class Intake:
 
     def __init__(self, module: DMaxModule, defaults: DecodeSettings, limits: Limits) -> None:
         self._denoiser, self._defaults, self._limits = module.backbone, defaults, limits
-        own_decoder = defaults.without_unused_policy().make_engine(module.backbone).decoder
-        self._own_steps = own_decoder.max_steps(module.backbone.block_length)
+        own = defaults.without_unused_policy().make_engine(module.backbone)
+        self._own_steps, self._own_size = own.decoder.max_steps(module.backbone.block_length), forward_size(own)
         # A fast tokenizer must not encode while another thread, here the engine's, decodes with it.
         self._tokenizer = copy.deepcopy(module.tokenizer)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="dmaxlit-encoder")
@@ -113,6 +113,7 @@ class Intake:
         check_steps(engine.decoder, self._denoiser.block_length, self._own_steps)
         sharing = Sharing.of(settings, engine)
         if sharing.lane not in self._tried:
+            check_size(forward_size(engine), self._limits, self._own_size)
             try_decoder(engine)
             self._tried[sharing.lane] = None
             if len(self._tried) > _MAX_TRIED:

@@ -11,6 +11,7 @@ from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.server.errors import bad_request
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.protocol import ChatBody, DecodeBody
+from dmaxlit.server.trial import ForwardSize
 
 _MAX_STOPS = 16
 _SEED_BITS = 31
@@ -94,3 +95,23 @@ def check_steps(decoder: Decoder, block_length: int, own: int) -> None:
         raise bad_request(
             f"decoder_options: expected at most {most} forwards for one block, got {steps}", "decoder_options"
         )
+
+
+def check_size(size: ForwardSize, limits: Limits, own: ForwardSize) -> None:
+    """Refuse a decoder that makes a forward far larger than that of a block of tokens; all requests wait for it.
+
+    Args:
+        size: What the decoder that the request asks for makes of a forward.
+        limits: Of the server.
+        own: What the decoder makes of it that the server was started with, which is granted to all.
+
+    Raises:
+        ApiError: If so.
+    """
+    for name, got, limit, granted in (
+        ("extra versions of a block", size.extra_blocks, limits.max_extra_blocks, own.extra_blocks),
+        ("tokens mixed at a position", size.mixed_tokens, limits.max_mixed_tokens, own.mixed_tokens),
+    ):
+        most = max(limit, granted)
+        if got > most:
+            raise bad_request(f"decoder_options: expected at most {most} {name}, got {got}", "decoder_options")

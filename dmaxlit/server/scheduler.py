@@ -1,6 +1,7 @@
 """The engine's thread: decodes the responses of all requests, which enter and leave between two forwards."""
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from dmaxlit.server.metrics import Metrics
 
 _LOG = logging.getLogger("dmaxlit.server")
 _MAX_BATCHES = 4  # each has a cache
+_IDLE_SECONDS = 10.0  # that a batch keeps its cache without a job: a new one for every job would cost time
 
 
 class Scheduler:
@@ -114,9 +116,13 @@ class Scheduler:
     def _admit(self) -> bool:
         """Let jobs leave and enter; wait while there is nothing to do; return whether anything is left to decode."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._running or self._stop_at is not None)
+            self._changed.wait_for(
+                lambda: self._waiting or self._running or self._stop_at is not None,
+                _IDLE_SECONDS if self._batches else None,
+            )
             self._remove_cancelled()
             now = time.monotonic()
+            self._drop_idle(now - _IDLE_SECONDS)
             late = out_of_time(self._limits.max_seconds)
             self._fail_running([job for job in self._running.values() if now > job.deadline], late)
             self._fail_waiting([job for job in self._waiting if now > job.deadline], late)
@@ -143,20 +149,23 @@ class Scheduler:
     def _enter(self, job: Job) -> bool:
         """Let a job enter a batch, or fail; return whether there was a batch for it."""
         key = job.sharing.batch
-        if key not in self._batches and len(self._batches) == _MAX_BATCHES:
-            idle = next((other for other, batch in self._batches.items() if not batch.size), None)
-            if idle is None:
+        if key not in self._batches:
+            self._drop_idle()  # their caches are room for another
+            if len(self._batches) == _MAX_BATCHES:
                 return False
-            del self._batches[idle]
-        # The one that was used last is the last; its cache is kept, since a new one for every job would cost memory.
-        batch = self._batches.pop(key, None) or JobBatch(job.engine, self._limits.batch_size)
-        self._batches[key] = batch
         self._running[job.index] = job
         try:
-            batch.add(job)
-        except Exception:  # no memory for a longer cache
+            if key not in self._batches:
+                self._batches[key] = JobBatch(job.engine, self._limits.batch_size)
+            self._batches[key].add(job)
+        except Exception:  # no memory for a new cache, or a longer one
             self._fail_batch(key)
         return True
+
+    def _drop_idle(self, used_before: float = math.inf) -> None:
+        """Drop the batches without jobs that were last used at some time or earlier, and so their caches."""
+        for key in [key for key, batch in self._batches.items() if not batch.size and batch.used_at <= used_before]:
+            del self._batches[key]
 
     def _step(self, key: Hashable) -> None:
         try:
@@ -168,10 +177,12 @@ class Scheduler:
         self._drop({job.index for job in done})
 
     def _fail_batch(self, key: Hashable) -> None:
+        """Let the jobs of a batch fail, and free its cache and those that nobody uses: memory may be what lacks."""
         _LOG.exception("responses failed")
+        self._batches.pop(key, None)
+        self._drop_idle()
         jobs = [job for job in self._running.values() if job.sharing.batch == key]
         self._fail_running(jobs, internal_error())
-        del self._batches[key]
 
     def _fail_running(self, jobs: Iterable[Job], error: ApiError) -> None:
         jobs = list(jobs)
@@ -189,4 +200,6 @@ class Scheduler:
     def _drop(self, indices: set[int]) -> None:
         """Let running jobs leave."""
         for index in indices:
-            self._batches[self._running.pop(index).sharing.batch].discard(index)
+            batch = self._batches.get(self._running.pop(index).sharing.batch)
+            if batch is not None:  # else it has failed
+                batch.discard(index)

@@ -1,3 +1,5 @@
+import weakref
+
 import torch
 
 from dmaxlit.backbone import RowCache
@@ -69,3 +71,13 @@ def test_rows_get_more_slots_and_keep_what_they_hold():
         assert torch.equal(keys[1, :, 1:3], new[1])
         assert torch.equal(keys[[0, 1], :, [5, 4]], new[:, :, 0])
         assert torch.equal(values, -keys)
+
+
+def test_a_cache_is_freed_with_its_last_use():
+    cache = RowCache(num_rows=1, length=2, num_layers=2)
+    cache.prepare(slice(0, 1), torch.tensor([[0]]), num_keys=1)
+    for layer in range(2):
+        cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4), layer)
+    freed = weakref.ref(cache)
+    del cache
+    assert freed() is None

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule, UserError
-from dmaxlit.callbacks import BlockWarmup, NextTokenTraining, ViewDiagnostics
+from dmaxlit.callbacks import BlockWarmup, NextTokenTraining, TrainingThroughput, ViewDiagnostics
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
@@ -33,7 +33,9 @@ class Other(L.LightningModule):
         return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
 
 
-@pytest.mark.parametrize("callback", [BlockWarmup({0: 8}), NextTokenTraining(), ViewDiagnostics()])
+@pytest.mark.parametrize(
+    "callback", [BlockWarmup({0: 8}), NextTokenTraining(), TrainingThroughput(), ViewDiagnostics()]
+)
 def test_another_module_is_refused_in_one_line(callback):
     with pytest.raises(UserError, match=r"^\w+: expected the trainer's module to be a DMaxModule"):
         L.Trainer(**QUIET, max_steps=1, callbacks=[callback]).fit(Other(), loader())

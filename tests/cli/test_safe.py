@@ -1,5 +1,7 @@
 """``--safe``: a configuration from a stranger imports nothing of its own."""
 
+import sys
+
 import pytest
 from jsonargparse import _common
 
@@ -9,18 +11,13 @@ from tests.test_configs import CONFIGS
 EVIL = "open('it_ran', 'w').close()\nclass Evil:\n    pass\n"
 
 
-@pytest.fixture(autouse=True)
-def _policies_are_restored(monkeypatch):
-    monkeypatch.setattr(_common, "parsing_settings", dict(_common.parsing_settings))
-    monkeypatch.setattr(Registry, "admits_import_paths", True)
-
-
 @pytest.fixture
 def evil(tmp_path, monkeypatch):
     """A module in the current folder that leaves a trace when imported; returns a function that looks for it."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil.py").write_text(EVIL)
-    return (tmp_path / "it_ran").exists
+    yield (tmp_path / "it_ran").exists
+    sys.modules.pop("evil", None)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +100,19 @@ def test_classes_by_name_are_admitted(dmax, base):
     )
     ended = dmax(f"fit --safe --config {base} {flags} {more} --model.lr_scheduler.monitor train/loss --print_config")
     assert ended.status == 0, ended.err
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("list --safe --kind noise", 0), ("generate --safe --help", 0), ("generate --safe --model gone --prompt 7", 2)],
+)
+@pytest.mark.parametrize(
+    "flags", ["--model.noise evil.Evil", "--model.optimizer evil.Evil"], ids=["registry", "parser"]
+)
+def test_the_next_command_of_the_process_is_free_again(dmax, base, evil, line, status, flags):
+    policy = dict(_common.parsing_settings)
+    assert dmax(line).status == status
+    assert Registry.admits_import_paths
+    assert _common.parsing_settings == policy
+    dmax(f"fit --config {base} {flags}")
+    assert evil()

@@ -31,6 +31,7 @@ MODEL = ("serve", "--model", "builtin:chain-base", "--port", "0", "--probe", "fa
 
 def test_a_model_is_served_with_the_settings_of_the_command_line(dmax, served):
     options = ("--decoder", "threshold", "--decoder.threshold", "0.7", "--batch_size", "3", "--max_body_mib", "0.5")
+    options += ("--max_extra_blocks", "2", "--max_mixed_tokens", "5")
     out = dmax(*MODEL, *options).out
     assert out == "chain-base: http://127.0.0.1:80/v1 (Ctrl-C stops)\n"
     (app,) = served
@@ -40,7 +41,8 @@ def test_a_model_is_served_with_the_settings_of_the_command_line(dmax, served):
         {"threshold": 0.7},
         96,
     )
-    assert (app.service.limits.batch_size, app.service.limits.max_body) == (3, 2**19)
+    limits = app.service.limits
+    assert (limits.batch_size, limits.max_body, limits.max_extra_blocks, limits.max_mixed_tokens) == (3, 2**19, 2, 5)
     assert "KeyCheck" not in app.middleware
 
 

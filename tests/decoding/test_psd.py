@@ -134,6 +134,14 @@ def test_local_leap_relaxes_the_threshold_next_to_an_anchor():
     assert state.ids.tolist() == [[M, M, 3, 4, M, M]]
 
 
+def test_a_radius_beyond_the_block_reaches_all_of_it_at_no_cost():
+    guess = [(1, 0.8), (2, 0.65), (3, 0.95), (4, 0.75), (5, 0.8), (6, 0.8)]
+    for radius in (6, 2**62):
+        decoder = PSDDecoder(1, "local_leap", threshold=0.9, relaxed=0.7, radius=radius)
+        state = step(decoder, start(decoder, 6), guess, guess)
+        assert state.ids.tolist() == [[1, M, 3, 4, 5, 6]]
+
+
 def test_its_policy_alone_is_threshold_decoding():
     plain = ThresholdDecoder(0.6)
     (expected,) = run(plain, fresh(plain), [(1, 0.5), (2, 0.7), (3, 0.55), (4, 0.95)])

@@ -1,5 +1,6 @@
 """Requests with settings of their own enter and leave a batch between forwards, and get what they get alone."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +8,11 @@ import torch
 
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import BlockDecoder, Sampler
+from dmaxlit.engine.block_rows import BlockRows
+from dmaxlit.engine.lane import Lane
+from dmaxlit.engine.request import Request
 from dmaxlit.engine.sampler import SamplerPerPrompt
+from dmaxlit.engine.shared_batch import SharedBatch
 from tests.engine.models import lively_denoiser, make_prompts
 
 PROMPTS = make_prompts()
@@ -100,6 +105,60 @@ def test_a_request_that_leaves_disturbs_no_other_and_frees_its_row(denoiser, whe
     run.add(7)
     run.to_the_end()
     assert run.finished == {index: alone(engines, index) for index in (2, 5, 7)}
+
+
+class Hidden:
+    """Hidden states that note where the indices of their rows are."""
+
+    def __init__(self):
+        self.devices = []
+
+    def __getitem__(self, rows):
+        self.devices.append(rows.device.type)
+        return self
+
+
+class FarForward:
+    """A forward on a device without numbers."""
+
+    device = torch.device("meta")
+
+    def __init__(self, hidden):
+        self.hidden = hidden
+
+    def __call__(self, requests, blocks):
+        return self.hidden
+
+    def reserve(self, max_length):
+        pass
+
+    def group_order(self, requests, remaining):
+        return list(remaining)
+
+
+class FarLane(Lane):
+    """A lane of requests there; it decides nothing."""
+
+    has_moved, inputs = False, torch.empty(1, 4, 3, device="meta")
+
+    def __init__(self):
+        pass
+
+    def arrange(self, batch):
+        return BlockRows(batch)
+
+    def advance(self, hidden):
+        return SimpleNamespace(finished={})
+
+
+def test_the_rows_of_lanes_are_on_the_device_before_a_forward():
+    hidden = Hidden()
+    batch = SharedBatch(FarForward(hidden))
+    for index in range(2):
+        batch.add(Request(index, [], 8, block_length=4), FarLane())
+    for _ in range(3):
+        batch.step()
+    assert hidden.devices == ["meta"] * 6
 
 
 def test_the_cache_grows_with_longer_requests(denoiser):

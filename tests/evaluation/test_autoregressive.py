@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM, BloomConfig, GenerationConfig, Op
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel
+from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel, _Stop
 from dmaxlit.evaluation.decoder_entries import decoder_entries
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.suite import Suite
@@ -19,6 +20,7 @@ from dmaxlit.evaluation.task_entries import task_entries
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import ChainTask
 from tests.conftest import TINY, make_denoiser
+from tests.engine.test_growing_text import Count
 
 CPU = torch.device("cpu")
 PROMPTS = [example.prompt for example in ChainTask(operations=3).examples("test", 4)]
@@ -118,6 +120,18 @@ def test_every_eos_and_stop_text_ends_an_answer(models):
     assert (answer.token_ids, answer.ends_with_eos) == (text[: at + 1], True)
 
 
+def test_what_is_decoded_for_a_token_does_not_grow_with_the_answer(models, monkeypatch):
+    tokenizer, per_token = models[0].tokenizer, []
+    ids = torch.tensor([encode_prompt(tokenizer, PROMPTS[0]) * 400])
+    for length in (200, 800):
+        stop = _Stop(StopStrings(tokenizer, ["####", "so <mask>"]).begin(), num_prompt_tokens=5)
+        with monkeypatch.context() as patch:
+            count = Count(tokenizer, patch)
+            assert not any(stop(ids[:, :end], None) for end in range(6, 6 + length))
+        per_token.append(count.tokens / length)
+    assert per_token[1] < 1.3 * per_token[0]
+
+
 def test_an_answer_ends_with_the_context(folders, tmp_path):
     short = AutoregressiveModel.load(
         write_model(tmp_path / "short", 0, max_position_embeddings=12), "autoregressive", CPU, "float32"
@@ -138,6 +152,10 @@ def test_rows_of_both_stand_next_to_one_token_per_forward(models, folders, tmp_p
     record = json.loads((tmp_path / "record.json").read_text())
     assert [result["title"] for result in record["results"]] == ["one_token", "autoregressive", "assisted", "spd"]
     assert record["results"][1]["tpf"]["dmaxlit"] == 1.0
+    for result in record["results"][1:3]:
+        rows = [json.loads(line) for line in (tmp_path / result["samples"]).read_text().splitlines()]
+        counts = [(row["num_tokens"] - row["finished"], row["num_forwards"]) for row in rows]
+        assert result["tpf"]["published"] == pytest.approx(sum(n / f for n, f in counts) / len(counts))
     assert record["results"][2]["tpf"]["dmaxlit"] >= 1.0
     assert record["results"][1]["timing"]["batch_size"] == 1
     assert record["results"][2]["options"]["num_assistant_tokens"] == 20

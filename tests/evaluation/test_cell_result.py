@@ -44,7 +44,7 @@ def test_figures_are_those_of_a_plain_loop(seed):
     assert (result.blocks, result.finished) == (blocks, pytest.approx(ended / 17))
     assert result.forwards_per_answer == pytest.approx(forwards / 17)
     assert result.tokens_per_second == pytest.approx(tokens / 2.5)
-    rules = tpf_by_rule(rows)
+    rules = tpf_by_rule(rows, "spd")
     assert rules["dmaxlit"] == result.tpf == pytest.approx(tokens / forwards)
     assert rules["without_eos"] == pytest.approx((tokens - eos) / forwards)
     assert rules["published"] == result.tpf_published == pytest.approx(published / 17)
@@ -53,12 +53,27 @@ def test_figures_are_those_of_a_plain_loop(seed):
     assert int(ends_with_eos(rows).sum()) == eos
 
 
+@pytest.mark.parametrize("name", ["autoregressive", "assisted"])
+def test_the_prompt_of_an_autoregressive_row_is_charged_once(name):
+    rows = make_rows(0)
+    published = 0.0
+    for row in rows:
+        has_eos = row["finished"] and "stopped" not in row
+        published += (row["num_tokens"] - has_eos) / row["num_forwards"]
+    result = decode_result(rows, name, {}, block_length=8, seconds=2.5)
+    assert result.tpf_published == tpf_by_rule(rows, name)["published"] == pytest.approx(published / 17)
+    others = {rule: tpf for rule, tpf in tpf_by_rule(rows, "spd").items() if rule != "published"}
+    assert others.items() < tpf_by_rule(rows, name).items()
+
+
 def make_cell(line, threshold, seed, task="chain"):
     rows = make_rows(seed)
     result = decode_result(rows, line, {}, 8, 1.0)
     timing = {"seconds": 1.0, "batch_size": 2, "processes": 1, "resumed": False}
     title = f"{line} {threshold}"
-    return CellResult(task, title, line, threshold, "x.jsonl", result, tpf_by_rule(rows), count_sums(rows), timing)
+    return CellResult(
+        task, title, line, threshold, "x.jsonl", result, tpf_by_rule(rows, line), count_sums(rows), timing
+    )
 
 
 def test_aup_is_discounted_by_the_best_accuracy_of_the_whole_task():
@@ -81,7 +96,7 @@ def test_tables_keep_tasks_apart_and_name_y_max():
 
 def test_no_right_answer_at_all_has_an_aup_of_zero():
     rows = [row | {"correct": False} for row in make_rows(0)]
-    cell = CellResult("t", "a", "a", None, "x", decode_result(rows, "a", {}, 8, 1.0), tpf_by_rule(rows), {}, {})
+    cell = CellResult("t", "a", "a", None, "x", decode_result(rows, "a", {}, 8, 1.0), tpf_by_rule(rows, "a"), {}, {})
     assert aup_of([cell]) == {"a": 0.0}
     assert "y_max 0.0%" in results_table([cell])
 

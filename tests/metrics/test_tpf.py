@@ -49,6 +49,14 @@ def test_an_unfinished_answer_has_no_eos_to_drop():
     assert float(tokens_per_forward(tokens, forwards, torch.tensor([True]), "published")) == 1.75
 
 
+def test_forwards_that_hold_the_prompt_s_are_charged_as_they_are():
+    tokens, forwards, ends_with_eos = torch.tensor([8, 6]), torch.tensor([3, 2]), torch.tensor([False, False])
+    assert float(tokens_per_forward(tokens, forwards, ends_with_eos, "published", prefill=0)) == (8 / 3 + 6 / 2) / 2
+    assert float(tokens_per_forward(tokens, forwards, ends_with_eos, prefill=1)) == 14 / 7
+    with pytest.raises(UserError, match="prefill: expected at least 0, got -1"):
+        tokens_per_forward(tokens, forwards, ends_with_eos, prefill=-1)
+
+
 def test_no_answers_have_no_tpf():
     none = torch.tensor([], dtype=torch.long)
     assert all(math.isnan(tokens_per_forward(none, none, none.bool(), name)) for name in CONVENTIONS)

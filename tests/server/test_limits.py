@@ -4,15 +4,18 @@ from dmaxlit import UserError
 from dmaxlit.server import Limits
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_responses", "max_tokens", "max_length", "max_window", "max_body"])
+@pytest.mark.parametrize(
+    "name",
+    ["batch_size", "max_responses", "max_tokens", "max_length", "max_window", "max_mixed_tokens", "max_body"],
+)
 def test_limits_of_nothing_are_refused(name):
     with pytest.raises(UserError, match=f"{name}: expected at least 1, got 0"):
         Limits(**{name: 0})
 
 
-def test_an_empty_queue_and_no_patience_are_allowed():
-    Limits(max_waiting=0, shutdown_seconds=0)
-    for name in ("max_waiting", "shutdown_seconds"):
+def test_an_empty_queue_no_extra_blocks_and_no_patience_are_allowed():
+    Limits(max_waiting=0, max_extra_blocks=0, shutdown_seconds=0)
+    for name in ("max_waiting", "max_extra_blocks", "shutdown_seconds"):
         with pytest.raises(UserError, match=f"{name}: expected at least 0, got -1"):
             Limits(**{name: -1})
 

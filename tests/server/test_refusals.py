@@ -8,7 +8,8 @@ import pytest
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import DecodeSettings
 from dmaxlit.server import Limits
-from dmaxlit.server.request_settings import check_steps
+from dmaxlit.server.request_settings import check_size, check_steps
+from dmaxlit.server.trial import ForwardSize, forward_size
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.server.running import NAME, PROMPT, Gate, running, wait_for
 
@@ -105,6 +106,42 @@ def test_what_the_server_s_own_decoder_may_take_is_granted(module):
         assert server.complete(PROMPT, decoder="threshold", decoder_options={"max_steps": 40}).text
         status, _ = server.refusal(BODY | {"decoder_options": {"max_steps": 41}})
         assert status == 400
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options", "message"),
+    [
+        ("psd", {"depth": 9}, "decoder_options: expected at most 8 extra versions of a block, got 9"),
+        ("psd", {"depth": 256}, "decoder_options: expected at most 8 extra versions of a block, got 256"),
+        ("spd", {"top_k": 16}, "decoder_options: expected at most 16 tokens mixed at a position, got 17"),
+        ("spd", {"top_k": 37, "soft": "slerp"}, "decoder_options: expected at most 16 tokens mixed at a position, got"),
+    ],
+)
+def test_a_decoder_that_makes_forwards_large(strict, decoder, options, message):
+    status, error = strict.refusal(BODY | {"decoder": decoder, "decoder_options": options})
+    assert (status, error["param"]) == (400, "decoder_options")
+    assert error["message"].startswith(message)
+
+
+def test_the_largest_forwards_are_granted(strict):
+    for decoder, options in (("psd", {"depth": 8}), ("spd", {"top_k": 15}), ("spd", {"top_k": 37, "soft": False})):
+        assert strict.complete(PROMPT, max_tokens=4, decoder=decoder, decoder_options=options).token_ids
+
+
+def test_what_the_server_s_own_decoder_makes_of_a_forward_is_granted(module):
+    limits = Limits(max_extra_blocks=1, max_mixed_tokens=1)
+    for decoder, option, most in (("psd", "depth", 3), ("spd", "top_k", 2)):
+        with running(module, limits, DecodeSettings(decoder, {option: most}, max_new_tokens=4)) as server:
+            assert server.complete(PROMPT).token_ids
+            assert server.complete(PROMPT, decoder_options={option: most - 1}).token_ids
+            status, _ = server.refusal(BODY | {"decoder_options": {option: most + 1}})
+            assert status == 400
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_what_decoders_make_of_a_forward_by_default_is_granted(module, name):
+    size = forward_size(DecodeSettings(name).make_engine(module.backbone))
+    check_size(size, Limits(), own=ForwardSize(0, 1))
 
 
 def test_a_budget_is_cut_to_what_the_longest_length_leaves(strict, module):

@@ -2,12 +2,16 @@
 
 import asyncio
 import threading
+import weakref
 
 import httpx
 import openai
 import pytest
 
+from dmaxlit.backbone.cache import RowCache
+from dmaxlit.engine import block_forward
 from dmaxlit.server import Limits
+from dmaxlit.server import scheduler as scheduling
 from dmaxlit.server.scheduler import Scheduler
 from tests.server.running import NAME, PATIENCE, PROMPT, Gate, running, wait_for
 
@@ -95,6 +99,66 @@ def test_decoders_that_cannot_share_forwards_wait_for_a_batch_of_their_own(modul
         for thread in threads:
             thread.join(PATIENCE)
         assert [answers[i] for i in range(len(options))] == alone
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """Return a function that counts the rows of all caches that are in memory."""
+    caches = weakref.WeakSet()
+
+    class Counted(RowCache):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            caches.add(self)
+
+    monkeypatch.setattr(block_forward, "RowCache", Counted)
+    return lambda: sorted(cache.num_rows + cache.max_extra_rows for cache in list(caches))
+
+
+def test_a_batch_without_responses_makes_room_for_another(module, rows):
+    with running(module, Limits(batch_size=8)) as server:
+        for window in (1, 2, 3, 4, 2):
+            server.complete(PROMPT, max_tokens=8, window=window)
+            assert rows() == [8 * window + 4]
+
+
+def test_a_batch_without_responses_goes_after_a_while(module, rows, gate, monkeypatch):
+    monkeypatch.setattr(scheduling, "_IDLE_SECONDS", 0.05)
+    with running(module, Limits(batch_size=8)) as server:
+        server.complete(PROMPT, max_tokens=8)
+        wait_for(lambda: not rows())
+        # Also while another is busy.
+        with server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True) as stream:
+            next(iter(stream))
+            server.complete(PROMPT, max_tokens=4, window=2)
+            wait_for(lambda: rows() == [12])
+            assert server.service.scheduler.num_running == 1
+
+
+def test_a_failure_frees_the_caches_that_nobody_uses(module, rows, gate, monkeypatch):
+    monkeypatch.setattr(scheduling, "_IDLE_SECONDS", 1e6)
+    with running(module, Limits(batch_size=8)) as server:
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+        next(iter(stream))
+        server.complete(PROMPT, max_tokens=8, window=2)
+        assert rows() == [12, 20]
+        monkeypatch.setattr(module.backbone, "hidden", lambda *args, **named: 1 / 0)
+        with pytest.raises(openai.APIError, match="The server failed to decode the response"):
+            list(stream)
+        assert 20 not in rows()
+
+
+def test_a_batch_that_cannot_be_made_fails_its_response_alone(module, gate, monkeypatch):
+    with running(module) as server:
+        expected = server.complete(PROMPT, max_tokens=LONG).text
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+        first = next(iter(stream)).choices[0].text
+        with monkeypatch.context() as patch:
+            patch.setattr(scheduling, "JobBatch", lambda *args: 1 / 0)
+            with pytest.raises(openai.InternalServerError, match="The server failed to decode the response"):
+                server.complete(PROMPT, window=2)
+        assert first + "".join(chunk.choices[0].text for chunk in stream) == expected
+        assert server.complete(PROMPT, max_tokens=8, window=2).text
 
 
 def test_a_server_that_stops_ends_what_it_decodes_and_refuses_the_rest(module, gate):
