@@ -131,6 +131,7 @@ def test_a_recipe_for_another_task_is_the_quickstart_s_method(name):
     assert "SPDValidation" in str(recipe["trainer"]["callbacks"])
 
 
+@pytest.mark.filterwarnings("ignore:corpus. .* unknown:dmaxlit.errors.DMaxWarning")  # the tiny model knows no English
 @pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])
 def test_the_reasoning_gym_recipes_run_dry(tiny, tmp_path, name):
     pytest.importorskip("reasoning_gym")

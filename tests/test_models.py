@@ -7,7 +7,11 @@ import dmaxlit
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.tasks import task
 
-TASKS = {"chain-base": task("chain"), "stories-base": task("stories", difficulty="easy", question="either")}
+TASKS = {
+    "chain-base": task("chain"),
+    "programs-base": task("programs", difficulty="easy", style="plain"),
+    "stories-base": task("stories", difficulty="easy", question="either"),
+}
 
 
 def test_they_are_small():
@@ -27,5 +31,6 @@ def test_a_base_answers_when_it_takes_its_time_and_breaks_when_it_hurries(name):
         answers = model.generate(prompts, decoder="threshold", **options)
         return sum(example.check(answer.text) for example, answer in zip(examples, answers, strict=True))
 
-    assert right(0.95) >= 13
-    assert right(0.0) <= 8
+    slowly = right(0.95)
+    assert slowly >= 13
+    assert right(0.0) <= slowly - 6

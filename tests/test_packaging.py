@@ -78,7 +78,7 @@ def test_a_wheel_holds_everything_and_works_elsewhere(tmp_path):
     for path in (ROOT / "dmaxlit" / "viewer").iterdir():
         assert path.suffix not in (".html", ".css", ".js") or f"dmaxlit/viewer/{path.name}" in names
     assert [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
-    for name in ("chain-base", "stories-base"):
+    for name in ("chain-base", "programs-base", "stories-base"):
         assert f"dmaxlit/models/{name}/model.safetensors" in names
     assert {name for name in names if name.startswith("dmaxlit/configs/")} == {
         f"dmaxlit/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")

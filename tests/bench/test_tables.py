@@ -117,7 +117,7 @@ def test_steps_and_base_are_those_of_the_recipe_unless_chosen(tmp_path):
     models = bench(tmp_path, steps=None, num_prompts=None)._models
     assert (models.steps, models.num_prompts) == (512, 4096)
     assert bench(tmp_path)._models.bases == ("builtin:stories-base",)
-    assert bench(tmp_path, task="programs")._models.bases == ("runs/pretrain_programs/model",)
+    assert bench(tmp_path, task="programs")._models.bases == ("builtin:programs-base",)
 
 
 def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, jobs, monkeypatch):

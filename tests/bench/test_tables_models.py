@@ -90,7 +90,7 @@ def test_a_recipe_that_changes_an_option_changes_it_of_the_task_s_noise(tmp_path
 def test_a_base_of_programs_knows_its_task_once_the_user_has_named_it(programs, tmp_path):
     of = models(tmp_path, "programs", (programs,))
     of.check()
-    assert of.load("base", 0, {}).task().difficulty == "standard"
+    assert of.load("base", 0, {}).task().options()["style"] == "plain"
 
 
 def test_a_base_of_another_task_is_refused(programs, tmp_path):
