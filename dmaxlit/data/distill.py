@@ -96,6 +96,7 @@ class _Work:
         digests: Hashes of the prompts, each once, and of the reference answers of a task.
         held_out: The same of the prompts that get no response.
         stop: Texts that end a response: those of the task.
+        is_judged: Whether the responses are judged by the examples.
     """
 
     prompts: Sequence[Prompt]
@@ -106,6 +107,7 @@ class _Work:
     digests: dict[str, str]
     held_out: Sequence[dict[str, Any]]
     stop: Sequence[str]
+    is_judged: bool
 
 
 def _prepare(
@@ -113,7 +115,9 @@ def _prepare(
 ) -> tuple[_Work, DistillSettings, Path]:
     """Return what is to be answered, the settings with their budget, and the path to write."""
     settings.check()
-    if isinstance(source, Task):
+    # Programs are run only if that decides what is kept: each takes a tenth of a second.
+    is_judged = isinstance(source, Task) and (settings.keep == "correct" or not source.runs_answers)
+    if isinstance(source, Task) and is_judged:
         source.record()  # refuses a machine on which responses cannot be judged
     prompts, examples = _prompts(source, settings)
     rows = [_prompt_row(answerer, index, prompt) for index, prompt in enumerate(prompts)]
@@ -132,6 +136,7 @@ def _prepare(
         {"prompts": prompts_hash(prompts), **({} if examples is None else {"answers": answers_hash(examples)})},
         list(compress(rows, is_held_out)),
         [*source.stop] if isinstance(source, Task) else [],
+        is_judged,
     )
     with refusing(output, argument):
         path = writable_path(output, argument)
@@ -175,7 +180,7 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
         settings=file.settings,
         prompts=counts.prompts,
         finished=counts.finished,
-        correct=None if work.examples is None else counts.correct,
+        correct=counts.correct if work.is_judged else None,
         kept=counts.kept,
         tpf=counts.tokens / counts.forwards if counts.forwards else None,
         seconds=counts.seconds,
@@ -243,7 +248,7 @@ def _row_maker(answerer: Answerer, work: _Work) -> Callable[[int, Response], tup
     """Return a function that makes the row of a response, None if it is empty, and judges the response."""
 
     def make_row(index: int, response: Response) -> tuple[dict[str, Any] | None, bool]:
-        examples = work.examples
+        examples = work.examples if work.is_judged else None
         correct = response.finished and examples is not None and examples[index].check(response.text)
         text = answerer.content(work.prompts[index], response.text)
         return _with_response(work.rows[index], text) if text.strip() else None, correct

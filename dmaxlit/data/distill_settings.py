@@ -43,6 +43,7 @@ class DistillSettings:
         batch_size: Prompts decoded together. It changes the speed only, so a run may be resumed with another.
         keep: ``finished``: every response that ended in EOS or a stop text of the task, right or wrong, as DMax does.
             ``correct``: of these, the ones the task's checker accepts. ``all``: also responses cut off by the budget.
+            Responses that are programs are run only for ``correct``; others are judged and counted in any case.
         seed: Seed of the samples at a temperature.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. What is sampled for a prompt depends
             on the seed and its index only: that among the prompts to answer, without those of ``held_out`` and each

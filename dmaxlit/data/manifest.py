@@ -19,7 +19,7 @@ class Manifest:
             prompts, number of prompts, budget, filters, seed.
         prompts: Prompts answered, once for each of their samples.
         finished: Responses that ended in EOS or a stop text.
-        correct: Finished responses that the checker accepts; None without a checker.
+        correct: Finished responses that the checker accepts; None if they were not judged.
         kept: Rows of the corpus.
         tpf: Tokens per forward: tokens generated, EOS included, over the forwards they took part in. None if a server
             does not say how many forwards it took.

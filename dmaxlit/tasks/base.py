@@ -58,6 +58,8 @@ class Task(ABC):
     #: network and run no text as a program, whatever the options are. Only such a task is built because a checkpoint
     #: names it; another one has to be named by the user.
     self_contained: ClassVar[bool] = False
+    #: Whether answers are programs, which judging one runs: untrusted code, and a tenth of a second each.
+    runs_answers: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         """Return the class and its options."""

@@ -40,6 +40,8 @@ class CodeTask(BenchmarkTask):
             are read when examples are requested.
     """
 
+    runs_answers = True
+
     #: Hub id of the data with the tests of EvalPlus.
     plus_hub_id: str
 

@@ -31,7 +31,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
     assert "usage: dmaxlit" in outcome.out
     explanation = {
         "chat": "Seconds to wait after each forward, to watch a small model.",
-        "check": "For a name that a strategy and a decoder have.",
+        "check": "For a name that classes of several kinds have.",
         "list": "Only this kind.",
         "export": "Folder to write; an earlier export there is replaced.",
         "generate": "Registered name of the decoder",

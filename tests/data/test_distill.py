@@ -297,6 +297,18 @@ def test_answers_that_cannot_be_judged_here_are_not_decoded(fake_module, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+class Running(Unjudged):
+    runs_answers = True
+
+
+def test_programs_are_run_only_if_that_decides_what_is_kept(fake_module, tmp_path):
+    manifest = run(fake_module(), tmp_path / "c.jsonl", source=Running())
+    assert manifest.correct is None
+    assert manifest.finished == manifest.kept > 0
+    with pytest.raises(UserError, match=r"^sandbox: expected one$"):
+        run(fake_module(), tmp_path / "d.jsonl", replace(SETTINGS, keep="correct"), source=Running())
+
+
 def test_all_prompts_are_answered_where_nobody_says_how_many(fake_module, tmp_path):
     prompts = [{"prompt": prompt, "answer": "1"} for prompt in PROMPTS[:7]]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))

@@ -51,6 +51,8 @@ class ProgramsTask(Task):
         UserError: If an option is out of range.
     """
 
+    runs_answers = True
+
     def __init__(
         self,
         difficulty: Literal["easy", "standard", "hard"] = "standard",
