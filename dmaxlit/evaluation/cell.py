@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.parts import PartWriter
@@ -12,6 +14,7 @@ from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.evaluation.answerers import Answerer
 from dmaxlit.evaluation.clock import DecodeClock
+from dmaxlit.evaluation.judging import WaitingRows
 from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.running_figures import RunningFigures
@@ -100,19 +103,26 @@ class Cell:
             stack.callback(writer.record)  # also what was finished before Ctrl-C
             bar = stack.enter_context(RunningFigures(stored, len(share), title))
 
+            def use(row: dict[str, Any]) -> None:
+                writer.add(row)
+                bar.count(row)
+
+            rows = WaitingRows(use, self.entry.task.runs_answers)
+
             def take(position: int, answer: Generation, trace: RowTrace | None) -> None:
-                with clock.paused():
-                    row = sample_row(share[position], examples[position], answer, lengths[position], trace)
-                    writer.add(row)
-                    bar.count(row)
+                of_prompt = share[position], examples[position], answer, lengths[position], trace
+                if rows.add(partial(sample_row, *of_prompt)):
+                    with clock.paused():
+                        rows.make()
                 ranks.end_with_parent()
 
             try:
                 with clock.running():
                     self.answerer.answer(prompts, share, self.limits, take)
+                rows.make()
             except PromptError as error:
                 raise UserError(f"{self.entry.label}: prompt {share[error.index] + 1}: {error.reason}") from error
             writer.record()
             after = read_journal(journal)
-        rows = {index: row for index, row in after.rows.items() if index not in before.rows}
-        return Stored(rows, after.seconds - before.seconds)
+        new = {index: row for index, row in after.rows.items() if index not in before.rows}
+        return Stored(new, after.seconds - before.seconds)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from dmaxlit.data.identity import answers_hash, prompts_hash
 from dmaxlit.errors import UserError, reason_of, renaming_argument
 from dmaxlit.evaluation.cell_result import CellResult
+from dmaxlit.evaluation.judging import made_rows
 from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.record import make_record, read_record
 from dmaxlit.evaluation.run_folder import claim_folder
@@ -166,6 +168,7 @@ def regrade(
     entries = run.entries(options, imports)
     examples = {entry.label: run.examples(entry) for entry in entries}
     facts = {entry.label: entry.facts() for entry in entries}
+    runs_answers = {entry.label: entry.task.runs_answers for entry in entries}
     for result in run.record["results"]:
         _rows(run, result, len(examples[result["task"]]))  # refuses damaged ones before anything is written
     settings = run.settings(entries, examples)
@@ -175,7 +178,8 @@ def regrade(
         if (table := finished_table(output)) is not None:
             return table
         results = [
-            _judge(run, entry, examples[entry["task"]], settings, output, progress) for entry in run.record["results"]
+            _judge(run, entry, examples[entry["task"]], runs_answers[entry["task"]], settings, output, progress)
+            for entry in run.record["results"]
         ]
         return write_run_report(output, _record(run, settings, facts, results), results)
 
@@ -184,6 +188,7 @@ def _judge(
     run: GradedRun,
     entry: Mapping[str, Any],
     examples: Sequence[Example],
+    runs_answers: bool,
     settings: Mapping[str, Any],
     output: Path,
     progress: bool,
@@ -192,7 +197,9 @@ def _judge(
     stored = _rows(run, entry, len(examples))
     title = f"{entry['task']}, {entry['title']}"
     bar = tqdm(stored, desc=title, unit="answer", leave=False, disable=None if progress else True)
-    rows = [{**row, **judged(example, row["response"])} for row, example in zip(bar, examples, strict=True)]
+    answers = [(example, row["response"]) for row, example in zip(stored, examples, strict=True)]
+    verdicts = made_rows((partial(judged, *answer) for answer in answers), runs_answers)
+    rows = [{**row, **verdict} for row, verdict in zip(bar, verdicts, strict=True)]
     timing = {name: value for name, value in entry["timing"].items() if name != "tokens_per_second"}
     identity = {
         **read_settings(run.folder / entry["samples"]),
