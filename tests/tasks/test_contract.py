@@ -5,13 +5,11 @@ import pytest
 from dmaxlit.tasks import TASKS
 from dmaxlit.testing import task_properties
 
-# Nine by nine puzzles take long to draw.
-OPTIONS = {"sudoku": {"difficulty": "easy"}}
 CASES = [
     pytest.param(check, id=f"{name}: {check}")
     for name in TASKS
-    if TASKS.get(name).self_contained
-    for check in task_properties(name, **OPTIONS.get(name, {}))
+    if TASKS.get(name).self_contained and name != "sudoku"  # as mini_sudoku, with puzzles that take long to draw
+    for check in task_properties(name)
 ]
 
 
