@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class TrainingForward:
             groups: ``[B, blocks]`` group of each block.
         """
         with torch.no_grad():
-            if not has_dropout(self._denoiser.model):
+            if not self._has_dropout:
                 return self(ids, soft, groups)
             with evaluating(self._denoiser.modules()):
                 if self._without_dropout is None:
@@ -100,6 +101,11 @@ class TrainingForward:
                     if self.is_cached:
                         self._without_dropout._compute_clean_copy()
                 return self._without_dropout(ids, soft, groups)
+
+    @cached_property
+    def _has_dropout(self) -> bool:
+        """Whether the model computes with dropout; looked for once, among all of its modules."""
+        return has_dropout(self._denoiser.model)
 
     def _layout_of(self, groups: Tensor) -> Layout:
         """Return the layout in groups; views with the same tensor share its masks."""

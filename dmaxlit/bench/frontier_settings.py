@@ -1,6 +1,6 @@
 """What the benchmark of the frontier compares: tasks with a base model, ways of training, and ways of decoding."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dmaxlit.bench.studies import Method
@@ -54,11 +54,17 @@ FRONTIER_METHODS: dict[str, TrainedMethod] = {
 }
 
 
-def _spd(tau: float, window: int = 1, admission: str = "progress", **options: Any) -> DecoderSpec:
-    label = f"SPD {tau:g}"
-    if window > 1:
-        label += ", ".join([f", window {window} {admission}", *(f"{name} {value}" for name, value in options.items())])
-    return DecoderSpec("spd", {"tau_dec": tau}, label, window=window, admission=admission, admission_options=options)
+def _spd(tau: float, *window: Any, **options: Any) -> DecoderSpec:
+    return _in_window(DecoderSpec("spd", {"tau_dec": tau}, f"SPD {tau:g}"), *window, **options)
+
+
+def _in_window(spec: DecoderSpec, window: int = 1, admission: str = "progress", **options: Any) -> DecoderSpec:
+    """Return a way of decoding in a window of blocks, with options of the admission policy, which the label names."""
+    if window == 1:
+        return spec
+    changes = (f"{name} {value}" for name, value in options.items())
+    label = ", ".join([f"{spec.label}, window {window} {admission}", *changes])
+    return replace(spec, label=label, window=window, admission=admission, admission_options=options)
 
 
 def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
@@ -66,24 +72,14 @@ def _acceptance(tau: float, label: str, **options: Any) -> DecoderSpec:
     return DecoderSpec("spd", {"tau_dec": tau, **options}, f"SPD {tau:g}, window 2 progress, {label}", window=2)
 
 
-def _edit(window: int = 1, admission: str = "progress") -> DecoderSpec:
+def _edit(*window: Any, **options: Any) -> DecoderSpec:
     """Return the rule with hard tokens."""
-    label = "edit speed" if window == 1 else f"edit speed, window {window} {admission}"
-    return DecoderSpec("edit", {"preset": "speed"}, label, window=window, admission=admission)
+    return _in_window(DecoderSpec("edit", {"preset": "speed"}, "edit speed"), *window, **options)
 
 
 #: The method and the decoder that all rows are compared with: DMax as published, with the threshold of its quick start.
 REFERENCE = ("on_policy", _spd(0.0))
 
-#: The published "DMax + MultiBD".
-_PUBLISHED = DecoderSpec(
-    "edit",
-    {"preset": "speed"},
-    "edit speed, window 2 multi_bd as published",
-    window=2,
-    admission="multi_bd",
-    admission_options={"keeps_closed": True},
-)
 _POLICIES = ("progress", "multi_bd", "converging", "restarting")
 _THRESHOLD = DecoderSpec("threshold", {"threshold": 0.95}, "threshold 0.95")
 _ONE_BLOCK = (_THRESHOLD, *(_spd(tau) for tau in (0.5, 0.0)))
@@ -92,7 +88,7 @@ _MAIN = (
     *(_spd(tau, 2, policy) for policy in _POLICIES for tau in (0.5, 0.0)),
     _edit(),
     _edit(2, "multi_bd"),
-    _PUBLISHED,
+    _edit(2, "multi_bd", keeps_closed=True),  # the published "DMax + MultiBD"
     _edit(2, "restarting"),
 )
 _WINDOW = (

@@ -64,7 +64,7 @@ def check(names: list[str], kind: Kind | None = None, options: Sequence[str] = (
         SystemExit: With status 1 if a property does not hold.
     """
     if not names:
-        raise UserError(f"names: expected the name or import path of a {_described(_KINDS)} first, got none")
+        raise UserError(f"names: expected the name or import path of {_described(_KINDS)} first, got none")
     found = [_properties(name, kind, options) for name in names]
     num_broken = sum(_report(name, properties) for name, properties in zip(names, found, strict=True))
     if num_broken:
@@ -109,7 +109,7 @@ def _properties(name: str, kind: Kind | None, options: Sequence[str]) -> list[Pr
         kinds = [one for one in _KINDS if kind in (None, one)]
         known = dict.fromkeys(known for one in kinds for known in _KINDS[one][0])
         raise UserError(
-            f"{name}: expected the name or import path of a {_described(kinds)}, got none{closest(name, known)}; "
+            f"{name}: expected the name or import path of {_described(kinds)}, got none{closest(name, known)}; "
             f"known: {', '.join(known)}"
         )
     ((one, cls),) = found.items()
@@ -124,7 +124,8 @@ def _properties(name: str, kind: Kind | None, options: Sequence[str]) -> list[Pr
 
 def _described(kinds: Iterable[str]) -> str:
     *others, last = (_KINDS[one][0].kind for one in kinds)
-    return f"{', '.join(others)} or {last}" if others else last
+    article = "an" if (others or [last])[0].startswith("a") else "a"
+    return f"{article} {', '.join(others)} or {last}" if others else f"{article} {last}"
 
 
 def _find(name: str, kind: str) -> type[Any] | None:

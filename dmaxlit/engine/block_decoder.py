@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from tqdm.auto import tqdm
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.backbone.sharding import is_sharded
+from dmaxlit.bars import make_bar
 from dmaxlit.decoding.admission import AdmissionPolicy, make_admission
 from dmaxlit.decoding.base import Decoder
 from dmaxlit.engine.block_forward import BlockForward
@@ -132,7 +132,7 @@ class BlockDecoder:
         with (
             _without_gradients(self.denoiser, self.compile),
             evaluating(self.denoiser.modules()),
-            tqdm(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
+            make_bar(total=len(prompts), unit="prompt", disable=progress is not True) as bar,
         ):
             for event in self._decode(self._requests(prompts, max_new_tokens), watched=trace is not None):
                 if trace is not None:

@@ -14,7 +14,7 @@ from dmaxlit.engine.trace import RowTrace
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.evaluation.answerers import Answerer
 from dmaxlit.evaluation.clock import DecodeClock
-from dmaxlit.evaluation.judging import WaitingRows
+from dmaxlit.evaluation.judging import WaitingRows, num_judges
 from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.running_figures import RunningFigures
@@ -100,14 +100,14 @@ class Cell:
             self.answerer.warm_up(prompts, self.limits)
             clock = DecodeClock(self.answerer.device)
             writer = PartWriter(journal, lambda: clock.seconds)
-            stack.callback(writer.record)  # also what was finished before Ctrl-C
+            stack.callback(writer.record)  # also what was judged before Ctrl-C
             bar = stack.enter_context(RunningFigures(stored, len(share), title))
 
             def use(row: dict[str, Any]) -> None:
                 writer.add(row)
                 bar.count(row)
 
-            rows = WaitingRows(use, self.entry.task.runs_answers)
+            rows = WaitingRows(use, num_judges(self.entry.task.runs_answers, ranks.world_size))
 
             def take(position: int, answer: Generation, trace: RowTrace | None) -> None:
                 of_prompt = share[position], examples[position], answer, lengths[position], trace

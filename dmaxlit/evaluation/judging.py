@@ -3,34 +3,38 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 Row = dict[str, Any]
-_PER_PROCESSOR = 4  # answers that are judged together: so many that hardly a processor waits for the last ones
+_PER_JUDGE = 4  # answers that wait for each: so many that hardly one is idle at the end
 
 
-def made_rows(makers: Iterable[Callable[[], Row]], runs_answers: bool) -> Iterator[Row]:
+def made_rows(makers: Iterable[Callable[[], Row]], at_once: int) -> Iterator[Row]:
     """Yield the rows that functions make, in order.
 
     Args:
         makers: Return a row each.
-        runs_answers: Whether they run programs, each in processes of its own, so that all processors are of use.
+        at_once: How many are made side by side, of :func:`num_judges`.
     """
-    if not runs_answers:
+    if at_once == 1:
         yield from (make() for make in makers)
         return
-    with _threads() as pool:
-        yield from pool.map(lambda make: make(), makers)
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(_num_processors(), thread_name_prefix="dmaxlit-judge")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="dmaxlit-judge")
     try:
-        yield pool
+        yield from pool.map(lambda make: make(), makers)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def num_judges(runs_answers: bool, num_processes: int = 1) -> int:
+    """Return how many answers are judged side by side.
+
+    Args:
+        runs_answers: Whether that runs them as programs, in processes of their own. If not, threads are of no use.
+        num_processes: Processes that share the processors. With more programs than these can run, the clock would
+            change verdicts.
+    """
+    return max(_num_processors() // num_processes, 1) if runs_answers else 1
 
 
 def _num_processors() -> int:
@@ -42,12 +46,12 @@ class WaitingRows:
 
     Args:
         use: Receives the rows, in order.
-        runs_answers: As of :func:`made_rows`. If not, each row is made at once.
+        at_once: As of :func:`made_rows`. With 1, no row waits.
     """
 
-    def __init__(self, use: Callable[[Row], object], runs_answers: bool) -> None:
-        self._use, self._runs_answers = use, runs_answers
-        self._most = _PER_PROCESSOR * _num_processors() if runs_answers else 1
+    def __init__(self, use: Callable[[Row], object], at_once: int) -> None:
+        self._use, self._at_once = use, at_once
+        self._most = 1 if at_once == 1 else _PER_JUDGE * at_once
         self._waiting: list[Callable[[], Row]] = []
 
     def add(self, make: Callable[[], Row]) -> bool:
@@ -58,5 +62,5 @@ class WaitingRows:
     def make(self) -> None:
         """Make the rows, and hand them over."""
         waiting, self._waiting = self._waiting, []
-        for row in made_rows(waiting, self._runs_answers):
+        for row in made_rows(waiting, self._at_once):
             self._use(row)

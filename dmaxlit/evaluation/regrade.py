@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dmaxlit.data.identity import answers_hash, prompts_hash
 from dmaxlit.errors import UserError, reason_of, renaming_argument
 from dmaxlit.evaluation.cell_result import CellResult
-from dmaxlit.evaluation.judging import made_rows
+from dmaxlit.evaluation.judging import made_rows, num_judges
 from dmaxlit.evaluation.labels import sample_path
 from dmaxlit.evaluation.record import make_record, read_record
 from dmaxlit.evaluation.run_folder import claim_folder
@@ -198,7 +198,7 @@ def _judge(
     title = f"{entry['task']}, {entry['title']}"
     bar = tqdm(stored, desc=title, unit="answer", leave=False, disable=None if progress else True)
     answers = [(example, row["response"]) for row, example in zip(stored, examples, strict=True)]
-    verdicts = made_rows((partial(judged, *answer) for answer in answers), runs_answers)
+    verdicts = made_rows((partial(judged, *answer) for answer in answers), num_judges(runs_answers))
     rows = [{**row, **verdict} for row, verdict in zip(bar, verdicts, strict=True)]
     timing = {name: value for name, value in entry["timing"].items() if name != "tokens_per_second"}
     identity = {

@@ -76,6 +76,24 @@ def repr_of(state: object) -> object:
 
 
 @contextmanager
+def reading_no_value(subject: str) -> Iterator[None]:
+    """Test that what runs on the meta device reads no value there, which would wait for a GPU.
+
+    Args:
+        subject: What has to decide by tensor operations alone, for the message.
+    """
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        expect(
+            False,
+            f"expected {subject} to decide by tensor operations alone, but it reads a value from the device (.item(), "
+            f"an if on a tensor, an index by a mask, a tensor of another device): {reason}",
+        )
+
+
+@contextmanager
 def _restored_generators() -> Iterator[None]:
     states = generator_states(torch.device("cpu"))
     try:
