@@ -40,6 +40,10 @@ def _threshold(method: str, *thresholds: float) -> list[TableRow]:
     return [TableRow(method, f"threshold {t:g}", "threshold", {"threshold": t}) for t in thresholds]
 
 
+def _hierarchical(method: str, *thresholds: float) -> list[TableRow]:
+    return [TableRow(method, f"hierarchical {t:g}", "hierarchical", {"tau_low": t}) for t in thresholds]
+
+
 def _spd(method: str, *taus: float) -> list[TableRow]:
     return [TableRow(method, f"SPD {tau:g}", "spd", {"tau_dec": tau}) for tau in taus]
 
@@ -112,11 +116,28 @@ _TRUTH = _comparison(
     }
 )
 
-#: ``methods``: base, control, uniform and on-policy training. ``dependence``: what the effect depends on.
+_CAREFUL = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+_WITHOUT_REVISION = Study(
+    {"control": _METHODS.methods["control"], "on_policy": _METHODS.methods["on_policy"]},
+    (
+        TableRow("base", "one token per forward", "one_token"),
+        *(
+            row
+            for method in ("base", "control")
+            for row in (*_threshold(method, *_CAREFUL), *_hierarchical(method, 0.6, 0.4))
+        ),
+        *_threshold("on_policy", 0.95),
+        *_spd("on_policy", 0.5, 0.0),
+    ),
+)
+
+#: ``methods``: base, control, uniform and on-policy training. ``without_revision``: what rules that never revise reach
+#: at the speed of those that do. ``dependence``: what the effect depends on.
 #: ``strategies``: ways of showing a model its own errors, at the same compute. ``truth``: the same with and without
 #: clean tokens among the model's guesses.
 STUDIES: dict[str, Study] = {
     "methods": _METHODS,
+    "without_revision": _WITHOUT_REVISION,
     "dependence": _DEPENDENCE,
     "strategies": _STRATEGIES,
     "truth": _TRUTH,
