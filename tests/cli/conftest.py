@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,10 +111,10 @@ def corpus(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def base(tmp_path, tiny, corpus):
-    """Write the configuration of a short run: two steps on the tiny model."""
-    settings = {
+@pytest.fixture(scope="session")
+def short_run(tiny, corpus):
+    """Return the settings of a short run: two steps on the tiny model."""
+    return {
         "model": {
             "backbone": {"pretrained": str(tiny)},
             "noise": {"class_path": "on_policy", "init_args": {"level": 0.5}},
@@ -121,8 +122,13 @@ def base(tmp_path, tiny, corpus):
         "data": data_of(corpus, batch_size=4, num_test=3),
         "trainer": {**QUIET, "max_steps": 2, "default_root_dir": "runs", "callbacks": [CHECKPOINT]},
     }
+
+
+@pytest.fixture
+def base(tmp_path, short_run):
+    """Write the configuration of a short run."""
     path = tmp_path / "base.yaml"
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump(short_run))
     return path
 
 
@@ -142,12 +148,21 @@ def folder(tmp_path):
     return tmp_path / "runs" / "checkpoints"
 
 
+@pytest.fixture(scope="session")
+def short_run_made(tmp_path_factory, short_run):
+    """Make the short run; return the folder that holds ``runs``."""
+    folder = tmp_path_factory.mktemp("begun")
+    (folder / "base.yaml").write_text(yaml.safe_dump(short_run))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+        main(["fit", "--config", "base.yaml", *shlex.split(SHORT)])
+    return folder
+
+
 @pytest.fixture
-def begun(dmax, base, folder):
-    """A run that was to last two steps and is now to last four."""
-    ended = dmax(f"fit --config {base} {SHORT}")
-    assert ended.status == 0, ended.err
-    settings = yaml.safe_load(base.read_text())
-    settings["trainer"]["max_steps"] = 4
-    base.write_text(yaml.safe_dump(settings))
+def begun(base, short_run_made, short_run, tmp_path):
+    """A copy of the short run, which was to last two steps and is now to last four."""
+    shutil.copytree(short_run_made / "runs", tmp_path / "runs")
+    base.write_text(yaml.safe_dump(short_run | {"trainer": short_run["trainer"] | {"max_steps": 4}}))
     return base
