@@ -146,7 +146,7 @@ def _cells(row: Mapping[str, Any], reference: str, timed: str) -> dict[str, str]
         "seeds": str(row["seeds"]),
         "accuracy % [95%]": f"{100 * row['accuracy']['mean']:.1f}{spread}",
         f"to {reference} [95%]": between,
-        "McNemar p": f"{difference['p_value']:.2g}",
+        "p": f"{difference['p_value']:.2g}",
         "TPF": f"{row['tpf']['mean']:.2f} ± {row['tpf']['deviation']:.2f}",
         "published": f"{row['tpf_by']['published']:.2f}",
         "without EOS": f"{row['tpf_by']['without_eos']:.2f}",

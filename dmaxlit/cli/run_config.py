@@ -28,6 +28,6 @@ class RunConfigCallback(SaveConfigCallback):
             return
         path = Path(self._folder) / self.config_filename
         try:
-            write_text(path, self.parser.dump(self.config, skip_none=False))
+            write_text(path, self.parser.dump(self.config, skip_none=False, skip_validation=True))  # was checked
         except OSError as error:
             raise unwritable(path, error) from error

@@ -161,6 +161,11 @@ class DMaxCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: Lightning would import the classes that it names."""
 
+    def _dump_config(self) -> None:
+        """Keep the settings as plain values for Lightning, which would check them again."""
+        if not hasattr(self, "config_dump"):
+            self.config_dump = plain_settings(self.parser, self.config, check=False)[str(self.subcommand)]
+
     def instantiate_classes(self) -> None:
         """Make model, data and trainer, and check the shapes of the weights in ``ckpt_path``.
 
@@ -192,7 +197,7 @@ class DMaxCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if folder := getattr(callback, "folder", None) or getattr(callback, "dirpath", None):
                 refuse_links(folder)
-        settings = plain_settings(self.parser, self.config)["fit"]
+        settings = self.config_dump
         cast(DMaxTrainer, self.trainer).hyperparameters = hyperparameters(settings)
         run_checkpoints = run_checkpoints_of(self.trainer)
         for callback in run_checkpoints:

@@ -1,8 +1,10 @@
 """Two ways of answering the same prompts: differences and ratios with paired intervals."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from dmaxlit.evaluation.bootstrap import percentile_interval, resampled
 
 _RESAMPLES = 10_000
+_MOST_RUNS = 1000  # of which shares are told apart
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class PairedDifference:
         high: Upper bound of the interval.
         only_a: Prompts that A alone answers right; of several runs, that A answers right more often.
         only_b: Prompts that B alone answers right, or more often.
-        p_value: Of McNemar's exact test.
+        p_value: Of the exact randomisation test; of one run each McNemar's.
     """
 
     difference: float
@@ -59,7 +62,8 @@ def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confid
 
     Of several runs on the same prompts the prompts are what is drawn, not the answers: give the share of runs in which
     the answer is right. With ``d`` the differences of the shares, ``q - p`` becomes ``sum d / (n + 2)``, and ``q + p``
-    becomes ``(sum d^2 + 2) / (n + 2)``; the test, then a sign test, counts the prompts with ``d`` above and below 0.
+    becomes ``(sum d^2 + 2) / (n + 2)``; the test becomes :func:`randomisation_p_value`. (To count the prompts with
+    ``d`` above and below 0 would not do: of three runs against one, the three have three chances to be worse.)
 
     Args:
         right_a: Verdicts on A's answers, or shares of them that are right.
@@ -73,34 +77,46 @@ def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confid
         >>> paired_difference([True, True, False, False], [True, False, True, True]).difference
         0.25
     """
-    differences = [float(b) - float(a) for a, b in zip(right_a, right_b, strict=True)]
+    differences = [_share(b) - _share(a) for a, b in zip(right_a, right_b, strict=True)]
     if not differences:
         raise ValueError("right_a: expected at least one verdict, got none")
     n = len(differences)
     only_a, only_b = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    mean, square = sum(differences) / (n + 2), (sum(d * d for d in differences) + 2) / (n + 2)
+    total, squares = float(sum(differences)), float(sum(d * d for d in differences))
+    mean, square = total / (n + 2), (squares + 2) / (n + 2)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     half = z * math.sqrt((square - mean**2) / (n + 2))
     low, high = max(-1.0, mean - half), min(1.0, mean + half)
-    return PairedDifference(sum(differences) / n, low, high, only_a, only_b, mcnemar_p_value(only_a, only_b))
+    runs = math.lcm(*(d.denominator for d in differences))
+    p_value = randomisation_p_value([int(d * runs) for d in differences])
+    return PairedDifference(total / n, low, high, only_a, only_b, p_value)
 
 
-def mcnemar_p_value(only_a: int, only_b: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test.
+def _share(value: float) -> Fraction:
+    """Return a share of runs as the fraction that it was before rounding."""
+    return Fraction(float(value)).limit_denominator(_MOST_RUNS)
+
+
+def randomisation_p_value(differences: Sequence[int]) -> float:
+    """Return the two-sided p-value of Fisher's exact randomisation test that differences are about zero.
+
+    Were it chance which of two answers is A's, each difference had either sign with probability 1/2. The p-value is the
+    probability that their sum is then at least as far from 0. Where all are -1, 0 or 1 this is McNemar's exact test.
 
     Args:
-        only_a: Prompts that A alone answers right.
-        only_b: Prompts that B alone answers right.
+        differences: Of each prompt, in whole numbers of runs.
 
     Example:
-        >>> mcnemar_p_value(1, 5)
+        >>> randomisation_p_value([-1, 1, 1, 1, 1, 1])
         0.21875
     """
-    n, tail, ways = only_a + only_b, 0, 1
-    for k in range(min(only_a, only_b) + 1):
-        tail += ways  # n over k
-        ways = ways * (n - k) // (k + 1)
-    return float(min(1.0, 2 * tail / 2**n))  # of integers of any size
+    shares = np.ones(1)  # of the choices of signs, by the sum of the differences that are positive
+    for size, count in Counter(abs(difference) for difference in differences if difference).items():
+        of_size = np.zeros(size * count + 1)
+        of_size[::size] = [math.comb(count, chosen) / 2**count for chosen in range(count + 1)]
+        shares = np.convolve(shares, of_size)
+    positive, negative = (sum(max(sign * difference, 0) for difference in differences) for sign in (1, -1))
+    return min(1.0, 2 * float(shares[: min(positive, negative) + 1].sum()))
 
 
 def paired_ratio(

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from dmaxlit.evaluation.paired import mcnemar_p_value, paired_difference, paired_ratio
+from dmaxlit.evaluation.paired import paired_difference, paired_ratio, randomisation_p_value
 
 
 def verdicts(seed, n):
@@ -42,17 +42,42 @@ def test_the_interval_covers_the_difference_about_as_often_as_it_says():
 
 @pytest.mark.parametrize("only_a", range(5))
 @pytest.mark.parametrize("only_b", range(5))
-def test_mcnemar_s_test_counts_all_throws_of_a_coin(only_a, only_b):
+def test_of_verdicts_the_test_is_mcnemar_s_which_counts_all_throws_of_a_coin(only_a, only_b):
     n, smaller = only_a + only_b, min(only_a, only_b)
     throws = list(itertools.product((0, 1), repeat=n))
     extreme = sum(sum(throw) <= smaller or sum(throw) >= n - smaller for throw in throws)
-    assert mcnemar_p_value(only_a, only_b) == pytest.approx(extreme / len(throws))
+    found = paired_difference([True] * only_a + [False] * only_b + [True], [False] * only_a + [True] * only_b + [True])
+    assert found.p_value == pytest.approx(extreme / len(throws))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_shares_it_counts_all_choices_of_signs(seed):
+    drawn = random.Random(seed)
+    differences = [drawn.choice((-3, -2, -1, 0, 1, 1, 2, 3)) for _ in range(9)]
+    sums = [
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=9)
+    ]
+    expected = sum(value >= abs(sum(differences)) for value in sums) / len(sums)
+    assert randomisation_p_value(differences) == pytest.approx(expected)
+    of_three_runs = paired_difference([0.0] * 9, [1 / 3 if d > 0 else 0.0 for d in differences])
+    assert of_three_runs.p_value == randomisation_p_value([int(d > 0) for d in differences])
+
+
+def test_three_runs_that_are_as_often_right_as_one_are_not_worse():
+    """They have three chances to be wrong at a prompt: more prompts are worse than better."""
+    one = [True] * 90 + [False] * 10
+    three = [2 / 3] * 30 + [1.0] * 70
+    found = paired_difference(one, three)
+    assert found.difference == pytest.approx(0)
+    assert (found.only_a, found.only_b, found.p_value) == (30, 10, 1.0)
 
 
 def test_large_counts_have_a_p_value():
-    assert mcnemar_p_value(3000, 3000) == 1.0
-    assert 0 < mcnemar_p_value(900, 1100) < 1e-4
-    assert mcnemar_p_value(0, 5000) == 0.0
+    assert randomisation_p_value([-1, 1] * 3000) == 1.0
+    assert 0 < randomisation_p_value([-1] * 900 + [1] * 1100) < 1e-4
+    assert randomisation_p_value([1] * 5000) == 0.0
+    assert 0 < randomisation_p_value([-3] * 300 + [1] * 400 + [2] * 400) < 0.05
 
 
 def test_the_ratio_s_interval_is_the_quantiles_of_a_paired_bootstrap():
@@ -109,7 +134,7 @@ def test_shares_of_several_runs_are_compared_by_prompt():
     assert paired_difference(np.array(a, dtype=bool), np.array(b, dtype=bool)) == paired_difference(a, b)
     # Two prompts gain in one and two of three runs, one loses in one of them.
     found = paired_difference([0, 1 / 3, 1, 1], [1 / 3, 1, 2 / 3, 1])
-    assert (found.only_a, found.only_b, found.p_value) == (1, 2, 1.0)
+    assert (found.only_a, found.only_b, found.p_value) == (1, 2, 0.75)  # of -1, 0, 1 and 2 thirds
     assert found.difference == pytest.approx((1 / 3 + 2 / 3 - 1 / 3) / 4)
     mean, square = (2 / 3) / 6, (1 / 9 + 4 / 9 + 1 / 9 + 2) / 6
     assert found.high == pytest.approx(mean + 1.959963984540054 * math.sqrt((square - mean**2) / 6))
