@@ -2,12 +2,12 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.bench.own_time import own_time
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, warm_up
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.files import write_json
@@ -119,7 +119,7 @@ def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list
 def speed_ratio(
     contestant: Contestant, reference: Contestant, examples: Sequence[Example], batch_size: int, repeats: int
 ) -> float:
-    """Return the tokens per second over those of the reference, of the process's own time.
+    """Return the tokens per second over those of the reference, by :func:`own_time`.
 
     The two take turns, so that the machine's other work disturbs both, and the median of the turns' ratios counts.
 
@@ -141,8 +141,9 @@ def speed_ratio(
 
 def _tokens_per_second(contestant: Contestant, examples: Sequence[Example], batch_size: int) -> float:
     settings = contestant.spec.settings(default_budget(contestant.module), batch_size)
-    tokens, begin = 0, time.process_time()
+    device = contestant.module.device
+    tokens, begin = 0, own_time(device)
     for first in range(0, len(examples), batch_size):
         prompts = [example.prompt for example in examples[first : first + batch_size]]
         tokens += sum(answer.num_tokens for answer in contestant.module.generate_batch(prompts, settings))
-    return tokens / (time.process_time() - begin)
+    return tokens / (own_time(device) - begin)

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from dmaxlit.bench.output_folder import holds_output, write_results
+from dmaxlit.bench.own_time import own_time
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.loading import usable_device
 
@@ -75,15 +76,8 @@ class SpeedBench(ABC):
         self.device = usable_device(self.device)
 
     def now(self) -> float:
-        """Return the time in seconds, once the device has finished its work.
-
-        With one thread on a CPU it is the process's own, which other work on the machine disturbs less.
-        """
-        if self._on_gpu:
-            torch.cuda.synchronize()
-        elif torch.get_num_threads() == 1:
-            return time.process_time()
-        return time.perf_counter()
+        """Return the time in seconds, once the device has finished its work: see :func:`own_time`."""
+        return own_time(self.device)
 
     def fastest(self, function: Callable[[], object]) -> float:
         """Return the seconds that a function takes, the fastest of five calls."""

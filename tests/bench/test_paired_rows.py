@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dmaxlit.bench import paired_rows
+from dmaxlit.bench import own_time, paired_rows
 from dmaxlit.bench.paired_rows import Contestant, count, measure_pair, speed_ratio
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.tasks import Example
@@ -41,7 +41,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(paired_rows.time, "process_time", lambda: Clock.now)
+    monkeypatch.setattr(paired_rows, "own_time", lambda device: Clock.now)
 
 
 def test_answers_are_counted_prompt_by_prompt():
@@ -73,3 +73,12 @@ def test_the_median_of_the_turns_counts():
     reference = Clock([1.0, 1.0, 100.0])
     ratio = speed_ratio(Contestant(Clock([2.0, 2.0, 2.0]), SPEC), Contestant(reference, SPEC), EXAMPLES, 16, 3)
     assert ratio == pytest.approx(0.5)
+
+
+def test_the_own_time_is_the_process_s_where_it_computes_alone(monkeypatch):
+    monkeypatch.setattr(own_time, "device_time", lambda device: f"until {device.type} is done")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert isinstance(own_time.own_time("cpu"), float)
+    assert own_time.own_time("cuda") == "until cuda is done"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert own_time.own_time(torch.device("cpu")) == "until cpu is done"

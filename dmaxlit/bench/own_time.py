@@ -1,0 +1,16 @@
+"""The time that benchmarks of speed measure."""
+
+import time
+
+import torch
+
+from dmaxlit.evaluation.evaluate import device_time
+
+
+def own_time(device: torch.device | str) -> float:
+    """Return the time in seconds, once the device has finished its work.
+
+    With one thread on a CPU it is the process's own, which other work on the machine disturbs less.
+    """
+    device = torch.device(device)
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else device_time(device)
