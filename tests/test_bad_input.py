@@ -89,6 +89,7 @@ SIZES = {"hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers", 
 FIELDS = [(name, path) for name, content in FILES.items() for path in paths(content)]
 
 
+@pytest.mark.slow
 @random(60)
 @given(field=st.sampled_from(FIELDS), value=VALUES)
 def test_files_of_a_model(tmp_path, field, value):

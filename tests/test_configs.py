@@ -90,6 +90,7 @@ def test_a_recipe_parses_and_says_how_it_is_run(path):
     assert f"python -m dmaxlit fit --config configs/{path.name}" in path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ON_CHAIN, ids=lambda path: path.stem)
 def test_a_recipe_runs_dry_from_any_folder_and_leaves_nothing_behind(path, tiny, tmp_path):
     model = ["--model.backbone.pretrained", str(tiny), "--model.backbone.config", "null"]
@@ -106,6 +107,7 @@ def test_a_recipe_for_another_task_runs_dry(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "tokenizer"), sorted((GOING_ON | FROM_OTHER_BASES).items()))
 def test_a_recipe_that_goes_on_from_a_model_of_another_task_runs_dry(tmp_path, tmp_path_factory, name, tokenizer):
     config = settings_of("pretrain_stories_recall")["model"]["backbone"]["init_args"]["config"] | SMALL_MODEL
@@ -131,6 +133,7 @@ def test_a_recipe_for_another_task_is_the_quickstart_s_method(name):
     assert "SPDValidation" in str(recipe["trainer"]["callbacks"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:corpus. .* unknown:dmaxlit.errors.DMaxWarning")  # the tiny model knows no English
 @pytest.mark.parametrize("name", ["reasoning_gym", "dense_0.6b_oput"])
 def test_the_reasoning_gym_recipes_run_dry(tiny, tmp_path, name):

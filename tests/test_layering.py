@@ -108,6 +108,7 @@ def test_nothing_below_imports_callbacks_or_the_command_line(path):
     assert not [name for name in imported(path) if name.startswith(("dmaxlit.callbacks", "dmaxlit.cli"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "absent"),
     [

@@ -20,6 +20,7 @@ def test_they_are_small():
     assert sum(sizes.values()) < 12e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_a_base_answers_when_it_takes_its_time_and_breaks_when_it_hurries(name):
     model, examples = dmaxlit.load(f"builtin:{name}"), TASKS[name].examples("test", 16)

@@ -90,6 +90,7 @@ def imports(block, library):
     return re.search(rf"^(import|from) {library}\b", block, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in READMES if python_blocks(path)], ids=name_of)
 def test_code_runs(path, tmp_path, monkeypatch):
     # The model that the quickstart would have trained.

@@ -156,6 +156,7 @@ def test_a_model_without_sdpa_has_its_own_attention(tmp_path):
     AutoregressiveModel.load(auxiliary, "autoregressive", torch.device("cpu"), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"mode": "dynamic"}, {"decoder": "codila_verify"}, {"temperature": 1.0}])
 def test_answers_depend_on_neither_batch_nor_window(options):
     module = make_module(sharpen=6.0).eval()

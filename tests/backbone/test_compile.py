@@ -45,6 +45,7 @@ def test_loss_and_gradients_are_the_same(clean, quick_compiler, recompute):
     assert code._compiled.cache_info().misses == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["multi_block", "mmd", "tsd"])
 def test_groups_features_and_soft_targets_are_the_same(clean, quick_compiler, noise):
     plain, compiled = (DMaxModule(make_denoiser(sharpen=3.0), noise, compile=compile) for compile in (False, True))

@@ -42,6 +42,7 @@ def test_every_decoder_is_there_at_settings_it_takes():
             make_decoder(curve.decoder, **options)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
     results = json.loads((bench.output / "results.json").read_text())
     assert (bench.output / "table.md").read_text() == table + "\n"
@@ -78,6 +79,7 @@ def test_stop_texts_of_the_task_end_answers(monkeypatch):
     assert stops == [("so",)] * 5  # with a warm-up each, and a trace
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_models_of_a_label_are_averaged(bench, table, monkeypatch, tmp_path):
     other = tmp_path / "other"
     module = dmaxlit.load("builtin:chain-base")

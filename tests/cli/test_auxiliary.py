@@ -38,6 +38,7 @@ def answer(dmax, model, options):
     return outcome.out.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", ["", "--model.auxiliary.lora.r 2"], ids=["full", "lora"])
 def test_train_export_and_decode(dmax, recipe, tmp_path, extra):
     assert dmax(f"fit --config {recipe} {extra}").status == 0

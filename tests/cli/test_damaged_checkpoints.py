@@ -17,6 +17,7 @@ def rewrite(path, edit):
     torch.save(content, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [

@@ -96,6 +96,7 @@ def straights():
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "count", "flags", "step"),
     [
@@ -127,6 +128,7 @@ def test_wherever_it_is_stopped_the_last_step_is_kept_and_gone_on_from(
     assert_same(longer, straights[flags])
 
 
+@pytest.mark.slow
 def test_the_clock_ends_it_and_more_time_lets_it_go_on(fit, caplog):
     caplog.set_level("INFO")
     unlimited = "--trainer.max_steps 100000"
@@ -145,6 +147,7 @@ PATIENCE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_epoch_end", "steps"), [("true", (8, 12)), ("false", (7, 11))])
 def test_more_patience_lets_it_go_on(fit, at_epoch_end, steps):
     patience = PATIENCE.format(at_epoch_end)
@@ -166,6 +169,7 @@ def test_killed_after_its_last_step_it_is_stopped_there_all_the_same(fit, tmp_pa
     assert (stopped["global_step"], saved, finished.read_text()) == (2, [], record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [0, 1])
 def test_killed_before_the_last_checkpoint_has_its_name_it_is_not_finished_until_it_has(fit, tmp_path, moves, caplog):
     caplog.set_level("INFO")

@@ -233,6 +233,7 @@ def logs(folder):
     return sorted(path.name for path in (folder.parent / "lightning_logs").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["", "--checkpoint.resume false"])
 def test_a_run_killed_before_its_first_checkpoint_goes_on_with_its_log(
     dmax, base, folder, end_before_the_first_checkpoint, again

@@ -66,6 +66,7 @@ def test_checksums_are_compared_once(dmax, begun, monkeypatch, flags):
     assert sorted(tensors) == sorted(set(tensors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise",
     ["multi_block --model.noise.base on_policy", "mmd --model.noise.groups 2", "tsd --model.noise.steps 3"],
@@ -213,6 +214,7 @@ def test_a_run_that_writes_checkpoints_to_two_folders_goes_on(dmax, base, tmp_pa
             assert step_of(tmp_path / folder / "last.ckpt") == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "here", "advice"),
     [
@@ -239,6 +241,7 @@ def test_where_batches_are_counted_their_rows_stay_the_same(dmax, base):
     assert "batch_size over all ranks is 4 there, 2 here" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -26,6 +26,7 @@ def commands(tmp_path):
     return [shlex.split(line)[2:] for line in (tmp_path / "calls").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_shell_trains_each_setting_and_compares_them(dmax, base, commands, tmp_path):
     settings = yaml.safe_load(base.read_text())
     report = {

@@ -73,6 +73,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(dmax, tmp_path, monkeypatch
     assert not (tmp_path / "t.html").exists()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_run_as_written(dmax, tmp_path):
     """All but the training, whose settings are parsed, and whose model the shipped one stands for."""
     guide = (Path(dmaxlit.__file__).parent / "viewer" / "README.md").read_text().replace("\\\n", " ")

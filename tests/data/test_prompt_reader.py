@@ -37,6 +37,7 @@ def test_a_row_is_a_prompt_whatever_its_characters(write, end, mark):
     assert texts(write("p.jsonl", mark + end.join(lines) + end)) == TEXTS
 
 
+@pytest.mark.slow
 def test_the_encoding_does_not_depend_on_the_locale(write, tmp_path):
     write("p.txt", "日本 é\n")
     (tmp_path / "read.py").write_text(

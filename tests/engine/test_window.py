@@ -70,6 +70,7 @@ def expected_rows(decoder_name, window, policy, *options):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder_name", "window", "policy", "options"), RULES, ids=str)
 def test_the_engine_does_what_the_rule_says(denoiser, decoder_name, window, policy, options):
     name, decoder_options = DECODER_OPTIONS[decoder_name]
@@ -93,6 +94,7 @@ def test_the_reference_meets_what_it_is_to_show():
     assert any(not row.finished for row in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_VERSION)
 def test_a_row_does_not_depend_on_its_neighbours_or_the_cache(denoiser, name):
     decoder = make_decoder(name)

@@ -43,6 +43,7 @@ def _run_and_die(module, output, num_rows):
     run(module, one_process(), output, num_prompts=7, batch_size=3)
 
 
+@pytest.mark.slow
 def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_RECORD_SECONDS", 0.0)
     run(module, ranks, tmp_path / "whole", num_prompts=7, batch_size=3)

@@ -91,6 +91,7 @@ def thresholds(record, option):
     return sorted({result["options"][option] for result in record["results"]})
 
 
+@pytest.mark.slow
 def test_the_answers_to_mathematics(workplace, capsys):
     lines = commands()
     mini, dmax = run_both("math", MATH)
