@@ -145,7 +145,8 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
     if not manifest_path(corpus).exists():
         return
     recorded = read_json(manifest_path(corpus)).get("settings", {})
-    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    name = TASKS.name_of(type(task)) or type(task).__qualname__
+    expected = settings.recorded() | {"task": name, "task_options": task.options()}
     expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens

@@ -46,6 +46,10 @@ class LongPrompt(ChainTask):
         return [replace(one, prompt="+1 " * 200) for one in examples] if split == "val" else examples
 
 
+class Unnamed(ChainTask):
+    """A task that is not registered."""
+
+
 def fit(module, folder, encoding=None, task="chain", num_val=3, **options):
     limits = {"max_epochs": 2} | options.pop("limits", {})
     data = SelfDistilledDataModule(task=task, batch_size=4, num_val=num_val, seed=1, **options)
@@ -186,6 +190,10 @@ class TestUnderATrainer:
             few = task("jsonl", train=str(tmp_path / "q.jsonl"))
             fit(module, tmp_path, task=few, num_val=0, limits=limits, **options)
         assert [len(prompts) for prompts, *_ in module.calls] == [3] * (2 if limits else 1)
+
+    def test_the_corpus_of_a_task_without_a_name_is_used_again_without_a_warning(self, fake_module, tmp_path):
+        for _ in range(2):
+            fit(fake_module(), tmp_path, corpus=str(tmp_path / "c.jsonl"), task=Unnamed(), distill=SETTINGS)
 
     def test_a_dry_run_keeps_what_filters_would_drop(self, fake_module, tmp_path):
         settings = replace(SETTINGS, held_out=0.999, min_length=100, duplicates="drop")
