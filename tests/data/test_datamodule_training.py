@@ -13,7 +13,7 @@ from dmaxlit.data.distill import distill
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.tasks import ChainTask, task
+from dmaxlit.tasks import ChainTask, TooFewExamplesError, task
 from dmaxlit.tokens import Role
 from tests.data.test_datamodule import bound
 
@@ -48,6 +48,15 @@ class LongPrompt(ChainTask):
 
 class Unnamed(ChainTask):
     """A task that is not registered."""
+
+
+class ThreePrompts(ChainTask):
+    """The splits have three prompts each, which only drawing them shows."""
+
+    def examples(self, split, n):
+        if n > 3:
+            raise TooFewExamplesError(3, f"{split} prompts", n)
+        return super().examples(split, n)
 
 
 def fit(module, folder, encoding=None, task="chain", num_val=3, **options):
@@ -181,13 +190,14 @@ class TestUnderATrainer:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("limits", [{}, {"fast_dev_run": True}])
-    def test_all_prompts_are_answered_where_nobody_says_how_many(self, fake_module, tmp_path, limits):
+    @pytest.mark.parametrize("drawn", [False, True])
+    def test_all_prompts_are_answered_where_nobody_says_how_many(self, fake_module, tmp_path, limits, drawn):
         rows = [{"prompt": example.prompt, "answer": "1"} for example in task("chain").examples("train", 3)]
         (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         options = {"corpus": str(tmp_path / "c.jsonl"), "distill": DistillSettings(keep="all", max_new_tokens=8)}
         module = fake_module()
         for _ in range(2):  # also where the corpus is there
-            few = task("jsonl", train=str(tmp_path / "q.jsonl"))
+            few = ThreePrompts() if drawn else task("jsonl", train=str(tmp_path / "q.jsonl"))
             fit(module, tmp_path, task=few, num_val=0, limits=limits, **options)
         assert [len(prompts) for prompts, *_ in module.calls] == [3] * (2 if limits else 1)
 
