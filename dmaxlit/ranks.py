@@ -67,6 +67,7 @@ class Ranks:
         self.device = torch.device("cpu") if fabric is None else fabric.device
         self.rank, self.world_size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
         self.watch: Watch | None = None
+        self._num_nodes = 1 if fabric is None else getattr(fabric.strategy, "num_nodes", 1)  # a single device has none
         self._group: torch.distributed.ProcessGroup | None = None  # the default one
         self._parent = os.getppid()
 
@@ -120,6 +121,7 @@ class Ranks:
         ranks = cls()
         ranks.device = trainer.strategy.root_device
         ranks.rank, ranks.world_size = trainer.global_rank, trainer.world_size
+        ranks._num_nodes = trainer.num_nodes
         if ranks.world_size > 1:  # whose own group may be on GPUs, and has little patience
             ranks._group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
         return ranks
@@ -128,6 +130,11 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this is the process that writes the results."""
         return self.rank == 0
+
+    @property
+    def local_world_size(self) -> int:
+        """Number of processes of this node; the others have as many each."""
+        return self.world_size // self._num_nodes
 
     def end_with_parent(self) -> None:
         """End this process if the one that started it has been killed: nobody waits for its share any more.

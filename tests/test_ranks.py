@@ -27,6 +27,16 @@ def test_one_process_does_everything_alone():
     ranks.end()
 
 
+def test_processes_of_other_nodes_are_not_among_those_of_this_one():
+    launched = Fabric(accelerator="cpu", devices=2, num_nodes=3, strategy="ddp")
+    alone = Fabric(accelerator="cpu", devices=1)
+    assert [(ranks.world_size, ranks.local_world_size) for ranks in map(Ranks, (launched, alone, None))] == [
+        (6, 2),
+        (1, 1),
+        (1, 1),
+    ]
+
+
 def test_what_one_rank_refuses_is_said_by_the_main_one_alone():
     with pytest.raises(UserError, match="disk: full"):
         Second(0, other=UserError("disk: full")).together(lambda: 1)

@@ -75,8 +75,8 @@ def evaluate(
         decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label, sweep,
             window, admission and admission_options. Several values of the swept option, as a list, are a setting each.
         task_options: Options of tasks by their names or labels, also as --task.chain.difficulty hard.
-        num_prompts: Prompts of each task, the first ones; fewer where a task has fewer. Default: all, 100 of a task
-            that has as many as one asks for.
+        num_prompts: Prompts of each task, the first ones; fewer where a task has fewer. Default: all, 100 at most
+            of a task that draws them.
         split: train, val or test.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together. It changes the speed, not the answers; in bfloat16

@@ -19,7 +19,7 @@ from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.files import read_json
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Task
-from dmaxlit.tasks.base import default_number, first_examples
+from dmaxlit.tasks.base import examples_up_to, first_examples
 from dmaxlit.tasks.records import OnBadRow
 
 
@@ -70,7 +70,7 @@ class DistilledCorpus:
             self._distill(trainer, path, self._settings, Ranks.of_trainer(trainer))
         elif trainer.is_global_zero and self._folder is None and not path.exists():
             self._folder = TemporaryDirectory(prefix="dmaxlit-")
-            asked = self._settings.num_prompts or default_number(self._task, "train", self._batch_size)
+            asked = self._settings.num_prompts or len(examples_up_to(self._task, "train", self._batch_size))
             few = self._settings.unfiltered(min(asked, self._batch_size) or None)
             try:
                 self._distill(trainer, Path(self._folder.name) / path.name, few, Ranks())
@@ -145,7 +145,8 @@ def _warn_of_other_settings(module: Any, task: Task, corpus: Path, settings: Dis
     if not manifest_path(corpus).exists():
         return
     recorded = read_json(manifest_path(corpus)).get("settings", {})
-    expected = settings.recorded() | {"task": TASKS.name_of(type(task)), "task_options": task.options()}
+    name = TASKS.name_of(type(task)) or type(task).__qualname__
+    expected = settings.recorded() | {"task": name, "task_options": task.options()}
     expected["chat_template"] = template_hash(module.tokenizer)
     if settings.max_new_tokens is None:
         expected["max_new_tokens"] = task.max_new_tokens

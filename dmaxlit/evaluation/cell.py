@@ -107,7 +107,8 @@ class Cell:
                 writer.add(row)
                 bar.count(row)
 
-            rows = WaitingRows(use, num_judges(self.entry.task.runs_answers, ranks.world_size))
+            rows = WaitingRows(use, num_judges(self.entry.task.runs_answers, ranks.local_world_size))
+            stack.callback(rows.rescue)  # what waits to be judged when an error or Ctrl-C ends this
 
             def take(position: int, answer: Generation, trace: RowTrace | None) -> None:
                 of_prompt = share[position], examples[position], answer, lengths[position], trace

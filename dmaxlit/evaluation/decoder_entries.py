@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.evaluation.evaluate import DecoderSpec, swept_option
 from dmaxlit.evaluation.labels import check_mapping, check_titles
 from dmaxlit.option_types import check_option_types
 
@@ -71,7 +71,7 @@ def _settings(entry: Any, source: str) -> list[DecoderEntry]:
     window: Any = {key: fields[key] for key in _WINDOW if key in fields}
     try:
         check_option_types(DecoderSpec, window)
-        swept = DecoderSpec(name, {}, label, sweep).swept
+        swept = swept_option(name, sweep)
         values = options.get(swept) if swept is not None else None
         if not isinstance(values, list):
             return [_setting(DecoderSpec(name, options, label, sweep, **window))]
@@ -87,7 +87,8 @@ def _setting(spec: DecoderSpec, one_of_several: bool = False) -> DecoderEntry:
     """Return the entry of a decoder; a labelled one of several is told apart by the value of its swept option."""
     swept = spec.swept
     value = spec.options.get(swept) if swept is not None else None
-    fixed = replace(spec, options={key: option for key, option in spec.options.items() if key != swept})
+    others = {name: option for name, option in spec.options.items() if name != swept}
+    line = spec.label or replace(spec.settings(), decoder_options=others).title  # no decoder need take these alone
     title = f"{spec.label} {swept}={value}" if spec.label is not None and one_of_several else spec.title
     number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    return DecoderEntry(title, fixed.title, number, spec)
+    return DecoderEntry(title, line, number, spec)

@@ -69,9 +69,7 @@ class DecoderSpec:
             raise UserError(f"label: expected a name for decoder {self.name!r}, got {self.label!r}")
         if self.label is not None and not is_line(self.label):
             raise UserError(f"label: expected a line without | ` < and >, got {self.label!r:.120}")
-        if self.sweep is not None and self.sweep not in self._option_names():
-            known = ", ".join(self._option_names())
-            raise UserError(f"sweep: decoder {self.name!r} has no option {self.sweep!r}; known: {known}")
+        swept_option(self.name, self.sweep)  # refuses an unknown one
 
     @property
     def tag(self) -> str:
@@ -86,7 +84,7 @@ class DecoderSpec:
     @property
     def swept(self) -> str | None:
         """The option that a curve varies, or None if there is none."""
-        return self.sweep or next((name for name in _SWEPT_BY_DEFAULT if name in self._option_names()), None)
+        return swept_option(self.name, self.sweep)
 
     def at(self, threshold: float) -> DecoderSpec:
         """Return this decoder with its swept option at ``threshold``.
@@ -124,8 +122,21 @@ class DecoderSpec:
         identity = self.settings().identity()
         return {name: identity[name] for name in names if name in identity} | {"options": dict(self.options)}
 
-    def _option_names(self) -> list[str]:
-        return list(constructor_options(DECODERS.get(self.name)))
+
+def swept_option(decoder: str, sweep: str | None = None) -> str | None:
+    """Return the option of a decoder that a curve varies, or None if there is none.
+
+    Args:
+        decoder: Registered name of the decoder.
+        sweep: The option. Default: ``tau_dec`` or ``threshold``, if it has one.
+
+    Raises:
+        UserError: For an unknown decoder, or one without that option.
+    """
+    options = constructor_options(DECODERS.get(decoder))
+    if sweep is not None and sweep not in options:
+        raise UserError(f"sweep: decoder {decoder!r} has no option {sweep!r}; known: {', '.join(options)}")
+    return sweep or next((name for name in _SWEPT_BY_DEFAULT if name in options), None)
 
 
 def evaluate(

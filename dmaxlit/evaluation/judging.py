@@ -1,27 +1,35 @@
 """Rows of answers, made several at a time where judging an answer runs it as a program."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 Row = dict[str, Any]
 _PER_JUDGE = 4  # answers that wait for each: so many that hardly one is idle at the end
+_MOST_SECONDS = 30.0  # that an answer waits while others come: what waits is in memory only
+_RESCUE_SECONDS = 5.0  # within which some hundred short programs are judged, and a user still waits after Ctrl-C
 
 
-def made_rows(makers: Iterable[Callable[[], Row]], at_once: int) -> Iterator[Row]:
+def made_rows(makers: Iterable[Callable[[], Row]], at_once: int, seconds: float | None = None) -> Iterator[Row]:
     """Yield the rows that functions make, in order.
 
     Args:
         makers: Return a row each.
         at_once: How many are made side by side, of :func:`num_judges`.
+        seconds: Time after which no more are begun, where several are made side by side; None for no limit.
+
+    Raises:
+        TimeoutError: If a row is not ready by then.
     """
     if at_once == 1:
         yield from (make() for make in makers)
         return
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="dmaxlit-judge")
     try:
-        yield from pool.map(lambda make: make(), makers)
+        yield from pool.map(lambda make: make(), makers, timeout=seconds)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -31,8 +39,8 @@ def num_judges(runs_answers: bool, num_processes: int = 1) -> int:
 
     Args:
         runs_answers: Whether that runs them as programs, in processes of their own. If not, threads are of no use.
-        num_processes: Processes that share the processors. With more programs than these can run, the clock would
-            change verdicts.
+        num_processes: Processes that share the processors of this node. With more programs than these can run, the
+            clock would change verdicts.
     """
     return max(_num_processors() // num_processes, 1) if runs_answers else 1
 
@@ -47,20 +55,41 @@ class WaitingRows:
     Args:
         use: Receives the rows, in order.
         at_once: As of :func:`made_rows`. With 1, no row waits.
+        now: Returns the time in seconds.
     """
 
-    def __init__(self, use: Callable[[Row], object], at_once: int) -> None:
-        self._use, self._at_once = use, at_once
+    def __init__(self, use: Callable[[Row], object], at_once: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._use, self._at_once, self._now = use, at_once, now
         self._most = 1 if at_once == 1 else _PER_JUDGE * at_once
         self._waiting: list[Callable[[], Row]] = []
+        self._since = 0.0
 
     def add(self, make: Callable[[], Row]) -> bool:
-        """Add what makes a row; return whether there are as many now as are to be made together."""
+        """Add what makes a row; return whether they are to be made: there are enough, or the first waits too long."""
+        if not self._waiting:
+            self._since = self._now()
         self._waiting.append(make)
-        return len(self._waiting) >= self._most
+        return len(self._waiting) >= self._most or self._now() - self._since >= _MOST_SECONDS
 
-    def make(self) -> None:
-        """Make the rows, and hand them over."""
-        waiting, self._waiting = self._waiting, []
-        for row in made_rows(waiting, self._at_once):
+    def make(self, seconds: float | None = None) -> None:
+        """Make the rows, and hand them over; after an error those that are not handed over wait further.
+
+        Args:
+            seconds: As of :func:`made_rows`.
+
+        Raises:
+            TimeoutError: If a row is not ready by then.
+        """
+        for row in made_rows(list(self._waiting), self._at_once, seconds):
+            del self._waiting[0]
             self._use(row)
+
+    def rescue(self) -> None:
+        """Make what can be made in a few seconds, for the end of a run that was interrupted.
+
+        It takes longer by as much as the programs take that run then. Without judges side by side nothing waits but the
+        row that was being made, and that could take any time.
+        """
+        if self._at_once > 1:
+            with suppress(TimeoutError):
+                self.make(_RESCUE_SECONDS)

@@ -29,13 +29,14 @@ from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example, Split
+from dmaxlit.tasks.base import examples_up_to
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from dmaxlit.module import DMaxModule
 
-#: Prompts of a task that has as many as one asks for.
+#: Prompts of a task that draws as many as one asks for.
 DEFAULT_PROMPTS = 100
 
 
@@ -46,8 +47,8 @@ class Suite:
     Args:
         tasks: The tasks.
         decoders: The decoders, with the baseline.
-        num_prompts: Prompts of each task, the first of the split; fewer where a task has fewer. Default: all, 100 of a
-            task that has no end.
+        num_prompts: Prompts of each task, the first of the split; fewer where a task has fewer. Default: all, 100 at
+            most of a task that draws them.
         split: The split.
         max_new_tokens: Budget of tokens for each answer, EOS included. Default: the task's own.
         batch_size: Prompts that share a forward. It changes the speed, not the answers.
@@ -192,12 +193,11 @@ class Suite:
 
     def _examples(self, entry: TaskEntry, module: DMaxModule) -> list[Example]:
         available = entry.task.count(self.split)
-        wanted = self.num_prompts or (DEFAULT_PROMPTS if available is None else available)
-        number = wanted if available is None else min(wanted, available)
-        if number == 0:
-            raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
+        most = self.num_prompts or (DEFAULT_PROMPTS if available is None else available)
         with renaming_argument("num_prompts", "n"):
-            examples = entry.task.examples(self.split, number)
+            examples = examples_up_to(entry.task, self.split, most)
+        if not examples:
+            raise UserError(f"tasks: expected {self.split} prompts of {entry.label!r}, found none")
         self._check(examples, entry, module.tokenizer, module.backbone.max_length)
         for number, example in enumerate(examples, start=1):
             try:

@@ -1,7 +1,7 @@
 """Tasks: prompts in disjoint splits, and checkers for the answers."""
 
 from dmaxlit.tasks.asdiv import AsdivTask
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, split_of, task
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, split_of, task
 from dmaxlit.tasks.benchmark import BenchmarkTask, Problem
 from dmaxlit.tasks.chain import ChainTask
 from dmaxlit.tasks.dependency import DependencyTask
@@ -42,6 +42,7 @@ __all__ = [
     "Story",
     "SudokuTask",
     "Task",
+    "TooFewExamplesError",
     "split_of",
     "task",
 ]

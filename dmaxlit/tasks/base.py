@@ -14,7 +14,7 @@ from dmaxlit.registry import Registry, class_and_options
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["TASKS", "Example", "Split", "Task", "split_of", "task"]
+__all__ = ["TASKS", "Example", "Split", "Task", "TooFewExamplesError", "split_of", "task"]
 
 Split = Literal["train", "val", "test"]
 
@@ -47,6 +47,24 @@ class Example:
         return self.checker(text)
 
 
+class TooFewExamplesError(UserError):
+    """A split that has fewer examples than are asked for, of a task that finds out by drawing them.
+
+    Args:
+        available: How many there are.
+        kind: What they are, for the message: ``val prompts of 3 operations``.
+        asked: How many are asked for.
+    """
+
+    def __init__(self, available: int, kind: str, asked: int) -> None:
+        super().__init__(available, kind, asked)
+        self.available, self.kind, self.asked = available, kind, asked
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return f"n: expected at most {self.available} {self.kind}, got {self.asked}"
+
+
 class Task(ABC):
     """Prompts with a checker, in splits that share no prompt.
 
@@ -76,7 +94,7 @@ class Task(ABC):
             n: Number of examples; a longer list begins with the shorter one.
 
         Raises:
-            UserError: If the split has fewer.
+            UserError: If the split has fewer; a :class:`TooFewExamplesError` where :meth:`count` does not say how many.
         """
 
     @property
@@ -95,7 +113,9 @@ class Task(ABC):
         return ()
 
     def count(self, split: Split) -> int | None:
-        """Return the number of examples of a split; None if there are as many as one asks for, or it is not known.
+        """Return the number of examples of a split; None for a task that draws as many as one asks for.
+
+        An evaluation answers all that are counted, unless the user says how many.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -121,16 +141,19 @@ class Task(ABC):
         return {name: getattr(self, name) for name in constructor_options(type(self))}
 
 
-def default_number(task: Task, split: Split, most: int) -> int:
-    """Return the number of examples of a split to take where nobody has said how many.
+def examples_up_to(task: Task, split: Split, most: int) -> list[Example]:
+    """Return the first examples of a split, or all if there are fewer.
 
     Args:
         task: The task.
         split: ``train``, ``val`` or ``test``.
-        most: The number, or all if there are fewer.
+        most: How many.
     """
     available = task.count(split)
-    return most if available is None else min(most, available)
+    try:
+        return task.examples(split, most if available is None else min(most, available))
+    except TooFewExamplesError as error:
+        return task.examples(split, error.available)
 
 
 def first_examples(task: Task, split: Split, number: int | None, most: int, argument: str) -> list[Example]:
@@ -147,7 +170,7 @@ def first_examples(task: Task, split: Split, number: int | None, most: int, argu
         UserError: If there are fewer than ``number``.
     """
     with renaming_argument(argument, "n"):
-        return task.examples(split, default_number(task, split, most) if number is None else number)
+        return examples_up_to(task, split, most) if number is None else task.examples(split, number)
 
 
 def check_split(split: str) -> None:

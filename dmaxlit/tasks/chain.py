@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split, split_of
 from dmaxlit.tasks.drawing import pick
 from dmaxlit.tasks.step_report import StepReport
 from dmaxlit.tasks.word_tokenizer import word_tokenizer
@@ -100,7 +100,7 @@ class ChainTask(Task):
         check_split(split)
         capacity = int(_MAX_DRAWN * _SPLIT_FRACTION[split] * 10 * 4**self.steps)
         if n > capacity:
-            raise UserError(f"n: expected at most {capacity} {split} prompts of {self.steps} operations, got {n}")
+            raise TooFewExamplesError(capacity, f"{split} prompts of {self.steps} operations", n)
         rng = random.Random(stable_seed("chain", self.steps, split, self.seed))
         seen: set[str] = set()
         examples: list[Example] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dmaxlit.errors import UserError, check_choice
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split, split_of
 from dmaxlit.tasks.drawing import drawn
 from dmaxlit.tasks.matching import answer_part
 from dmaxlit.tasks.word_tokenizer import word_tokenizer
@@ -149,7 +149,7 @@ class DependencyTask(Task):
             line = _draw(kinds[len(examples) % len(kinds)], self.length, rng)
             words, misses = line.words(), misses + 1
             if misses > _PATIENCE:
-                raise UserError(f"n: expected at most {len(examples)} {split} prompts of {self.length} names, got {n}")
+                raise TooFewExamplesError(len(examples), f"{split} prompts of {self.length} names", n)
             if words in seen or split_of(words) != split:
                 continue
             misses = 0

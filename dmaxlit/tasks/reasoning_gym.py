@@ -5,7 +5,7 @@ from typing import Any
 
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
 from dmaxlit.tasks.scorer_code import evaluators_in, without_evaluation
 
@@ -89,9 +89,7 @@ class ReasoningGymTask(Task):
         item = last_new = 0
         while len(examples) < n:
             if item - last_new > _PATIENCE or item == self.size:
-                raise UserError(
-                    f"n: expected at most {len(examples)} {split} prompts of {self.dataset!r} {self.config}, got {n}"
-                )
+                raise TooFewExamplesError(len(examples), f"{split} prompts of {self.dataset!r} {self.config}", n)
             entry = source[item]
             item += 1
             question = entry["question"]

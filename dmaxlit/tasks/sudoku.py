@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 from dmaxlit.randomness import stable_seed
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split, split_of
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
 from dmaxlit.tasks.sudoku_solver import Board, Solver
 from dmaxlit.tasks.word_tokenizer import word_tokenizer
@@ -68,9 +68,7 @@ class _Grids(Task):
         draws = self._drawn[split]
         draws.extend(n)
         if n > len(draws.puzzles):
-            raise UserError(
-                f"n: expected at most {len(draws.puzzles)} {split} puzzles of {draws.blanks} blanks, got {n}"
-            )
+            raise TooFewExamplesError(len(draws.puzzles), f"{split} puzzles of {draws.blanks} blanks", n)
         return [self._example(*puzzle) for puzzle in draws.puzzles[:n]]
 
     def _example(self, puzzle: Board, solution: Board) -> Example:
@@ -144,12 +142,12 @@ class _Draws:
         self.rng = random.Random(stable_seed("sudoku", side, blanks, split, seed))
         self.seen: set[str] = set()
         self.puzzles: list[tuple[Board, Board]] = []
+        self.misses = 0  # since the last puzzle; kept, so that there are no more of them whenever one asks again
 
     def extend(self, n: int) -> None:
         """Draw until there are ``n`` puzzles, or no new one comes."""
-        misses = 0
-        while len(self.puzzles) < n and misses < _PATIENCE:
-            misses += 1
+        while len(self.puzzles) < n and self.misses < _PATIENCE:
+            self.misses += 1
             solution = self.solver.solution(self.rng)
             # Emptying a large grid takes long, so its solution decides the split; small ones have few solutions.
             if self.solver.side > 4 and split_of(grid_text(solution)) != self.split:
@@ -160,7 +158,7 @@ class _Draws:
             if self.solver.side > 4 or split_of(text) == self.split:
                 self.seen.add(text)
                 self.puzzles.append((puzzle, solution))
-                misses = 0
+                self.misses = 0
 
 
 def grid_text(board: Board) -> str:

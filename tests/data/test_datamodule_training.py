@@ -13,7 +13,7 @@ from dmaxlit.data.distill import distill
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.data.messages import Conversation
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.tasks import ChainTask, task
+from dmaxlit.tasks import ChainTask, TooFewExamplesError, task
 from dmaxlit.tokens import Role
 from tests.data.test_datamodule import bound
 
@@ -44,6 +44,19 @@ class LongPrompt(ChainTask):
     def examples(self, split, n):
         examples = super().examples(split, n)
         return [replace(one, prompt="+1 " * 200) for one in examples] if split == "val" else examples
+
+
+class Unnamed(ChainTask):
+    """A task that is not registered."""
+
+
+class ThreePrompts(ChainTask):
+    """The splits have three prompts each, which only drawing them shows."""
+
+    def examples(self, split, n):
+        if n > 3:
+            raise TooFewExamplesError(3, f"{split} prompts", n)
+        return super().examples(split, n)
 
 
 def fit(module, folder, encoding=None, task="chain", num_val=3, **options):
@@ -177,15 +190,20 @@ class TestUnderATrainer:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("limits", [{}, {"fast_dev_run": True}])
-    def test_all_prompts_are_answered_where_nobody_says_how_many(self, fake_module, tmp_path, limits):
+    @pytest.mark.parametrize("drawn", [False, True])
+    def test_all_prompts_are_answered_where_nobody_says_how_many(self, fake_module, tmp_path, limits, drawn):
         rows = [{"prompt": example.prompt, "answer": "1"} for example in task("chain").examples("train", 3)]
         (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         options = {"corpus": str(tmp_path / "c.jsonl"), "distill": DistillSettings(keep="all", max_new_tokens=8)}
         module = fake_module()
         for _ in range(2):  # also where the corpus is there
-            few = task("jsonl", train=str(tmp_path / "q.jsonl"))
+            few = ThreePrompts() if drawn else task("jsonl", train=str(tmp_path / "q.jsonl"))
             fit(module, tmp_path, task=few, num_val=0, limits=limits, **options)
         assert [len(prompts) for prompts, *_ in module.calls] == [3] * (2 if limits else 1)
+
+    def test_the_corpus_of_a_task_without_a_name_is_used_again_without_a_warning(self, fake_module, tmp_path):
+        for _ in range(2):
+            fit(fake_module(), tmp_path, corpus=str(tmp_path / "c.jsonl"), task=Unnamed(), distill=SETTINGS)
 
     def test_a_dry_run_keeps_what_filters_would_drop(self, fake_module, tmp_path):
         settings = replace(SETTINGS, held_out=0.999, min_length=100, duplicates="drop")

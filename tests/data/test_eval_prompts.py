@@ -74,6 +74,15 @@ def test_all_prompts_are_taken_where_nobody_says_how_many(tmp_path):
     assert sum(len(batch["examples"]) for batch in loader) == 128
 
 
+def test_all_prompts_are_taken_of_a_task_that_draws_fewer_than_the_default():
+    data = SelfDistilledDataModule(task="chain", task_options={"operations": 3}, eval_batch_size=64)
+    data.bind(ChainTask.tokenizer(), 4, 64)
+    data.setup("fit")
+    (loader,) = data.val_dataloader()
+    assert len(data.train_dataloader().dataset) == 384
+    assert [len(batch["index"]) for batch in loader] == [48]
+
+
 class Unjudged(ChainTask):
     def record(self):
         raise UserError("sandbox: expected one")

@@ -31,6 +31,25 @@ def test_texts_far_from_the_threshold_are_told_apart():
     assert [near.repeats(" ".join(words)) for words in (text, alike, unlike, text)] == [False, True, False, True]
 
 
+def test_many_earlier_texts_below_the_threshold_add_up_to_no_repetition():
+    rng = random.Random(0)
+    text = rng.sample(WORDS, 200)
+    earlier = [[word if rng.random() > 0.056 else f"of{number}" for word in text] for number in range(300)]
+    assert 0.5 < sum(similarity(text, words) for words in earlier) / len(earlier) < 0.65
+    earlier = [words for words in earlier if similarity(text, words) < 0.65]
+    near = NearDuplicates(0.8)
+    assert [near.repeats(" ".join(words)) for words in [*earlier, text]] == [False] * (len(earlier) + 1)
+
+
+def test_hardly_a_text_above_the_threshold_is_missed():
+    texts = [random.Random(seed).sample(WORDS, 200) for seed in range(300)]
+    alike = [changed(text, {50, 150}) for text in texts]
+    assert {round(similarity(*pair), 2) for pair in zip(texts, alike, strict=True)} == {0.9}
+    near = NearDuplicates(0.8)
+    assert not any(near.repeats(" ".join(words)) for words in texts)
+    assert sum(near.repeats(" ".join(words)) for words in alike) >= 298
+
+
 def test_a_text_that_repeats_one_is_not_compared_with_later_ones():
     text = random.Random(0).sample(WORDS, 200)
     steps = [changed(text, range(0, 10 * step, 10)) for step in range(9)]

@@ -1,5 +1,6 @@
 import pytest
 
+from dmaxlit.decoding import DECODERS, SPDDecoder
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.decoder_entries import decoder_entries
 
@@ -18,6 +19,36 @@ def test_several_values_of_the_swept_option_are_points_of_one_curve():
 def test_points_that_are_listed_one_by_one_share_their_curve():
     entries = decoder_entries([{"name": "threshold", "options": {"threshold": value}} for value in (0.9, 0.5)])
     assert [entry.line for entry in entries[1:]] == ["threshold", "threshold"]
+
+
+class Paced(SPDDecoder):
+    """A decoder with an option that has no default."""
+
+    def __init__(self, pace: float, tau_dec: float = 0.5) -> None:
+        super().__init__(tau_dec)
+        self.pace = pace
+
+
+def test_a_decoder_is_made_of_the_options_that_are_given_only(monkeypatch):
+    monkeypatch.setitem(DECODERS._classes, "paced", Paced)
+    entries = decoder_entries([{"name": "paced", "options": {"pace": 1.0, "tau_dec": [0.5, 0.0]}}], baseline=False)
+    assert [(entry.title, entry.line) for entry in entries] == [
+        ("paced pace=1.0 tau_dec=0.5", "paced pace=1.0"),
+        ("paced pace=1.0 tau_dec=0.0", "paced pace=1.0"),
+    ]
+    (entry,) = decoder_entries([{"name": "paced", "sweep": "pace", "options": {"pace": 1.0}}], baseline=False)
+    assert (entry.title, entry.line, entry.threshold) == ("paced pace=1.0", "paced", 1.0)
+    with pytest.raises(UserError, match="item 1: decoder 'paced': expected the option pace, which has no default"):
+        decoder_entries(["paced"])
+
+
+def test_a_swept_option_s_default_need_not_fit_the_others():
+    low = {"name": "hierarchical", "sweep": "tau_low", "options": {"tau_high": 0.3, "tau_low": [0.1, 0.2]}}
+    entries = decoder_entries([low], baseline=False)
+    assert [(entry.line, entry.threshold) for entry in entries] == [
+        ("hierarchical tau_high=0.3", 0.1),
+        ("hierarchical tau_high=0.3", 0.2),
+    ]
 
 
 def test_a_label_names_curve_and_points():

@@ -1,4 +1,5 @@
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -49,6 +50,63 @@ def test_they_wait_until_there_are_enough(runs_answers, most):
     assert [each["index"] for each in used] == list(range(most))
     rows.make()
     assert len(used) == most
+
+
+def test_none_waits_longer_than_half_a_minute():
+    now = [0.0]
+    rows = WaitingRows([].append, num_judges(runs_answers=True), now=lambda: now[0])
+    for begin in (0.0, 100.0):
+        added = []
+        for now[0] in (begin, begin + 29.0, begin + 30.0):
+            added.append(rows.add(partial(row, 0)))
+        assert added == [False, False, True]
+        rows.make()
+
+
+def fail_once(error, failed):
+    if not failed:
+        failed.append(True)
+        raise error
+    return row(1)
+
+
+def test_what_an_interrupted_call_has_not_handed_over_is_rescued():
+    used = []
+    rows = WaitingRows(used.append, num_judges(runs_answers=True))
+    for make in (partial(row, 0), partial(fail_once, KeyboardInterrupt(), []), partial(row, 2)):
+        rows.add(make)
+    with pytest.raises(KeyboardInterrupt):
+        rows.make()
+    assert used == [row(0)]
+    rows.rescue()
+    assert used == [row(0), row(1), row(2)]
+
+
+def test_a_rescue_ends_soon(monkeypatch):
+    monkeypatch.setattr(judging, "_RESCUE_SECONDS", 0.2)
+    used, begun = [], []
+
+    def slow():
+        begun.append(True)
+        time.sleep(0.5)
+        return row(1)
+
+    rows = WaitingRows(used.append, num_judges(runs_answers=True))
+    for make in (partial(row, 0), *[slow] * 6):
+        rows.add(make)
+    rows.rescue()
+    assert used == [row(0)]
+    assert len(begun) == 2
+
+
+def test_what_is_judged_alone_is_not_judged_again_at_the_end():
+    rows = WaitingRows([].append, num_judges(runs_answers=False))
+    rows.add(partial(fail_once, KeyboardInterrupt(), failed := []))
+    with pytest.raises(KeyboardInterrupt):
+        rows.make()
+    failed.clear()
+    rows.rescue()
+    assert failed == []
 
 
 def test_an_error_ends_the_others():

@@ -145,9 +145,10 @@ def test_a_task_s_own_limits_numbers_and_facts_are_used(module, ranks, tmp_path,
         suite(tasks=("grading",), options={}, split="val").cells(module)
 
 
-def test_a_number_beyond_the_prompts_is_refused_by_its_name(module):
-    with pytest.raises(UserError, match=r"^num_prompts: expected at most \d+ test prompts of 3 operations, got 5000$"):
-        suite(options={"chain": {"operations": 3}}, num_prompts=5000).cells(module)
+@pytest.mark.parametrize("number", [5000, None])
+def test_all_are_answered_of_a_task_that_draws_fewer_prompts_than_the_number(module, number):
+    cells = suite(options={"chain": {"operations": 3}}, num_prompts=number).cells(module)
+    assert {len(cell.examples) for cell in cells} == {48}
 
 
 def test_the_table_has_the_baseline_aup_and_all_rules_of_counting(module, ranks, tmp_path):

@@ -9,9 +9,11 @@ import pytest
 
 from dmaxlit.data import parts
 from dmaxlit.errors import UserError
+from dmaxlit.evaluation import cell, judging
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile, Stored
 from dmaxlit.evaluation.suite import cell_identity
+from dmaxlit.tasks import ChainTask
 from tests.conftest import limited_files
 from tests.evaluation.suites import FILES, contents, one_process, rows, run, suite
 from tests.lock_holder import held_by_another
@@ -56,6 +58,48 @@ def test_killed_ten_times_is_one_whole_run(module, ranks, tmp_path, monkeypatch)
     assert not (tmp_path / "killed" / "record.json").exists()
     run(module, ranks, tmp_path / "killed", num_prompts=7, batch_size=3)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def _interrupted_after(generate_batch, number):
+    """Return ``generate_batch``, ended by Ctrl-C after some answers."""
+
+    def interrupted(*arguments, on_response=None, **settings):
+        answers = []
+
+        def count(index, answer):
+            if on_response is not None:
+                on_response(index, answer)
+                answers.append(index)
+            if len(answers) == number:
+                raise KeyboardInterrupt
+
+        return generate_batch(*arguments, on_response=count, **settings)
+
+    return interrupted
+
+
+def test_answers_that_wait_for_others_to_be_judged_with_are_kept_at_an_interruption(
+    module, ranks, tmp_path, monkeypatch
+):
+    run(module, ranks, tmp_path / "whole")
+    monkeypatch.setattr(ChainTask, "runs_answers", True)
+    monkeypatch.setattr(judging, "_num_processors", lambda: 4)  # for which 16 answers would wait
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "generate_batch", _interrupted_after(module.generate_batch, 3))
+        with pytest.raises(KeyboardInterrupt):
+            run(module, ranks, tmp_path / "out")
+    (journal,) = (tmp_path / "out/chain").glob(".*.partial")
+    assert len(rows(journal)) == 3
+    run(module, ranks, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_processors_of_a_node_are_shared_by_its_own_processes(module, ranks, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cell, "num_judges", lambda runs_answers, processes: asked.append(processes) or 1)
+    monkeypatch.setattr(type(ranks), "local_world_size", 2)  # of six on three nodes
+    run(module, ranks, tmp_path, decoders=["one_token"])
+    assert asked == [2]
 
 
 def test_journals_of_any_number_of_processes_are_resumed(module, ranks, tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 import json
+import pickle
 
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks import TASKS, ChainTask, split_of, task
+from dmaxlit.tasks import TASKS, ChainTask, TooFewExamplesError, split_of, task
+from dmaxlit.tasks.base import first_examples
 
 
 def test_built_in_tasks_are_registered():
@@ -63,3 +65,33 @@ def test_split_of_a_prompt_never_changes():
 
 
 PINNED = ["test", "train", "train", "train", "train", "val", "train", "train", "train", "train", "train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "split"),
+    [
+        ("chain", {"operations": 3}, "val"),
+        ("dependency", {"kind": "copy", "length": 3}, "val"),
+        ("mini_sudoku", {"blanks": 1}, "val"),
+        ("programs", {"difficulty": "easy"}, "train"),
+    ],
+)
+def test_all_are_taken_of_a_split_with_fewer_than_the_default(name, options, split, monkeypatch):
+    for module, patience in (("dependency", 30), ("sudoku", 60), ("programs.task", 0)):
+        monkeypatch.setattr(f"dmaxlit.tasks.{module}._PATIENCE", patience)
+    drawn = task(name, **options)
+    for _ in range(2):  # what there is does not depend on what was asked for before
+        with pytest.raises(TooFewExamplesError, match=r"^n: expected at most \d+ .* got 50000$") as refused:
+            drawn.examples(split, 50_000)
+    assert first_examples(drawn, split, None, 50_000, "num_val") == drawn.examples(split, refused.value.available)
+    assert first_examples(task(name, **options), split, None, 50_000, "num_val") == drawn.examples(
+        split, refused.value.available
+    )
+    assert len(first_examples(drawn, split, None, 5, "num_val")) == 5
+    with pytest.raises(UserError, match=r"^num_val: expected at most \d+ .* got 50000$"):
+        first_examples(drawn, split, 50_000, 5, "num_val")
+
+
+def test_that_there_are_too_few_reaches_other_processes():
+    error = pickle.loads(pickle.dumps(TooFewExamplesError(3, "val prompts", 5)))
+    assert (error.available, str(error)) == (3, "n: expected at most 3 val prompts, got 5")

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks import split_of, task
+from dmaxlit.tasks import TooFewExamplesError, split_of, task
 
 
 @pytest.fixture
@@ -78,8 +78,9 @@ def test_bad_options_are_refused(library, options, message):
 
 def test_too_few_questions_are_refused(library):
     gym = task("reasoning_gym", dataset="leg_counting", size=50)
-    with pytest.raises(UserError, match=r"n: expected at most \d+ test prompts of 'leg_counting' .*got 100"):
+    with pytest.raises(TooFewExamplesError, match=r"n: .* \d+ test prompts of 'leg_counting' .*got 100") as few:
         gym.examples("test", 100)
+    assert len(gym.examples("test", few.value.available)) == few.value.available
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

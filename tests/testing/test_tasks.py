@@ -5,7 +5,7 @@ import random
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.tasks import ChainTask, Example, Task
+from dmaxlit.tasks import ChainTask, Example, Task, TooFewExamplesError
 from dmaxlit.testing import task_properties
 from tests.testing.broken import assert_found, failures
 
@@ -133,7 +133,14 @@ def test_every_property_is_broken_by_a_task_above():
     assert {str(check) for check in task_properties(Own)} == {name for name, _ in BROKEN.values()}
 
 
-@pytest.mark.parametrize("task", [Own, Own(3), ChainTask(difficulty="easy"), "stories_reading"], ids=str)
+class OnlyThree(Own):
+    def pairs(self, split, n):
+        if n > 3:
+            raise TooFewExamplesError(3, f"{split} prompts", n)
+        return super().pairs(split, n)
+
+
+@pytest.mark.parametrize("task", [Own, Own(3), OnlyThree, ChainTask(difficulty="easy"), "stories_reading"], ids=str)
 def test_a_right_task_has_every_property(task):
     assert failures(task_properties(task)) == {}
 

@@ -4,11 +4,11 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.errors import check_choice
 from dmaxlit.randomness import stable_seed
 from dmaxlit.sandbox import SandboxSettings
 from dmaxlit.sandbox.settings import Level
-from dmaxlit.tasks.base import TASKS, Example, Split, Task, check_split
+from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split
 from dmaxlit.tasks.code_task import require_sandbox, sandbox_record
 from dmaxlit.tasks.grading.code import CodeGrader
 from dmaxlit.tasks.programs.code import write
@@ -95,9 +95,7 @@ class ProgramsTask(Task):
             if plan.key in seen:
                 repeats += 1
                 if repeats > _PATIENCE:
-                    raise UserError(
-                        f"n: expected at most {len(seen)} {split} prompts of {self.difficulty} difficulty, got {n}"
-                    )
+                    raise TooFewExamplesError(len(seen), f"{split} prompts of {self.difficulty} difficulty", n)
                 continue
             seen.add(plan.key)
             repeats = 0
