@@ -305,6 +305,7 @@ class ComparisonReport(L.Callback):
             close = [spec for spec in storable if self.trained[spec.title].accuracy >= best - _CLOSE]
             chosen = max(close, key=lambda spec: self.trained[spec.title].tpf)
             module.set_decoding(chosen.name, **chosen.options)
+            module.judged_decoding = module.decoding
         rows = [{"label": title, **figures_of(result)} for title, result in self.trained.items()]
         module.figures = {"task": module.task_name or "", "command": running_command() or "", "rows": rows}
 

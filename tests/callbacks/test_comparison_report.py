@@ -64,7 +64,8 @@ def test_results_hold_both_models_on_the_test_prompts(compared):
 
 
 def test_the_export_knows_its_default_decoder_and_its_figures(compared):
-    _, callback, folder, _ = compared
+    module, callback, folder, _ = compared
+    assert module.judged_decoding is module.decoding  # so that it holds until the next fit
     exported = dmaxlit.load(folder / "out" / "model")
     best = max(result.accuracy for result in callback.trained.values())
     close = [result for result in callback.trained.values() if result.accuracy >= best - 0.01]
