@@ -39,6 +39,25 @@ def read_config(path: str | Path) -> Any:
     return content
 
 
+def read_value(name: str, text: str) -> Any:
+    """Return the value of a flag that is written as YAML.
+
+    Args:
+        name: The setting.
+        text: Its value.
+
+    Raises:
+        UserError: If it is not YAML, is nested or large beyond reason, or is no number.
+    """
+    try:
+        value = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
+    check_size(value, name)
+    check_numbers({name: value})
+    return value
+
+
 def yaml_line(value: Any) -> str:
     """Return a value as YAML in one line."""
     return str(yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)).strip()
