@@ -1,5 +1,6 @@
 """Configuration files: text of a user that is checked before the parser interprets it."""
 
+import os
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,8 +129,10 @@ class ConfigFileParser:
         """Parse a configuration file.
 
         Raises:
-            UserError: If it cannot be read, or a setting in it is refused.
+            UserError: If it cannot be read, or only once, or a setting in it is refused.
         """
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise UserError(f"{path}: expected a file, which is read more than once, got a pipe or a device")
         content = read_config(path)
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a mapping of settings, got {describe_value(content)}")
