@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.data.identity import template_hash
+from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.evaluation.limits import Limits
@@ -65,6 +67,18 @@ def baseline_identity(module: Any, conditions: Mapping[str, Any]) -> dict[str, A
     if not conditions["stop"]:  # absent from the identities of runs before there were any
         del identity["stop"]
     return dict(json.loads(json.dumps(identity, default=str)))
+
+
+def uses_own_code(task: Any, specs: Sequence[DecoderSpec]) -> bool:
+    """Return whether figures depend on code of the user, which may have been edited since another run got them.
+
+    Args:
+        task: The task that judges the answers; anything else if the data module has none.
+        specs: The decoders.
+    """
+    policies = [ADMISSIONS.get(spec.admission) for spec in specs if spec.window > 1]
+    classes = [type(task), *(DECODERS.get(spec.name) for spec in specs), *policies]
+    return not all(cls.__module__.startswith("dmaxlit.") for cls in classes)
 
 
 def known_baseline(folder: Path, identity: Mapping[str, Any]) -> tuple[Path, dict[str, DecodeResult]] | None:

@@ -17,7 +17,12 @@ from dmaxlit.backbone.formats.metadata import check_metadata
 from dmaxlit.backbone.formats.model_folder import check_output_folder
 from dmaxlit.callbacks._best_weights import best_weights, judge_of
 from dmaxlit.callbacks._display import progress_bar
-from dmaxlit.callbacks._known_baseline import baseline_identity, decoding_conditions, known_baseline
+from dmaxlit.callbacks._known_baseline import (
+    baseline_identity,
+    decoding_conditions,
+    known_baseline,
+    uses_own_code,
+)
 from dmaxlit.callbacks._logged import log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
@@ -77,8 +82,8 @@ class ComparisonReport(L.Callback):
         baseline: Whether to compare with the starting model.
         reuse_baseline: Take the starting model's figures from ``results.json`` of this run's folder or one next to it,
             if the same weights have answered the same prompts with the same decoders on the same machine there, and
-            the same task has judged the answers.
-            Several processes decode anyway.
+            the same task has judged the answers. Several processes decode anyway, and so do runs with a decoder,
+            admission policy or task of your own, whose code may have changed.
         num_examples: Test prompts, at least 1; all of them if there are fewer.
         max_new_tokens: Token budget for an answer, at least 1. Default: the task's. Its stop texts end answers too.
         batch_size: Prompts decoded together, at least 1.
@@ -184,7 +189,9 @@ class ComparisonReport(L.Callback):
             self._keep_comparable(conditions)
         else:
             self._conditions = conditions
-            self.base = self._known_base(trainer, pl_module) or self._decode_all(trainer, pl_module, "starting model")
+            self.base = self._known_base(trainer, pl_module, task) or self._decode_all(
+                trainer, pl_module, "starting model"
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -263,9 +270,9 @@ class ComparisonReport(L.Callback):
             self._identity = None  # it names all decoders, and these are the results of some
         self.base, self._conditions = comparable, conditions
 
-    def _known_base(self, trainer: L.Trainer, module: Any) -> dict[str, DecodeResult]:
+    def _known_base(self, trainer: L.Trainer, module: Any, task: Any) -> dict[str, DecodeResult]:
         """Return the starting model's figures if another run has them; an empty mapping otherwise."""
-        if trainer.world_size > 1 or self._conditions is None:
+        if trainer.world_size > 1 or self._conditions is None or uses_own_code(task, self.decoders):
             return {}
         self._identity = baseline_identity(module, self._conditions)
         known = known_baseline(self._folder(trainer), self._identity) if self.reuse_baseline else None
@@ -298,6 +305,7 @@ class ComparisonReport(L.Callback):
             close = [spec for spec in storable if self.trained[spec.title].accuracy >= best - _CLOSE]
             chosen = max(close, key=lambda spec: self.trained[spec.title].tpf)
             module.set_decoding(chosen.name, **chosen.options)
+            module.judged_decoding = module.decoding
         rows = [{"label": title, **figures_of(result)} for title, result in self.trained.items()]
         module.figures = {"task": module.task_name or "", "command": running_command() or "", "rows": rows}
 

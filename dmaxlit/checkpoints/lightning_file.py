@@ -156,6 +156,7 @@ def stored_model(checkpoint: str | Path) -> StoredModel:
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
+    checkpoint = expanded(checkpoint)
     content = read_checkpoint(checkpoint)
     payload = content["dmaxlit"]
     # Copied out of the file, which may change while the model is used.
@@ -212,6 +213,7 @@ def weights_beside_the_model(checkpoint: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is missing, damaged, or not a checkpoint of ours.
     """
+    checkpoint = expanded(checkpoint)
     stored = read_checkpoint(checkpoint)["state_dict"]
     if is_sharded_checkpoint(checkpoint):
         stored = weights_of_shards(checkpoint)

@@ -23,6 +23,8 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
         task_name: Registered name or import path of the task whose data the model is trained on, or None.
         task_options: The options of that task.
         decoding: ``decoder`` and ``options`` that the model was judged with, or None.
+        judged_decoding: The same if it was chosen by figures, or stored: it is no default of weights that are trained
+            further, as one that the user has set is.
         figures: Figures for the model card: ``task``, ``command`` and ``rows``; None without any.
         datasets: Data sets on the hub that the model is trained on.
         chosen_step: Step of the weights while they are not those of the trainer's last step, else None.
@@ -32,6 +34,7 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
     task_name: str | None
     task_options: dict[str, Any]
     decoding: dict[str, Any] | None
+    judged_decoding: dict[str, Any] | None
     figures: dict[str, Any] | None
     datasets: list[str]
     chosen_step: int | None
@@ -43,7 +46,7 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
         self.task_name = stored_task.get("name")
         self.task_options = stored_task.get("options", {})
         self._task_is_stored = True
-        self.decoding = stored.get("decoding")
+        self.decoding = self.judged_decoding = stored.get("decoding")
         self.figures = stored.get("figures")
         self.datasets = list(stored.get("datasets", ()))
         self._loaded_step: int | None = None
@@ -89,9 +92,8 @@ class ProvenanceMixin(CheckpointMixin, L.LightningModule):  # type: ignore[misc]
     def on_fit_start(self) -> None:
         """Set the data module's task, if it has a registered one, and its data sets; old figures hold no longer."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        stored = self.backbone.source_metadata
-        self.decoding = None if self.decoding is stored.get("decoding") else self.decoding
-        self.figures = None if self.figures is stored.get("figures") else self.figures
+        self.decoding = None if self.decoding is self.judged_decoding else self.decoding
+        self.judged_decoding = self.figures = None
         names = map(data_set_of, getattr(data, "corpora", ()))
         self.datasets = list(dict.fromkeys(name for name in names if name is not None))
         if getattr(data, "task_name", None) is not None:

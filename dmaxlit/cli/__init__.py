@@ -14,7 +14,7 @@ from importlib import import_module
 
 from dmaxlit.cli.messages import closest, one_line
 from dmaxlit.cli.terminal import print_traceback, printable_messages
-from dmaxlit.errors import UserError, printable
+from dmaxlit.errors import UserError, printable, reason_of
 from dmaxlit.version import __version__
 
 __all__ = ["COMMANDS", "main"]
@@ -54,8 +54,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Arguments after ``dmaxlit``; None for those of the process.
 
     Raises:
-        SystemExit: With status 2, after one line on stderr, if the user's input cannot be used; with 130 after Ctrl-C,
-            and 143 if training was stopped by SIGTERM, after saving.
+        SystemExit: With status 2, after one line on stderr, if the user's input cannot be used, or needs more memory
+            than the device has; with 130 after Ctrl-C, and 143 if training was stopped by SIGTERM, after saving.
     """
     if args is None:
         sys.excepthook = print_traceback
@@ -70,6 +70,11 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
     except OSError as error:
         print(printable(f"error: {_system_line(error)}"), file=sys.stderr)
+        raise SystemExit(2) from error
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(printable(f"error: {_memory_line(error)}"), file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -119,6 +124,20 @@ def _system_line(error: OSError) -> str:
     paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
     reason = error.strerror or str(error) or type(error).__name__
     return f"{', '.join(paths)}: {reason}" if paths else one_line(error)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")  # which has not raised it if it is not there yet
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _memory_line(error: RuntimeError) -> str:
+    """Return which settings need less memory of a device that has too little."""
+    reason = ". ".join(reason_of(error).split(". ")[:2])  # without the state of the allocator
+    return (
+        "device: expected memory for the batch size (--batch_size; of fit --data.batch_size) and the dtype (--dtype; "
+        f"of fit --trainer.precision), got too little ({reason})"
+    )
 
 
 def _overview() -> str:

@@ -13,7 +13,6 @@ from functools import cache, reduce
 from importlib import import_module
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.strategies import Strategy
@@ -25,7 +24,7 @@ import dmaxlit.training.fsdp
 import dmaxlit.training.lr_schedules
 import dmaxlit.training.muon  # noqa: F401
 from dmaxlit.cli.base_configs import without_base
-from dmaxlit.cli.config_files import yaml_line
+from dmaxlit.cli.config_files import read_value, yaml_line
 from dmaxlit.cli.jsonargparse_internals import denied_import, register_loader
 from dmaxlit.cli.renames import current_args, current_options, current_path, current_paths
 from dmaxlit.errors import UserError
@@ -89,6 +88,9 @@ def expand_class_names(args: Sequence[str], class_options: Mapping[tuple[str, st
     Args:
         args: Command-line arguments.
         class_options: Settings whose values are classes, as ``--a.b NAME``, ``--a.b=NAME`` or ``--a.b.help NAME``.
+
+    Raises:
+        UserError: If a value that begins as a mapping is not YAML, or its options are no mapping.
     """
     flags = {f"--{'.'.join(path)}": option for path, option in class_options.items() if option.bare}
     expanded: list[str] = []
@@ -99,7 +101,7 @@ def expand_class_names(args: Sequence[str], class_options: Mapping[tuple[str, st
         if option is None:
             expanded.append(arg)
         elif pending or equals:
-            expanded.append(f"{flag}=" * bool(equals) + _expand_value(option, value, flag.endswith(".help")))
+            expanded.append(f"{flag}=" * bool(equals) + _expand_value(option, flag, value))
             pending = ""
         else:
             expanded.append(arg)
@@ -107,13 +109,13 @@ def expand_class_names(args: Sequence[str], class_options: Mapping[tuple[str, st
     return expanded
 
 
-def _expand_value(option: ClassOption, value: str, is_help: bool) -> str:
+def _expand_value(option: ClassOption, flag: str, value: str) -> str:
     """Return the replacement of a value; a YAML file and ``null`` are left to the loader."""
     if value.endswith((".yaml", ".yml", ".json")) or value.startswith("-") or value == "null":
         return value
-    if is_help:
+    if flag.endswith(".help"):
         return class_path(option.known, value)
-    spec = _expand_spec(option, yaml.safe_load(value) if value.startswith("{") else value)
+    spec = _expand_spec(option, read_value(flag.removeprefix("--"), value) if value.startswith("{") else value)
     return spec if isinstance(spec, str) else yaml_line(spec)
 
 

@@ -1,5 +1,6 @@
 """Configuration files: text of a user that is checked before the parser interprets it."""
 
+import os
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,25 @@ def read_config(path: str | Path) -> Any:
         raise UserError(f"{path}: is not YAML ({reason_of(error)})") from error
     check_size(content, str(path))
     return content
+
+
+def read_value(name: str, text: str) -> Any:
+    """Return the value of a flag that is written as YAML.
+
+    Args:
+        name: The setting.
+        text: Its value.
+
+    Raises:
+        UserError: If it is not YAML, is nested or large beyond reason, or is no number.
+    """
+    try:
+        value = parse_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
+    check_size(value, name)
+    check_numbers({name: value})
+    return value
 
 
 def yaml_line(value: Any) -> str:
@@ -109,8 +129,10 @@ class ConfigFileParser:
         """Parse a configuration file.
 
         Raises:
-            UserError: If it cannot be read, or a setting in it is refused.
+            UserError: If it cannot be read, or only once, or a setting in it is refused.
         """
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            raise UserError(f"{path}: expected a file, which is read more than once, got a pipe or a device")
         content = read_config(path)
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a mapping of settings, got {describe_value(content)}")

@@ -43,7 +43,8 @@ def export(
         results: Figures for the card: results.json of a run, which are the trained model's, record.json of an
             evaluation of this model, or the folder with it.
         push_to_hub: Upload the folder to this repository of the hub, USER/NAME, which is created if necessary. The
-            token is that of `hf auth login`, or the environment's HF_TOKEN.
+            token is that of `hf auth login`, or the environment's HF_TOKEN. What only an earlier export there had is
+            deleted.
         private: Create the repository as a private one.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
     """

@@ -19,6 +19,8 @@ def silence_known_warnings() -> None:
     # A run is meant to be repeated in its folder, and a checkpoint may be read from any folder.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=r"The dirpath has changed from")
+    # `log_folders` gives the rows of the log another name before; where the log is not on a disk, they are lost.
+    warnings.filterwarnings("ignore", message=r"Experiment logs directory (?!\w+://).* exists and is not empty")
     # A denoiser whose auxiliary model is trained is frozen, and stays in eval mode.
     warnings.filterwarnings("ignore", message=r"Found .* in eval mode at the start of training")
     # The steps of our module leave decoding to callbacks, on purpose.

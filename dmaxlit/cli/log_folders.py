@@ -1,9 +1,11 @@
 """The folders in which a command logs: each written by one process, and free of links."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -21,7 +23,8 @@ _ROOM = 2**15  # bytes: more than the configuration and the beginning of a log
 
 # What Lightning and TensorBoard write there; they would follow a link.
 _EVENT_FILES = "events.out.tfevents.*"
-_LOG_FILES = ("hparams.yaml", "metrics.csv", _EVENT_FILES)
+_CSV_FILE = "metrics.csv"
+_LOG_FILES = ("hparams.yaml", _CSV_FILE, _EVENT_FILES)
 
 
 @contextmanager
@@ -30,7 +33,8 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
 
     A log without a version gets a new folder, which no other command has at the same time: a run may be tested twice
     at once, and while it is trained. Folders that are empty at the end are removed, and what a run has written that
-    ended before its first batch.
+    ended before its first batch. The ``metrics.csv`` that stands in the folder of a log with a version, as when a run
+    is resumed, becomes ``metrics.0.csv``, or the next free number.
 
     Args:
         trainer: The trainer, before its loggers are used.
@@ -51,6 +55,8 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
                 except OSError as error:
                     raise unwritable(Path(logger.log_dir), error) from error
                 stack.enter_context(exclusive(folder, "trainer.logger"))
+                if isinstance(logger, CSVLogger):
+                    stack.enter_context(_keeping_rows(folder))
                 stack.enter_context(_without_empty_log(folder, trainer))
                 stack.enter_context(_naming_its_folder(logger))
         saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -86,6 +92,28 @@ def _without_empty_log(folder: Path, trainer: Trainer) -> Iterator[None]:
 def _is_before_training(trainer: Trainer) -> bool:
     """Return whether ``fit`` was called, and has not come to the first batch of a new run."""
     return trainer.state.fn == TrainerFn.FITTING and trainer.fit_loop.total_batch_idx < 0
+
+
+@contextmanager
+def _keeping_rows(folder: Path) -> Iterator[None]:
+    """Give the rows of an earlier command another name: Lightning deletes them when it begins to write.
+
+    They get their name back if no others were written.
+    """
+    rows = folder / _CSV_FILE
+    if not rows.is_file():
+        yield
+        return
+    kept = next(path for i in count() if not os.path.lexists(path := rows.with_suffix(f".{i}.csv")))
+    try:
+        rows.rename(kept)
+    except OSError as error:
+        raise unwritable(kept, error) from error
+    try:
+        yield
+    finally:
+        if not os.path.lexists(rows):
+            kept.rename(rows)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from dmaxlit.backbone.frozen_features import check_layer, check_unsharded
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
 from dmaxlit.backbone.source import BackboneSource
+from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.model_flag import model_argument
 from dmaxlit.cli.plan_network import GPUS, print_network_table
 from dmaxlit.cli.plan_passes import passes_of
@@ -85,7 +86,8 @@ def run(command: str, args: list[str]) -> None:
     except ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}") from error
     _check(options)
-    settings = run_cli("fit", rest, cli=_PlanCLI)
+    module, rest = split_model_class(rest)
+    settings = run_cli("fit", rest, module, cli=_PlanCLI)
     with renaming_argument(model_argument(rest), "pretrained"):
         source = source_of(settings)
         if options.table:

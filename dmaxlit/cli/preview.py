@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 
+from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.cli.training_parser import parse_settings
 from dmaxlit.cli.view_lines import legend, print_text, print_view
@@ -74,13 +75,14 @@ def run(command: str, args: list[str]) -> None:
         raise UserError(f"{str(error.argument_name).lstrip('-')}: {error.message}") from error
     check_at_least(1, num_rows=options.num_rows)
     check_at_least(0, step=options.step)
+    cls, fit_args = split_model_class(list(_fit_args(rest)))
     if any(arg.startswith("--") and arg.partition("=")[0].endswith(".help") for arg in rest):
-        run_cli("fit", list(_fit_args(rest)))  # prints it, and needs no texts
+        run_cli("fit", fit_args, cls)  # prints it, and needs no texts
         return
     if not any(not arg.startswith("-") or arg.startswith(("--config", "--data")) for arg in rest):
         raise UserError("texts: expected a corpus, or --config or --data.task to name one, got none")
     device = usable_device(options.device)
-    module, data = run_cli("fit", [*_fit_args(rest), "--model.backbone.defer=false"], cli=_PreviewCLI)
+    module, data = run_cli("fit", [*fit_args, "--model.backbone.defer=false"], cls, cli=_PreviewCLI)
     module.to(device).eval()
     data.bind(module.tokenizer, module.backbone.block_length, module.backbone.max_length)
     data.setup("fit")

@@ -3,12 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from dmaxlit.cli.config_files import check_numbers, check_size
+from dmaxlit.cli.config_files import read_value
 from dmaxlit.cli.flags import split_flags
-from dmaxlit.errors import UserError, describe_value, reason_of
-from dmaxlit.tasks.text_files import parse_yaml
+from dmaxlit.errors import UserError, describe_value
 
 _FLAG = "--task."
 
@@ -20,7 +17,7 @@ def take_task_flags(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         UserError: If such a flag has no value, or the value is not YAML.
     """
     flags, rest = split_flags(args, lambda flag: flag.startswith(_FLAG))
-    return rest, {flag.removeprefix(_FLAG): _read(flag.removeprefix("--"), text) for flag, text in flags}
+    return rest, {flag.removeprefix(_FLAG): read_value(flag.removeprefix("--"), text) for flag, text in flags}
 
 
 def options_by_task(
@@ -56,13 +53,3 @@ def options_by_task(
             mapping = mapping[parent]
         mapping[option] = value
     return options
-
-
-def _read(name: str, text: str) -> Any:
-    try:
-        value = parse_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
-    check_size(value, name)
-    check_numbers({name: value})
-    return value

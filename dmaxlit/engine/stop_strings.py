@@ -179,8 +179,10 @@ def _is_visible(strings: Sequence[str], growing: GrowingText, token_ids: Sequenc
 
 def _possible_start(string: str, text: str) -> int:
     """Return where the longest end of a text that a string begins with starts, or -1."""
-    starts = range(max(len(text) - len(string) + 1, 0), len(text))
-    return next((start for start in starts if string.startswith(text[start:])), -1)
+    start = text.find(string[0], max(len(text) - len(string) + 1, 0))
+    while start >= 0 and not string.startswith(text[start:]):
+        start = text.find(string[0], start + 1)
+    return start
 
 
 def _common_beginning(texts: Sequence[str]) -> str:

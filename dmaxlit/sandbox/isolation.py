@@ -130,7 +130,8 @@ def _visible(interpreter: str, packages: Sequence[str]) -> list[str]:
 
 
 def _bubblewrap(visible: Sequence[str], settings: SandboxSettings) -> list[str]:
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    program = os.path.abspath(shutil.which("bwrap") or "bwrap")  # it is started without PATH, and in another folder
+    command = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for path in visible:
         target = os.path.islink(path) and os.readlink(path)
         command += ["--symlink", target, path] if target else ["--ro-bind", path, path]

@@ -13,7 +13,7 @@ from dmaxlit.server.limits import Limits
 from dmaxlit.server.protocol import ChatBody, DecodeBody
 from dmaxlit.server.trial import ForwardSize
 
-_MAX_STOPS = 16
+_MAX_STOPS, _MAX_STOP_LENGTH = 16, 1000  # texts; characters, as many of a response are searched after each forward
 _SEED_BITS = 31
 _STEPS_PER_TOKEN, _MORE_STEPS = 2, 16  # forwards of a block: no decoder of ours takes more by default
 
@@ -60,6 +60,8 @@ def _stops(body: DecodeBody) -> list[str]:
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if len(stops) > _MAX_STOPS:
         raise bad_request(f"stop: expected at most {_MAX_STOPS} texts, got {len(stops)}", "stop")
+    if (longest := max(map(len, stops), default=0)) > _MAX_STOP_LENGTH:
+        raise bad_request(f"stop: expected at most {_MAX_STOP_LENGTH} characters in a text, got {longest}", "stop")
     return stops
 
 

@@ -8,7 +8,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, SPDValidation
+from dmaxlit.callbacks._known_baseline import uses_own_code
 from dmaxlit.data.identity import prompts_hash
+from dmaxlit.decoding import DECODERS
+from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.chain import ChainTask
 from tests.callbacks.comparison import MARKS, SPECS, Learner
@@ -61,7 +64,8 @@ def test_results_hold_both_models_on_the_test_prompts(compared):
 
 
 def test_the_export_knows_its_default_decoder_and_its_figures(compared):
-    _, callback, folder, _ = compared
+    module, callback, folder, _ = compared
+    assert module.judged_decoding is module.decoding  # so that it holds until the next fit
     exported = dmaxlit.load(folder / "out" / "model")
     best = max(result.accuracy for result in callback.trained.values())
     close = [result for result in callback.trained.values() if result.accuracy >= best - 0.01]
@@ -288,6 +292,11 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
             assert len(fit("third")[0].calls) == 2 * len(SPECS)
             (tmp_path / "third/results.json").unlink()
         with pytest.MonkeyPatch.context() as other:
+            other.setattr(ChainTask, "__module__", "my_file")
+            assert len(fit("third")[0].calls) == 2 * len(SPECS)
+            assert json.loads((tmp_path / "third/results.json").read_text())["baseline"] is None
+            (tmp_path / "third/results.json").unlink()
+        with pytest.MonkeyPatch.context() as other:
             genuine = ChainTask.examples
             other.setattr(
                 ChainTask, "examples", lambda *args: [replace(one, answer="another") for one in genuine(*args)]
@@ -307,6 +316,15 @@ def test_a_starting_model_that_a_run_nearby_has_decoded_with_is_not_decoded_with
         assert len(fit("fourth", SPECS[:1])[0].calls) == 2
         weights["backbone.mask_vector" if "backbone.mask_vector" in weights else next(iter(weights))] += 1.0
         assert len(fit("fifth")[0].calls) == 2 * len(SPECS)
+
+
+@pytest.mark.parametrize("own", [ChainTask, DECODERS.get("spd"), ADMISSIONS.get("multi_bd")])
+def test_figures_that_code_of_the_user_decides_on_are_told_apart(monkeypatch, own):
+    specs = [DecoderSpec("spd"), DecoderSpec("threshold", window=2, admission="multi_bd")]
+    assert not uses_own_code(ChainTask(), specs)
+    assert uses_own_code(None, specs)  # whoever judges there
+    monkeypatch.setattr(own, "__module__", "my_file")
+    assert uses_own_code(ChainTask(), specs)
 
 
 def test_tensorboard_has_the_final_figures(compared):

@@ -7,6 +7,7 @@ from enum import Enum
 
 import lightning as L
 import pytest
+import torch
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING as MEM_FORMAT_ENCODING
 
 from dmaxlit import DMaxModule, UserError, load
@@ -114,6 +115,12 @@ def test_a_byte_that_has_changed_is_refused_by_the_name_of_its_part(checkpoint, 
         L.Trainer(**{**QUIET, "max_steps": 3, "strategy": FSDP2Strategy(), "devices": 1}).fit(
             DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd), loader(), ckpt_path=checkpoint
         )
+
+
+def test_a_checkpoint_in_the_home_folder_is_read(checkpoint, monkeypatch):
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    read = DMaxModule.load_from_checkpoint("~/x.ckpt").state_dict()
+    assert all(torch.equal(read[name], weight) for name, weight in load(checkpoint).state_dict().items())
 
 
 def test_parts_of_earlier_versions_have_no_checksums(checkpoint):

@@ -65,6 +65,7 @@ def test_help_asks_for_the_import_path():
     assert expand_class_names(["--model.noise.help", "masked"], CLASS_OPTIONS) == expected
 
 
+BROKEN = "{class_path: uniform, init_args: {level: 0.5}"
 OWN = {
     "level": 0.75,
     "per": "sequence",
@@ -84,6 +85,13 @@ OWN = {
 def test_naming_a_class_means_its_own_defaults(args, start, options):
     spec = yaml.safe_load(expand_class_names(args, CLASS_OPTIONS)[-1].removeprefix(start))
     assert spec == {"class_path": "dmaxlit.noise.uniform.UniformNoise", "init_args": options}
+
+
+@pytest.mark.parametrize("args", [["--model.noise", BROKEN], [f"--model.noise={BROKEN}"]])
+def test_a_mapping_that_is_not_yaml_is_refused_in_one_line_that_names_the_flag(args):
+    with pytest.raises(UserError, match=r"^model\.noise: expected a value, got '{class_path.*is not YAML") as refusal:
+        expand_class_names(args, CLASS_OPTIONS)
+    assert "\n" not in str(refusal.value)
 
 
 def test_options_that_have_no_default_stay_open_and_those_the_module_gives_are_none():

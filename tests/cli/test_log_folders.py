@@ -7,13 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints.lightning_internals import set_version
-from dmaxlit.cli.log_folders import _without_empty_log
+from dmaxlit.cli.log_folders import _without_empty_log, log_folders
 from dmaxlit.cli.training import DMaxCLI
 from tests.cli.conftest import SHORT
 from tests.conftest import limited_files
@@ -109,6 +110,33 @@ def test_a_folder_that_another_command_has_just_taken_is_left_to_it(dmax, base, 
     assert dmax(f"{command} --config {base}").status == 0
     assert list((tmp_path / LOGS / "version_0").iterdir()) == []
     assert (tmp_path / LOGS / "version_1" / "config.yaml").is_file()
+
+
+def logging_rows(tmp_path, *rows, error=None):
+    """Log as a command does that names the folder, and end with an error, if any."""
+    logger = CSVLogger(tmp_path, version=5)
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    trainer = SimpleNamespace(
+        loggers=[logger], callbacks=[], state=state, fit_loop=SimpleNamespace(total_batch_idx=-1 if error else 0)
+    )
+    with log_folders(trainer):
+        for row in rows:
+            logger.log_metrics({"loss": row}, step=0)
+        logger.save()
+        if error is not None:
+            raise error
+    return {path.name: path.read_text().split()[1:] for path in Path(logger.log_dir).glob("*.csv")}
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_rows_of_the_commands_before_stay_next_to_the_new_ones(tmp_path):
+    assert logging_rows(tmp_path, 1.5) == {"metrics.csv": ["1.5,0"]}
+    assert logging_rows(tmp_path, 2.5) == {"metrics.0.csv": ["1.5,0"], "metrics.csv": ["2.5,0"]}
+    third = logging_rows(tmp_path, 3.5)
+    assert third == {"metrics.0.csv": ["1.5,0"], "metrics.1.csv": ["2.5,0"], "metrics.csv": ["3.5,0"]}
+    with pytest.raises(UserError, match="refused"):
+        logging_rows(tmp_path, 4.5, error=UserError("refused"))
+    assert logging_rows(tmp_path) == third
 
 
 LOGGER = "--trainer.logger {} --trainer.logger.save_dir runs --trainer.logger.version 5"

@@ -2,6 +2,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 import dmaxlit
 from dmaxlit.cli import COMMANDS
@@ -46,6 +47,21 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
     }.get(command, "Seed of corruption and rollout.")
     assert explanation in " ".join(outcome.out.split())
     assert "Args:" not in outcome.out
+
+
+def test_a_device_with_too_little_memory_is_said_in_one_line(dmax, monkeypatch):
+    def fail(command, args):
+        raise error
+
+    monkeypatch.setattr("dmaxlit.cli.listing.run", fail)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total capacity of ...")
+    assert dmax("list").refusal == (
+        "device: expected memory for the batch size (--batch_size; of fit --data.batch_size) and the dtype (--dtype; "
+        "of fit --trainer.precision), got too little (CUDA out of memory. Tried to allocate 2.00 GiB)"
+    )
+    error = RuntimeError("a mistake of ours")
+    with pytest.raises(RuntimeError, match="ours"):
+        dmax("list")
 
 
 def loaded_after(code, names, folder):

@@ -92,6 +92,14 @@ def test_only_import_paths_are_taken_from_the_arguments():
 
 
 @pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("command", ["plan", "preview --device cpu"])
+def test_commands_with_the_options_of_fit_take_a_subclass_too(dmax, base, command):
+    flags = "--model my_module.WithHead --model.strength 0.25"
+    outcome = dmax(f"{command} --config {base} {flags}")
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.usefixtures("own")
 def test_a_backbone_without_its_type_is_refused_in_one_line(dmax, base):
     refusal = dmax(["fit", "--config", str(base), "--model", "my_module.Untyped"]).refusal
     assert "backbone: expected a Denoiser, and annotated so in a subclass, got" in refusal

@@ -1,5 +1,7 @@
 """What `fit` refuses, in one line."""
 
+import os
+
 import pytest
 import torch
 import yaml
@@ -110,6 +112,18 @@ def test_a_file_that_is_not_utf8_is_refused_by_its_name(dmax, base, tmp_path):
     refusal = "bad.yaml: expected text in UTF-8, got the byte 0xe9 at 17"
     assert dmax(f"fit --config {base} --config bad.yaml").refusal == refusal
     assert dmax("generate --config bad.yaml").refusal == refusal
+
+
+@pytest.mark.parametrize("command", ["fit", "generate"])
+def test_settings_that_can_be_read_only_once_are_refused(dmax, command):
+    end, begin = os.pipe()
+    try:
+        os.write(begin, b"model: {seed: 1}")
+        os.close(begin)
+        refusal = dmax(f"{command} --config /dev/fd/{end}").refusal
+    finally:
+        os.close(end)
+    assert refusal == f"/dev/fd/{end}: expected a file, which is read more than once, got a pipe or a device"
 
 
 def test_aliases_that_expand_to_millions_of_values_are_refused(dmax, base, tmp_path):

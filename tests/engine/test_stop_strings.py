@@ -1,10 +1,12 @@
+from itertools import product
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dmaxlit import UserError
 from dmaxlit.decoding import ThresholdDecoder
 from dmaxlit.engine import BlockDecoder, Generation
-from dmaxlit.engine.stop_strings import StopStrings
+from dmaxlit.engine.stop_strings import StopStrings, _possible_start
 from tests.engine.scripted import SPECIAL, ScriptedDenoiser
 
 
@@ -62,3 +64,24 @@ def test_without_it_nothing_is_cut(tokenizer):
 def test_bad_texts_are_refused(tokenizer, bad):
     with pytest.raises(UserError, match="stop: expected a list of texts, none of them empty"):
         StopStrings(tokenizer, bad)
+
+
+def test_the_longest_end_that_may_begin_a_stop_text_is_found():
+    texts = ["".join(letters) for length in range(6) for letters in product("ab", repeat=length)]
+    for string, text in product(filter(None, texts), texts):
+        lengths = [n for n in range(1, min(len(string), len(text) + 1)) if text.endswith(string[:n])]
+        assert _possible_start(string, text) == (len(text) - lengths[-1] if lengths else -1)
+
+
+def test_a_text_whose_letters_do_not_begin_the_stop_text_is_passed_over_at_once():
+    class Counted(str):
+        __slots__ = ("looks",)
+
+        def startswith(self, *args):
+            self.looks += 1
+            return super().startswith(*args)
+
+    string = Counted("a" + "b" * 10_000)
+    string.looks = 0
+    assert _possible_start(string, "b" * 20_000) == -1
+    assert string.looks == 0

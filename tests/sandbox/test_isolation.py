@@ -87,6 +87,20 @@ print(tried(lambda: open(os.path.join(sys.prefix, "x"), "w")), tried(lambda: ope
     assert run(code, level).stdout.split() == [*["FileNotFoundError"] * 2, *["OSError"] * 2, "done", "['x']"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
+@pytest.mark.parametrize("path", ["{}", "bin"])
+def test_bubblewrap_is_started_wherever_it_was_found(tmp_path, monkeypatch, path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "bwrap"
+    program.write_text("#!/bin/sh\necho 42\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path.format(program.parent))
+    assert isolation.reason_against.__wrapped__("bubblewrap") is None
+    command = isolation.command_of("program", "bubblewrap", SandboxSettings(), {"pipes": [0], "arguments": []})
+    assert command[0] == str(program)
+
+
 def test_the_least_level_says_what_it_does_not_enforce(monkeypatch):
     assert "bounded one by one" in isolation.unenforced() or not landlock.version()
     monkeypatch.setattr(landlock, "version", lambda: 0)

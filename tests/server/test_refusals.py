@@ -56,6 +56,7 @@ def strict(module):
         (BODY | {"seed": 2**63}, "seed", "seed"),
         (BODY | {"stop": [""]}, "stop", "stop: expected a list of texts, none of them empty"),
         (BODY | {"stop": ["a"] * 17}, "stop", "stop: expected at most 16 texts, got 17"),
+        (BODY | {"stop": "a" * 1001}, "stop", "stop: expected at most 1000 characters in a text, got 1001"),
         (BODY | {"decoder": "os.system"}, "decoder", "decoder: expected a registered name, got 'os.system'"),
         (BODY | {"decoder": "spdd"}, "decoder", "decoder: expected a registered name, got 'spdd'"),
         (BODY | {"decoder_options": {"tau": 1}}, None, "decoder 'spd': unknown option tau"),

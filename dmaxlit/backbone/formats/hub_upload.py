@@ -6,10 +6,25 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+from dmaxlit.backbone.formats.engine_settings import DIFFUSERS_FILE, SGLANG_FILE
+from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE
 from dmaxlit.backbone.formats.hub import HUB_ID
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
+from dmaxlit.backbone.formats.weight_files import INDEX_FILE
 from dmaxlit.errors import UserError, reason_of
 
 _MOST_CHARACTERS = 96  # of a name on the hub
+# What an export has only sometimes. Of an earlier one, it would be read with the new model's other files.
+_OPTIONAL = (
+    "model*.safetensors",
+    INDEX_FILE,
+    f"{AUXILIARY_FOLDER}/*",
+    SGLANG_FILE,
+    DIFFUSERS_FILE,
+    GENERATION_CONFIG_FILE,
+    "chat_template.jinja",
+    "additional_chat_templates/*",
+)
 
 
 def check_repository(name: str) -> None:
@@ -26,6 +41,9 @@ def check_repository(name: str) -> None:
 def upload(folder: Path, repository: str, private: bool = False) -> str:
     """Upload a model folder in one commit, and return the address of the repository.
 
+    Weights, auxiliary model, chat templates and settings of engines that only an earlier export had are deleted there;
+    other files, such as pictures of the card, stay.
+
     Args:
         folder: The folder that ``export`` wrote.
         repository: USER/NAME; it is created if it does not exist.
@@ -40,7 +58,11 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
         api.whoami()  # a missing or wrong token is refused before the upload
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message="Model exported by dmaxlit", ignore_patterns=[".*"]
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Model exported by dmaxlit",
+            ignore_patterns=[".*"],
+            delete_patterns=list(_OPTIONAL),
         )
     except LocalTokenNotFoundError as error:
         raise UserError("push_to_hub: expected a token of the hub (`hf auth login`, or HF_TOKEN), got none") from error

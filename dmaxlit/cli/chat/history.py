@@ -114,7 +114,8 @@ class ChatHistory:
             "seed": exchange.seed,
         }
         with open_to_append(self.path) as file:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            begin = b"\n" if self._ends_within_a_row() else b""
+            file.write(begin + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
     def texts(self) -> list[str]:
         """Return the user's last texts, oldest first; rows that are no such rows are passed over."""
@@ -149,6 +150,14 @@ class ChatHistory:
             raise UserError(f"resume: expected {wanted}; the latest of {str(self.path)!r}: {latest}")
         self._conversation = fitting[-1].name
         return fitting[-1]
+
+    def _ends_within_a_row(self) -> bool:
+        """Return whether the last row is half a one, as on a disk that was full: this one would be lost with it."""
+        with self.path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows with a prompt; others are passed over."""

@@ -35,6 +35,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"name": "user", "type": "user", "auth": {}})
         elif self.path.endswith("/repos/create"):
             self.answer({"url": f"{state['url']}/user/model"}, state["write_status"])
+        elif "/tree/" in self.path:
+            self.answer([{"type": "file", "path": path, "size": 1, "oid": 40 * "a"} for path in state["files"]])
         elif "/preupload/" in self.path:
             files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
             self.answer({"files": files})
@@ -52,7 +54,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     url = f"http://127.0.0.1:{server.server_port}"
-    server.state = {"requests": [], "url": url, "write_status": 200}
+    server.state = {"requests": [], "url": url, "write_status": 200, "files": []}
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE"):
@@ -88,6 +90,17 @@ def test_a_folder_is_uploaded_in_one_commit(hub, folder, private):
     (commit,) = bodies(hub, "/commit/")
     lines = [json.loads(line) for line in commit.splitlines()]
     assert {line["value"]["path"] for line in lines if line["key"] == "file"} == {"config.json", "README.md"}
+
+
+def test_what_only_an_earlier_export_had_is_deleted_and_the_users_files_stay(hub, folder):
+    old = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
+    old += ["model.safetensors.index.json", "auxiliary/config.json", "sglang.yaml", "diffusers.json"]
+    old += ["generation_config.json", "chat_template.jinja"]
+    hub["files"] = [*old, ".gitattributes", "config.json", "dmaxlit.json", "pictures/model.png", "model.gguf"]
+    upload(folder, "user/model")
+    (commit,) = bodies(hub, "/commit/")
+    lines = [json.loads(line) for line in commit.splitlines()]
+    assert sorted(line["value"]["path"] for line in lines if line["key"] == "deletedFile") == sorted(old)
 
 
 def test_a_wrong_token_is_refused_before_anything_is_created(hub, folder, monkeypatch):

@@ -32,6 +32,18 @@ def test_earlier_texts_come_back_whatever_else_is_in_the_file(tmp_path):
     assert ChatHistory(path, "m").texts() == ["a", "b"]
 
 
+def test_a_row_after_half_a_one_is_a_row_of_its_own(session, tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(row_of("aa", "1") + "\n" + row_of("aa", "2")[:-9])
+    history = ChatHistory(path, "m")
+    for _ in range(2):
+        list(session.answer("3 +1 ?"))
+        history.add(session)
+    assert history.texts() == ["1", "3 +1 ?"]
+    assert len(history.resume().exchanges) == 2
+    assert len(path.read_text().splitlines()) == 4
+
+
 def test_the_default_is_in_the_state_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_path() == tmp_path / "dmaxlit" / "chat.jsonl"

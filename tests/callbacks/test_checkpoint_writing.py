@@ -1,0 +1,26 @@
+"""What is written with a checkpoint; the tests of the command line interrupt and resume its runs."""
+
+import errno
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+
+from dmaxlit.callbacks._checkpoint_writing import _save_logs
+from dmaxlit.cli.log_folders import _naming_its_folder
+from dmaxlit.errors import DMaxWarning
+
+
+@pytest.mark.parametrize("of_command_line", [False, True])
+def test_logs_on_a_full_disk_do_not_keep_a_checkpoint_from_being_written(tmp_path, monkeypatch, of_command_line):
+    def full(logger):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CSVLogger, "save", full)
+    logger, saved = CSVLogger(tmp_path, version=0), []
+    trainer = SimpleNamespace(loggers=[logger, SimpleNamespace(save=lambda: saved.append(True))])
+    message = r"the log cannot be written \(.*No space left on device"
+    with _naming_its_folder(logger) if of_command_line else nullcontext(), pytest.warns(DMaxWarning, match=message):
+        _save_logs(trainer)
+    assert saved == [True]
