@@ -147,7 +147,13 @@ class Denoiser(DenoiserWeights):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids ``[...]`` as the model does, ``[..., width]``: rows of the table, scaled if it does so."""
-        module = self.model.get_input_embeddings()
+        return self.embedder()(ids)
+
+    def embedder(self) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`embed` for many calls, none of which looks for the model's layer."""
+        return partial(self._embed, self.model.get_input_embeddings())
+
+    def _embed(self, module: nn.Module, ids: Tensor) -> Tensor:
         embedded: Tensor = module(ids)
         if self.mask_delta is None:
             return embedded
@@ -231,7 +237,14 @@ class Denoiser(DenoiserWeights):
 
         The mask token gets ``-inf``, and so do the ids of a padded table that the tokenizer does not have.
         """
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return self.scorer()(hidden)
+
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`logits` for many calls, none of which looks for the model's layer."""
+        return partial(self._logits, self.model.get_output_embeddings())
+
+    def _logits(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        logits: Tensor = layer(hidden)
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
         # In place, since nothing else refers to them.
