@@ -168,6 +168,7 @@ class Denoiser(DenoiserWeights):
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         soft: SoftTokens | None = None,
+        recomputed: bool | None = None,
     ) -> Tensor:
         """Compute the last hidden states of one forward.
 
@@ -180,12 +181,15 @@ class Denoiser(DenoiserWeights):
             inputs_embeds: ``[B, Q, width]``.
             soft: Soft tokens in place of some of ``input_ids``. Gradients reach the embeddings of a sharded model only
                 if these are computed here: those of ``inputs_embeds`` may find the weights shared again.
+            recomputed: Whether training recomputes layers in the backward pass; None to look for that in all modules.
 
         Returns:
             ``[B, Q, width]``.
         """
         if input_ids is not None and (soft is not None or self.mask_delta is not None):
             inputs_embeds, input_ids = embed_with_soft_tokens(self.embed, input_ids, soft), None
+        if recomputed is None and cache is not None and self.model.training:
+            recomputed = self.model.is_activation_checkpointing
         mask = allowed if isinstance(allowed, ModelMask) else self.model_mask(allowed, position_ids.shape[1])
         output = self.model.base_model(
             input_ids=input_ids,
@@ -193,7 +197,7 @@ class Denoiser(DenoiserWeights):
             attention_mask=mask.value,
             position_ids=position_ids,
             # This only sets whether to create and return one; layers that are recomputed warn of it.
-            use_cache=cache is not None and not (self.model.training and self.model.is_activation_checkpointing),
+            use_cache=cache is not None and not (self.model.training and recomputed),
             **{self._cache_argument: cache},
         )
         hidden: Tensor = output.last_hidden_state
