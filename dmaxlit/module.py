@@ -225,6 +225,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             losses.append(view_loss(view, prediction, clean, checks.check_value if checks.is_due else None))
             for watch in self.view_watchers:
                 watch(view, prediction, losses[-1], clean)
+            del view, prediction  # or the logits would be kept while the next view is predicted
         self.release_features()
         checks.end(len(losses))
         return losses
@@ -233,10 +234,11 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Predict the supervised positions of a view; without gradients and dropout if it has no part in the loss."""
         with torch.set_grad_enabled(view.requires_grad and torch.is_grad_enabled()):
             compute = forward if view.requires_grad else forward.evaluate
-            hidden = compute(view.ids, view.soft, view.groups)
             if self.backbone.trains_auxiliary:
+                hidden = compute(view.ids, view.soft, view.groups)
                 return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
-            return ChunkedPrediction(hidden[view.supervised], view.supervised, OutputHead(self.backbone))
+            hidden = compute(view.ids, view.soft, view.groups, at=view.supervised)
+            return ChunkedPrediction(hidden, view.supervised, OutputHead(self.backbone))
 
     def on_train_start(self) -> None:
         """Let the rows of a resumed run go on where they were, also if the schedule had them counted before.

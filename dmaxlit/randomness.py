@@ -111,8 +111,8 @@ class RowGenerator:
         out = torch.empty(self.rows, length, dtype=torch.float64)
         for row, key in enumerate(self._keys):
             self._generator.manual_seed(stable_seed(self._seed, "row", key, self._draws))
-            out[row] = torch.rand(length, generator=self._generator, dtype=torch.float64)
-        return out.to(self._device, torch.float32).clamp_(max=1 - 2**-24)
+            out[row].uniform_(generator=self._generator)
+        return out.to(self._device, torch.float32, non_blocking=True).clamp_(max=1 - 2**-24)
 
     def stratified(self, columns: int) -> Tensor:
         """Draw uniform numbers in [0, 1), ``[rows, columns]``, stratified in each column over the global batch.
@@ -126,4 +126,4 @@ class RowGenerator:
         offset = torch.rand(columns, generator=self._generator, dtype=torch.float64)
         slot = torch.tensor(self._slots, dtype=torch.float64)[:, None]
         out = torch.remainder((jitter + slot) / self._num_slots + offset, 1.0)
-        return out.to(self._device, torch.float32).clamp_(max=1 - 2**-24)
+        return out.to(self._device, torch.float32, non_blocking=True).clamp_(max=1 - 2**-24)

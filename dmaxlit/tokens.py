@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,12 +84,12 @@ class CleanBatch:
     special: SpecialTokens
     step: int = 0
 
-    @property
+    @cached_property
     def response(self) -> Tensor:
         """``[batch, length]``, True where a token may be corrupted and predicted: response, EOS and fill."""
         return (self.roles == Role.RESPONSE) | (self.roles == Role.FILL)
 
-    @property
+    @cached_property
     def in_loss(self) -> Tensor:
         """``[batch, length]``, True where a prediction has a part in the loss: the response without the fill."""
         return self.roles == Role.RESPONSE
@@ -100,6 +101,11 @@ class CleanBatch:
             positions: ``[batch, length]`` bool.
         """
         return torch.where(positions, self.special.mask_id, self.ids)
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks of a sequence."""
+        return -(-self.ids.shape[1] // self.block_length)
 
     @property
     def blocks(self) -> Tensor:

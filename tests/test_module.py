@@ -1,5 +1,6 @@
 import copy
 import json
+import weakref
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import TrainingForward
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import NOISE, MaskedNoise, NoiseStrategy, OnPolicyNoise, View
+from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import Role
 from dmaxlit.training.muon import MuonAdamW
 from tests.conftest import make_batch, make_denoiser
@@ -196,6 +198,22 @@ def test_a_strategy_may_yield_a_view_twice():
             yield replace(view, name="again")
 
     train(Twice(), max_steps=1)
+
+
+@pytest.mark.parametrize("noise", ["on_policy", "complementary"])
+def test_a_prediction_is_freed_before_the_next_view_is_predicted(noise):
+    module, freed = DMaxModule(make_denoiser(), noise), []
+    predict = module.predict_view
+
+    def predict_view(view, forward):
+        assert all(prediction() is None for prediction in freed)
+        prediction = predict(view, forward)
+        freed.append(weakref.ref(prediction))
+        return prediction
+
+    module.predict_view = predict_view
+    clean = make_batch()
+    assert len(module.view_losses(clean, RowGenerator(0, list(range(len(clean.ids)))))) == len(freed) == 2
 
 
 def test_a_strategy_with_one_view_of_its_own():

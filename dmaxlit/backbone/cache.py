@@ -98,28 +98,52 @@ class _Rows:
         self.placement: Placement
 
 
+class _Views(NamedTuple):
+    """Where a layer writes what a placement says, and what it reads.
+
+    Args:
+        placement: The placement.
+        slots: ``[slots of all rows, heads, width]`` keys, and values.
+        states: ``[rows that take part, heads, num_keys, width]`` keys, and values.
+    """
+
+    placement: Placement
+    slots: tuple[Tensor, Tensor]
+    states: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, placement: Placement, buffers: tuple[Tensor, Tensor]) -> "_Views":
+        """Look into the buffers of keys and values."""
+        by_token = (buffer.transpose(1, 2) for buffer in buffers)
+        keys, values = (buffer.view(-1, *buffer.shape[2:]) for buffer in by_token)
+        read_keys, read_values = (buffer[placement.row_slice, :, : placement.num_keys] for buffer in buffers)
+        return cls(placement, (keys, values), (read_keys, read_values))
+
+
 class _RowLayer(_Layer):
     is_sliding = False
 
     def __init__(self, rows: _Rows) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._rows = rows
+        self._views: _Views | None = None  # of the last forward; most have the placement of the one before
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write each row's keys and values at its own slots; return the first ``num_keys`` slots of the rows."""
-        row_slice, targets, num_keys, extra_rows = self._rows.placement
+        placement, views = self._rows.placement, self._views
         if self.keys is None or self.values is None:
             self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
             self.is_initialized = True
-        states = []
-        for buffer, new in ((self.keys, key_states), (self.values, value_states)):
-            by_token = buffer.transpose(1, 2)
-            by_token.view(-1, *by_token.shape[2:]).index_copy_(0, targets, new.transpose(1, 2).flatten(0, 1))
-            rows = buffer[row_slice, :, :num_keys]
-            if extra_rows is not None:
-                rows[: len(extra_rows)] = buffer[extra_rows, :, :num_keys]
-            states.append(rows)
-        return states[0], states[1]
+        if views is None or views.placement is not placement:
+            views = _Views.of(placement, (self.keys, self.values))
+            if not self._rows.static:  # a compiled forward would depend on what is kept
+                self._views = views
+        for slots, new in zip(views.slots, (key_states, value_states), strict=True):
+            slots.index_copy_(0, placement.targets, new.transpose(1, 2).flatten(0, 1))
+        if (extra_rows := placement.extra_rows) is not None:
+            for buffer, rows in zip((self.keys, self.values), views.states, strict=True):
+                rows[: len(extra_rows)] = buffer[extra_rows, :, : placement.num_keys]
+        return views.states
 
     def _buffer(self, states: Tensor) -> Tensor:
         """Make a buffer for all rows, ``[rows, heads, slots, width]``; in memory, heads follow slots.
@@ -136,6 +160,7 @@ class _RowLayer(_Layer):
     def extend(self, length: int) -> None:
         """Add slots to each row, up to ``length``."""
         if self.keys is not None and self.values is not None:
+            self._views = None
             added = (0, 0, 0, 0, 0, length - self.keys.shape[-2])
             self.keys, self.values = (
                 F.pad(buffer.transpose(1, 2), added).transpose(1, 2) for buffer in (self.keys, self.values)

@@ -147,7 +147,13 @@ class Denoiser(DenoiserWeights):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids ``[...]`` as the model does, ``[..., width]``: rows of the table, scaled if it does so."""
-        module = self.model.get_input_embeddings()
+        return self.embedder()(ids)
+
+    def embedder(self) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`embed` for many calls, none of which looks for the model's layer."""
+        return partial(self._embed, self.model.get_input_embeddings())
+
+    def _embed(self, module: nn.Module, ids: Tensor) -> Tensor:
         embedded: Tensor = module(ids)
         if self.mask_delta is None:
             return embedded
@@ -162,6 +168,7 @@ class Denoiser(DenoiserWeights):
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         soft: SoftTokens | None = None,
+        recomputed: bool | None = None,
     ) -> Tensor:
         """Compute the last hidden states of one forward.
 
@@ -174,12 +181,15 @@ class Denoiser(DenoiserWeights):
             inputs_embeds: ``[B, Q, width]``.
             soft: Soft tokens in place of some of ``input_ids``. Gradients reach the embeddings of a sharded model only
                 if these are computed here: those of ``inputs_embeds`` may find the weights shared again.
+            recomputed: Whether training recomputes layers in the backward pass; None to look for that in all modules.
 
         Returns:
             ``[B, Q, width]``.
         """
         if input_ids is not None and (soft is not None or self.mask_delta is not None):
             inputs_embeds, input_ids = embed_with_soft_tokens(self.embed, input_ids, soft), None
+        if recomputed is None and cache is not None and self.model.training:
+            recomputed = self.model.is_activation_checkpointing
         mask = allowed if isinstance(allowed, ModelMask) else self.model_mask(allowed, position_ids.shape[1])
         output = self.model.base_model(
             input_ids=input_ids,
@@ -187,7 +197,7 @@ class Denoiser(DenoiserWeights):
             attention_mask=mask.value,
             position_ids=position_ids,
             # This only sets whether to create and return one; layers that are recomputed warn of it.
-            use_cache=cache is not None and not (self.model.training and self.model.is_activation_checkpointing),
+            use_cache=cache is not None and not (self.model.training and recomputed),
             **{self._cache_argument: cache},
         )
         hidden: Tensor = output.last_hidden_state
@@ -231,7 +241,14 @@ class Denoiser(DenoiserWeights):
 
         The mask token gets ``-inf``, and so do the ids of a padded table that the tokenizer does not have.
         """
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return self.scorer()(hidden)
+
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        """Return :meth:`logits` for many calls, none of which looks for the model's layer."""
+        return partial(self._logits, self.model.get_output_embeddings())
+
+    def _logits(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        logits: Tensor = layer(hidden)
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
         # In place, since nothing else refers to them.

@@ -43,7 +43,7 @@ class PackedCopy:
         blocks_per_sequence = clean.ids.shape[1] // length
         width = max(1, *map(len, rows))
         # Numbers of the blocks, with -1 for filling, then one entry per position.
-        number = torch.tensor([row + [-1] * (width - len(row)) for row in rows], device=device)
+        number = torch.tensor([row + [-1] * (width - len(row)) for row in rows]).to(device, non_blocking=True)
         number = number.repeat_interleave(length, 1)
         offset = torch.arange(length, device=device).repeat(width)
         filling = number < 0

@@ -45,8 +45,8 @@ class TrainingForward:
         # FSDP gathers a layer's weights for the backward pass when a gradient reaches the layer's output. Views use the
         # last layer's keys and values but not its output, so they add this sum over it, times 0.
         self._anchor: Tensor | None = None
-        checkpointing = denoiser.model.is_activation_checkpointing
-        if not doubled and (not checkpointing or can_checkpoint_with_cache(denoiser.model)):
+        self._recomputed = denoiser.model.is_activation_checkpointing  # looked for once, among all modules
+        if not doubled and (not self._recomputed or can_checkpoint_with_cache(denoiser.model)):
             self._compute_clean_copy()
 
     @property
@@ -54,8 +54,10 @@ class TrainingForward:
         """Whether views attend to a clean copy that is computed once."""
         return self._cache is not None
 
-    def __call__(self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None) -> Tensor:
-        """Compute the hidden states of a corrupted view, ``[B, L, width]``.
+    def __call__(
+        self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Compute the hidden states of a corrupted view, ``[B, L, width]``, or ``[n, width]`` of n positions.
 
         They are meaningful in blocks with response tokens.
 
@@ -63,6 +65,7 @@ class TrainingForward:
             ids: ``[B, L]`` token ids of the view.
             soft: Soft tokens to feed at some of its positions.
             groups: ``[B, blocks]`` group of each block; see :class:`~dmaxlit.noise.View`.
+            at: ``[B, L]`` bool, the positions that are wanted. Default: all.
         """
         layout = self._layout if groups is None else self._layout_of(groups)
         clean, noisy = layout.clean, layout.noisy
@@ -80,9 +83,11 @@ class TrainingForward:
             soft = None if soft is None else soft.after(width)
             positions = torch.cat([clean.position, noisy.position], 1)
             hidden = self._hidden(layout.doubled_mask, positions, inputs, soft)[:, width:]
-        return hidden.flatten(0, 1)[layout.gather_index]
+        return hidden.flatten(0, 1)[layout.gather_index if at is None else layout.gather_index[at]]
 
-    def evaluate(self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None) -> Tensor:
+    def evaluate(
+        self, ids: Tensor, soft: SoftTokens | None = None, groups: Tensor | None = None, at: Tensor | None = None
+    ) -> Tensor:
         """Compute the same without gradients and without dropout, in whatever mode the model is.
 
         Of a model that is training with dropout the clean copy is computed once more, without; of another nothing is.
@@ -91,16 +96,17 @@ class TrainingForward:
             ids: ``[B, L]`` token ids of the view.
             soft: Soft tokens to feed at some of its positions.
             groups: ``[B, blocks]`` group of each block.
+            at: ``[B, L]`` bool, the positions that are wanted. Default: all.
         """
         with torch.no_grad():
             if not self._has_dropout:
-                return self(ids, soft, groups)
+                return self(ids, soft, groups, at)
             with evaluating(self._denoiser.modules()):
                 if self._without_dropout is None:
                     self._without_dropout = copy.copy(self)  # with the same layout and masks
                     if self.is_cached:
                         self._without_dropout._compute_clean_copy()
-                return self._without_dropout(ids, soft, groups)
+                return self._without_dropout(ids, soft, groups, at)
 
     @cached_property
     def _has_dropout(self) -> bool:
@@ -132,4 +138,6 @@ class TrainingForward:
         cache: Cache | None = None,
     ) -> Tensor:
         """Compute the hidden states of ids, some of which soft tokens may replace."""
-        return self._denoiser.training_hidden(allowed, positions, cache, input_ids=ids, soft=soft)
+        return self._denoiser.training_hidden(
+            allowed, positions, cache, input_ids=ids, soft=soft, recomputed=self._recomputed
+        )

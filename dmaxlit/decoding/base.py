@@ -36,6 +36,11 @@ class Sampling:
     temperature: Tensor
     top_p: Tensor
 
+    def at(self, where: Tensor) -> "Sampling":
+        """Return the same for the n positions at which ``where`` (``[R, T]`` bool) is true, each field ``[n]``."""
+        temperature, top_p = (option.unsqueeze(1).expand_as(where)[where] for option in (self.temperature, self.top_p))
+        return Sampling(self.draws[where], temperature, top_p)
+
 
 @dataclass(frozen=True)
 class BlockState:
@@ -54,7 +59,8 @@ class BlockState:
             :func:`dmaxlit.decoding.propose` applies it.
         memory: Further tensors that a decoder carries from step to step, each ``[R, ...]``.
         progress_before: ``[R]`` share of decided positions of the block before this one, if that is open too; 1 for a
-            front block; None if all are. The engine sets it for each forward.
+            front block; None if all are. The engine sets it for each forward of a decoder that
+            :attr:`Decoder.reads_progress`.
     """
 
     ids: Tensor
@@ -198,6 +204,11 @@ class Decoder(ABC):
         their cost as :attr:`dmaxlit.engine.DecodedSequence.num_extra_blocks`.
         """
         return 0
+
+    @property
+    def reads_progress(self) -> bool:
+        """Whether :meth:`step` may read ``state.progress_before``, which takes time to compute."""
+        return True
 
     def block_attention_mask(self, length: int) -> Tensor:
         """Return who attends to whom within a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key.

@@ -55,9 +55,9 @@ class CreditDecoder(Decoder):
         best = argmax_proposal(logits)
         earned = torch.where(state.masked, best.confidence**self.gamma, 0.0).to(torch.float32)
         tokens = best.tokens.unsqueeze(-1)
-        credit = (state.memory["credit"] * self.beta).scatter_add(-1, tokens, earned.unsqueeze(-1))
-        raised = logits.to(torch.promote_types(logits.dtype, torch.float32)).clone()
-        raised[..., : special.vocab_size] += self.alpha * credit.log1p()
+        credit = (state.memory["credit"] * self.beta).scatter_add_(-1, tokens, earned.unsqueeze(-1))
+        raised = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+        raised[..., : special.vocab_size] += credit.log1p().mul_(self.alpha)
 
         proposal = propose(state, raised)
         commit = (proposal.confidence > self.threshold) | most_confident(proposal, state.masked)

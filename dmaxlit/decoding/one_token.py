@@ -1,11 +1,10 @@
 """Greedy decoding of masked diffusion models, one token at each forward (LLaDA, arXiv 2502.09992)."""
 
-import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState
 from dmaxlit.decoding.committing import CommittingDecoder
-from dmaxlit.decoding.proposal import Proposal
+from dmaxlit.decoding.proposal import Proposal, most_confident
 
 __all__ = ["OneTokenDecoder"]
 
@@ -19,5 +18,5 @@ class OneTokenDecoder(CommittingDecoder):
     """
 
     def select(self, state: BlockState, proposal: Proposal, features: Tensor | None) -> Tensor:
-        """Return no position, so that the most confident one is committed."""
-        return torch.zeros_like(state.masked)
+        """Return the most confident position."""
+        return most_confident(proposal, state.masked)

@@ -12,6 +12,7 @@ __all__ = ["Proposal", "propose"]
 _RANK_STEPS = 1024.0  # per unit of log odds; closer scores are ties
 _FINITE = 1e30  # clamps scores, so that excluded positions (-inf) always rank last
 _CHUNK = 2**20  # logits a CPU processes at a time, so that intermediate results stay in its caches
+_FEW = 2**13  # logits below which a CPU draws tokens at all positions as fast as at some
 
 
 class Proposal(NamedTuple):
@@ -43,10 +44,14 @@ def propose(state: BlockState, logits: Tensor, where: Tensor | None = None) -> P
         return (
             argmax_proposal(logits) if state.sampling is None else score_tokens(logits, _draw(logits, state.sampling))
         )
-    if state.sampling is None and logits.device.type == "cpu":
-        return scatter_proposal(argmax_proposal(logits[where]), where)
     # Indexing by a mask would synchronise with a GPU.
-    tokens, confidence, log_odds = propose(state, logits)
+    if logits.device.type != "cpu" or (state.sampling is not None and logits.numel() < _FEW):
+        tokens, confidence, log_odds = propose(state, logits)
+    elif state.sampling is None:
+        return scatter_proposal(argmax_proposal(logits[where]), where)
+    else:  # to draw a token takes a sort of the vocabulary
+        drawn = _draw(logits[where], state.sampling.at(where))
+        tokens, confidence, log_odds = score_tokens(logits, drawn.new_zeros(where.shape).masked_scatter_(where, drawn))
     excluded = ~where
     return Proposal(
         tokens.masked_fill(excluded, 0),
@@ -90,7 +95,7 @@ def _argmax_on_cpu(logits: Tensor) -> Proposal:
     """Compute ``score_tokens(logits, logits.argmax(-1))`` in half the time."""
     highest, tokens = logits.max(-1, keepdim=True)
     others = (_at_least_float32(logits) - highest).exp_().scatter_(-1, tokens, 0.0).sum(-1)
-    if not (others > 0).all():  # underflow, or nan
+    if others.numel() and not others.min().item() > 0:  # underflow, or nan
         return score_tokens(logits, tokens.squeeze(-1))
     log_odds = others.log_().neg_()
     return Proposal(tokens.squeeze(-1), log_odds.sigmoid(), log_odds)
@@ -176,7 +181,7 @@ def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     token for nearly every random number.
     """
     rows = (-1, *[1] * (logits.dim() - 1))
-    draws = sampling.draws if logits.dim() == 3 else sampling.draws.unsqueeze(1)
+    draws = sampling.draws if logits.dim() < 4 else sampling.draws.unsqueeze(1)
     logits = _at_least_float32(logits)
     # Sort the tempered distribution.
     tempered = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature.view(rows)

@@ -101,6 +101,11 @@ class SPDDecoder(Decoder):
         empty = SoftTokens(mixture, weights, torch.zeros_like(editable), self.soft == "slerp")
         return replace(state, soft=empty)
 
+    @property
+    def reads_progress(self) -> bool:
+        """No: a block does not depend on how far the one before it is."""
+        return False
+
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""
         candidates, probabilities = self._candidates(state, logits)

@@ -39,6 +39,11 @@ class ThresholdDecoder(CommittingDecoder):
         self.max_tokens = max_tokens
         self.tau_semi = check_fraction("tau_semi", tau_semi)
 
+    @property
+    def reads_progress(self) -> bool:
+        """Whether a block may wait for the one before it."""
+        return self.tau_semi > 0
+
     def waits(self, state: BlockState) -> Tensor | None:
         """Return the blocks behind one of which less than ``tau_semi`` is decided."""
         return None if state.progress_before is None else state.progress_before < self.tau_semi

@@ -35,6 +35,8 @@ class BlockRows:
     Attributes:
         rows: The blocks.
         num_behind: How many of them are behind a front block.
+        prompt_indices: Index of the prompt of each.
+        starts: Position at which each begins.
     """
 
     def __init__(self, batch: Sequence[Request]) -> None:
@@ -42,6 +44,8 @@ class BlockRows:
         front = [BlockRow(request.index, request.block_start, request.prompt_tail) for request in batch]
         self.rows = behind + front
         self.num_behind = len(behind)
+        self.prompt_indices = [block.index for block in self.rows]
+        self.starts = [block.start for block in self.rows]
         self._row_of = {block.key: row for row, block in enumerate(self.rows)}
 
     def row_of(self, index: int, start: int) -> int:

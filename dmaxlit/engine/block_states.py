@@ -64,7 +64,7 @@ class BlockStates:
         if state.progress_before is not None:
             state = replace(state, progress_before=None)
         state = self._carried(state, previous, blocks)
-        if blocks.num_behind == 0:
+        if blocks.num_behind == 0 or not self._decoder.reads_progress:
             return state
         length, progress = self._denoiser.block_length, state.progress
         before = [blocks.find(block.index, block.start - length) for block in blocks.rows]

@@ -20,7 +20,7 @@ class ForwardEvent:
         prompt_indices: Index of the prompt in each row.
         block_starts: Position at which each row's block begins.
         state: The blocks after the decoder's step; those that begin anew as they begin.
-        logits: ``[R, T, V]`` logits of the blocks; None if only those that the decoder needs were computed.
+        logits: ``[R, T, V]`` logits of the blocks; None if nobody asked for those of all positions.
         closed: Tokens of each block that is done, prompt tokens included, by row.
         finished: Responses that are done, by the index of their prompt.
     """

@@ -59,6 +59,7 @@ class Lane:
     ) -> None:
         self._denoiser, self._decoder, self._checks = denoiser, decoder, checks
         self._decide = step_of(decoder, denoiser)
+        self._embed, self._score = denoiser.embedder(), denoiser.scorer()
         self._eos_ids, self._window, self._watched = eos_ids, window, watched
         self._closes_together = admission is None or admission.closes_together
         self._keeps_closed = admission is not None and admission.keeps_closed
@@ -85,7 +86,7 @@ class Lane:
     @property
     def inputs(self) -> Tensor:
         """Input embeddings of the open blocks, ``[R, (1 + C) T, hidden_size]``, those of extra blocks behind."""
-        return input_embeddings(self._denoiser.embed, self._arranged)
+        return input_embeddings(self._embed, self._arranged)
 
     def advance(self, hidden: Tensor) -> ForwardEvent:
         """Take a step of the decoder, close the blocks that are done, and with them the responses that end.
@@ -111,10 +112,10 @@ class Lane:
         # Before the next forward, no block of a window has converged.
         self._state = replace(state, converged=torch.zeros_like(state.converged)) if self._window > 1 else state
         return ForwardEvent(
-            [block.index for block in blocks.rows],
-            [block.start for block in blocks.rows],
+            blocks.prompt_indices,
+            blocks.starts,
             state,
-            logits,
+            logits if self._watched else None,  # else those of a forward would be kept during the next
             closed,
             finished,
         )
@@ -141,7 +142,7 @@ class Lane:
         """
         # Picking positions would wait for a GPU, which has more speed to spare than a CPU.
         needed = None if self._watched or hidden.device.type != "cpu" else self._decoder._needed_positions(state)
-        logits = self._denoiser.logits(hidden if needed is None else hidden[needed])
+        logits = self._score(hidden if needed is None else hidden[needed])
         if needed is not None:
             return self._decoder._step_sparse(state, logits, needed, self._denoiser.special), None
         if not self._decoder.extra_blocks:
@@ -158,9 +159,10 @@ class Lane:
         """
         finished, closed = {}, {}
         for request in self._batch:
-            rows = [self._blocks.row_of(request.index, start) for start in request.open_starts]
-            if not outcome.converged[rows[0]] and rows[0] not in outcome.at_limit:
+            front = self._blocks.row_of(request.index, request.block_start)
+            if not outcome.converged[front] and front not in outcome.at_limit:
                 continue
+            rows = [self._blocks.row_of(request.index, start) for start in request.open_starts]
             for row, behind in zip(rows, [*rows[1:], None], strict=True):
                 converged, tokens = outcome.converged[row], outcome.tokens[row]
                 self._checks.count_closed(converged, request.num_steps, tokens[len(request.prompt_tail) :])

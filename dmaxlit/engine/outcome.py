@@ -87,11 +87,16 @@ class OutcomeReader:
             flags.append(torch.zeros_like(state.converged).index_copy(0, last, admitted))
             if (restarted := self._admission.restarts_behind(before, state)) is not None:
                 flags.append(restarted)
-        values = torch.cat([*(flag.unsqueeze(1) for flag in flags), ids], 1).tolist()
-        return Outcome(
-            tokens=[row[len(flags) :] for row in values],
-            converged=[bool(row[0]) for row in values],
-            admits=[len(flags) > 1 and bool(row[1]) for row in values],
-            restarts=[len(flags) > 2 and bool(row[2]) for row in values],
-            at_limit=set(at_limit),
-        )
+        columns, tokens = _on_host(flags, ids)
+        nowhere = [False] * len(tokens)
+        converged, admits, restarts = [*columns, nowhere, nowhere][:3]
+        return Outcome(tokens, converged, admits, restarts, set(at_limit))
+
+
+def _on_host(flags: Sequence[Tensor], ids: Tensor) -> tuple[list[list[bool]], list[list[int]]]:
+    """Return flags, each ``[R]``, and ids, ``[R, T]``, in one transfer from the device."""
+    if ids.device.type == "cpu":  # where to join them takes longer
+        return [flag.tolist() for flag in flags], ids.tolist()
+    rows = torch.cat([torch.stack(list(flags), 1), ids], 1).tolist()
+    num_flags = len(flags)
+    return [[bool(row[column]) for row in rows] for column in range(num_flags)], [row[num_flags:] for row in rows]

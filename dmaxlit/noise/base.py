@@ -205,6 +205,7 @@ def dialogue(
             turn = views.send(reply)
         except StopIteration:
             return
+        del reply  # or its logits would be kept while the next view is predicted
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ class NoiseStrategy(ABC):
             )
         # One level per sequence or per block.
         blocks = clean.blocks
-        columns = int(blocks[-1]) + 1 if self.per == "block" else 1
+        columns = clean.num_blocks if self.per == "block" else 1
         u = generator.stratified(columns) if self.stratified else generator.rand(columns)
         t = self.level.at(clean.step).quantile(u)
         level = t[:, blocks] if self.per == "block" else t.expand(-1, clean.ids.shape[1])

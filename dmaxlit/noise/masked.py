@@ -70,7 +70,7 @@ class MaskedNoise(NoiseStrategy):
         place = torch.arange(clean.ids.shape[1], device=clean.ids.device)
         per_block = -(-clean.block_length // self.span_length)
         span = clean.blocks * per_block + place % clean.block_length // self.span_length
-        u = generator.rand(int(span[-1]) + 1)[:, span]
+        u = generator.rand(clean.num_blocks * per_block)[:, span]
         return Corruption((u < self.schedule.noise_rate(scattered.level)) & clean.response, scattered.level)
 
     def _weight(self, clean: CleanBatch, corruption: Corruption) -> Tensor | float:
@@ -80,8 +80,9 @@ class MaskedNoise(NoiseStrategy):
         if self.weighting == "elbo":
             return self.schedule.elbo_weight(corruption.level)
         # Given m, the mean of 1 / (1 - alpha) over uniform 1 - alpha is B(m, n - m + 1) / B(m + 1, n - m + 1).
-        group = clean.blocks if self.per == "block" else torch.zeros_like(clean.blocks)
-        groups = int(group[-1]) + 1
+        per_block = self.per == "block"
+        group = clean.blocks if per_block else torch.zeros_like(clean.blocks)
+        groups = clean.num_blocks if per_block else 1
         count = torch.zeros(clean.ids.shape[0], groups, dtype=torch.float32, device=clean.ids.device)
         total = count.index_add(1, group, clean.response.float())
         masked = count.index_add(1, group, corruption.positions.float())

@@ -72,6 +72,7 @@ class OnPolicyNoise(NoiseStrategy):
         if predicted_weight == 0:
             return
         tokens = prediction.scatter(self.draw(prediction, generator), into=clean.ids)
+        del prediction  # or its logits would be kept while the next view is predicted
         ids = torch.where(masked, tokens, clean.ids)
         yield View(ids, clean.response, "predicted", predicted_weight, model_filled=masked, level=level)
 

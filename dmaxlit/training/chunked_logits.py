@@ -7,7 +7,8 @@ Liger's fused linear cross-entropy does this on a GPU for a plain sum. Here each
 terms (entropy), diagnostics need the top-1 token, and heads may be sharded or capped: any head and any score works.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -56,6 +57,26 @@ def chunk_size(count: int, vocab_size: int, device: str) -> int:
     return count if count * vocab_size <= most else min(count, max(most // vocab_size, _FEWEST))
 
 
+@contextmanager
+def head_cast_once(device: torch.device) -> Iterator[None]:
+    """Let autocast cast the head's weights for the first chunk alone, where Lightning has it cast them for each.
+
+    They are forgotten at the end, before an optimiser changes them.
+
+    Args:
+        device: Device of the chunks.
+    """
+    if not torch.is_autocast_enabled(device.type) or torch.is_autocast_cache_enabled():
+        yield
+        return
+    torch.set_autocast_cache_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(False)
+        torch.clear_autocast_cache()
+
+
 def chunked_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     """Return ``score(head(hidden), all positions)``, a scalar with gradients, computed chunk by chunk.
 
@@ -72,7 +93,8 @@ def chunked_sum(score: Score, hidden: Tensor, head: Head) -> Tensor:
     if torch.is_grad_enabled() and (hidden.requires_grad or parameters):
         total: Tensor = _ChunkedSum.apply(score, head, slices, hidden, *parameters)  # type: ignore[no-untyped-call]
         return total
-    return torch.stack([score(head(hidden[chunk]), chunk) for chunk in slices]).sum()
+    with head_cast_once(hidden.device):
+        return torch.stack([score(head(hidden[chunk]), chunk) for chunk in slices]).sum()
 
 
 class _ChunkedSum(torch.autograd.Function):
@@ -81,15 +103,16 @@ class _ChunkedSum(torch.autograd.Function):
         hidden_grad = torch.zeros_like(hidden)
         parameter_grads = [torch.zeros_like(parameter, dtype=_at_least_float32(parameter)) for parameter in parameters]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for chunk in slices:
-            with torch.enable_grad():
-                inputs = hidden[chunk].detach().requires_grad_()
-                value = score(head(inputs), chunk)
-            total += value.detach()
-            input_grad, *chunk_grads = torch.autograd.grad(value, [inputs, *parameters], materialize_grads=True)
-            hidden_grad[chunk] = input_grad
-            for grad, chunk_grad in zip(parameter_grads, chunk_grads, strict=True):
-                grad += chunk_grad
+        with head_cast_once(hidden.device):
+            for chunk in slices:
+                with torch.enable_grad():
+                    inputs = hidden[chunk].detach().requires_grad_()
+                    value = score(head(inputs), chunk)
+                total += value.detach()
+                input_grad, *chunk_grads = torch.autograd.grad(value, [inputs, *parameters], materialize_grads=True)
+                hidden_grad[chunk] = input_grad
+                for grad, chunk_grad in zip(parameter_grads, chunk_grads, strict=True):
+                    grad += chunk_grad
         ctx.save_for_backward(
             hidden_grad, *(grad.to(p.dtype) for grad, p in zip(parameter_grads, parameters, strict=True))
         )

@@ -75,10 +75,29 @@ def _weights(scenario: MemoryScenario, state: int, update: int) -> list[MemoryIt
             MemoryItem("gathered model", count * width, ("decoding",), f"whole, in {scenario.compute_dtype}"),
         ]
     elif width != model.dtype.itemsize:
-        items.append(
-            MemoryItem("cast weights", count * width, ("training",), f"autocast's copies in {scenario.compute_dtype}")
-        )
+        items.append(_cast_weights(scenario))
     return items
+
+
+def _cast_weights(scenario: MemoryScenario) -> MemoryItem:
+    """Return autocast's copies of the matrices that are multiplied with, which the backward pass needs.
+
+    Lightning turns autocast's cache off, so that each pass makes its own.
+    """
+    model, passes = scenario.model, trained_passes(scenario)
+    layers = [sum(p.numel() for p in layer.parameters() if p.dim() > 1) for layer in decoder_layers(model)]
+    head = model.get_output_embeddings().weight
+    assert isinstance(head, Tensor)
+    size, of_layers = (max(layers), "of a layer") if scenario.checkpointing else (passes * sum(layers), "of each pass")
+    size += head.numel() * (1 if _is_chunked(scenario, head) else scenario.views)
+    detail = f"autocast's copies in {scenario.compute_dtype}, {of_layers} and of the head"
+    return MemoryItem("cast weights", size * scenario.compute_dtype.itemsize, ("training",), detail)
+
+
+def _is_chunked(scenario: MemoryScenario, head: Tensor) -> bool:
+    """Return whether the logits are computed a chunk of positions at a time, as if every token were response."""
+    positions = scenario.rows * scenario.length
+    return scenario.clean_copy and chunk_size(positions, head.shape[0], "cuda") < positions
 
 
 def _whole_gradients(scenario: MemoryScenario) -> MemoryItem:
@@ -120,7 +139,7 @@ def _logits(scenario: MemoryScenario) -> MemoryItem:
     cast = 0 if width == 4 else width
     chunk, divergence = chunk_size(positions, vocab, "cuda"), 4 * _KEPT_OF_DIVERGENCE
     beside = ", those of teachers, and one gradient" if scenario.divergence_views else ", and one gradient"
-    if chunk == positions or not scenario.clean_copy:
+    if not _is_chunked(scenario, head):
         size = positions * vocab * (4 * scenario.views + divergence * scenario.divergence_views + cast + 4)
         return MemoryItem("logits", size, ("training",), f"float32 log-probabilities of each view{beside}")
     size = chunk * vocab * (4 + divergence * min(scenario.divergence_views, 1) + cast + 4)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dmaxlit.backbone.auxiliary import AuxiliaryModel
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.noise.base import Prediction
-from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks
+from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks, head_cast_once
 
 
 class OutputHead:
@@ -71,9 +71,11 @@ class ChunkedPrediction(Prediction):
             slices = self._chunks()
             if len(slices) == 1:
                 return function(self.logits.detach(), *values)
-            return torch.cat(
-                [function(self._head(self._hidden[chunk]), *(value[chunk] for value in values)) for chunk in slices]
-            )
+            with head_cast_once(self._hidden.device):
+                results = [
+                    function(self._head(self._hidden[chunk]), *(value[chunk] for value in values)) for chunk in slices
+                ]
+            return torch.cat(results)
 
     def sum(self, score: Score) -> Tensor:
         """Return the sum of a score over all positions, chunk by chunk if their logits are many."""

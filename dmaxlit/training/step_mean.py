@@ -90,11 +90,12 @@ class StepMean:
         weighted, micro_batches = pairs.pop(_MICRO_BATCHES)
         tokens, _ = pairs.pop(_TOKENS)
         scale = _UNIT * trainer.accumulate_grad_batches / (tokens.clamp(min=1) / trainer.world_size)
-        _multiply(gradients, float(scale))
-        if int(weighted) != int(micro_batches):
+        number, recorded, all_of_step = torch.stack([scale, weighted, micro_batches]).tolist()  # read at once
+        _multiply(gradients, number)
+        if recorded != all_of_step:
             raise UserError(
                 "training_step: expected every micro-batch of an optimiser step to call loss(), or none, got "
-                f"{int(weighted)} of {int(micro_batches)}"
+                f"{recorded:.0f} of {all_of_step:.0f}"
             )
         return rates(pairs)
 

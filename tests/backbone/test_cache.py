@@ -56,6 +56,26 @@ def test_rows_of_the_cache_change_their_index_and_leave():
         assert torch.equal(values, -keys)
 
 
+def test_forwards_at_the_same_placement_read_what_has_been_written_since():
+    cache = RowCache(num_rows=2, length=4, num_layers=1)
+    first = cache.prepare(slice(0, 2), torch.tensor([[0], [1]]), num_keys=3)
+    new = torch.randn(2, 1, 1, 4)
+    cache.update(new, -new, 0)
+    cache.prepare(slice(0, 2), torch.tensor([[2], [0]]), num_keys=4)
+    cache.update(new + 1, -new - 1, 0)
+    cache.placement = first
+    for added in (2, 3):
+        keys, values = cache.update(new + added, -new - added, 0)
+        assert keys.shape == (2, 1, 3, 4)
+        assert torch.equal(keys[[0, 1], :, [0, 1]], new[:, :, 0] + added)
+        assert torch.equal(keys[[0, 1], :, [2, 0]], new[:, :, 0] + 1)
+        assert torch.equal(values, -keys)
+    cache.reorder([1, 0], 3)
+    reordered, _ = cache.update(new, -new, 0)
+    assert torch.equal(reordered[[0, 1], :, [0, 1]], new[:, :, 0])
+    assert torch.equal(reordered[[1, 0], :, 2], torch.stack([new[0, :, 0] + 1, 0 * new[0, :, 0]]))
+
+
 def test_rows_get_more_slots_and_keep_what_they_hold():
     cache = RowCache(num_rows=2, length=3, num_layers=2, max_extra_rows=1)
     new = torch.randn(2, 1, 2, 4)

@@ -47,6 +47,22 @@ def test_a_view_does_not_disturb_the_clean_half(denoiser, clean):
     assert torch.equal(first, forward(view_of(clean)))
 
 
+@pytest.mark.parametrize("doubled", [False, True])
+def test_states_of_some_positions_are_those_of_all_and_have_the_same_gradients(doubled, clean):
+    denoiser, view = make_denoiser(), view_of(clean)
+    at = clean.response & (torch.rand(view.shape, generator=torch.Generator().manual_seed(0)) < 0.5)
+    weight = torch.randn(int(at.sum()), denoiser.embedding.shape[1], generator=torch.Generator().manual_seed(1))
+    found = []
+    for states in (
+        TrainingForward(denoiser, clean, doubled)(view)[at],
+        TrainingForward(denoiser, clean, doubled)(view, at=at),
+    ):
+        trained = [p for p in denoiser.model.base_model.parameters() if p.requires_grad]
+        found.append((states, *torch.autograd.grad((weight * states).sum(), trained)))
+    for every, some in zip(*found, strict=True):
+        assert torch.equal(every, some)
+
+
 def test_sdpa_equals_eager(clean):
     view = view_of(clean)
     one, two = (make_denoiser(attn_implementation=name) for name in ("sdpa", "eager"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dmaxlit.decoding import proposal as module
+from dmaxlit.decoding.base import BlockState, Sampling
 from dmaxlit.decoding.proposal import (
     Proposal,
     argmax_proposal,
@@ -13,6 +14,7 @@ from dmaxlit.decoding.proposal import (
     descending_rank,
     entropy,
     most_confident,
+    propose,
     scatter_proposal,
     score_tokens,
 )
@@ -71,6 +73,18 @@ def test_scattered_proposals_are_at_their_positions():
     assert (scattered.tokens[~where] == 0).all()
     assert (scattered.confidence[~where] == 0).all()
     assert (scattered.log_odds[~where] == -INF).all()
+
+
+def test_tokens_drawn_for_some_positions_are_those_drawn_for_all():
+    generator = torch.Generator().manual_seed(0)
+    where = torch.rand(4, 8, generator=generator) < 0.4
+    where[2] = False
+    logits, draws = 2 * torch.randn(4, 8, 311, generator=generator), torch.rand(4, 8, generator=generator)
+    sampling = Sampling(draws, torch.linspace(0.5, 2, 4), torch.linspace(0.6, 1, 4))
+    nothing = torch.zeros_like(where)
+    state = BlockState(nothing.long(), ~nothing, where, torch.zeros(4), nothing[:, 0], sampling=sampling)
+    for some, every, blank in zip(propose(state, logits, where), propose(state, logits), (0, 0.0, -INF), strict=True):
+        assert torch.equal(some, every.masked_fill(~where, blank))
 
 
 def entropy_in_float64(logits):

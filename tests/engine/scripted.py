@@ -42,6 +42,12 @@ class ScriptedDenoiser(nn.Module):
     def embed(self, ids):
         return self.table[ids]
 
+    def embedder(self):
+        return self.embed
+
+    def scorer(self):
+        return self.logits
+
     def model_mask(self, allowed, num_queries):
         return allowed
 

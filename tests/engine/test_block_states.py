@@ -21,7 +21,7 @@ def denoiser():
 
 @pytest.fixture
 def states(denoiser):
-    decoder = make_decoder("threshold")
+    decoder = make_decoder("threshold", tau_semi=0.5)  # which reads the progress of the block before
     checks = DecoderChecks(decoder, denoiser.special, denoiser.vocab_size, denoiser.block_length, True)
     return BlockStates(denoiser, decoder, Sampler(), checks)
 

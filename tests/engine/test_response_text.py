@@ -41,6 +41,12 @@ class Writer(torch.nn.Module):
     def embed(self, ids):
         return torch.zeros(*ids.shape, 1)
 
+    def embedder(self):
+        return self.embed
+
+    def scorer(self):
+        return self.logits
+
     def model_mask(self, allowed, num_queries):
         return allowed
 

@@ -1,5 +1,7 @@
 """Chunked computation gives the result of computing everything at once."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -8,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dmaxlit import DMaxModule
 from dmaxlit.noise import NOISE
 from dmaxlit.randomness import RowGenerator
-from dmaxlit.training import chunked_logits
+from dmaxlit.training import chunked_logits, prediction
 from dmaxlit.training.chunked_logits import chunked_sum, chunks
 from dmaxlit.training.prediction import ChunkedPrediction
 from tests.conftest import make_denoiser
@@ -40,6 +42,55 @@ def inputs():
     weight = torch.rand(11, dtype=torch.float64, generator=generator)
     torch.manual_seed(1)
     return hidden, target, weight, LinearHead(4, 20, dtype=torch.float64)
+
+
+class CountedCasts(TorchDispatchMode):
+    """Counts the casts of tensors of the head's size to bfloat16."""
+
+    def __init__(self, numel):
+        super().__init__()
+        self.numel, self.count = numel, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.count += func is torch.ops.aten._to_copy.default and (out.numel(), out.dtype) == (
+            self.numel,
+            torch.bfloat16,
+        )
+        return out
+
+
+@pytest.mark.parametrize("needs_grad", [True, False])
+def test_autocast_casts_the_head_once_and_changes_no_bit(needs_grad, small_chunks, monkeypatch):
+    hidden, target, weight, head = inputs()
+    hidden, weight, head = hidden.float().requires_grad_(), weight.float(), head.float()
+
+    def score(logits, part):
+        return (F.cross_entropy(logits.float(), target[part], reduction="none") * weight[part]).sum()
+
+    def run():
+        with (
+            torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+            torch.set_grad_enabled(needs_grad),
+            CountedCasts(head.weight.numel()) as casts,
+        ):
+            total = chunked_sum(score, hidden, head)
+            tokens = ChunkedPrediction(hidden, torch.ones(11), head).map(lambda logits: logits.argmax(-1))
+            assert not torch.is_autocast_cache_enabled()
+            once = casts.count
+            head(hidden)
+            assert casts.count == once + 1, "nothing is kept"
+        gradients = torch.autograd.grad(total, [hidden, *head.parameters()]) if needs_grad else ()
+        return once, total, tokens, *gradients
+
+    casts, *found = run()
+    assert casts == 2, "one for the sum and one for the tokens"
+    for module in (chunked_logits, prediction):
+        monkeypatch.setattr(module, "head_cast_once", lambda device: nullcontext())
+    casts_of_each, *expected = run()
+    assert casts < casts_of_each
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("frozen", [(), ("hidden",), ("weight",), ("bias",), ("weight", "bias")], ids=str)

@@ -82,7 +82,7 @@ class RolloutKNoise(NoiseStrategy):
         ids = clean.with_masks(corrupted)
         prediction = yield View(ids, clean.response, "masked", self.masked_weight, is_masked=corrupted, level=level)
 
-        num_steps = 1 + (generator.rand(int(clean.blocks[-1]) + 1) * self.steps).long().reshape(-1)
+        num_steps = 1 + (generator.rand(clean.num_blocks) * self.steps).long().reshape(-1)
         state = self._start(clean, corrupted, generator)
         for step in range(1, self.steps + 1):
             state = self._step(clean, state, prediction, (step <= num_steps) & ~state.converged)

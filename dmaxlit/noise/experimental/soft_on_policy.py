@@ -96,8 +96,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
 
     def _promoted(self, clean: CleanBatch, masked: Tensor, confidence: Tensor, generator: RowGenerator) -> Tensor:
         """Apply SPD's promotion rule in every block with a separate threshold, ``[batch, length]`` bool."""
-        blocks = clean.blocks
-        tau_dec = self.low + (self.high - self.low) * generator.rand(int(blocks[-1]) + 1)[:, blocks]
+        tau_dec = self.low + (self.high - self.low) * generator.rand(clean.num_blocks)[:, clean.blocks]
         masked, confidence, tau_dec = (
             tensor.reshape(-1, clean.block_length) for tensor in (masked, confidence, tau_dec)
         )
