@@ -147,10 +147,12 @@ class Denoiser(DenoiserWeights):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids ``[...]`` as the model does, ``[..., width]``: rows of the table, scaled if it does so."""
-        return self.embedder()(ids)
+        return self._embed(self.model.get_input_embeddings(), ids)
 
     def embedder(self) -> Callable[[Tensor], Tensor]:
         """Return :meth:`embed` for many calls, none of which looks for the model's layer."""
+        if type(self).embed is not Denoiser.embed:
+            return self.embed
         return partial(self._embed, self.model.get_input_embeddings())
 
     def _embed(self, module: nn.Module, ids: Tensor) -> Tensor:
@@ -241,10 +243,12 @@ class Denoiser(DenoiserWeights):
 
         The mask token gets ``-inf``, and so do the ids of a padded table that the tokenizer does not have.
         """
-        return self.scorer()(hidden)
+        return self._logits(self.model.get_output_embeddings(), hidden)
 
     def scorer(self) -> Callable[[Tensor], Tensor]:
         """Return :meth:`logits` for many calls, none of which looks for the model's layer."""
+        if type(self).logits is not Denoiser.logits:
+            return self.logits
         return partial(self._logits, self.model.get_output_embeddings())
 
     def _logits(self, layer: nn.Module, hidden: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ class SPDDecoder(Decoder):
 
     @property
     def reads_progress(self) -> bool:
-        """No: a block does not depend on how far the one before it is."""
-        return False
+        """No, but a subclass may."""
+        return type(self) is not SPDDecoder
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""

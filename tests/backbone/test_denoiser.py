@@ -63,6 +63,23 @@ def test_states_of_some_positions_are_those_of_all_and_have_the_same_gradients(d
         assert torch.equal(every, some)
 
 
+def test_a_subclass_that_embeds_or_scores_otherwise_is_asked(clean):
+    class Doubled(Denoiser):
+        def embed(self, ids):
+            return 2 * super().embed(ids)
+
+        def logits(self, hidden):
+            return 2 * super().logits(hidden)
+
+    plain = make_denoiser()
+    doubled = Doubled.__new__(Doubled)
+    doubled.__dict__ = dict(plain.__dict__)
+    ids = clean.ids
+    states = plain.embed(ids)
+    assert torch.equal(doubled.embedder()(ids), 2 * states)
+    assert torch.equal(doubled.scorer()(states), 2 * plain.scorer()(states))
+
+
 def test_sdpa_equals_eager(clean):
     view = view_of(clean)
     one, two = (make_denoiser(attn_implementation=name) for name in ("sdpa", "eager"))

@@ -112,6 +112,7 @@ def test_a_block_without_a_confident_position_waits_for_the_one_before(progress,
 def test_the_share_of_the_block_before_is_computed_only_for_a_decoder_that_reads_it():
     assert ThresholdDecoder(tau_semi=0.5).reads_progress
     assert not ThresholdDecoder().reads_progress
+    assert type("OwnDecoder", (ThresholdDecoder,), {})().reads_progress
 
 
 def test_the_share_of_the_block_before_is_a_fraction():
