@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lm_eval": ("harness", "Run lm-evaluation-harness, which then knows the models of dmaxlit (--model dmaxlit)."),
     "analyse": ("analyse", "Show what decoding looks like: in which order tokens become final, how many at a time."),
     "trace": ("trace", "Show in a browser, forward by forward, how answers were decoded."),
-    "check": ("check", "Test a noise strategy or decoder, such as your own, without a model."),
+    "check": ("check", "Test a noise strategy, decoder, admission policy or task, such as your own, without a model."),
     "list": (
         "listing",
         "List strategies, decoders, admission policies, tasks, metrics, callbacks, models and recipes.",

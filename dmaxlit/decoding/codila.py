@@ -33,7 +33,7 @@ class CodilaDecoder(JointDecoder):
       masks (the least ``h_i(k)`` of several). If no prefix has two masks, nothing is joint: the most confident mask of
       the block is committed.
 
-    The paper does not say which prefix is decided if several qualify; one span at a forward is our reading.
+    Which prefix the paper decides if several qualify was not at hand; one span at a forward is our reading.
 
     Args:
         mode: ``static`` or ``dynamic``.

@@ -1,6 +1,6 @@
 """Generate-then-Edit: an aggressive draft, then bidirectional rewriting (Zhong et al., arXiv 2601.15593).
 
-The paper describes the paradigm but publishes no thresholds. The rule here is ours.
+The paradigm is the paper's; its thresholds were not at hand, and the rule here is ours.
 """
 
 import torch

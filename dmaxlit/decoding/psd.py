@@ -26,8 +26,9 @@ class PSDDecoder(Decoder):
     block; the policy commits further positions by the logits of that very draft, so no work is lost; and new drafts
     are built from the same confidences.
 
-    One batched verification counts as one forward; the result counts the drafts as ``num_extra_blocks``. The paper
-    leaves open how many positions a draft adds and which draft verifies it: both are options here.
+    One batched verification counts as one forward; the result counts the drafts as ``num_extra_blocks``. How many
+    positions a draft adds and which draft verifies it was not at hand: both are options here. Like every block, drafts
+    are filled to their end, also behind an EOS.
 
     Args:
         depth: Drafts, from 1 to 256. The paper recommends 3.

@@ -42,7 +42,8 @@ class SPDDecoder(Decoder):
        from mask to token;
     2. every token position of the response, old or new, takes ``v_i``;
     3. the block has converged when it has no mask left and either every token equals that of the previous step
-       (consistency; a position promoted at this step has changed) or every ``c_i >= tau_acc`` (confidence);
+       (consistency; a position promoted at this step has changed) or every ``c_i >= tau_acc`` (confidence; as in the
+       published code, where the paper has >);
     4. otherwise token position i enters the next forward as ``c_i E[v_i] + (1 - c_i) E[mask]``, rescaled to the norm
        ``c_i ||E[v_i]|| + (1 - c_i) ||E[mask]||``. Masks stay ``E[mask]``.
 

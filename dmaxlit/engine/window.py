@@ -73,7 +73,7 @@ def resize_windows(
             if outcome.restarts[row] and not is_last:
                 restarted += _open(request, blocks, place + 1)
                 break
-            held = request.num_open + (request.num_pending // request.block_length if keeps_closed else 0)
+            held = request.num_open + (len(_closed(request, blocks)) if keeps_closed else 0)
             if is_last and outcome.admits[row] and request.has_room and held < window:
                 request.open_next()
                 break

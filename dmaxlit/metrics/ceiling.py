@@ -67,9 +67,10 @@ class TokensPerBlock(RatioMetric):
     """Tokens of the answers over the blocks they span, ``sum n / sum b``: TPF at one forward per block.
 
     No block decoder can have a higher TPF (by the convention ``dmaxlit``) on the same answers. With a window of 1, half
-    of it bounds the decoders that always confirm a block in a further forward: ``edit``, ``t2m``, ``uniform``,
-    ``generate_then_edit``, and ``spd`` by consistency alone. Others that revise may close a block after its first
-    forward: ``spd`` by confidence, and ``wino`` where no more than 5 tokens are missing.
+    of it bounds the decoders that always confirm a block in a further forward: ``edit`` (unless ``max_post_edit_steps``
+    is 0), ``t2m``, ``uniform``, ``generate_then_edit``, and ``spd`` by consistency alone. Others that revise may close
+    a block after its first forward: ``spd`` by confidence, ``hierarchical`` with ``tau_remask``, and ``wino`` where no
+    more than 5 tokens are missing.
 
     - Input ``prompt_lengths``, ``tokens``: ``[N]`` counts.
     - Output: a scalar.

@@ -22,7 +22,7 @@ class ConfidenceNoise(NoiseStrategy):
 
     Args:
         level: Noise level t in [0, 1]: a number, a [low, high] range, or a LevelDistribution.
-        entropy_weight: lambda, at least 0. The paper's value is not published.
+        entropy_weight: lambda, at least 0. The paper's value was not at hand.
     """
 
     def __init__(self, level: Level = (0.0, 1.0), *, entropy_weight: float = 1.0, **corruption: Any) -> None:

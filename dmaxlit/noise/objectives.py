@@ -77,7 +77,8 @@ class ConfidentEntropy:
 
     def __call__(self, at: ScoredPositions) -> Tensor:
         """Return the weighted entropies, summed."""
-        return self.weight * entropies(at.logits[at.is_masked & at.in_loss & at.hit]).sum()
+        sharpened = at.is_masked & at.in_loss & at.hit
+        return self.weight * (entropies(at.logits[sharpened]) * at.weight[sharpened]).sum()
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ class TSDNoise(NoiseStrategy):
     out of the corpus. (In the paper the current model writes the texts; here the corpus has them.)
 
     Logged: ``trajectory_forwards``, the mean number of forwards of a block. A step costs ``steps`` forwards without
-    gradients and one view. Meant for a trained model, with a small learning rate (3e-6 with LoRA for 8B parameters).
+    gradients and one view. Meant for a trained model, with a small learning rate (3e-6 with LoRA in the paper).
 
     Args:
         level: Noise level t in [0, 1] at which trajectories begin: a number, a [low, high] range, or a

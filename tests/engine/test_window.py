@@ -107,6 +107,13 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_cache(denoiser, name):
     assert any(row.num_extra_blocks for row in together)
 
 
+def test_a_closed_block_keeps_its_place_also_without_a_cache(denoiser):
+    decoder, policy = make_decoder("edit", preset="speed"), ("multi_bd", {"tau_add": 0.3, "keeps_closed": True})
+    rows = decode(denoiser, decoder, policy=policy)
+    assert any(row.num_extra_blocks for row in rows)
+    assert decode(denoiser, decoder, policy=policy, use_cache=False) == rows
+
+
 def test_a_window_may_be_larger_than_any_response(denoiser):
     decoder = make_decoder("spd")
     assert decode(denoiser, decoder, window=10**30) == decode(denoiser, decoder, window=BUDGET)

@@ -130,9 +130,10 @@ def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
         UserError: If it has its published form.
     """
     if stored.get("model_type") in (*MODEL_TYPES, SDAR):
+        command = "export" if stored["model_type"] == SDAR else "convert"  # of which only LLaDA2 has another form
         raise UserError(
             f"backbone.defer: expected the form of transformers, got a published checkpoint; "
-            f"`dmaxlit convert --model {source} --output FOLDER` writes it"
+            f"`dmaxlit {command} --model {source} --output FOLDER` writes it"
         )
 
 

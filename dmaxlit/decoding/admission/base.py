@@ -18,10 +18,10 @@ __all__ = ["ADMISSIONS", "AdmissionPolicy", "make_admission"]
 class AdmissionPolicy(ABC):
     """Decides when the block behind the last open one is opened too.
 
-    The engine asks after each forward, for prompts whose window has room, whose budget reaches further, and none of
-    whose open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the answer is a tensor
-    operation over all rows in which no row depends on another. It must not write to the states, which decoding goes on
-    with.
+    The engine asks after each forward, of every prompt; the answer counts where its window has room, its budget reaches
+    further, and none of its open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the
+    answer is a tensor operation over all rows in which no row depends on another. It must not write to the states,
+    which decoding goes on with.
 
     Attributes:
         closes_together: Whether a block that has converged is closed in the same forward as the one before it.

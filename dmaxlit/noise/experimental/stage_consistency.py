@@ -21,8 +21,8 @@ __all__ = ["StageConsistencyNoise"]
 class StageConsistencyNoise(NoiseStrategy):
     """Predict at one stage of a decoding trajectory what is decided, and what is predicted, at a later stage.
 
-    A reading of CForce (arXiv 2608.13925), of which neither the weights nor the formula of the divergence are
-    published. Threshold decoding is replayed on the text, as for ``tsd``. Stage j of a block with n masks is the first
+    A reading of CForce (arXiv 2608.13925), of which neither the weights nor the formula of the divergence were at
+    hand. Threshold decoding is replayed on the text, as for ``tsd``. Stage j of a block with n masks is the first
     state with at least ``j n / stages`` of them revealed. With stage j drawn uniformly and ``k = j + gap``,
     ``loss = masked_weight * sum over l masked at k of D(p(. | x_k)_l, p(. | x_j)_l)``, the first without gradients,
     ``+ revealed_weight * sum over l revealed between j and k of -log p(x_0[l] | x_j)``.
@@ -41,7 +41,7 @@ class StageConsistencyNoise(NoiseStrategy):
             None: it stays.
         divergence: D. With w the confidence of the later prediction q, and p the earlier one, ``confident_forward`` is
             ``w KL(q || p) + (1 - w) KL(p || q)``, and ``confident_reverse`` has w and 1 - w exchanged: which of the
-            two is meant is not published. Or ``forward_kl``: KL(q || p), ``reverse_kl``: KL(p || q), or ``jsd``.
+            two is meant was not at hand. Or ``forward_kl``: KL(q || p), ``reverse_kl``: KL(p || q), or ``jsd``.
         masked_weight: Weight of the divergence, at least 0.
         revealed_weight: Weight of the cross-entropy, at least 0.
     """

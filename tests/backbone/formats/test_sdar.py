@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
+from dmaxlit.cli import main
 from tests.backbone.formats.llada2_published import write_tokenizer
 from tests.backbone.formats.test_llada2 import blockwise, logits_of
 from tests.conftest import make_denoiser
@@ -66,6 +67,13 @@ def test_it_is_a_qwen3_with_its_own_block_length_and_mask(published):
     weights = load_file(published / "model.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in denoiser.model.state_dict().items())
     assert denoiser.model.config.rope_parameters["rope_theta"] == 1000000.0
+
+
+def test_its_weights_are_read_by_slices_only_from_the_export_that_is_asked_for(published, tmp_path):
+    with pytest.raises(UserError, match=r"backbone.defer: .* `dmaxlit export --model .*SDAR-tiny --output FOLDER`"):
+        Denoiser(pretrained=str(published), defer=True)
+    main(["export", "--model", str(published), "--output", str(tmp_path / "out")])
+    assert Denoiser(pretrained=str(tmp_path / "out"), defer=True).is_deferred
 
 
 def test_it_decodes_and_its_export_is_an_ordinary_qwen3(published, tmp_path):
