@@ -112,8 +112,8 @@ class DecodingOrder(RatioMetric):
 
     Args:
         variant: ``b`` or ``a``.
-        within_block: Of each answer, take the mean tau of its blocks. Over a whole answer tau is near 1 for any decoder that works
-            block by block.
+        within_block: Of each answer, take the mean tau of its blocks. Over a whole answer tau is near 1 for any decoder
+            that works block by block.
         **kwargs: Options of :class:`torchmetrics.Metric`.
 
     Raises:
