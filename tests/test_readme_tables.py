@@ -15,9 +15,11 @@ from dmaxlit.bench import (
     loading,
     sandbox_overhead,
     scale_table,
+    tables,
     train_speed,
 )
 from dmaxlit.bench.paired_table import format_pairs
+from dmaxlit.bench.paper_tables import TABLES
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
 from tests.readmes import README, READMES, ROOT, TEXTS, name_of
@@ -31,6 +33,7 @@ MARKS = (
     "decoders",
     "frontier",
     "order",
+    "programs_methods",
     "self_correction",
     "strategies",
     "train_speed",
@@ -62,16 +65,20 @@ def test_the_results_table_is_what_the_benchmark_wrote():
     assert {row["num_examples"] for row in rows} == {1000}
 
 
-def test_results_in_the_root_readme_are_those_of_the_table():
-    """Rows of the results may be repeated in the root README, with some of their columns."""
-    rows = [[cell.strip() for cell in line.split("|")] for line in table("self_correction").splitlines()[2:]]
+@pytest.mark.parametrize(
+    ("mark", "command"),
+    [("self_correction", "bench self_correction"), ("programs_methods", "bench tables --task programs")],
+)
+def test_results_in_the_root_readme_are_those_of_the_table(mark, command):
+    """Rows of the results may be repeated in the root README, below the command, with some of their columns."""
+    below = TEXTS[README].split(f"python -m dmaxlit {command}")[1]
+    repeated = re.search(r"(^\|.*\n)+", below, re.MULTILINE).group()
+    rows = [[cell.strip() for cell in line.split("|")] for line in table(mark).splitlines()]
     full = {cells[1]: cells for cells in rows}
-    unmarked = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", TEXTS[README], flags=re.DOTALL)
-    lines = [line for line in unmarked.splitlines() if line.startswith("|") and line.split("|")[1].strip() in full]
-    assert len(lines) == 5
-    for line in lines:
-        cells = [cell.strip() for cell in line.split("|")]
-        assert set(cells) <= set(full[cells[1]]), line
+    lines = [[cell.strip() for cell in line.split("|")] for line in repeated.splitlines()]
+    assert len(lines) == 2 + 5
+    for cells in [lines[0], *lines[2:]]:
+        assert set(cells) <= set(full[cells[1]]), cells
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,13 @@ def test_results_in_the_root_readme_are_those_of_the_table():
 def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make, format_table):
     results = json.loads((RESULTS / f"{mark}.json").read_text())[entries]
     assert table(mark) == format_table(results if make is None else [make(**entry) for entry in results])
+
+
+@pytest.mark.parametrize("name", [mark.removeprefix("programs_") for mark in MARKS if mark.startswith("programs_")])
+def test_the_tables_of_programs_are_what_the_benchmark_wrote(name):
+    summary = json.loads((RESULTS / "tables_programs.json").read_text())[name]["summary"][""]
+    method, spec = TABLES[name].reference
+    assert table(f"programs_{name}") == format_pairs(summary, f"{method} / {spec.title}", "base", tables._WITHOUT)
 
 
 def test_the_overhead_of_the_sandbox_is_what_the_benchmark_measured():
