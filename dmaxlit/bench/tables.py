@@ -25,6 +25,7 @@ from dmaxlit.loading import usable_device
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
+from dmaxlit.tasks.base import first_examples
 
 __all__ = ["TablesBench"]
 
@@ -112,7 +113,7 @@ class TablesBench:
         """
         models = self._models
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        models.check()
+        models.check(self.num_examples)
         shared |= {"bases": list(models.bases), "num_prompts": models.num_prompts, "steps": models.steps}
         record_settings(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
@@ -177,7 +178,7 @@ class TablesBench:
         @cache
         def start() -> tuple[DMaxModule, Contestant, list[Example]]:
             base = models.load("base", models.base_of(number), options)
-            examples = models.make_task(options).examples("test", self.num_examples)
+            examples = first_examples(models.make_task(options), "test", self.num_examples, 1, "num_examples")
             # Many decoders give the same answer, which takes a while to check if it is a program.
             examples = [replace(example, checker=cache(example.check)) for example in examples]
             return models.load(method, number, options), Contestant(base, BASE[1]), examples

@@ -16,6 +16,7 @@ from dmaxlit.files import write_text
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Task, task
+from dmaxlit.tasks.base import first_examples
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,17 @@ class TablesModels:
         """
         return task(self.task, **self._options(options))
 
-    def check(self) -> None:
+    def check(self, num_examples: int) -> None:
         """Refuse bases that were trained on another task, and a machine on which answers cannot be judged.
 
+        Args:
+            num_examples: Test prompts that will be decoded.
+
         Raises:
-            UserError: For the first such base, or one that cannot be loaded; or if the task needs a sandbox and there
-                is none.
+            UserError: For the first such base, or one that cannot be loaded; if there are fewer prompts; or if the task
+                needs a sandbox and there is none.
         """
-        self.make_task().examples("test", 1)
+        first_examples(self.make_task(), "test", num_examples, 1, "num_examples")
         for base in self.bases:
             with renaming_argument("bases", "pretrained"):
                 name = load(base, probe=False).task_name

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 import dmaxlit
-from dmaxlit import UserError
+from dmaxlit import UserError, task
 from dmaxlit.backbone import Denoiser
 from dmaxlit.bench import tables_models
 from dmaxlit.bench.tables_models import TablesModels
@@ -89,13 +89,19 @@ def test_a_recipe_that_changes_an_option_changes_it_of_the_task_s_noise(tmp_path
 
 def test_a_base_of_programs_knows_its_task_once_the_user_has_named_it(programs, tmp_path):
     of = models(tmp_path, "programs", (programs,))
-    of.check()
+    of.check(4)
     assert of.load("base", 0, {}).task().options()["style"] == "plain"
 
 
 def test_a_base_of_another_task_is_refused(programs, tmp_path):
     with pytest.raises(UserError, match=r"bases: expected models of the task 'stories', got .*, a model of 'programs'"):
-        models(tmp_path, bases=(programs,)).check()
+        models(tmp_path, bases=(programs,)).check(4)
+
+
+def test_more_test_prompts_than_there_are_are_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(TablesModels, "make_task", lambda self: task("chain", operations=3))
+    with pytest.raises(UserError, match=r"^num_examples: expected at most 48 test prompts of 3 operations, got 49$"):
+        models(tmp_path, bases=()).check(49)
 
 
 def test_times_are_those_of_training_here(tmp_path):
