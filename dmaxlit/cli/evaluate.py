@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.config_files import read_config
+from dmaxlit.cli.config_files import read_config, read_value
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.task_flags import options_by_task, take_task_flags
 from dmaxlit.cli.unused_settings import first_given
@@ -69,11 +69,12 @@ def evaluate(
 
     Args:
         model: Folder, .ckpt file, hub id, or builtin:NAME.
-        tasks: Names of tasks, separated by commas, or import paths of your own; or a .yaml file with a list of name,
-            options and label. Several templates, as a list, are a task each.
+        tasks: Names of tasks, separated by commas, or import paths of your own; or a list of name, options and label,
+            also in a .yaml file. Several templates, as a list, are a task each.
         output: Folder to write, new or of the same evaluation. With --compare: a .json file for its figures.
-        decoders: Names of decoders, separated by commas; or a .yaml file with a list of name, options, label, sweep,
-            window, admission and admission_options. Several values of the swept option, as a list, are a setting each.
+        decoders: Names of decoders, separated by commas; or a list of name, options, label, sweep, window, admission
+            and admission_options, also in a .yaml file. Several values of the swept option, as a list, are a setting
+            each.
         task_options: Options of tasks by their names or labels, also as --task.chain.difficulty hard.
         num_prompts: Prompts of each task, the first ones; fewer where a task has fewer. Default: all, 100 at most
             of a task that draws them.
@@ -241,10 +242,13 @@ def _names(entries: Sequence[Any]) -> list[str]:
 
 
 def _entries(argument: str, value: str) -> list[Any]:
-    """Return names separated by commas, or what a file has a list of."""
-    if not value.endswith(_FILES):
+    """Return names separated by commas, or the entries of a list, written out or in a file."""
+    if value.lstrip().startswith("["):
+        content = read_value(argument, value)
+    elif value.endswith(_FILES):
+        content = read_config(value)
+    else:
         return [name.strip() for name in value.split(",") if name.strip()]
-    content = read_config(value)
     if not isinstance(content, list):
         raise UserError(f"{argument}: expected a list of names or mappings in {value!r}, got {describe_value(content)}")
     return content

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import yaml
@@ -48,6 +49,20 @@ def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_pa
     assert made["tasks"]["chain"]["options"]["operations"] == TASK["operations"]
     assert made["model"]["source"] == str(tiny)
     assert made["device"]["type"] == "cpu"
+
+
+def test_tasks_and_decoders_may_be_lists(dmax, tiny, tmp_path):
+    args = ["--tasks", "[{name: chain, options: {operations: 3}}]", "--num_prompts", "2", "--max_new_tokens", "4"]
+    args += ["--decoders", "[spd, {name: threshold, options: {threshold: 0.5}}]", "--device", "cpu", "--output", "out"]
+    ended = dmax(["evaluate", "--model", str(tiny), *args])
+    assert ended.status == 0, ended.err
+    assert re.findall(r"^\| (\w+)", ended.out, re.MULTILINE)[-3:] == ["one_token", "spd", "threshold"]
+    for value, message in (
+        ("[spd", r"decoders: expected a value, got '\[spd', which is not YAML"),
+        ("[]", "decoders: expected at least one decoder, got none"),
+    ):
+        refused = dmax(["evaluate", "--model", str(tiny), *SHORT.split(), "--output", "o", "--decoders", value]).refusal
+        assert re.match(message, refused), refused
 
 
 def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_configs(dmax, tiny, tmp_path):
