@@ -41,6 +41,7 @@ MARKS = (
     "strategies",
     "train_speed",
     "truth",
+    "without_revision",
 )
 
 
@@ -66,6 +67,12 @@ def test_the_results_table_is_what_the_benchmark_wrote():
     assert table("self_correction") == format_summary(summary)
     assert {entry["accuracy"]["seeds"] for entry in summary if not entry["row"].startswith("base")} == {5}
     assert {row["num_examples"] for row in rows} == {1000}
+
+
+def test_the_table_of_what_does_not_revise_is_what_the_benchmark_wrote():
+    runs = json.loads((RESULTS / "without_revision.json").read_text())["runs"]
+    rows = [result for run in runs for result in run]
+    assert table("without_revision") == format_summary(summarize(rows, STUDIES["without_revision"].rows))
 
 
 @pytest.mark.parametrize(
