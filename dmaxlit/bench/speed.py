@@ -3,10 +3,11 @@
 import multiprocessing
 import resource
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -125,21 +126,26 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload(["dmaxlit.bench"])
 
-    def run() -> T:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(function, *arguments).result()
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                result.set_result(pool.submit(function, *arguments).result())
+        except BaseException as error:
+            result.set_exception(error)
 
     # In a thread, which no signal interrupts: a pool that has not started all of its parts cannot be shut down.
-    with ThreadPoolExecutor(1) as threads:
-        result = threads.submit(run)
-        try:
-            return result.result()
-        except (KeyboardInterrupt, SystemExit):
-            while not result.done():
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                time.sleep(0.05)
-            raise
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()
+        return result.result()
+    except (KeyboardInterrupt, SystemExit):
+        while thread.is_alive():
+            for process in multiprocessing.active_children():
+                process.terminate()
+            time.sleep(0.05)
+        raise
 
 
 def describe_machine(device: str) -> dict[str, object]:
