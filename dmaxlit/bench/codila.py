@@ -20,7 +20,7 @@ from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 __all__ = ["CODILA_TASKS", "CodilaBench"]
 
@@ -152,7 +152,7 @@ class CodilaBench:
         module = load(self._trained(task, seed)).eval()
         trained_on = module.task()
         assert trained_on is not None, "the recipe names a task"
-        examples = first_examples(trained_on, "test", self.num_examples, 1, "num_examples")
+        examples = requested_examples(trained_on, "test", self.num_examples, "num_examples")
         rows = codila_rows(task, self.span_length)
         results = decode_in_turn(module, rows, examples, trained_on.max_new_tokens, self.repeats)
         nats = {f"{level:g}": span_nats(module, examples, level) for level in _LEVELS}

@@ -23,7 +23,7 @@ from dmaxlit.files import write_json
 from dmaxlit.loading import load
 from dmaxlit.metrics import DecodingOrder, FinalizationParallelism, accuracy_under_parallelism
 from dmaxlit.module import DMaxModule
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 __all__ = ["DecoderBench"]
 
@@ -165,7 +165,7 @@ class DecoderBench:
     def _measure(self, module: DMaxModule, decoder: str, options: dict[str, Any]) -> Figures:
         task = module.task()
         assert task is not None, "models without one are refused"
-        examples = first_examples(task, "test", self.num_examples, 1, "num_examples")
+        examples = requested_examples(task, "test", self.num_examples, "num_examples")
         result = evaluate(module, examples, decoder, options, task.max_new_tokens, self.batch_size, stop=task.stop)
         trace = Trace()  # in a separate run: tracing waits for the device, so it would distort the time
         prompts = [example.prompt for example in examples]

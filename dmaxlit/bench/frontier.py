@@ -21,7 +21,7 @@ from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 __all__ = ["FrontierBench"]
 
@@ -141,7 +141,7 @@ class FrontierBench:
             module, reference = load(self._models.model(method, seed)), load(self._models.model(REFERENCE[0], seed))
             task = module.task()
             assert task is not None, "all models were trained on a task"
-            examples = first_examples(task, "test", self.num_examples, 1, "num_examples")
+            examples = requested_examples(task, "test", self.num_examples, "num_examples")
             return module, Contestant(reference, REFERENCE[1]), examples
 
         def measure(spec: DecoderSpec) -> dict[str, Any]:

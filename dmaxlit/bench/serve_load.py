@@ -21,7 +21,7 @@ from dmaxlit.engine import DecodeSettings
 from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.loading import load, usable_device
 from dmaxlit.module import DMaxModule
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 from dmaxlit.tasks.prompts import TemplatedPrompt
 
 __all__ = ["ServeBench"]
@@ -139,7 +139,7 @@ class ServeBench:
         task = module.task()
         if task is None:
             raise UserError(f"model: expected one that was trained on a task, got {self.model!r}")
-        prompts = [example.prompt for example in first_examples(task, "test", self.num_prompts, 1, "num_prompts")]
+        prompts = [example.prompt for example in requested_examples(task, "test", self.num_prompts, "num_prompts")]
         settings = DecodeSettings(self.decoder, max_new_tokens=task.max_new_tokens, batch_size=self.clients)
         settings.make_engine(module.backbone)  # refuses a decoder that the model cannot use, before the load
         options = ("--model", self.model, "--device", self.device, "--dtype", self.dtype, "--probe", "false")

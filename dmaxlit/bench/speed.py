@@ -131,7 +131,8 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     def run() -> None:
         try:
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                result.set_result(pool.submit(function, *arguments).result())
+                value = pool.submit(function, *arguments).result()
+            result.set_result(value)  # now that the process is gone, which would disturb the next one
         except BaseException as error:
             result.set_exception(error)
 

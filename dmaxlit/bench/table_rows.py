@@ -9,7 +9,7 @@ from typing import Any
 from dmaxlit.evaluation.evaluate import evaluate
 from dmaxlit.files import write_json
 from dmaxlit.loading import load
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def decode_rows(model: str, number: int, rows: Iterable[TableRow], num_examples:
     module = load(model)
     task = module.task()
     assert task is not None, "benchmarks train models on a task"
-    examples = first_examples(task, "test", num_examples, 1, "num_examples")
+    examples = requested_examples(task, "test", num_examples, "num_examples")
     results = []
     for row in rows:
         result = evaluate(module, examples, row.decoder, row.options, task.max_new_tokens, stop=task.stop)

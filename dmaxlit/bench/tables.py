@@ -25,7 +25,7 @@ from dmaxlit.loading import usable_device
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Example
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 __all__ = ["TablesBench"]
 
@@ -178,7 +178,7 @@ class TablesBench:
         @cache
         def start() -> tuple[DMaxModule, Contestant, list[Example]]:
             base = models.load("base", models.base_of(number), options)
-            examples = first_examples(models.make_task(options), "test", self.num_examples, 1, "num_examples")
+            examples = requested_examples(models.make_task(options), "test", self.num_examples, "num_examples")
             # Many decoders give the same answer, which takes a while to check if it is a program.
             examples = [replace(example, checker=cache(example.check)) for example in examples]
             return models.load(method, number, options), Contestant(base, BASE[1]), examples

@@ -16,7 +16,7 @@ from dmaxlit.files import write_text
 from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Task, task
-from dmaxlit.tasks.base import first_examples
+from dmaxlit.tasks.base import requested_examples
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TablesModels:
             UserError: For the first such base, or one that cannot be loaded; if there are fewer prompts; or if the task
                 needs a sandbox and there is none.
         """
-        first_examples(self.make_task(), "test", num_examples, 1, "num_examples")
+        requested_examples(self.make_task(), "test", num_examples, "num_examples")
         for base in self.bases:
             with renaming_argument("bases", "pretrained"):
                 name = load(base, probe=False).task_name

@@ -96,10 +96,9 @@ def _check_selected(name: str, selected: object, masked: Tensor) -> None:
         UserError: If so.
     """
     if isinstance(selected, Tensor):
-        if selected.dtype == torch.bool and selected.shape == masked.shape:  # as nearly always
-            return
         sizes = zip(reversed(selected.shape), reversed(masked.shape), strict=False)
-        if selected.dtype == torch.bool and selected.dim() <= 2 and all(size in (1, whole) for size, whole in sizes):
+        fits = selected.shape == masked.shape or (selected.dim() <= 2 and all(size in (1, n) for size, n in sizes))
+        if selected.dtype == torch.bool and fits:
             return
         kind = f"{str(selected.dtype).removeprefix('torch.')} of shape {list(selected.shape)}"
     else:

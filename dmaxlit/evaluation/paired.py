@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from statistics import NormalDist
 
 import numpy as np
@@ -113,10 +114,16 @@ def randomisation_p_value(differences: Sequence[int]) -> float:
     shares = np.ones(1)  # of the choices of signs, by the sum of the differences that are positive
     for size, count in Counter(abs(difference) for difference in differences if difference).items():
         of_size = np.zeros(size * count + 1)
-        of_size[::size] = [math.comb(count, chosen) / 2**count for chosen in range(count + 1)]
+        of_size[::size] = _throws_of_a_coin(count)
         shares = np.convolve(shares, of_size)
     positive, negative = (sum(max(sign * difference, 0) for difference in differences) for sign in (1, -1))
     return min(1.0, 2 * float(shares[: min(positive, negative) + 1].sum()))
+
+
+def _throws_of_a_coin(number: int) -> list[float]:
+    """Return the probabilities of 0, 1, ... heads."""
+    ways = accumulate(range(number), lambda ways, heads: ways * (number - heads) // (heads + 1), initial=1)
+    return [way / 2**number for way in ways]  # of integers of any size
 
 
 def paired_ratio(

@@ -169,8 +169,23 @@ def first_examples(task: Task, split: Split, number: int | None, most: int, argu
     Raises:
         UserError: If there are fewer than ``number``.
     """
+    return examples_up_to(task, split, most) if number is None else requested_examples(task, split, number, argument)
+
+
+def requested_examples(task: Task, split: Split, number: int, argument: str) -> list[Example]:
+    """Return as many of the first examples of a split as the user asks for.
+
+    Args:
+        task: The task.
+        split: ``train``, ``val`` or ``test``.
+        number: How many.
+        argument: The user's name of ``number``, for messages.
+
+    Raises:
+        UserError: If there are fewer.
+    """
     with renaming_argument(argument, "n"):
-        return examples_up_to(task, split, most) if number is None else task.examples(split, number)
+        return task.examples(split, number)
 
 
 def check_split(split: str) -> None:
