@@ -197,7 +197,12 @@ def test_a_strategy_may_yield_a_view_twice():
             yield view
             yield replace(view, name="again")
 
-    train(Twice(), max_steps=1)
+    clean = make_batch()
+    module, generator = DMaxModule(make_denoiser(), Twice()), RowGenerator(0, range(len(clean.ids)))
+    _, predicted, again = module.view_losses(clean, generator)
+    assert (predicted.name, again.name) == ("predicted", "again")
+    torch.testing.assert_close(again.total, predicted.total)
+    assert again.model_filled == predicted.model_filled > 0
 
 
 @pytest.mark.parametrize("noise", ["on_policy", "complementary"])
@@ -221,7 +226,11 @@ def test_a_strategy_with_one_view_of_its_own():
         def views(self, clean, generator):
             yield View(clean.ids, clean.response, "clean")
 
-    assert train(Identity(), max_steps=1).noise is not None
+    clean, module = make_batch(), DMaxModule(make_denoiser(), Identity())
+    (loss,) = module.view_losses(clean, RowGenerator(0, range(len(clean.ids))))
+    assert loss.name == "clean"
+    assert loss.supervised == loss.right == clean.response.sum()
+    assert loss.total == loss.cross_entropy > 0
 
 
 def test_rows_without_response_do_not_break_a_step():

@@ -84,11 +84,10 @@ def test_results_in_the_root_readme_are_those_of_the_table(mark, command):
     below = TEXTS[README].split(f"python -m dmaxlit {command}")[1]
     repeated = re.search(r"(^\|.*\n)+", below, re.MULTILINE).group()
     rows = [[cell.strip() for cell in line.split("|")] for line in table(mark).splitlines()]
-    full = {cells[1]: cells for cells in rows}
-    lines = [[cell.strip() for cell in line.split("|")] for line in repeated.splitlines()]
-    assert len(lines) == 2 + 5
-    for cells in [lines[0], *lines[2:]]:
-        assert set(cells) <= set(full[cells[1]]), cells
+    full = {cells[1]: dict(zip(rows[0], cells, strict=True)) for cells in rows}
+    titles, _, *lines = [[cell.strip() for cell in line.split("|")] for line in repeated.splitlines()]
+    for cells in lines:
+        assert cells == [full[cells[1]][title] for title in titles], cells
 
 
 @pytest.mark.parametrize(

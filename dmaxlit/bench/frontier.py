@@ -103,7 +103,7 @@ class FrontierBench:
         settings = {"setting": self.setting, "seeds": list(self.seeds), **self._shared()}
         folder = self._folder / self.study
         folder.mkdir(exist_ok=True)
-        write_results(folder, {"settings": settings, "summary": summary, "training": training}, table)
+        write_results(folder, {"settings": settings, "summary": summary, "training": training}, table, self._folder)
         return table
 
     @property

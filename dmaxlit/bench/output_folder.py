@@ -15,6 +15,7 @@ from dmaxlit.files import write_json, write_text
 from dmaxlit.locks import exclusive_folder
 
 _RESULTS = "results.json"
+_SETTINGS = "settings.json"
 _RECIPES = "recipes"
 _SOFTWARE = "software"
 _ANOTHER = "choose another --output"
@@ -53,7 +54,7 @@ def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str
     Raises:
         UserError: If the folder holds results of other settings or recipes.
     """
-    path, recipes, now = folder / "settings.json", recipes or {}, software()
+    path, recipes, now = folder / _SETTINGS, recipes or {}, software()
     recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in settings.items():
         if recorded.get(name, value) != value:
@@ -105,13 +106,18 @@ def runs_folder(folder: Path) -> Path:
     return folder / "runs"
 
 
-def write_results(folder: Path, content: Mapping[str, Any], table: str) -> None:
-    """Write the results of a benchmark.
+def write_results(folder: Path, content: Mapping[str, Any], table: str, output: Path | None = None) -> None:
+    """Write the results of a benchmark, with the versions of the code that made them.
+
+    These are all that :func:`record_settings` has recorded in the output folder, or else the one that runs now.
 
     Args:
         folder: The output folder.
-        content: Plain values for ``results.json``; the versions of the code that writes it are added.
+        content: Plain values for ``results.json``.
         table: Markdown for ``table.md``.
+        output: The output folder, if ``folder`` is one within it.
     """
-    write_json(folder / _RESULTS, {**content, _SOFTWARE: software()})
+    record = (output or folder) / _SETTINGS
+    versions = json.loads(record.read_text())[_SOFTWARE] if record.is_file() else [software()]
+    write_json(folder / _RESULTS, {**content, _SOFTWARE: versions})
     write_text(folder / "table.md", table + "\n")

@@ -80,7 +80,7 @@ class SelfCorrectionBench:
         summary = summarize((result for run in runs for result in run), STUDIES[self.study].rows)
         table = format_summary(summary)
         settings = {name: value for name, value in vars(self).items() if name not in ("output", "configs")}
-        write_results(self._folder, {"settings": settings, "summary": summary, "runs": runs}, table)
+        write_results(self._folder, {"settings": settings, "summary": summary, "runs": runs}, table, self.output)
         return table
 
     @property

@@ -44,6 +44,10 @@ def _hierarchical(method: str, *thresholds: float) -> list[TableRow]:
     return [TableRow(method, f"hierarchical {t:g}", "hierarchical", {"tau_low": t}) for t in thresholds]
 
 
+def _psd(method: str, *depths: int) -> list[TableRow]:
+    return [TableRow(method, f"psd, {depth} drafts", "psd", {"depth": depth}) for depth in depths]
+
+
 def _spd(method: str, *taus: float) -> list[TableRow]:
     return [TableRow(method, f"SPD {tau:g}", "spd", {"tau_dec": tau}) for tau in taus]
 
@@ -124,9 +128,11 @@ _WITHOUT_REVISION = Study(
         *(
             row
             for method in ("base", "control")
-            for row in (*_threshold(method, *_CAREFUL), *_hierarchical(method, 0.6, 0.4))
+            for row in (*_threshold(method, *_CAREFUL), *_hierarchical(method, 0.6, 0.4), *_psd(method, 1, 3))
         ),
         *_threshold("on_policy", 0.95),
+        *_hierarchical("on_policy", 0.6),
+        *_psd("on_policy", 1, 3),
         *_spd("on_policy", 0.5, 0.0),
     ),
 )

@@ -113,8 +113,9 @@ class TablesBench:
         """
         models = self._models
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        models.check(self.num_examples)
-        shared |= {"bases": list(models.bases), "num_prompts": models.num_prompts, "steps": models.steps}
+        weights = models.check(self.num_examples)
+        shared |= {"bases": list(models.bases), "weights of bases": weights}
+        shared |= {"num_prompts": models.num_prompts, "steps": models.steps}
         record_settings(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
         corpora: list[Job] = [(_CORPUS, number) for number in numbers]
@@ -215,7 +216,7 @@ class TablesBench:
         text = "\n\n".join(filter(None, [*sections, format_training(training)]))
         settings = json.loads((self._folder / "settings.json").read_text()) | {"seeds": list(self.seeds)}
         content = {"settings": settings, "summary": summaries, "runs": runs, "training": training}
-        write_results(folder, content, text)
+        write_results(folder, content, text, self._folder)
         return text
 
     def _results(self, table: PaperTable, jobs: Sequence[Job], wording: str) -> dict[tuple[str, str], dict[int, Any]]:

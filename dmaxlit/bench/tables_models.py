@@ -17,6 +17,7 @@ from dmaxlit.loading import load
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Task, task
 from dmaxlit.tasks.base import requested_examples
+from dmaxlit.weights_hash import weights_hash
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,29 @@ class TablesModels:
         """
         return task(self.task, **self._options(options))
 
-    def check(self, num_examples: int) -> None:
+    def check(self, num_examples: int) -> list[str]:
         """Refuse bases that were trained on another task, and a machine on which answers cannot be judged.
 
         Args:
             num_examples: Test prompts that will be decoded.
+
+        Returns:
+            A hash of the weights of each base.
 
         Raises:
             UserError: For the first such base, or one that cannot be loaded; if there are fewer prompts; or if the task
                 needs a sandbox and there is none.
         """
         requested_examples(self.make_task(), "test", num_examples, "num_examples")
+        hashes = []
         for base in self.bases:
             with renaming_argument("bases", "pretrained"):
-                name = load(base, probe=False).task_name
+                module = load(base, probe=False)
+            name = module.task_name
             if name != self.task:
                 raise UserError(f"bases: expected models of the task {self.task!r}, got {base!r}, a model of {name!r}")
+            hashes.append(weights_hash(module))
+        return hashes
 
     def corpus(self, base: int) -> Path:
         """Return the corpus of a base."""

@@ -2,8 +2,17 @@ import sys
 
 import pytest
 
-from dmaxlit.bench import command
+from dmaxlit.bench import command, output_folder
 from dmaxlit.cli import main
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unchanged_checkout():
+    """Let benchmarks see one version of the code, also if a file is saved or committed while the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        versions = output_folder.software()
+        patch.setattr(output_folder, "software", lambda: dict(versions))
+        yield
 
 
 @pytest.fixture

@@ -63,8 +63,12 @@ def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_pat
             record_settings(tmp_path, {"steps": 7})
     recorded = json.loads((tmp_path / "settings.json").read_text())["software"]
     assert [entry["torch"] for entry in recorded] == ["3.1", "3.2"]
-    write_results(tmp_path, {"summary": []}, "table")
-    assert json.loads((tmp_path / "results.json").read_text()) == {"summary": [], "software": versions}
+    (tmp_path / "part").mkdir()
+    for folder in (tmp_path, tmp_path / "part"):
+        write_results(folder, {"summary": []}, "table", tmp_path)
+        assert json.loads((folder / "results.json").read_text()) == {"summary": [], "software": recorded}
+    write_results(tmp_path / "part", {"summary": []}, "table")  # of a benchmark that keeps nothing
+    assert json.loads((tmp_path / "part" / "results.json").read_text())["software"] == [versions]
 
 
 def test_what_an_older_folder_does_not_record_is_not_compared(tmp_path):

@@ -84,5 +84,12 @@ def test_reports_keep_their_order_and_run_before_checkpoints_are_written(tmp_pat
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_watched_module_can_be_averaged(tmp_path, first):
+    def diagnostics(name, callbacks):
+        *_, trainer = fit(tmp_path / name, callbacks)
+        tags = ("/level_", "accepted_", "precision_")
+        return {tag: value for tag, value in trainer.callback_metrics.items() if any(part in tag for part in tags)}
+
     callbacks = [ViewDiagnostics(), EMAWeightAveraging(decay=0.6)]
-    fit(tmp_path, callbacks if first else callbacks[::-1])
+    watched = diagnostics("averaged", callbacks if first else callbacks[::-1])
+    assert watched
+    assert watched == diagnostics("alone", [ViewDiagnostics()])  # of the weights that are trained

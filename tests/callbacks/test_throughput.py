@@ -1,9 +1,7 @@
-import os
+import resource
 import time
-from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dmaxlit.callbacks import SPDValidation, TrainingThroughput
@@ -72,14 +70,9 @@ def test_a_second_run_logs_at_the_same_steps(tmp_path):
         assert "throughput/tokens_per_second" in trainer.callback_metrics
 
 
-def test_peak_memory_is_logged_and_grows_with_what_is_held(tmp_path):
-    def peak(folder):
-        trainer = make_trainer(folder, [TrainingThroughput()], max_epochs=1, limit_val_batches=0)
-        trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
-        return float(trainer.callback_metrics["throughput/peak_memory_mib"])
-
-    before = peak(tmp_path / "a")
-    current = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    held = torch.ones(int(before - current + 200) * 2**20 // 4)  # 200 MiB more than the peak so far
-    assert peak(tmp_path / "b") > before + 100
-    del held
+def test_peak_memory_is_logged(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    trainer = make_trainer(tmp_path, [TrainingThroughput()], max_epochs=1, limit_val_batches=0)
+    trainer.fit(FakeModule(), datamodule=make_data(num_train=8))
+    logged = float(trainer.callback_metrics["throughput/peak_memory_mib"])
+    assert before <= logged <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

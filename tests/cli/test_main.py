@@ -1,5 +1,4 @@
 import sys
-import time
 
 import pytest
 import torch
@@ -75,9 +74,7 @@ def loaded_after(code, names, folder):
 @pytest.mark.parametrize("code", ["import dmaxlit", "from dmaxlit.cli import main; main(['--help'])"])
 def test_neither_the_import_nor_help_waits_for_a_large_library(tmp_path, code):
     names = ("torch", "numpy", "lightning", "transformers", "jsonargparse", "yaml")
-    began = time.perf_counter()
     assert loaded_after(code, names, tmp_path) == []
-    assert time.perf_counter() - began < 20
 
 
 def test_list_waits_for_torch_alone(tmp_path):
