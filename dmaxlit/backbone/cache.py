@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dmaxlit.backbone.torch_internals import mark_static_address
+from dmaxlit.backbone.upload import on_device
 
 __all__ = ["RowCache"]
 
@@ -263,6 +264,6 @@ class RowCache(Cache):
         """
         moves = [(target, source) for target, source in enumerate(row_indices) if target != source]
         if moves and self.is_filled:
-            target, source = torch.tensor(moves, device=self.placement.targets.device).unbind(1)
+            target, source = on_device(moves, self.placement.targets.device).unbind(1)
             for layer in self._row_layers:
                 layer.copy_rows(target, source, num_slots)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dmaxlit.backbone.attention import block_diffusion_mask, may_attend
+from dmaxlit.backbone.upload import on_device
 from dmaxlit.tokens import CleanBatch, Role
 
 
@@ -43,7 +44,7 @@ class PackedCopy:
         blocks_per_sequence = clean.ids.shape[1] // length
         width = max(1, *map(len, rows))
         # Numbers of the blocks, with -1 for filling, then one entry per position.
-        number = torch.tensor([row + [-1] * (width - len(row)) for row in rows]).to(device, non_blocking=True)
+        number = on_device([row + [-1] * (width - len(row)) for row in rows], device)
         number = number.repeat_interleave(length, 1)
         offset = torch.arange(length, device=device).repeat(width)
         filling = number < 0

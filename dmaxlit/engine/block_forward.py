@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.upload import on_device
 from dmaxlit.engine.batching import group_order, groups
 from dmaxlit.engine.layout import Layout, Layouts, PaddedGroup
 from dmaxlit.engine.request import Request
@@ -172,7 +173,7 @@ class BlockForward:
         run = self._plan_padded(requests, first, num_pending, num_queries)
         if num_open == 1:
             return run
-        rows, places = torch.tensor(_behind(requests), device=self._device).reshape(-1, 2).unbind(1)
+        rows, places = on_device(_behind(requests), self._device).reshape(-1, 2).unbind(1)
         return partial(BlockForward._run_windows, run=run, num_open=num_open, rows=rows, places=places)
 
     def _run_windows(self, blocks: Tensor, run: "_Run", num_open: int, rows: Tensor, places: Tensor) -> Tensor:
@@ -249,7 +250,7 @@ class BlockForward:
         num_keys = max(request.open_end for request in requests)
         layout = self._layouts.with_extra_rows(rows, starts, num_keys)
         ids = [requests[row].tokens[start : start + length] for row, start in pending]
-        pending_ids = torch.tensor(ids, device=self._device) if ids else None
+        pending_ids = on_device(ids, self._device) if ids else None
         return partial(BlockForward._run_extra_rows, layout=layout, pending=pending_ids)
 
     def _run_extra_rows(self, blocks: Tensor, layout: Layout, pending: Tensor | None) -> Tensor:
@@ -269,7 +270,7 @@ class BlockForward:
         """Return the pending tokens, ``[G, P]``, padded on the left."""
         pad_id = self._denoiser.special.pad_id
         ids = [[pad_id] * (num_pending - request.num_pending) + request.pending_tokens for request in requests]
-        return torch.tensor(ids, device=self._device)
+        return on_device(ids, self._device)
 
 
 # Runs a group. It does not hold the BlockForward: a cycle would keep the cache in memory after its last use.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.upload import on_device
 from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_rows import BlockRow, BlockRows
 from dmaxlit.engine.decoder_checks import DecoderChecks
@@ -31,8 +32,8 @@ class BlockStates:
         """Return fresh states of blocks."""
         special, length, device = self._denoiser.special, self._denoiser.block_length, self._denoiser.device
         tails = [block.prompt_tail for block in blocks]
-        ids = torch.tensor([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device=device)
-        num_prompt_tokens = torch.tensor([len(tail) for tail in tails], device=device)
+        ids = on_device([tail + [special.mask_id] * (length - len(tail)) for tail in tails], device)
+        num_prompt_tokens = on_device([len(tail) for tail in tails], device)
         editable = torch.arange(length, device=device) >= num_prompt_tokens.unsqueeze(1)
         prompt_indices, block_starts = [block.index for block in blocks], [block.start for block in blocks]
         sampling = self._sampler.sampling(prompt_indices, block_starts, length, device)
@@ -88,4 +89,4 @@ class BlockStates:
 
 def indices(rows: Sequence[int], state: BlockState) -> Tensor:
     """Return rows as a tensor on the state's device."""
-    return torch.tensor(rows, dtype=torch.long, device=state.ids.device)
+    return on_device(rows, state.ids.device)

@@ -12,6 +12,7 @@ from torch import Tensor
 from dmaxlit.backbone.attention import ModelMask, block_diffusion_mask
 from dmaxlit.backbone.cache import Placement, RowCache
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.upload import on_device
 
 
 class Layout(NamedTuple):
@@ -66,7 +67,7 @@ class Layouts:
         extents, num_requests, first, num_pending, num_queries, num_keys = group
         cache, length, num_rows = self._cache, self._denoiser.block_length, len(extents)
         # Slot and position of each query. Versions of a block have different slots but the same positions.
-        num_cached, block_start, open_end = torch.tensor(extents, device=self._device).T.unsqueeze(-1)
+        num_cached, block_start, open_end = on_device(extents, self._device).T.unsqueeze(-1)
         offsets = torch.arange(-num_pending, num_queries, device=self._device)
         slots = block_start + offsets
         is_token = slots >= num_cached
@@ -106,12 +107,10 @@ class Layouts:
         """
         assert self._cache is not None
         length = self._denoiser.block_length
-        start = torch.tensor(starts, device=self._device)
+        start = on_device(starts, self._device)
         slots = start.unsqueeze(1) + torch.arange(length, device=self._device)
         num_requests = len(starts) - len(rows)
-        placement = self._cache.prepare(
-            slice(0, num_requests), slots, num_keys, torch.tensor(rows, device=self._device)
-        )
+        placement = self._cache.prepare(slice(0, num_requests), slots, num_keys, on_device(rows, self._device))
         is_key = torch.arange(num_keys, device=self._device) < start.unsqueeze(1) + length
         return Layout(slots, self._denoiser.model_mask(is_key[:, None], length), placement)
 

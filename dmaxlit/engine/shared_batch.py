@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dmaxlit.backbone.upload import on_device
 from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.events import ForwardEvent
@@ -97,7 +98,7 @@ class SharedBatch:
             return [None]
         together = BlockRows(self._requests)
         device = self._forward.device  # lest each forward copies them there
-        return [torch.tensor([together.row_of(*block.key) for block in lane.rows], device=device) for lane in blocks]
+        return [on_device([together.row_of(*block.key) for block in lane.rows], device) for lane in blocks]
 
 
 def _scatter(inputs: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
