@@ -153,10 +153,10 @@ class _RowLayer(_Layer):
         copy each.
         """
         rows, (_, heads, _, width) = self._rows, states.shape
-        buffer = states.new_zeros(rows.max_extra_rows + rows.num_rows, rows.length, heads, width)
+        buffer = states.new_zeros(rows.max_extra_rows + rows.num_rows, rows.length, heads, width).transpose(1, 2)
         if rows.static:
-            mark_static_address(buffer)
-        return buffer.transpose(1, 2)
+            mark_static_address(buffer)  # this tensor, for views do not inherit the mark
+        return buffer
 
     def extend(self, length: int) -> None:
         """Add slots to each row, up to ``length``."""

@@ -33,7 +33,7 @@ from dmaxlit.tokens import SoftTokens, SpecialTokens
 
 __all__ = ["Denoiser"]
 
-_MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys
+_MOST_SHAPES = 64  # compiled: powers of two of rows, times those of keys; a dozen in training
 
 
 class Denoiser(DenoiserWeights):
@@ -224,6 +224,7 @@ class Denoiser(DenoiserWeights):
 
     def compile_training(self) -> None:
         """Compute training views by a compiled :meth:`hidden` from now on; decoding is not affected."""
+        allow_recompilations(_MOST_SHAPES)  # dynamo's limit is passed in the third batch
         self.compiles_training = True
 
     def training_hidden(self, *inputs: Any, **named: Any) -> Tensor:

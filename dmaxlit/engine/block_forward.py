@@ -48,8 +48,8 @@ class BlockForward:
         use_cache: Cache keys and values. False: every decided token is pending at every forward. Slow, same results.
         block_attention_mask: ``[N T, N T]`` bool, from query to key, among the versions of a block. Default: one
             version, which attends to itself.
-        compile: Compile the forwards without pending tokens. For the number of shapes to be small, rows and keys are
-            padded to powers of two.
+        compile: Compile the forwards without pending tokens. For the number of shapes to be small, rows, keys and the
+            slots of the cache are padded to powers of two.
         window: Most open blocks of a request; 1 with several versions of a block or compiled.
     """
 
@@ -67,6 +67,8 @@ class BlockForward:
         self._denoiser = denoiser
         self._device = denoiser.device
         self._num_queries = denoiser.block_length if block_attention_mask is None else block_attention_mask.shape[0]
+        if compile:
+            max_length = min(_power_of_two(max_length, 128), denoiser.max_length)
         self._scratch_slot = max_length - denoiser.block_length + self._num_queries
         self._compile = compile
         self._num_rows = _power_of_two(num_rows) if compile else num_rows

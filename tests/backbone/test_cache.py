@@ -1,5 +1,6 @@
 import weakref
 
+import pytest
 import torch
 
 from dmaxlit.backbone import RowCache
@@ -91,6 +92,15 @@ def test_rows_get_more_slots_and_keep_what_they_hold():
         assert torch.equal(keys[1, :, 1:3], new[1])
         assert torch.equal(keys[[0, 1], :, [5, 4]], new[:, :, 0])
         assert torch.equal(values, -keys)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_compiled_code_is_promised_the_address_of_the_very_tensors_that_it_writes_to(static):
+    cache = RowCache(num_rows=1, length=2, num_layers=1, static=static)
+    cache.prepare(slice(0, 1), torch.tensor([[0]]), num_keys=1)
+    cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4), 0)
+    for kept in (cache.layers[0].keys, cache.layers[0].values):
+        assert hasattr(kept, "_dynamo_static_input_type") == static
 
 
 def test_a_cache_is_freed_with_its_last_use():

@@ -71,6 +71,12 @@ def test_the_loss_of_the_next_token_is_compiled_too(clean, quick_compiler):
     assert code._compiled.cache_info().misses == 1
 
 
+def test_training_has_more_shapes_than_dynamo_compiles_by_default():
+    with torch._dynamo.config.patch(recompile_limit=8):
+        make_denoiser().compile_training()
+        assert torch._dynamo.config.recompile_limit >= 12  # of OPUT, when batches vary in rows and length
+
+
 def test_a_copy_computes_with_its_own_weights(clean, quick_compiler):
     module = DMaxModule(make_denoiser(sharpen=3.0), compile=True)
     before, _ = step(module, clean)

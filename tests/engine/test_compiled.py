@@ -16,9 +16,11 @@ class Shapes:
     def __init__(self, run):
         self.run = run
         self.seen = []
+        self.lengths = set()
 
     def __call__(self, allowed, position_ids, cache, inputs_embeds):
         self.seen.append((*allowed.value.shape, *position_ids.shape, *inputs_embeds.shape[:2]))
+        self.lengths.add(cache.length)
         return self.run(allowed, position_ids, cache, inputs_embeds=inputs_embeds)
 
 
@@ -53,6 +55,15 @@ def test_without_cache_nothing_is_compiled():
     denoiser = lively_denoiser()
     denoiser.__dict__["compiled_hidden"] = None
     BlockDecoder(denoiser, make_decoder("spd"), use_cache=False, compile=True).decode(PROMPTS[:1], 8)
+
+
+def test_caches_have_few_lengths_whatever_the_longest_prompt():
+    denoiser = lively_denoiser(max_position_embeddings=512)
+    denoiser.__dict__["compiled_hidden"] = shapes = Shapes(denoiser.hidden)
+    engine = BlockDecoder(denoiser, make_decoder("spd"), batch_size=1, compile=True)
+    for length in (3, 40, 90, 150, 200, 300, 490):
+        engine.decode(make_prompts((length,)), 20)
+    assert shapes.lengths == {129, 257, 513}  # one is for what is not kept
 
 
 def test_keys_of_long_contexts_have_few_lengths():
