@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.upload import on_device
 
 
 def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, tokens_per_step: int) -> list[int]:
@@ -65,16 +66,17 @@ def cached_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, toke
 def _commit(ids: list[int], start: int, first: int, logits: Tensor, mask: int, count: int) -> None:
     """Write the most confident predictions into the open positions of the block, in place.
 
-    Positions are ordered by log-odds, rounded as in the engine, so that both write the same tokens.
+    Positions are ordered by log-odds, rounded as in the engine, so that both write the same tokens. They are read from
+    the device once.
     """
-    logits = logits.float()
-    candidates = []
-    for offset in range(len(logits)):
-        position = start + offset
-        if position >= first and ids[position] == mask:
-            token = int(logits[offset].argmax().item())
-            others = logits[offset].index_fill(0, torch.tensor(token, device=logits.device), -torch.inf)
-            log_odds = (logits[offset, token] - others.logsumexp(0)).item()
-            candidates.append((-round(log_odds * 1024), position, token))
+    positions = [position for position in range(first, start + len(logits)) if ids[position] == mask]
+    logits = logits[on_device([position - start for position in positions], logits.device)].float()
+    tokens = logits.argmax(-1, keepdim=True)
+    log_odds = logits.gather(-1, tokens) - logits.scatter(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)
+    predictions = torch.cat([log_odds.double(), tokens], 1).tolist()
+    candidates = [
+        (-round(odds * 1024), position, int(token))
+        for position, (odds, token) in zip(positions, predictions, strict=True)
+    ]
     for _, position, token in sorted(candidates)[:count]:
         ids[position] = token

@@ -13,6 +13,7 @@ from dmaxlit.decoding import ThresholdDecoder
 from dmaxlit.engine import BlockDecoder
 from dmaxlit.errors import DMaxWarning
 from tests.engine.models import lively_denoiser, make_prompts
+from tests.waits import Reads
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -24,6 +25,14 @@ def test_the_loops_and_the_engine_write_the_same_tokens(count):
         cached = cached_loop(denoiser, prompt, 20, count)
         assert cached == naive_loop(denoiser, prompt, 20, count)
         assert cached[: row.num_tokens] == row.token_ids
+
+
+def test_the_loops_read_nothing_position_by_position():
+    denoiser = lively_denoiser()
+    for loop in (naive_loop, cached_loop):
+        with torch.no_grad(), Reads() as reads:
+            loop(denoiser, [1, 2, 3], 8, 2)
+        assert reads.seen == []
 
 
 @pytest.mark.parametrize("loop", [dllm_loop, diffusers_pipeline])
