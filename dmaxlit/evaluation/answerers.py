@@ -65,7 +65,12 @@ class Answerer(ABC):
 
     @abstractmethod
     def warm_up(self, prompts: Sequence[Prompt], limits: Limits) -> None:
-        """Answer the first prompts for a few forwards, so that one-off costs are not timed."""
+        """Answer the first prompts for a few forwards, so that one-off costs are not timed.
+
+        Args:
+            prompts: The prompts, the longest first.
+            limits: What ends an answer.
+        """
 
     @abstractmethod
     def answer(self, prompts: Sequence[Prompt], indices: Sequence[int], limits: Limits, take: Take) -> None:

@@ -80,7 +80,7 @@ def make_record(
         },
         "timing": {
             "boundary": _BOUNDARY,
-            "warm_up": f"{WARM_UP_FORWARDS} forwards of the first batch of each process, not timed",
+            "warm_up": f"{WARM_UP_FORWARDS} forwards of a batch with the longest prompt of each process, not timed",
             "tokens_per_second": "measured, not derived from forwards",
         },
         "settings": settings,

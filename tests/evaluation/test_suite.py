@@ -7,7 +7,7 @@ from dmaxlit import DMaxModule
 from dmaxlit.data.encoding import encode_prompt
 from dmaxlit.engine import Trace
 from dmaxlit.errors import UserError
-from dmaxlit.evaluation.answerers import Sampling
+from dmaxlit.evaluation.answerers import DiffusionAnswerer, Sampling
 from dmaxlit.evaluation.sample_rows import trace_from_json, trace_to_json
 from dmaxlit.tasks import TASKS, ChainTask, Example, Task
 from tests.conftest import make_denoiser
@@ -42,6 +42,17 @@ def test_answers_verdicts_and_figures_are_those_of_generate(module, ranks, tmp_p
         assert result["counts"]["tokens"] == tokens
         assert result["accuracy"] == pytest.approx(sum(row["correct"] for row in own) / 5)
         assert result["timing"]["tokens_per_second"] == pytest.approx(tokens / result["timing"]["seconds"])
+
+
+def test_the_longest_prompt_is_in_the_warm_up(module, ranks, tmp_path, monkeypatch):
+    warmed = []
+    monkeypatch.setattr(DiffusionAnswerer, "warm_up", lambda self, prompts, limits: warmed.append(prompts))
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("".join(f'{{"prompt": "1{n * " +1"} ?", "answer": "2"}}\n' for n in (1, 2, 9, 4)))
+    tasks = {"tasks": ["jsonl"], "options": {"jsonl": {"test": str(questions)}}}
+    run(module, ranks, tmp_path / "out", num_prompts=4, decoders=[{"name": "spd"}], **tasks)
+    expected = [f"1{n * ' +1'} ?" for n in (9, 1, 2, 4)]
+    assert warmed == [expected, expected]  # of one token per forward too
 
 
 def test_a_window_is_used_and_recorded(module, ranks, tmp_path):
