@@ -121,7 +121,7 @@ def view_loss(
     return ViewLoss(
         name=view.name,
         total=total,
-        cross_entropy=cross_entropy[in_loss].sum(),
+        cross_entropy=torch.where(in_loss, cross_entropy, 0).sum(),
         supervised=in_loss.sum(),
         model_filled=model_filled.sum(),
         model_filled_wrong=(model_filled & wrong).sum(),

@@ -7,6 +7,7 @@ from dmaxlit.noise import LogitsPrediction, View
 from dmaxlit.noise.objectives import ConfidentEntropy, cross_entropy
 from dmaxlit.training.losses import rates, view_loss
 from tests.conftest import make_batch
+from tests.waits import Reads
 
 
 def slow_cross_entropy(logits, target):
@@ -49,6 +50,14 @@ def test_a_view_without_wrong_tokens_reports_only_its_loss(clean):
     logits = torch.randn(int(clean.response.sum()), 38)
     loss = view_loss(View(clean.ids, clean.response, "masked"), LogitsPrediction(logits, clean.response), clean)
     assert set(rates(loss.sums())) == {"loss_masked"}
+
+
+def test_positions_are_looked_for_once(clean):
+    logits = torch.randn(int(clean.response.sum()), 38)
+    view, prediction = View(clean.ids, clean.response, "v"), LogitsPrediction(logits, clean.response)
+    with Reads() as reads:
+        view_loss(view, prediction, clean)
+    assert reads.seen == ["nonzero"]
 
 
 def test_nothing_supervised_is_zero_not_nan(clean):
