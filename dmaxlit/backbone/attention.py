@@ -126,9 +126,10 @@ def block_diffusion_mask(
 def to_model_mask(allowed: Tensor | MaskSource, attention: str, dtype: torch.dtype) -> Tensor | BlockMask:
     """Convert a mask to the form that an attention implementation of transformers takes.
 
-    SDPA takes booleans. On a CPU it would convert them to additive numbers again in every layer, so there it gets these
-    numbers. Eager attention *adds* the mask to the scores, where a boolean would be silently wrong. FlexAttention takes
-    a :class:`BlockMask`.
+    SDPA takes booleans, and converts them to additive numbers again in every layer. On a CPU it gets the numbers. On a
+    GPU it gets booleans all the same: numbers of another dtype than the scores' are refused or misread there, depending
+    on the kernel. Eager attention *adds* the mask to the scores, where a boolean would be silently wrong. FlexAttention
+    takes a :class:`BlockMask`.
 
     Args:
         allowed: ``[B, Q, K]`` bool, or its source; every query must have at least one key. ``[B, 1, K]`` if all
