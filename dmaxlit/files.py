@@ -26,6 +26,21 @@ def expanded(path: Path | str) -> str:
     return os.path.expanduser(path)
 
 
+def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
+    """Refuse an address such as ``s3://...`` for a folder that is written here: it would become a folder ``s3:``.
+
+    Args:
+        path: What the user gave.
+        argument: The user's name for it, for messages.
+        advice: End of the message.
+
+    Raises:
+        UserError: If it is one.
+    """
+    if "://" in str(path):
+        raise UserError(f"{argument}: expected a folder on this machine, got {str(path)!r}{advice}")
+
+
 # ---- names of what is unfinished ------------------------------------------------------------------------------------
 
 
