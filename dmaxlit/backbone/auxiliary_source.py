@@ -150,7 +150,7 @@ def auxiliary_of_weights(
     if stored.get("lora") is not None:
         inner = merged_auxiliary(config, weights, LoraSettings(**stored["lora"])).state_dict()
     with torch.random.fork_rng():  # its first weights are drawn, and replaced
-        dtype = weights["think"].dtype
+        dtype = next(iter(inner.values())).dtype  # of think tokens beside adapters it may be another
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(inner)
     auxiliary = AuxiliaryModel(model, tokenizer, vocab_size, stored["span_length"])
