@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings, check_spans, merged_auxiliary
 from dmaxlit.backbone.compatibility import check_finite
-from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
 from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder, with_its_attention
 from dmaxlit.backbone.lora import LoraSettings
@@ -44,8 +44,10 @@ def auxiliary_from_settings(
         config = settings.config or {}
         model = with_its_attention(lambda attention: model_from_config(config, tokenizer, attention, dtype))
     else:
-        folder = fetch(settings.pretrained, WEIGHTS_AND_TOKENIZER)
-        refuse_other_tokenizer(stored_tokenizer(folder), tokenizer, settings.pretrained)
+        refuse_other_tokenizer(
+            stored_tokenizer(fetch(settings.pretrained, weights=False)), tokenizer, settings.pretrained
+        )
+        folder = fetch(settings.pretrained)
         model = with_its_attention(lambda attention: model_from_folder(folder, attention, dtype))
         check_finite(model, settings.pretrained)
     return AuxiliaryModel(model, tokenizer, vocab_size, settings.span_length)

@@ -105,6 +105,7 @@ def load_model(
     probe: bool = True,
     chat_template: str | None = None,
     template_options: Mapping[str, Any] | None = None,
+    block_length: int | None = None,
 ) -> "DMaxModule":
     """Load the model of ``--model`` in eval mode, with the chat template that the user chose.
 
@@ -115,6 +116,7 @@ def load_model(
         probe: Check that the model obeys block masks and positions.
         chat_template: One of the tokenizer's chat templates by name, or a ``.jinja`` file. Default: the model's own.
         template_options: Values of variables that the chat template reads.
+        block_length: Tokens per block. Default: the model's.
 
     Raises:
         UserError: If there is no such model, device, template or variable.
@@ -125,7 +127,7 @@ def load_model(
 
     silence_known_warnings()
     with renaming_argument("model", "pretrained", "checkpoint"):
-        module = load(path, device=device, dtype=dtype, probe=probe)
+        module = load(path, device=device, dtype=dtype, probe=probe, block_length=block_length)
     choose_template(module.tokenizer, chat_template, template_options)
     return module
 

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER
 from dmaxlit.backbone.frozen_features import check_layer, check_unsharded
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
@@ -149,7 +148,7 @@ def source_of(config: Any) -> BackboneSource:
     settings = dict(vars(config.model.backbone.init_args))
     for name in ("gradient_checkpointing", "defer", "probe"):  # which say nothing about the model
         del settings[name]
-    return BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
+    return BackboneSource.resolve(**settings, weights=False)
 
 
 def scenario_of(
