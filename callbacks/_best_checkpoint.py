@@ -1,15 +1,20 @@
 """Which state of a run is its best, by a logged metric."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._decode_tags import BEST_TPF
+from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.checkpoints.run_folder import RunFolder
-from dmaxlit.errors import UserError, check_choice
+from dmaxlit.data import SelfDistilledDataModule
+from dmaxlit.errors import DMaxWarning, UserError, check_choice
+from dmaxlit.evaluation.validation_batches import answer_limits
 
 Write = Callable[[L.Trainer, Path, Callable[[], None]], None]
 
@@ -37,23 +42,37 @@ class BestCheckpoint:
         self.monitor, self.mode = monitor, mode
         self.path = ""
         self.record: dict[str, Any] | None = None
+        self._conditions: dict[str, Any] = {}
 
-    def begin(self, files: RunFolder, origin: Path | None, writes: bool) -> None:
+    def begin(self, trainer: L.Trainer, files: RunFolder, origin: Path | None) -> None:
         """Go on from the best of the run that is resumed; forget that of another run, or of another metric.
 
+        It is forgotten too, with a warning, if the metric is measured under other conditions now: the values cannot be
+        compared.
+
         Args:
+            trainer: The trainer, when training starts.
             files: The run's folder.
             origin: The checkpoint that the run goes on from, or None.
-            writes: Whether this process writes to the folder.
         """
         self.record, self.path = None, ""
+        self._conditions = _conditions(trainer, self.monitor)
         resumes = origin is not None and origin.parent.resolve() == files.path.resolve()
         if resumes and self.monitor is None:
             return
         stored = files.best_record() if resumes else None
-        if stored is not None and (stored.get("monitor"), stored.get("mode")) == (self.monitor, self.mode):
+        if stored is not None and (stored.get("monitor"), stored.get("mode")) != (self.monitor, self.mode):
+            stored = None
+        if stored is not None and (changed := self._changed(stored)):
+            rank_zero_warn(
+                f"checkpoint.monitor: {str(files.best)!r} is forgotten, as it was chosen under other conditions "
+                f"({', '.join(changed)})",
+                category=DMaxWarning,
+            )
+            stored = None
+        if stored is not None:
             self.record, self.path = stored, str(files.best)
-        elif writes:
+        elif trainer.is_global_zero:
             files.forget_best()
 
     def keep(self, trainer: L.Trainer, files: RunFolder, write: Write) -> None:
@@ -77,9 +96,16 @@ class BestCheckpoint:
         value = float(metrics[self.monitor])
         if not trainer.strategy.broadcast(self._is_better(value)):
             return
-        record = {"monitor": self.monitor, "mode": self.mode, "value": value, "step": trainer.global_step}
+        conditions: dict[str, Any] = {"conditions": self._conditions} if self._conditions else {}
+        rule = {"monitor": self.monitor, "mode": self.mode}
+        record = {**rule, "value": value, "step": trainer.global_step, **conditions}
         write(trainer, files.next_best, lambda: files.keep_best(record))
         self.record, self.path = record, str(files.best)
+
+    def _changed(self, stored: dict[str, Any]) -> list[str]:
+        """Return the conditions that are others than those of a record; older records have none."""
+        before, now = stored.get("conditions") or self._conditions, self._conditions
+        return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
     def _is_better(self, value: float) -> bool:
         if not math.isfinite(value) or (str(self.monitor).endswith(f"/{BEST_TPF}") and value == 0):
@@ -88,3 +114,24 @@ class BestCheckpoint:
             return True
         best = float(self.record["value"])
         return value > best if self.mode == "max" else value < best
+
+
+def _conditions(trainer: L.Trainer, monitor: str | None) -> dict[str, Any]:
+    """Return what a figure of ``SPDValidation`` depends on beside the weights, as JSON values; none for other tags."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, SPDValidation):
+            continue
+        is_best_tpf = monitor == f"decode/{BEST_TPF}"
+        specs = [spec for spec in callback.decoders if is_best_tpf or str(monitor).startswith(f"decode/{spec.tag}/")]
+        if specs:
+            limits = answer_limits(callback.max_new_tokens, trainer, trainer.lightning_module)
+            data = getattr(trainer, "datamodule", None)
+            conditions = {
+                "decoders": [spec.settings(**vars(limits)).identity() for spec in specs],
+                "min_accuracy": callback.min_accuracy if is_best_tpf else None,
+                "num_val": data.num_examples["val"] if isinstance(data, SelfDistilledDataModule) else None,
+                "limit_val_batches": str(trainer.limit_val_batches),  # 1 is one batch, 1.0 is all
+            }
+            plain: dict[str, Any] = json.loads(json.dumps(conditions, default=str))
+            return plain
+    return {}

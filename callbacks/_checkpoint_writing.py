@@ -112,6 +112,5 @@ def _save_logs(trainer: L.Trainer) -> None:
     for logger in trainer.loggers:
         try:
             logger.save()
-        except (OSError, UserError) as error:  # the command line's names the folder
-            reason = getattr(error, "strerror", None) or error
-            rank_zero_warn(f"the log cannot be written ({reason})", category=DMaxWarning)
+        except OSError as error:
+            rank_zero_warn(f"the log cannot be written ({error.strerror or error})", category=DMaxWarning)

@@ -43,7 +43,7 @@ from dmaxlit.evaluation.validation_batches import (
     make_meter,
     rank_subset,
 )
-from dmaxlit.files import expanded, remove_unfinished, write_text
+from dmaxlit.files import expanded, refuse_address, remove_unfinished, write_text
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example
 
@@ -221,6 +221,7 @@ class ComparisonReport(L.Callback):
         return Path(trainer.default_root_dir if self.output is None else expanded(self.output))
 
     def _check_output(self, trainer: L.Trainer) -> None:
+        refuse_address(trainer.default_root_dir if self.output is None else self.output, "output")
         folder = self._folder(trainer)
         model = folder / "model"
         try:

@@ -39,7 +39,7 @@ class NextTokenTraining(ModuleChange):
         UserError: When ``fit`` starts, if the trainer's module is no ``DMaxModule``, or trains an auxiliary model.
     """
 
-    objective: ClassVar[Objective] = Objective(NEXT_TOKEN)
+    objective: ClassVar[Objective] = Objective(NEXT_TOKEN, whole_logits=False)
 
     def __init__(self) -> None:
         super().__init__()

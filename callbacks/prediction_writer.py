@@ -104,7 +104,7 @@ class PredictionWriter(L.Callback):
         self._take_stored(pl_module, pairs)
         new = [(index, example) for index, example in pairs if index not in self._rows]
         examples, module = [example for _, example in new], cast("DMaxModule", pl_module)
-        begin = self._meter.tps.counts()[1]
+        begin = self._own_seconds()
         with progress_bar(trainer, len(examples), "answers") as advance:
             answers = count_answers(
                 self._meter, module, examples, self.decoder, limits, self.batch_size, progress=advance
@@ -115,7 +115,7 @@ class PredictionWriter(L.Callback):
         ]
         self._rows |= {row["index"]: row for row in rows}
         progress = self._partial.progress
-        seconds = progress.seconds + self._meter.tps.counts()[1] - begin
+        seconds = progress.seconds + self._own_seconds() - begin
         self._partial.append(rows, replace(progress, prompts=progress.prompts + len(rows), seconds=seconds))
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -142,6 +142,10 @@ class PredictionWriter(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Let others write the file."""
         self._lock.close()
+
+    def _own_seconds(self) -> float:
+        """Return this rank's time; the sum over ranks would wait for others, which may have fewer batches."""
+        return float(self._meter.tps.denominator)
 
     def _take_stored(self, module: L.LightningModule, pairs: list[tuple[int, Example]]) -> None:
         """Take the answers of an interrupted run to these prompts, judge them, and add them to the meter."""

@@ -1,11 +1,13 @@
 """The checkpoints of a run: the last ones, from which it resumes when interrupted, and the best."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._agreement import agreed
 from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
@@ -19,9 +21,10 @@ from dmaxlit.checkpoints.lightning_internals import stops_early, validate_after_
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.checkpoints.run_limits import is_last_step, limits
 from dmaxlit.checkpoints.run_state import log_versions, validation_is_due
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
+from dmaxlit.evaluation.first_validation import has_validation, warn_of_late_validation
 from dmaxlit.evaluation.validation_batches import is_dry_run
-from dmaxlit.files import expanded
+from dmaxlit.files import expanded, refuse_address
 
 __all__ = ["RunCheckpoint"]
 
@@ -38,7 +41,9 @@ class RunCheckpoint(Checkpoint):
     logged, and whether validation or the end of an epoch follows.
 
     With ``monitor``, ``best.ckpt`` is the state with the best value of that metric at a validation, and ``best.json``
-    says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none.
+    says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none. A
+    resumed run that measures a figure of :class:`~dmaxlit.callbacks.SPDValidation` under other conditions (decoders,
+    budget, ``min_accuracy``, prompts) forgets the best one so far, with a warning.
 
     For how long training stops to save is logged as ``checkpoint/stopped_seconds``. With ``async_save`` of
     :class:`~dmaxlit.training.fsdp.FSDP2Strategy` it stops only to copy; a checkpoint becomes the last one at the end of
@@ -99,10 +104,16 @@ class RunCheckpoint(Checkpoint):
     # ---- files -------------------------------------------------------------------------------------------------------
 
     def files(self, trainer: L.Trainer) -> RunFolder:
-        """Return the folder of checkpoints, which need not exist yet."""
+        """Return the folder of checkpoints, which need not exist yet.
+
+        Raises:
+            UserError: If it is not on this machine, as that of the logs may be.
+        """
         if self._files is not None:
             return self._files
-        return RunFolder(Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"))
+        folder = self.folder or os.path.join(trainer.log_dir or trainer.default_root_dir, "checkpoints")
+        refuse_address(folder, "checkpoint.folder")
+        return RunFolder(Path(folder))
 
     def refusal(self, files: RunFolder, origin: str | Path | None) -> str:
         """Return why a run is refused that would replace checkpoints which it does not go on from; empty if it is not.
@@ -190,12 +201,16 @@ class RunCheckpoint(Checkpoint):
         """
         if is_dry_run(trainer):
             return
+        if self.monitor is not None and not has_validation(trainer):
+            rank_zero_warn("checkpoint.monitor: nothing is validated, so no best state is kept", category=DMaxWarning)
+        elif self.monitor is not None:
+            warn_of_late_validation(trainer, "checkpoint.monitor", "keeps no best state")
         # Before this hook, strategies that restore a checkpoint once the model is shared have not read it.
         is_same_trainer = trainer.ckpt_path is None and trainer.global_step > 0
         refusal = "" if is_same_trainer else self.refusal(self.files(trainer), trainer.ckpt_path)
         if refusal := trainer.strategy.broadcast(refusal):
             leave(trainer, UserError(refusal))
-        self._kept.best.begin(self.files(trainer), self._kept.last, trainer.is_global_zero)
+        self._kept.best.begin(trainer, self.files(trainer), self._kept.last)
         self._trained, self._first_step, self._step = True, trainer.global_step, trainer.global_step
         self._times.begin()
         if self._content.unrestored is not None:
@@ -277,7 +292,7 @@ class RunCheckpoint(Checkpoint):
         """Do what follows the last step, if the process that made the step was killed before it could."""
         state = self._content.unrestored
         if not self._trained and state is not None and not is_dry_run(trainer):
-            self._kept.best.begin(self.files(trainer), self._kept.last, trainer.is_global_zero)
+            self._kept.best.begin(trainer, self.files(trainer), self._kept.last)
             self._content.restore(trainer)
             self._kept.promote_origin(trainer, self.files(trainer))
             if state["validation_is_due"]:

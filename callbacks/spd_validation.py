@@ -1,11 +1,9 @@
 """Decodes the validation prompts during training, to follow accuracy and tokens per forward."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._curve_files import draw_curve, write_curve_files
 from dmaxlit.callbacks._decode_tags import BEST_TPF, decode_tags, decoders_text, refuse_unknown_monitors
@@ -14,12 +12,12 @@ from dmaxlit.callbacks._logged import log_figure, log_table
 from dmaxlit.callbacks._module import require_dmax_module
 from dmaxlit.callbacks._order import run_after_others
 from dmaxlit.engine import Trace
-from dmaxlit.errors import DMaxWarning, check_at_least, check_fraction
+from dmaxlit.errors import check_at_least, check_fraction
 from dmaxlit.evaluation.curve_figure import curve_table
 from dmaxlit.evaluation.curve_point import CurvePoint
 from dmaxlit.evaluation.curves import Curves
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize, warm_up
-from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
+from dmaxlit.evaluation.first_validation import batches_to_validation, warn_of_late_validation
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.results import TABLE_LEGEND, DecodeResult, format_table
 from dmaxlit.evaluation.samples import Sample, sample_rows, samples_text
@@ -128,20 +126,8 @@ class SPDValidation(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Warn of a run that ends before its first validation; log which decoder each label is."""
-        first, length = batches_to_validation(trainer), batches_of_run(trainer)
-        if math.isinf(first) and not is_dry_run(trainer):
-            rank_zero_warn(
-                "SPDValidation: validation follows a whole epoch, whose number of batches a stream does not tell; set "
-                "--trainer.val_check_interval to a number of batches",
-                category=DMaxWarning,
-            )
-        elif length < first and not is_dry_run(trainer):
-            rank_zero_warn(
-                f"SPDValidation: the run ends after {length} training batches, before the first validation after "
-                f"{first}, and decodes nothing; set --trainer.val_check_interval, or train for longer",
-                category=DMaxWarning,
-            )
         if not is_dry_run(trainer):
+            warn_of_late_validation(trainer, "SPDValidation", "decodes nothing")
             self._log_decoders(trainer, "decode")
 
     # ---- hooks of the validation and test loops ----------------------------------------------------------------------

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,21 @@ _UNFINISHED, _OLD = ".unfinished", ".old"
 def expanded(path: Path | str) -> str:
     """Return a path with the home folder in place of a leading ``~``: from Python and YAML no shell puts it there."""
     return os.path.expanduser(path)
+
+
+def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
+    """Refuse an address such as ``s3://...`` for a folder that is written here: it would become a folder ``s3:``.
+
+    Args:
+        path: What the user gave.
+        argument: The user's name for it, for messages.
+        advice: End of the message.
+
+    Raises:
+        UserError: If it is one.
+    """
+    if "://" in str(path):
+        raise UserError(f"{argument}: expected a folder on this machine, got {str(path)!r}{advice}")
 
 
 # ---- names of what is unfinished ------------------------------------------------------------------------------------
@@ -60,7 +76,7 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
 
 
 @contextmanager
-def staged(folder: Path, argument: str) -> Iterator[Path]:
+def staged(folder: Path, argument: str, replaced: Sequence[str] = ("*",)) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``folder`` when the context ends without an error.
 
     What killed processes left of earlier attempts is removed. Files and folders get the modes that the umask allows.
@@ -68,6 +84,7 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
     Args:
         folder: Folder to write; an existing one is replaced.
         argument: The user's name for it, for messages.
+        replaced: Patterns of the names in it that go with it; others stay, unless the new folder has them too.
 
     Raises:
         UserError: If it cannot be replaced or written, for instance because the disk is full, or another process is
@@ -84,6 +101,7 @@ def staged(folder: Path, argument: str) -> Iterator[Path]:
             for path in staging.rglob("*"):
                 if path.is_file() and not path.is_symlink():
                     path.chmod(mode)  # weights are at first readable only by the owner
+            _keep(folder, staging, replaced)
             _replace(folder, staging)
         except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
@@ -118,6 +136,25 @@ def _clear(folder: Path) -> None:
             old.rename(folder)
     for staging in _left_behind(folder, _UNFINISHED):
         remove(staging)
+
+
+def _keep(folder: Path, staging: Path, replaced: Sequence[str]) -> None:
+    """Put what stays of a folder into the one that will take its place; until then the first is complete."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        new = staging / path.name
+        if os.path.lexists(new) or any(fnmatch(path.name, pattern) for pattern in replaced):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new, symlinks=True, copy_function=_link)
+        else:
+            _link(path, new)
+
+
+def _link(path: Path | str, new: Path | str) -> None:
+    try:
+        os.link(path, new, follow_symlinks=False)
+    except OSError:  # a file system without links
+        shutil.copy2(path, new, follow_symlinks=False)
 
 
 def _replace(folder: Path, staging: Path) -> None:

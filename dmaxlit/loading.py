@@ -20,6 +20,7 @@ def load(
     attn_implementation: str = "sdpa",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     probe: bool = True,
+    block_length: int | None = None,
 ) -> DMaxModule:
     """Load a trained model in eval mode, ready to ``generate``.
 
@@ -30,6 +31,7 @@ def load(
         attn_implementation: ``sdpa``, ``eager`` or ``flex_attention``.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; responses may differ from float32's.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
+        block_length: Tokens per block, of a published checkpoint that does not say it. Default: the checkpoint's.
 
     Raises:
         UserError: If there is no such device, or it has too little memory; if there is no such model, it is damaged, or
@@ -37,10 +39,12 @@ def load(
     """
     device = usable_device(device)
     if Path(path).suffix == ".ckpt":
-        backbone = backbone_of_checkpoint(path, attn_implementation, dtype, probe)
+        backbone = backbone_of_checkpoint(path, attn_implementation, dtype, probe, block_length)
     else:
         attention: Any = attn_implementation
-        backbone = Denoiser(pretrained=str(path), attn_implementation=attention, dtype=dtype, probe=probe)
+        backbone = Denoiser(
+            pretrained=str(path), block_length=block_length, attn_implementation=attention, dtype=dtype, probe=probe
+        )
     module = DMaxModule(backbone).eval()
     try:
         return module.to(device)

@@ -50,7 +50,14 @@ def limited_files(size):
 
 
 def make_denoiser(
-    block_length=8, attn_implementation="sdpa", seed=0, sharpen=1.0, defer=False, recompute=False, **config
+    block_length=8,
+    attn_implementation="sdpa",
+    seed=0,
+    sharpen=1.0,
+    defer=False,
+    recompute=False,
+    dtype="float32",
+    **config,
 ):
     """Build a tiny random denoiser; ``sharpen`` scales the embedding, which makes predictions less uniform."""
     with torch.random.fork_rng():
@@ -60,6 +67,7 @@ def make_denoiser(
             tokenizer="chain",
             block_length=block_length,
             attn_implementation=attn_implementation,
+            dtype=dtype,
             defer=defer,
             gradient_checkpointing=recompute,
         )

@@ -36,6 +36,29 @@ def test_what_is_there_stays_until_the_new_folder_is_whole(tmp_path):
         assert names(tmp_path) == ["m"]
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_is_not_to_be_replaced_stays_as_it_is(tmp_path, monkeypatch, has_links):
+    folder = tmp_path / "m"
+    (folder / ".git" / "refs").mkdir(parents=True)
+    for name in ("both", "old-1", ".git/object", "mine"):
+        (folder / name).write_text("old")
+    (folder / "parts").mkdir()
+    (folder / ".git" / "object").chmod(0o444)
+    (folder / ".git" / "link").symlink_to("nowhere")
+    (folder / "link").symlink_to("mine")
+    if not has_links:
+        monkeypatch.setattr(os, "link", lambda *args, **options: (folder / "missing").rmdir())
+    with staged(folder, "output", ("old-*", "parts")) as staging:
+        (staging / "both").write_text("new")
+    assert names(tmp_path) == ["m"]
+    assert names(folder) == [".git", "both", "link", "mine"]
+    assert names(folder / ".git") == ["link", "object", "refs"]
+    assert [(folder / name).read_text() for name in ("both", "link", ".git/object")] == ["new", "old", "old"]
+    assert (folder / ".git" / "object").stat().st_mode & 0o777 == 0o444
+    assert os.readlink(folder / ".git" / "link") == "nowhere"
+    assert (folder / "link").is_symlink()
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
 def test_after_an_error_nothing_has_changed(tmp_path, error):
     (tmp_path / "m").mkdir()

@@ -36,10 +36,11 @@ def hub(tmp_path_factory, monkeypatch):
     source = write_published(tmp_path_factory.mktemp("hub") / "LLaDA2.0-mini")
     folders = []
 
-    def snapshot_download(name, allow_patterns, ignore_patterns):
+    def snapshot_download(name, allow_patterns, ignore_patterns=None, revision=None):
         assert name == "inclusionAI/LLaDA2.0-mini"
-        folder = tmp_path_factory.mktemp("cache")
-        folders.append(folder)
+        if revision is None:
+            folders.append(tmp_path_factory.mktemp("cache"))
+        folder = folders[-1]
         for path in source.iterdir():
             if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
                 shutil.copy(path, folder)

@@ -88,6 +88,11 @@ def test_a_model_does_not_depend_on_the_file_it_was_loaded_from(tmp_path):
     assert torch.equal(module.backbone.embedding, before)
 
 
+def test_a_block_length_can_be_given(tmp_path):
+    path = write(tmp_path / "x.ckpt", make_denoiser())
+    assert [load(path, block_length=length).backbone.block_length for length in (None, 4)] == [8, 4]
+
+
 def test_a_scratch_folder_is_removed_after_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings, check_spans, merged_auxiliary
 from dmaxlit.backbone.compatibility import check_finite
-from dmaxlit.backbone.formats.hub import WEIGHTS_AND_TOKENIZER, fetch
+from dmaxlit.backbone.formats.hub import fetch
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
 from dmaxlit.backbone.formats.model_folder import model_from_config, model_from_folder, with_its_attention
 from dmaxlit.backbone.lora import LoraSettings
@@ -44,8 +44,10 @@ def auxiliary_from_settings(
         config = settings.config or {}
         model = with_its_attention(lambda attention: model_from_config(config, tokenizer, attention, dtype))
     else:
-        folder = fetch(settings.pretrained, WEIGHTS_AND_TOKENIZER)
-        refuse_other_tokenizer(stored_tokenizer(folder), tokenizer, settings.pretrained)
+        refuse_other_tokenizer(
+            stored_tokenizer(fetch(settings.pretrained, weights=False)), tokenizer, settings.pretrained
+        )
+        folder = fetch(settings.pretrained)
         model = with_its_attention(lambda attention: model_from_folder(folder, attention, dtype))
         check_finite(model, settings.pretrained)
     return AuxiliaryModel(model, tokenizer, vocab_size, settings.span_length)
@@ -150,7 +152,7 @@ def auxiliary_of_weights(
     if stored.get("lora") is not None:
         inner = merged_auxiliary(config, weights, LoraSettings(**stored["lora"])).state_dict()
     with torch.random.fork_rng():  # its first weights are drawn, and replaced
-        dtype = weights["think"].dtype
+        dtype = next(iter(inner.values())).dtype  # of think tokens beside adapters it may be another
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(inner)
     auxiliary = AuxiliaryModel(model, tokenizer, vocab_size, stored["span_length"])

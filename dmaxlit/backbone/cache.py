@@ -138,6 +138,7 @@ class _RowLayer(_Layer):
         if views is None or views.placement is not placement:
             views = _Views.of(placement, (self.keys, self.values))
             if not self._rows.static:  # a compiled forward would depend on what is kept
+                assert self.keys.shape[-2] == self._rows.length, "the placement counts on it"
                 self._views = views
         for slots, new in zip(views.slots, (key_states, value_states), strict=True):
             slots.index_copy_(0, placement.targets, new.transpose(1, 2).flatten(0, 1))
@@ -158,14 +159,15 @@ class _RowLayer(_Layer):
             mark_static_address(buffer)  # this tensor, for views do not inherit the mark
         return buffer
 
-    def extend(self, length: int) -> None:
-        """Add slots to each row, up to ``length``."""
+    def resize(self, length: int) -> None:
+        """Add slots to each row, up to ``length``, or drop the last ones."""
         if self.keys is not None and self.values is not None:
-            self._views = None
             added = (0, 0, 0, 0, 0, length - self.keys.shape[-2])
-            self.keys, self.values = (
-                F.pad(buffer.transpose(1, 2), added).transpose(1, 2) for buffer in (self.keys, self.values)
-            )
+            self.put(*(F.pad(buffer.transpose(1, 2), added).transpose(1, 2) for buffer in (self.keys, self.values)))
+
+    def put(self, keys: Tensor | None, values: Tensor | None) -> None:
+        """Use other buffers."""
+        self.keys, self.values, self._views = keys, values, None
 
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
@@ -245,15 +247,23 @@ class RowCache(Cache):
         return self.placement
 
     def extend(self, length: int) -> None:
-        """Add slots to each row; not for static buffers.
+        """Add slots to each row; not for static buffers. After an error, for lack of memory, all is as before.
 
         Args:
             length: Slots per row from now on, at least as many as before.
         """
         assert not self.static, "the buffers stay at their address"
+        first = self._row_layers[0]
+        old = first.keys, first.values  # kept: in the place of the new ones, a shorter layer surely finds room again
+        for index, layer in enumerate(self._row_layers):
+            try:
+                layer.resize(length)
+            except BaseException:
+                first.put(*old)
+                for extended in self._row_layers[1:index]:
+                    extended.resize(self.length)
+                raise
         self._rows.length = length
-        for layer in self._row_layers:
-            layer.extend(length)
 
     def reorder(self, row_indices: Sequence[int], num_slots: int) -> None:
         """Keep the given rows, in this order; those that change their index are copied.

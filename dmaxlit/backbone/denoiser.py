@@ -54,9 +54,10 @@ class Denoiser(DenoiserWeights):
         tokenizer: Folder or hub id of the tokenizer, or the name of a built-in task that has one. Default: the
             one stored with ``pretrained``.
         block_length: Tokens per block of the grid, which starts at position 0 of the sequence. Default: the
-            checkpoint's (SDAR: 4), else 32.
+            checkpoint's (of an SDAR by its config or name, else 4), else 32.
         attn_implementation: ``sdpa``, ``eager``, or ``flex_attention`` for long sequences on a GPU.
-        dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights.
+        dtype: Type of the parameters. float32 also for mixed precision, where it holds the master weights. Adapters and
+            an auxiliary model are trained in float32 beside parameters of any type.
         max_length: Longest sequence, in tokens, at most the model's number of positions; only whole blocks of it
             count. Default: the length stored in the checkpoint, else the number of positions. A sliding window must be
             at least as long.
@@ -159,7 +160,7 @@ class Denoiser(DenoiserWeights):
         embedded: Tensor = module(ids)
         if self.mask_delta is None:
             return embedded
-        delta = self.mask_delta * embedding_scale(module)
+        delta = (self.mask_delta * embedding_scale(module)).to(embedded.dtype)
         return torch.where((ids == self.special.mask_id).unsqueeze(-1), embedded + delta, embedded)
 
     def hidden(

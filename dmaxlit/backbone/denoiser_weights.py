@@ -14,7 +14,7 @@ from dmaxlit.backbone.auxiliary import AuxiliaryModel, AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import auxiliary_from_settings, auxiliary_to_go_on_with, write_auxiliary
 from dmaxlit.backbone.formats.model_folder import write_folder
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
-from dmaxlit.backbone.lora import LoraSettings, add_adapters, check_embedding, merged_model
+from dmaxlit.backbone.lora import LoraSettings, add_adapters, check_embedding, merged_model, train_in_float32
 from dmaxlit.backbone.mask_embedding import embedding_table
 from dmaxlit.backbone.sharding import full_state_dict
 from dmaxlit.errors import UserError
@@ -73,7 +73,7 @@ class DenoiserWeights(nn.Module):
         check_embedding(self.model.get_input_embeddings(), self.embedding)
         add_adapters(self.model, settings)
         self.lora = settings
-        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id]))
+        self.mask_delta = nn.Parameter(torch.zeros_like(self.embedding[self.special.mask_id], dtype=torch.float32))
         mark_hidden_matrices(self)
 
     def train_auxiliary(self, settings: AuxiliarySettings) -> None:
@@ -88,13 +88,15 @@ class DenoiserWeights(nn.Module):
             raise UserError(f"auxiliary: expected a frozen denoiser, which {other} does not go with")
         settings.check(self.block_length)
         if settings.is_new:
-            self.auxiliary = auxiliary_from_settings(settings, self.tokenizer, self.vocab_size, self.model.dtype)
+            dtype = torch.float32 if settings.lora is None else self.model.dtype
+            self.auxiliary = auxiliary_from_settings(settings, self.tokenizer, self.vocab_size, dtype)
         else:
             self.auxiliary = auxiliary_to_go_on_with(settings, self.auxiliary)
         self.requires_grad_(False)
         self.auxiliary.requires_grad_(True)
         if settings.lora is not None:
             self.auxiliary.add_lora(settings.lora)
+        train_in_float32(self.auxiliary)
         self.trains_auxiliary = True
         self.train()
 

@@ -165,6 +165,6 @@ def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:
         for module, name in parents:
             setattr(module, name, nn.ModuleList(layers))
     copied.requires_grad_(False)
-    copied.gradient_checkpointing_disable()
+    copied.activation_checkpointing_disable()
     copied.eval()
     return copied

@@ -26,7 +26,8 @@ class LoraSettings:
     """``W + alpha / r * B A`` in place of each adapted matrix ``W``, which is frozen; B starts at 0.
 
     The mask token's embedding is trained with them, as an offset added to its row: a model that has never seen the
-    token could not learn to read it otherwise. Exports and ``dmaxlit.load`` have everything merged.
+    token could not learn to read it otherwise. Both are float32, also where W is not. Exports and ``dmaxlit.load`` have
+    everything merged.
 
     Args:
         r: Rank, at least 1.
@@ -83,6 +84,14 @@ def add_adapters(model: PreTrainedModel, settings: LoraSettings) -> None:
     if adapted != set(layers):
         odd = sorted(adapted ^ set(layers))[0]
         raise UserError(f"lora: expected adapters on {len(layers)} layers, peft added {len(adapted)}; {odd} differs")
+    train_in_float32(model)
+
+
+def train_in_float32(model: nn.Module) -> None:
+    """Make the trained parameters float32, whatever the frozen ones are: 16 bits would round most updates away."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def shard_denoiser(
     if not layers:
         raise UserError(f"strategy: {model.config.model_type} has no layers that can be sharded one by one")
     for layer in layers:
-        for module in _of_another_dtype(layer):  # a unit's parameters are of one, and a router's stay float32
+        for module in _of_another_dtype(layer):  # a unit's trained ones are of one, and a router's stay float32
             fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(), reshard_after_forward=True)
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     fully_shard(denoiser, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
@@ -64,15 +64,18 @@ def shard_denoiser(
 
 
 def _of_another_dtype(layer: nn.Module) -> list[nn.Module]:
-    """Return the modules whose own parameters are not of the type that most of a layer's are, as a router's may be."""
-    dtypes = [parameter.dtype for parameter in layer.parameters()]
-    if not dtypes:
-        return []
-    usual = max(dtypes, key=dtypes.count)
+    """Return the modules whose own parameters are not of the type that most of a layer's are, as a router's may be.
+
+    Adapters are compared with each other: a unit's frozen parameters may be of another type than its trained ones.
+    """
+    usual = {}
+    for is_trained in (False, True):
+        dtypes = [parameter.dtype for parameter in layer.parameters() if parameter.requires_grad == is_trained]
+        usual[is_trained] = max(dtypes, key=dtypes.count, default=None)
     return [
         module
         for module in layer.modules()
-        if module is not layer and any(parameter.dtype != usual for parameter in module.parameters(recurse=False))
+        if module is not layer and any(p.dtype != usual[p.requires_grad] for p in module.parameters(recurse=False))
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from dmaxlit.backbone.attention import SUPPORTED_ATTENTION
 from dmaxlit.backbone.compatibility import check_finite, refuse_unsupported
 from dmaxlit.backbone.formats.config_checks import require_language_model, require_valid_config
 from dmaxlit.backbone.formats.generation_config import read_generation_config
-from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER, WEIGHTS_AND_TOKENIZER, fetch, is_local
+from dmaxlit.backbone.formats.hub import fetch, is_local
 from dmaxlit.backbone.formats.metadata import read_metadata
 from dmaxlit.backbone.formats.model_folder import (
     empty_model_from_folder,
@@ -85,11 +84,11 @@ class BackboneSource:
         max_length: int | None = None,
         mask_token: str | None = None,
         eos_token: str | None = None,
-        files: Sequence[str] = WEIGHTS_AND_TOKENIZER,
+        weights: bool = True,
     ) -> BackboneSource:
         """Find the checkpoint, read its config and metadata, and load the tokenizer.
 
-        ``files`` are the patterns of the files to download from the hub. All other arguments are those of
+        ``weights`` says whether to download them from the hub too. All other arguments are those of
         :class:`~dmaxlit.backbone.denoiser.Denoiser`.
 
         Raises:
@@ -104,12 +103,13 @@ class BackboneSource:
                 f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attn_implementation!r}"
             )
         # First what is small: a model that is refused for its config is not downloaded.
-        folder = None if pretrained is None else fetch(pretrained, CONFIG_AND_TOKENIZER)
+        folder = None if pretrained is None else fetch(pretrained, weights=False)
         stored = {} if folder is None else read_config(folder)
         if pretrained is not None and folder is not None:
             require_language_model(stored, pretrained)
             require_valid_config(folder, stored)
-            folder = fetch(pretrained, files)  # the rest
+            if weights:
+                folder = fetch(pretrained)
         if tokenizer:
             loaded_tokenizer = load_tokenizer(tokenizer)
         elif folder is not None:
@@ -123,14 +123,16 @@ class BackboneSource:
         metadata = {} if folder is None else read_metadata(folder)
         check_at_least(1, block_length=block_length, max_length=max_length)
         check_choice("dtype", dtype, _DTYPES)
-        length = block_length or metadata.get("block_length") or block_length_of(stored) or _DEFAULT_BLOCK_LENGTH
+        length = block_length or metadata.get("block_length")
+        if length is None and pretrained is not None:
+            length = block_length_of(stored, pretrained)
         return cls(
             folder=folder,
             config=stored if folder is not None else dict(config or {}),
             metadata=metadata,
             tokenizer=loaded_tokenizer,
             adds_mask=adds_mask,
-            block_length=length,
+            block_length=length or _DEFAULT_BLOCK_LENGTH,
             max_length=max_length or metadata.get("max_length"),
             attn_implementation=attn_implementation,
             dtype=getattr(torch, dtype),

@@ -109,6 +109,8 @@ class DecodeSpeedBench(SpeedBench):
         """Check the settings before anything is timed."""
         self.output = Path(self.output)
         self.check("hidden_size", "layers", "block_length", "tokens_per_step", "repeats")
+        if self.vocab_size < 8:
+            raise UserError(f"vocab_size: expected at least 8, got {self.vocab_size}")
         for name in ("batches", "lengths"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UserError(f"{name}: expected numbers of at least 1, got {list(getattr(self, name))}")

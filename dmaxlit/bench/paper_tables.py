@@ -103,6 +103,8 @@ TABLES: dict[str, PaperTable] = {
             *_threshold("base", 0.7, 0.5),
             *_hierarchical("base", 0.6, 0.4),
             *_threshold("control", 0.95, 0.7, 0.5),
+            *_hierarchical("control", 0.6, 0.4),
+            ("control", DecoderSpec("psd", label="psd, 3 drafts")),
             *_threshold("confidence", 0.95, 0.7, 0.5),
             ("uniform", DecoderSpec("uniform", label="uniform")),
             *_spd("uniform", *_TAUS),

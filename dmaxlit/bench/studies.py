@@ -44,8 +44,12 @@ def _hierarchical(method: str, *thresholds: float) -> list[TableRow]:
     return [TableRow(method, f"hierarchical {t:g}", "hierarchical", {"tau_low": t}) for t in thresholds]
 
 
-def _psd(method: str, *depths: int) -> list[TableRow]:
-    return [TableRow(method, f"psd, {depth} drafts", "psd", {"depth": depth}) for depth in depths]
+def _psd(method: str) -> list[TableRow]:
+    return [
+        TableRow(method, "psd, 1 draft", "psd", {"depth": 1}),
+        TableRow(method, "psd, 3 drafts", "psd", {"depth": 3}),
+        TableRow(method, "psd 0.97, 3 drafts", "psd", {"depth": 3, "threshold": 0.97}),
+    ]
 
 
 def _spd(method: str, *taus: float) -> list[TableRow]:
@@ -128,11 +132,11 @@ _WITHOUT_REVISION = Study(
         *(
             row
             for method in ("base", "control")
-            for row in (*_threshold(method, *_CAREFUL), *_hierarchical(method, 0.6, 0.4), *_psd(method, 1, 3))
+            for row in (*_threshold(method, *_CAREFUL), *_hierarchical(method, 0.6, 0.4), *_psd(method))
         ),
         *_threshold("on_policy", 0.95),
         *_hierarchical("on_policy", 0.6),
-        *_psd("on_policy", 1, 3),
+        *_psd("on_policy"),
         *_spd("on_policy", 0.5, 0.0),
     ),
 )

@@ -11,6 +11,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 
 from dmaxlit.cli.messages import closest, one_line
 from dmaxlit.cli.terminal import print_traceback, printable_messages
@@ -59,6 +60,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     if args is None:
         sys.excepthook = print_traceback
+    for stream in (sys.stdout, sys.stderr):  # a stream that is not UTF-8 shows what it lacks as \\u2713
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with printable_messages():
             _run(list(sys.argv[1:] if args is None else args))

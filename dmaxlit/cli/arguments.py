@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
-from dmaxlit.cli.flags import settings_of
+from dmaxlit.cli.flags import settings_of, split_flags
 from dmaxlit.cli.jsonargparse_internals import ReadableTypes, SeveralValues
 from dmaxlit.cli.messages import one_line
 from dmaxlit.cli.option_flags import expand_option_flags
@@ -47,7 +47,11 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
     """
     description = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     parser = CommandParser(
-        prog=f"dmaxlit {command}", description=description, exit_on_error=False, formatter_class=_HelpFormatter
+        prog=f"dmaxlit {command}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument(
         "--config", action="config", help="YAML file with any of the arguments below; flags take precedence."
@@ -66,9 +70,13 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
 def call(parser: ArgumentParser, function: Callable[..., T], args: Sequence[str]) -> T:
     """Parse the arguments, call the function or class with them, and return what it returns.
 
+    Flags take precedence over ``--config`` files, wherever these stand.
+
     Raises:
         UserError: If an argument is unknown, missing or of the wrong type.
     """
+    files, flags = split_flags(args, lambda flag: flag == "--config")
+    args = [*(part for file in files for part in file), *flags]
     show_option_help(
         args, [flag for flag in ("--decoder", "--admission", "--task") if flag[2:] in parser.get_defaults()]
     )
@@ -97,6 +105,7 @@ def load_model(
     probe: bool = True,
     chat_template: str | None = None,
     template_options: Mapping[str, Any] | None = None,
+    block_length: int | None = None,
 ) -> "DMaxModule":
     """Load the model of ``--model`` in eval mode, with the chat template that the user chose.
 
@@ -107,6 +116,7 @@ def load_model(
         probe: Check that the model obeys block masks and positions.
         chat_template: One of the tokenizer's chat templates by name, or a ``.jinja`` file. Default: the model's own.
         template_options: Values of variables that the chat template reads.
+        block_length: Tokens per block. Default: the model's.
 
     Raises:
         UserError: If there is no such model, device, template or variable.
@@ -117,7 +127,7 @@ def load_model(
 
     silence_known_warnings()
     with renaming_argument("model", "pretrained", "checkpoint"):
-        module = load(path, device=device, dtype=dtype, probe=probe)
+        module = load(path, device=device, dtype=dtype, probe=probe, block_length=block_length)
     choose_template(module.tokenizer, chat_template, template_options)
     return module
 

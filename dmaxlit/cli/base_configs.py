@@ -3,7 +3,8 @@
 A shipped recipe is ``builtin:NAME``, for ``--config`` and as a base (:mod:`dmaxlit.cli.recipes`).
 
 The base is inserted before the file that names it, as if the user had passed both; the parser then merges them setting
-by setting. (The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
+by setting. A base that several files share is inserted once, as a second copy would undo what the first of them says.
+(The parser itself also follows a ``config`` key, but replaces whole sections such as ``model``.)
 """
 
 import os
@@ -16,11 +17,18 @@ from dmaxlit.cli.recipes import recipe_path
 from dmaxlit.errors import UserError
 
 _FLAGS = ("--config", "-c")
-_SECTIONS = {"model", "data", "trainer"}
+#: What a recipe may set, by the first part of its name; other mappings, such as options of a class, name no base.
+SETTINGS = frozenset(
+    {
+        *("seed_everything", "trainer", "model", "data", "checkpoint", "finite_guard", "ckpt_path", "weights_only"),
+        *("verbose", "output", "decoder", "decoder_options", "window", "admission", "admission_options"),
+        *("max_new_tokens", "check_decoder"),
+    }
+)
 
 
 def expand_bases(args: Sequence[str]) -> list[str]:
-    """Return the arguments with the bases of each ``--config`` file before it.
+    """Return the arguments with the bases of each ``--config`` file before it, unless they are there already.
 
     Args:
         args: Command-line arguments.
@@ -29,6 +37,7 @@ def expand_bases(args: Sequence[str]) -> list[str]:
         UserError: If a base or a shipped recipe does not exist, or a file is its own base.
     """
     expanded: list[str] = []
+    taken: set[Path] = set()  # the files so far
     is_file = False  # whether this argument is the value of --config
     for arg in args:
         flag, equals, value = arg.partition("=")
@@ -36,8 +45,9 @@ def expand_bases(args: Sequence[str]) -> list[str]:
             path = recipe_path(arg if is_file else value)
             if is_file:
                 expanded.pop()
-            for config in [*_bases_of(path, []), path]:
+            for config in [*(base for base in _bases_of(path, []) if Path(base).resolve() not in taken), path]:
                 expanded += ["--config", config]
+                taken.add(Path(config).resolve())
             is_file = False
         else:
             is_file = arg in _FLAGS
@@ -53,7 +63,7 @@ def without_base(settings: Any) -> Any:
 
 
 def _names_base(settings: dict[str, Any]) -> bool:
-    is_recipe = bool(_SECTIONS & settings.keys()) or len(settings) == 1
+    is_recipe = len(settings) == 1 or any(str(key).partition(".")[0] in SETTINGS for key in settings)
     return is_recipe and isinstance(settings.get("config"), str)
 
 

@@ -25,12 +25,13 @@ def export(
     push_to_hub: str | None = None,
     private: bool = False,
     probe: bool = True,
+    block_length: int | None = None,
 ) -> None:
     """Write a trained model as a folder that dmaxlit.load and transformers both read.
 
     The folder holds safetensors, the config, the tokenizer, a model card, and dmaxlit.json with the block length, the
     task, and the decoder that generate, serve and chat use by default. A card that you wrote or edited in an earlier
-    export stays.
+    export stays, and so do files that are not an export's.
 
     Args:
         model: A .ckpt file that fit wrote; also a folder, hub id or builtin:NAME, which is copied.
@@ -42,11 +43,12 @@ def export(
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
         results: Figures for the card: results.json of a run, which are the trained model's, record.json of an
             evaluation of this model, or the folder with it.
-        push_to_hub: Upload the folder to this repository of the hub, USER/NAME, which is created if necessary. The
-            token is that of `hf auth login`, or the environment's HF_TOKEN. What only an earlier export there had is
-            deleted.
-        private: Create the repository as a private one.
+        push_to_hub: Upload the folder, hidden files excepted, to this repository of the hub, USER/NAME, which is
+            created if necessary. The token is that of `hf auth login`, or the environment's HF_TOKEN. What only an
+            earlier export there had is deleted; a card that was edited there stays.
+        private: Create the repository as a private one; a public one is refused.
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
+        block_length: Tokens per block, of a published checkpoint that does not say it. Default: the model's.
     """
     from dmaxlit.backbone.formats.hub_upload import check_repository, upload
     from dmaxlit.backbone.formats.model_folder import check_output_folder
@@ -62,7 +64,7 @@ def export(
     output = expanded(output)
     check_output_folder(Path(output))
     found = None if results is None else read_figures(Path(expanded(results)))
-    module = load_model(model, "cpu", dtype, probe)
+    module = load_model(model, "cpu", dtype, probe, block_length=block_length)
     if decoder is not None:
         module.set_decoding(decoder, **(decoder_options or {}))
     if found is not None:

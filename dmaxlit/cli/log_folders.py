@@ -9,16 +9,16 @@ from itertools import count
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.checkpoints.lightning_internals import has_version, set_version
-from dmaxlit.errors import UserError
+from dmaxlit.cli.run_config import RunConfigCallback, unwritable
+from dmaxlit.errors import DMaxWarning
 from dmaxlit.files import require_no_link, require_writable
 from dmaxlit.locks import created_folder, exclusive, remove_abandoned
 
-CONFIG_FILE = "config.yaml"
 _ROOM = 2**15  # bytes: more than the configuration and the beginning of a log
 
 # What Lightning and TensorBoard write there; they would follow a link.
@@ -34,7 +34,8 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
     A log without a version gets a new folder, which no other command has at the same time: a run may be tested twice
     at once, and while it is trained. Folders that are empty at the end are removed, and what a run has written that
     ended before its first batch. The ``metrics.csv`` that stands in the folder of a log with a version, as when a run
-    is resumed, becomes ``metrics.0.csv``, or the next free number.
+    is resumed, becomes ``metrics.0.csv``, or the next free number. A log that cannot be written any more while a run
+    trains, as on a full disk, ends with a warning.
 
     Args:
         trainer: The trainer, before its loggers are used.
@@ -58,20 +59,14 @@ def log_folders(trainer: Trainer) -> Iterator[None]:
                 if isinstance(logger, CSVLogger):
                     stack.enter_context(_keeping_rows(folder))
                 stack.enter_context(_without_empty_log(folder, trainer))
-                stack.enter_context(_naming_its_folder(logger))
-        saves_config = any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if saves_config and "://" not in str(trainer.log_dir):
-            config = Path(str(trainer.log_dir)) / CONFIG_FILE
-            try:
-                require_writable(config, _ROOM)
-            except OSError as error:
-                raise unwritable(config, error) from error
+                stack.enter_context(_outliving_full_disks(logger, trainer))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunConfigCallback) and (config := callback.path(trainer)) is not None:
+                try:
+                    require_writable(config, _ROOM)
+                except OSError as error:
+                    raise unwritable(config, error) from error
         yield
-
-
-def unwritable(path: Path, error: OSError) -> UserError:
-    """Return the refusal of a file or folder in a run's folder of logs that cannot be written."""
-    return UserError(f"trainer.default_root_dir: cannot write {str(path)!r} ({error.strerror or error})")
 
 
 @contextmanager
@@ -82,7 +77,9 @@ def _without_empty_log(folder: Path, trainer: Trainer) -> Iterator[None]:
         yield
     except BaseException:
         new = set(folder.iterdir()) - before if folder.is_dir() else set()
-        if _is_before_training(trainer) or all(fnmatch(path.name, _EVENT_FILES) for path in new):
+        fits = trainer.state.fn == TrainerFn.FITTING
+        has_no_points = not fits and all(fnmatch(path.name, _EVENT_FILES) for path in new)
+        if has_no_points or _is_before_training(trainer):
             for path in new:
                 if not path.is_dir():  # of a callback
                     path.unlink()
@@ -117,20 +114,30 @@ def _keeping_rows(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _naming_its_folder(logger: TensorBoardLogger | CSVLogger) -> Iterator[None]:
-    """Let the error of a log that cannot be saved name its folder, as on a disk that has filled up meanwhile."""
-    logger.save = partial(_save, logger, logger.save)  # type: ignore[method-assign]
+def _outliving_full_disks(logger: TensorBoardLogger | CSVLogger, trainer: Trainer) -> Iterator[None]:
+    """Let a log end with a warning if it cannot be saved while a run trains; else let the error name its folder."""
+    logger.save = partial(_save, logger, logger.save, trainer)  # type: ignore[method-assign]
     try:
         yield
     finally:
         del logger.save  # the method of the class again
 
 
-def _save(logger: TensorBoardLogger | CSVLogger, save: Callable[[], None]) -> None:
+def _save(logger: TensorBoardLogger | CSVLogger, save: Callable[[], None], trainer: Trainer) -> None:
     try:
         save()
     except OSError as error:
-        raise unwritable(Path(logger.log_dir), error) from error
+        if trainer.state.fn != TrainerFn.FITTING or _is_before_training(trainer):
+            raise unwritable(Path(logger.log_dir), error) from error
+        reason = error.strerror or error
+        rank_zero_warn(
+            f"the log in {logger.log_dir!r} ends here, it cannot be written ({reason})", category=DMaxWarning
+        )
+        logger.save = _save_nothing  # type: ignore[method-assign]  # rows behind half a one could not be read
+
+
+def _save_nothing() -> None:
+    """Take the place of the method of a log that has ended."""
 
 
 def _existing(logger: TensorBoardLogger | CSVLogger) -> Path:

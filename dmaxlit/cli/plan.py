@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from dmaxlit.backbone.formats.hub import CONFIG_AND_TOKENIZER
 from dmaxlit.backbone.frozen_features import check_layer, check_unsharded
 from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.backbone.mask_embedding import add_token_rows
@@ -53,7 +52,8 @@ upper bounds.
 """
 
 
-_COMPUTE = {"bf16": torch.bfloat16, "16": torch.float16}  # precisions, mixed or true
+_COMPUTE = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}  # precisions, mixed or true
+_TRUE = ("bf16-true", "16-true", "64-true", "64")  # those for which the trainer casts all weights
 # What GPUs are taken to reach.
 _SPEEDS = {"link_gbytes": 350.0, "gpus_per_node": 8, "tflops": 400.0}
 
@@ -148,7 +148,7 @@ def source_of(config: Any) -> BackboneSource:
     settings = dict(vars(config.model.backbone.init_args))
     for name in ("gradient_checkpointing", "defer", "probe"):  # which say nothing about the model
         del settings[name]
-    return BackboneSource.resolve(**settings, files=CONFIG_AND_TOKENIZER)
+    return BackboneSource.resolve(**settings, weights=False)
 
 
 def scenario_of(
@@ -185,7 +185,12 @@ def scenario_of(
     lora = config.model.lora is not None if lora is None else lora
     if lora:
         add_adapters(model, LoraSettings(**vars(config.model.lora or LoraSettings())))
-        extra = (torch.empty(model.config.hidden_size, dtype=source.dtype, device="meta", requires_grad=True),)
+        extra = (torch.empty(model.config.hidden_size, dtype=torch.float32, device="meta", requires_grad=True),)
+    precision = str(trainer.precision)
+    compute_dtype = _COMPUTE.get(precision.partition("-")[0], source.dtype)
+    if precision in _TRUE:
+        model.to(compute_dtype)  # type: ignore[arg-type]  # transformers overloads it
+        extra = tuple(tensor.to(compute_dtype) for tensor in extra)
     context = source.context_length(model)
     longest = getattr(data, "max_length", None)
     length = (context if longest is None else min(context, longest)) // source.block_length * source.block_length
@@ -218,7 +223,8 @@ def scenario_of(
         optimizer=_instantiate(OptimizerCallable, config.model.optimizer),
         gpus=max(1, gpus),
         sharded=sharded,
-        compute_dtype=_COMPUTE.get(str(trainer.precision).partition("-")[0], source.dtype),
+        compute_dtype=compute_dtype,
+        casts_weights=precision in ("bf16", "16") or precision.endswith("-mixed"),
         rows=rows,
         length=length,
         checkpointing=checkpointing,

@@ -21,7 +21,7 @@ def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> 
         block_length: Tokens of the block.
     """
     if objective is not VIEWS:
-        return {"views": objective.passes, "clean_copy": False}
+        return {"views": objective.passes, "clean_copy": False, "whole_logits": objective.whole_logits}
     ids = torch.zeros(1, block_length, dtype=torch.long)
     clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10))
     requests: list[FeatureRequest] = []

@@ -57,7 +57,7 @@ def print_table(scenario_of: Callable[..., MemoryScenario]) -> None:
         title = f"{scenario.model.config.model_type}, {scenario.rows} rows of {scenario.length} tokens on each GPU"
     Console().print(_table(title, columns))
     notes = ["GiB needed on each GPU, and the smallest of 24, 40, 80 and 141 GB that is enough"]
-    shared = "two and more GPUs share the model (FSDP2); with DDP each needs what one alone does"
+    shared = "two and more GPUs share the model (FSDP2); with DDP each needs what one alone does, with gradients twice"
     notes.append(shared if reason is None else f"each GPU has its own model: {reason}")
     if find_spec("peft") is None:
         notes.append("LoRA is left out, as peft is not installed")

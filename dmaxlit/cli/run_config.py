@@ -4,8 +4,10 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from dmaxlit.cli.log_folders import unwritable
+from dmaxlit.callbacks._display import folder_of_run
+from dmaxlit.errors import UserError
 from dmaxlit.files import write_text
 
 
@@ -16,18 +18,44 @@ class RunConfigCallback(SaveConfigCallback):
         UserError: In ``setup``, if it cannot be written.
     """
 
+    def path(self, trainer: L.Trainer) -> Path | None:
+        """Return where it is written; None if it is not, or if Lightning writes it to a remote folder.
+
+        It is written to the folder of a log of TensorBoard or CSV, which is this command's own, or else to that of the
+        run: never to the current folder, nor over a file that the command was given by ``--config``. Every rank must
+        call it.
+        """
+        folder: str | Path | None = trainer.log_dir
+        self.save_to_log_dir = "://" in str(folder)
+        if not self.save_to_log_dir and not _has_own_folder(trainer):
+            folder = folder_of_run(trainer)
+        if self.save_to_log_dir or folder is None:
+            return None
+        path = Path(folder) / self.config_filename
+        given = [Path(file).resolve() for file in self.config.get("config") or ()]
+        return None if path.resolve() in given else path
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it once, on rank zero; remote folders are left to Lightning."""
-        self._folder = str(trainer.log_dir)  # asked for on all ranks
-        self.save_to_log_dir = "://" in self._folder
+        self._path = self.path(trainer)
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it; called on rank zero."""
-        if self.save_to_log_dir:
+        if self._path is None:
             return
-        path = Path(self._folder) / self.config_filename
         try:
-            write_text(path, self.parser.dump(self.config, skip_none=False, skip_validation=True))  # was checked
+            # The settings were checked.
+            write_text(self._path, self.parser.dump(self.config, skip_none=False, skip_validation=True))
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise unwritable(self._path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return the refusal of a file or folder in a run's folder of logs that cannot be written."""
+    return UserError(f"trainer.default_root_dir: cannot write {str(path)!r} ({error.strerror or error})")
+
+
+def _has_own_folder(trainer: L.Trainer) -> bool:
+    """Return whether ``log_dir`` is a folder of one command; other loggers' is that of all runs, or none."""
+    return bool(trainer.loggers) and isinstance(trainer.loggers[0], (TensorBoardLogger, CSVLogger))

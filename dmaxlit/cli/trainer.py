@@ -9,7 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.errors import UserError
-from dmaxlit.files import expanded
+from dmaxlit.files import expanded, refuse_address
 from dmaxlit.locks import exclusive
 
 _OUTPUT = "predictions.jsonl"
@@ -59,11 +59,14 @@ class DMaxTrainer(Trainer):
             check_decoder: Check what a decoder of your own returns in the first forwards.
 
         Raises:
-            UserError: If neither a file nor the run's folder is given, or another process writes the file.
+            UserError: If neither a file nor the run's folder is given, that is an address such as s3://..., or another
+                process writes the file.
         """
         self.write_nothing_unasked()
         if output is None and not self._has_run_folder:
             raise UserError("output: expected a file to write the answers to, got none")
+        if output is None:
+            refuse_address(self.default_root_dir, "trainer.default_root_dir", "; --output names a file of answers")
         path = Path(self.default_root_dir) / _OUTPUT if output is None else Path(expanded(output))
         spec = DecoderSpec(
             decoder,

@@ -45,7 +45,7 @@ from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.data.resumable_jsonl import output_path
 from dmaxlit.errors import UserError, check_at_least, renaming_argument
 from dmaxlit.evaluation.validation_batches import is_dry_run
-from dmaxlit.files import expanded
+from dmaxlit.files import expanded, refuse_address
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.module import DMaxModule
 from dmaxlit.tasks import Split
@@ -148,6 +148,8 @@ class DMaxCLI(LightningCLI):
         for name in ("trainer.default_root_dir", "checkpoint.folder", "ckpt_path"):
             if path := settings.get(name):
                 settings[name] = expanded(path)
+                if self.config.subcommand == "fit" and name != "ckpt_path":
+                    refuse_address(path, name, "; logs alone may go there, by the save_dir of a logger")
         if checkpoint := settings.get("ckpt_path"):
             settings["ckpt_path"] = resolve_checkpoint(checkpoint, self.config.subcommand, settings)
         if checkpoint := settings.get("ckpt_path"):

@@ -52,7 +52,7 @@ class Parser(ConfigFileParser, WholeLists, LightningArgumentParser):
     """Lightning's parser, with registered names in YAML and errors that are raised instead of printed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.update(parser_mode=PARSER_MODE, exit_on_error=False)
+        kwargs.update(parser_mode=PARSER_MODE, exit_on_error=False, allow_abbrev=False)
         super().__init__(*args, **kwargs)
 
     def check_config(self, content: dict[str, Any]) -> None:

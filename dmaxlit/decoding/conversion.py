@@ -40,7 +40,9 @@ def to_sglang(decoder: Decoder) -> dict[str, Any]:
 def to_diffusers(decoder: Decoder, block_length: int) -> dict[str, Any]:
     """Return the arguments of diffusers' ``LLaDA2Pipeline`` that decode as a decoder does.
 
-    All but ``max_post_steps``, which only edits need, are also those of its ``BlockRefinementScheduler``.
+    All but ``max_post_steps`` and ``eos_early_stop``, which only edits need, are also those of its
+    ``BlockRefinementScheduler``. It makes no edits behind the last mask of a response of a single block whose every
+    forward fills one token.
 
     Args:
         decoder: A ``threshold``, ``one_token`` or ``edit`` decoder. diffusers has no SPD.
@@ -63,6 +65,8 @@ def to_diffusers(decoder: Decoder, block_length: int) -> dict[str, Any]:
         if decoder.max_post_edit_steps == 0:
             raise UserError("max_post_edit_steps: expected at least 1 for diffusers, which always makes one, got 0")
         settings["max_post_steps"] = decoder.max_post_edit_steps - 1  # it stops after one more than this
+        settings["num_inference_steps"] += 1  # else a block that fills one token per step would end unedited
+        settings["eos_early_stop"] = False  # else the block that holds an EOS would
     return settings
 
 

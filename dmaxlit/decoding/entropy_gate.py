@@ -17,9 +17,9 @@ class EntropyGateDecoder(CommittingDecoder):
 
     A masked position is committed if its confidence is above ``threshold`` and the entropies of the earlier positions
     of the block that stay masked sum up to at most ``beta``. If none is, the most confident of the first ``first``
-    masks is. A ``beta`` of 0 commits a prefix (unless the positions left behind are certain), a large one is
-    threshold decoding. RPD chooses its candidates by the agreement of the model's layers as well; here confidence
-    alone does, and the defaults are ours.
+    masks is. With a ``first`` of 1, a ``beta`` of 0 commits a prefix (unless the positions left behind are certain);
+    with one of at least the block length, a large ``beta`` is threshold decoding. RPD chooses its candidates by the
+    agreement of the model's layers as well; here confidence alone does, and the defaults are ours.
 
     Args:
         beta: Bound in nats, at least 0.

@@ -189,7 +189,7 @@ def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     total = probability.cumsum(-1)
     # Cut off the nucleus. A rounded sum may fall short of top_p = 1, so impossible tokens are excluded explicitly.
     nucleus = ((total - probability) < sampling.top_p.view(rows)) & (probability > 0)
-    last = nucleus.sum(-1, keepdim=True) - 1
+    last = (nucleus.sum(-1, keepdim=True) - 1).clamp_min(0)  # the most probable token where top_p rounds to 0
     # Invert its distribution function.
     below = (total <= draws.unsqueeze(-1) * total.gather(-1, last)) & nucleus
     return order.gather(-1, below.sum(-1, keepdim=True).clamp(max=last)).squeeze(-1)

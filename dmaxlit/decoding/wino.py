@@ -12,9 +12,8 @@ from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["WinoDecoder"]
 
-# The published limits: of the positions committed at one forward, and of the first revocation.
+# The published limits of the positions committed at one forward.
 _COMMIT_FRACTION, _MIN_LIMIT, _MAX_LIMIT = 0.7, 5, 20
-_FIRST_REVOCATION = 30
 
 
 @DECODERS.register("wino")
@@ -60,7 +59,7 @@ class WinoDecoder(Decoder):
     def start(self, ids: Tensor, editable: Tensor, special: SpecialTokens) -> BlockState:
         """Return the state of new blocks and their shadows."""
         state = super().start(ids, editable, special)
-        accepted = torch.full_like(state.step, _FIRST_REVOCATION)
+        accepted = torch.zeros_like(state.step)  # no token can be revoked yet
         return replace(state, extra_blocks=state.ids.unsqueeze(1), memory={"accepted": accepted})
 
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:

@@ -94,13 +94,19 @@ class BlockForward:
 
         Args:
             max_length: Its positions, in whole blocks.
+
+        Raises:
+            MemoryError: If there is no memory for it; the requests before can go on.
         """
         scratch_slot = max_length - self._denoiser.block_length + self._num_queries
         if scratch_slot > self._scratch_slot:
-            self._scratch_slot = scratch_slot
             self._forget_plan()
             if self._cache is not None:
-                self._cache.extend(scratch_slot + 1)
+                try:
+                    self._cache.extend(scratch_slot + 1)
+                except RuntimeError as error:  # torch's, on a GPU and on a CPU
+                    raise MemoryError(f"no memory for the keys and values of {max_length} positions") from error
+            self._scratch_slot = scratch_slot
 
     def group_order(self, requests: Sequence[Request], remaining: Sequence[int]) -> list[int]:
         """Return the remaining rows such that requests that share a forward are neighbours.

@@ -99,6 +99,8 @@ class Lane:
         state, logits = self._step(before, hidden)
         if copy is not None:
             self._checks.check_step(before, copy, state)
+        if state.sampling is not before.sampling:  # a decoder that makes its states from nothing leaves it out
+            state = replace(state, sampling=before.sampling)
         for request in batch:
             request.count_forward(self._decoder.extra_blocks)
 

@@ -15,6 +15,7 @@ from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.block_states import indices
 from dmaxlit.engine.request import Request
+from dmaxlit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class OutcomeReader:
             state: The blocks after the decoder's step.
             logits: ``[R, T, V]`` logits of the blocks; None if not all of them were computed.
             hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind.
+
+        Raises:
+            UserError: If the model computes NaN for a block.
         """
         at_limit = [
             blocks.num_behind + row
@@ -80,7 +84,7 @@ class OutcomeReader:
             top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
 
-        flags = [state.converged]
+        flags = [state.converged, hidden.sum((1, 2), dtype=torch.float32).isnan()]
         if self._admission is not None:
             last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
             admitted = self._admission.admit(before.select(last), state.select(last))
@@ -89,7 +93,13 @@ class OutcomeReader:
                 flags.append(restarted)
         columns, tokens = _on_host(flags, ids)
         nowhere = [False] * len(tokens)
-        converged, admits, restarts = [*columns, nowhere, nowhere][:3]
+        converged, is_nan, admits, restarts = [*columns, nowhere, nowhere][:4]
+        if True in is_nan:  # its tokens mean nothing, and its keys would spoil the prompt that takes over its place
+            index = blocks.prompt_indices[is_nan.index(True)]
+            raise UserError(
+                f"model: expected finite hidden states, got NaN at prompt {index}; float16 overflows where bfloat16 "
+                "and float32 do not"
+            )
         return Outcome(tokens, converged, admits, restarts, set(at_limit))
 
 

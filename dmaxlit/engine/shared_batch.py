@@ -42,6 +42,9 @@ class SharedBatch:
         Args:
             request: The request; no other of the batch has its index.
             lane: How it is decoded.
+
+        Raises:
+            MemoryError: If there is no memory for a request of its length; the others can go on.
         """
         self._forward.reserve(request.length)
         if self._vacant:

@@ -76,14 +76,14 @@ class AutoregressiveModel:
                 sequence may be.
         """
         try:
-            folder = fetch(source)
+            folder = fetch(source, weights=False)
             stored = read_config(folder)
             require_language_model(stored, source)
             is_ours = (folder / METADATA_FILE).is_file()
             if was_trained_with_masks(stored) or (is_ours and not is_autoregressive(read_metadata(folder))):
                 raise UserError(f"expected an autoregressive model, got {source!r}, a diffusion model")
             tokenizer = stored_tokenizer(folder)
-            weights = getattr(torch, dtype)
+            folder, weights = fetch(source), getattr(torch, dtype)
             model = with_its_attention(lambda attention: model_from_folder(folder, attention, weights))
             if not getattr(model.config, "max_position_embeddings", None):
                 raise UserError(f"expected a model with max_position_embeddings in its config, got {source!r}")

@@ -3,6 +3,9 @@
 import math
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dmaxlit.errors import DMaxWarning
 
 
 def batches_to_validation(trainer: L.Trainer) -> float:
@@ -16,6 +19,35 @@ def batches_to_validation(trainer: L.Trainer) -> float:
     if every is None:
         return interval
     return (every - 1) * per_epoch + min(interval, per_epoch) if every > 1 else min(interval, per_epoch)
+
+
+def has_validation(trainer: L.Trainer) -> bool:
+    """Return whether a run validates anything, as far as is known when training starts."""
+    batches = trainer.num_val_batches  # empty until the loaders are made
+    return trainer.enable_validation and trainer.val_dataloaders != [] and (not batches or any(batches))
+
+
+def warn_of_late_validation(trainer: L.Trainer, source: str, consequence: str) -> None:
+    """Warn, when training starts, if a run ends before its first validation, or may.
+
+    Args:
+        trainer: The trainer.
+        source: Who needs the validation, for the message.
+        consequence: What the run then does.
+    """
+    first, length = batches_to_validation(trainer), batches_of_run(trainer)
+    if math.isinf(first):
+        rank_zero_warn(
+            f"{source}: validation follows a whole epoch, whose number of batches a stream does not tell; set "
+            "--trainer.val_check_interval to a number of batches",
+            category=DMaxWarning,
+        )
+    elif length < first:
+        rank_zero_warn(
+            f"{source}: the run ends after {length} training batches, before the first validation after {first}, and "
+            f"{consequence}; set --trainer.val_check_interval, or train for longer",
+            category=DMaxWarning,
+        )
 
 
 def batches_of_run(trainer: L.Trainer) -> float:

@@ -101,7 +101,7 @@ class FinalizationParallelism(RatioMetric):
             finalized: ``[n]``, see :meth:`dmaxlit.engine.RowTrace.finalized`.
         """
         if len(finalized):
-            self._add(torch.tensor(finalization_parallelism(finalized)), torch.tensor(1))
+            self._add(torch.tensor(finalization_parallelism(finalized), dtype=torch.float64), torch.tensor(1))
 
 
 class DecodingOrder(RatioMetric):
@@ -149,4 +149,4 @@ class DecodingOrder(RatioMetric):
         groups = [finalized[block == number] for number in torch.unique(block)] if self.within_block else [finalized]
         taus = [tau for tau in (kendall_tau(group, self.variant) for group in groups) if not math.isnan(tau)]
         if taus:
-            self._add(torch.tensor(sum(taus) / len(taus)), torch.tensor(1))
+            self._add(torch.tensor(sum(taus) / len(taus), dtype=torch.float64), torch.tensor(1))

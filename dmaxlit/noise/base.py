@@ -113,8 +113,8 @@ class Prediction(ABC):
         """Return ``function(logits, *values)``, computed without gradients and possibly chunk by chunk.
 
         Args:
-            function: Receives the logits of some positions and the same entries of ``values``; returns one entry for
-                each of these positions.
+            function: Receives the float32 logits of some positions and the same entries of ``values``; returns one
+                entry for each of these positions.
             values: Tensors ``[n, ...]``.
         """
 
@@ -167,7 +167,7 @@ class LogitsPrediction(Prediction):
     def map(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
         """Return ``function(logits, *values)`` without gradients."""
         with torch.no_grad():
-            return function(self._logits.detach(), *values)
+            return function(self._logits.detach().float(), *values)
 
     def sum(self, score: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """Return the score of all positions."""
@@ -189,8 +189,10 @@ def dialogue(
         features: Answers requests for features.
 
     Raises:
-        UserError: If the strategy asks for features, and ``features`` is None.
+        UserError: If the strategy asks for features, and ``features`` is None, or yields a view with a loss inside
+            ``torch.no_grad()``.
     """
+    has_gradients = torch.is_grad_enabled()
     turn = next(views, None)
     while turn is not None:
         reply: Prediction | Tensor
@@ -200,6 +202,12 @@ def dialogue(
             reply = features(turn)
         else:
             reply = answer(turn)
+            if has_gradients and turn.requires_grad and not torch.is_grad_enabled():
+                views.close()  # which leaves torch.no_grad()
+                raise UserError(
+                    f"noise: expected view {turn.name!r} to be yielded outside of torch.no_grad(), it was yielded "
+                    "inside, where it would not be trained"
+                )
             yield turn, reply
         try:
             turn = views.send(reply)

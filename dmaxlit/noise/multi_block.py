@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.factory import make_by_name
 from dmaxlit.noise.base import NOISE, Corruption, FeatureRequest, NoiseStrategy, Views
 from dmaxlit.noise.block_groups import (
     chain_levels,
@@ -14,7 +15,6 @@ from dmaxlit.noise.block_groups import (
     rank_in_group,
     split_at_prompts,
 )
-from dmaxlit.option_types import check_option_types
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch
 
@@ -64,14 +64,9 @@ class MultiBlockNoise(NoiseStrategy):
                 raise UserError(f"base_options: expected no {name}, since groups have masks of their own, got one")
         if options.get("weighting") == "realized":
             raise UserError("base_options: expected weighting none or elbo, as blocks have levels, got 'realized'")
-        cls = NOISE.get(base)
-        if issubclass(cls, MultiBlockNoise):
+        self.base: NoiseStrategy = make_by_name("base", NOISE, NoiseStrategy, base, options)
+        if isinstance(self.base, MultiBlockNoise):
             raise UserError(f"base: expected another strategy, got {base!r}")
-        check_option_types(cls, options)
-        try:
-            self.base: NoiseStrategy = cls(**options)
-        except TypeError as error:
-            raise UserError(f"base_options: expected options of {base}, got {sorted(options)} ({error})") from error
         self.feature_layer = self.base.feature_layer
         self.group_size = group_size
         self.base_options = base_options

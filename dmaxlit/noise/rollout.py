@@ -20,7 +20,7 @@ def draw(prediction: Prediction, generator: RowGenerator, rollout: str, temperat
     if rollout == "argmax":
         return prediction.map(lambda logits: logits.argmax(-1))
     u = generator.rand(prediction.positions.shape[1])[prediction.positions]
-    return prediction.map(lambda logits, u: _sample(logits.float() / temperature, u), u)
+    return prediction.map(lambda logits, u: _sample(logits / temperature, u), u)
 
 
 def draw_many(prediction: Prediction, generator: RowGenerator, count: int) -> Tensor:
@@ -33,7 +33,7 @@ def draw_many(prediction: Prediction, generator: RowGenerator, count: int) -> Te
     """
     length = prediction.positions.shape[1]
     u = torch.stack([generator.rand(length)[prediction.positions] for _ in range(count)], -1)
-    return prediction.map(lambda logits, u: _sample(logits.float(), u), u)
+    return prediction.map(lambda logits, u: _sample(logits, u), u)
 
 
 def _sample(logits: Tensor, u: Tensor) -> Tensor:

@@ -97,7 +97,6 @@ def check_replay(threshold: float, steps: int | None) -> None:
 
 def _log_odds(logits: Tensor) -> Tensor:
     """Return ``log(p / (1 - p))`` of the most probable token of each position, ``[n]``, given ``[n, V]`` logits."""
-    logits = logits.float()
     top, token = logits.max(-1, keepdim=True)
     return (top - logits.scatter(-1, token, -torch.inf).logsumexp(-1, keepdim=True)).squeeze(-1)
 

@@ -18,6 +18,7 @@ class JobBatch:
 
     Attributes:
         used_at: When a job was last added or decoded, by ``time.monotonic``.
+        has_cache: Whether there has been a forward, the first of which makes the cache.
     """
 
     def __init__(self, engine: BlockDecoder, num_rows: int) -> None:
@@ -27,6 +28,7 @@ class JobBatch:
         self._samplers: dict[int, Sampler] = {}
         self._committed: dict[int, str] = {}
         self.used_at = time.monotonic()
+        self.has_cache = False
 
     @property
     def size(self) -> int:
@@ -34,14 +36,18 @@ class JobBatch:
         return len(self._jobs)
 
     def add(self, job: Job) -> None:
-        """Let a job take part from the next forward on."""
-        self.used_at = time.monotonic()
+        """Let a job take part from the next forward on.
+
+        Raises:
+            MemoryError: If there is no memory for a job of its length; the others can go on.
+        """
         key = job.sharing.lane
-        if key not in self._lanes:
-            self._lanes[key] = job.engine.make_lane(SamplerPerPrompt(self._samplers))
+        lane = self._lanes[key] if key in self._lanes else job.engine.make_lane(SamplerPerPrompt(self._samplers))
+        self._batch.add(job.request, lane)
+        self._lanes[key] = lane
         self._jobs[job.index], self._samplers[job.index] = job, job.sampler
         self._committed[job.index] = ""
-        self._batch.add(job.request, self._lanes[key])
+        self.used_at = time.monotonic()
 
     def discard(self, index: int) -> None:
         """Let the job of that index, if it is here, take part in no further forward."""
@@ -67,5 +73,5 @@ class JobBatch:
                 if index in event.finished or job.reads_provisional or draft.committed != self._committed[index]:
                     self._committed[index] = draft.committed
                     job.post(draft)
-        self.used_at = time.monotonic()
+        self.used_at, self.has_cache = time.monotonic(), True
         return done

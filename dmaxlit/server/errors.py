@@ -63,6 +63,19 @@ def out_of_time(seconds: float) -> ApiError:
     return ApiError(503, f"The response was not complete within the {seconds:g} seconds of the server.", "timeout")
 
 
+def no_memory(length: int) -> ApiError:
+    """Return the refusal of a request that is too long for the memory; clients do not repeat it as they repeat a 503.
+
+    Args:
+        length: Its positions.
+    """
+    message = (
+        f"max_tokens: expected a prompt and response that the server has memory for, got {length} tokens; ask for "
+        "fewer, or let its --max_length cut them"
+    )
+    return bad_request(message, "max_tokens", "out_of_memory")
+
+
 def shutting_down() -> ApiError:
     """Return the refusal of a server that is about to stop."""
     return ApiError(503, "The server is shutting down.", "shutting_down", retry_after=10)

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import itertools
+import time
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,14 @@ from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import ResponseWriter
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.module import DMaxModule
-from dmaxlit.server.errors import of_user_error
+from dmaxlit.server.errors import of_user_error, out_of_time
 from dmaxlit.server.inbox import Inbox
 from dmaxlit.server.job import Job, Sharing
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.prompts import PromptField, TokenIds, encode, prompts_of
 from dmaxlit.server.protocol import ChatBody, CompletionBody, StreamOptions
 from dmaxlit.server.request_settings import check_size, check_steps, settings_of
+from dmaxlit.server.scheduler import Scheduler
 from dmaxlit.server.trial import forward_size, try_decoder
 
 _MAX_TRIED = 256
@@ -61,10 +63,12 @@ class Intake:
         module: The model.
         defaults: Settings of requests that name none.
         limits: Of the server.
+        scheduler: Will decode the jobs.
     """
 
-    def __init__(self, module: DMaxModule, defaults: DecodeSettings, limits: Limits) -> None:
+    def __init__(self, module: DMaxModule, defaults: DecodeSettings, limits: Limits, scheduler: Scheduler) -> None:
         self._denoiser, self._defaults, self._limits = module.backbone, defaults, limits
+        self._scheduler = scheduler
         own = defaults.without_unused_policy().make_engine(module.backbone)
         self._own_steps, self._own_size = own.decoder.max_steps(module.backbone.block_length), forward_size(own)
         # A fast tokenizer must not encode while another thread, here the engine's, decodes with it.
@@ -92,8 +96,12 @@ class Intake:
         loop = asyncio.get_running_loop()
         inbox, deadline = Inbox(loop), arrived + self._limits.max_seconds
         try:
-            plan, ids = await loop.run_in_executor(self._encoder, self._prepare, settings, prompts, deadline)
+            with self._scheduler.expect(len(prompts) * (body.n or 1)):
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    plan, ids = await loop.run_in_executor(self._encoder, self._prepare, settings, prompts, deadline)
             jobs = self._jobs(body, plan, prompts, ids, inbox)
+        except TimeoutError as error:
+            raise out_of_time(self._limits.max_seconds) from error
         except PromptError as error:
             raise of_user_error(error, "messages" if isinstance(body, ChatBody) else "prompt") from error
         except UserError as error:

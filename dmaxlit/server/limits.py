@@ -12,7 +12,7 @@ class Limits:
 
     Args:
         batch_size: Most responses that are decoded at the same time.
-        max_waiting: Most responses that wait for that.
+        max_waiting: Most responses that wait for that, from the moment their request has been read.
         max_responses: Most responses of one request: its prompts times ``n``. They also have to fit into the queue.
         max_tokens: Most tokens of a response that may be asked for; None for as many as the context holds.
         max_length: Most positions of a prompt and its response; None for the model's context. A longer budget is cut to

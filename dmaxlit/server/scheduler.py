@@ -1,16 +1,17 @@
 """The engine's thread: decodes the responses of all requests, which enter and leave between two forwards."""
 
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import torch
 
 from dmaxlit.server.batch import JobBatch
-from dmaxlit.server.errors import ApiError, internal_error, out_of_time, queue_full, shutting_down
+from dmaxlit.server.errors import ApiError, internal_error, no_memory, out_of_time, queue_full, shutting_down
 from dmaxlit.server.job import Job
 from dmaxlit.server.limits import Limits
 from dmaxlit.server.metrics import Metrics
@@ -32,6 +33,7 @@ class Scheduler:
         self._limits, self._metrics = limits, metrics
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
+        self._num_expected = 0
         self._cancelled: set[int] = set()
         self._stop_at: float | None = None  # by time.monotonic, once the server is to stop
         self._running: dict[int, Job] = {}  # of the engine's thread, like the batches
@@ -61,8 +63,27 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Number of jobs that wait for a place."""
-        return len(self._waiting)
+        """Number of jobs that wait for a place, those whose prompts are still being encoded among them."""
+        return len(self._waiting) + self._num_expected
+
+    @contextlib.contextmanager
+    def expect(self, count: int) -> Iterator[None]:
+        """Keep room in the queue for the jobs of a request while they are made.
+
+        Args:
+            count: Number of jobs.
+
+        Raises:
+            ApiError: If the queue has no room, or the server is about to stop.
+        """
+        with self._changed:
+            self._check_room(count)
+            self._num_expected += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_expected -= count
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue the jobs of a request, all or none.
@@ -71,13 +92,16 @@ class Scheduler:
             ApiError: If the queue has no room, or the server is about to stop.
         """
         with self._changed:
-            if not self.is_alive:
-                raise shutting_down()
-            free = self._limits.batch_size - len(self._running)
-            if len(self._waiting) + len(jobs) > self._limits.max_waiting + max(free, 0):
-                raise queue_full(self._limits.max_waiting)
+            self._check_room(len(jobs))
             self._waiting.extend(jobs)
             self._changed.notify()
+
+    def _check_room(self, count: int) -> None:
+        if not self.is_alive:
+            raise shutting_down()
+        free = self._limits.batch_size - len(self._running)
+        if self.num_waiting + count > self._limits.max_waiting + max(free, 0):
+            raise queue_full(self._limits.max_waiting)
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         """Let jobs take part in no further forward; those that are done stay as they are."""
@@ -153,14 +177,31 @@ class Scheduler:
             self._drop_idle()  # their caches are room for another
             if len(self._batches) == _MAX_BATCHES:
                 return False
-        self._running[job.index] = job
+        elif self._batches[key].size and not self._batches[key].has_cache:
+            return False  # if there is no memory for the cache of the first, the others shall not fail with it
+        error = self._add(job)
+        if error is not None:
+            self._drop_idle()  # memory may be what lacks
+            error = self._add(job)
+        if error is not None:
+            job.post(error)
+        return True
+
+    def _add(self, job: Job) -> ApiError | None:
+        """Let a job enter a batch; return why it cannot, which is no matter of the others."""
+        key = job.sharing.batch
         try:
             if key not in self._batches:
                 self._batches[key] = JobBatch(job.engine, self._limits.batch_size)
             self._batches[key].add(job)
-        except Exception:  # no memory for a new cache, or a longer one
-            self._fail_batch(key)
-        return True
+        except MemoryError as error:
+            _LOG.warning("a response cannot begin: %s", str(error))  # without its frames, which hold the cache
+            return no_memory(job.request.length)
+        except Exception:
+            _LOG.exception("a response cannot begin")
+            return internal_error()
+        self._running[job.index] = job
+        return None
 
     def _drop_idle(self, used_before: float = math.inf) -> None:
         """Drop the batches without jobs that were last used at some time or earlier, and so their caches."""
@@ -170,19 +211,20 @@ class Scheduler:
     def _step(self, key: Hashable) -> None:
         try:
             done = self._batches[key].step()
-        except Exception:  # a full device, or a fault of ours: the other batches go on
-            self._fail_batch(key)
+        except Exception as error:  # a full device, or a fault of ours: the other batches go on
+            self._fail_batch(key, error)
             return
         self._metrics.forwards.inc()
         self._drop({job.index for job in done})
 
-    def _fail_batch(self, key: Hashable) -> None:
+    def _fail_batch(self, key: Hashable, error: Exception) -> None:
         """Let the jobs of a batch fail, and free its cache and those that nobody uses: memory may be what lacks."""
         _LOG.exception("responses failed")
-        self._batches.pop(key, None)
+        batch = self._batches.pop(key)
         self._drop_idle()
         jobs = [job for job in self._running.values() if job.sharing.batch == key]
-        self._fail_running(jobs, internal_error())
+        is_too_long = isinstance(error, torch.OutOfMemoryError) and not batch.has_cache  # then it was alone
+        self._fail_running(jobs, no_memory(jobs[0].request.length) if is_too_long else internal_error())
 
     def _fail_running(self, jobs: Iterable[Job], error: ApiError) -> None:
         jobs = list(jobs)

@@ -38,7 +38,7 @@ class Service:
         self.created = int(time.time())
         self.scheduler = Scheduler(limits, self.metrics)
         self.metrics.watch(lambda: self.scheduler.num_running, lambda: self.scheduler.num_waiting)
-        self._intake = Intake(module, defaults, limits)
+        self._intake = Intake(module, defaults, limits, self.scheduler)
         module.eval()
 
     def start(self) -> None:

@@ -104,6 +104,7 @@ def run(decoder: Decoder, logits: Tensor, num_steps: int, sampling: Sampling | N
             break
         after = take_step(decoder, state, logits)
         checks.check_kept(state, after)
+        after = replace(after, sampling=state.sampling)  # as the engine does
         state = after.assign(done, state.select(done))
     return state
 

@@ -79,14 +79,22 @@ def make_rows(prompts: tuple[int, ...] = (3, 10, 0, 8), responses: tuple[int, ..
 
 
 def views_of(
-    strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
+    strategy: NoiseStrategy,
+    rows: Rows,
+    generator: RowGenerator | None = None,
+    require_grad: bool = False,
+    in_chunks: bool = False,
 ) -> list[View]:
     """Return all views of a strategy; arguments as those of :func:`turns_of`."""
-    return [view for view, _ in turns_of(strategy, rows, generator, require_grad)]
+    return [view for view, _ in turns_of(strategy, rows, generator, require_grad, in_chunks)]
 
 
 def turns_of(
-    strategy: NoiseStrategy, rows: Rows, generator: RowGenerator | None = None, require_grad: bool = False
+    strategy: NoiseStrategy,
+    rows: Rows,
+    generator: RowGenerator | None = None,
+    require_grad: bool = False,
+    in_chunks: bool = False,
 ) -> list[tuple[View, Prediction]]:
     """Return all views of a strategy, each with its prediction.
 
@@ -95,6 +103,7 @@ def turns_of(
         rows: The batch and the model's predictions.
         generator: Random numbers; default: those of seed 0.
         require_grad: Whether predictions have gradients, as in training.
+        in_chunks: Whether predictions come in two chunks, as those of many positions do.
 
     Raises:
         UserError: If ``views`` is no generator, or yields something else than views of the right types and shapes.
@@ -104,7 +113,9 @@ def turns_of(
     def answer(view: Any) -> LogitsPrediction:
         checks.check_types(view, rows.clean)
         logits = rows.logits[view.supervised]
-        return LogitsPrediction(logits.requires_grad_(require_grad and view.requires_grad), view.supervised)
+        logits.requires_grad_(require_grad and view.requires_grad)
+        prediction = LogitsPrediction(logits, view.supervised)
+        return InChunks(prediction, *sorted({-(-len(logits) // 3), len(logits)})) if in_chunks else prediction
 
     started = checks.begin(strategy.views(rows.clean, generator or rows.generator()), rows.clean)
     table = torch.randn(SPECIAL.vocab_size, 8, generator=torch.Generator().manual_seed(0))
@@ -112,7 +123,7 @@ def turns_of(
 
 
 class InChunks(LogitsPrediction):
-    """A prediction that is summed over chunks of its positions.
+    """A prediction that is computed in chunks of its positions.
 
     Args:
         prediction: The prediction.
@@ -122,6 +133,11 @@ class InChunks(LogitsPrediction):
     def __init__(self, prediction: Prediction, *ends: int) -> None:
         super().__init__(prediction.logits, prediction.positions)
         self._chunks = [slice(start, end) for start, end in pairwise((0, *ends))]
+
+    def map(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        """Return what the function returns for all chunks."""
+        parts = ((LogitsPrediction(self.logits[chunk], self.positions), chunk) for chunk in self._chunks)
+        return torch.cat([part.map(function, *(value[chunk] for value in values)) for part, chunk in parts])
 
     def sum(self, score: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """Return the sum of the scores of all chunks."""

@@ -45,6 +45,7 @@ def noise_properties(noise: str | type[NoiseStrategy], /, **options: Any) -> lis
         "objectives are sums over chunks, which may be empty": _sums_over_chunks,
         "the number of views does not depend on the data": _has_fixed_number,
         "predictions are used without gradients": _uses_no_gradients,
+        "views are the same where predictions come in chunks": _maps_chunks,
         "rows do not depend on the padding": _ignores_padding,
         "rows do not depend on other rows": _ignores_other_rows,
         "the same seed gives the same views": _repeats,
@@ -159,6 +160,16 @@ def _uses_no_gradients(factory: NoiseFactory) -> None:
             f"expected view {view.name!r} to carry no gradients of an earlier prediction, but it does; take what "
             "becomes input from prediction.map, or detach it",
         )
+
+
+def _maps_chunks(factory: NoiseFactory) -> None:
+    whole, parts = (views_of(factory.at_levels(0.5)[0], make_rows(), in_chunks=chunked) for chunked in (False, True))
+    changed = difference(whole, parts)
+    expect(
+        changed is None,
+        f"expected the same views where the logits come in chunks of positions, but {changed} differs; a function that "
+        "prediction.map is given receives some positions, and must not reduce over them",
+    )
 
 
 def _ignores_padding(factory: NoiseFactory) -> None:

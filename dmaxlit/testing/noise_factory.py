@@ -4,9 +4,9 @@ import inspect
 from typing import Any
 
 from dmaxlit.errors import UserError, describe_value
+from dmaxlit.factory import make_by_name
 from dmaxlit.noise import NOISE, NoiseStrategy
 from dmaxlit.noise.schedules import LevelDistribution
-from dmaxlit.option_types import check_option_types
 
 
 class NoiseFactory:
@@ -26,15 +26,7 @@ class NoiseFactory:
         self.options = options
         if not isinstance(self.cls, type) or not issubclass(self.cls, NoiseStrategy):
             raise UserError(f"noise: expected a name or a subclass of NoiseStrategy, got {describe_value(noise)}")
-        if inspect.isabstract(self.cls):
-            missing = ", ".join(sorted(self.cls.__abstractmethods__))
-            raise UserError(f"noise: expected a class that implements {missing}, got {self.cls.__name__}")
-        check_option_types(self.cls, options)
-        try:
-            self.make()
-        except TypeError as error:
-            names = ", ".join(options) or "none"
-            raise UserError(f"noise: expected options of {self.cls.__name__}, got {names} ({error})") from error
+        make_by_name("noise", NOISE, NoiseStrategy, self.cls, options)
 
     def make(self, **more: Any) -> NoiseStrategy:
         """Return a new strategy, with further options."""

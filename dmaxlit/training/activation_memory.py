@@ -80,7 +80,9 @@ def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
     """Measure the bytes that one pass keeps, on the meta device; ``keys - queries`` come from an earlier pass."""
     device, dtype = torch.device("meta"), scenario.compute_dtype
     attention = attention_of(scenario.model)
-    model: Any = copy.deepcopy(scenario.model).to(dtype)  # type: ignore[arg-type]
+    model: Any = copy.deepcopy(scenario.model)
+    if scenario.casts_weights:
+        model.to(dtype)
     if attention == "sdpa":  # on meta it would be decomposed into steps, which no GPU does
         use_attention(model, _FUSED, _fused_attention)
     embeds = torch.empty(scenario.rows, queries, int(model.config.hidden_size), device=device, dtype=dtype)

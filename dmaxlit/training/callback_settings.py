@@ -1,5 +1,6 @@
 """Settings of callbacks that what a run learns depends on."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ _OF_LIGHTNING = (
 def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the settings of those callbacks that change what a run learns, under the names of their classes.
 
+    They are JSON values, as a checkpoint stores them: a tuple is a list, and what JSON does not know, its text.
+
     A callback names such options, which it keeps under their names, by an attribute of its class,
     ``training_options``. Of Lightning's callbacks that change weights or steps all options count.
 
@@ -39,4 +42,5 @@ def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any
             found[name] = {option: getattr(callback, option) for option in own}
         elif isinstance(callback, _OF_LIGHTNING):
             found[name] = dict(options.get(name, {}))
-    return found
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(found, default=str))
+    return plain

@@ -13,6 +13,7 @@ from dmaxlit.backbone.hidden_matrices import expert_modules
 from dmaxlit.backbone.transformers_internals import decoder_layers
 from dmaxlit.training.activation_memory import has_cache, trained_passes
 from dmaxlit.training.memory_scenario import MemoryScenario
+from dmaxlit.training.optimizer_memory import bytes_of
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ def received_bytes(scenario: MemoryScenario) -> float:
     if scenario.gpus == 1:
         return 0.0
     share = (scenario.gpus - 1) / scenario.gpus
-    trained: int = sum(p.numel() for p in [*scenario.model.parameters(), *scenario.extra] if p.requires_grad)
-    own_width = scenario.model.dtype.itemsize
+    trained = [p for p in [*scenario.model.parameters(), *scenario.extra] if p.requires_grad]
     if not scenario.sharded:
-        return 2 * share * trained * own_width  # reduced in parts, which are then gathered
+        return 2 * share * bytes_of(trained)  # reduced in parts, which are then gathered
     width = scenario.compute_dtype.itemsize
     count = sum(p.numel() for p in scenario.model.parameters())
     layers = sum(p.numel() for layer in decoder_layers(scenario.model) for p in layer.parameters())
     gathered = (count - layers + layer_gathers(scenario) * layers) * width
-    return share * (gathered + trained * (own_width if width == own_width else 4))
+    reduced = 4 * sum(p.numel() for p in trained) if scenario.casts_weights else bytes_of(trained)
+    return share * (gathered + reduced)
 
 
 def layer_gathers(scenario: MemoryScenario) -> int:

@@ -9,6 +9,7 @@ import lightning as L
 
 from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.backbone.frozen_features import FrozenFeatures
+from dmaxlit.checkpoints.lightning_internals import is_attached
 from dmaxlit.errors import UserError
 from dmaxlit.noise import NoiseStrategy
 
@@ -29,16 +30,22 @@ class FrozenCopyMixin(L.LightningModule):
     def frozen_features(self) -> FrozenFeatures:
         """Return the features that the noise strategy asks for, of the model as it is when this is first called.
 
-        A trainer calls it before it restores a checkpoint.
+        A trainer calls it before it restores a checkpoint, but not in a module that another one contains.
 
         Raises:
-            UserError: If the strategy names no layer, or another one than at the first call, or the model is sharded.
+            UserError: If the strategy names no layer, or another one than at the first call, or the model is sharded,
+                or the trainer of a module that contains this one has restored a checkpoint before the first call.
         """
         layer = self.noise.feature_layer
         if layer is None:
             name = type(self.noise).__name__
             raise UserError(f"noise: expected {name}, which asks for features, to set feature_layer, got None")
         if self._features is None:
+            if self.backbone.lora is None and self._is_restored_inside():
+                raise UserError(
+                    "noise: expected begin_frozen_copy() of the contained DMaxModule to be called before a fit with "
+                    "ckpt_path, since features are those of the weights that the run began with, got no frozen copy"
+                )
             self._features = FrozenFeatures(self.backbone, layer, self.frozen_copy == "offloaded")
         if layer != self._features.layer:
             raise UserError(
@@ -55,6 +62,10 @@ class FrozenCopyMixin(L.LightningModule):
         self._earlier, self._features = self._features, None
         if self.noise.feature_layer is not None:
             self.frozen_features()
+
+    def _is_restored_inside(self) -> bool:
+        """Return whether this module is part of one whose trainer goes on from a checkpoint."""
+        return is_attached(self) and self.trainer.lightning_module is not self and self.trainer.ckpt_path is not None
 
     def release_features(self) -> None:
         """Forget the batch that features were computed for, if any were; see :meth:`FrozenFeatures.release`."""

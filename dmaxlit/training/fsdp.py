@@ -153,7 +153,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             set_optimizer_state_dict(
                 module, optimizer, optimizer_state[name], options=StateDictOptions(cpu_offload=True)
             )
-        rest: dict[str, Any] = torch.load(path / SHARDED_REST_FILE, weights_only=True)
+        # Not to where rank zero, which wrote it, had its tensors: all ranks would load them to its device.
+        rest: dict[str, Any] = torch.load(path / SHARDED_REST_FILE, map_location="cpu", weights_only=True)
         return rest
 
 

@@ -76,6 +76,9 @@ def _weights(scenario: MemoryScenario, state: int, update: int) -> list[MemoryIt
         ]
     elif width != model.dtype.itemsize:
         items.append(_cast_weights(scenario))
+    if scenario.gpus > 1 and not scenario.sharded:  # DDP's, which gradients are copied to and from
+        detail = f"{of_trained}, in which GPUs exchange them"
+        items.append(MemoryItem("gradient buckets", bytes_of(trained), ALWAYS, detail))
     return items
 
 
@@ -97,7 +100,7 @@ def _cast_weights(scenario: MemoryScenario) -> MemoryItem:
 def _is_chunked(scenario: MemoryScenario, head: Tensor) -> bool:
     """Return whether the logits are computed a chunk of positions at a time, as if every token were response."""
     positions = scenario.rows * scenario.length
-    return scenario.clean_copy and chunk_size(positions, head.shape[0], "cuda") < positions
+    return not scenario.whole_logits and chunk_size(positions, head.shape[0], "cuda") < positions
 
 
 def _whole_gradients(scenario: MemoryScenario) -> MemoryItem:

@@ -36,8 +36,10 @@ class MemoryScenario:
         feature_requests: Sequences of a batch's row that it takes features of.
         copies_features: Whether the frozen copy is a copy, not the model with its adapters off.
         offloaded: Whether that copy is in main memory between two batches.
-        clean_copy: Whether a view is computed with a clean copy of its row; else it is a pass over the row alone, with
-            all of its logits at once.
+        clean_copy: Whether a view is computed with a clean copy of its row; else it is a pass over the row alone.
+        whole_logits: Whether all logits of a pass are there at once, whatever their number.
+        casts_weights: Whether weights of another type are computed with in ``compute_dtype`` (mixed precision), not in
+            their own.
     """
 
     model: PreTrainedModel
@@ -58,6 +60,8 @@ class MemoryScenario:
     copies_features: bool = False
     offloaded: bool = False
     clean_copy: bool = True
+    whole_logits: bool = False
+    casts_weights: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ class Objective:
 
     Args:
         name: Its name, for messages and for what a checkpoint stores.
-        passes: Forward passes over a row alone, each with a backward pass and with all of its logits at once; 0 for
-            what the views of the noise strategy need.
+        passes: Forward passes over a row alone, each with a backward pass; 0 for what the views of the noise strategy
+            need.
+        whole_logits: Whether all logits of a pass are in memory at once, and not a chunk of positions at a time.
     """
 
     name: str
     passes: int = 1
+    whole_logits: bool = True
 
 
 VIEWS = Objective("views", 0)

@@ -66,14 +66,15 @@ class ChunkedPrediction(Prediction):
         return self._head
 
     def map(self, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
-        """Return ``function(logits, *values)``, computed chunk by chunk without gradients."""
+        """Return ``function(logits, *values)``, computed chunk by chunk without gradients, of float32 logits."""
         with torch.no_grad():
             slices = self._chunks()
             if len(slices) == 1:
-                return function(self.logits.detach(), *values)
+                return function(self.logits.detach().float(), *values)
             with head_cast_once(self._hidden.device):
                 results = [
-                    function(self._head(self._hidden[chunk]), *(value[chunk] for value in values)) for chunk in slices
+                    function(self._head(self._hidden[chunk]).float(), *(value[chunk] for value in values))
+                    for chunk in slices
                 ]
             return torch.cat(results)
 

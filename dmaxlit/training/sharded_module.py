@@ -2,6 +2,7 @@
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from dmaxlit.backbone.denoiser import Denoiser
@@ -25,9 +26,11 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
         backbone: Its denoiser.
 
     Raises:
-        UserError: If the strategy splits single matrices over processes, forwards are to be compiled, or
-            the model has an auxiliary model.
+        UserError: If the strategy is none that the module trains with, or splits single matrices over processes,
+            forwards are to be compiled, or the model has an auxiliary model.
     """
+    if module.trainer.training:
+        _check_strategy(module.trainer.strategy)
     mesh, device = module.device_mesh, torch.device("cpu")
     if mesh is not None:
         if mesh["tensor_parallel"].size() > 1:
@@ -47,3 +50,13 @@ def prepare_backbone(module: L.LightningModule, backbone: Denoiser) -> None:
         compute_dtype = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
         shard_denoiser(backbone, backbone.model, mesh["data_parallel"], compute_dtype)
     backbone.load_deferred(device)
+
+
+def _check_strategy(strategy: object) -> None:
+    known = (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy)
+    # DeepSpeed's is a DDPStrategy, but keeps gradients where they are not found to be divided by the step's tokens.
+    if not isinstance(strategy, known) or isinstance(strategy, DeepSpeedStrategy):
+        raise UserError(
+            "strategy: expected auto, ddp, or dmaxlit.training.fsdp.FSDP2Strategy to share the model, got "
+            f"{type(strategy).__name__}, which training does not support"
+        )

@@ -68,7 +68,7 @@ class StepMean:
         for losses, count in records:
             self._sums.add(_TOKENS, count, torch.zeros_like(count))
             for name, pair in _figures(losses, count).items():
-                self._sums.add(name, *pair)
+                self._sums.add(name, *(value.to(one.device) for value in pair))  # a strategy's own may be elsewhere
         return torch.stack([count for _, count in records]).sum() / _UNIT
 
     def finish(self, trainer: L.Trainer, gradients: list[Tensor]) -> dict[str, Tensor]:

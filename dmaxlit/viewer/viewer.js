@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const root = document.documentElement, tooltip = byId("history");
 const [slider, playButton, promptSelect] = ["slider", "play", "prompt"].map(byId);
-let panels = [], forward = 0, last = 0, timer = null, due = 0, summarized = 0;
+let panels = [], opened = 0, forward = 0, last = 0, timer = null, due = 0, summarized = 0;
 
 function show(next) {
   forward = Math.min(Math.max(next, 0), last);
@@ -120,12 +120,15 @@ byId("panels").addEventListener("focusin", (event) => ofToken(event) && showHist
 
 /* Show one prompt in all panels. */
 async function openPrompt(index, first = 0) {
+  const number = ++opened;
   pause();
   const made = data.traces.map(async ({ label, rows }) => {
     const recording = Object.hasOwn(rows, index) ? await Recording.read(rows[index], data.tokens) : null;
     return new Panel(label, recording, go);
   });
-  panels = await Promise.all(made);
+  const complete = await Promise.all(made);
+  if (number !== opened) return;  // another prompt has been chosen meanwhile
+  panels = complete;
   byId("panels").replaceChildren(...panels.map((panel) => panel.section));
   last = Math.max(...panels.map((panel) => panel.forwards));
   slider.max = last;

@@ -28,11 +28,11 @@ from tests.test_module import QUIET, loader, sgd
 PROMPTS = ["3 +1 ?", "7 +1 *3 -2 ?", "5 ?"]
 
 
-def make_module(span_length=4, lora=None, noise=None, sharpen=3.0, **config):
+def make_module(span_length=4, lora=None, noise=None, sharpen=3.0, dtype="float32", **config):
     torch.manual_seed(0)
     settings = AuxiliarySettings(config={**TINY, **config}, span_length=span_length, lora=lora)
     noise = MaskedNoise(span_length=4) if noise is None else noise
-    return DMaxModule(make_denoiser(sharpen=sharpen), noise, optimizer=sgd, auxiliary=settings, seed=0)
+    return DMaxModule(make_denoiser(sharpen=sharpen, dtype=dtype), noise, optimizer=sgd, auxiliary=settings, seed=0)
 
 
 def spans_like(auxiliary, rows=5, seed=0):
@@ -140,6 +140,29 @@ def test_exports_and_checkpoints_decode_as_the_module_does(tmp_path, lora):
         assert metadata["training"] == {"noise": "oput", "steps": 400}
         assert metadata["auxiliary_training"] == {"noise": "masked", "steps": 2}
         assert "- Auxiliary model trained with noise: `masked`, 2 steps" in (tmp_path / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=2)], ids=["full", "lora"])
+def test_beside_a_denoiser_of_16_bits_what_is_trained_is_float32(tmp_path, lora):
+    module = make_module(lora=lora, dtype="bfloat16")
+    types = {name: p.dtype for name, p in module.named_parameters()}
+    trained = {p.dtype for p in module.parameters() if p.requires_grad}
+    assert trained == {torch.float32}
+    assert {p.dtype for p in module.parameters() if not p.requires_grad} == {torch.bfloat16}
+    trainer = L.Trainer(**QUIET, max_steps=2)
+    trainer.fit(module, loader())
+    assert {name: p.dtype for name, p in module.named_parameters()} == types
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    module.eval().export(tmp_path / "model")
+    spans = spans_like(module.backbone.auxiliary)
+    with torch.no_grad():
+        expected = module.backbone.auxiliary.score(spans, spans.ids)
+        for name in ("model", "last.ckpt"):
+            auxiliary = load(tmp_path / name, dtype="bfloat16").backbone.auxiliary
+            assert {p.dtype for p in auxiliary.parameters()} == {torch.bfloat16}
+            torch.testing.assert_close(auxiliary.score(spans, spans.ids).float(), expected.float(), atol=0.3, rtol=0.05)
+    again = DMaxModule(load(tmp_path / "model", dtype="bfloat16").backbone, auxiliary=AuxiliarySettings())
+    assert {p.dtype for p in again.parameters() if p.requires_grad} == {torch.float32}
 
 
 def test_a_model_without_sdpa_has_its_own_attention(tmp_path):

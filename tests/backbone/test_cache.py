@@ -3,7 +3,7 @@ import weakref
 import pytest
 import torch
 
-from dmaxlit.backbone import RowCache
+from dmaxlit.backbone import RowCache, cache
 from dmaxlit.backbone.cache import CleanCache
 
 
@@ -101,6 +101,31 @@ def test_compiled_code_is_promised_the_address_of_the_very_tensors_that_it_write
     cache.update(torch.ones(1, 1, 1, 4), torch.ones(1, 1, 1, 4), 0)
     for kept in (cache.layers[0].keys, cache.layers[0].values):
         assert hasattr(kept, "_dynamo_static_input_type") == static
+
+
+@pytest.mark.parametrize("failing", range(6))
+def test_rows_that_cannot_all_get_more_slots_stay_as_they_are(monkeypatch, failing):
+    rows = RowCache(num_rows=2, length=3, num_layers=3, max_extra_rows=1)
+    placement = rows.prepare(slice(0, 2), torch.tensor([[0, 1], [1, 2]]), num_keys=3)
+    new = torch.randn(2, 1, 2, 4)
+    before = [[states.clone() for states in rows.update(new + layer, -new, layer)] for layer in range(3)]
+    pad, calls = cache.F.pad, []
+
+    def failing_pad(*args):
+        calls.append(args)
+        if len(calls) == failing + 1:
+            raise torch.OutOfMemoryError("full")
+        return pad(*args)
+
+    monkeypatch.setattr(cache.F, "pad", failing_pad)
+    with pytest.raises(torch.OutOfMemoryError):
+        rows.extend(6)
+    rows.placement = placement
+    for layer in range(3):
+        for after, states in zip(rows.update(new + layer, -new, layer), before[layer], strict=True):
+            assert torch.equal(after, states)
+    rows.extend(6)
+    assert [layer.get_seq_length() for layer in rows.layers] == [6] * 3
 
 
 def test_a_cache_is_freed_with_its_last_use():

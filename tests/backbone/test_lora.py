@@ -72,6 +72,49 @@ def test_an_export_is_merged_and_does_the_same(tmp_path, tied):
     train(module.train(), 1)  # and training goes on: the merge was elsewhere
 
 
+def test_beside_frozen_weights_of_16_bits_what_is_trained_is_float32(tmp_path):
+    """Of steps this small bfloat16 keeps nothing."""
+
+    def make_16_bits(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            denoiser, lora = make_denoiser(sharpen=3.0, dtype="bfloat16"), LoraSettings(r=4)
+            small = lambda params: torch.optim.AdamW([p for _, p in params], lr=1e-5)  # noqa: E731
+            return DMaxModule(denoiser, "on_policy", small, lora=lora)
+
+    module = make_16_bits(0)
+    trained = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert {p.dtype for p in module.parameters() if not p.requires_grad} == {torch.bfloat16}
+    trainer = L.Trainer(**QUIET, max_steps=3)
+    trainer.fit(module, loader())
+    assert all((module.get_parameter(name) != before).any() for name, before in trained.items())
+
+    resumed = make_16_bits(1)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    L.Trainer(**QUIET, max_steps=3).fit(resumed, loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
+    assert_same_weights(resumed, module)
+    assert all(p.dtype == module.get_parameter(name).dtype for name, p in resumed.named_parameters())
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # so that they make a difference
+        for name in trained:
+            if "lora_B" in name or "delta" in name:
+                module.get_parameter(name).normal_(std=0.1, generator=generator)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    module.export(tmp_path / "m")
+    expected = logits_of(module)
+
+    def distance(other):
+        return (logits_of(other) - expected)[expected.isfinite()].float().square().mean().sqrt()
+
+    of_adapters = distance(DMaxModule(make_denoiser(sharpen=3.0, dtype="bfloat16")))
+    for path in ("m", "x.ckpt"):
+        alone = load(tmp_path / path, dtype="bfloat16")
+        assert {p.dtype for p in alone.parameters()} == {torch.bfloat16}
+        assert distance(alone) < 0.03 * of_adapters, "rounding"
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_checkpoint_stands_alone_and_training_resumes_from_it(tmp_path):
     def run(folder, ckpt_path=None):

@@ -5,6 +5,7 @@ import json
 import lightning as L
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM
 
 from dmaxlit import DMaxModule, UserError, load
@@ -176,6 +177,31 @@ def test_adapters_are_sharded_and_merged_too(tmp_path):
     moved = [name for name, weight in exported.state_dict().items() if not torch.equal(weight, before[name])]
     assert any("q_proj" in name for name in moved)
     assert any("embed" in name for name in moved)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_float32_adapters_are_in_the_units_of_their_layers_of_16_bits(precision, tmp_path):
+    pytest.importorskip("peft")
+
+    def make():
+        denoiser = make_denoiser(sharpen=3.0, dtype="bfloat16")
+        small = lambda params: torch.optim.SGD([p for _, p in params], lr=0.01)  # noqa: E731
+        return DMaxModule(denoiser, MaskedNoise(level=0.5), small, lora=LoraSettings(r=2))
+
+    sharded, alone = make(), make()
+    alone.load_state_dict(sharded.state_dict())  # adapters are drawn
+    trainer = fit(sharded, precision=precision)
+    L.Trainer(**QUIET, max_steps=2, precision=precision).fit(alone, loader())
+    layers = sharded.backbone.model.base_model.layers
+    assert [m for m in sharded.modules() if isinstance(m, FSDPModule)] == [sharded.backbone, *layers]
+    for name, weight in alone.named_parameters():
+        full = sharded.get_parameter(name).full_tensor()
+        assert full.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16)
+        torch.testing.assert_close(full, weight.data, atol=0.05, rtol=0.05)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    sharded.export(tmp_path / "m")
+    one, two = (load(tmp_path / name, dtype="bfloat16").state_dict() for name in ("x.ckpt", "m"))
+    assert_same(one, two, atol=0)
 
 
 def test_deferred_weights_are_read_without_a_sharding_strategy_too(model):

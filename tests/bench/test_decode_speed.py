@@ -104,6 +104,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
         ({"layers": 0}, "layers: expected at least 1, got 0"),
         ({"repeats": 0}, "repeats: expected at least 1, got 0"),
         ({"batches": []}, r"batches: expected numbers of at least 1, got \[\]"),
+        ({"vocab_size": 3}, "vocab_size: expected at least 8, got 3"),
         ({"lengths": [0]}, r"lengths: expected numbers of at least 1, got \[0\]"),
     ],
 )

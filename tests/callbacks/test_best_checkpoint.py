@@ -1,5 +1,7 @@
 import json
 import math
+import warnings
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -8,7 +10,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, RunCheckpoint, SPDValidation
-from dmaxlit.errors import UserError
+from dmaxlit.callbacks._best_checkpoint import BestCheckpoint
+from dmaxlit.checkpoints.run_folder import RunFolder
+from dmaxlit.errors import DMaxWarning, UserError
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, make_data, make_trainer
 
 pytestmark = LIGHTNING_WARNINGS
@@ -171,3 +175,69 @@ def test_figures_of_other_callbacks_may_be_watched(tmp_path):
     validation = SPDValidation(SPECS, curve=None)
     fit(tmp_path, [validation, Scores([1.0], "decode/mine"), keeper(tmp_path / "kept", "decode/mine")], 1)
     assert weight_in(tmp_path / "kept" / "best.ckpt") == 1
+
+
+@pytest.mark.parametrize(
+    ("monitor", "validation", "data", "changed"),
+    [
+        ("decode/best_tpf", {"min_accuracy": 0.0}, {}, ""),
+        ("decode/best_tpf", {"min_accuracy": 0.1}, {}, "min_accuracy"),
+        ("decode/threshold/tpf", {"min_accuracy": 0.1}, {}, ""),
+        ("decode/threshold/tpf", {"decoders": [DecoderSpec("threshold", {"threshold": 0.9})]}, {}, "decoders"),
+        ("decode/threshold/tpf", {"decoders": [*SPECS, DecoderSpec("spd")]}, {}, ""),
+        ("decode/threshold/tpf", {"max_new_tokens": 7}, {}, "decoders"),
+        ("decode/threshold/tpf", {}, {"num_val": 3}, "num_val"),
+        ("train/loss", {"decoders": [DecoderSpec("spd")]}, {"num_val": 3}, ""),
+    ],
+)
+def test_the_best_is_forgotten_where_it_was_measured_under_other_conditions(
+    tmp_path, monitor, validation, data, changed
+):
+    files = RunFolder(tmp_path)
+
+    def begun(origin, validation=None, data=None):
+        callback = SPDValidation(**{"decoders": SPECS, "curve": None, "min_accuracy": 0.0} | (validation or {}))
+        trainer = SimpleNamespace(
+            callbacks=[callback],
+            datamodule=make_data(**(data or {})),
+            lightning_module=None,
+            limit_val_batches=1.0,
+            is_global_zero=True,
+            callback_metrics={monitor: 0.5},
+            global_step=1,
+            strategy=SimpleNamespace(broadcast=lambda value: value),
+        )
+        best = BestCheckpoint(monitor, "max")
+        best.begin(trainer, files, origin)
+        return best, trainer
+
+    def write(trainer, path, rename):
+        path.touch()
+        rename()
+
+    best, trainer = begun(None)
+    best.keep(trainer, files, write)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        resumed, _ = begun(files.last, validation, data)
+    assert (resumed.record is None, files.best.exists()) == (bool(changed), not changed)
+    expected = f"checkpoint.monitor: '{files.best}' is forgotten, as it was chosen under other conditions ({changed})"
+    assert [str(warning.message) for warning in warned] == [expected] * bool(changed)
+
+
+def test_a_best_state_of_before_whose_conditions_are_not_recorded_is_gone_on_from(tmp_path):
+    kept = tmp_path / "kept"
+    fit(tmp_path, [keeper(kept, "decode/threshold/tpf"), Scores([9.0], "decode/threshold/tpf")], 1)
+    assert "conditions" not in json.loads((kept / "best.json").read_text())
+    rules = [keeper(kept, "decode/threshold/tpf"), SPDValidation(SPECS, curve=None)]
+    fit(tmp_path, rules, 2, ckpt_path=kept / "last.ckpt")
+    assert json.loads((kept / "best.json").read_text())["value"] == 9.0
+
+
+@pytest.mark.parametrize("options", [{"limit_val_batches": 0}, {"num_val": 0}, {"check_val_every_n_epoch": 2}])
+def test_a_rule_without_a_validation_is_warned_of(tmp_path, options):
+    data = make_data(num_train=8, num_val=options.pop("num_val", 2), num_test=2)
+    trainer = make_trainer(tmp_path, [keeper(tmp_path / "kept")], max_epochs=1, enable_checkpointing=True, **options)
+    expected = r"^checkpoint\.monitor: (nothing is validated, so|the run ends after 1 .* and keeps) no best state"
+    with pytest.warns(DMaxWarning, match=expected):
+        trainer.fit(Counting(), datamodule=data)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 
 from dmaxlit.callbacks._checkpoint_writing import _save_logs
-from dmaxlit.cli.log_folders import _naming_its_folder
+from dmaxlit.cli.log_folders import _outliving_full_disks
 from dmaxlit.errors import DMaxWarning
 
 
@@ -19,8 +20,12 @@ def test_logs_on_a_full_disk_do_not_keep_a_checkpoint_from_being_written(tmp_pat
 
     monkeypatch.setattr(CSVLogger, "save", full)
     logger, saved = CSVLogger(tmp_path, version=0), []
-    trainer = SimpleNamespace(loggers=[logger, SimpleNamespace(save=lambda: saved.append(True))])
-    message = r"the log cannot be written \(.*No space left on device"
-    with _naming_its_folder(logger) if of_command_line else nullcontext(), pytest.warns(DMaxWarning, match=message):
+    trainer = SimpleNamespace(
+        loggers=[logger, SimpleNamespace(save=lambda: saved.append(True))],
+        state=TrainerState(fn=TrainerFn.FITTING),
+        fit_loop=SimpleNamespace(total_batch_idx=3),
+    )
+    context = _outliving_full_disks(logger, trainer) if of_command_line else nullcontext()
+    with context, pytest.warns(DMaxWarning, match=r"cannot be written \(No space left on device\)"):
         _save_logs(trainer)
     assert saved == [True]

@@ -6,6 +6,7 @@ import pytest
 from dmaxlit.callbacks import DecoderSpec, PredictionWriter
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.errors import UserError
+from dmaxlit.metrics.base import RatioMetric
 from dmaxlit.tasks import ChainTask
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
 from tests.lock_holder import held_by_another
@@ -60,6 +61,19 @@ def test_the_stop_texts_are_the_tasks_and_a_file_begun_without_them_does_not_go_
     with pytest.raises(UserError, match=r"stop was None, now \['####'\]"):
         predict(tmp_path, writer)
     assert predict(tmp_path, PredictionWriter(str(tmp_path / "new.jsonl"), SPEC)).stops == {("####",)}
+
+
+def test_ranks_do_not_wait_for_each_other_in_a_batch(tmp_path, monkeypatch):
+    """They may have different numbers of batches."""
+
+    def wait(metric):
+        raise AssertionError("a sum over ranks")
+
+    monkeypatch.setattr(RatioMetric, "counts", wait)
+    monkeypatch.setattr(PredictionWriter, "on_predict_epoch_end", lambda *args: None)  # where they do
+    writer = PredictionWriter(str(tmp_path / "out.jsonl"), SPEC)
+    predict(tmp_path, writer)
+    assert writer._partial.progress.seconds == float(writer._meter.tps.denominator) > 0
 
 
 def test_an_earlier_file_is_replaced(tmp_path):

@@ -145,7 +145,7 @@ def test_a_run_that_ends_before_its_first_validation_is_warned_of(tmp_path):
 
 
 def test_a_stream_has_no_number_of_batches_after_which_validation_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr("dmaxlit.callbacks.spd_validation.batches_to_validation", lambda trainer: math.inf)
+    monkeypatch.setattr("dmaxlit.evaluation.first_validation.batches_to_validation", lambda trainer: math.inf)
     with pytest.warns(DMaxWarning, match="validation follows a whole epoch, .* set --trainer.val_check_interval to"):
         make_trainer(tmp_path, [SPDValidation(curve=None)], max_steps=1).fit(FakeModule(), datamodule=make_data())
 

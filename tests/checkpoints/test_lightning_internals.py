@@ -2,19 +2,22 @@
 
 import copy
 import signal
+from inspect import getmodule, getsource, signature
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from dmaxlit import DMaxModule
-from dmaxlit.callbacks import RunCheckpoint
+from dmaxlit.callbacks import RunCheckpoint, RunProgressBar
 from dmaxlit.checkpoints import lightning_internals as internals
+from dmaxlit.cli.training import DMaxCLI
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.training.fsdp import FSDP2Strategy
 from tests.conftest import make_denoiser
@@ -270,3 +273,19 @@ def test_rows_that_were_counted_before_the_checkpoint_was_read_go_on_where_they_
     assert len(whole) == 10
     assert before == whole[:3]
     assert before + rows_of(checkpoint=tmp_path / "a.ckpt") == whole
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "name"),
+    [
+        (DMaxCLI, LightningCLI, "_parse_ckpt_path"),  # else a checkpoint would name classes to import
+        (DMaxCLI, LightningCLI, "_dump_config"),
+        (DMaxCLI, LightningCLI, "_run_subcommand"),
+        (RunProgressBar, RichProgressBar, "_get_train_description"),
+    ],
+)
+def test_private_methods_that_are_overridden_are_still_called(ours, theirs, name):
+    assert name in vars(theirs), f"Lightning {L.__version__}: {theirs.__name__} has no method {name} any more"
+    assert list(signature(getattr(ours, name)).parameters) == list(signature(getattr(theirs, name)).parameters)
+    calls = getsource(getmodule(theirs)).count(f".{name}(")
+    assert calls, f"Lightning {L.__version__}: {theirs.__name__} calls {name} no more"

@@ -71,3 +71,25 @@ def test_what_is_no_list_of_texts_is_refused(read, module, content, refusal):
     extra = ("--model", "m") if module is generate else ()
     with pytest.raises(UserError, match=refusal):
         read(module, "command", content, *extra)
+
+
+def test_flags_take_precedence_over_files_wherever_they_stand(read):
+    flags = ("--model", "m", "--temperature", "0.7", "--decoder.tau_dec", "0.3")
+    content = "{temperature: 0.1, top_p: 0.5, decoder: spd, decoder_options: {tau_dec: 0.9, tau_acc: 0.8}}"
+    for module, line, args in ((generate, "generate", flags), (generate, " ".join(("generate", *flags)), ())):
+        given = read(module, line, content, *args)
+        assert (given["temperature"], given["top_p"]) == (0.7, 0.5)
+        assert given["decoder_options"] == {"tau_dec": 0.3, "tau_acc": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        ("generate --model m", "--conf"),
+        ("generate --model m", "--temp"),
+        ("fit", "--conf"),
+        ("fit", "--model.optimize"),
+    ],
+)
+def test_a_flag_in_short_is_refused_as_what_reads_flags_before_the_parser_would_not_know_it(dmax, command, flag):
+    assert dmax(f"{command} {flag} x").refusal.startswith(f"unknown setting '{flag.lstrip('-')}'")

@@ -1,6 +1,7 @@
 import pytest
+import yaml
 
-from dmaxlit.cli.base_configs import expand_bases, without_base
+from dmaxlit.cli.base_configs import SETTINGS, expand_bases, without_base
 from dmaxlit.errors import UserError
 
 
@@ -50,3 +51,28 @@ def test_only_the_base_of_a_recipe_is_taken_out():
     backbone = {"config": {"model_type": "qwen3"}, "tokenizer": "chain"}
     assert without_base(backbone) == backbone
     assert without_base([1]) == [1]
+
+
+@pytest.mark.usefixtures("files")
+def test_a_base_of_several_files_is_inserted_once_so_that_it_undoes_nothing(tmp_path):
+    (tmp_path / "other.yaml").write_text("config: more/../two.yaml\ntrainer: {max_steps: 4}\n")
+    given = ["--config", "more/three.yaml", "--model.seed", "4", "--config", "other.yaml"]
+    assert expand_bases(given)[-4:] == given[-4:]
+    assert expand_bases(["--config", "one.yaml", "--config", "two.yaml", "--config", "one.yaml"]) == [
+        *("--config", "one.yaml", "--config", "two.yaml", "--config", "one.yaml")  # as they were given
+    ]
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    "setting", ["seed_everything: 3", "ckpt_path: a.ckpt", "checkpoint: {}", "trainer.max_steps: 3"]
+)
+def test_a_recipe_may_set_anything_beside_its_base(tmp_path, setting):
+    (tmp_path / "mine.yaml").write_text(f"config: one.yaml\n{setting}\n")
+    assert expand_bases(["--config", "mine.yaml"]) == ["--config", "one.yaml", "--config", "mine.yaml"]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "predict"])
+def test_what_a_recipe_may_set_is_known(dmax, command):
+    settings = yaml.safe_load(dmax(f"{command} --print_config").out)
+    assert settings.keys() <= SETTINGS

@@ -16,6 +16,7 @@ from dmaxlit.callbacks import RunCheckpoint
 from dmaxlit.checkpoints.lightning_internals import set_version
 from dmaxlit.cli.log_folders import _without_empty_log, log_folders
 from dmaxlit.cli.training import DMaxCLI
+from dmaxlit.errors import DMaxWarning
 from tests.cli.conftest import SHORT
 from tests.conftest import limited_files
 from tests.lock_holder import held_by_another
@@ -114,7 +115,7 @@ def test_a_folder_that_another_command_has_just_taken_is_left_to_it(dmax, base, 
 
 def logging_rows(tmp_path, *rows, error=None):
     """Log as a command does that names the folder, and end with an error, if any."""
-    logger = CSVLogger(tmp_path, version=5)
+    logger = CSVLogger(tmp_path, version=5, flush_logs_every_n_steps=1)
     state = SimpleNamespace(fn=TrainerFn.FITTING)
     trainer = SimpleNamespace(
         loggers=[logger], callbacks=[], state=state, fit_loop=SimpleNamespace(total_batch_idx=-1 if error else 0)
@@ -137,6 +138,22 @@ def test_rows_of_the_commands_before_stay_next_to_the_new_ones(tmp_path):
     with pytest.raises(UserError, match="refused"):
         logging_rows(tmp_path, 4.5, error=UserError("refused"))
     assert logging_rows(tmp_path) == third
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+def test_a_disk_that_fills_up_while_a_run_trains_ends_the_log_with_one_warning(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lightning.fabric.loggers.csv_logs._ExperimentWriter.save", full)
+    with pytest.warns(DMaxWarning) as warned:
+        logging_rows(tmp_path, 1.5, 2.5)
+    folder = str(tmp_path / "lightning_logs" / "version_5")
+    assert [str(warning.message) for warning in warned] == [
+        f"the log in {folder!r} ends here, it cannot be written (No space left on device)"
+    ]
+    with pytest.raises(UserError, match=r"cannot write '.*version_5' \(No space left"):
+        logging_rows(tmp_path, error=UserError("not reached"))
 
 
 LOGGER = "--trainer.logger {} --trainer.logger.save_dir runs --trainer.logger.version 5"
@@ -192,6 +209,23 @@ def test_a_resumed_run_that_is_refused_then_keeps_its_log(dmax, begun, tmp_path)
     outcome = dmax(f"fit --config {begun} --trainer.overfit_batches 1 --data.max_tokens 64 --checkpoint.resume false")
     assert outcome.refusal.startswith("max_tokens: expected none with overfit_batches")
     assert {path: path.read_bytes() for path in (tmp_path / LOGS).rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_stopped_time_and_again_keeps_the_points_of_each_time(dmax, begun, tmp_path, monkeypatch):
+    save = RunCheckpoint.save
+
+    def stopped(self, trainer, wait=True):
+        save(self, trainer, wait)
+        raise Killed
+
+    monkeypatch.setattr(RunCheckpoint, "save", stopped)
+    (log,) = (tmp_path / LOGS).iterdir()
+    for steps in ([0, 1], [0, 1, 2]):  # the last step's are logged by the next session
+        with pytest.raises(Killed):
+            dmax(f"fit --config {begun} {SHORT}")
+        events = EventAccumulator(str(log)).Reload()
+        assert [event.step for event in events.Scalars("train/loss")] == steps
+    assert len(list(log.glob("events.*"))) == 3
 
 
 @pytest.mark.parametrize("output", ["/dev/null", "."])

@@ -1,10 +1,11 @@
 import sys
+from io import BytesIO, TextIOWrapper
 
 import pytest
 import torch
 
 import dmaxlit
-from dmaxlit.cli import COMMANDS
+from dmaxlit.cli import COMMANDS, main
 from tests.cli.conftest import start
 
 
@@ -86,3 +87,12 @@ def test_a_reader_that_stops_early_causes_no_traceback(tmp_path):
     line = f"{sys.executable} -m dmaxlit --help | true"
     ended = start(["bash", "-c", line], tmp_path)
     assert "Traceback" not in ended.stderr
+
+
+def test_a_stream_that_is_not_utf_8_loses_no_answer(monkeypatch):
+    stream = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr("dmaxlit.cli.listing.run", lambda command, args: sys.stdout.write("π ≈ 3"))
+    main(["list"])
+    stream.flush()
+    assert stream.buffer.getvalue() == rb"\u03c0 \u2248 3"

@@ -41,6 +41,8 @@ def test_sharing_and_settings_of_fit_count(dmax, base):
     alone = dmax("plan --gpus 4 --config", base).out
     shared = dmax("plan --gpus 4 --trainer.strategy dmaxlit.training.fsdp.FSDP2Strategy --config", base).out
     assert "each with its own model" in alone
+    assert "gradient buckets" in alone
+    assert "gradient buckets" not in shared
     assert "shared (FSDP2)" in shared
     assert "1/4 of it" in " ".join(shared.replace("│", " ").split())
     masked = dmax("plan --config", base, "--model.noise", "masked").out
@@ -83,9 +85,10 @@ def test_a_callback_that_replaces_the_losses_has_passes_of_its_own(tiny, tmp_pat
     lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", "--model.noise=on_policy"]
     views = planned(lines)
     assert (views.views, views.clean_copy) == (2, True)
-    for callback, passes in (("NextTokenTraining", 1), ("denoising.ThreePasses", 3)):
+    for callback, passes, at_once in (("NextTokenTraining", 1, False), ("denoising.ThreePasses", 3, True)):
         scenario = planned([*lines, f"--trainer.callbacks+={callback}", "--trainer.callbacks+=ViewDiagnostics"])
         assert (scenario.views, scenario.rollout_forwards, scenario.clean_copy) == (passes, 0, False)
+        assert scenario.whole_logits == at_once
     assert not planned([*lines, "--trainer.callbacks=NextTokenTraining"]).clean_copy
     both = ["--trainer.callbacks+=NextTokenTraining", "--trainer.callbacks+=denoising.ThreePasses"]
     with pytest.raises(UserError, match="expected at most one that replaces the losses of the views, got 'next token'"):
@@ -285,7 +288,28 @@ def test_rows_shorter_than_a_block_are_refused(dmax, base, name, length):
 @pytest.mark.parametrize("precision", ["bf16", "bf16-mixed", "bf16-true"])
 def test_every_name_of_a_precision_is_known(tiny, precision):
     lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", f"--trainer.precision={precision}"]
-    assert planned(lines).compute_dtype == torch.bfloat16
+    scenario = planned(lines)
+    assert scenario.compute_dtype == torch.bfloat16
+    assert scenario.model.dtype == (torch.bfloat16 if precision == "bf16-true" else torch.float32)
+    assert scenario.casts_weights == (precision != "bf16-true")
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "trained"),
+    [
+        ("--trainer.precision=16-true", torch.float16, torch.float16),
+        ("--trainer.precision=64", torch.float64, torch.float64),
+        ("--model.backbone.dtype=bfloat16", torch.bfloat16, torch.float32),  # as training has them
+        ("--model.backbone.dtype=bfloat16 --trainer.precision=bf16-mixed", torch.bfloat16, torch.float32),
+    ],
+)
+def test_weights_and_adapters_have_the_type_that_they_are_trained_in(tiny, options, weights, trained):
+    pytest.importorskip("peft")
+    lines = [f"--model.backbone.pretrained={tiny}", "--data.task=chain", "--model.lora.r=2", *options.split()]
+    scenario = planned(lines)
+    parameters = [*scenario.model.parameters(), *scenario.extra]
+    assert {p.dtype for p in parameters if not p.requires_grad} == {weights}
+    assert {p.dtype for p in parameters if p.requires_grad} == {trained}
 
 
 def test_data_without_a_batch_size_are_refused(dmax, base, tmp_path):

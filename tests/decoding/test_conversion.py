@@ -19,6 +19,7 @@ DECODERS = [
     ("edit", {"tau_mask": 0.4, "tau_edit": 0.3}),
     ("edit", {"preset": "speed"}),
     ("edit", {"tau_mask": 0.5, "tau_edit": 1.0}),
+    ("edit", {"tau_mask": 1.0, "tau_edit": 0.3}),
     ("edit", {"tau_mask": 0.4, "tau_edit": 0.0, "max_post_edit_steps": 2}),
 ]
 
@@ -46,7 +47,7 @@ def ours(decoder, logits):
 def with_diffusers(settings, logits):
     """Return the same of diffusers, in the loop of its pipeline."""
     settings = dict(settings)
-    most = settings.pop("max_post_steps", 0)
+    most, stops_at_eos = settings.pop("max_post_steps", 0), settings.pop("eos_early_stop", True)
     scheduler = BlockRefinementScheduler(**settings)
     scheduler.set_timesteps(settings["num_inference_steps"])
     sample, step_index, post, blocks = torch.full((1, LENGTH), MASK), 0, 0, []
@@ -58,7 +59,7 @@ def with_diffusers(settings, logits):
         sample = output.prev_sample
         blocks.append(sample.tolist()[0])
         step_index += has_masks
-        finished = torch.tensor([False])
+        finished = torch.tensor([stops_at_eos and SPECIAL.eos_id in sample and MASK not in sample])
         edits = output.editing_transfer_index
         if not scheduler.check_block_should_continue(step_index, has_masks, editing, edits, post, most, finished):
             break

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -16,6 +18,58 @@ def start(decoder, length, prompt=()):
 
 def step(decoder, state, block, shadow):
     return decoder.step(state, torch.stack([logits_of(block), logits_of(shadow)], 1), SPECIAL)
+
+
+def reference(forwards, length, prompt, tau_in, tau_out):
+    """Decode a block by the paper's rule in plain Python; return its tokens after each forward, None for masks.
+
+    Args:
+        forwards: For each forward, the probabilities of the block's and of the shadow's positions.
+        length: Tokens of the block.
+        prompt: The first of them.
+        tau_in: Threshold to commit.
+        tau_out: Threshold to revoke.
+    """
+    block, last, history = [*prompt, *[None] * (length - len(prompt))], 30, []
+    for seen, unseen in forwards:
+        masks = [i for i in range(length) if block[i] is None]
+        held = [i for i in range(len(prompt), length) if block[i] is not None]
+        ranked = sorted(masks, key=lambda i: -max(seen[i]))
+        limit = int(min(max(0.7 * len(masks), 5), 20))
+        accepted = [i for i in ranked if max(seen[i]) > tau_in][:limit] or ranked[:1]
+        doubted = sorted((i for i in held if unseen[i][block[i]] < tau_out), key=lambda i: unseen[i][block[i]])
+        revoked = doubted[: last - 1] if len(accepted) > 1 else []
+        for i in accepted:
+            block[i] = seen[i].index(max(seen[i]))
+        for i in revoked:
+            block[i] = None
+        last = len(accepted)
+        history.append(list(block))
+        if None not in block:
+            break
+    return history
+
+
+@pytest.mark.parametrize(("tau_in", "tau_out"), [(0.3, 0.6), (0.6, 0.9), (0.4, 0.0), (0.2, 1.0)])
+@pytest.mark.parametrize("prompt", [(), (5, 6, 7)])
+def test_whole_blocks_are_decoded_by_the_rule(tau_in, tau_out, prompt):
+    length, num_revoked = 24, 0
+    for seed in range(10):
+        logits = 2.5 * torch.randn(48, 2, length, 10, generator=torch.Generator().manual_seed(seed))
+        logits[..., M] = -torch.inf
+        forwards = logits.double().softmax(-1).tolist()
+        expected = reference(forwards, length, prompt, tau_in, tau_out)
+        decoder = WinoDecoder(tau_in, tau_out)
+        state, blocks = start(decoder, length, prompt), []
+        for forward in logits:
+            state = decoder.step(state, forward.unsqueeze(0), SPECIAL)
+            blocks.append([None if token == M else token for token in state.ids[0].tolist()])
+            if state.converged:
+                break
+        assert blocks == expected
+        for before, after in itertools.pairwise(blocks):
+            num_revoked += sum(after[i] is None and before[i] is not None for i in range(length))
+    assert (num_revoked > 0) == (tau_out > 0)
 
 
 def test_who_sees_whom():

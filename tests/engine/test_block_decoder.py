@@ -303,3 +303,19 @@ def test_a_decoder_with_a_memory_keeps_it_per_row():
     prompts = [[3, 0], [1, 0], [2, 0], [4, 0]]
     rows, _ = decode(digits, prompts, max_new_tokens=2, decoder=Patient(max_steps=9), batch_size=3)
     assert [row.num_forwards for row in rows] == [3, 1, 2, 4]
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_model_that_computes_nan_is_named_with_the_prompt(window):
+    class Overflowing(ScriptedDenoiser):
+        def hidden(self, allowed, position_ids, cache=None, inputs_embeds=None):
+            hidden = super().hidden(allowed, position_ids, cache, inputs_embeds)
+            return torch.where((position_ids == 17).unsqueeze(-1), torch.nan, hidden)
+
+        def logits(self, hidden):
+            return super().logits(hidden.nan_to_num())
+
+    engine = BlockDecoder(Overflowing(digits), ThresholdDecoder(0.0), window=window)
+    engine.decode([[1], [2] * 4], 11)
+    with pytest.raises(UserError, match=r"^model: expected finite hidden states, got NaN at prompt 1; float16 over"):
+        engine.decode([[1], [2] * 9], 11)

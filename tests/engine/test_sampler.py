@@ -104,8 +104,22 @@ def test_equal_prompts_get_samples_of_their_own():
 def test_nearly_no_temperature_is_greedy():
     denoiser = lively_denoiser()
     greedy = BlockDecoder(denoiser, SPDDecoder()).decode(PROMPTS, 20)
-    for sampler in (Sampler(1e-4), Sampler(1.0, top_p=1e-6), Sampler(0.0, seed=9)):
+    for sampler in (Sampler(1e-4), Sampler(1.0, top_p=1e-6), Sampler(1.0, top_p=1e-50), Sampler(0.0, seed=9)):
         assert BlockDecoder(denoiser, SPDDecoder(), sampler=sampler).decode(PROMPTS, 20) == greedy
+
+
+def test_a_decoder_that_makes_its_states_from_nothing_goes_on_sampling():
+    class Own(ThresholdDecoder):
+        def step(self, state, logits, special):
+            after = super().step(state, logits, special)
+            return BlockState(after.ids, after.editable, after.masked, after.step, after.converged)
+
+    denoiser = lively_denoiser()
+
+    def decode(decoder):
+        return BlockDecoder(denoiser, decoder, batch_size=2, sampler=Sampler(1.5)).decode(PROMPTS, 20)
+
+    assert decode(Own(0.5)) == decode(ThresholdDecoder(0.5))
 
 
 @pytest.mark.parametrize(

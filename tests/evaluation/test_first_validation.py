@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader
 
-from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation
+from dmaxlit.evaluation.first_validation import batches_of_run, batches_to_validation, has_validation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -67,3 +67,14 @@ def test_without_lengths_nothing_is_predicted():
     assert not batches_of_run(trainer) < batches_to_validation(trainer)
     trainer = SimpleNamespace(**endless, val_check_batch=None, max_steps=3)  # by the clock
     assert not batches_of_run(trainer) < batches_to_validation(trainer)
+
+
+@pytest.mark.parametrize(
+    ("loaders", "batches", "expected"),
+    [(None, [], True), ([], [], False), ([1], [0], False), ([1, 1], [0, 2], True), ([1], [math.inf], True)],
+)
+def test_without_batches_there_is_no_validation(loaders, batches, expected):
+    trainer = SimpleNamespace(enable_validation=True, val_dataloaders=loaders, num_val_batches=batches)
+    assert has_validation(trainer) == expected
+    trainer.enable_validation = False
+    assert not has_validation(trainer)

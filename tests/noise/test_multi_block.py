@@ -158,7 +158,7 @@ def test_a_copy_in_another_process_is_the_same_strategy():
         ({"base": "on_policy", "base_options": {"alternate": "no"}}, "alternate: expected bool, got 'no'"),
         ({"base_options": {"weighting": "realized"}}, "base_options: expected weighting none or elbo"),
         ({"base": "soft_on_policy", "base_options": {"tau_dec": [0.1]}}, "tau_dec: expected a number in"),
-        ({"base_options": {"depth": 3}}, "base_options: expected options of masked, got"),
+        ({"base_options": {"depth": 3}}, "base 'masked': unknown option depth; known: .*weighting"),
         ({"base": "nothing"}, "noise strategy"),
     ],
 )

@@ -1,17 +1,19 @@
 """What cannot be answered is refused in one line, with OpenAI's error body and a status that says whose fault it is."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 
 from dmaxlit.decoding import DECODERS, make_decoder
 from dmaxlit.engine import DecodeSettings
-from dmaxlit.server import Limits
+from dmaxlit.server import Limits, intake
 from dmaxlit.server.request_settings import check_size, check_steps
 from dmaxlit.server.trial import ForwardSize, forward_size
 from dmaxlit.tasks.prompts import TemplatedPrompt
-from tests.server.running import NAME, PROMPT, Gate, running, wait_for
+from tests.server.running import NAME, PATIENCE, PROMPT, Gate, running, wait_for
 
 LIMITS = Limits(
     batch_size=2,
@@ -263,6 +265,42 @@ def test_a_full_queue(strict, module, monkeypatch):
         gate.open()
     texts = ["".join(chunk.choices[0].text for chunk in stream) for stream in streams]
     assert texts == [strict.complete(PROMPT).text] * 3
+
+
+def test_prompts_that_are_being_encoded_wait_too(module, monkeypatch):
+    may_encode = threading.Event()
+    encode = intake.encode
+    monkeypatch.setattr(intake, "encode", lambda *args: may_encode.wait(PATIENCE) and encode(*args))
+    with (
+        running(module, Limits(batch_size=1, max_waiting=2)) as server,
+        ThreadPoolExecutor() as clients,
+    ):
+        try:
+            answers = [clients.submit(server.complete, PROMPT, max_tokens=4, n=n) for n in (1, 2)]
+            wait_for(lambda: server.service.scheduler.num_waiting == 3)
+            assert server.http.get("/health").json() == {"status": "ok", "running": 0, "waiting": 3}
+            with pytest.raises(openai.RateLimitError, match="The server is busy: 2 responses wait already"):
+                server.complete(PROMPT)
+        finally:
+            may_encode.set()
+        assert len({answer.result().text for answer in answers}) == 1
+        assert server.service.scheduler.num_waiting == 0
+
+
+def test_prompts_that_take_too_long_to_encode(module, monkeypatch):
+    may_encode, encoded, encode = threading.Event(), [], intake.encode
+    monkeypatch.setattr(
+        intake, "encode", lambda *args: encoded.append(args) or (may_encode.wait(PATIENCE) and encode(*args))
+    )
+    with running(module, Limits(max_seconds=0.1)) as server, ThreadPoolExecutor() as clients:
+        try:
+            for refusal in [clients.submit(server.refusal, BODY) for _ in range(2)]:
+                status, error = refusal.result()
+                assert (status, error["code"]) == (503, "timeout")
+        finally:
+            may_encode.set()
+        server.http.post("/v1/completions", json=BODY)
+        assert len(encoded) <= 2  # nobody waited for the second
 
 
 def test_responses_that_take_too_long(module, monkeypatch):

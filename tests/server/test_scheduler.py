@@ -1,14 +1,16 @@
 """Responses leave at the next forward; what fails, or waits for a batch of its own, takes no other with it."""
 
 import asyncio
+import contextlib
 import threading
 import weakref
 
 import httpx
 import openai
 import pytest
+import torch
 
-from dmaxlit.backbone.cache import RowCache
+from dmaxlit.backbone.cache import RowCache, _RowLayer
 from dmaxlit.engine import block_forward
 from dmaxlit.server import Limits
 from dmaxlit.server import scheduler as scheduling
@@ -159,6 +161,81 @@ def test_a_batch_that_cannot_be_made_fails_its_response_alone(module, gate, monk
                 server.complete(PROMPT, window=2)
         assert first + "".join(chunk.choices[0].text for chunk in stream) == expected
         assert server.complete(PROMPT, max_tokens=8, window=2).text
+
+
+def test_a_response_for_which_there_is_no_memory_fails_alone_and_is_not_asked_for_again(
+    module, gate, monkeypatch, caplog
+):
+    with running(module) as server:
+        expected = server.complete(PROMPT, max_tokens=40).text
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=40, stream=True)
+        first = next(iter(stream)).choices[0].text
+        with monkeypatch.context() as patch:
+            patch.setattr(RowCache, "extend", lambda *args: out_of_memory())
+            with pytest.raises(openai.BadRequestError, match=r"max_tokens: .* memory for, got 112 tokens") as refusal:
+                server.complete(PROMPT, max_tokens=LONG)
+            assert refusal.value.param == "max_tokens"
+            assert "--max_length" in refusal.value.message
+        assert first + "".join(chunk.choices[0].text for chunk in stream) == expected
+        assert server.complete(PROMPT, max_tokens=LONG).text
+    assert "no memory for the keys and values of 112 positions" in caplog.text
+
+
+def test_caches_that_nobody_uses_are_room_for_a_longer_one(module, server, monkeypatch, rows, gate):
+    expected, extend = server.complete(PROMPT, max_tokens=LONG).token_ids, RowCache.extend
+    with (
+        running(module, Limits(batch_size=8)) as fresh,
+        fresh.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=40, stream=True) as stream,
+    ):
+        next(iter(stream))
+        fresh.complete(PROMPT, max_tokens=8, window=2)
+        assert {12, 20} <= set(rows())
+        monkeypatch.setattr(RowCache, "extend", lambda *args: out_of_memory() if 20 in rows() else extend(*args))
+        assert fresh.complete(PROMPT, max_tokens=LONG).token_ids == expected
+
+
+def test_a_cache_that_nobody_uses_is_replaced_if_it_cannot_grow(module, monkeypatch, rows):
+    extend, at_the_second = RowCache.extend, []
+
+    def extend_if_empty(cache, length):
+        if cache.is_filled:
+            out_of_memory()
+        at_the_second.extend(rows())
+        extend(cache, length)
+
+    with running(module, Limits(batch_size=8)) as server:
+        server.complete(PROMPT, max_tokens=8)
+        monkeypatch.setattr(RowCache, "extend", extend_if_empty)
+        assert server.complete(PROMPT, max_tokens=LONG).text
+        assert at_the_second == [12]  # the first has gone
+
+
+def test_a_first_response_for_which_there_is_no_memory_fails_alone(module, server, gate, monkeypatch):
+    expected = server.complete(PROMPT, max_tokens=40).text
+    buffer = _RowLayer._buffer
+    monkeypatch.setattr(
+        _RowLayer,
+        "_buffer",
+        lambda layer, states: out_of_memory() if layer._rows.length > 99 else buffer(layer, states),
+    )
+
+    def begin(**options):
+        return fresh.client.completions.create(model=NAME, prompt=PROMPT, stream=True, **options)
+
+    with running(module) as fresh, contextlib.ExitStack() as streams:
+        gate.close()
+        streams.enter_context(begin(max_tokens=8, extra_body={"window": 2}))
+        wait_for(lambda: fresh.service.scheduler.num_running == 1)
+        long, short = (streams.enter_context(begin(max_tokens=tokens)) for tokens in (LONG, 40))
+        assert fresh.service.scheduler.num_waiting == 2
+        gate.open()
+        with pytest.raises(openai.APIError, match=r"max_tokens: .* memory for, got 112 tokens"):
+            list(long)
+        assert "".join(chunk.choices[0].text for chunk in short) == expected
+
+
+def out_of_memory():
+    raise torch.OutOfMemoryError("full")
 
 
 def test_a_server_that_stops_ends_what_it_decodes_and_refuses_the_rest(module, gate):

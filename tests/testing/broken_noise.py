@@ -149,6 +149,20 @@ class KeepsGradient(Own):
         yield replace(view, soft=soft)
 
 
+class YieldsInNoGrad(Own):
+    def end(self, view, clean, prediction):
+        with torch.no_grad():
+            yield view
+
+
+class SharesOverPositions(Own):
+    """Weighs each position by its share of all that it is given."""
+
+    def end(self, view, clean, prediction):
+        share = prediction.map(lambda logits: logits.amax(-1).softmax(0))
+        yield replace(view, weight=prediction.scatter(share, torch.zeros(view.ids.shape)))
+
+
 class FallingGroups(Own):
     def change(self, view, clean, generator):
         return replace(view, groups=-clean.blocks[::8].expand(len(clean.ids), -1))
@@ -262,6 +276,8 @@ BROKEN = {
     VectorObjective: ("objectives are sums over chunks, which may be empty", "a scalar float tensor, got float32 of"),
     StopsWhenRight: ("the number of views does not depend on the data", "for every batch, got 1 and 2"),
     KeepsGradient: ("predictions are used without gradients", "expected view 'second' to carry no gradients"),
+    YieldsInNoGrad: ("views have the right types and shapes", "'second' to be yielded outside of torch.no_grad()"),
+    SharesOverPositions: ("views are the same where predictions come in chunks", "but weight of view 'second' differs"),
     FallingGroups: ("groups do not fall along a row", "to number groups of blocks in the order of the row"),
     GroupsWithPrompts: ("blocks without response tokens are groups by themselves", "in a group by itself"),
     CountsPads: ("rows do not depend on the padding", "but ids of view 'first' differs; count positions of"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dmaxlit.backbone.lora import LoraSettings, add_adapters
 from dmaxlit.training.communication_plan import Speeds, _used, layer_gathers, operations, received_bytes
 from tests.conftest import TINY, make_denoiser
 from tests.training.test_memory_plan import scenario_for
@@ -62,6 +63,15 @@ def test_replicas_reduce_the_gradients_and_one_gpu_nothing():
     size = 4 * sum(parameter.numel() for parameter in denoiser.model.parameters())
     assert received_bytes(scenario_for(denoiser, gpus=4)) == 2 * 3 / 4 * size
     assert received_bytes(scenario_for(denoiser, gpus=1, sharded=True)) == 0
+
+
+def test_adapters_of_a_model_in_16_bits_are_exchanged_in_their_own_type():
+    pytest.importorskip("peft")
+    denoiser = make_denoiser(dtype="bfloat16")
+    scenario = scenario_for(denoiser, gpus=4)
+    add_adapters(scenario.model, LoraSettings(r=2))
+    count = sum(parameter.numel() for parameter in scenario.model.parameters() if parameter.requires_grad)
+    assert received_bytes(scenario) == 2 * 3 / 4 * 4 * count
 
 
 def test_beyond_a_node_its_network_counts_if_it_is_slower():

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dmaxlit import UserError
+from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.module import DMaxModule
 from dmaxlit.noise import FeatureRequest, NoiseStrategy, View
 from dmaxlit.randomness import RowGenerator
@@ -99,3 +100,44 @@ def test_a_module_that_was_fitted_goes_on_from_a_checkpoint_of_its_run(tmp_path)
     begun = module.frozen_features().checksum()
     L.Trainer(**QUIET, max_steps=2).fit(module, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert module.frozen_features().checksum() == begun
+
+
+class Around(L.LightningModule):
+    """Another module around ours."""
+
+    def __init__(self, lora=None):
+        super().__init__()
+        self.inner = DMaxModule(make_denoiser(), AskingNoise(), lora=lora)
+
+    def training_step(self, batch, batch_idx):
+        return self.inner.loss(batch)
+
+    def configure_optimizers(self):
+        return sgd([(name, p) for name, p in self.named_parameters() if p.requires_grad])
+
+
+def test_a_module_within_another_that_goes_on_needs_its_copy_before(tmp_path):
+    def fit(module, steps, **options):
+        trainer = L.Trainer(**QUIET, max_steps=steps)
+        trainer.fit(module, loader(), **options)
+        return trainer
+
+    first = Around()
+    fit(first, 1).save_checkpoint(tmp_path / "x.ckpt")
+    resumed = {"ckpt_path": tmp_path / "x.ckpt", "weights_only": True}
+    with pytest.raises(UserError, match=r"expected begin_frozen_copy\(\) of the contained DMaxModule to be"):
+        fit(Around(), 2, **resumed)
+    second = Around()
+    second.inner.begin_frozen_copy()
+    fit(second, 2, **resumed)
+    assert second.inner.frozen_features().checksum() == first.inner.frozen_features().checksum()
+
+
+def test_with_adapters_a_module_within_another_needs_no_copy(tmp_path):
+    pytest.importorskip("peft")
+    trainer = L.Trainer(**QUIET, max_steps=1)
+    trainer.fit(Around(LoraSettings(r=2)), loader())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    L.Trainer(**QUIET, max_steps=2).fit(
+        Around(LoraSettings(r=2)), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True
+    )

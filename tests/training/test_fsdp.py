@@ -4,10 +4,12 @@ import errno
 import itertools
 import json
 import threading
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.utils.data import DataLoader
 
 from dmaxlit import DMaxModule, UserError
@@ -20,7 +22,7 @@ from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, wei
 from dmaxlit.noise import MaskedNoise
 from dmaxlit.training.fsdp import FSDP2Strategy
 from dmaxlit.training.muon import MuonAdamW
-from dmaxlit.training.sharded_module import local_gradients
+from dmaxlit.training.sharded_module import local_gradients, prepare_backbone
 from tests.conftest import TINY, limited_files, make_denoiser
 from tests.one_process_fsdp import assert_same, fit
 from tests.test_module import QUIET, loader, sgd
@@ -174,6 +176,48 @@ def test_a_part_that_may_not_grow_is_told_in_one_line(tmp_path):
         trainer.save_checkpoint(tmp_path / "x.ckpt")
     assert "\n" not in str(caught.value)
     assert not is_sharded_checkpoint(tmp_path / "x.ckpt")
+
+
+class OnGPU(L.Callback):
+    """Keeps a tensor that is written as one of a GPU."""
+
+    def state_dict(self):
+        return {"kept": torch.ones(2)}
+
+    def load_state_dict(self, state):
+        self.read = state["kept"]
+
+
+def test_tensors_of_callbacks_are_read_to_main_memory(tmp_path, monkeypatch):
+    def fitted(**options):
+        module, callback = DMaxModule(make_denoiser(), optimizer=sgd), OnGPU()
+        trainer = L.Trainer(**{**QUIET, "devices": 1, "max_steps": 1}, strategy=FSDP2Strategy(), callbacks=callback)
+        trainer.fit(module, loader(), **options)
+        return trainer, callback
+
+    trainer, _ = fitted()
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+    assert fitted(ckpt_path=tmp_path / "x.ckpt")[1].read.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_strategies_by_which_training_would_be_another_are_refused(strategy):
+    trainer = SimpleNamespace(training=True, strategy=strategy.__new__(strategy))
+    refusal = rf"^strategy: expected .*FSDP2Strategy.*, got {strategy.__name__}.*$"
+    with pytest.raises(UserError, match=refusal) as caught:
+        prepare_backbone(SimpleNamespace(trainer=trainer, device_mesh=None), make_denoiser())
+    assert "\n" not in str(caught.value)
+    trainer.training = False
+    prepare_backbone(SimpleNamespace(trainer=trainer, device_mesh=None), make_denoiser())
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_strategies_of_one_device_and_of_ddp_are_not(strategy):
+    trainer = L.Trainer(**QUIET, devices=1, strategy=strategy)
+    trainer.training = True
+    prepare_backbone(SimpleNamespace(trainer=trainer, device_mesh=None), make_denoiser())
 
 
 def test_muon_is_refused_where_matrices_are_sharded():

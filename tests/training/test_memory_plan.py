@@ -26,7 +26,7 @@ ROWS, LENGTH = 4, 64
 
 def meta_copy(denoiser):
     with torch.device("meta"):
-        return type(denoiser.model)(denoiser.model.config)
+        return type(denoiser.model)(denoiser.model.config).to(denoiser.model.dtype)
 
 
 def scenario_for(denoiser, optimizer=AdamW, **more):
@@ -45,11 +45,12 @@ def step(module, clean):
 
 
 @pytest.mark.parametrize("optimizer", [AdamW, MuonAdamW, lambda p: torch.optim.SGD([q for _, q in p], momentum=0.9)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [None, LoraSettings(r=2)])
-def test_parameters_gradients_and_optimiser_state_are_exact(optimizer, lora):
+def test_parameters_gradients_and_optimiser_state_are_exact(optimizer, lora, dtype):
     if lora is not None:
         pytest.importorskip("peft")
-    module = DMaxModule(make_denoiser(**SIZES), "on_policy", lora=lora)
+    module = DMaxModule(make_denoiser(dtype=dtype, **SIZES), "on_policy", lora=lora)
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     instance = optimizer(named)
@@ -57,7 +58,7 @@ def test_parameters_gradients_and_optimiser_state_are_exact(optimizer, lora):
     instance.step()
     states = [value for state in instance.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
 
-    empty, extra = meta_copy(make_denoiser(**SIZES)), ()
+    empty, extra = meta_copy(make_denoiser(dtype=dtype, **SIZES)), ()
     if lora is not None:
         add_adapters(empty, lora)
         extra = (torch.empty(64, device="meta", requires_grad=True),)
@@ -75,6 +76,20 @@ def test_activations_are_within_a_quarter_of_what_autograd_keeps(noise, attentio
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
     saved = saved_bytes(lambda: step(module, clean), module.parameters())
     planned = sizes(scenario_for(module.backbone, views=views))
+    assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_float32_adapters_of_a_model_in_16_bits_keep_their_inputs_in_float32(mixed):
+    pytest.importorskip("peft")
+    module = DMaxModule(make_denoiser(dtype="bfloat16", **SIZES), "masked", lora=LoraSettings(r=2))
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False):
+        saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    empty = meta_copy(module.backbone)
+    settings = {"compute_dtype": torch.bfloat16, "casts_weights": mixed, "views": 1}
+    add_adapters(empty, LoraSettings(r=2))
+    planned = sizes(scenario_for(module.backbone, model=empty, **settings))
     assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
 
 
@@ -151,6 +166,20 @@ def test_logits_of_a_large_vocabulary_are_never_there_together(monkeypatch):
     assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
 
 
+def test_a_pass_over_the_row_alone_has_its_logits_in_chunks_or_at_once(monkeypatch):
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", 38 * 16)
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "other", 38 * 16)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
+    denoiser = make_denoiser(**SIZES)
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    saved = saved_bytes(lambda: next_token_loss(denoiser, clean).total, denoiser.parameters())
+    scenario = scenario_for(denoiser, views=1, clean_copy=False)
+    planned, at_once = sizes(scenario), sizes(replace(scenario, whole_logits=True))
+    assert planned["logits"] == 16 * 38 * 8 + ROWS * LENGTH * 64 * 4 + 38 * 64 * 4 * (1 + 2)
+    assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
+    assert at_once["logits"] == 2 * ROWS * LENGTH * 38 * 4
+
+
 def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():
     denoiser = make_denoiser(**SIZES)
     one, four = sizes(scenario_for(denoiser)), sizes(scenario_for(denoiser, gpus=4, sharded=True))
@@ -161,7 +190,8 @@ def test_sharding_divides_what_is_kept_and_adds_what_is_gathered():
     once = sizes(scenario_for(denoiser, gpus=4, sharded=True, views=0))["whole gradients"]
     assert once < 0.6 * one["gradients"], "the root and one of three layers"
     assert four["activations"] == one["activations"]
-    assert sizes(scenario_for(denoiser, gpus=4)) == one, "data parallel processes each hold everything"
+    buckets = {"gradient buckets": one["gradients"]}
+    assert sizes(scenario_for(denoiser, gpus=4)) == one | buckets, "data parallel processes each hold everything"
 
 
 def test_half_precision_halves_activations_and_not_the_master_weights():

@@ -17,7 +17,7 @@ class OfOneS:
 
 def test_the_objective_is_that_of_the_callback_that_has_one():
     assert objective_of([]) is objective_of([ViewDiagnostics(), OfOneS()]) is VIEWS
-    assert objective_of([ViewDiagnostics(), NextTokenTraining()]) == Objective("next token", passes=1)
+    assert objective_of([ViewDiagnostics(), NextTokenTraining()]) == Objective("next token", whole_logits=False)
     assert objective_of([OfOneS, Denoising]) is Denoising.objective
 
 

@@ -49,3 +49,15 @@ def test_a_prediction_without_gradients_has_none_later(clean):
         prediction = ChunkedPrediction(hidden, clean.response, OutputHead(denoiser))
     assert not prediction.logits.requires_grad
     assert not prediction.sum(lambda logits, chunk: logits[:, :5].sum()).requires_grad
+
+
+@pytest.mark.parametrize("most", [38 * 5, 2**22], ids=["several chunks", "one chunk"])
+def test_a_function_of_logits_gets_them_in_float32(most, monkeypatch, clean):
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", most)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
+    denoiser, types = make_denoiser(dtype="bfloat16"), []
+    hidden = torch.zeros(int(clean.response.sum()), 32, dtype=torch.bfloat16)
+    chunked = ChunkedPrediction(hidden, clean.response, OutputHead(denoiser))
+    for prediction in (chunked, LogitsPrediction(denoiser.logits(hidden), clean.response)):
+        prediction.map(lambda logits: types.append(logits.dtype) or logits)
+    assert set(types) == {torch.float32}

@@ -9,6 +9,7 @@ import torch
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.noise import MaskedNoise, NoiseStrategy, OnPolicyNoise, View
 from dmaxlit.tokens import Role
+from dmaxlit.training.losses import ViewLoss
 from dmaxlit.training.step_mean import StepMean
 from tests.conftest import make_denoiser
 from tests.test_module import QUIET, assert_same_weights, loader, sgd, train
@@ -146,6 +147,26 @@ def test_what_an_ended_run_left_of_a_step_has_no_part_in_the_next_run(step):
         L.Trainer(**QUIET, max_steps=1, callbacks=[kept]).fit(trained, loader(4))
     assert_same_weights(module, before)
     assert figures.steps == fresh.steps
+
+
+def test_figures_of_a_view_may_be_on_another_device():
+    """Of two micro-batches: once on the meta device, as the losses, once on the CPU."""
+    here, there = torch.device("cpu"), torch.device("meta")
+    trainer = SimpleNamespace(
+        global_step=0,
+        current_epoch=0,
+        world_size=1,
+        fit_loop=SimpleNamespace(batch_idx=0),
+        strategy=SimpleNamespace(root_device=there),
+    )
+    mean, zero = StepMean(), torch.zeros((), device=there)
+    for device in (there, here):
+        figures = {"own": (torch.ones((), device=device), torch.ones((), device=device))}
+        mean.record(trainer, [ViewLoss("v", *[zero] * 9, figures=figures)], zero)
+        mean.weight(trainer)
+    pairs = mean._sums.reduced(trainer)
+    assert {value.device for pair in pairs.values() for value in pair} == {there}
+    assert "own" in pairs
 
 
 def finished(gradients, tokens, world_size):

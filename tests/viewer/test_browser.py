@@ -179,6 +179,23 @@ def test_prompts_are_chosen_from_a_list_and_one_may_lack_a_record(shown):
     assert shown_tokens(browser, 1) == expected_tokens(first, 8)
 
 
+def test_the_prompt_that_was_chosen_last_is_shown_whichever_is_decoded_first(shown):
+    first, second = synthetic(8, 16, 8, seed=1), synthetic(6, 8, 8, seed=2)
+    browser = shown(Panel("one", {0: first, 7: second}, texts_of(first) | texts_of(second)))
+    browser.run(
+        "(() => { const { arrayBuffer } = Response.prototype; let calls = 0; "
+        "const held = new Promise((resolve) => { window.finish = resolve; }); "
+        "Response.prototype.arrayBuffer = async function () { "
+        "if (calls++ === 0) await held; return arrayBuffer.call(this); }; "
+        "const list = document.getElementById('prompt'); "
+        "for (const index of ['0', '7']) { list.value = index; list.dispatchEvent(new Event('change')); } })()"
+    )
+    wait(browser, "slider.max === '6'")
+    browser.run("(async () => { finish(); await new Promise((done) => setTimeout(done, 50)); })()")
+    browser.press("End")
+    assert shown_tokens(browser) == expected_tokens(second, 6)
+
+
 def test_a_response_without_tokens_is_shown(shown):
     recording = replace(synthetic(3, 4, 4), prompt="nothing")
     empty = replace(

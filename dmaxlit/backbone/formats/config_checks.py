@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from dmaxlit.backbone.compatibility import refuse_without_positions
-from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES
+from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, to_glm
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
+from dmaxlit.backbone.formats.sdar import to_qwen3
 from dmaxlit.errors import UserError, reason_of
 
 
@@ -57,15 +58,30 @@ def refuse_multimodal(model_type: str, where: str) -> None:
 
 
 def require_valid_config(folder: Path, stored: Mapping[str, Any]) -> None:
-    """Refuse a ``config.json`` that transformers does not understand, or of a model without positions.
+    """Refuse a ``config.json`` that is not understood, or of a model without positions.
 
     Raises:
         UserError: With the reason.
     """
-    if stored.get("model_type") in (*MODEL_TYPES, SDAR):
-        return  # read by our own code, which checks every field
+    refuse_without_positions(config_of(folder, stored))
+
+
+def config_of(folder: Path, stored: Mapping[str, Any]) -> PretrainedConfig:
+    """Return the configuration with which transformers makes the model of a folder.
+
+    Args:
+        folder: The folder.
+        stored: Content of its ``config.json``.
+
+    Raises:
+        UserError: If it is not understood: by transformers, or by our own code, which checks every field.
+    """
+    if stored.get("model_type") in MODEL_TYPES:
+        return to_glm(dict(stored), str(folder))
+    if stored.get("model_type") == SDAR:
+        return to_qwen3(stored, str(folder))
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder)
     except Exception as error:  # a damaged config can make any line of transformers fail
         raise UserError(f"pretrained: cannot read the config of {str(folder)!r} ({reason_of(error)})") from error
-    refuse_without_positions(config)
+    return config

@@ -11,7 +11,7 @@ from transformers import Glm4MoeConfig
 
 from dmaxlit.backbone.formats.engine_settings import SGLANG_FILE
 from dmaxlit.backbone.formats.generation_config import allow_generation, read_generation_config, refuse_generation
-from dmaxlit.backbone.formats.hub import fetch
+from dmaxlit.backbone.formats.hub import NAMED_TEMPLATES, fetch
 from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, read_metadata
@@ -57,8 +57,9 @@ def convert(
         UserError: If the source cannot be converted, or ``dest`` exists; then nothing is written.
     """
     size, cast = shard_size(max_shard_size), _dtype(dtype)
-    folder, dest = fetch(str(source)), Path(expanded(dest))
+    dest = Path(expanded(dest))
     refuse_existing(dest)
+    folder = fetch(str(source), COPIED_FILES, weights=False)
     stored = read_config(folder)
     is_published = stored.get("model_type") in MODEL_TYPES
     form: Form = to or ("transformers" if is_published else "llada2")
@@ -70,13 +71,13 @@ def convert(
     copied_from = [folder]
     if like is not None:
         with renaming_argument("like", "pretrained"):
-            copied_from = [_same_vocabulary(fetch(str(like), COPIED_FILES), folder), folder]
+            copied_from = [_same_vocabulary(fetch(str(like), COPIED_FILES, weights=False), folder), folder]
     for path in copied_from:
         read_generation_config(path)  # refuses damaged files before anything is written
         read_metadata(path)
     for origin in copied_from:
         _refuse_links_out(origin, "source" if origin == folder else "like")
-    tensors, config = _translate(folder, stored, form, cast)
+    tensors, config = _translate(str(source), folder, stored, form, cast)
     casts = {} if cast is None else {name: cast for name in tensors if not name.endswith(ROUTER_BIAS)}
     _write(dest, tensors, casts, config, copied_from, size)
     return form
@@ -93,13 +94,13 @@ def refuse_existing(dest: Path) -> None:
 
 
 def _translate(
-    folder: Path, stored: dict[str, Any], form: Form, cast: torch.dtype | None
+    name: str, folder: Path, stored: dict[str, Any], form: Form, cast: torch.dtype | None
 ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
-    """Return tensors and configuration in the form to write."""
+    """Return tensors and configuration in the form to write; weights are downloaded once the latter is understood."""
     source = str(folder)
     if form == "transformers":
         ours = to_glm(stored, source)
-        tensors = as_glm(open_weights(folder), ours, source)
+        tensors = as_glm(open_weights(fetch(name, COPIED_FILES)), ours, source)
         ours.dtype = cast or ours.dtype or tensors["model.embed_tokens.weight"].dtype
         return tensors, json.loads(ours.to_json_string())
     settings = {name: value for name, value in stored.items() if name != "model_type"}
@@ -112,7 +113,7 @@ def _translate(
     published = from_glm(ours, source)
     # Experts are written separately, which is the published model type without a suffix.
     published["model_type"] = MODEL_TYPES[0]
-    return as_published(open_weights(folder), ours, source), published
+    return as_published(open_weights(fetch(name, COPIED_FILES)), ours, source), published
 
 
 def _write(
@@ -135,7 +136,7 @@ def _write(
             refuse_generation(staging)
         else:
             allow_generation(staging)
-            if edited_card(staging, read_metadata(staging)) is None:  # ours describes the form of transformers
+            if edited_card(staging) is None:  # ours describes the form of transformers
                 (staging / CARD_FILE).unlink(missing_ok=True)
             _name_class_for_all(staging / "tokenizer_config.json")
 
@@ -160,14 +161,16 @@ def _name_class_for_all(path: Path) -> None:
 
 
 def _copied_files(folder: Path) -> list[Path]:
-    paths = sorted({path for pattern in COPIED_FILES for path in folder.glob(pattern)})
+    paths = sorted({path for pattern in (*COPIED_FILES, NAMED_TEMPLATES) for path in folder.glob(pattern)})
     return [path for path in paths if path.is_file() and path.name not in _NOT_COPIED]
 
 
 def _copy_files(folder: Path, staging: Path) -> None:
     for path in _copied_files(folder):
-        if not (staging / path.name).exists():
-            shutil.copyfile(path, staging / path.name)
+        copy = staging / path.relative_to(folder)
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _refuse_links_out(folder: Path, argument: str) -> None:

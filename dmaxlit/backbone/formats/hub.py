@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, METADATA_FILE
+from dmaxlit.backbone.formats.weight_files import weight_names
 from dmaxlit.errors import UserError
 from dmaxlit.files import expanded
 from dmaxlit.tasks.sources import record_suffix
 
 CONFIG_AND_TOKENIZER = ("*.json", "*.txt", "*.jinja", "*.model")
-_WEIGHTS = "*.safetensors"
-WEIGHTS_AND_TOKENIZER = (_WEIGHTS, *CONFIG_AND_TOKENIZER)
+NAMED_TEMPLATES = "additional_chat_templates/*.jinja"  # where transformers stores chat templates beside the default one
 _UNWANTED = ("*/*",)  # other variants are in subfolders
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 BUILTIN_MODELS = Path(__file__).parents[2] / "models"
@@ -57,14 +58,15 @@ def data_set_of(source: str) -> str | None:
     return name if HUB_ID.fullmatch(name) and not name.startswith(".") and not is_file else None
 
 
-def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
+def fetch(source: str, files: Sequence[str] = CONFIG_AND_TOKENIZER, weights: bool = True) -> Path:
     """Return the folder of a model; one on the hub is downloaded, or taken from the cache of earlier downloads.
-
-    With the weights of a model that dmaxlit exported comes its auxiliary model, if it has one.
 
     Args:
         source: Folder, ``builtin:NAME``, or hub id.
-        files: Patterns of the files to download; only data, never code.
+        files: Patterns of the files to download, besides chat templates. By default only data, never code.
+        weights: Whether to download the weights too: the files that a model is loaded from, of several formats and
+            precisions that a repository may have. With those of a model that dmaxlit exported comes its auxiliary
+            model, if it has one.
 
     Raises:
         UserError: If there is no such model, or the hub cannot be reached.
@@ -74,16 +76,19 @@ def fetch(source: str, files: Sequence[str] = WEIGHTS_AND_TOKENIZER) -> Path:
         return hub_id
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
-        if _WEIGHTS in files and (folder / METADATA_FILE).is_file():
-            auxiliary = [f"{AUXILIARY_FOLDER}/{pattern}" for pattern in files]
-            snapshot_download(hub_id, revision=folder.name, allow_patterns=auxiliary)  # the commit of the others
+        if not (folder / "config.json").is_file():
+            raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
+        rest = ["config.json", NAMED_TEMPLATES]  # the first because the client warns of patterns without a file
+        if weights:
+            rest += [escape(name) for name in weight_names(folder)]
+            if (folder / METADATA_FILE).is_file():
+                rest += [f"{AUXILIARY_FOLDER}/{pattern}" for pattern in ("*.safetensors", *files)]
+        snapshot_download(hub_id, revision=folder.name, allow_patterns=rest)  # the commit of the others
     except LocalEntryNotFoundError as error:
         raise UserError(f"pretrained: {source!r} is not a local folder, and the hub cannot be reached") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"pretrained: {source!r} is not a local folder, and no model on the hub ({reason})") from error
-    if not (folder / "config.json").is_file():
-        raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
     return folder
 
 
@@ -95,5 +100,5 @@ def hub_commit(source: str) -> str | None:
     """
     if source.endswith(".ckpt") or isinstance(resolve_folder(source), Path):
         return None
-    folder = fetch(source, CONFIG_AND_TOKENIZER)
+    folder = fetch(source, weights=False)
     return folder.name if folder.parent.name == "snapshots" else None

@@ -1,30 +1,21 @@
 """Model folders to the hub."""
 
+import contextlib
 import re
+import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RemoteEntryNotFoundError
 
-from dmaxlit.backbone.formats.engine_settings import DIFFUSERS_FILE, SGLANG_FILE
-from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE
 from dmaxlit.backbone.formats.hub import HUB_ID
-from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER
-from dmaxlit.backbone.formats.weight_files import INDEX_FILE
-from dmaxlit.errors import UserError, reason_of
+from dmaxlit.backbone.formats.metadata import METADATA_FILE
+from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
+from dmaxlit.backbone.formats.model_folder import OPTIONAL_FILES, OPTIONAL_FOLDERS
+from dmaxlit.errors import DMaxWarning, UserError, reason_of
 
 _MOST_CHARACTERS = 96  # of a name on the hub
-# What an export has only sometimes. Of an earlier one, it would be read with the new model's other files.
-_OPTIONAL = (
-    "model*.safetensors",
-    INDEX_FILE,
-    f"{AUXILIARY_FOLDER}/*",
-    SGLANG_FILE,
-    DIFFUSERS_FILE,
-    GENERATION_CONFIG_FILE,
-    "chat_template.jinja",
-    "additional_chat_templates/*",
-)
 
 
 def check_repository(name: str) -> None:
@@ -41,29 +32,45 @@ def check_repository(name: str) -> None:
 def upload(folder: Path, repository: str, private: bool = False) -> str:
     """Upload a model folder in one commit, and return the address of the repository.
 
-    Weights, auxiliary model, chat templates and settings of engines that only an earlier export had are deleted there;
-    other files, such as pictures of the card, stay.
+    Files of the user's in it go there too, but no hidden ones. Weights, auxiliary model, tokenizer, chat templates and
+    settings of engines that only an earlier export had are deleted there; other files, such as pictures of the card,
+    stay, and so does a card that was edited there, with a warning.
 
     Args:
         folder: The folder that ``export`` wrote.
         repository: USER/NAME; it is created if it does not exist.
-        private: Create it as a private one. An existing one stays as it is.
+        private: Create it as a private one, and refuse a public one.
 
     Raises:
-        UserError: If there is no valid token, it may not write there, or the hub cannot be reached.
+        UserError: If there is no valid token, it may not write there, the repository is public and shall not be, or the
+            hub cannot be reached.
     """
     check_repository(repository)
     api = HfApi(library_name="dmaxlit")
     try:
         api.whoami()  # a missing or wrong token is refused before the upload
         address = api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:  # it existed, and stays as it is
+            raise UserError(f"private: expected a private repository, or a new one, got the public {repository!r}")
+        ignored = [".*", "*/.*"]
+        if (card := _edited_card_there(api, repository)) is not None:
+            ignored.append(CARD_FILE)
+            if card != (folder / CARD_FILE).read_bytes():
+                warnings.warn(
+                    f"push_to_hub: {CARD_FILE} of {repository!r} was edited there, and stays; "
+                    f"`hf upload {repository} {folder / CARD_FILE} {CARD_FILE}` replaces it",
+                    DMaxWarning,
+                    stacklevel=2,
+                )
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message="Model exported by dmaxlit",
-            ignore_patterns=[".*"],
-            delete_patterns=list(_OPTIONAL),
+            ignore_patterns=ignored,
+            delete_patterns=[*OPTIONAL_FILES, *(f"{name}/*" for name in OPTIONAL_FOLDERS)],
         )
+    except UserError:
+        raise
     except LocalTokenNotFoundError as error:
         raise UserError("push_to_hub: expected a token of the hub (`hf auth login`, or HF_TOKEN), got none") from error
     except HfHubHTTPError as error:
@@ -77,3 +84,12 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
     except Exception as error:  # of whichever HTTP library the client uses
         raise UserError(f"push_to_hub: cannot reach the hub ({reason_of(error, with_type=True)})") from error
     return str(address)
+
+
+def _edited_card_there(api: HfApi, repository: str) -> bytes | None:
+    """Return the card on the hub if a user wrote or edited it, else None."""
+    with TemporaryDirectory() as folder:
+        for name in (CARD_FILE, METADATA_FILE):
+            with contextlib.suppress(RemoteEntryNotFoundError):
+                api.hf_hub_download(repository, name, local_dir=folder)
+        return edited_card(Path(folder))

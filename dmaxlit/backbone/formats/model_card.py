@@ -9,7 +9,8 @@ from transformers import PretrainedConfig
 
 from dmaxlit.backbone.formats.hub import HUB_ID
 from dmaxlit.backbone.formats.judged import decoding_title, figures_table
-from dmaxlit.backbone.formats.metadata import is_autoregressive
+from dmaxlit.backbone.formats.metadata import is_autoregressive, read_metadata
+from dmaxlit.errors import UserError
 from dmaxlit.version import __version__
 
 CARD_FILE = "README.md"
@@ -115,12 +116,12 @@ def card_hash(card: bytes) -> str:
     return hashlib.sha256(card).hexdigest()
 
 
-def edited_card(folder: Path, metadata: dict[str, Any]) -> bytes | None:
+def edited_card(folder: Path) -> bytes | None:
     """Return the card of an earlier export if a user wrote or edited it, else None.
 
     Args:
-        folder: Folder of the earlier export, if there is one.
-        metadata: Content of its ``dmaxlit.json``, with the hash of the card as it was written.
+        folder: Folder of the earlier export, if there is one. Its ``dmaxlit.json`` has the hash of the card as it was
+            written; a damaged one counts as none.
 
     Raises:
         OSError: If it cannot be read.
@@ -129,4 +130,8 @@ def edited_card(folder: Path, metadata: dict[str, Any]) -> bytes | None:
     if not path.is_file():
         return None
     card = path.read_bytes()
-    return None if card_hash(card) == metadata.get("card") else card
+    try:
+        written = read_metadata(folder).get("card")
+    except UserError:
+        written = None
+    return None if card_hash(card) == written else card

@@ -21,19 +21,38 @@ from transformers import (
 )
 
 from dmaxlit.backbone.compatibility import refuse_without_positions
-from dmaxlit.backbone.formats.config_checks import refuse_multimodal
-from dmaxlit.backbone.formats.engine_settings import write_engine_settings
-from dmaxlit.backbone.formats.generation_config import allow_generation, refuse_generation
+from dmaxlit.backbone.formats.config_checks import config_of, refuse_multimodal
+from dmaxlit.backbone.formats.engine_settings import DIFFUSERS_FILE, SGLANG_FILE, write_engine_settings
+from dmaxlit.backbone.formats.generation_config import GENERATION_CONFIG_FILE, allow_generation, refuse_generation
 from dmaxlit.backbone.formats.llada2 import model_from_llada2
-from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2, to_glm
-from dmaxlit.backbone.formats.metadata import METADATA_FILE, check_metadata, is_autoregressive, read_metadata
+from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, came_from_llada2
+from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, METADATA_FILE, check_metadata, is_autoregressive
 from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_card, make_card
 from dmaxlit.backbone.formats.sdar import MODEL_TYPE as SDAR
-from dmaxlit.backbone.formats.sdar import block_length_of, model_from_sdar, to_qwen3
-from dmaxlit.backbone.formats.weight_files import check_stored_types, read_config, weight_files
+from dmaxlit.backbone.formats.sdar import model_from_sdar
+from dmaxlit.backbone.formats.weight_files import INDEX_FILE, check_stored_types, read_config, weight_files
 from dmaxlit.backbone.transformers_internals import save_in_stored_form, unread_settings, without_progress_bars
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import require_replaceable, staged
+
+#: Files that an export has only sometimes. Of an earlier one, it would be read with the new model's other files.
+OPTIONAL_FILES = (
+    "model*.safetensors",
+    INDEX_FILE,
+    SGLANG_FILE,
+    DIFFUSERS_FILE,
+    GENERATION_CONFIG_FILE,
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+#: Its folders, likewise.
+OPTIONAL_FOLDERS = (AUXILIARY_FOLDER, "additional_chat_templates")
 
 
 class AttentionError(UserError):
@@ -120,7 +139,7 @@ def with_its_attention(load: Callable[[str], PreTrainedModel]) -> PreTrainedMode
 
 def was_trained_with_masks(stored: Mapping[str, Any]) -> bool:
     """Return whether a ``config.json`` is of a published diffusion model, whose vocabulary has a mask token."""
-    return came_from_llada2(stored) or block_length_of(stored) is not None
+    return came_from_llada2(stored) or stored.get("model_type") == SDAR
 
 
 def refuse_to_defer(source: Path, stored: Mapping[str, Any]) -> None:
@@ -151,19 +170,12 @@ def empty_model_from_folder(
     Raises:
         UserError: If the config is not understood.
     """
+    config = config_of(source, stored)
     try:
-        if stored.get("model_type") in MODEL_TYPES:
-            config: PretrainedConfig = to_glm(dict(stored), str(source))
-        elif stored.get("model_type") == SDAR:
-            config = to_qwen3(stored, str(source))
-        else:
-            config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, attn_implementation=attention, dtype=dtype
             )
-    except UserError:
-        raise
     except Exception as error:
         raise UserError(f"pretrained: cannot read the config of {str(source)!r} ({reason_of(error)})") from error
     return model
@@ -239,7 +251,8 @@ def write_folder(
 ) -> None:
     """Write a complete model folder or nothing; an existing one is replaced only when the new one is complete.
 
-    A card (``README.md``) that a user wrote or edited in the existing one is kept.
+    A card (``README.md``) that a user wrote or edited in the existing one is kept, and so is what no export writes:
+    pictures of the card for instance, or ``.git``.
 
     Args:
         folder: Folder to write.
@@ -256,14 +269,14 @@ def write_folder(
     folder = Path(folder)
     check_metadata(metadata, "output")
     check_output_folder(folder)
-    with staged(folder, "output") as staging:
+    with staged(folder, "output", (*OPTIONAL_FILES, *OPTIONAL_FOLDERS)) as staging:
         model.save_pretrained(staging, state_dict=weights)
         tokenizer.save_pretrained(staging)
         if also is not None:
             also(staging)
         (allow_generation if is_autoregressive(metadata) else refuse_generation)(staging)
         card = make_card(folder.name, model.config, metadata).encode()
-        (staging / CARD_FILE).write_bytes(edited_card(folder, _metadata_of(folder)) or card)
+        (staging / CARD_FILE).write_bytes(edited_card(folder) or card)
         metadata = {**metadata, "card": card_hash(card)}
         write_engine_settings(staging, metadata)
         (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
@@ -278,11 +291,3 @@ def check_output_folder(folder: Path) -> None:
     require_replaceable(folder, "output")
     if folder.exists() and not (folder / METADATA_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"output: expected a new folder or one written by export, got {str(folder)!r}")
-
-
-def _metadata_of(folder: Path) -> dict[str, Any]:
-    """Return the metadata of the export that is replaced; empty if there is none or it is damaged."""
-    try:
-        return read_metadata(folder)
-    except UserError:
-        return {}

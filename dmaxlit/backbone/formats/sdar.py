@@ -1,23 +1,25 @@
 """Dense SDAR checkpoints (arXiv 2510.06303) as transformers' ``Qwen3ForCausalLM``.
 
-They are block-diffusion models already, with block length 4 unless their config says otherwise. Their modelling code is
-derived from Qwen3's, with the same tensors under the same names. Only the attention mask differs, which dmaxlit passes
-in. An export of one is an ordinary Qwen3 folder.
+They are block-diffusion models already, with blocks of 4 tokens, or of 8 to 64, which some do not say in their config,
+but by their name (SDAR-8B-Chat-b32). Their modelling code is derived from Qwen3's, with the same tensors under the same
+names. Only the attention mask differs, which dmaxlit passes in. An export of one is an ordinary Qwen3 folder.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from dmaxlit.backbone.formats.weight_files import open_weights
-from dmaxlit.errors import UserError, reason_of
+from dmaxlit.errors import DMaxWarning, UserError, reason_of
 
 MODEL_TYPE = "sdar"
-_DEFAULT_BLOCK = 4
+_DEFAULT_BLOCK, _BLOCK_IN_NAME = 4, re.compile(r"-b(\d+)\b")
 
 _MAPPED = {
     "vocab_size",
@@ -65,6 +67,13 @@ _HARMLESS = {
     "block_size",
     "mask_token_id",
     "fuse_cross_entropy",  # which kernel their loss uses
+    # Switches of their training framework: attention, memory, experts on several GPUs.
+    "attn_implementation",
+    "debug",
+    "ep_size",
+    "micro_forward",
+    "skip_checkpoint",
+    "use_deepep",
 }
 
 
@@ -94,11 +103,31 @@ def to_qwen3(stored: Mapping[str, Any], source: str) -> Qwen3Config:
         raise _refusal(source, reason_of(error)) from error
 
 
-def block_length_of(stored: Mapping[str, Any]) -> int | None:
-    """Return the block length that a published SDAR was trained with; None for any other model's configuration."""
+def block_length_of(stored: Mapping[str, Any], source: str) -> int | None:
+    """Return the block length that a published SDAR was trained with; None for any other model's configuration.
+
+    Warns if it has to be guessed.
+
+    Args:
+        stored: Content of ``config.json``.
+        source: Folder or hub id.
+
+    Raises:
+        UserError: If it is no number of tokens.
+    """
     if stored.get("model_type") != MODEL_TYPE:
         return None
-    length = stored.get("block_size", _DEFAULT_BLOCK)
+    length = stored.get("block_size")
+    if length is None and (named := _BLOCK_IN_NAME.search(Path(source).absolute().name)):
+        length = int(named[1])
+    if length is None:
+        rank_zero_warn(
+            f"block_length: taken to be {_DEFAULT_BLOCK}, which neither config.json (block_size) nor the name (-b8) of "
+            f"{source!r} says; to set another: fit --model.backbone.block_length, export --block_length, or "
+            "block_length of dmaxlit.load",
+            category=DMaxWarning,
+        )
+        length = _DEFAULT_BLOCK
     if type(length) is not int or length < 1:
         raise UserError(f"pretrained: block_size: expected a number of tokens, at least 1, got {length!r:.80}")
     return length

@@ -99,10 +99,14 @@ def weight_files(folder: Path) -> dict[Path, list[str]]:
         UserError: If a file is missing, or there are no safetensors.
     """
     index = folder / INDEX_FILE
+    files = {folder / name: tensors for name, tensors in weight_names(folder).items()}
     if index.is_file():
-        return _indexed(index)
+        for path in files:
+            if not path.is_file():
+                raise UserError(f"pretrained: {str(index)!r} names {path.name}, which does not exist")
+        return files
     if (folder / WEIGHTS_FILE).is_file():
-        return {folder / WEIGHTS_FILE: []}
+        return files
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise UserError(
@@ -111,6 +115,16 @@ def weight_files(folder: Path) -> dict[Path, list[str]]:
             f'torch.load("{pickles[0]}", weights_only=True), "{WEIGHTS_FILE}")\''
         )
     raise UserError(f"pretrained: expected {WEIGHTS_FILE} or {INDEX_FILE} in {str(folder)!r}, found neither")
+
+
+def weight_names(folder: Path) -> dict[str, list[str]]:
+    """Return the names that :func:`weight_files` looks for, in a folder that need not have more than the index.
+
+    Raises:
+        UserError: If the index is damaged.
+    """
+    index = folder / INDEX_FILE
+    return _indexed(index) if index.is_file() else {WEIGHTS_FILE: []}
 
 
 def check_stored_types(files: Iterable[Path]) -> None:
@@ -146,7 +160,7 @@ def open_weights(folder: Path) -> dict[str, LazyTensor]:
     return tensors
 
 
-def _indexed(index: Path) -> dict[Path, list[str]]:
+def _indexed(index: Path) -> dict[str, list[str]]:
     try:
         weight_map = json.loads(index.read_text())["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
@@ -154,12 +168,9 @@ def _indexed(index: Path) -> dict[Path, list[str]]:
     names = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in names):
         raise UserError(f"pretrained: expected a weight_map that names files of the same folder in {str(index)!r}")
-    files: dict[Path, list[str]] = {}
+    files: dict[str, list[str]] = {}
     for name, file in weight_map.items():
-        files.setdefault(index.parent / file, []).append(name)
-    for path in files:
-        if not path.is_file():
-            raise UserError(f"pretrained: {str(index)!r} names {path.name}, which does not exist")
+        files.setdefault(file, []).append(name)
     return dict(sorted(files.items()))
 
 

@@ -109,5 +109,4 @@ def _probability(logits: Tensor, tokens: Tensor) -> Tensor:
     ``token_probability`` of :mod:`dmaxlit.decoding.proposal` rounds differently (it goes through log-odds), and would
     change the trained weights.
     """
-    logits = logits.float()
     return (logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)).exp()

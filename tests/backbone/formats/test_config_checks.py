@@ -4,10 +4,15 @@ import json
 import math
 
 import pytest
+import torch
 
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.formats import hub
+from dmaxlit.backbone.formats.convert import convert
+from dmaxlit.evaluation.autoregressive import AutoregressiveModel
+from tests.backbone.formats.llada2_published import CONFIG as LLADA2
+from tests.backbone.formats.test_sdar import CONFIG as SDAR
 from tests.conftest import TINY
 
 
@@ -94,15 +99,34 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path, denoiser):
     assert refusal(str(tmp_path / "m")).startswith("tokenizer: ")
 
 
-def test_a_refused_model_on_the_hub_is_not_downloaded(tmp_path, monkeypatch):
-    write_config(tmp_path / "m", quantization_config={"quant_method": "awq"})
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda source: Denoiser(pretrained=source),
+        lambda source: convert(source, "out"),
+        lambda source: AutoregressiveModel.load(source, "autoregressive", torch.device("cpu"), "float32"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({**TINY, "quantization_config": {"quant_method": "awq"}}, r"\(awq\) in 'someone/refused'"),
+        ({**SDAR, "use_regular_causal": True}, "expected only known fields of SDAR, got use_regular_causal"),
+        ({**LLADA2, "new_field": 1}, "expected only known fields of LLaDA2-MoE, got new_field"),
+    ],
+)
+def test_a_refused_model_on_the_hub_is_not_downloaded(tmp_path, monkeypatch, read, settings, message):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     asked = []
 
     def snapshot_download(name, allow_patterns, **options):
         asked.extend(allow_patterns)
-        return str(tmp_path / "m")
+        return str(tmp_path)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    assert "(awq) in 'someone/quantised'" in refusal("someone/quantised")
+    with pytest.raises(
+        UserError, match=f"{message}|expected a model that came from LLaDA2-MoE|got .* a diffusion model"
+    ):
+        read("someone/refused")
     assert asked
-    assert "*.safetensors" not in asked
+    assert not any("safetensors" in pattern for pattern in asked)

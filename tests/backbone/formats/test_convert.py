@@ -23,6 +23,7 @@ from tests.backbone.formats.llada2_published import (
     write_published,
     write_tokenizer,
 )
+from tests.backbone.formats.test_hub import downloading
 from tests.backbone.formats.test_llada2 import blockwise, logits_of
 from tests.conftest import TINY
 
@@ -104,6 +105,23 @@ def test_what_was_converted_can_be_trained_exported_and_converted_back(tmp_path,
     expected = make_tensors()
     expected["model.layers.1.mlp.experts.3.down_proj.weight"] *= 2
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_from_the_hub_everything_goes_along_too(tmp_path, monkeypatch, published):
+    repository = tmp_path / "repository"
+    shutil.copytree(published, repository)
+    beside = ["README.md", "LICENSE", "sglang.yaml", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"]
+    (repository / "additional_chat_templates").mkdir()
+    for name in beside:
+        (repository / name).write_text(f"the content of {name}")
+    (repository / "consolidated.safetensors").write_text("")
+    downloading(monkeypatch, repository, tmp_path)
+    convert("someone/tiny", tmp_path / "out")
+    convert(tmp_path / "out", tmp_path / "back")
+    for folder in (tmp_path / "out", tmp_path / "back"):
+        for name in (*beside, "modeling_llada2_moe.py", "tokenizer.json"):
+            assert (folder / name).read_bytes() == (repository / name).read_bytes()
+    assert not (tmp_path / "0f1e2d" / "consolidated.safetensors").exists()
 
 
 def test_an_auxiliary_model_goes_along(tmp_path, ours):

@@ -35,7 +35,7 @@ def test_a_model_on_the_hub_is_read_with_its_block_length_and_nothing_that_runs_
     request = answering(monkeypatch, tmp_path / "snapshot")
     assert Denoiser(pretrained="someone/tiny").block_length == 8
     assert request["name"] == "someone/tiny"
-    assert request["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model"]
+    assert request["allow_patterns"] == ["*.json", "*.txt", "*.jinja", "*.model"]
     assert request["ignore_patterns"] == ["*/*"]
 
 
@@ -127,3 +127,55 @@ def test_the_auxiliary_model_of_an_export_is_downloaded_and_other_folders_are_no
     assert model_hash(loaded.auxiliary) == model_hash(denoiser.auxiliary)
     assert {path.name for path in (tmp_path / "0f1e2d").iterdir() if path.is_dir()} == {"auxiliary"}
     assert not (tmp_path / "0f1e2d" / "auxiliary" / "code.py").exists()
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_only_the_weights_that_a_model_is_loaded_from_are_downloaded(tmp_path, monkeypatch, denoiser, sharded):
+    repository = tmp_path / "repository"
+    denoiser.save(repository, {})
+    if sharded:
+        denoiser.model.save_pretrained(repository, max_shard_size="20KB")
+        (repository / "model.safetensors").unlink()
+    loaded = files_in(repository)
+    others = ["consolidated", "consolidated-00001-of-00002", "model.fp16", "pytorch_model", "adapter_model"]
+    for name in others:
+        (repository / f"{name}.safetensors").write_text("")
+    downloading(monkeypatch, repository, tmp_path)
+    assert model_hash(Denoiser(pretrained="someone/tiny").model) == model_hash(denoiser.model)
+    assert len([name for name in loaded if name.endswith(".safetensors")]) > sharded
+    assert files_in(tmp_path / "0f1e2d") == loaded - {"README.md"}
+
+
+def test_a_damaged_index_is_refused_before_weights_are_downloaded(tmp_path, monkeypatch, denoiser):
+    repository = tmp_path / "repository"
+    denoiser.save(repository, {})
+    (repository / "model.safetensors.index.json").write_text("{}")
+    downloading(monkeypatch, repository, tmp_path)
+    with pytest.raises(UserError, match="is not an index of shards"):
+        Denoiser(pretrained="someone/tiny")
+    assert "model.safetensors" not in files_in(tmp_path / "0f1e2d")
+
+
+def test_an_auxiliary_model_with_another_tokenizer_is_refused_before_its_weights_are_downloaded(
+    tmp_path, monkeypatch, denoiser
+):
+    denoiser.save(tmp_path / "repository", {})
+    denoiser.tokenizer.add_tokens(["new"])
+    downloading(monkeypatch, tmp_path / "repository", tmp_path)
+    with pytest.raises(UserError, match="token 'new' is missing there"):
+        denoiser.train_auxiliary(AuxiliarySettings(pretrained="someone/tiny", span_length=4))
+    assert "model.safetensors" not in files_in(tmp_path / "0f1e2d")
+
+
+def test_chat_templates_beside_the_default_one_are_downloaded(tmp_path, monkeypatch, denoiser):
+    repository = tmp_path / "repository"
+    denoiser.tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    denoiser.save(repository, {})
+    assert "additional_chat_templates/tool_use.jinja" in files_in(repository)
+    downloading(monkeypatch, repository, tmp_path)
+    templates = Denoiser(pretrained="someone/tiny").tokenizer.chat_template
+    assert templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}

@@ -131,6 +131,21 @@ def test_a_card_of_the_user_is_kept_and_one_of_ours_is_renewed(module, tmp_path)
         assert card.read_bytes() == mine
 
 
+def test_what_no_export_writes_is_kept_and_what_only_an_earlier_one_wrote_is_not(module, tmp_path):
+    folder = tmp_path / "m"
+    module.export(folder)
+    exported = {path.name for path in folder.iterdir()}
+    mine = [".git/config", "pictures/curve.png", "notes.txt"]
+    others = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "added_tokens.json"]
+    others += ["auxiliary/model.safetensors", "additional_chat_templates/x.jinja", "sglang.yaml"]
+    for name in (*mine, *others):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    module.export(folder)
+    assert {path.name for path in folder.iterdir()} == exported | {".git", "pictures", "notes.txt"}
+    assert [(folder / name).read_text() for name in mine] == mine
+
+
 def test_a_damaged_metadata_file_of_an_earlier_export_is_replaced(module, tmp_path):
     module.export(tmp_path / "m")
     (tmp_path / "m" / "dmaxlit.json").write_text("{")

@@ -9,6 +9,7 @@ import dmaxlit
 from dmaxlit import UserError
 from dmaxlit.backbone import Denoiser
 from dmaxlit.cli import main
+from dmaxlit.errors import DMaxWarning
 from tests.backbone.formats.llada2_published import write_tokenizer
 from tests.backbone.formats.test_llada2 import blockwise, logits_of
 from tests.conftest import make_denoiser
@@ -67,6 +68,40 @@ def test_it_is_a_qwen3_with_its_own_block_length_and_mask(published):
     weights = load_file(published / "model.safetensors")
     assert all(torch.equal(weights[name], tensor) for name, tensor in denoiser.model.state_dict().items())
     assert denoiser.model.config.rope_parameters["rope_theta"] == 1000000.0
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "length"),
+    [
+        ("SDAR-8B-Chat-b32", {}, 32),
+        ("MBD-SDAR-8B-Chat-b8-math", {"block_size": None}, 8),
+        ("SDAR-8B-Chat-b32", {"block_size": 16}, 16),
+    ],
+)
+def test_a_block_length_that_the_config_does_not_say_is_that_of_the_name(published, name, field, length):
+    config = {key: value for key, value in CONFIG.items() if key != "block_size"} | field
+    (published / "config.json").write_text(json.dumps(config))
+    assert Denoiser(pretrained=str(published.rename(published.with_name(name)))).block_length == length
+
+
+def test_a_block_length_that_nothing_says_is_guessed_aloud_and_can_be_set(published, tmp_path):
+    (published / "config.json").write_text(json.dumps({k: v for k, v in CONFIG.items() if k != "block_size"}))
+    warning = r"^block_length: taken to be 4, which neither .* of '.*SDAR-tiny' says; .*load$"
+    with pytest.warns(DMaxWarning, match=warning):
+        assert Denoiser(pretrained=str(published)).block_length == 4
+    assert dmaxlit.load(published, block_length=8).backbone.block_length == 8
+    main(["export", "--model", str(published), "--block_length", "8", "--output", str(tmp_path / "out")])
+    assert dmaxlit.load(tmp_path / "out").backbone.block_length == 8
+    assert dmaxlit.load(tmp_path / "out", block_length=16).backbone.block_length == 16
+
+
+def test_switches_of_its_training_framework_change_nothing(published):
+    switches = {"attn_implementation": "flex_attention", "debug": False, "ep_size": 1, "micro_forward": False}
+    switches |= {"skip_checkpoint": False, "use_deepep": False}
+    (published / "config.json").write_text(json.dumps({**CONFIG, **switches}))
+    config = Denoiser(pretrained=str(published)).model.config
+    assert config._attn_implementation == "sdpa"
+    assert not switches.keys() & config.to_dict().keys()
 
 
 def test_its_weights_are_read_by_slices_only_from_the_export_that_is_asked_for(published, tmp_path):
