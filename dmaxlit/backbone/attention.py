@@ -156,6 +156,14 @@ def to_model_mask(allowed: Tensor | MaskSource, attention: str, dtype: torch.dty
     raise UserError(f"attn_implementation: expected one of {', '.join(SUPPORTED_ATTENTION)}, got {attention!r}")
 
 
+def avoid_cudnn() -> None:
+    """Let SDPA use no kernel of cuDNN in this process.
+
+    With a mask, its gradients may be NaN (pytorch 196678), and it prepares a kernel for every new shape.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def sparse_mask(allowed: Tensor) -> BlockMask:
     """Convert a dense mask, ``[B, Q, K]`` bool, for FlexAttention."""
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from dmaxlit.backbone.activation_checkpointing import enable_activation_checkpointing
-from dmaxlit.backbone.attention import MaskSource, ModelMask, to_model_mask
+from dmaxlit.backbone.attention import MaskSource, ModelMask, avoid_cudnn, to_model_mask
 from dmaxlit.backbone.auxiliary_source import read_auxiliary
 from dmaxlit.backbone.compatibility import logit_transform
 from dmaxlit.backbone.denoiser_weights import DenoiserWeights
@@ -122,6 +122,7 @@ class Denoiser(DenoiserWeights):
         self.is_deferred = defer
         self._folder, self._adds_mask = source.folder, source.adds_mask
         keep_routers_in_float32(self.model)
+        avoid_cudnn()
         self._limit = source.context_length(self.model)
         self._logit_transform = logit_transform(self.model.config)
         self._cache_argument = cache_argument(self.model.base_model)

@@ -71,3 +71,13 @@ def test_another_implementation_is_refused():
         UserError, match="attn_implementation: expected one of sdpa, eager, flex_attention, got 'flash'"
     ):
         to_model_mask(torch.ones(1, 1, 1, dtype=torch.bool), "flash", torch.float32)
+
+
+def test_a_model_turns_the_attention_of_cudnn_off():
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        make_denoiser()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
