@@ -57,11 +57,14 @@ def assistant_turn(
     head, mark, after = marked.rpartition(_CONTENT)
     if not mark:  # the template leaves the content out, or changes it
         return AssistantTurn("", response, "")
-    before = head[len(beginning) :] if head.startswith(beginning) else ""
+    goes_on = head.startswith(beginning)
+    before = head[len(beginning) :] if goes_on else ""
     # A template may trim the response, or take a thought out of it and write that in its own way.
-    for start, text in ((head, before), (beginning, "")):
+    for start, text in [*([(head, before)] if goes_on else []), (beginning, "")]:
         if whole.startswith(start) and whole.endswith(after) and len(start) + len(after) <= len(whole):
             return AssistantTurn(text, whole[len(start) : len(whole) - len(after)], after)
+    if not goes_on:  # the prompt begins a thought, which the whole dialogue lacks: the response goes on with it
+        response = response.removeprefix(beginning.removeprefix(head))
     return AssistantTurn(before, response, after)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dmaxlit.data.arrow_rows import MappedPairs
 
 # To be raised with every change of what a row becomes; tests/data/test_corpus_cache.py notices.
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 _ORIGIN = {"is_local", "local_files_only", "name_or_path"}  # in a tokenizer's configuration
 _ROWS, _MANIFEST = "rows.arrow", "manifest.json"
 

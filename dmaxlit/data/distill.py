@@ -44,10 +44,10 @@ def distill(
     """Let a model answer prompts and keep its responses as a corpus (self-distillation, DMax section 3.1).
 
     The corpus appears under its name, in the order of the prompts, once it is complete; until then finished answers are
-    recorded after every batch, at the latest after some seconds. Called again after an interruption with the same
-    settings, by any number of processes, it resumes without losing or duplicating a row; once the corpus is complete,
-    another call changes nothing. The rows depend on neither batch size, processes nor interruptions, unless a decoder
-    of your own draws random numbers by itself instead of taking those of its blocks.
+    recorded after every batch, or with one that comes some seconds after the last record. Called again after an
+    interruption with the same settings, by any number of processes, it resumes without losing or duplicating a row;
+    once the corpus is complete, another call changes nothing. The rows depend on neither batch size, processes nor
+    interruptions, unless a decoder of your own draws random numbers by itself instead of taking those of its blocks.
 
     Args:
         model: The model, a :class:`~dmaxlit.module.DMaxModule`, in any mode; or a server that answers, an

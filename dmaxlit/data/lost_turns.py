@@ -1,15 +1,19 @@
 """What the tokens of a conversation do not show of it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
+from dmaxlit.data.assistant_turn import assistant_turn
 from dmaxlit.data.control_tokens import template_text
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.errors import DMaxWarning, PromptError
+from dmaxlit.errors import DMaxWarning, PromptError, UserError
+from dmaxlit.tasks.prompts import conversation_of, is_plain
 
+_THOUGHT = "</think>"
 _WITHOUT_TEMPLATE = "the tokenizer has no chat template, so roles are lost and turns are joined by line breaks"
 
 
@@ -24,8 +28,11 @@ def rows_with_warnings(
         warnings: Receives the text of each warning, for who does not read the rows.
     """
     noted: set[str] = set()
+    asked_of_thoughts = False  # one row tells what the template does with them
     for row in rows:
         loss = "" if row.prompt is None else _loss(tokenizer, row.prompt)
+        if not loss and not asked_of_thoughts and row.prompt is not None and _THOUGHT in row.response:
+            asked_of_thoughts, loss = True, _loss_of_thought(tokenizer, row.prompt, row.response)
         if loss and loss not in noted:
             noted.add(loss)
             warning = f"{row.location}, and perhaps others: {loss}; data.chat_template takes a .jinja file"
@@ -73,3 +80,15 @@ def _loss(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str
         return "" if is_one_text else _WITHOUT_TEMPLATE
     lost = [name for name in fields if name not in template_text(tokenizer)]
     return f"the chat template does not write {' and '.join(lost)}, which are lost" if lost else ""
+
+
+def _loss_of_thought(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]], response: str
+) -> str:
+    """Return what a response with a thought loses when it is encoded; empty for nothing."""
+    if tokenizer.chat_template is None or is_plain(prompt):
+        return ""
+    with suppress(UserError):  # for who encodes the row
+        if _THOUGHT not in assistant_turn(tokenizer, conversation_of(prompt), response).content:
+            return f"the chat template does not write what the response has before {_THOUGHT}, which is lost"
+    return ""

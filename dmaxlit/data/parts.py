@@ -96,7 +96,7 @@ def rows_with_offsets(part: PartialCorpus) -> Iterator[tuple[int, dict[str, Any]
 
 
 class PartWriter:
-    """Appends rows to a part: after every batch of them, or every few seconds.
+    """Appends rows to a part: after every batch of them, or with one that comes a few seconds after the last record.
 
     Args:
         part: The part.

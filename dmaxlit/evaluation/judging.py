@@ -9,7 +9,7 @@ from typing import Any
 
 Row = dict[str, Any]
 _PER_JUDGE = 4  # answers that wait for each: so many that hardly one is idle at the end
-_MOST_SECONDS = 30.0  # that an answer waits while others come: what waits is in memory only
+_MOST_SECONDS = 30.0  # that an answer waits until the next one has them made: what waits is in memory only
 _RESCUE_SECONDS = 5.0  # within which some hundred short programs are judged, and a user still waits after Ctrl-C
 
 
@@ -65,7 +65,10 @@ class WaitingRows:
         self._since = 0.0
 
     def add(self, make: Callable[[], Row]) -> bool:
-        """Add what makes a row; return whether they are to be made: there are enough, or the first waits too long."""
+        """Add what makes a row; return whether they are to be made: there are enough, or the first has waited too long.
+
+        Nobody asks between two answers: where the next one takes its time, they wait as long.
+        """
         if not self._waiting:
             self._since = self._now()
         self._waiting.append(make)

@@ -3,10 +3,12 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -23,7 +25,12 @@ _INSIDE = Path(__file__).parent / "inside"
 _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache")
 _BOOT = "import sys; sys.path[0] = {folder!r}; from inside.start import main; main()"
 _INSIDE_BUBBLEWRAP = "/sandbox"
+# Start-up does not import random, which needs modules in C: a Python that only starts has lost its library.
+_PROBE = b"import random; print(6 * 7)"
 _PROBE_SECONDS = 20
+_THREADS = 256  # that a sample may have
+_OURS = 2  # processes in a sandbox that are not the sample's, at most
+_COUNTS_IN_NAMESPACES = [5, 14]  # the version of Linux from which each namespace of users has its own number of threads
 _SEPARATED: tuple[Level, ...] = ("bubblewrap", "namespaces")
 
 
@@ -35,25 +42,24 @@ def level_of(settings: SandboxSettings) -> Level:
     """
     if os.name != "posix":
         raise UserError(f"sandbox: expected Linux or macOS, got {platform.system()}; run in WSL or a Linux container")
-    if settings.level == "rlimits":
-        _warn_once(unenforced())
-        return "rlimits"
     candidates = _SEPARATED if settings.level == "auto" else (settings.level,)
     reasons = {level: reason_against(level) for level in candidates}
     for level, reason in reasons.items():
         if reason is None:
+            if level == "rlimits":
+                _warn_once(unenforced())
             return level
     listed = "; ".join(f"{level}: {reason}" for level, reason in reasons.items())
-    raise UserError(
-        f"sandbox: expected {' or '.join(candidates)}, got none here ({listed}); install bubblewrap, allow user "
-        "namespaces, or accept less with the level 'rlimits'"
-    )
+    refused = f"sandbox: expected {' or '.join(candidates)}, got none here ({listed})"
+    if settings.level == "rlimits":
+        raise UserError(refused)
+    raise UserError(f"{refused}; install bubblewrap, allow user namespaces, or accept less with the level 'rlimits'")
 
 
 def available_levels() -> dict[str, str]:
     """Return for each level ``works`` or the reason why it does not on this machine, for records of runs."""
-    reasons = {level: reason_against(level) for level in _SEPARATED}
-    return {**{level: reason or "works" for level, reason in reasons.items()}, "rlimits": unenforced()}
+    separated: dict[str, str] = {level: reason_against(level) or "works" for level in _SEPARATED}
+    return {**separated, "rlimits": reason_against("rlimits") or unenforced()}
 
 
 def unenforced() -> str:
@@ -69,15 +75,15 @@ def unenforced() -> str:
 @cache
 def reason_against(level: Level) -> str | None:
     """Return why a level does not work here, or None if it does; tried once in each process."""
-    if sys.platform != "linux":
+    if level != "rlimits" and sys.platform != "linux":
         return f"expected Linux, got {platform.system()}"
     if level == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed"
     command = command_of("program", level, SandboxSettings(), {"pipes": [0], "arguments": []})
+    options: dict[str, Any] = {"capture_output": True, "timeout": _PROBE_SECONDS, "env": environment(), "check": False}
     try:
-        run = subprocess.run(
-            command, input=b"print(6 * 7)", capture_output=True, timeout=_PROBE_SECONDS, env=environment(), check=False
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            run = subprocess.run(command, input=_PROBE, cwd=folder, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         return type(error).__name__
     if run.stdout == b"42\n":
@@ -87,8 +93,13 @@ def reason_against(level: Level) -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the interpreter; nothing of this process's. Sets have the same order in every run."""
-    return {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    """Return the environment in which the interpreter starts; the sample has none of it.
+
+    Of this process's environment it has the path of shared libraries alone, without which some Pythons do not start.
+    Sets have the same order in every run.
+    """
+    libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **libraries}
 
 
 def command_of(job: str, level: Level, settings: SandboxSettings, details: Mapping[str, Any]) -> list[str]:
@@ -109,6 +120,7 @@ def command_of(job: str, level: Level, settings: SandboxSettings, details: Mappi
         "parent": os.getpid(),
         "visible": visible,
         "packages": packages,
+        "threads": _most_threads(level, settings.processes),
         **{name: getattr(settings, name) for name in ("cpu_seconds", "memory_mib", "processes", "file_mib")},
         **details,
     }
@@ -122,8 +134,34 @@ def _packages() -> list[str]:
     return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
+def _most_threads(level: Level, processes: int) -> int | None:
+    """Return how many threads there may be when a sample starts one, by the count that the system compares; or None."""
+    own = processes + _OURS if processes > 1 else _THREADS
+    version = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
+    if level != "rlimits" and version >= _COUNTS_IN_NAMESPACES:
+        return own
+    others = _threads_of_user()
+    return others and others + max(own, _THREADS)  # other ones of the user's come and go
+
+
+def _threads_of_user() -> int | None:
+    """Return how many threads all processes of this user have, or None where the system does not show them."""
+    user, count = str(os.getuid()), 0
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:  # it has ended
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        if fields["Uid"].split()[0] == user:
+            count += int(fields["Threads"])
+    return count or None
+
+
 def _visible(interpreter: str, packages: Sequence[str]) -> list[str]:
-    folders = [*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(interpreter), *packages]
+    named = [*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(interpreter), *packages]
+    # Python looks for its library from where its file really is.
+    folders = [path for folder in named for path in (folder, os.path.realpath(folder))]
     existing = dict.fromkeys(folder for folder in folders if os.path.exists(folder))
     # A folder within another one comes with it.
     return [path for path in existing if not any(path.startswith(f"{other}/") for other in existing)]
@@ -133,8 +171,7 @@ def _bubblewrap(visible: Sequence[str], settings: SandboxSettings) -> list[str]:
     program = os.path.abspath(shutil.which("bwrap") or "bwrap")  # it is started without PATH, and in another folder
     command = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for path in visible:
-        target = os.path.islink(path) and os.readlink(path)
-        command += ["--symlink", target, path] if target else ["--ro-bind", path, path]
+        command += ["--symlink", os.path.realpath(path), path] if os.path.islink(path) else ["--ro-bind", path, path]
     command += ["--ro-bind", str(_INSIDE), f"{_INSIDE_BUBBLEWRAP}/inside"]
     for device in landlock.DEVICES:
         command += ["--dev-bind", device, device]

@@ -90,10 +90,11 @@ def _run_pair(
 
 
 def _read_verdict(answer: bytes) -> tuple[Outcome, str]:
-    try:
-        verdict = json.loads(answer)
-    except ValueError:
-        return "error", "the tests' process ended without a verdict"
+    """Return the last verdict that was written to its end."""
+    lines = answer.split(b"\n")[:-1]
+    if not lines:
+        return "error", "the tests cannot be run: their process ended before them"
+    verdict = json.loads(lines[-1])
     outcome = verdict["outcome"]
     assert outcome in get_args(Outcome)
     return outcome, verdict["detail"].encode(errors="backslashreplace").decode()  # a lone surrogate is no text

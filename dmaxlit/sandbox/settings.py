@@ -24,7 +24,8 @@ class SandboxSettings:
         wall_seconds: Time from the start to the verdict.
         cpu_seconds: CPU time of each process.
         memory_mib: Address space of each process, in MiB.
-        processes: Processes that a sample may have; 1 forbids others and programs.
+        processes: Processes that a sample may have, each thread counted as one; 1 forbids others and programs, and
+            leaves it 256 threads.
         file_mib: Size of the scratch folder and of each file in it, in MiB.
         output_kib: Output that a program may write, in KiB.
         site_packages: Whether samples may import the packages of this environment, beyond the standard library.
@@ -61,7 +62,8 @@ class Verdict:
     """What the tests said about a sample.
 
     Args:
-        outcome: ``passed``; ``failed``; ``timeout`` after ``wall_seconds``; ``error`` if the tests cannot be run.
+        outcome: ``passed``; ``failed``; ``timeout`` after ``wall_seconds``; ``error`` if the tests cannot be run with
+            any sample.
         detail: The reason in one line, empty if it passed.
         seconds: Time that it took.
         level: How the processes were separated.

@@ -92,6 +92,8 @@ def require_sandbox(settings: SandboxSettings, task_name: str) -> Level:
     try:
         return level_of(settings)
     except UserError as error:
+        if settings.level == "rlimits":
+            raise
         hint = f"--task.sandbox rlimits, of evaluate --task.{task_name}.sandbox rlimits"
         raise UserError(f"{error} ({hint})") from error
 

@@ -25,7 +25,7 @@ class Math500Task(BenchmarkTask):
     fields = ("problem",)
 
     def check_requirements(self) -> None:
-        """Refuse to go on without math-verify; see :meth:`BenchmarkTask.check_requirements`."""
+        """Start math-verify; see :meth:`BenchmarkTask.check_requirements`."""
         require_math_verify(self.name())
 
     def problem(self, row: Mapping[str, Any]) -> Problem:

@@ -1,5 +1,6 @@
 """A task from any data set of the reasoning-gym library, judged by the library's scorer."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, check_split, split_of
 from dmaxlit.tasks.matching import answer_part
+from dmaxlit.tasks.safe_evaluation import has_huge_exponent
 from dmaxlit.tasks.scorer_code import evaluators_in, without_evaluation
 
 __all__ = ["ReasoningGymTask"]
@@ -23,6 +25,8 @@ _EVALUATE_ANSWERS = {
     "spiral_matrix": {"eval"},
     "string_insertion": {"eval"},
 }
+# Their scorers make each move of an answer as often as the number in it says.
+_REPEAT_MOVES = ("rubiks_cube", "rush_hour")
 _PATIENCE = 2_000  # items without a new prompt before a data set counts as exhausted
 
 
@@ -36,7 +40,9 @@ class ReasoningGymTask(Task):
     seed. The scored answer is the text in ``<answer>`` tags, or else after ``####``, or else the whole text.
     No answer is run as code: where the library's scorer evaluates it (``countdown``, ``n_queens`` and five others), it
     is read as a literal or as arithmetic instead, and the two data sets for which that is not enough
-    (``simple_integration``, ``intermediate_integration``) are refused.
+    (``simple_integration``, ``intermediate_integration``) are refused. An answer that would take its scorer forever is
+    wrong: a number with an exponent of 4 digits or more, unless the reference has one, and in ``rubiks_cube`` and
+    ``rush_hour`` a move that is repeated 1000 times.
     Needs ``pip install -e '.[gym]'``.
 
     Args:
@@ -97,8 +103,10 @@ class ReasoningGymTask(Task):
                 continue
             last_new = item
             seen.add(question)
-            scorer = _Scorer(source, entry, self.min_score, self.dataset in _EVALUATE_ANSWERS)
-            examples.append(Example(question, str(entry["answer"]), scorer))
+            reads, repeats = self.dataset in _EVALUATE_ANSWERS, self.dataset in _REPEAT_MOVES
+            scorer = _Scorer(source, entry, self.min_score, reads, repeats)
+            answer = entry["answer"]  # None where the scorer needs no reference
+            examples.append(Example(question, "" if answer is None else str(answer), scorer))
         return examples
 
     def _data_set(self, split: Split) -> Any:
@@ -125,10 +133,13 @@ class _Scorer:
     entry: dict[str, Any]
     min_score: float
     reads: bool  # the answer, in place of evaluating it
+    repeats: bool  # moves of the answer
 
     def __call__(self, text: str) -> bool:
         answer = _library().utils.extract_answer(text)
         answer = answer_part(text).strip() if answer is None else answer
+        if self._takes_forever(answer):
+            return False
         score_answer = type(self.source).score_answer
         score_answer = without_evaluation(score_answer) if self.reads else score_answer
         try:
@@ -136,6 +147,12 @@ class _Scorer:
         except Exception:  # scorers parse the answer, and a model may write anything
             return False
         return bool(score >= self.min_score)
+
+    def _takes_forever(self, answer: str) -> bool:
+        if self.repeats:
+            return bool(re.search(r"\d{4}", answer))
+        # In a reference such a text is not computed: it is a number to another base, or words.
+        return has_huge_exponent(answer) and not has_huge_exponent(str(self.entry["answer"]))
 
 
 def _library() -> Any:

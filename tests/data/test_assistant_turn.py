@@ -29,6 +29,15 @@ THOUGHT = CHATML.replace(
 )
 # As DeepSeek-R1's: the prompt begins a thought that the template of the whole dialogue leaves out.
 OPEN_THOUGHT = CHATML.replace("<|turn|>assistant\n{% endif %}", "<|turn|>assistant\n<think>\n{% endif %}")
+# As DeepSeek-R1's and QwQ's: the whole dialogue has neither the beginning of the thought nor the thought.
+CUT_THOUGHT = OPEN_THOUGHT.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1].lstrip('\n') }}")
+# The whole dialogue has the thought if there is one.
+KEPT_THOUGHT = OPEN_THOUGHT.replace(
+    "{{ m['content'] }}",
+    "{% set parts = m['content'].split('</think>') %}"
+    "{% if parts | length > 1 %}<think>\n{{ parts[0].split('<think>')[-1].strip('\n') }}\n</think>\n\n{% endif %}"
+    "{{ parts[-1].lstrip('\n') }}",
+)
 # Without special tokens, as in a corpus of plain text.
 WORDS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} / {% endfor %}"
 WORDS += "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -120,11 +129,15 @@ def test_a_tool_use_template_alone_is_for_conversations_with_tools():
         assistant_turn(tokenizer, turns, "no")
 
 
-def test_a_prompt_that_begins_a_thought_is_followed_by_the_response():
-    tokenizer = with_template(OPEN_THOUGHT)
+@pytest.mark.parametrize("template", [OPEN_THOUGHT, CUT_THOUGHT, KEPT_THOUGHT])
+def test_a_prompt_that_begins_a_thought_is_followed_by_the_response(template):
+    tokenizer = with_template(template)
     assert assistant_turn(tokenizer, "2?", "4") == AssistantTurn("", "4", "<|end|>\n")
-    pair = encode_pair(tokenizer, "2?", "well</think>4", 64)
-    assert "<|turn|>assistant\n<think>\nwell</think>4<|end|>\n<eos>" in written(tokenizer, pair.ids)
+    thought = "well\n</think>\n\n4"
+    for response in (thought, f"<think>\n{thought}"):
+        pair = encode_pair(tokenizer, "2?", response, 64)
+        assert f"<|turn|>assistant\n<think>\n{thought}<|end|>\n<eos>" in written(tokenizer, pair.ids)
+    assert response_content(tokenizer, "2?", thought + "\n") == thought
 
 
 def test_a_template_that_leaves_the_response_out_adds_nothing():

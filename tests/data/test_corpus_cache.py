@@ -159,7 +159,7 @@ def test_who_waits_for_a_process_that_fails_encodes_itself(corpus, cached, monke
 def test_a_change_of_the_encoding_raises_its_version(corpus):
     # If this fails, rows are encoded in another way than before: raise corpus_cache.ENCODING_VERSION, so that no cache
     # holds the old ones, and set the fingerprints of mixed_corpus.py to the new ones.
-    assert (corpus_cache.ENCODING_VERSION, module(corpus).fingerprint()) == (2, FINGERPRINT)
+    assert (corpus_cache.ENCODING_VERSION, module(corpus).fingerprint()) == (3, FINGERPRINT)
 
 
 def test_a_tokenizers_hash_is_that_of_all_it_saves(tmp_path):

@@ -60,6 +60,33 @@ def test_a_loss_is_one_warning_that_names_the_first_row(template, lossy, loss):
     assert of_prompts.startswith(f"prompts: {loss}")
 
 
+CUT = CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}")
+OPEN = "assistant\n<think>\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "lost"),
+    [
+        (None, False),
+        (CHATML, False),
+        (CUT, True),
+        (CUT.replace("assistant\n{% endif %}", OPEN), False),  # the response goes on with the prompt's thought
+        ("{{ raise_exception('no') }}", False),  # which is found when the row is encoded
+    ],
+)
+def test_a_template_that_drops_thoughts_is_one_warning(template, lost):
+    rows = [Row("a", "b", "row 1"), *(Row([USER], "well</think>4", f"row {number}") for number in (2, 3))]
+    noted = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert list(rows_with_warnings(rows, byte_level(template), noted)) == rows
+    warning = (
+        "row 2, and perhaps others: the chat template does not write what the response has before </think>, which is"
+    )
+    assert [text.partition(" lost;")[0] for text in noted] == [warning] * lost
+    assert len(caught) == lost
+
+
 def test_conversations_of_several_turns_need_a_template():
     prompts = ["a", [USER], [USER, USER], [CALL]]
     check_roles(byte_level(CHATML), prompts)

@@ -1,10 +1,12 @@
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from dmaxlit.evaluation.cell_result import CellResult, count_sums, decode_result, ends_with_eos, tpf_by_rule
+from dmaxlit.evaluation.evaluate import DecoderSpec, summarize
 from dmaxlit.evaluation.report import aup_of, results_table
-from dmaxlit.metrics import accuracy_under_parallelism
+from dmaxlit.metrics import DecodeMeter, accuracy_under_parallelism
 
 
 def make_rows(seed, n=17):
@@ -64,6 +66,29 @@ def test_the_prompt_of_an_autoregressive_row_is_charged_once(name):
     assert result.tpf_published == tpf_by_rule(rows, name)["published"] == pytest.approx(published / 17)
     others = {rule: tpf for rule, tpf in tpf_by_rule(rows, "spd").items() if rule != "published"}
     assert others.items() < tpf_by_rule(rows, name).items()
+
+
+def of_meter(rows):
+    meter = DecodeMeter(8)
+    for part, seconds in ((rows[:5], 1.0), (rows[5:], 1.5)):
+        answers = [SimpleNamespace(**row, ends_with_eos=row["finished"] and "stopped" not in row) for row in part]
+        right, prompts = [row["correct"] for row in part], [row["num_prompt_tokens"] for row in part]
+        meter.update(answers, right, prompts, seconds)
+    return summarize(meter, DecoderSpec("spd", {"tau_dec": 0.5}))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_of_rows_are_those_of_a_run_s_meter(seed):
+    rows = make_rows(seed)
+    of_rows, expected = decode_result(rows, "spd", {"tau_dec": 0.5}, 8, 2.5), of_meter(rows)
+    assert (of_rows.decoder, of_rows.options) == (expected.decoder, expected.options)
+    figures = {name: value for name, value in vars(expected).items() if name not in ("decoder", "options")}
+    assert {name: getattr(of_rows, name) for name in figures} == pytest.approx(figures, rel=1e-12)
+    assert of_rows.blocks_at_step_limit == sum(row["hit_step_limit"] for row in rows) > 0
+    # One that decodes token by token spends a forward more on each answer, on the prompt.
+    more = [row | {"num_forwards": row["num_forwards"] + 1} for row in rows]
+    published = decode_result(more, "autoregressive", {}, 8, 2.5).tpf_published
+    assert published == pytest.approx(expected.tpf_published, rel=1e-12)
 
 
 def make_cell(line, threshold, seed, task="chain"):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +43,7 @@ def run(code, level, **settings):
 @EVERY
 def test_environment_descriptors_and_path_hold_nothing_of_ours(level, monkeypatch):
     monkeypatch.setenv("SECRET", "secret")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries")  # what Python starts with, the sample does not see
     opened = os.open(__file__, os.O_RDONLY)
     os.set_inheritable(opened, True)
     code = """
@@ -60,6 +63,7 @@ assert sys.argv + sys.orig_argv == ["program"]
     finally:
         os.close(opened)
     assert (output.status, environment) == (0, {})
+    assert isolation.environment()["LD_LIBRARY_PATH"] == "/libraries"
     assert descriptors == [0, 1, 2]
     assert all(folder.startswith(sys.base_prefix) for folder in path)
     assert folder != os.getcwd()
@@ -85,6 +89,43 @@ print(tried(lambda: open({str(secret)!r})), tried(lambda: os.listdir("/proc")), 
 print(tried(lambda: open(os.path.join(sys.prefix, "x"), "w")), tried(lambda: open("x", "w")), os.listdir("/scratch"))
 """
     assert run(code, level).stdout.split() == [*["FileNotFoundError"] * 2, *["OSError"] * 2, "done", "['x']"]
+
+
+@pytest.mark.parametrize("level", SEPARATED)
+@pytest.mark.parametrize("links", ["installation", "folder above", "installation, folder above"])
+def test_python_is_found_where_its_path_has_links(level, links, tmp_path, monkeypatch):
+    prefix = Path(os.path.realpath(sys.base_prefix))
+    if "above" in links:
+        (tmp_path / "above").symlink_to(prefix.parent)
+        prefix = tmp_path / "above" / prefix.name
+    if "installation" in links:
+        (tmp_path / "version").symlink_to(prefix)
+        prefix = tmp_path / "version"
+    monkeypatch.setattr(sys, "base_prefix", str(prefix))
+    monkeypatch.setattr(sys, "base_exec_prefix", str(prefix))
+    output = run(f"import os, random; print(random.__file__, os.listdir({str(prefix)!r}) != [])", level)
+    assert output.stdout.split() == [os.path.realpath(random.__file__), "True"]
+
+
+@pytest.mark.skipif("namespaces" not in str(SEPARATED), reason="no namespaces here")
+@pytest.mark.skipif(os.path.realpath(sys.base_prefix) == "/usr", reason="Python is one of the system's files")
+def test_a_python_that_starts_and_then_lacks_its_library_is_no_level(monkeypatch):
+    def visible(interpreter, packages):
+        return [path for path in (*isolation._SYSTEM, os.path.dirname(interpreter)) if os.path.exists(path)]
+
+    monkeypatch.setattr(isolation, "_visible", visible)
+    assert "No module named" in isolation.reason_against.__wrapped__("namespaces")
+
+
+def test_a_python_that_does_not_start_is_no_level(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho libpython3.so: cannot open >&2\nexit 127\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(isolation, "reason_against", isolation.reason_against.__wrapped__)
+    with pytest.raises(UserError, match=r"^sandbox: expected rlimits, got none here \(rlimits: libpython3.so: cannot"):
+        run_program("print(1)", settings=SandboxSettings(level="rlimits"))
+    assert available_levels()["rlimits"] == "libpython3.so: cannot open"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
@@ -153,6 +194,42 @@ def test_bounds_of_a_process(level, code, error):
     assert output.status == 1
     assert error in output.stderr
     assert output.stdout in ("", "-1\n")
+
+
+@EVERY
+def test_threads_are_bounded(level, monkeypatch):
+    monkeypatch.setattr(isolation, "_threads_of_user", lambda: 1000)
+    limit = int(run("import resource as r; print(r.getrlimit(r.RLIMIT_NPROC)[1])", level).stdout)
+    assert 0 < limit <= (1256 if level == "rlimits" else 256)
+
+
+@pytest.mark.parametrize(
+    ("level", "release", "processes", "others", "most"),
+    [
+        ("namespaces", "5.14.0-570.el9", 1, 1000, 256),
+        ("namespaces", "6.1", 4, 1000, 6),
+        ("bubblewrap", "4.18.0-553.el8", 1, 1000, 1256),  # which counts all threads of the user
+        ("bubblewrap", "4.18.0-553.el8", 300, 1000, 1302),
+        ("rlimits", "6.1", 4, 1000, 1256),
+        ("rlimits", "24.1.0", 1, None, None),
+    ],
+)
+def test_the_bound_of_threads_is_that_of_what_the_system_counts(level, release, processes, others, most, monkeypatch):
+    monkeypatch.setattr(isolation.platform, "release", lambda: release)
+    monkeypatch.setattr(isolation, "_threads_of_user", lambda: others)
+    assert isolation._most_threads(level, processes) == most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_threads_of_this_user_are_counted():
+    ends = threading.Event()
+    with ThreadPoolExecutor(20) as pool:
+        for _ in range(20):
+            pool.submit(ends.wait)
+        try:
+            assert isolation._threads_of_user() > 20
+        finally:
+            ends.set()
 
 
 @pytest.mark.parametrize("level", SEPARATED)
@@ -237,7 +314,7 @@ run_program("import time; time.sleep(50)", arguments=[os.environ["MARKER"]],
 
 
 def test_a_machine_without_namespaces_is_refused_in_one_line_and_less_is_accepted_by_name(monkeypatch):
-    monkeypatch.setattr(isolation, "reason_against", lambda level: "not allowed")
+    monkeypatch.setattr(isolation, "reason_against", lambda level: None if level == "rlimits" else "not allowed")
     with pytest.raises(UserError, match=r"install bubblewrap, .* or accept less with the level 'rlimits'") as error:
         run_program("print(1)")
     assert "\n" not in str(error.value)

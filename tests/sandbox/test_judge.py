@@ -86,12 +86,21 @@ def test_tests_may_import_this_environment_and_samples_on_request():
     assert run_tests(code, tests, settings=SandboxSettings(site_packages=True, wall_seconds=30)).detail == ""
 
 
-def test_tests_that_cannot_run_are_an_error():
-    verdict = judge("f = 1", "assert f == 1", preamble="1 / 0")
-    assert (verdict.outcome, verdict.detail) == (
-        "error",
-        "the tests cannot be run: ZeroDivisionError: division by zero",
-    )
+@pytest.mark.parametrize(
+    ("preamble", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import os; os._exit(127)", "their process ended before them"),
+    ],
+)
+def test_tests_that_cannot_run_are_an_error(preamble, reason):
+    verdict = judge("f = 1", "assert f == 1", preamble=preamble)
+    assert (verdict.outcome, verdict.detail) == ("error", f"the tests cannot be run: {reason}")
+
+
+def test_tests_that_end_with_what_the_sample_returned_have_failed():
+    verdict = judge("f = 3", "import os\nos._exit(f)")
+    assert (verdict.outcome, verdict.detail) == ("failed", "the tests' process ended without a verdict")
 
 
 @pytest.mark.parametrize("tests", ["", "assert True", "assert ("])

@@ -191,6 +191,8 @@ def test_a_machine_without_sandbox_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(isolation, "reason_against", lambda level: "not allowed")
     with pytest.raises(UserError, match=r"install bubblewrap, .* level 'rlimits' \(--task.sandbox rlimits, of"):
         task("humaneval")
+    with pytest.raises(UserError, match=r"expected rlimits, got none here \(rlimits: not allowed\)$"):
+        task("humaneval", sandbox="rlimits")
     monkeypatch.setattr(isolation, "reason_against", lambda level: None)
     assert task("humaneval").sandbox_level == "bubblewrap"
     assert task("humaneval", sandbox="namespaces").sandbox_level == "namespaces"

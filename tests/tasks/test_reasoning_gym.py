@@ -54,6 +54,33 @@ def test_a_scorer_that_fails_on_nonsense_says_wrong(library, monkeypatch):
     assert example.check("anything") is False
 
 
+@pytest.mark.parametrize("dataset", ["coin_flip", "countdown"])
+@pytest.mark.parametrize("answer", ["1e999999999", "1E-9,999,999,99"])
+def test_a_number_that_takes_forever_to_compute_is_wrong(library, dataset, answer):
+    (example,) = task("reasoning_gym", dataset=dataset, size=100).examples("val", 1)
+    assert not example.check(f"<answer>{answer}</answer>")
+    assert example.check(example.answer)
+
+
+@pytest.mark.parametrize(("dataset", "move"), [("rubiks_cube", "R"), ("rush_hour", "A+")])
+def test_a_move_without_end_is_wrong(library, dataset, move):
+    (example,) = task("reasoning_gym", dataset=dataset, size=100).examples("val", 1)
+    assert not example.check(f"<answer>{move}1 {move}999999999</answer>")
+
+
+def test_a_reference_may_look_like_such_a_number(library):
+    (example,) = task("reasoning_gym", dataset="base_conversion").examples("val", 1)
+    example.checker.entry["answer"] = "7e4512"
+    assert example.check("<answer>7e4512</answer>")
+    assert not example.check("<answer>7e4513</answer>")
+
+
+def test_without_a_reference_the_answer_is_empty(library):
+    (example,) = task("reasoning_gym", dataset="boxnet", size=100).examples("val", 1)
+    assert example.answer == ""
+    assert not example.check("")
+
+
 def test_checkers_travel_between_processes(library):
     example = pickle.loads(pickle.dumps(task("reasoning_gym", dataset="leg_counting").examples("val", 1)[0]))
     assert example.check(example.answer)

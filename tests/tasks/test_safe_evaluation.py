@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from dmaxlit.tasks.safe_evaluation import arithmetic, literal
+from dmaxlit.tasks.safe_evaluation import arithmetic, has_huge_exponent, literal
 
 
 @pytest.mark.parametrize("text", ["[[1, 0], [0, 1]]", " ('a', \"b\") ", "-3.5", "{'a': {1, 2}}", "[]", "None"])
@@ -46,6 +46,8 @@ def test_arithmetic_is_the_expression_that_sympy_parses():
         "2**(1/0)",
         "2**(0/0)",
         "(10/3)**9000",
+        "1e999999999",
+        "2 + 1.E-999_999_999*x",
         "1" * 10_001,
         "5!",
         "(" * 5_000,
@@ -55,3 +57,21 @@ def test_what_is_no_arithmetic_or_too_large_is_refused(text):
     pytest.importorskip("sympy")
     with pytest.raises(ValueError, match="expected"):
         arithmetic(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_huge"),
+    [
+        ("1e9999", True),
+        ("so 1.E-1234", True),
+        ("2/1e+9_999", True),
+        ("1e9,9,9,9", True),
+        ("1,e9999", True),
+        ("1e999", False),
+        ("the 2024", False),
+        ("made 2024", False),
+        ("2e3 1000", False),
+    ],
+)
+def test_exponents_of_four_digits_are_huge(text, is_huge):
+    assert has_huge_exponent(text) == is_huge

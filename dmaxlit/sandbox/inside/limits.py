@@ -52,12 +52,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def limit_resources(settings: dict[str, Any]) -> None:
-    """Set the limits of CPU time, memory, file size, processes and open files, and leave no core dump."""
+    """Set the limits of CPU time, memory, file size, threads and open files, and leave no core dump."""
     limits = {
         "RLIMIT_CPU": settings["cpu_seconds"],
         "RLIMIT_AS": settings["memory_mib"] * 2**20,
         "RLIMIT_FSIZE": settings["file_mib"] * 2**20,
-        "RLIMIT_NPROC": settings["processes"] if settings["processes"] > 1 else None,
+        "RLIMIT_NPROC": settings["threads"],
         "RLIMIT_NOFILE": 64,
         "RLIMIT_CORE": 0,
     }

@@ -55,7 +55,7 @@ def _change_root(visible: list[str], scratch_mib: int) -> None:
     _call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
     root = "/tmp"
     # Opened before the new root covers the folder, in which some may be.
-    links = {path: os.readlink(path) for path in visible if os.path.islink(path)}
+    links = {path: os.path.realpath(path) for path in visible if os.path.islink(path)}
     opened = {path: os.open(path, os.O_PATH) for path in [*visible, *DEVICES] if path not in links}
     folders = {path for path in opened if os.path.isdir(path)}
     _call("mount", b"tmpfs", root.encode(), b"tmpfs", _NOSUID | _NODEV, b"size=1m,mode=755")

@@ -34,7 +34,8 @@ def main() -> None:
         orders, verdicts = _streams()
         to_sample, from_sample = os.fdopen(settings["pipes"][0], "wb"), os.fdopen(settings["pipes"][1], "rb")
         _restrict(settings)
-        send(verdicts, tests.verdict_of(receive(orders), to_sample, from_sample))
+        for verdict in tests.verdicts_of(receive(orders), to_sample, from_sample):
+            send(verdicts, verdict)
 
 
 def _restrict(settings: dict[str, Any]) -> None:

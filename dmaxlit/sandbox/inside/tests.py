@@ -6,7 +6,8 @@ and the clock are out of its reach, and the verdict is written to a pipe that it
 
 import builtins
 import sys
-from types import ModuleType
+from collections.abc import Iterator
+from types import CodeType, ModuleType
 from typing import Any, BinaryIO
 
 from .values import ProtocolError, decode, encode, receive, send
@@ -104,8 +105,11 @@ def _exception(reply: dict[str, Any]) -> BaseException:
         return RuntimeError(f"{names[0]}: {text}")
 
 
-def verdict_of(job: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> dict[str, str]:
-    """Run the tests of a job, and return the verdict.
+def verdicts_of(job: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> Iterator[dict[str, str]]:
+    """Run the tests of a job, and yield the verdict.
+
+    Before the sample is asked anything, what holds if this process ends without another verdict is yielded: from there
+    on, the sample may be why.
 
     Args:
         job: ``code`` of the sample; ``names`` that the tests use of it; ``preamble``, run before they are bound; and
@@ -113,7 +117,7 @@ def verdict_of(job: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> di
         requests: To the process of the sample.
         replies: From it.
 
-    Returns:
+    Yields:
         ``outcome``, one of ``passed``, ``failed``, and ``error`` for tests that cannot be run; and ``detail``.
     """
     module = ModuleType("tests")
@@ -122,9 +126,15 @@ def verdict_of(job: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> di
         preamble, tests = (compile(job[part], f"<{part}>", "exec") for part in ("preamble", "tests"))
         exec(preamble, module.__dict__)
     except BaseException as error:
-        return {"outcome": "error", "detail": f"the tests cannot be run: {_described(error)}"}
+        yield {"outcome": "error", "detail": f"the tests cannot be run: {_described(error)}"}
+        return
+    yield {"outcome": "failed", "detail": "the tests' process ended without a verdict"}
+    yield _outcome(job, tests, module, _Sample(requests, replies))
+
+
+def _outcome(job: dict[str, Any], tests: CodeType, module: ModuleType, sample: _Sample) -> dict[str, str]:
     try:
-        defined = _Sample(requests, replies).load(job["code"], job["names"])
+        defined = sample.load(job["code"], job["names"])
         missing = [name for name in job["names"] if name not in defined]
         if missing:
             return {"outcome": "failed", "detail": f"the sample does not define {missing[0]}"}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from dmaxlit.errors import UserError
 from dmaxlit.sandbox import SandboxSettings, Verdict, run_tests
 
 # A fence on a line of its own, or behind text if it is marked as Python; its indentation, its language, and its content
@@ -72,15 +73,22 @@ class CodeGrader:
         return extract_code(text)
 
     def __call__(self, text: str) -> bool:
-        """Return whether the code passes all tests."""
+        """Return whether the code passes all tests; see :meth:`verdict`."""
         verdict = self.verdict(text)
         return verdict is not None and verdict.passed
 
     def verdict(self, text: str) -> Verdict | None:
-        """Return what the tests say about the code, or None if there is no code."""
+        """Return what the tests say about the code, or None if there is no code.
+
+        Raises:
+            UserError: If the tests cannot be run, which says nothing about the code.
+        """
         code = self.extract(text)
         if code is None:
             return None
-        return run_tests(
+        verdict = run_tests(
             self.prefix + code, self.tests, names=self.names, preamble=self.preamble, settings=self.settings
         )
+        if verdict.outcome == "error":
+            raise UserError(f"sandbox: {verdict.detail}")
+        return verdict

@@ -21,16 +21,18 @@ _MEMORY = 2 * 2**30
 
 
 def require_math_verify(task: str) -> None:
-    """Refuse to go on without the library.
+    """Start the process of comparisons; refuse to go on without it.
 
     Args:
         task: The task that needs it, for the message.
 
     Raises:
-        UserError: If it is not installed; the message says how to install it.
+        UserError: If the library is not installed, with how to install it, or cannot be started.
     """
     if find_spec("math_verify") is None:
         raise UserError(f"task {task!r} needs the math-verify library: pip install -e '.[math]'")
+    with _lock:
+        _worker().start()
 
 
 def equivalent(reference: str, answer: str) -> bool:
@@ -58,18 +60,21 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def compare(self, reference: str, answer: str) -> bool:
-        process = self.process or self._start()
+        process = self.start()
         request = json.dumps({"reference": reference, "answer": answer}) + "\n"
         reply = self._ask(process, request.encode(), _WAIT)
         if reply is None:
             self.stop()
         return reply == b"true\n"
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        require_math_verify("math")
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Return the process, which is started if there is none."""
+        if self.process is not None:
+            return self.process
         script = Path(__file__).with_name("math_worker.py")
         # The environment holds what a Python needs, and none of the user's secrets.
-        environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+        needed = ("PATH", "PYTHONPATH", "HOME", "LD_LIBRARY_PATH")
+        environment = {name: os.environ[name] for name in needed if name in os.environ}
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(script), str(_SECONDS), str(_MEMORY)],
             stdin=subprocess.PIPE,

@@ -18,9 +18,12 @@ _DISPLAY = re.compile(
 _LOOSE_SIGN = re.compile(r"(?<![\w.)\]])([-+])\s+(?=\.?\d)")
 _EXPONENT_OF_UNIT = re.compile(r"(?:(?<=[A-Za-z]{2})|(?<=\bm))(?:\}?\s*\^\{?[23]\}?|[23²³])(?!\d)")  # cm^2, m2
 _FRACTION = re.compile(r"(?<![\d.,/:])([-+]?\d+)\s*/\s*(\d+)(?![\d.,]*\d|/)")
-# What makes another value of the number beside it, or none.
+# What separates several numbers; a comma that is not between thousands.
+_BETWEEN = re.compile(r"\s*(?:;|,\s|,(?=[-+]?(?:\\?\$)?\d)(?!\d{3}(?!\d))|\band\b)+\s*")
+# What makes another value of the number beside it, or none. A slash before a word belongs to a unit: 18/hour.
 _OTHERWISE = re.compile(
-    r"\\[A-Za-z]|(?<![\d.])[A-Za-z]\d|[\^√π±≈≠<>≤≥]|\d\s*[:/]|[:/]\s*\d|\b(?:not|half|(?:hundred|thousand|million|billion|trillion|dozen)s?)\b"
+    r"\\[A-Za-z]|(?<![\d.])[A-Za-z]\d|[\^√π±≈≠<>≤≥]|\d\s*(?::|/(?!\s*[A-Za-z]{2}))|[:/]\s*\d"
+    r"|\b(?:not|half|pi|(?:hundred|thousand|million|billion|trillion|dozen)s?)\b"
     r"|(?-i:\d(?:[kKMB]|\s*bn)(?![A-Za-z]))",
     re.IGNORECASE,
 )
@@ -29,9 +32,9 @@ _OTHERWISE = re.compile(
 def number_of(answer: str) -> Fraction | None:
     r"""Return the one number that an answer holds, or None if it holds none, or several.
 
-    Units, currency, a percent sign and words beside it are left out: ``$18``, ``18 dollars``, ``9 (apples)``,
-    ``1,234.50``, ``1{,}000``, ``-3``, ``5/2``, ``\frac{5}{2}``, ``x = 5`` and ``60%`` (60) are understood. ``2 or 3``,
-    ``2^3``, ``5\pi``, ``5 million`` and ``not 5`` hold no number in this sense.
+    Units, currency, a percent sign and words beside it are left out: ``$18``, ``18 dollars``, ``$18/hour``,
+    ``9 (apples)``, ``1,234.50``, ``1{,}000``, ``-3``, ``5/2``, ``\frac{5}{2}``, ``x = 5`` and ``60%`` (60) are
+    understood. ``2 or 3``, ``2^3``, ``5\pi``, ``5/x``, ``5 million`` and ``not 5`` hold no number in this sense.
 
     Args:
         answer: An extracted answer. One longer than 200 characters holds none.
@@ -71,7 +74,7 @@ class NumberGrader:
         answer = self.extract(text)
         if answer is None or len(answer) > _LONGEST:
             return False
-        parts = [answer] if len(self.numbers) == 1 else re.split(r"\s*(?:;|,\s|\band\b)+\s*", answer)
+        parts = [answer] if len(self.numbers) == 1 else _BETWEEN.split(answer)
         return [number_of(part) for part in parts if part] == list(self.numbers)
 
 

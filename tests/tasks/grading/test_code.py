@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from dmaxlit.errors import UserError
 from dmaxlit.sandbox import SandboxSettings
 from dmaxlit.tasks.grading.code import CodeGrader, extract_code
 from tests.sandbox.requirement import needs_sandbox
@@ -56,3 +57,10 @@ def test_a_grader_runs_one_piece_of_code():
     assert grader.verdict("") is None
     assert "AssertionError" in grader.verdict(CODE).detail
     assert not grader("def f(x):\n    return '\ud800\0'")
+
+
+@needs_sandbox
+def test_tests_that_cannot_be_run_say_nothing_about_an_answer():
+    grader = CodeGrader("assert f(1) == 1", ("f",), "import absent")
+    with pytest.raises(UserError, match=r"^sandbox: the tests cannot be run: ModuleNotFoundError: No module named 'ab"):
+        grader(CODE)

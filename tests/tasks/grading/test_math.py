@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 
 import pytest
@@ -114,6 +115,7 @@ def test_the_worker_has_bounds_and_none_of_the_environment(monkeypatch):
         pytest.skip("no /proc")
     equivalence.stop_worker()
     monkeypatch.setenv("SECRET_TOKEN", "s3cret")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/libraries")
     assert equivalence.equivalent("5", "2+3")
     folder = f"/proc/{equivalence._current.process.pid}"
     with open(f"{folder}/limits") as file:
@@ -121,13 +123,23 @@ def test_the_worker_has_bounds_and_none_of_the_environment(monkeypatch):
     assert limits["Max file size"] == ["0", "0"]
     assert limits["Max address space"] == [str(2 * 2**30)] * 2
     with open(f"{folder}/environ") as file:
-        assert "s3cret" not in file.read()
+        variables = file.read().split("\0")
+    assert "LD_LIBRARY_PATH=/libraries" in variables
+    assert not any("s3cret" in variable for variable in variables)
 
 
 def test_a_missing_library_is_one_line(monkeypatch):
     monkeypatch.setattr(equivalence, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^task 'math500' needs the math-verify library: pip install -e '\.\[math\]'$"):
         equivalence.require_math_verify("math500")
+
+
+def test_a_library_that_cannot_be_imported_is_found_out_before_an_answer_is_judged(monkeypatch):
+    equivalence.stop_worker()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match=r"^math-verify: cannot be started; does 'python -c"):
+        equivalence.require_math_verify("math500")
+    assert equivalence._current.process is None
 
 
 @pytest.mark.parametrize(

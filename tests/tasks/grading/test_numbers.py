@@ -30,6 +30,11 @@ from dmaxlit.tasks.grading.numbers import number_of
         (r"8 \text{ cm}^2", 8),
         ("8 cm²", 8),
         ("8 km/hour", 8),
+        ("$18/hour", 18),
+        ("$20/day.", 20),
+        (r"5/\text{day}", 5),
+        ("1/2 cup/person", Fraction(1, 2)),
+        ("2.5 / month", Fraction(5, 2)),
         (r"45^\circ", 45),
         ("45°", 45),
         ("**7**", 7),
@@ -71,6 +76,14 @@ def test_one_number_is_understood_with_its_unit(text, number):
         "2 1/2",
         "5/0",
         "1/2/3",
+        "5/x",
+        "5/ pi",
+        "5 pi",
+        "5/dozen",
+        "5/2/day",
+        "$5/day or 6",
+        "$5/day/2",
+        "5/",
         "x2",
         "x^2",
         "5" * 300,
@@ -91,7 +104,23 @@ def test_numbers_are_compared_exactly_and_in_order():
     assert not two("#### 8; 12")
     assert not two("#### 12")
     assert not two("#### 12; 8; 8")
+    assert two(r"\boxed{12,8}")
+    assert two(r"\boxed{\$12,\$8}")
+    assert not two(r"\boxed{8,12}")
+    assert not two(r"\boxed{12,8,8}")
+    assert not two(r"\boxed{12.8}")
     assert two.extract("#### 12; 8") == "12; 8"
+
+
+@pytest.mark.parametrize(
+    "written", ["1200,-3,45", "1,200,-3 and 45", "$1,200,-3,45", r"1{,}200,-3,45", r"1,\!200;-3,45"]
+)
+def test_a_comma_before_a_group_of_three_digits_separates_no_numbers(written):
+    grader = NumberGrader((Fraction(1200), Fraction(-3), Fraction(45)))
+    assert grader(rf"\boxed{{{written}}}")
+    assert not grader(rf"\boxed{{{written}0}}")
+    assert not NumberGrader((Fraction(1), Fraction(200)))("#### 1,200")
+    assert NumberGrader((Fraction(1), Fraction(2000)))("#### 1,2000")
 
 
 def test_words_are_the_same_up_to_case_and_units():

@@ -79,7 +79,7 @@ def test_an_unknown_split_is_refused():
 
 @pytest.mark.filterwarnings("ignore::dmaxlit.errors.DMaxWarning")
 def test_without_a_sandbox_it_can_be_trained_on_but_not_judged(monkeypatch):
-    monkeypatch.setattr(isolation, "reason_against", lambda level: "no such thing")
+    monkeypatch.setattr(isolation, "reason_against", lambda level: None if level == "rlimits" else "no such thing")
     programs = task("programs")
     assert programs.examples("train", 1)
     for judge in (programs.record, lambda: programs.examples("test", 1)):
