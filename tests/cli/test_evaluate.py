@@ -112,7 +112,7 @@ def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_confi
         ("--tasks chain --devices 0", "devices: expected at least 1, got 0"),
         ("--tasks chain --output bad.yaml", "output: expected a folder to write, got 'bad.yaml', which is none"),
         ("--tasks chain --output .", "output: expected a new folder, or that of an evaluation, got '.', which holds"),
-        ("--task chain", "ambiguous option: --task could match --tasks, --task_options"),
+        ("--task chain", "unknown setting 'task' (did you mean tasks?)"),
         ("", "tasks: expected a value, got none"),
         ("--tasks chain --assistant x", "assistant: expected --autoregressive with it, got 'x' alone"),
         ("--tasks chain --autoregressive ./gone", "autoregressive: expected a model folder"),
