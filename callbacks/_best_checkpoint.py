@@ -47,8 +47,8 @@ class BestCheckpoint:
     def begin(self, trainer: L.Trainer, files: RunFolder, origin: Path | None) -> None:
         """Go on from the best of the run that is resumed; forget that of another run, or of another metric.
 
-        It is forgotten too, with a warning, if the metric is measured under other conditions now: the values cannot be
-        compared.
+        If the metric is measured under other conditions now, the values cannot be compared: the next one takes its
+        place, with a warning.
 
         Args:
             trainer: The trainer, when training starts.
@@ -63,17 +63,19 @@ class BestCheckpoint:
         stored = files.best_record() if resumes else None
         if stored is not None and (stored.get("monitor"), stored.get("mode")) != (self.monitor, self.mode):
             stored = None
-        if stored is not None and (changed := self._changed(stored)):
+        if stored is None:
+            if trainer.is_global_zero:
+                files.forget_best()
+            return
+        self.path = str(files.best)
+        if changed := self._changed(stored):
             rank_zero_warn(
-                f"checkpoint.monitor: {str(files.best)!r} is forgotten, as it was chosen under other conditions "
-                f"({', '.join(changed)})",
+                f"checkpoint.monitor: {self.path!r} is replaced at the next validation, as it was chosen under other "
+                f"conditions ({', '.join(changed)})",
                 category=DMaxWarning,
             )
-            stored = None
-        if stored is not None:
-            self.record, self.path = stored, str(files.best)
-        elif trainer.is_global_zero:
-            files.forget_best()
+        else:
+            self.record = stored
 
     def keep(self, trainer: L.Trainer, files: RunFolder, write: Write) -> None:
         """Write a checkpoint if the metric is better than ever; every rank must call it.
@@ -126,12 +128,14 @@ def _conditions(trainer: L.Trainer, monitor: str | None) -> dict[str, Any]:
         if specs:
             limits = answer_limits(callback.max_new_tokens, trainer, trainer.lightning_module)
             data = getattr(trainer, "datamodule", None)
-            conditions = {
-                "decoders": [spec.settings(**vars(limits)).identity() for spec in specs],
+            conditions: dict[str, Any] = {
+                "decoders": sorted((spec.settings(**vars(limits)).identity() for spec in specs), key=str),
                 "min_accuracy": callback.min_accuracy if is_best_tpf else None,
                 "num_val": data.num_examples["val"] if isinstance(data, SelfDistilledDataModule) else None,
                 "limit_val_batches": str(trainer.limit_val_batches),  # 1 is one batch, 1.0 is all
             }
+            if trainer.limit_val_batches != 1.0 or isinstance(trainer.limit_val_batches, int):
+                conditions["batches"] = [getattr(data, "eval_batch_size", None), trainer.world_size]
             plain: dict[str, Any] = json.loads(json.dumps(conditions, default=str))
             return plain
     return {}

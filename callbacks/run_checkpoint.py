@@ -43,7 +43,7 @@ class RunCheckpoint(Checkpoint):
     With ``monitor``, ``best.ckpt`` is the state with the best value of that metric at a validation, and ``best.json``
     says its value and step. Where no decoder has the accuracy that ``decode/best_tpf`` asks for, there is none. A
     resumed run that measures a figure of :class:`~dmaxlit.callbacks.SPDValidation` under other conditions (decoders,
-    budget, ``min_accuracy``, prompts) forgets the best one so far, with a warning.
+    budget, ``min_accuracy``, prompts) replaces the best one so far at its next validation, with a warning.
 
     For how long training stops to save is logged as ``checkpoint/stopped_seconds``. With ``async_save`` of
     :class:`~dmaxlit.training.fsdp.FSDP2Strategy` it stops only to copy; a checkpoint becomes the last one at the end of

@@ -93,7 +93,7 @@ class RowGenerator:
         self._slots = list(range(len(keys))) if slots is None else slots
         self._num_slots = len(keys) if num_slots is None else num_slots
         self._batch_key = batch_key
-        self._device = device
+        self._device = torch.device(device)
         self._draws = 0
         self._generator = torch.Generator()
 
@@ -112,7 +112,7 @@ class RowGenerator:
         for row, key in enumerate(self._keys):
             self._generator.manual_seed(stable_seed(self._seed, "row", key, self._draws))
             out[row].uniform_(generator=self._generator)
-        return out.to(self._device, torch.float32, non_blocking=True).clamp_(max=1 - 2**-24)
+        return self._on_device(out)
 
     def stratified(self, columns: int) -> Tensor:
         """Draw uniform numbers in [0, 1), ``[rows, columns]``, stratified in each column over the global batch.
@@ -126,4 +126,9 @@ class RowGenerator:
         offset = torch.rand(columns, generator=self._generator, dtype=torch.float64)
         slot = torch.tensor(self._slots, dtype=torch.float64)[:, None]
         out = torch.remainder((jitter + slot) / self._num_slots + offset, 1.0)
-        return out.to(self._device, torch.float32, non_blocking=True).clamp_(max=1 - 2**-24)
+        return self._on_device(out)
+
+    def _on_device(self, uniform: Tensor) -> Tensor:
+        # Only CUDA has read the host's tensor when the call returns.
+        goes_on = self._device.type == "cuda"
+        return uniform.to(self._device, torch.float32, non_blocking=goes_on).clamp_(max=1 - 2**-24)

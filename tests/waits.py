@@ -23,7 +23,7 @@ class Reads(TorchDispatchMode):
 
 
 class Uploads(TorchFunctionMode):
-    """Notes the copies of integers from the host to a device: whether the host goes on before they are done."""
+    """Notes the copies of integers from the host to a device: whether it is said that the host may go on before."""
 
     def __init__(self):
         super().__init__()
@@ -34,5 +34,5 @@ class Uploads(TorchFunctionMode):
         if func is torch.tensor and "device" in kwargs:
             self.seen.append(False)
         if func is Tensor.to and not args[0].is_floating_point() and any(isinstance(arg, torch.device) for arg in args):
-            self.seen.append(kwargs.get("non_blocking", False))
+            self.seen.append("non_blocking" in kwargs)
         return func(*args, **kwargs)

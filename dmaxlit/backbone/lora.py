@@ -26,8 +26,8 @@ class LoraSettings:
     """``W + alpha / r * B A`` in place of each adapted matrix ``W``, which is frozen; B starts at 0.
 
     The mask token's embedding is trained with them, as an offset added to its row: a model that has never seen the
-    token could not learn to read it otherwise. Both are float32, also where W is not. Exports and ``dmaxlit.load`` have
-    everything merged.
+    token could not learn to read it otherwise. Both are float32, also where W is not, unless the trainer casts all
+    weights (``bf16-true``, ``16-true``). Exports and ``dmaxlit.load`` have everything merged.
 
     Args:
         r: Rank, at least 1.

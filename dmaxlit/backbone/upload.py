@@ -13,4 +13,5 @@ def on_device(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.de
         numbers: Integers, or rows of them that are equally long.
         device: The device.
     """
-    return torch.tensor(numbers, dtype=torch.long).to(device, non_blocking=True)
+    # Only CUDA stages what it copies before the call returns; elsewhere the temporary tensor may be gone by then.
+    return torch.tensor(numbers, dtype=torch.long).to(device, non_blocking=device.type == "cuda")

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dmaxlit.callbacks._display import folder_of_run
 from dmaxlit.errors import UserError
@@ -22,8 +23,8 @@ class RunConfigCallback(SaveConfigCallback):
         """Return where it is written; None if it is not, or if Lightning writes it to a remote folder.
 
         It is written to the folder of a log of TensorBoard or CSV, which is this command's own, or else to that of the
-        run: never to the current folder, nor over a file that the command was given by ``--config``. Every rank must
-        call it.
+        run: never to the current folder, nor over a file that the command was given by ``--config`` or, by another
+        command, over that of training. Every rank must call it.
         """
         folder: str | Path | None = trainer.log_dir
         self.save_to_log_dir = "://" in str(folder)
@@ -33,7 +34,8 @@ class RunConfigCallback(SaveConfigCallback):
             return None
         path = Path(folder) / self.config_filename
         given = [Path(file).resolve() for file in self.config.get("config") or ()]
-        return None if path.resolve() in given else path
+        is_kept = path.resolve() in given or (trainer.state.fn != TrainerFn.FITTING and path.exists())
+        return None if is_kept else path
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it once, on rank zero; remote folders are left to Lightning."""

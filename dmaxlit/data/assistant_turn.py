@@ -64,7 +64,9 @@ def assistant_turn(
         if whole.startswith(start) and whole.endswith(after) and len(start) + len(after) <= len(whole):
             return AssistantTurn(text, whole[len(start) : len(whole) - len(after)], after)
     if not goes_on:  # the prompt begins a thought, which the whole dialogue lacks: the response goes on with it
-        response = response.removeprefix(beginning.removeprefix(head))
+        opening = beginning.removeprefix(head)
+        if response.startswith(opening.strip()):
+            response = response[len(opening.strip()) :].lstrip()
     return AssistantTurn(before, response, after)
 
 

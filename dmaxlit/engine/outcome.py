@@ -15,7 +15,7 @@ from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.block_states import indices
 from dmaxlit.engine.request import Request
-from dmaxlit.errors import UserError
+from dmaxlit.errors import PromptError
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class OutcomeReader:
             hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind.
 
         Raises:
-            UserError: If the model computes NaN for a block.
+            PromptError: For the first prompt of which the model computes NaN.
         """
         at_limit = [
             blocks.num_behind + row
@@ -96,10 +96,8 @@ class OutcomeReader:
         converged, is_nan, admits, restarts = [*columns, nowhere, nowhere][:4]
         if True in is_nan:  # its tokens mean nothing, and its keys would spoil the prompt that takes over its place
             index = blocks.prompt_indices[is_nan.index(True)]
-            raise UserError(
-                f"model: expected finite hidden states, got NaN at prompt {index}; float16 overflows where bfloat16 "
-                "and float32 do not"
-            )
+            reason = "expected finite hidden states of the model, got NaN; float16 overflows where bfloat16 does not"
+            raise PromptError(index, reason)
         return Outcome(tokens, converged, admits, restarts, set(at_limit))
 
 

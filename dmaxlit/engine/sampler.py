@@ -60,7 +60,9 @@ class Sampler:
             return None
         seeds = torch.tensor([stable_seed(self.seed, "sample", self._index(prompt)) for prompt in prompt_indices])
         positions = torch.tensor(block_starts)[:, None] + torch.arange(block_length)
-        draws = _splitmix64(seeds[:, None] + (positions + 1) * _INCREMENT).to(device, non_blocking=True)
+        draws = _splitmix64(seeds[:, None] + (positions + 1) * _INCREMENT).to(
+            device, non_blocking=device.type == "cuda"
+        )
         ones = torch.ones(len(prompt_indices), device=device)
         return Sampling(draws, ones * self.temperature, ones * self.top_p)
 

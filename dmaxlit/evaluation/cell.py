@@ -98,7 +98,10 @@ class Cell:
             stack.enter_context(exclusive(journal.output, "output"))
             before = read_journal(journal)
             longest = lengths.index(max(lengths))  # shapes of compiled forwards depend on it
-            self.answerer.warm_up([prompts[longest], *prompts[:longest], *prompts[longest + 1 :]], self.limits)
+            try:
+                self.answerer.warm_up([prompts[longest], *prompts[:longest], *prompts[longest + 1 :]], self.limits)
+            except PromptError as error:
+                raise UserError(f"{self.entry.label}: {error.reason}") from error
             clock = DecodeClock(self.answerer.device)
             writer = PartWriter(journal, lambda: clock.seconds)
             stack.callback(writer.record)  # also what was judged before Ctrl-C

@@ -4,8 +4,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
+
+from dmaxlit.errors import UserError
 
 Row = dict[str, Any]
 _PER_JUDGE = 4  # answers that wait for each: so many that hardly one is idle at the end
@@ -93,6 +94,10 @@ class WaitingRows:
         It takes longer by as much as the programs take that run then. Without judges side by side nothing waits but the
         row that was being made, and that could take any time.
         """
-        if self._at_once > 1:
-            with suppress(TimeoutError):
+        while self._at_once > 1 and self._waiting:
+            try:
                 self.make(_RESCUE_SECONDS)
+            except TimeoutError:
+                return
+            except UserError:  # of an answer that cannot be judged, which may be why the run ends
+                del self._waiting[0]

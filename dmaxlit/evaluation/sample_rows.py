@@ -25,14 +25,21 @@ def sample_row(
         answer: The decoded answer.
         num_prompt_tokens: Tokens of the prompt.
         trace: The record of every forward, if the row is to hold it.
+
+    Raises:
+        UserError: If its tests cannot be run; the message names the prompt.
     """
+    try:
+        verdict = judged(example, answer.text)
+    except UserError as error:
+        raise UserError(f"prompt {index + 1}: {error}") from error
     row = {
         "index": index,
         **answer.to_dict(),
         "prompt": str(example.prompt),
         "token_ids": answer.token_ids,
         "num_prompt_tokens": num_prompt_tokens,
-        **judged(example, answer.text),
+        **verdict,
     }
     if example.extra:
         row["columns"] = extra_columns(example)

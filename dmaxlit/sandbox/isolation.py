@@ -9,9 +9,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ _SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache")
 _BOOT = "import sys; sys.path[0] = {folder!r}; from inside.start import main; main()"
 _INSIDE_BUBBLEWRAP = "/sandbox"
 # Start-up does not import random, which needs modules in C: a Python that only starts has lost its library.
-_PROBE = b"import random; print(6 * 7)"
+_PROBE = b"import random, threading; t = threading.Thread(target=print, args=(42,)); t.start(); t.join()"
 _PROBE_SECONDS = 20
 _THREADS = 256  # that a sample may have
+_COUNT_SECONDS = 5.0  # between two counts of the user's threads: reading all processes takes a large machine long
 _OURS = 2  # processes in a sandbox that are not the sample's, at most
 _COUNTS_IN_NAMESPACES = [5, 14]  # the version of Linux from which each namespace of users has its own number of threads
 _SEPARATED: tuple[Level, ...] = ("bubblewrap", "namespaces")
@@ -67,6 +69,8 @@ def unenforced() -> str:
     missing = ["the files of a sample are bounded one by one", "it can see which files and processes there are"]
     if not landlock.version():
         missing = ["a sample can read and write what this user can, and look into this user's processes"]
+    if _most_threads("rlimits", 1) is None:
+        missing.append("threads are not bounded")
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
         missing += ["the network is open", "processes that a sample starts may outlive it"]
     return "; ".join(missing)
@@ -79,7 +83,27 @@ def reason_against(level: Level) -> str | None:
         return f"expected Linux, got {platform.system()}"
     if level == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed"
-    command = command_of("program", level, SandboxSettings(), {"pipes": [0], "arguments": []})
+    return _failure(level)
+
+
+@cache
+def _sees_all_threads() -> bool:
+    """Return whether a sample can start a thread where the system counts those of the user.
+
+    It cannot if other containers have more of them, which this one does not see.
+    """
+    bounded, free = (_failure("rlimits", threads=number) for number in (_counted(_THREADS), None))
+    return bounded is None or free is not None
+
+
+def _failure(level: Level, **details: int | None) -> str | None:
+    """Return why the probe fails, or None.
+
+    Args:
+        level: The level.
+        details: ``threads``, if another number than that of the level.
+    """
+    command = command_of("program", level, SandboxSettings(), {"pipes": [0], "arguments": [], **details})
     options: dict[str, Any] = {"capture_output": True, "timeout": _PROBE_SECONDS, "env": environment(), "check": False}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -120,10 +144,11 @@ def command_of(job: str, level: Level, settings: SandboxSettings, details: Mappi
         "parent": os.getpid(),
         "visible": visible,
         "packages": packages,
-        "threads": _most_threads(level, settings.processes),
         **{name: getattr(settings, name) for name in ("cpu_seconds", "memory_mib", "processes", "file_mib")},
         **details,
     }
+    if "threads" not in values:
+        values["threads"] = _most_threads(level, settings.processes)
     folder = _INSIDE_BUBBLEWRAP if level == "bubblewrap" else str(_INSIDE.parent)
     boot = [interpreter, "-s", "-S", "-B", "-X", "utf8", "-c", _BOOT.format(folder=folder), job, json.dumps(values)]
     return [*_bubblewrap(visible, settings), *boot] if level == "bubblewrap" else boot
@@ -140,21 +165,29 @@ def _most_threads(level: Level, processes: int) -> int | None:
     version = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
     if level != "rlimits" and version >= _COUNTS_IN_NAMESPACES:
         return own
-    others = _threads_of_user()
-    return others and others + max(own, _THREADS)  # other ones of the user's come and go
+    return _counted(max(own, _THREADS)) if _sees_all_threads() else None  # other ones of the user's come and go
 
 
-def _threads_of_user() -> int | None:
-    """Return how many threads all processes of this user have, or None where the system does not show them."""
-    user, count = str(os.getuid()), 0
-    for path in Path("/proc").glob("[0-9]*/status"):
+def _counted(own: int) -> int | None:
+    others = _threads_of_user(int(time.monotonic() / _COUNT_SECONDS))
+    return others and others + own
+
+
+@lru_cache(maxsize=1)
+def _threads_of_user(now: int) -> int | None:
+    """Return how many threads all processes of this user have, or None where the system does not show them.
+
+    Args:
+        now: The time; they are counted once for each.
+    """
+    user, count = os.getuid(), 0
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            lines = path.read_text(errors="replace").splitlines()
+            if path.stat().st_uid == user:
+                found = re.search(r"^Threads:\s*(\d+)", (path / "status").read_text(errors="replace"), re.MULTILINE)
+                count += int(found[1]) if found else 0
         except OSError:  # it has ended
             continue
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        if fields["Uid"].split()[0] == user:
-            count += int(fields["Threads"])
     return count or None
 
 

@@ -185,12 +185,13 @@ def test_figures_of_other_callbacks_may_be_watched(tmp_path):
         ("decode/threshold/tpf", {"min_accuracy": 0.1}, {}, ""),
         ("decode/threshold/tpf", {"decoders": [DecoderSpec("threshold", {"threshold": 0.9})]}, {}, "decoders"),
         ("decode/threshold/tpf", {"decoders": [*SPECS, DecoderSpec("spd")]}, {}, ""),
+        ("decode/best_tpf", {"decoders": [*reversed(SPECS)]}, {}, ""),
         ("decode/threshold/tpf", {"max_new_tokens": 7}, {}, "decoders"),
         ("decode/threshold/tpf", {}, {"num_val": 3}, "num_val"),
         ("train/loss", {"decoders": [DecoderSpec("spd")]}, {"num_val": 3}, ""),
     ],
 )
-def test_the_best_is_forgotten_where_it_was_measured_under_other_conditions(
+def test_the_best_is_replaced_where_it_was_measured_under_other_conditions(
     tmp_path, monitor, validation, data, changed
 ):
     files = RunFolder(tmp_path)
@@ -220,8 +221,9 @@ def test_the_best_is_forgotten_where_it_was_measured_under_other_conditions(
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         resumed, _ = begun(files.last, validation, data)
-    assert (resumed.record is None, files.best.exists()) == (bool(changed), not changed)
-    expected = f"checkpoint.monitor: '{files.best}' is forgotten, as it was chosen under other conditions ({changed})"
+    assert (resumed.record is None, resumed.path) == (bool(changed), str(files.best))
+    place = f"checkpoint.monitor: '{files.best}' is replaced at the next validation"
+    expected = f"{place}, as it was chosen under other conditions ({changed})"
     assert [str(warning.message) for warning in warned] == [expected] * bool(changed)
 
 

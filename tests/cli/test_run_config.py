@@ -28,7 +28,8 @@ def test_a_logger_without_a_folder_for_each_command_leaves_it_in_that_of_the_run
 ):
     monkeypatch.chdir(tmp_path)
     callback = RunConfigCallback(None, Namespace(config=None))
-    trainer = SimpleNamespace(loggers=loggers, default_root_dir=root, log_dir=logs)
+    state = SimpleNamespace(fn="fit")
+    trainer = SimpleNamespace(loggers=loggers, default_root_dir=root, log_dir=logs, state=state)
     path = callback.path(trainer)
     assert (None if path is None else str(path)) == expected
     assert callback.save_to_log_dir == str(logs).startswith("s3:")
@@ -36,7 +37,9 @@ def test_a_logger_without_a_folder_for_each_command_leaves_it_in_that_of_the_run
 
 def test_a_log_with_a_folder_of_its_own_has_it_there(tmp_path):
     logger = CSVLogger(tmp_path, version=3)
-    trainer = SimpleNamespace(loggers=[logger], default_root_dir="runs", log_dir=logger.log_dir)
+    trainer = SimpleNamespace(
+        loggers=[logger], default_root_dir="runs", log_dir=logger.log_dir, state=SimpleNamespace(fn="fit")
+    )
     path = RunConfigCallback(None, Namespace()).path(trainer)
     assert path == tmp_path / "lightning_logs" / "version_3" / "config.yaml"
 
@@ -47,6 +50,12 @@ def test_a_file_that_the_command_was_given_is_not_written_over(dmax, base, tmp_p
     text = given.read_text()
     assert dmax("test --config runs/config.yaml --trainer.logger false").status == 0
     assert given.read_text() == text
-    given.rename(base)
+
+
+def test_another_command_does_not_write_over_that_of_training(dmax, base, tmp_path):
+    kept = tmp_path / "runs" / "config.yaml"
     assert dmax(f"test --config {base} --trainer.logger false").status == 0
-    assert "num_test: 3" in given.read_text()
+    assert "num_test: 3" in kept.read_text()
+    kept.write_text("of training")
+    assert dmax(f"test --config {base} --trainer.logger false").status == 0
+    assert kept.read_text() == "of training"

@@ -134,7 +134,7 @@ def test_a_prompt_that_begins_a_thought_is_followed_by_the_response(template):
     tokenizer = with_template(template)
     assert assistant_turn(tokenizer, "2?", "4") == AssistantTurn("", "4", "<|end|>\n")
     thought = "well\n</think>\n\n4"
-    for response in (thought, f"<think>\n{thought}"):
+    for response in (thought, f"<think>\n{thought}", f"<think>{thought}"):
         pair = encode_pair(tokenizer, "2?", response, 64)
         assert f"<|turn|>assistant\n<think>\n{thought}<|end|>\n<eos>" in written(tokenizer, pair.ids)
     assert response_content(tokenizer, "2?", thought + "\n") == thought

@@ -317,5 +317,5 @@ def test_a_model_that_computes_nan_is_named_with_the_prompt(window):
 
     engine = BlockDecoder(Overflowing(digits), ThresholdDecoder(0.0), window=window)
     engine.decode([[1], [2] * 4], 11)
-    with pytest.raises(UserError, match=r"^model: expected finite hidden states, got NaN at prompt 1; float16 over"):
+    with pytest.raises(UserError, match=r"^prompts\[1\]: expected finite hidden states of the model, got NaN"):
         engine.decode([[1], [2] * 9], 11)

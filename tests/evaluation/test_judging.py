@@ -4,8 +4,12 @@ from functools import partial
 
 import pytest
 
+from dmaxlit import UserError
+from dmaxlit.engine import Generation
 from dmaxlit.evaluation import judging
 from dmaxlit.evaluation.judging import WaitingRows, made_rows, num_judges
+from dmaxlit.evaluation.sample_rows import sample_row
+from dmaxlit.tasks import Example
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +86,20 @@ def test_what_an_interrupted_call_has_not_handed_over_is_rescued():
     assert used == [row(0), row(1), row(2)]
 
 
+def test_an_answer_that_cannot_be_judged_does_not_take_those_behind_it_along():
+    def refuse():
+        raise UserError("sandbox: the tests cannot be run")
+
+    used = []
+    rows = WaitingRows(used.append, num_judges(runs_answers=True))
+    for make in (refuse, partial(row, 1), refuse, partial(row, 2)):
+        rows.add(make)
+    with pytest.raises(UserError):
+        rows.make()
+    rows.rescue()
+    assert used == [row(1), row(2)]
+
+
 def test_a_rescue_ends_soon(monkeypatch):
     monkeypatch.setattr(judging, "_RESCUE_SECONDS", 0.2)
     used, begun = [], []
@@ -121,3 +139,12 @@ def test_an_error_ends_the_others():
 def test_processes_share_the_processors(monkeypatch):
     monkeypatch.setattr(judging, "_num_processors", lambda: 16)
     assert [num_judges(True, processes) for processes in (1, 4, 16, 64)] == [16, 4, 1, 1]
+
+
+def test_a_prompt_whose_tests_cannot_be_run_is_named():
+    def check(text):
+        raise UserError("sandbox: the tests cannot be run")
+
+    example = Example("q", "", check)
+    with pytest.raises(UserError, match=r"^prompt 8: sandbox: the tests cannot be run$"):
+        sample_row(7, example, Generation([0], 1, True, 0, "q", "a"), 1)

@@ -198,7 +198,7 @@ def test_bounds_of_a_process(level, code, error):
 
 @EVERY
 def test_threads_are_bounded(level, monkeypatch):
-    monkeypatch.setattr(isolation, "_threads_of_user", lambda: 1000)
+    monkeypatch.setattr(isolation, "_threads_of_user", lambda now: 1000)
     limit = int(run("import resource as r; print(r.getrlimit(r.RLIMIT_NPROC)[1])", level).stdout)
     assert 0 < limit <= (1256 if level == "rlimits" else 256)
 
@@ -216,8 +216,16 @@ def test_threads_are_bounded(level, monkeypatch):
 )
 def test_the_bound_of_threads_is_that_of_what_the_system_counts(level, release, processes, others, most, monkeypatch):
     monkeypatch.setattr(isolation.platform, "release", lambda: release)
-    monkeypatch.setattr(isolation, "_threads_of_user", lambda: others)
+    monkeypatch.setattr(isolation, "_threads_of_user", lambda now: others)
     assert isolation._most_threads(level, processes) == most
+
+
+@pytest.mark.parametrize(("failing", "bounds"), [((), True), ((1256,), False), ((1256, None), True)])
+def test_where_more_threads_count_than_are_seen_there_is_no_bound(failing, bounds, monkeypatch):
+    monkeypatch.setattr(isolation, "_threads_of_user", lambda now: 1000)
+    monkeypatch.setattr(isolation, "_failure", lambda level, threads: "none" if threads in failing else None)
+    monkeypatch.setattr(isolation, "_sees_all_threads", isolation._sees_all_threads.__wrapped__)
+    assert isolation._most_threads("rlimits", 1) == (1256 if bounds else None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
@@ -227,7 +235,7 @@ def test_threads_of_this_user_are_counted():
         for _ in range(20):
             pool.submit(ends.wait)
         try:
-            assert isolation._threads_of_user() > 20
+            assert isolation._threads_of_user.__wrapped__(0) > 20
         finally:
             ends.set()
 

@@ -4,6 +4,7 @@ import pytest
 
 from dmaxlit import UserError
 from dmaxlit.sandbox import SandboxSettings, run_tests
+from dmaxlit.sandbox import judge as judge_module
 from tests.sandbox.requirement import needs_sandbox
 
 SETTINGS = SandboxSettings(wall_seconds=30)
@@ -96,6 +97,17 @@ def test_tests_may_import_this_environment_and_samples_on_request():
 def test_tests_that_cannot_run_are_an_error(preamble, reason):
     verdict = judge("f = 1", "assert f == 1", preamble=preamble)
     assert (verdict.outcome, verdict.detail) == ("error", f"the tests cannot be run: {reason}")
+
+
+def test_tests_whose_process_dies_once_are_run_again(monkeypatch):
+    run_pair, died = judge_module._run_pair, []
+
+    def dies_once(*arguments):
+        return run_pair(*arguments) if died else died.append(True) or (b"", None)
+
+    monkeypatch.setattr(judge_module, "_run_pair", dies_once)
+    assert judge("f = 1", "assert f == 1").passed
+    assert died
 
 
 def test_tests_that_end_with_what_the_sample_returned_have_failed():

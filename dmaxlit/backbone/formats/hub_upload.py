@@ -1,6 +1,7 @@
 """Model folders to the hub."""
 
 import contextlib
+import json
 import re
 import warnings
 from pathlib import Path
@@ -10,12 +11,14 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RemoteEntryNotFoundError
 
 from dmaxlit.backbone.formats.hub import HUB_ID
-from dmaxlit.backbone.formats.metadata import METADATA_FILE
-from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
+from dmaxlit.backbone.formats.metadata import METADATA_FILE, read_metadata
+from dmaxlit.backbone.formats.model_card import CARD_FILE, card_hash, edited_card
 from dmaxlit.backbone.formats.model_folder import OPTIONAL_FILES, OPTIONAL_FOLDERS
 from dmaxlit.errors import DMaxWarning, UserError, reason_of
+from dmaxlit.files import write_text
 
 _MOST_CHARACTERS = 96  # of a name on the hub
+_UPLOADED = "uploaded_card"  # in dmaxlit.json
 
 
 def check_repository(name: str) -> None:
@@ -53,7 +56,9 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
         if private and not api.repo_info(repository).private:  # it existed, and stays as it is
             raise UserError(f"private: expected a private repository, or a new one, got the public {repository!r}")
         ignored = [".*", "*/.*"]
-        if (card := _edited_card_there(api, repository)) is not None:
+        card = _edited_card_there(api, repository)
+        _note_card(folder, is_uploaded=card is None)
+        if card is not None:
             ignored.append(CARD_FILE)
             if card != (folder / CARD_FILE).read_bytes():
                 warnings.warn(
@@ -86,10 +91,24 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
     return str(address)
 
 
+def _note_card(folder: Path, is_uploaded: bool) -> None:
+    """Note in ``dmaxlit.json`` which card is uploaded, lest one that was edited here counts as edited on the hub."""
+    path = folder / METADATA_FILE
+    if path.is_file():
+        metadata = {name: value for name, value in read_metadata(folder).items() if name != _UPLOADED}
+        noted = {_UPLOADED: card_hash((folder / CARD_FILE).read_bytes())} if is_uploaded else {}
+        write_text(path, json.dumps({**metadata, **noted}, indent=2, sort_keys=True) + "\n")
+
+
 def _edited_card_there(api: HfApi, repository: str) -> bytes | None:
-    """Return the card on the hub if a user wrote or edited it, else None."""
-    with TemporaryDirectory() as folder:
-        for name in (CARD_FILE, METADATA_FILE):
+    """Return the card on the hub if a user wrote or edited it there, else None."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in (CARD_FILE, METADATA_FILE):
             with contextlib.suppress(RemoteEntryNotFoundError):
-                api.hf_hub_download(repository, name, local_dir=folder)
-        return edited_card(Path(folder))
+                api.hf_hub_download(repository, file, local_dir=folder)
+        card = edited_card(folder)
+        with contextlib.suppress(UserError):  # damaged
+            if card is not None and card_hash(card) == read_metadata(folder).get(_UPLOADED):
+                return None
+        return card

@@ -19,7 +19,7 @@ from dmaxlit.backbone.formats.weight_files import open_weights
 from dmaxlit.errors import DMaxWarning, UserError, reason_of
 
 MODEL_TYPE = "sdar"
-_DEFAULT_BLOCK, _BLOCK_IN_NAME = 4, re.compile(r"-b(\d+)\b")
+_DEFAULT_BLOCK, _BLOCK_IN_NAME = 4, re.compile(r"-b(4|8|16|32|64)\b")
 
 _MAPPED = {
     "vocab_size",

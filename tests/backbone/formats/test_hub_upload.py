@@ -150,6 +150,16 @@ def test_a_card_that_was_edited_on_the_hub_stays_and_one_of_ours_is_renewed(hub,
     upload(folder, "user/model")  # the same here: nothing to say
 
 
+def test_a_card_that_was_edited_here_is_renewed_too(hub, folder):
+    (folder / "dmaxlit.json").write_text(json.dumps({"card": card_hash(b"ours"), "block_length": 8}))
+    for text in (b"edited here", b"edited here once more"):
+        (folder / "README.md").write_bytes(text)
+        upload(folder, "user/model")
+        hub["content"] = {name: sent(hub)[name] for name in ("README.md", "dmaxlit.json")}
+        assert hub["content"]["README.md"] == text
+    assert json.loads(hub["content"]["dmaxlit.json"])["block_length"] == 8
+
+
 def test_files_of_the_user_go_along_and_hidden_ones_do_not(hub, folder):
     for name in (".env", "pictures/model.png", "pictures/.env", ".git/config"):
         (folder / name).parent.mkdir(exist_ok=True)
