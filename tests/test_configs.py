@@ -50,11 +50,11 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @cache
 def settings_of(*names):
-    """Return the settings of recipes, one after the other, as ``--print_config`` shows them."""
+    """Return the settings of recipes, one after the other, as ``--print_config`` shows them; all are safe."""
     args = [arg for name in names for arg in ("--config", str(FOLDER / f"{name}.yaml"))]
     output = io.StringIO()
     with pytest.raises(SystemExit) as end, redirect_stdout(output):
-        main(["fit", *args, "--print_config"])
+        main(["fit", "--safe", *args, "--print_config"])
     assert not end.value.code
     return yaml.safe_load(output.getvalue())
 

@@ -189,6 +189,7 @@ def test_killed_before_the_last_checkpoint_has_its_name_it_is_not_finished_until
 def test_points_after_the_last_step_are_logged_again_after_a_kill(dmax, base, tmp_path, monkeypatch):
     """Also the validation that was due after the last step: all are void when the same command goes on."""
     options = "--trainer.val_check_interval 1 --trainer.callbacks+ SPDValidation --trainer.callbacks.max_new_tokens 16"
+    options += " --trainer.callbacks.curve null"
     line = f"fit --config {base} {options} --trainer.default_root_dir"
 
     def points(folder):

@@ -6,7 +6,6 @@ import pytest
 from jsonargparse import _common
 
 from dmaxlit.registry import Registry
-from tests.test_configs import CONFIGS
 
 EVIL = "open('it_ran', 'w').close()\nclass Evil:\n    pass\n"
 
@@ -85,12 +84,6 @@ def test_functions_of_the_system_are_refused_without_it_too(dmax, base):
     ended = dmax(f"fit --config {base} --model.optimizer os.system")
     assert ended.status == 2
     assert "Traceback" not in ended.err
-
-
-@pytest.mark.parametrize("recipe", CONFIGS, ids=lambda path: path.stem)
-def test_our_recipes_are_admitted(dmax, recipe):
-    ended = dmax(f"fit --safe --config {recipe} --print_config")
-    assert ended.status == 0, ended.err
 
 
 def test_classes_by_name_are_admitted(dmax, base):
