@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 import warnings
 from collections import Counter
@@ -22,6 +23,7 @@ except ImportError:  # Windows, whose disks have locks
     fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 0.3  # seconds; the lock of a process that is just ending may need a second look
+_ADDRESS = re.compile(r"[A-Za-z][\w.+-]+:/")  # s3://bucket, which as a path has lost a slash; no drive, as in C:/
 _FOREVER = -1  # as filelock has it
 # What disks without locks answer, as some that are shared over a network.
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -45,7 +47,8 @@ def exclusive(path: Path, argument: str, on_wait: Callable[[str], object] | None
             process first. Default: do not wait.
 
     Raises:
-        UserError: If another process holds it and ``on_wait`` is None; the message names that process.
+        UserError: If another process holds it and ``on_wait`` is None, with the name of that process; or for an address
+            such as ``s3://...``, which would become a folder ``s3:``.
     """
     with _locked(_lock_of(path), path, argument, on_wait):
         yield
@@ -88,6 +91,8 @@ def exclusive_folder(folder: Path, argument: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(lock: Path, path: Path, argument: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
+    if _ADDRESS.match(str(path)):
+        raise UserError(f"{argument}: expected a path on this machine, got the address {str(path)!r}")
     with ExitStack() as stack:
         try:
             stack.enter_context(created_folder(lock.parent))

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from filelock import SoftFileLock
@@ -33,6 +34,17 @@ def test_who_comes_second_is_refused_with_the_name_of_the_first_and_nothing_stay
         with KINDS[kind](tmp_path / "new" / "y", "corpus"):
             pass
     with KINDS[kind](path, "corpus"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_address_is_no_path(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(UserError, match=r"^output: expected a path on this machine, got the address 's3:/bucket/x'$"),
+        KINDS[kind](Path("s3://bucket/x"), "output"),
+    ):
         pass
     assert list(tmp_path.iterdir()) == []
 
