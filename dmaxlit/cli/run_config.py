@@ -28,14 +28,15 @@ class RunConfigCallback(SaveConfigCallback):
         """
         folder: str | Path | None = trainer.log_dir
         self.save_to_log_dir = "://" in str(folder)
-        if not self.save_to_log_dir and not _has_own_folder(trainer):
+        is_shared = not self.save_to_log_dir and not _has_own_folder(trainer)
+        if is_shared:
             folder = folder_of_run(trainer)
         if self.save_to_log_dir or folder is None:
             return None
         path = Path(folder) / self.config_filename
         given = [Path(file).resolve() for file in self.config.get("config") or ()]
-        is_kept = path.resolve() in given or (trainer.state.fn != TrainerFn.FITTING and path.exists())
-        return None if is_kept else path
+        is_of_training = is_shared and trainer.state.fn != TrainerFn.FITTING and path.exists()
+        return None if is_of_training or path.resolve() in given else path
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write it once, on rank zero; remote folders are left to Lightning."""
