@@ -57,6 +57,8 @@ def test_a_scorer_that_fails_on_nonsense_says_wrong(library, monkeypatch):
 @pytest.mark.parametrize("dataset", ["coin_flip", "countdown"])
 @pytest.mark.parametrize("answer", ["1e999999999", "1E-9,999,999,99"])
 def test_a_number_that_takes_forever_to_compute_is_wrong(library, dataset, answer):
+    if dataset not in library.factory.DATASETS:
+        pytest.skip(f"this reasoning-gym has no {dataset}")
     (example,) = task("reasoning_gym", dataset=dataset, size=100).examples("val", 1)
     assert not example.check(f"<answer>{answer}</answer>")
     assert example.check(example.answer)
