@@ -1,6 +1,5 @@
 """Which state of a run is its best, by a logged metric."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from dmaxlit.callbacks._decode_tags import BEST_TPF
 from dmaxlit.callbacks.spd_validation import SPDValidation
 from dmaxlit.checkpoints.run_folder import RunFolder
 from dmaxlit.data import SelfDistilledDataModule
+from dmaxlit.data.identity import plain_values
 from dmaxlit.errors import DMaxWarning, UserError, check_choice
 from dmaxlit.evaluation.validation_batches import answer_limits
 
@@ -128,14 +128,13 @@ def _conditions(trainer: L.Trainer, monitor: str | None) -> dict[str, Any]:
         if specs:
             limits = answer_limits(callback.max_new_tokens, trainer, trainer.lightning_module)
             data = getattr(trainer, "datamodule", None)
-            conditions: dict[str, Any] = {
+            takes_all = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1
+            conditions = {
                 "decoders": sorted((spec.settings(**vars(limits)).identity() for spec in specs), key=str),
                 "min_accuracy": callback.min_accuracy if is_best_tpf else None,
                 "num_val": data.num_examples["val"] if isinstance(data, SelfDistilledDataModule) else None,
                 "limit_val_batches": str(trainer.limit_val_batches),  # 1 is one batch, 1.0 is all
+                "batches": None if takes_all else [getattr(data, "eval_batch_size", None), trainer.world_size],
             }
-            if trainer.limit_val_batches != 1.0 or isinstance(trainer.limit_val_batches, int):
-                conditions["batches"] = [getattr(data, "eval_batch_size", None), trainer.world_size]
-            plain: dict[str, Any] = json.loads(json.dumps(conditions, default=str))
-            return plain
+            return plain_values(conditions)
     return {}

@@ -1,11 +1,10 @@
 """The figures of a starting model that another run has decoded with already."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.data.identity import template_hash
+from dmaxlit.data.identity import plain_values, template_hash
 from dmaxlit.decoding import DECODERS
 from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError
@@ -47,7 +46,7 @@ def decoding_conditions(
         "batch_size": batch,
         "decoders": decoders,
     }
-    return dict(json.loads(json.dumps(conditions, default=str)))
+    return plain_values(conditions)
 
 
 def baseline_identity(module: Any, conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def baseline_identity(module: Any, conditions: Mapping[str, Any]) -> dict[str, A
     }
     if not conditions["stop"]:  # absent from the identities of runs before there were any
         del identity["stop"]
-    return dict(json.loads(json.dumps(identity, default=str)))
+    return plain_values(identity)
 
 
 def uses_own_code(task: Any, specs: Sequence[DecoderSpec]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from safetensors import SafetensorError
 
 from dmaxlit.errors import UserError
-from dmaxlit.locks import exclusive
+from dmaxlit.locks import exclusive, is_address
 
 _UNFINISHED, _OLD = ".unfinished", ".old"
 
@@ -28,7 +28,7 @@ def expanded(path: Path | str) -> str:
 
 
 def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
-    """Refuse an address such as ``s3://...`` for a folder that is written here: it would become a folder ``s3:``.
+    """Refuse an address for a folder before anything is done; locks refuse it too (:func:`~dmaxlit.locks.is_address`).
 
     Args:
         path: What the user gave.
@@ -38,7 +38,7 @@ def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
     Raises:
         UserError: If it is one.
     """
-    if "://" in str(path):
+    if is_address(path):
         raise UserError(f"{argument}: expected a folder on this machine, got {str(path)!r}{advice}")
 
 

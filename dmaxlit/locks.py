@@ -30,6 +30,11 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 _holds: Counter[tuple[int, Path]] = Counter()  # by process, as a forked one inherits the counts but not the right
 
 
+def is_address(path: Path | str) -> bool:
+    """Return whether a path is an address such as ``s3://...``, which would become a folder ``s3:`` here."""
+    return _ADDRESS.match(str(path)) is not None
+
+
 @contextmanager
 def exclusive(path: Path, argument: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
     """Keep other processes from writing a file, or from replacing a folder, until the context ends.
@@ -91,7 +96,7 @@ def exclusive_folder(folder: Path, argument: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(lock: Path, path: Path, argument: str, on_wait: Callable[[str], object] | None = None) -> Iterator[None]:
-    if _ADDRESS.match(str(path)):
+    if is_address(path):
         raise UserError(f"{argument}: expected a path on this machine, got the address {str(path)!r}")
     with ExitStack() as stack:
         try:

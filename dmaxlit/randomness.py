@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmaxlit.device_copies import on_device
+
 
 def stable_seed(*parts: object) -> int:
     """Return a 63-bit seed from the parts' text, the same on every machine and in every process."""
@@ -112,7 +114,7 @@ class RowGenerator:
         for row, key in enumerate(self._keys):
             self._generator.manual_seed(stable_seed(self._seed, "row", key, self._draws))
             out[row].uniform_(generator=self._generator)
-        return self._on_device(out)
+        return self._below_one(out)
 
     def stratified(self, columns: int) -> Tensor:
         """Draw uniform numbers in [0, 1), ``[rows, columns]``, stratified in each column over the global batch.
@@ -126,9 +128,7 @@ class RowGenerator:
         offset = torch.rand(columns, generator=self._generator, dtype=torch.float64)
         slot = torch.tensor(self._slots, dtype=torch.float64)[:, None]
         out = torch.remainder((jitter + slot) / self._num_slots + offset, 1.0)
-        return self._on_device(out)
+        return self._below_one(out)
 
-    def _on_device(self, uniform: Tensor) -> Tensor:
-        # Only CUDA has read the host's tensor when the call returns.
-        goes_on = self._device.type == "cuda"
-        return uniform.to(self._device, torch.float32, non_blocking=goes_on).clamp_(max=1 - 2**-24)
+    def _below_one(self, uniform: Tensor) -> Tensor:
+        return on_device(uniform.float().clamp_(max=1 - 2**-24), self._device)  # rounded up, some would be 1

@@ -16,7 +16,7 @@ PACKAGE = Path(dmaxlit.__file__).parent
 FILES = sorted({*PACKAGE.rglob("*.py"), *PACKAGE.glob("callbacks/*.py")})  # which may be a link, not followed by rglob
 # Each layer may import those before it; members of a layer are independent.
 LAYERS = [
-    {"errors", "constructors", "version"},
+    {"errors", "constructors", "version", "device_copies"},
     {"locks"},
     {"bars", "files", "registry", "option_types", "tokens", "randomness", "ranks", "weights_hash"},
     {"factory"},
@@ -49,7 +49,16 @@ STRATEGIES = [
 ]
 # Libraries of the trainer with its command line, and of models.
 TRAINER, MODELS = {"lightning", "jsonargparse"}, {"transformers", "tokenizers", "huggingface_hub"}
-ALLOWED_BELOW = {"errors", "constructors", "registry", "option_types", "factory", "tokens", "randomness"}
+ALLOWED_BELOW = {
+    "device_copies",
+    "errors",
+    "constructors",
+    "registry",
+    "option_types",
+    "factory",
+    "tokens",
+    "randomness",
+}
 
 
 def imported(path):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dmaxlit.backbone.torch_internals import mark_static_address
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 
 __all__ = ["RowCache"]
 

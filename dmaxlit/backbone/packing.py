@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dmaxlit.backbone.attention import block_diffusion_mask, may_attend
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 from dmaxlit.tokens import CleanBatch, Role
 
 

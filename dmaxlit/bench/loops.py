@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 
 
 def naive_loop(denoiser: Denoiser, prompt: list[int], max_new_tokens: int, tokens_per_step: int) -> list[int]:

@@ -112,10 +112,13 @@ class TablesBench:
                 a sandbox and there is none, or a job fails.
         """
         models = self._models
-        shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        weights = models.check(self.num_examples)
-        shared |= {"bases": list(models.bases), "weights of bases": weights}
-        shared |= {"num_prompts": models.num_prompts, "steps": models.steps}
+        shared = {
+            **{name: getattr(self, name) for name in _SHARED_SETTINGS},
+            "bases": list(models.bases),
+            "weights of bases": models.check(self.num_examples),
+            "num_prompts": models.num_prompts,
+            "steps": models.steps,
+        }
         record_settings(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         numbers = sorted({models.base_of(seed) for seed in self.seeds})
         corpora: list[Job] = [(_CORPUS, number) for number in numbers]
@@ -215,6 +218,7 @@ class TablesBench:
         ]
         text = "\n\n".join(filter(None, [*sections, format_training(training)]))
         settings = json.loads((self._folder / "settings.json").read_text()) | {"seeds": list(self.seeds)}
+        del settings["software"]  # which all results name
         content = {"settings": settings, "summary": summaries, "runs": runs, "training": training}
         write_results(folder, content, text, self._folder)
         return text

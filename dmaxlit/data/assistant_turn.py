@@ -65,8 +65,10 @@ def assistant_turn(
             return AssistantTurn(text, whole[len(start) : len(whole) - len(after)], after)
     if not goes_on:  # the prompt begins a thought, which the whole dialogue lacks: the response goes on with it
         opening = beginning.removeprefix(head)
-        if response.startswith(opening.strip()):
-            response = response[len(opening.strip()) :].lstrip()
+        if response.startswith(opening):
+            response = response.removeprefix(opening)
+        elif opening.strip() and response.startswith(opening.strip()):
+            response = response.removeprefix(opening.strip()).lstrip()
     return AssistantTurn(before, response, after)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,3 +76,15 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
         elif before != now:
             return f"{name} was {before!r}, now {now!r}"
     return None
+
+
+def plain_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are after they were stored as JSON, to be compared with stored ones.
+
+    A tuple is a list, and what JSON does not know is its text, without addresses.
+    """
+    return dict(json.loads(json.dumps(settings, default=_text)))
+
+
+def _text(value: object) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))

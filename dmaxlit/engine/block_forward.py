@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from dmaxlit.backbone.cache import RowCache
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 from dmaxlit.engine.batching import group_order, groups
 from dmaxlit.engine.layout import Layout, Layouts, PaddedGroup
 from dmaxlit.engine.request import Request

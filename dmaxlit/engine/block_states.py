@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.upload import on_device
 from dmaxlit.decoding.base import BlockState, Decoder
+from dmaxlit.device_copies import on_device
 from dmaxlit.engine.block_rows import BlockRow, BlockRows
 from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.sampler import RowSampler

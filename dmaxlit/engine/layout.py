@@ -12,7 +12,7 @@ from torch import Tensor
 from dmaxlit.backbone.attention import ModelMask, block_diffusion_mask
 from dmaxlit.backbone.cache import Placement, RowCache
 from dmaxlit.backbone.denoiser import Denoiser
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 
 
 class Layout(NamedTuple):

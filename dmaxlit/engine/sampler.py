@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import Sampling
+from dmaxlit.device_copies import on_device
 from dmaxlit.errors import UserError, check_temperature
 from dmaxlit.randomness import stable_seed
 
@@ -60,9 +61,7 @@ class Sampler:
             return None
         seeds = torch.tensor([stable_seed(self.seed, "sample", self._index(prompt)) for prompt in prompt_indices])
         positions = torch.tensor(block_starts)[:, None] + torch.arange(block_length)
-        draws = _splitmix64(seeds[:, None] + (positions + 1) * _INCREMENT).to(
-            device, non_blocking=device.type == "cuda"
-        )
+        draws = on_device(_splitmix64(seeds[:, None] + (positions + 1) * _INCREMENT), device)
         ones = torch.ones(len(prompt_indices), device=device)
         return Sampling(draws, ones * self.temperature, ones * self.top_p)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dmaxlit.backbone.upload import on_device
+from dmaxlit.device_copies import on_device
 from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.events import ForwardEvent

@@ -94,9 +94,10 @@ class WaitingRows:
         It takes longer by as much as the programs take that run then. Without judges side by side nothing waits but the
         row that was being made, and that could take any time.
         """
+        end = self._now() + _RESCUE_SECONDS
         while self._at_once > 1 and self._waiting:
             try:
-                self.make(_RESCUE_SECONDS)
+                self.make(end - self._now())
             except TimeoutError:
                 return
             except UserError:  # of an answer that cannot be judged, which may be why the run ends

@@ -92,8 +92,7 @@ def _sees_all_threads() -> bool:
 
     It cannot if other containers have more of them, which this one does not see.
     """
-    bounded, free = (_failure("rlimits", threads=number) for number in (_counted(_THREADS), None))
-    return bounded is None or free is not None
+    return _failure("rlimits", threads=_counted(_THREADS)) is None or _failure("rlimits", threads=None) is not None
 
 
 def _failure(level: Level, **details: int | None) -> str | None:

@@ -1,7 +1,5 @@
 """Settings of callbacks that what a run learns depends on."""
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +10,8 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     WeightAveraging,
 )
+
+from dmaxlit.data.identity import plain_values
 
 # Lightning's do not say so themselves, and do not keep all their options.
 _OF_LIGHTNING = (
@@ -26,8 +26,7 @@ _OF_LIGHTNING = (
 def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the settings of those callbacks that change what a run learns, under the names of their classes.
 
-    They are JSON values, as a checkpoint stores them: a tuple is a list, and what JSON does not know, its text without
-    addresses.
+    They are JSON values, as a checkpoint stores them; see :func:`~dmaxlit.data.identity.plain_values`.
 
     A callback names such options, which it keeps under their names, by an attribute of its class,
     ``training_options``. Of Lightning's callbacks that change weights or steps all options count.
@@ -44,9 +43,4 @@ def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any
             found[name] = {option: getattr(callback, option) for option in own}
         elif isinstance(callback, _OF_LIGHTNING):
             found[name] = dict(options.get(name, {}))
-    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(found, default=_text))
-    return plain
-
-
-def _text(value: object) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+    return plain_values(found)

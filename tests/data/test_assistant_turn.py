@@ -140,6 +140,11 @@ def test_a_prompt_that_begins_a_thought_is_followed_by_the_response(template):
     assert response_content(tokenizer, "2?", thought + "\n") == thought
 
 
+def test_a_response_keeps_its_white_space_where_the_prompt_ends_in_more_of_it():
+    template = CHATML.replace("<|turn|>assistant\n{% endif %}", "<|turn|>assistant\n\n{% endif %}")
+    assert assistant_turn(with_template(template), "2?", "  4") == AssistantTurn("", "  4", "<|end|>\n")
+
+
 def test_a_template_that_leaves_the_response_out_adds_nothing():
     tokenizer = with_template("{% for m in messages %}{{ m['content'] if m['role'] == 'user' }}.{% endfor %}")
     assert assistant_turn(tokenizer, "2?", "4") == AssistantTurn("", "4", "")
