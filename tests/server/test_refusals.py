@@ -64,6 +64,11 @@ def strict(module):
         (BODY | {"decoder_options": {"tau": 1}}, None, "decoder 'spd': unknown option tau"),
         (BODY | {"decoder_options": {"tau_dec": "x"}}, "tau_dec", "tau_dec"),
         (BODY | {"decoder_options": {"top_k": 1000}}, "top_k", "top_k: expected less than the vocabulary's"),
+        (
+            BODY | {"decoder": "less", "decoder_options": {"top_k": 257}},
+            "top_k",
+            "top_k: expected at most 256, got 257",
+        ),
         (BODY | {"window": 3}, "window", "window: expected at most 2, got 3"),
         (BODY | {"window": 2, "decoder": "wino"}, "window", "window: expected 1 for decoder WinoDecoder"),
         (BODY | {"window": 2, "admission": "a.b"}, "admission", "admission: expected a registered name, got 'a.b'"),
