@@ -69,6 +69,21 @@ def test_a_client_that_leaves_the_queue_is_not_decoded(module, gate):
         assert server.metric("dmaxlit_responses_total") == 3
 
 
+def test_the_others_of_a_request_that_fails_are_not_counted_as_left(module, gate):
+    with running(module, Limits(batch_size=1)) as server:
+        scheduler = server.service.scheduler
+        gate.close()
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, n=2, max_tokens=LONG, stream=True)
+        wait_for(lambda: scheduler.num_running == scheduler.num_waiting == 1)
+        scheduler.stop(PATIENCE)  # refuses the second
+        gate.open()
+        with pytest.raises(openai.APIError, match="The server is shutting down"):
+            list(stream)
+        scheduler.join()
+        assert gate.forwards < LONG, "the first is given up"
+        assert server.metric("dmaxlit_aborted_responses_total") == 0
+
+
 def test_a_forward_that_fails_fails_its_responses_and_no_later_ones(module, monkeypatch, caplog):
     with running(module) as server:
         expected = server.complete(PROMPT)
