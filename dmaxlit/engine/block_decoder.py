@@ -25,7 +25,7 @@ from dmaxlit.engine.step import step_of
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
 from dmaxlit.engine.window import check_window
-from dmaxlit.errors import UserError, check_at_least, describe_value
+from dmaxlit.errors import PromptError, UserError, check_at_least, describe_value
 
 __all__ = ["BlockDecoder"]
 
@@ -122,7 +122,8 @@ class BlockDecoder:
             One sequence per prompt, in order.
 
         Raises:
-            UserError: If there are no prompts, or one leaves no room for a response; or if ``trace`` is no trace.
+            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN of one; or
+                if ``trace`` is no trace.
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
@@ -212,6 +213,8 @@ class BlockDecoder:
             batch.add(queue.popleft(), lane)
         while batch.size:
             (event,) = batch.step().values()
+            for index, reason in event.failed.items():
+                raise PromptError(index, reason)
             yield event
             for _ in event.finished:
                 if queue:
