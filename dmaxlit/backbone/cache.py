@@ -169,6 +169,12 @@ class _RowLayer(_Layer):
         """Use other buffers."""
         self.keys, self.values, self._views = keys, values, None
 
+    def clear(self, row: int) -> None:
+        """Set all slots of a row to 0."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                buffer[self._rows.max_extra_rows + row] = 0
+
     def copy_rows(self, target: Tensor, source: Tensor, num_slots: int) -> None:
         """Copy the first slots of rows ``source`` to rows ``target``."""
         first = self._rows.max_extra_rows
@@ -264,6 +270,11 @@ class RowCache(Cache):
                     extended.resize(self.length)
                 raise
         self._rows.length = length
+
+    def clear(self, row: int) -> None:
+        """Set all slots of a row to 0."""
+        for layer in self._row_layers:
+            layer.clear(row)
 
     def reorder(self, row_indices: Sequence[int], num_slots: int) -> None:
         """Keep the given rows, in this order; those that change their index are copied.

@@ -69,6 +69,22 @@ def check_roles(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequ
                 raise PromptError(index, "expected a model with a chat template for a conversation, got one without")
 
 
+def check_losses(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str | Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse conversations of which anything would be lost, for who cannot see a warning.
+
+    Args:
+        tokenizer: The tokenizer that will encode them.
+        prompts: The prompts.
+
+    Raises:
+        PromptError: For the first such prompt.
+    """
+    check_roles(tokenizer, prompts)
+    for index, prompt in enumerate(prompts):
+        if loss := _loss(tokenizer, prompt):
+            raise PromptError(index, f"expected a conversation that is encoded whole, got one that is not: {loss}")
+
+
 def _loss(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Mapping[str, Any]]) -> str:
     """Return what a prompt loses when it is encoded; empty for nothing."""
     if isinstance(prompt, str):

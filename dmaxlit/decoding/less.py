@@ -8,10 +8,12 @@ from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
 from dmaxlit.decoding.proposal import most_confident, propose
-from dmaxlit.errors import check_at_least, check_fraction
+from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.tokens import SpecialTokens
 
 __all__ = ["LessDecoder"]
+
+_MAX_TOP_K = 256  # far beyond use; memory grows with it, for each position
 
 
 @DECODERS.register("less")
@@ -28,7 +30,7 @@ class LessDecoder(Decoder):
         threshold: In [0, 1].
         patience: Forwards before this one that must have proposed the same token, at least 1.
         max_divergence: In [0, 1] bit; 1 allows any.
-        top_k: Tokens that are compared, at least 1; at most the vocabulary is.
+        top_k: Tokens that are compared, from 1 to 256; at most the vocabulary is.
         max_steps: Most forwards for one block, at least 1. Default: the block length, which always suffices.
     """
 
@@ -42,6 +44,8 @@ class LessDecoder(Decoder):
     ) -> None:
         super().__init__(max_steps)
         check_at_least(1, patience=patience, top_k=top_k)
+        if top_k > _MAX_TOP_K:
+            raise UserError(f"top_k: expected at most {_MAX_TOP_K}, got {top_k}")
         self.threshold = check_fraction("threshold", threshold)
         self.max_divergence = check_fraction("max_divergence", max_divergence)
         self.patience, self.top_k = patience, top_k

@@ -18,14 +18,14 @@ from dmaxlit.engine.decoder_checks import DecoderChecks
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.events import ForwardEvent
 from dmaxlit.engine.lane import Lane
-from dmaxlit.engine.request import DecodedSequence, Request, make_request
+from dmaxlit.engine.request import DecodedSequence, Request, check_prompt
 from dmaxlit.engine.sampler import RowSampler, Sampler
 from dmaxlit.engine.shared_batch import SharedBatch
 from dmaxlit.engine.step import step_of
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.engine.trace import Trace
 from dmaxlit.engine.window import check_window
-from dmaxlit.errors import UserError, check_at_least, describe_value
+from dmaxlit.errors import PromptError, UserError, check_at_least, describe_value
 
 __all__ = ["BlockDecoder"]
 
@@ -122,7 +122,8 @@ class BlockDecoder:
             One sequence per prompt, in order.
 
         Raises:
-            UserError: If there are no prompts, or one leaves no room for a response; or if ``trace`` is no trace.
+            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN of one; or
+                if ``trace`` is no trace.
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
@@ -160,31 +161,47 @@ class BlockDecoder:
                 return
             yield event
 
-    def make_request(
-        self, index: int, prompt: Sequence[int], max_new_tokens: int, max_length: int | None = None
-    ) -> Request:
-        """Make the request of a prompt; its budget of tokens is cut to what fits the context.
+    def check_prompt(self, index: int, prompt: Sequence[int], max_length: int | None = None) -> list[int]:
+        """Return the token ids of a prompt as a list.
 
         Args:
             index: Index of the prompt.
-            prompt: Token ids.
+            prompt: Token ids: any sequence, tensor or array of integers.
+            max_length: Most positions of prompt and response, if they are fewer than the model's context.
+
+        Raises:
+            UserError: For a prompt that is no list of token ids, leaves no room for a token, or has an id outside the
+                vocabulary.
+        """
+        return check_prompt(index, prompt, self._context(max_length), self.denoiser.vocab_size)
+
+    def make_request(
+        self, index: int, prompt_ids: list[int], max_new_tokens: int, max_length: int | None = None
+    ) -> Request:
+        """Make a request of a prompt; its budget of tokens is cut to what fits the context.
+
+        Args:
+            index: Index of the request.
+            prompt_ids: Token ids, as :meth:`check_prompt` returns them for the same ``max_length``.
             max_new_tokens: Most tokens of the response, EOS included, at least 1.
             max_length: Most positions of prompt and response, if they are fewer than the model's context.
 
         Raises:
-            UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token,
-                or has an id outside the vocabulary.
+            UserError: For a budget below 1.
         """
-        denoiser = self.denoiser
-        length = denoiser.max_length if max_length is None else min(denoiser.max_length, max_length)
-        limits = denoiser.block_length, length, denoiser.vocab_size
+        check_at_least(1, max_new_tokens=max_new_tokens)
+        budget = min(max_new_tokens, self._context(max_length) - len(prompt_ids))
         stop = None if self.stop is None else self.stop.begin()
-        return make_request(index, prompt, max_new_tokens, *limits, self.max_forwards, stop)
+        return Request(index, prompt_ids, budget, self.denoiser.block_length, self.max_forwards, stop)
+
+    def _context(self, max_length: int | None) -> int:
+        return self.denoiser.max_length if max_length is None else min(self.denoiser.max_length, max_length)
 
     def _requests(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Request]:
         if len(prompts) == 0:
             raise UserError("prompts: expected at least one, got an empty list")
-        return [self.make_request(index, prompt, max_new_tokens) for index, prompt in enumerate(prompts)]
+        prompt_ids = [self.check_prompt(index, prompt) for index, prompt in enumerate(prompts)]
+        return [self.make_request(index, ids, max_new_tokens) for index, ids in enumerate(prompt_ids)]
 
     def _decode(self, requests: Sequence[Request], watched: bool) -> Iterator[ForwardEvent]:
         """Yield one event per forward; if watched, with the logits of all positions."""
@@ -196,6 +213,8 @@ class BlockDecoder:
             batch.add(queue.popleft(), lane)
         while batch.size:
             (event,) = batch.step().values()
+            for index, reason in event.failed.items():
+                raise PromptError(index, reason)
             yield event
             for _ in event.finished:
                 if queue:

@@ -125,6 +125,11 @@ class BlockForward:
         if self._cache is not None:
             self._cache.reorder(row_indices, max((request.num_cached for request in requests), default=0))
 
+    def clear(self, row: int) -> None:
+        """Forget the keys and values of a row; NaN among them, times 0, would spoil the request that takes it over."""
+        if self._cache is not None:
+            self._cache.clear(row)
+
     def __call__(self, requests: Sequence[Request], blocks: Tensor) -> Tensor:
         """Compute the hidden states of the open blocks, ``[B + R, N T, hidden_size]``.
 

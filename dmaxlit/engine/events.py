@@ -23,6 +23,7 @@ class ForwardEvent:
         logits: ``[R, T, V]`` logits of the blocks; None if nobody asked for those of all positions.
         closed: Tokens of each block that is done, prompt tokens included, by row.
         finished: Responses that are done, by the index of their prompt.
+        failed: Why prompts take part in no further forward, by their index; their blocks mean nothing.
     """
 
     prompt_indices: list[int]
@@ -31,6 +32,7 @@ class ForwardEvent:
     logits: Tensor | None
     closed: dict[int, list[int]]
     finished: dict[int, DecodedSequence]
+    failed: dict[int, str]
 
     def rows_of(self, prompt_index: int) -> list[int]:
         """Return the rows of a prompt, in the order of its text."""

@@ -108,7 +108,8 @@ class Lane:
         finished, closed = self._close(outcome)
         self.has_moved = bool(closed) or self._window > 1
         if self._window > 1:
-            going_on = [request for request in batch if request.index not in finished]
+            ended = finished.keys() | outcome.failed.keys()
+            going_on = [request for request in batch if request.index not in ended]
             restarted = resize_windows(going_on, blocks, outcome, self._window, self._eos_ids, self._keeps_closed)
             state = self._states.restart(state, blocks, restarted)
         # Before the next forward, no block of a window has converged.
@@ -120,6 +121,7 @@ class Lane:
             logits if self._watched else None,  # else those of a forward would be kept during the next
             closed,
             finished,
+            outcome.failed,
         )
 
     def warn_of_limit(self) -> None:
@@ -161,6 +163,8 @@ class Lane:
         """
         finished, closed = {}, {}
         for request in self._batch:
+            if request.index in outcome.failed:
+                continue
             front = self._blocks.row_of(request.index, request.block_start)
             if not outcome.converged[front] and front not in outcome.at_limit:
                 continue

@@ -4,7 +4,8 @@ Shapes: R rows, one for each open block of each request; T tokens of a block, V 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from dmaxlit.decoding.base import BlockState, Decoder
 from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.block_states import indices
 from dmaxlit.engine.request import Request
-from dmaxlit.errors import PromptError
+
+_NAN = "expected finite hidden states of the model, got NaN; float16 overflows where bfloat16 does not"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a forward has come to; one entry for each row of the state.
+    """What a forward has come to; of each list, an entry for each row of the state.
 
     Args:
         tokens: Tokens of each block.
@@ -28,6 +30,7 @@ class Outcome:
         admits: Whether the window behind each block admits another one.
         restarts: Whether the blocks behind each block begin anew.
         at_limit: Rows of front blocks that have reached a limit.
+        failed: Why prompts cannot go on, by their index; what their rows say means nothing.
     """
 
     tokens: list[list[int]]
@@ -35,6 +38,7 @@ class Outcome:
     admits: list[bool]
     restarts: list[bool]
     at_limit: set[int]
+    failed: dict[int, str] = field(default_factory=dict)
 
 
 class OutcomeReader:
@@ -67,10 +71,8 @@ class OutcomeReader:
             before: The blocks as they were fed to the model.
             state: The blocks after the decoder's step.
             logits: ``[R, T, V]`` logits of the blocks; None if not all of them were computed.
-            hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind.
-
-        Raises:
-            PromptError: For the first prompt of which the model computes NaN.
+            hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind. A prompt of which they
+                are NaN has failed.
         """
         at_limit = [
             blocks.num_behind + row
@@ -94,11 +96,8 @@ class OutcomeReader:
         columns, tokens = _on_host(flags, ids)
         nowhere = [False] * len(tokens)
         converged, is_nan, admits, restarts = [*columns, nowhere, nowhere][:4]
-        if True in is_nan:  # its tokens mean nothing, and its keys would spoil the prompt that takes over its place
-            index = blocks.prompt_indices[is_nan.index(True)]
-            reason = "expected finite hidden states of the model, got NaN; float16 overflows where bfloat16 does not"
-            raise PromptError(index, reason)
-        return Outcome(tokens, converged, admits, restarts, set(at_limit))
+        failed = dict.fromkeys(compress(blocks.prompt_indices, is_nan), _NAN)
+        return Outcome(tokens, converged, admits, restarts, set(at_limit), failed)
 
 
 def _on_host(flags: Sequence[Tensor], ids: Tensor) -> tuple[list[list[bool]], list[list[int]]]:

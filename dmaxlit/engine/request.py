@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TypeAlias
 
-from dmaxlit.errors import PromptError, check_at_least, describe_value
+from dmaxlit.errors import PromptError, describe_value
 
 __all__ = ["DecodedSequence"]
 
@@ -57,7 +57,7 @@ class Request:
 
     Args:
         index: Index among the prompts.
-        prompt: Token ids.
+        prompt: Token ids, as :func:`check_prompt` returns them.
         max_new_tokens: Most tokens of the response, EOS included.
         block_length: Tokens per block.
         max_forwards: Most forwards; None for no limit.
@@ -202,44 +202,27 @@ class Request:
         return None
 
 
-def make_request(
-    index: int,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    block_length: int,
-    max_length: int,
-    vocab_size: int,
-    max_forwards: int | None = None,
-    stop: StopRule | None = None,
-) -> Request:
-    """Make the request of a prompt; its budget of tokens is cut to what fits the context.
+def check_prompt(index: int, prompt: Sequence[int], max_length: int, vocab_size: int) -> list[int]:
+    """Return a prompt as a list of integers.
 
     Args:
         index: Index of the prompt.
         prompt: Token ids: any sequence, tensor or array of integers.
-        max_new_tokens: Most tokens of the response.
-        block_length: Tokens per block.
         max_length: Most positions of prompt and response.
         vocab_size: Number of token ids.
-        max_forwards: Most forwards; None for no limit.
-        stop: Returns how many of the response's tokens to keep if it stops there, else None; of this request alone, and
-            called with the tokens so far.
 
     Raises:
-        UserError: For a budget below 1, and for a prompt that is no list of token ids, leaves no room for a token, or
-            has an id outside the vocabulary.
+        UserError: For a prompt that is no list of token ids, leaves no room for a token, or has an id outside the
+            vocabulary.
     """
-    check_at_least(1, max_new_tokens=max_new_tokens)
-    prompt = _token_ids(index, prompt)
-    room = max_length - len(prompt)
-    if room < 1:
+    ids = _token_ids(index, prompt)
+    if len(ids) >= max_length:
         raise PromptError(
-            index,
-            f"expected at most {max_length - 1} tokens (the context holds {max_length}), got {len(prompt)}",
+            index, f"expected at most {max_length - 1} tokens (the context holds {max_length}), got {len(ids)}"
         )
-    if prompt and not 0 <= min(prompt) <= max(prompt) < vocab_size:
-        raise PromptError(index, f"expected token ids from 0 to {vocab_size - 1}, got {min(prompt)} to {max(prompt)}")
-    return Request(index, prompt, min(max_new_tokens, room), block_length, max_forwards, stop)
+    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise PromptError(index, f"expected token ids from 0 to {vocab_size - 1}, got {min(ids)} to {max(ids)}")
+    return ids
 
 
 def _token_ids(index: int, prompt: object) -> list[int]:

@@ -59,8 +59,11 @@ class SharedBatch:
     def discard(self, index: int) -> None:
         """Let the request of that index, if it is here, take part in no further forward."""
         if self._lane_of.pop(index, None) is not None:
-            self._vacant.add(next(row for row, request in enumerate(self._requests) if request.index == index))
+            self._vacant.add(self._row_of(index))
             self._is_arranged = False
+
+    def _row_of(self, index: int) -> int:
+        return next(row for row, request in enumerate(self._requests) if request.index == index)
 
     def step(self) -> dict[Lane, ForwardEvent]:
         """Run one forward of all requests and one step of each lane's decoder; return the outcome of each lane."""
@@ -73,7 +76,9 @@ class SharedBatch:
         }
         self._is_arranged = not any(lane.has_moved for lane in self._lanes)
         for event in events.values():
-            for index in event.finished:
+            for index in event.failed:
+                self._forward.clear(self._row_of(index))
+            for index in (*event.finished, *event.failed):
                 self.discard(index)
         return events
 

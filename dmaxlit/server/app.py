@@ -124,7 +124,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         failure = internal_error()
-        return JSONResponse(failure.body, failure.status_code)
+        return JSONResponse(failure.body, failure.status_code, failure.headers)
 
 
 def _of_validation(error: RequestValidationError, content_type: str | None) -> ApiError:

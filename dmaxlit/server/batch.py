@@ -1,12 +1,16 @@
 """The jobs that share forwards of the model."""
 
+import logging
 import time
 from collections.abc import Hashable
 
 from dmaxlit.engine.block_decoder import BlockDecoder
 from dmaxlit.engine.lane import Lane
 from dmaxlit.engine.sampler import Sampler, SamplerPerPrompt
+from dmaxlit.server.errors import internal_error
 from dmaxlit.server.job import Job
+
+_LOG = logging.getLogger("dmaxlit.server")
 
 
 class JobBatch:
@@ -60,11 +64,16 @@ class JobBatch:
             self._lanes.pop(job.sharing.lane).warn_of_limit()
 
     def step(self) -> list[Job]:
-        """Run one forward, post the drafts that are wanted, and return the jobs that are done."""
+        """Run one forward, post the drafts that are wanted, and return the jobs that are done or have failed."""
         done = []
         for event in self._batch.step().values():
             for index in dict.fromkeys(event.prompt_indices):
                 job = self._jobs[index]
+                if index in event.failed:
+                    _LOG.error("a response failed: %s", event.failed[index])
+                    job.post(internal_error())
+                    done.append(job)
+                    continue
                 if index in event.finished:
                     done.append(job)
                 elif not job.reads_committed:

@@ -17,13 +17,14 @@ class ApiError(HTTPException):
         message: One line for the client.
         code: A word for its program.
         param: Name of the field that is at fault, if one is.
-        retry_after: Seconds after which it may try again, if that may help.
+        retry_after: Seconds after which it may try again; None if that would only fail again, which a header says that
+            OpenAI's clients obey.
     """
 
     def __init__(
         self, status: int, message: str, code: str, param: str | None = None, retry_after: int | None = None
     ) -> None:
-        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+        headers = {"x-should-retry": "false"} if retry_after is None else {"Retry-After": str(retry_after)}
         super().__init__(status, message, headers)
         self.code, self.param = code, param
 

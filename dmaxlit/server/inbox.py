@@ -17,11 +17,15 @@ class Inbox:
 
     Args:
         loop: The event loop of the reader.
+
+    Attributes:
+        has_failed: Whether one of the responses has, with which the request ends.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._arrived, self._lock = loop, asyncio.Event(), threading.Lock()
         self._items: dict[int, Item] = {}
+        self.has_failed = False
 
     def post(self, number: int, item: Item) -> None:
         """Leave the newest draft of a response, from any thread.
@@ -33,6 +37,7 @@ class Inbox:
         with self._lock:
             is_first = not self._items
             self._items[number] = item
+            self.has_failed |= isinstance(item, ApiError)
         if is_first:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody reads any more
                 self._loop.call_soon_threadsafe(self._arrived.set)

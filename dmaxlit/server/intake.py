@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dmaxlit.engine.block_decoder import BlockDecoder
-from dmaxlit.engine.request import Request
 from dmaxlit.engine.sampler import Sampler
 from dmaxlit.engine.settings import DecodeSettings
 from dmaxlit.engine.stream import ResponseWriter
@@ -98,23 +97,32 @@ class Intake:
         try:
             with self._scheduler.expect(len(prompts) * (body.n or 1)):
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    plan, ids = await loop.run_in_executor(self._encoder, self._prepare, settings, prompts, deadline)
-            jobs = self._jobs(body, plan, prompts, ids, inbox)
+                    return await loop.run_in_executor(
+                        self._encoder, self._prepare, body, settings, prompts, inbox, deadline
+                    )
         except TimeoutError as error:
             raise out_of_time(self._limits.max_seconds) from error
         except PromptError as error:
             raise of_user_error(error, "messages" if isinstance(body, ChatBody) else "prompt") from error
         except UserError as error:
             raise of_user_error(error) from error
-        return Order(jobs, inbox, ids, settings.seed if settings.temperature else None)
 
     def _prepare(
-        self, settings: DecodeSettings, prompts: list[PromptField], deadline: float
-    ) -> tuple[_Plan, list[list[int]]]:
-        """Return how the responses are decoded, and the token ids of the prompts; in the encoder's thread."""
-        return self._plan(settings, deadline), [
-            encode(self._tokenizer, index, prompt) for index, prompt in enumerate(prompts)
+        self,
+        body: ChatBody | CompletionBody,
+        settings: DecodeSettings,
+        prompts: Sequence[PromptField],
+        inbox: Inbox,
+        deadline: float,
+    ) -> Order:
+        """Do what takes time, for which the event loop shall not wait; in the encoder's thread."""
+        plan = self._plan(settings, deadline)
+        prompt_ids = [
+            plan.engine.check_prompt(index, encode(self._tokenizer, index, prompt), self._limits.max_length)
+            for index, prompt in enumerate(prompts)
         ]
+        jobs = self._jobs(body, plan, prompts, prompt_ids, inbox)
+        return Order(jobs, inbox, prompt_ids, settings.seed if settings.temperature else None)
 
     def _plan(self, settings: DecodeSettings, deadline: float) -> _Plan:
         engine = settings.make_engine(self._denoiser)
@@ -143,7 +151,9 @@ class Intake:
         for number, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
             text = "" if isinstance(prompt, TokenIds) else prompt
             for choice in range(body.n or 1):
-                request = self._request(engine, number, ids, settings.max_new_tokens)
+                request = engine.make_request(
+                    next(self._indices), ids, settings.max_new_tokens, self._limits.max_length
+                )
                 job = Job(
                     request,
                     engine,
@@ -158,10 +168,3 @@ class Intake:
                 )
                 jobs.append(job)
         return jobs
-
-    def _request(self, engine: BlockDecoder, number: int, ids: list[int], max_new_tokens: int) -> Request:
-        """Make the engine's request of a prompt, which is refused by its number among those of the client."""
-        try:
-            return engine.make_request(next(self._indices), ids, max_new_tokens, self._limits.max_length)
-        except PromptError as error:
-            raise PromptError(number, error.reason) from error

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from transformers import PreTrainedTokenizerBase
 
 from dmaxlit.data.encoding import Prompt, encode_prompt
-from dmaxlit.data.lost_turns import check_roles
+from dmaxlit.data.lost_turns import check_losses
 from dmaxlit.engine.prompts import as_prompt
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.server.errors import bad_request
@@ -70,7 +70,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, index: int, prompt: PromptField) 
         return prompt
     try:
         one = as_prompt(prompt)
-        check_roles(tokenizer, [one])
+        check_losses(tokenizer, [one])
         return encode_prompt(tokenizer, one)
     except PromptError as error:
         raise PromptError(index, error.reason) from error

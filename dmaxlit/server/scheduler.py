@@ -165,10 +165,11 @@ class Scheduler:
         cancelled, self._cancelled = self._cancelled, set()
         if not cancelled:
             return
-        before = len(self._running) + len(self._waiting)
+        jobs = [job for job in (*self._running.values(), *self._waiting) if job.index in cancelled]
         self._drop(cancelled & self._running.keys())
         self._waiting = deque(job for job in self._waiting if job.index not in cancelled)
-        self._metrics.aborted.inc(before - len(self._running) - len(self._waiting))
+        # Where one response fails, the others of its request are cancelled too, though the client is there.
+        self._metrics.aborted.inc(sum(not job.inbox.has_failed for job in jobs))
 
     def _enter(self, job: Job) -> bool:
         """Let a job enter a batch, or fail; return whether there was a batch for it."""

@@ -57,6 +57,20 @@ def test_rows_of_the_cache_change_their_index_and_leave():
         assert torch.equal(values, -keys)
 
 
+def test_a_row_that_is_cleared_holds_nothing():
+    cache = RowCache(num_rows=2, length=3, num_layers=2, max_extra_rows=1)
+    cache.clear(1)  # nothing is stored yet
+    cache.prepare(slice(0, 2), torch.tensor([[0, 1, 2]]).expand(2, -1), num_keys=3)
+    for layer in range(2):
+        cache.update(torch.full((2, 1, 3, 4), torch.nan), torch.full((2, 1, 3, 4), torch.nan), layer)
+    cache.clear(1)
+    cache.prepare(slice(0, 2), torch.tensor([[0], [0]]), num_keys=3)
+    for layer in range(2):
+        for states in cache.update(torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 1, 4), layer):
+            assert states[0, :, 1:].isnan().all()
+            assert (states[1] == 0).all()
+
+
 def test_forwards_at_the_same_placement_read_what_has_been_written_since():
     cache = RowCache(num_rows=2, length=4, num_layers=1)
     first = cache.prepare(slice(0, 2), torch.tensor([[0], [1]]), num_keys=3)

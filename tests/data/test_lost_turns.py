@@ -3,7 +3,7 @@ import warnings
 import pytest
 
 from dmaxlit.data.corpus_reader import Row
-from dmaxlit.data.lost_turns import check_roles, rows_with_warnings, warn_of_losses
+from dmaxlit.data.lost_turns import check_losses, check_roles, rows_with_warnings, warn_of_losses
 from dmaxlit.data.messages import Conversation
 from dmaxlit.errors import DMaxWarning, PromptError
 from tests.data.chat_tokenizers import CHATML, byte_level
@@ -95,3 +95,11 @@ def test_conversations_of_several_turns_need_a_template():
         PromptError, match=r"^prompts\[2\]: expected a model with a chat template for a conversation, got"
     ):
         check_roles(byte_level(None), prompts)
+
+
+def test_conversations_that_lose_anything_are_refused_where_nobody_would_see_a_warning():
+    prompts = ["a", [USER, CALL, USER]]
+    check_losses(byte_level(TOOLS), prompts)
+    for template, reason in ((CHATML, "the chat template does not write tool_calls"), (None, "model with a chat")):
+        with pytest.raises(PromptError, match=rf"^prompts\[1\]: expected a .*{reason}"):
+            check_losses(byte_level(template), prompts)

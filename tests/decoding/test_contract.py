@@ -1,5 +1,7 @@
 """What every registered decoder must do."""
 
+import inspect
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -184,6 +186,22 @@ def test_the_bound_is_the_option_if_given(decoder):
 def test_a_bound_below_one_is_refused(name):
     with pytest.raises(UserError, match="max_steps: expected at least 1, got 0"):
         make_decoder(name, max_steps=0)
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_no_count_makes_it_keep_more_of_a_position_than_its_logits(name):
+    """Else a client of a server could fill its memory."""
+    special = replace(SPECIAL, vocab_size=10**4)
+    ids = torch.zeros(1, LENGTH, dtype=torch.long)
+    options = inspect.signature(DECODERS.get(name)).parameters.values()
+    for option in [option.name for option in options if option.annotation in (int, int | None)]:
+        sizes = []
+        for exponent in range(14):
+            with suppress(UserError):
+                state = make_decoder(name, **{option: 2**exponent}).start(ids, ids == 0, special)
+                sizes.append(sum(tensor.numel() for tensor in state.memory.values()))
+        assert sizes
+        assert max(sizes) <= LENGTH * special.vocab_size
 
 
 @pytest.mark.parametrize("name", list(DECODERS))

@@ -106,7 +106,7 @@ def test_from_the_second_forward_on_it_may_be_threshold_decoding():
 
 
 def test_more_tokens_than_there_are_is_all_of_them():
-    assert states_of(CALM, CALM, CALM, top_k=1000) == states_of(CALM, CALM, CALM, top_k=SPECIAL.vocab_size)
+    assert states_of(CALM, CALM, CALM, top_k=256) == states_of(CALM, CALM, CALM, top_k=SPECIAL.vocab_size)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,7 @@ def test_more_tokens_than_there_are_is_all_of_them():
         ({"max_divergence": -0.1}, r"max_divergence: expected a number in \[0, 1\], got -0.1"),
         ({"patience": 0}, "patience: expected at least 1, got 0"),
         ({"top_k": 0}, "top_k: expected at least 1, got 0"),
+        ({"top_k": 257}, "top_k: expected at most 256, got 257"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -5,7 +5,7 @@ import torch
 
 from dmaxlit.backbone.cache import _RowLayer
 from dmaxlit.engine.block_forward import BlockForward
-from dmaxlit.engine.request import make_request
+from dmaxlit.engine.request import Request
 from tests.engine.models import lively_denoiser, make_prompts
 
 # Pending blocks: 0, 3, 1, 4, 2, 5. The requests with 3 and 4 form one group, padded to 4, if they are neighbours.
@@ -17,8 +17,8 @@ def denoiser():
     return lively_denoiser()
 
 
-def make_requests(denoiser, prompts, max_new_tokens):
-    return [make_request(0, prompt, max_new_tokens, 8, denoiser.max_length, 38) for prompt in prompts]
+def make_requests(prompts, max_new_tokens):
+    return [Request(0, prompt, max_new_tokens, 8) for prompt in prompts]
 
 
 def alone(denoiser, request, block):
@@ -52,7 +52,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     denoiser = lively_denoiser(attn_implementation=attention)
     generator = torch.Generator().manual_seed(0)
     prompts = make_prompts(LENGTHS)
-    requests = make_requests(denoiser, prompts, 24)
+    requests = make_requests(prompts, 24)
     forward = BlockForward(denoiser, len(requests), max(request.length for request in requests), use_cache)
     check(denoiser, forward, requests, generator)
     check(denoiser, forward, requests, generator)
@@ -62,7 +62,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
     check(denoiser, forward, requests, generator)
 
     # A shorter prompt takes the row of a longer one, whose keys are still in the buffer.
-    requests[3] = make_request(0, prompts[4][:12], 8, 8, denoiser.max_length, 38)
+    requests[3] = Request(0, prompts[4][:12], 8, 8)
     check(denoiser, forward, requests, generator)
 
     requests[0].close([6] * 8, converged=True, eos_ids={36})
@@ -85,7 +85,7 @@ def test_rows_at_different_places_through_prefill_commit_refill_and_departure(us
 def test_last_committed_blocks_are_processed_as_commit_rows(pending):
     denoiser = lively_denoiser()
     generator = torch.Generator().manual_seed(1)
-    requests = make_requests(denoiser, make_prompts(LENGTHS), 24)
+    requests = make_requests(make_prompts(LENGTHS), 24)
     forward = BlockForward(denoiser, len(requests), max(request.length for request in requests))
     calls = []
     inner = denoiser.hidden
@@ -104,7 +104,7 @@ def test_last_committed_blocks_are_processed_as_commit_rows(pending):
 @torch.no_grad()
 def test_a_row_that_moves_copies_what_the_requests_have_cached_and_no_more(denoiser, monkeypatch):
     generator = torch.Generator().manual_seed(2)
-    requests = make_requests(denoiser, make_prompts((80, 17, 3)), 16)
+    requests = make_requests(make_prompts((80, 17, 3)), 16)
     forward = BlockForward(denoiser, 3, 96)
     check(denoiser, forward, requests, generator)
     copied, copy_rows = [], _RowLayer.copy_rows
@@ -116,7 +116,7 @@ def test_a_row_that_moves_copies_what_the_requests_have_cached_and_no_more(denoi
 
 @torch.no_grad()
 def test_only_decided_blocks_count_as_cached(denoiser):
-    requests = make_requests(denoiser, make_prompts((25, 3)), 16)
+    requests = make_requests(make_prompts((25, 3)), 16)
     assert [request.num_pending for request in requests] == [24, 0]
     BlockForward(denoiser, 2, 48)(requests, torch.zeros(2, 8, 32, dtype=torch.float64))
     assert [request.num_pending for request in requests] == [0, 0]
@@ -126,6 +126,6 @@ def test_only_decided_blocks_count_as_cached(denoiser):
 
 @torch.no_grad()
 def test_without_cache_everything_before_the_block_stays_pending(denoiser):
-    requests = make_requests(denoiser, make_prompts((25,)), 16)
+    requests = make_requests(make_prompts((25,)), 16)
     BlockForward(denoiser, 1, 48, use_cache=False)(requests, torch.zeros(1, 8, 32, dtype=torch.float64))
     assert requests[0].num_pending == 24

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.engine.request import Request, make_request
+from dmaxlit.engine.request import Request, check_prompt
 
 EOS, OTHER_EOS = 9, 19
 
@@ -64,27 +64,39 @@ def test_a_response_ends_at_its_budget():
     assert (sequence.token_ids, sequence.finished) == ([2], False)
 
 
-def test_requests_copy_their_prompts_and_fit_the_context():
-    prompts = [[1] * 6, [2]]
-    requests = [make_request(0, prompt, 5, 4, max_length=8, vocab_size=10) for prompt in prompts]
-    assert [request.max_new_tokens for request in requests] == [2, 5]
-    close(requests[1], [2, 3, 4, 5])
-    assert prompts == [[1] * 6, [2]]
-    with pytest.raises(UserError, match=r"prompts\[1\]: expected at most 7 tokens"):
-        make_request(1, [1] * 8, 5, 4, max_length=8, vocab_size=10)
+def test_requests_of_one_prompt_leave_it_as_it_is():
+    prompt = [1, 2, 3, 4, 5]
+    requests = [Request(index, prompt, max_new_tokens=8, block_length=4) for index in range(2)]
+    close(requests[0], [5, 6, 7, 8])
+    assert prompt == [1, 2, 3, 4, 5]
+    assert (requests[1].tokens, requests[1].prompt_tail) == ([1, 2, 3, 4], [5])
 
 
-def request_of(prompt):
-    return make_request(3, prompt, 4, block_length=4, max_length=32, vocab_size=20)
+def checked(prompt):
+    return check_prompt(3, prompt, max_length=8, vocab_size=20)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([1] * 8, r"expected at most 7 tokens \(the context holds 8\), got 8"),
+        ([1, 20], "expected token ids from 0 to 19, got 1 to 20"),
+        ([-1, 1], "expected token ids from 0 to 19, got -1 to 1"),
+    ],
+)
+def test_prompts_fit_the_context_and_the_vocabulary(prompt, message):
+    assert checked([0, 19, 1, 1, 1, 1, 1]) == [0, 19, 1, 1, 1, 1, 1]
+    with pytest.raises(UserError, match=rf"^prompts\[3\]: {message}$"):
+        checked(prompt)
 
 
 @pytest.mark.parametrize(
     "prompt", [(1, 2), torch.tensor([1, 2]), np.array([1, 2]), [np.int64(1), np.int32(2)], range(1, 3)]
 )
 def test_a_prompt_is_any_sequence_of_integers(prompt):
-    request = request_of(prompt)
-    assert request.prompt_tail == [1, 2]
-    assert {type(token) for token in request.prompt_tail} == {int}
+    ids = checked(prompt)
+    assert ids == [1, 2]
+    assert {type(token) for token in ids} == {int}
 
 
 @pytest.mark.parametrize(
@@ -107,4 +119,4 @@ def test_a_prompt_is_any_sequence_of_integers(prompt):
 )
 def test_what_is_no_sequence_of_integers_is_refused(prompt, got):
     with pytest.raises(UserError, match=rf"^prompts\[3\]: expected a list of token ids, got {got}$"):
-        request_of(prompt)
+        checked(prompt)

@@ -46,21 +46,23 @@ class Run:
     """A batch of at most ``num_rows`` requests, one lane for each engine."""
 
     def __init__(self, engines, num_rows):
-        self.engines, self.finished = engines, {}
+        self.engines, self.finished, self.failed = engines, {}, {}
         self.samplers = {}
         self.batch = engines[0].make_batch(num_rows)
         self.lanes = [engine.make_lane(SamplerPerPrompt(self.samplers)) for engine in engines]
 
-    def add(self, index):
+    def add(self, index, prompt=None):
         which = index % len(self.engines)
         engine = self.engines[which]
         self.samplers[index] = engine.sampler
-        self.batch.add(engine.make_request(index, PROMPTS[index], BUDGETS[index]), self.lanes[which])
+        prompt = PROMPTS[index] if prompt is None else prompt
+        self.batch.add(engine.make_request(index, prompt, BUDGETS[index]), self.lanes[which])
 
     @torch.no_grad()
     def step(self):
         for event in self.batch.step().values():
             self.finished |= event.finished
+            self.failed |= event.failed
 
     def to_the_end(self):
         while self.batch.size:
@@ -107,6 +109,26 @@ def test_a_request_that_leaves_disturbs_no_other_and_frees_its_row(denoiser, whe
     assert run.finished == {index: alone(engines, index) for index in (2, 5, 7)}
 
 
+@pytest.mark.parametrize(("window", "attention"), [(1, "sdpa"), (1, "eager"), (3, "sdpa")])
+def test_a_request_of_which_the_model_computes_nan_fails_alone_and_spoils_no_later_one(window, attention):
+    denoiser = lively_denoiser(attn_implementation=attention, vocab_size=40)
+    with torch.no_grad():
+        denoiser.embedding[39] = torch.nan  # of a token that is never predicted
+    engines = make_engines(denoiser, SETTINGS, window=window)
+    run = Run(engines, num_rows=3)
+    for index in (2, 5):
+        run.add(index)
+    run.step()
+    run.add(6, [1] * 20 + [39] * 60)
+    run.step()
+    assert list(run.failed) == [6]
+    assert run.failed[6].startswith("expected finite hidden states of the model, got NaN")
+    assert run.batch.size == 2
+    run.add(7)  # takes over its row
+    run.to_the_end()
+    assert run.finished == {index: alone(engines, index) for index in (2, 5, 7)}
+
+
 class Hidden:
     """Hidden states that note where the indices of their rows are."""
 
@@ -148,7 +170,7 @@ class FarLane(Lane):
         return BlockRows(batch)
 
     def advance(self, hidden):
-        return SimpleNamespace(finished={})
+        return SimpleNamespace(finished={}, failed={})
 
 
 def test_the_rows_of_lanes_are_on_the_device_before_a_forward():

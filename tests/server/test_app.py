@@ -247,6 +247,22 @@ def test_chats_go_through_the_chat_template_and_completions_do_not():
     assert len(chat.choices[0].prompt_token_ids) > len(completion.prompt_token_ids)
 
 
+@pytest.mark.parametrize("field", ["tool_calls", "function_call"])
+@pytest.mark.parametrize("is_written", [True, False])
+def test_chats_whose_calls_the_chat_template_would_drop_are_refused(field, is_written):
+    module = tiny_module()
+    written = f"message.{field}" if is_written else "message.content"
+    module.tokenizer.chat_template = f"{{% for message in messages %}}{{{{ {written} or 7 }}}} {{% endfor %}}so"
+    call = {"role": "assistant", "content": None, field: [{"function": {"name": "f", "arguments": "{}"}}]}
+    with running(module) as server:
+        response = server.http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "7"}, call]})
+    assert response.status_code == (200 if is_written else 400)
+    if not is_written:
+        error = response.json()["error"]
+        assert error["param"] == "messages"
+        assert error["message"].endswith(f"the chat template does not write {field}, which are lost")
+
+
 def test_a_request_without_a_budget_has_that_of_the_server_up_to_the_most_allowed():
     with running(tiny_module(), Limits(max_tokens=5), DecodeSettings(max_new_tokens=24)) as server:
         assert len(server.complete(PROMPT).token_ids) == 5

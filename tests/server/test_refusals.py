@@ -64,6 +64,11 @@ def strict(module):
         (BODY | {"decoder_options": {"tau": 1}}, None, "decoder 'spd': unknown option tau"),
         (BODY | {"decoder_options": {"tau_dec": "x"}}, "tau_dec", "tau_dec"),
         (BODY | {"decoder_options": {"top_k": 1000}}, "top_k", "top_k: expected less than the vocabulary's"),
+        (
+            BODY | {"decoder": "less", "decoder_options": {"top_k": 257}},
+            "top_k",
+            "top_k: expected at most 256, got 257",
+        ),
         (BODY | {"window": 3}, "window", "window: expected at most 2, got 3"),
         (BODY | {"window": 2, "decoder": "wino"}, "window", "window: expected 1 for decoder WinoDecoder"),
         (BODY | {"window": 2, "admission": "a.b"}, "admission", "admission: expected a registered name, got 'a.b'"),
@@ -301,6 +306,23 @@ def test_prompts_that_take_too_long_to_encode(module, monkeypatch):
             may_encode.set()
         server.http.post("/v1/completions", json=BODY)
         assert len(encoded) <= 2  # nobody waited for the second
+
+
+def test_what_would_only_fail_again_is_not_asked_for_again(module, monkeypatch):
+    Gate(module, monkeypatch, delay=0.05)
+    with running(module, Limits(max_seconds=0.12)) as server:
+        patient = server.client.with_options(max_retries=2).completions
+        name = 'dmaxlit_http_requests_total{path="/v1/completions",status="%d"}'
+        with pytest.raises(openai.InternalServerError, match=r"not complete within the 0.12 seconds"):
+            patient.create(model=NAME, prompt=PROMPT, max_tokens=100)
+        assert server.metric(name % 503) == 1
+        for owner, method in ((module.backbone, "hidden"), (server.service, "answer")):  # in the engine, and outside
+            before = server.metric(name % 500)
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, method, lambda *args, **named: 1 / 0)
+                with pytest.raises(openai.InternalServerError, match="The server failed to decode the response"):
+                    patient.create(model=NAME, prompt=PROMPT)
+            assert server.metric(name % 500) == before + 1
 
 
 def test_responses_that_take_too_long(module, monkeypatch):

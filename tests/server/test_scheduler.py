@@ -15,7 +15,7 @@ from dmaxlit.engine import block_forward
 from dmaxlit.server import Limits
 from dmaxlit.server import scheduler as scheduling
 from dmaxlit.server.scheduler import Scheduler
-from tests.server.running import NAME, PATIENCE, PROMPT, Gate, running, wait_for
+from tests.server.running import NAME, PATIENCE, PROMPT, Gate, running, tiny_module, wait_for
 
 LONG = 100  # tokens
 
@@ -69,6 +69,21 @@ def test_a_client_that_leaves_the_queue_is_not_decoded(module, gate):
         assert server.metric("dmaxlit_responses_total") == 3
 
 
+def test_the_others_of_a_request_that_fails_are_not_counted_as_left(module, gate):
+    with running(module, Limits(batch_size=1)) as server:
+        scheduler = server.service.scheduler
+        gate.close()
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, n=2, max_tokens=LONG, stream=True)
+        wait_for(lambda: scheduler.num_running == scheduler.num_waiting == 1)
+        scheduler.stop(PATIENCE)  # refuses the second
+        gate.open()
+        with pytest.raises(openai.APIError, match="The server is shutting down"):
+            list(stream)
+        scheduler.join()
+        assert gate.forwards < LONG, "the first is given up"
+        assert server.metric("dmaxlit_aborted_responses_total") == 0
+
+
 def test_a_forward_that_fails_fails_its_responses_and_no_later_ones(module, monkeypatch, caplog):
     with running(module) as server:
         expected = server.complete(PROMPT)
@@ -79,6 +94,23 @@ def test_a_forward_that_fails_fails_its_responses_and_no_later_ones(module, monk
             assert "division" not in str(failure.value)
         assert "division by zero" in caplog.text
         assert server.complete(PROMPT).token_ids == expected.token_ids
+
+
+def test_a_response_of_which_the_model_computes_nan_fails_alone(monkeypatch, caplog):
+    module = tiny_module(vocab_size=40)
+    with torch.no_grad():
+        module.backbone.embedding[39] = torch.nan  # of a token that is never predicted
+    Gate(module, monkeypatch, delay=0.005)
+    with running(module) as server:
+        expected = server.complete(PROMPT, max_tokens=LONG).text
+        stream = server.client.completions.create(model=NAME, prompt=PROMPT, max_tokens=LONG, stream=True)
+        first = next(iter(stream)).choices[0].text
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError, match="The server failed to decode the response"):
+                server.complete([1] * 20 + [39])
+            assert server.complete(PROMPT, max_tokens=8).text  # takes over its place
+        assert first + "".join(chunk.choices[0].text for chunk in stream) == expected
+    assert "expected finite hidden states of the model, got NaN" in caplog.text
 
 
 def test_decoders_that_cannot_share_forwards_wait_for_a_batch_of_their_own(module, gate):
