@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 
 
@@ -104,6 +105,15 @@ def test_a_state_of_other_batches_skips_the_rows_that_were_seen(batches, ranks, 
     order = epoch_of(20, 4, 2, seed=5)
     skipped = min(-(-4 * batches // (ranks * batch_size)) * ranks * batch_size, 20)
     assert sorted(rest) == sorted(order[skipped:])
+
+
+def test_grouped_rows_resume_with_as_many_rows_of_a_batch_alone():
+    loader = ResumableLoader(range(20), LengthGroupedSampler(torch.arange(20), 2, 2), collate_fn=list)
+    loader.load_state_dict({"epoch": 2, "batches": 3, "rows_of_batch": 4})
+    assert len(list(itertools.chain(*loader))) == 4
+    expected = r"^batch_size: expected 8 rows over all ranks with group_by_length, as in the run .* resumed, got 4$"
+    with pytest.raises(UserError, match=expected):
+        loader.load_state_dict({"epoch": 2, "batches": 3, "rows_of_batch": 8})
 
 
 def test_a_state_of_another_epoch_skips_nothing():
