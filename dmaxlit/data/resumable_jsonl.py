@@ -159,18 +159,22 @@ class PartialCorpus:
                     file.flush()
                     os.fsync(file.fileno())
                 progress.offset = self.progress.offset + len(lines)
-                write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
-            except OSError:
-                self._take_back()
+                self._write_record(progress)
+            except BaseException as error:
+                self._is_begun = False  # at Ctrl-C nobody knows how far this has come
+                if isinstance(error, OSError):
+                    self._take_back()
                 raise
         self.progress, self.has_name = progress, False
 
     def _begin(self) -> None:
-        """Cut off what no progress counts, before the first write."""
+        """Cut off what ``progress`` does not count, before the first write and after one that was interrupted."""
         if self._is_begun:
             return
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        if not self.progress.prompts:
+        if self.progress.prompts:
+            self._write_record(self.progress)  # first, as it may count what is cut off
+        else:
             self.record.unlink(missing_ok=True)
         with open_to_append(self.rows_path) as file:
             file.truncate(self.progress.offset)
@@ -184,7 +188,9 @@ class PartialCorpus:
                     file.truncate(self.progress.offset)
             else:
                 self.rows_path.unlink(missing_ok=True)
-                self._is_begun = False
+
+    def _write_record(self, progress: Progress) -> None:
+        write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
 
     def finish(self, manifest: Mapping[str, Any] | None = None) -> None:
         """Give the file its final name, in one step, and write its manifest.
@@ -200,6 +206,7 @@ class PartialCorpus:
         with refusing(self.output, self.argument):
             if not self.has_name:
                 self._begin()
+                manifest_path(self.output).unlink(missing_ok=True)  # that of the rows that are replaced
                 os.replace(self.rows_path, self.output)
                 sync(self.output.parent)
                 self.has_name = True
