@@ -197,6 +197,16 @@ def test_a_manifest_never_vouches_for_the_rows_of_other_settings(tmp_path, monke
     assert whole_manifest(output, others) == {"settings": others}
 
 
+@pytest.mark.parametrize("has_name", [False, True])
+def test_damaged_rows_are_refused(tmp_path, has_name):
+    output = begun(tmp_path)
+    rows = output if has_name else tmp_path / "c.jsonl.partial"
+    content = (tmp_path / "c.jsonl.partial").rename(rows).read_bytes()
+    rows.write_bytes(content[:-9] + bytes(9))
+    with pytest.raises(UserError, match=rf"{rows.name}: is damaged at byte \d+; delete it and .*progress.json$"):
+        PartialCorpus(output, SETTINGS).rows()
+
+
 def test_what_cannot_be_written_is_refused_at_once_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file/c.jsonl", "file/deep/c.jsonl", "n" * 240, "n" * 300, "."):
