@@ -231,4 +231,5 @@ class _Batches(Dataset[Any]):
 
 def leave_process_group(worker: int) -> None:
     """Let signals to the process group, such as Ctrl-C, not reach a loader's process."""
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

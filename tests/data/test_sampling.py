@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.data.sampling import (
+    LengthGroupedSampler,
+    OrderedRowSampler,
+    ResumableLoader,
+    RowSampler,
+    leave_process_group,
+)
 from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 
@@ -121,6 +127,11 @@ def test_a_state_of_another_epoch_skips_nothing():
     loader.load_state_dict({"epoch": 2, "batches": 2})
     loader.sampler.set_epoch(3)
     assert list(itertools.chain(*loader)) == epoch_of(10, 3, 3, seed=5)
+
+
+def test_a_system_without_process_groups_needs_none(monkeypatch):
+    monkeypatch.delattr("os.setpgid")
+    leave_process_group(0)
 
 
 class Recorder(L.LightningModule):
