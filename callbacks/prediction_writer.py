@@ -1,6 +1,5 @@
 """Writes the answers of ``predict`` to a file."""
 
-import json
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,13 +13,14 @@ import torch.distributed as dist
 from dmaxlit.callbacks._display import progress_bar
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.data.identity import template_hash
+from dmaxlit.data.json_lines import write_rows
 from dmaxlit.data.resumable_jsonl import PartialCorpus, output_path, refusing
 from dmaxlit.errors import UserError, check_at_least, printable
 from dmaxlit.evaluation.answer_rows import answer_row, columns_in, kept_columns
 from dmaxlit.evaluation.evaluate import DecoderSpec, count_answers, summarize
 from dmaxlit.evaluation.results import format_table, with_current_names
 from dmaxlit.evaluation.validation_batches import answer_limits, examples_of, make_meter
-from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files, write_text
+from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
 from dmaxlit.weights_hash import weights_hash
@@ -129,7 +129,7 @@ class PredictionWriter(L.Callback):
         if trainer.is_global_zero:
             with refusing(self.output, "output"):
                 remove_unfinished(self._path.parent, self._path.name)
-                write_text(self._path, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
+                write_rows(self._path, (rows[index] for index in sorted(rows)))
             table = format_table([(self.decoder.title, result)])
             sys.stdout.write(printable(f"\n{table}\n{self.output}: {len(rows)} answers\n"))
         trainer.strategy.barrier("predictions written")

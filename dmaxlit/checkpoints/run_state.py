@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dmaxlit.checkpoints.lightning_internals import (
@@ -89,6 +90,8 @@ def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
         set_generator_states(state["generators"][trainer.global_rank], trainer.strategy.root_device)
     else:
         seed_generators("rank", run_seed(), trainer.global_rank, trainer.global_step)
+    for scheduler in _accumulation_schedulers(trainer):  # Lightning calls it where an epoch begins, not within one
+        scheduler.on_train_epoch_start(trainer, trainer.lightning_module)
     trainer.callback_metrics.update(state["metrics"])
     scalars = {name: float(value) for name, value in state["unlogged"].items() if value.numel() == 1}
     if scalars:
@@ -138,11 +141,15 @@ def validation_is_due(trainer: L.Trainer) -> bool:
 def recount_batches(trainer: L.Trainer, loops: dict[str, Any], state: dict[str, Any]) -> None:
     """Count micro-batches as the resumed run does, whose optimiser steps may be of another number of them.
 
+    Under a ``GradientAccumulationScheduler`` steps have its numbers of them, and the trainer's is set only later.
+
     Args:
         trainer: The trainer of the resumed run.
         loops: ``loops`` of the checkpoint; changed in place.
         state: Result of :func:`run_state`, from the same checkpoint; those of earlier versions have settings only.
     """
+    if _accumulation_schedulers(trainer):
+        return
     name = "accumulate_grad_batches"
     before = state.get(name, json.loads(state["settings"]).get(f"trainer.{name}"))
     if isinstance(before, int) and before > 0 and before != trainer.accumulate_grad_batches:
@@ -167,6 +174,11 @@ def finish_batch(loops: dict[str, Any], state: dict[str, Any]) -> None:
         request_validation(loops)
     else:
         count_step(loops)
+
+
+def _accumulation_schedulers(trainer: L.Trainer) -> list[GradientAccumulationScheduler]:
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
 
 
 def _detached(metrics: dict[str, Any]) -> dict[str, torch.Tensor]:

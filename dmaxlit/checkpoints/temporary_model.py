@@ -45,8 +45,9 @@ def temporary_model(checkpoint: str | Path, parent: Path | None = None) -> Itera
 
 def _remove_abandoned(parent: Path) -> None:
     """Remove the user's own folders of this kind that no process holds."""
+    own = os.getuid() if hasattr(os, "getuid") else 0  # Windows has none, and gives all files 0
     with suppress(OSError):
         for path in parent.iterdir():
-            if _NAME.fullmatch(path.name) and path.lstat().st_uid == os.getuid():
+            if _NAME.fullmatch(path.name) and path.lstat().st_uid == own:
                 with suppress(UserError, OSError), exclusive(path, "checkpoint"):
                     remove(path)

@@ -86,7 +86,9 @@ def run_settings(
     elif options.get("max_tokens") is not None:
         fixed |= step_batches(batch_size, trainer.world_size, trainer.accumulate_grad_batches, fixed["trainer"])
     else:
-        fixed |= step_rows(batch_size * trainer.world_size, trainer.accumulate_grad_batches, fixed["trainer"])
+        grouped = bool(options.get("group_by_length"))
+        rows = batch_size * trainer.world_size
+        fixed |= step_rows(rows, trainer.accumulate_grad_batches, fixed["trainer"], grouped)
     return {name: value for name, value in _flat(fixed).items() if name not in _FREE_SETTINGS}
 
 

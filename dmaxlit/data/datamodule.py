@@ -23,7 +23,7 @@ from dmaxlit.data.row_encoding import RowEncoder
 from dmaxlit.data.row_forms import COLUMNS
 from dmaxlit.data.sampling import ResumableLoader
 from dmaxlit.data.stream_loader import StreamLoader
-from dmaxlit.data.streamed_rows import StreamedRows, check_streaming, check_trainer
+from dmaxlit.data.streamed_rows import StreamedRows, batches_ahead, check_streaming, check_trainer
 from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.data.token_batches import check_batches, check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
@@ -260,7 +260,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
             raise UserError("data: expected setup('fit') before train_dataloader()")
         rank, world_size = self._rank_and_world_size()
         if isinstance(rows, StreamedRows):
-            seed, ahead = None if self._keeps_order() else self.seed, 0 if self.trainer is None else 1
+            seed, ahead = None if self._keeps_order() else self.seed, batches_ahead(self.trainer)
             return rows.loader(self._collate(), self.batch_size, world_size, rank, seed, self.num_workers, ahead)
         shape, grouping = (self.batch_size, world_size, rank), (self.group_by_length, self.max_tokens)
         sampler = rows.sampler(*shape, self.seed, self._keeps_order(), *grouping)

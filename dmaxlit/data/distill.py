@@ -1,6 +1,5 @@
 """Self-distillation: a model writes its own training corpus."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -13,13 +12,14 @@ from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
 from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
+from dmaxlit.data.json_lines import write_rows
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.data.shared_corpus import SharedCorpus
 from dmaxlit.errors import PromptError, UserError, check_not_empty
-from dmaxlit.files import read_json, writable_path, write_text
+from dmaxlit.files import read_json, writable_path
 from dmaxlit.randomness import stable_seed
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import Example, Task
@@ -174,8 +174,7 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     if not work.held_out and _has_held_out(file.output):
         held_out_path(file.output).unlink(missing_ok=True)  # of the corpus that is replaced: they have rows now
     if work.held_out:
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in work.held_out]
-        write_text(held_out_path(file.output), "".join(lines))
+        write_rows(held_out_path(file.output), work.held_out)
     manifest = Manifest(
         settings=file.settings,
         prompts=counts.prompts,

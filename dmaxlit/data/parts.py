@@ -1,9 +1,8 @@
 """The parts of an unfinished file: one for each process, to which it appends what it has finished, in any order."""
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,26 +72,6 @@ class Parts:
         for rank in ranks:
             with exclusive(self.path(rank), self._argument):
                 PartialCorpus(self.path(rank), self._settings, overwrite=True, argument=self._argument).discard()
-
-
-def rows_with_offsets(part: PartialCorpus) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row that a part's progress counts, after the byte at which it begins; one at a time in memory.
-
-    Raises:
-        UserError: If a row is damaged.
-    """
-    if not part.progress.offset:
-        return
-    with part.rows_path.open("rb") as file:
-        begin = 0
-        while begin < part.progress.offset:
-            line = file.readline()
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{part.rows_path}: is damaged at byte {begin}; delete it and {part.record}") from error
-            yield begin, row
-            begin += len(line)
 
 
 class PartWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.data.identity import difference
+from dmaxlit.data.json_lines import json_line, rows_with_offsets
 from dmaxlit.errors import UserError, describe_value
 from dmaxlit.files import (
     open_to_append,
@@ -134,11 +135,22 @@ class PartialCorpus:
         return progress, False
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows written so far."""
-        if not self.progress.offset:
-            return []
-        written = self.output if self.has_name else self.rows_path
-        return [json.loads(line) for line in written.read_bytes()[: self.progress.offset].splitlines()]
+        """Return the rows written so far.
+
+        Raises:
+            UserError: If one is damaged.
+        """
+        return [row for _, row in self.rows_with_offsets()]
+
+    def rows_with_offsets(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield each row written so far, after the byte at which it begins; one at a time in memory.
+
+        Raises:
+            UserError: If one is damaged.
+        """
+        if self.progress.offset:
+            written = self.output if self.has_name else self.rows_path
+            yield from rows_with_offsets(written, self.progress.offset, f"; delete it and {self.record}")
 
     def append(self, rows: Sequence[Mapping[str, Any]], progress: Progress) -> None:
         """Write rows and, once they are on the disk, the progress that counts them.
@@ -150,7 +162,7 @@ class PartialCorpus:
         Raises:
             UserError: If they cannot be written, for instance because the disk is full. What was recorded is kept.
         """
-        lines = b"".join(map(_line, rows))
+        lines = b"".join(map(json_line, rows))
         with refusing(self.output, self.argument):
             try:
                 self._begin()
@@ -159,18 +171,22 @@ class PartialCorpus:
                     file.flush()
                     os.fsync(file.fileno())
                 progress.offset = self.progress.offset + len(lines)
-                write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
-            except OSError:
-                self._take_back()
+                self._write_record(progress)
+            except BaseException as error:
+                self._is_begun = False  # at Ctrl-C nobody knows how far this has come
+                if isinstance(error, OSError):
+                    self._take_back()
                 raise
         self.progress, self.has_name = progress, False
 
     def _begin(self) -> None:
-        """Cut off what no progress counts, before the first write."""
+        """Cut off what ``progress`` does not count, before the first write and after one that was interrupted."""
         if self._is_begun:
             return
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        if not self.progress.prompts:
+        if self.progress.prompts:
+            self._write_record(self.progress)  # first, as it may count what is cut off
+        else:
             self.record.unlink(missing_ok=True)
         with open_to_append(self.rows_path) as file:
             file.truncate(self.progress.offset)
@@ -184,7 +200,9 @@ class PartialCorpus:
                     file.truncate(self.progress.offset)
             else:
                 self.rows_path.unlink(missing_ok=True)
-                self._is_begun = False
+
+    def _write_record(self, progress: Progress) -> None:
+        write_json(self.record, {"settings": self.settings, "progress": asdict(progress)})
 
     def finish(self, manifest: Mapping[str, Any] | None = None) -> None:
         """Give the file its final name, in one step, and write its manifest.
@@ -200,6 +218,7 @@ class PartialCorpus:
         with refusing(self.output, self.argument):
             if not self.has_name:
                 self._begin()
+                manifest_path(self.output).unlink(missing_ok=True)  # that of the rows that are replaced
                 os.replace(self.rows_path, self.output)
                 sync(self.output.parent)
                 self.has_name = True
@@ -222,13 +241,6 @@ def refusing(output: Path, argument: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{argument}: cannot write {str(output)!r} ({error.strerror or error})") from error
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    try:
-        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold as an escape
-        return f"{json.dumps(row)}\n".encode()
 
 
 def output_path(output: Path, argument: str) -> Path:

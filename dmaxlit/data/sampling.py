@@ -123,6 +123,20 @@ class LengthGroupedSampler(RowSampler):
         super().__init__(len(lengths), batch_size, num_replicas, rank, seed=seed, mixture=mixture)
         self._lengths = lengths
 
+    def batches_until(self, position: dict[str, int]) -> int:
+        """Return the number of this rank's batches up to a position.
+
+        Raises:
+            UserError: If it is of batches of another size, which have another order, or of ``max_tokens``.
+        """
+        here = self.batch_size * self.num_replicas
+        if (there := position.get("rows_of_batch", here)) != here:
+            raise UserError(
+                f"batch_size: expected {there} rows over all ranks with group_by_length, as in the run that is "
+                f"resumed, got {here}"
+            )
+        return super().batches_until(position)
+
     def _order(self) -> Tensor:
         order = super()._order()
         size = self.batch_size * self.num_replicas
@@ -217,4 +231,5 @@ class _Batches(Dataset[Any]):
 
 def leave_process_group(worker: int) -> None:
     """Let signals to the process group, such as Ctrl-C, not reach a loader's process."""
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

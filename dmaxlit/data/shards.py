@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dmaxlit.errors import UserError, reason_of
-from dmaxlit.tasks.records import BadRows, is_hub_id, read_records, stream_from_hub
+from dmaxlit.tasks.records import BadRows, is_hub_id, open_parquet, read_records, stream_from_hub
 from dmaxlit.tasks.sources import files_of, is_collection, record_suffix
 
 if TYPE_CHECKING:
@@ -126,13 +126,7 @@ def _shard_of_file(path: Path) -> Shard:
         raise UserError(f"corpus: no such file: {str(path)!r}")
     if record_suffix(path.name) != ".parquet":
         return TextShard(path)
-    return TableShard(str(path), [path.name, path.stat().st_size], partial(_open_parquet, str(path)))
-
-
-def _open_parquet(path: str) -> "IterableDataset":
-    from datasets import load_dataset
-
-    return load_dataset("parquet", data_files=path, split="train", streaming=True)
+    return TableShard(str(path), [path.name, path.stat().st_size], partial(open_parquet, path))
 
 
 def _shards_of_hub(source: str, split: str) -> list[Shard]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmaxlit.data.lock_watch import LockWatch
-from dmaxlit.data.parts import Parts, rows_with_offsets
+from dmaxlit.data.parts import Parts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, Progress, whole_manifest
 from dmaxlit.data.row_filter import RowFilter
 from dmaxlit.errors import UserError
@@ -163,7 +163,7 @@ class SharedCorpus:
         parts = [self.parts.part(rank) for rank in self.parts.ranks()]
         part_of, offset_of = np.full(total, -1), np.zeros(total, dtype=np.int64)
         for number, part in enumerate(parts):
-            for offset, row in rows_with_offsets(part):
+            for offset, row in part.rows_with_offsets():
                 part_of[row["index"]], offset_of[row["index"]] = number, offset
         part_of[: self._file.progress.prompts] = len(parts)
         return part_of, offset_of, parts
@@ -173,7 +173,7 @@ class SharedCorpus:
         if file.progress.prompts == total:
             return file.progress
         if row_filter is not None:
-            for _, row in rows_with_offsets(file):  # of a merge that was interrupted
+            for _, row in file.rows_with_offsets():  # of a merge that was interrupted
                 row_filter.add(row)
         part_of, offset_of, parts = self._places(total)
         if (part_of < 0).any():

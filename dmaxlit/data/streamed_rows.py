@@ -71,6 +71,18 @@ def check_trainer(trainer: L.Trainer | None) -> None:
             raise UserError(f"trainer.{name}: expected a number of batches with streaming, got the share {value}")
 
 
+def batches_ahead(trainer: L.Trainer | None) -> int:
+    """Return how many batches the trainer takes before it uses them.
+
+    Lightning takes one ahead to notice the end of an epoch, unless ``limit_train_batches``, which ``overfit_batches``
+    sets too, is a number of batches.
+
+    Args:
+        trainer: The trainer; None for none.
+    """
+    return int(trainer is not None and not isinstance(trainer.limit_train_batches, int))
+
+
 class StreamedRows:
     """Rows of one or more corpora, of which a few thousand at a time are in memory.
 

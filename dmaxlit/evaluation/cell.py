@@ -56,7 +56,7 @@ class Cell:
         """Answer the prompts that no process has answered yet, each process its share, and write the file.
 
         Args:
-            file: The file of samples. Nothing is done if it is complete.
+            file: The file of samples. If it is complete, no more is done than to remove journals.
             ranks: The processes.
             progress: Show a progress bar, with the accuracy and TPF so far.
             number: Beginning of the bar's title.
@@ -65,6 +65,7 @@ class Cell:
             UserError: If the file cannot be written; what was recorded before is kept.
         """
         if ranks.from_main(file.timing) is not None:
+            ranks.from_main(file.remove_journals)  # of a process that was killed before it did
             return
         stored = ranks.from_main(file.stored)
         remaining = [index for index in range(len(self.examples)) if index not in stored.rows]

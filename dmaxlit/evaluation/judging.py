@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from dmaxlit.errors import UserError
@@ -54,7 +55,7 @@ class WaitingRows:
     """Collects what makes rows until it pays to make them.
 
     Args:
-        use: Receives the rows, in order.
+        use: Receives the rows, in order. One that it cannot record is refused, but kept to be recorded later.
         at_once: As of :func:`made_rows`. With 1, no row waits.
         now: Returns the time in seconds.
     """
@@ -75,17 +76,9 @@ class WaitingRows:
         self._waiting.append(make)
         return len(self._waiting) >= self._most or self._now() - self._since >= _MOST_SECONDS
 
-    def make(self, seconds: float | None = None) -> None:
-        """Make the rows, and hand them over; after an error those that are not handed over wait further.
-
-        Args:
-            seconds: As of :func:`made_rows`.
-
-        Raises:
-            TimeoutError: If a row is not ready by then.
-        """
-        for row in made_rows(list(self._waiting), self._at_once, seconds):
-            del self._waiting[0]
+    def make(self) -> None:
+        """Make the rows, and hand them over; after an error those that are not handed over wait further."""
+        for row in self._made():
             self._use(row)
 
     def rescue(self) -> None:
@@ -97,8 +90,16 @@ class WaitingRows:
         end = self._now() + _RESCUE_SECONDS
         while self._at_once > 1 and self._waiting:
             try:
-                self.make(end - self._now())
+                for row in self._made(end - self._now()):
+                    with suppress(UserError):  # of a full disk
+                        self._use(row)
             except TimeoutError:
                 return
             except UserError:  # of an answer that cannot be judged, which may be why the run ends
                 del self._waiting[0]
+
+    def _made(self, seconds: float | None = None) -> Iterator[Row]:
+        """Yield the rows; those yielded wait no longer."""
+        for row in made_rows(list(self._waiting), self._at_once, seconds):
+            del self._waiting[0]
+            yield row

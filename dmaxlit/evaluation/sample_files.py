@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmaxlit.data.json_lines import rows_with_offsets, write_rows
 from dmaxlit.data.parts import Parts
 from dmaxlit.data.resumable_jsonl import PartialCorpus, manifest_path, refusing, whole_manifest
-from dmaxlit.files import read_json, staged_file, write_json
+from dmaxlit.files import read_json, write_json
 from dmaxlit.version import __version__
 
 #: The task's options in a file's settings, in which ``options`` are the decoder's.
@@ -88,29 +89,38 @@ class SampleFile:
         Raises:
             UserError: If it cannot be written.
         """
-        lines = "".join(json.dumps(rows[index], ensure_ascii=False) + "\n" for index in sorted(rows))
         manifest = {"settings": self._identity, "timing": dict(timing), "version": __version__}
         with refusing(self.path, "output"):
             write_json(manifest_path(self.path), manifest)
-            with staged_file(self.path) as staging:
-                staging.write_bytes(lines.encode("utf-8", "surrogatepass"))
-            self.remove_journals(self._parts.ranks())
+            write_rows(self.path, (rows[index] for index in sorted(rows)))
+            self.remove_journals()
 
-    def remove_journals(self, ranks: Iterable[int]) -> None:
+    def remove_journals(self, ranks: Iterable[int] | None = None) -> None:
         """Remove the journals of some processes, and the locks that killed ones have left.
+
+        Args:
+            ranks: The processes. Default: all.
 
         Raises:
             UserError: If a process is writing one.
         """
-        self._parts.remove(ranks)
+        self._parts.remove(self._parts.ranks() if ranks is None else ranks)
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the rows of the finished file."""
+        """Return the rows of the finished file.
+
+        Raises:
+            UserError: If it is damaged.
+        """
         return read_rows(self.path)
 
 
 def read_journal(file: PartialCorpus) -> Stored:
-    """Return what a journal holds."""
+    """Return what a journal holds.
+
+    Raises:
+        UserError: If it is damaged.
+    """
     return Stored({row["index"]: row for row in file.rows()}, file.progress.seconds)
 
 
@@ -119,8 +129,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: If it cannot be read.
+        UserError: If it is damaged.
     """
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [row for _, row in rows_with_offsets(path)]
 
 
 def read_settings(path: Path) -> dict[str, Any]:

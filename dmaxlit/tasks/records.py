@@ -1,5 +1,6 @@
 """Records from JSONL, Parquet, plain texts or the hub, with bad ones refused or counted."""
 
+import glob
 import logging
 import os
 from collections import Counter
@@ -171,13 +172,10 @@ def _array(path: Path, text: str, argument: str) -> list[Any]:
 
 
 def _read_parquet(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
-    from datasets import load_dataset
-
     _require_file(path, argument)
     number = 0
     try:
-        # Streamed, so that datasets leaves no second copy of the file in its cache.
-        for record in load_dataset("parquet", data_files=str(path), split="train", streaming=True):
+        for record in open_parquet(path):
             number += 1
             yield f"{path}, row {number}", record
     except UserError:
@@ -186,6 +184,14 @@ def _read_parquet(path: Path, argument: str) -> Iterator[tuple[str, Any]]:
         raise UserError(
             f"{argument}: cannot read {str(path)!r} after row {number}: {reason_of(error, with_type=True)}"
         ) from error
+
+
+def open_parquet(path: Path) -> "IterableDataset":
+    """Return the rows of a Parquet file, which are read as they are needed."""
+    from datasets import load_dataset
+
+    # By a pattern that matches the file alone, whatever its name. Streamed, so that no second copy is left in a cache.
+    return load_dataset("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
 
 
 def load_from_hub(source: str, split: str, argument: str = "corpus") -> "Dataset":

@@ -90,6 +90,16 @@ def interrupt(*_):
     raise Interrupted
 
 
+def test_a_damaged_partial_file_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(PredictionWriter, "on_predict_epoch_end", lambda *args: None)  # its part stays
+    writer = PredictionWriter(str(tmp_path / "out.jsonl"), SPEC)
+    predict(tmp_path, writer)
+    part = tmp_path / "out.jsonl.rank0.partial"
+    part.write_bytes(bytes(9) + part.read_bytes()[9:])
+    with pytest.raises(UserError, match=r"rank0.partial: is damaged at byte 0; delete it and .*rank0.progress.json$"):
+        predict(tmp_path, writer)
+
+
 def test_an_interrupted_run_goes_on_and_answers_nothing_twice(tmp_path, capsys):
     def without_times(text):
         cells = [line.split("|") for line in text.splitlines() if line.startswith("|")]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
@@ -73,3 +74,22 @@ def test_a_callback_of_two_trainers_writes_to_the_folder_of_each(tmp_path):
     for name, steps in (("a", 1), ("b", 2)):
         trainer_of(tmp_path / name, steps, callback).fit(FakeModule(), datamodule=make_data())
     assert [kept(tmp_path / name)[0]["last"] for name in ("a", "b")] == [1, 2]
+
+
+@pytest.mark.parametrize("stops", [(2,), (5,), (6, 7)], ids=["in an epoch", "at its end", "in another, twice"])
+def test_a_run_whose_accumulation_is_scheduled_goes_on_as_if_it_had_not_been_interrupted(tmp_path, stops):
+    def ended(folder, *steps):
+        path = folder / "checkpoints" / "last.ckpt"
+        for begun, step in enumerate(steps):
+            callbacks = [RunCheckpoint(every_n_steps=1), GradientAccumulationScheduler({0: 2, 1: 3})]
+            limits = {"max_epochs": -1, "max_steps": step, "limit_val_batches": 0, "enable_checkpointing": True}
+            data = make_data(num_train=40, batch_size=4)  # of epoch 0, five steps of two; of the others, 3 + 3 + 3 + 1
+            trainer = make_trainer(folder, callbacks, **limits)
+            trainer.fit(FakeModule(), datamodule=data, ckpt_path=path if begun else None)
+        return torch.load(path, weights_only=True)
+
+    whole, parts = ended(tmp_path / "whole", 10), ended(tmp_path / "parts", *stops, 10)
+    batches = "epoch_loop.batch_progress"
+    assert parts["loops"]["fit_loop"][batches] == whole["loops"]["fit_loop"][batches]
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(parts["state_dict"][name], weight), name

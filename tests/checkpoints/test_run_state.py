@@ -29,7 +29,12 @@ def restored(monkeypatch, states, rank, step=5):
     for name in ("end_restart", "load_loader_states"):
         monkeypatch.setattr(run_state, name, lambda trainer: None)
     trainer = SimpleNamespace(
-        global_rank=rank, global_step=step, strategy=SimpleNamespace(root_device=CPU), callback_metrics={}, loggers=[]
+        global_rank=rank,
+        global_step=step,
+        strategy=SimpleNamespace(root_device=CPU),
+        callback_metrics={},
+        callbacks=[],
+        loggers=[],
     )
     run_state.restore_run(trainer, {"generators": states, "metrics": {}, "unlogged": {}})
     return draws()
@@ -74,6 +79,6 @@ def test_micro_batches_are_counted_anew_where_a_step_has_another_number_of_them(
     counts = {"ready": 8, "started": 8, "processed": 8, "completed": 7}
     loops = {"fit_loop": {"epoch_loop.batch_progress": {"total": dict(counts), "current": dict(counts)}}}
     before = copy.deepcopy(loops)
-    run_state.recount_batches(SimpleNamespace(accumulate_grad_batches=2), loops, state)
+    run_state.recount_batches(SimpleNamespace(accumulate_grad_batches=2, callbacks=[]), loops, state)
     assert (loops != before) is scaled
     assert loops["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] == (4 if scaled else 8)

@@ -49,6 +49,13 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     assert names(tmp_path / ".dmaxlit-notes") == ["file"]
 
 
+def test_a_system_without_user_ids_needs_none(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.getuid")
+    (tmp_path / ABANDONED).mkdir()
+    with temporary_model("a.ckpt", tmp_path) as folder:
+        assert (folder / "weights").exists()
+
+
 def test_the_default_is_the_systems_folder_and_a_missing_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with temporary_model("a.ckpt") as folder:

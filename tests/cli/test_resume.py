@@ -233,6 +233,17 @@ def test_another_number_of_rows_a_step_is_refused_with_the_options_that_go_on(dm
     assert dmax(f"fit --config {begun} {SHORT} {flags} {advice}").status == 0
 
 
+def test_grouped_rows_need_as_many_in_a_micro_batch(dmax, base):
+    run = f"fit --config {base} --trainer.limit_val_batches 0 --data.group_by_length true --trainer.max_steps"
+    assert dmax(f"{run} 1").status == 0
+    ended = dmax(f"{run} 2 --data.batch_size 2 --trainer.accumulate_grad_batches 2")
+    assert ended.err.splitlines()[-1] == (
+        "error: runs/checkpoints/last.ckpt: belongs to another run: batch_size over all ranks is 4 there, 2 here; give "
+        "--data.batch_size 4 --trainer.accumulate_grad_batches 1 to go on, another --trainer.default_root_dir, or "
+        "--checkpoint.resume false to start over"
+    )
+
+
 @pytest.mark.slow  # with some older libraries Lightning's "int or float" is read as a float, and 1 as all batches
 def test_where_batches_are_counted_their_rows_stay_the_same(dmax, base):
     line = f"fit --config {base} {SHORT} --trainer.limit_train_batches 1"

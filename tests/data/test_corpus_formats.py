@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dmaxlit.data.shards import shards_of
 from dmaxlit.errors import UserError
+from dmaxlit.tasks.records import BadRows
 from tests.data.test_corpus_reader import GOOD, TURNS, compressed, read
 
 
@@ -110,6 +112,20 @@ def test_parquet_in_all_three_forms(tmp_path):
     ]:
         Dataset.from_list(rows).to_parquet(tmp_path / f"{name}.parquet")
         assert read(str(tmp_path / f"{name}.parquet")) == pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "neighbour"), [("a[1]", "a1"), ("a*", "ab"), ("a?", "ab"), ("a[!b]", "ac"), ("[a]/b", "a/b")]
+)
+def test_a_parquet_file_whose_name_could_be_a_pattern_is_read_itself(tmp_path, name, neighbour):
+    for stem, response in [(name, "mine"), (neighbour, "another's")]:
+        path = tmp_path / f"{stem}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"prompt": ["p"], "response": [response]}), path)
+    path = str(tmp_path / f"{name}.parquet")
+    assert read(path) == [("p", "mine")]
+    (shard,) = shards_of([path], "train")
+    assert [record for _, record, _ in shard.records(BadRows("error"), {})] == [{"prompt": "p", "response": "mine"}]
 
 
 def test_a_bad_parquet_row_is_refused_by_number(tmp_path):

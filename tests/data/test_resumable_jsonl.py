@@ -1,7 +1,9 @@
 import errno
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -139,6 +141,70 @@ def test_a_full_disk_is_refused_and_leaves_what_was_recorded(tmp_path, monkeypat
     partial.append(ROWS[2:], replace(partial.progress, prompts=5))
     partial.finish()
     assert rows_of(output) == (ROWS if is_begun else ROWS[2:])
+
+
+class Killed(BaseException):
+    """Stands for the end of a process, after which nothing of it runs."""
+
+
+@pytest.mark.parametrize("when", ["rows are synced", "they are about to be counted", "they are counted"])
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_rows_appended_again_after_ctrl_c_are_there_once(tmp_path, monkeypatch, when, is_begun):
+    output = begun(tmp_path) if is_begun else tmp_path / "c.jsonl"
+    partial = PartialCorpus(output, SETTINGS)
+    written, expected = partial.rows(), [*ROWS[2:], {"prompt": "longer than those before it", "response": ""}]
+    partial._begin()
+
+    def interrupted(*args):
+        if when == "they are counted":
+            write_json(*args)
+        raise KeyboardInterrupt
+
+    failing = "os.fsync" if when == "rows are synced" else "dmaxlit.data.resumable_jsonl.write_json"
+    for number in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(failing, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                partial.append(expected[:number], replace(partial.progress, prompts=number + 3))
+    assert PartialCorpus(output, SETTINGS).rows()[: len(written)] == written  # if the process were killed now
+    partial.append(expected, replace(partial.progress, prompts=6))
+    assert PartialCorpus(output, SETTINGS).rows() == partial.rows() == [*written, *expected]
+
+
+@pytest.mark.parametrize("last", ["os.replace", "pathlib.Path.unlink"])
+def test_a_manifest_never_vouches_for_the_rows_of_other_settings(tmp_path, monkeypatch, last):
+    output, others = begun(tmp_path), {**SETTINGS, "seed": 1}
+    PartialCorpus(output, SETTINGS).finish({"settings": SETTINGS})
+    new = PartialCorpus(output, others)
+    new.append(ROWS, Progress(prompts=4))
+
+    def killed(*args, **options):
+        genuine(*args, **options)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        module, _, name = last.rpartition(".")
+        genuine = getattr({"os": os, "pathlib.Path": Path}[module], name)
+        patch.setattr(last, killed)
+        with pytest.raises(Killed):
+            new.finish({"settings": others})
+    with pytest.raises(UserError, match=r"c.jsonl: exists and has no manifest; choose another name, or overwrite"):
+        whole_manifest(output, SETTINGS)
+    resumed = PartialCorpus(output, others, overwrite=True)
+    assert resumed.rows() == ROWS
+    resumed.finish({"settings": others})
+    assert rows_of(output) == ROWS
+    assert whole_manifest(output, others) == {"settings": others}
+
+
+@pytest.mark.parametrize("has_name", [False, True])
+def test_damaged_rows_are_refused(tmp_path, has_name):
+    output = begun(tmp_path)
+    rows = output if has_name else tmp_path / "c.jsonl.partial"
+    content = (tmp_path / "c.jsonl.partial").rename(rows).read_bytes()
+    rows.write_bytes(content[:-9] + bytes(9))
+    with pytest.raises(UserError, match=rf"{rows.name}: is damaged at byte \d+; delete it and .*progress.json$"):
+        PartialCorpus(output, SETTINGS).rows()
 
 
 def test_what_cannot_be_written_is_refused_at_once_and_leaves_nothing(tmp_path):

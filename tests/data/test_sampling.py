@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from dmaxlit.data.sampling import LengthGroupedSampler, OrderedRowSampler, ResumableLoader, RowSampler
+from dmaxlit.data.sampling import (
+    LengthGroupedSampler,
+    OrderedRowSampler,
+    ResumableLoader,
+    RowSampler,
+    leave_process_group,
+)
+from dmaxlit.errors import UserError
 from dmaxlit.randomness import stable_seed
 
 
@@ -106,11 +113,25 @@ def test_a_state_of_other_batches_skips_the_rows_that_were_seen(batches, ranks, 
     assert sorted(rest) == sorted(order[skipped:])
 
 
+def test_grouped_rows_resume_with_as_many_rows_of_a_batch_alone():
+    loader = ResumableLoader(range(20), LengthGroupedSampler(torch.arange(20), 2, 2), collate_fn=list)
+    loader.load_state_dict({"epoch": 2, "batches": 3, "rows_of_batch": 4})
+    assert len(list(itertools.chain(*loader))) == 4
+    expected = r"^batch_size: expected 8 rows over all ranks with group_by_length, as in the run .* resumed, got 4$"
+    with pytest.raises(UserError, match=expected):
+        loader.load_state_dict({"epoch": 2, "batches": 3, "rows_of_batch": 8})
+
+
 def test_a_state_of_another_epoch_skips_nothing():
     loader = ResumableLoader(range(10), RowSampler(10, 3, seed=5), collate_fn=list)
     loader.load_state_dict({"epoch": 2, "batches": 2})
     loader.sampler.set_epoch(3)
     assert list(itertools.chain(*loader)) == epoch_of(10, 3, 3, seed=5)
+
+
+def test_a_system_without_process_groups_needs_none(monkeypatch):
+    monkeypatch.delattr("os.setpgid")
+    leave_process_group(0)
 
 
 class Recorder(L.LightningModule):

@@ -47,17 +47,25 @@ def fit(module, corpus, resume=None, workers=0, **limits):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("limits", [{"max_epochs": 3}, {"max_steps": 17}], ids=["epochs", "steps"])
+@pytest.mark.parametrize(
+    ("limits", "number", "of_epoch"),
+    [
+        ({"max_epochs": 3}, 21, 7),
+        ({"max_steps": 17}, 17, 7),
+        ({"max_epochs": 3, "limit_train_batches": 5}, 15, 5),
+        ({"max_epochs": 3, "overfit_batches": 5}, 15, 5),
+    ],
+    ids=["epochs", "steps", "limit", "overfit"],
+)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(tmp_path, limits, workers):
+def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(tmp_path, limits, number, of_epoch, workers):
     folder = write_shards(tmp_path / "c", [12, 13])
     whole = fit(Recorder(), folder, **limits)
     steps = [seen for seen in whole.seen if seen[0] != "val"]
-    assert len(steps) == limits.get("max_steps", 21)
-    assert [epoch for epoch, _ in steps] == [step // 7 for step in range(len(steps))]
-    for epoch in (0, 1):
+    assert [epoch for epoch, _ in steps] == [step // of_epoch for step in range(number)]
+    for epoch in (0, 1) if of_epoch == 7 else ():
         assert sorted(number for when, batch in steps if when == epoch for number in batch) == list(range(25))
-    assert [seen for seen in whole.seen if seen[0] == "val"] == [("val", epoch) for epoch in range(len(steps) // 7)]
+    assert [seen for seen in whole.seen if seen[0] == "val"] == [("val", epoch) for epoch in range(number // of_epoch)]
     for stop in (1, 3, 6, 7, 8, 14, 15) if workers == 0 else (6,):
         file = tmp_path / f"{stop}.ckpt"
         before = fit(Recorder(stop, file), folder, workers=workers, **limits)

@@ -100,6 +100,22 @@ def test_an_answer_that_cannot_be_judged_does_not_take_those_behind_it_along():
     assert used == [row(1), row(2)]
 
 
+def test_a_full_disk_takes_no_answer_along_that_is_not_judged_yet():
+    kept = []
+
+    def use(made):
+        kept.append(made)
+        raise UserError("output: cannot write 'samples.jsonl' (No space left on device)")
+
+    rows = WaitingRows(use, num_judges(runs_answers=True))
+    for number in range(3):
+        rows.add(partial(row, number))
+    with pytest.raises(UserError):
+        rows.make()
+    rows.rescue()
+    assert kept == [row(0), row(1), row(2)]
+
+
 def test_a_rescue_ends_soon(monkeypatch):
     monkeypatch.setattr(judging, "_RESCUE_SECONDS", 0.2)
     used, begun = [], []

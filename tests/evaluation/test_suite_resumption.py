@@ -94,6 +94,32 @@ def test_answers_that_wait_for_others_to_be_judged_with_are_kept_at_an_interrupt
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_journals_of_a_process_that_was_killed_once_its_file_was_whole_are_removed(
+    module, ranks, tmp_path, monkeypatch
+):
+    run(module, ranks, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleFile, "remove_journals", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(module, ranks, tmp_path / "out")
+    assert list((tmp_path / "out").rglob("*.partial"))
+    run(module, ranks, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("file", [".one_token.rank0.jsonl.partial", "one_token.jsonl"])
+def test_a_damaged_file_of_answers_is_one_line(module, ranks, tmp_path, monkeypatch, file):
+    last = "sample_files.SampleFile.finish" if file.startswith(".") else "suite.write_run_report"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dmaxlit.evaluation.{last}", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(module, ranks, tmp_path)
+    path = tmp_path / "chain" / file
+    path.write_bytes(bytes(9) + path.read_bytes()[9:])
+    with pytest.raises(UserError, match=rf"{file}: is damaged at byte 0"):
+        run(module, ranks, tmp_path)
+
+
 def test_the_processors_of_a_node_are_shared_by_its_own_processes(module, ranks, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(cell, "num_judges", lambda runs_answers, processes: asked.append(processes) or 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dmaxlit.cli.chat.session import ChatSession, Exchange
+from dmaxlit.data.json_lines import json_line
 from dmaxlit.errors import UserError
 from dmaxlit.files import open_to_append, require_no_link, writable_path
 
@@ -115,7 +116,7 @@ class ChatHistory:
         }
         with open_to_append(self.path) as file:
             begin = b"\n" if self._ends_within_a_row() else b""
-            file.write(begin + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(begin + json_line(row))
 
     def texts(self) -> list[str]:
         """Return the user's last texts, oldest first; rows that are no such rows are passed over."""

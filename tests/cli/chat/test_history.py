@@ -32,6 +32,14 @@ def test_earlier_texts_come_back_whatever_else_is_in_the_file(tmp_path):
     assert ChatHistory(path, "m").texts() == ["a", "b"]
 
 
+def test_a_model_whose_name_is_not_utf_8_has_a_history(session, tmp_path):
+    history = ChatHistory(tmp_path / "chat.jsonl", "caf\udce9")
+    list(session.answer("3 +1 ?"))
+    history.add(session)
+    assert json.loads((tmp_path / "chat.jsonl").read_text("utf-8"))["model"] == "caf\udce9"
+    assert len(history.resume().exchanges) == 1
+
+
 def test_a_row_after_half_a_one_is_a_row_of_its_own(session, tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text(row_of("aa", "1") + "\n" + row_of("aa", "2")[:-9])
