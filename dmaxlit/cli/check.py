@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 import dmaxlit
 from dmaxlit.cli.messages import closest, one_line
+from dmaxlit.cli.option_flags import PARSER_MODE
 from dmaxlit.decoding import DECODERS
 from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError, check_choice, printable, reason_of
@@ -145,7 +146,7 @@ def _find(name: str, kind: str) -> type[Any] | None:
 
 def _parse(name: str, cls: type[Any], args: Sequence[str]) -> dict[str, Any]:
     """Return the options that are given, as the constructor takes them."""
-    parser = ArgumentParser(prog=f"dmaxlit check {name}", exit_on_error=False)
+    parser = ArgumentParser(prog=f"dmaxlit check {name}", exit_on_error=False, parser_mode=PARSER_MODE)
     known = parser.add_class_arguments(cls, fail_untyped=False, instantiate=False)
     given = [arg.removeprefix("--").partition("=")[0].partition(".")[0] for arg in args if arg.startswith("--")]
     for option in given:
