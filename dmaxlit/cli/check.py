@@ -136,6 +136,8 @@ def _find(name: str, kind: str) -> type[Any] | None:
         return registry.get(name)
     if "." not in name:
         return next((cls for cls in map(registry.get, registry) if cls.__name__ == name), None)
+    if not Registry.admits_import_paths:
+        raise UserError(f"{name}: expected a registered name with --safe, got an import path")
     module, _, attribute = name.rpartition(".")
     try:
         value = getattr(import_module(module), attribute)
