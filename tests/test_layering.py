@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from functools import cache
@@ -156,6 +157,12 @@ def test_no_module_imports_itself_through_others():
         for name in unused:
             del remaining[name]
     assert not remaining, f"circles among {sorted(remaining)}"
+
+
+def test_the_layers_are_those_of_the_guide():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    listed = re.search(r"Dependencies run one way, at import time too:(.*?)\.\s+`tests/test_layering", text, re.DOTALL)
+    assert [set(re.findall(r"`(\w+)`", layer)) for layer in listed[1].split("←")] == LAYERS
 
 
 def test_every_file_has_a_layer():

@@ -172,6 +172,12 @@ def test_a_readme_that_lists_its_folder_s_files_names_every_module(path):
         assert unnamed == set()
 
 
+@pytest.mark.parametrize("path", READMES, ids=name_of)
+def test_the_modules_of_a_table_exist(path):
+    first_column = " ".join(re.findall(r"^\|([^|]*)\|", TEXTS[path], re.MULTILINE))
+    assert not [name for name in re.findall(r"`([\w./]+\.py)`", first_column) if not (path.parent / name).is_file()]
+
+
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_named(recipe):
     assert re.search(rf"[`\[(]{recipe.stem}(\.yaml)?[`\])]", TEXTS[ROOT / "configs" / "README.md"])

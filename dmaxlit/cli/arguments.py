@@ -12,7 +12,7 @@ from dmaxlit.cli.config_files import ConfigFileParser, check_numbers
 from dmaxlit.cli.flags import settings_of, split_flags
 from dmaxlit.cli.jsonargparse_internals import ReadableTypes, SeveralValues
 from dmaxlit.cli.messages import one_line
-from dmaxlit.cli.option_flags import expand_option_flags
+from dmaxlit.cli.option_flags import PARSER_MODE, expand_option_flags
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.errors import UserError, renaming_argument
 from dmaxlit.registry import Registry
@@ -49,6 +49,7 @@ def make_parser(command: str, function: Callable[..., Any], skip: Iterable[str] 
     parser = CommandParser(
         prog=f"dmaxlit {command}",
         description=description,
+        parser_mode=PARSER_MODE,
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,

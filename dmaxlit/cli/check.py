@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 import dmaxlit
 from dmaxlit.cli.messages import closest, one_line
+from dmaxlit.cli.option_flags import PARSER_MODE
 from dmaxlit.decoding import DECODERS
 from dmaxlit.decoding.admission import ADMISSIONS
 from dmaxlit.errors import UserError, check_choice, printable, reason_of
@@ -135,6 +136,8 @@ def _find(name: str, kind: str) -> type[Any] | None:
         return registry.get(name)
     if "." not in name:
         return next((cls for cls in map(registry.get, registry) if cls.__name__ == name), None)
+    if not Registry.admits_import_paths:
+        raise UserError(f"{name}: expected a registered name with --safe, got an import path")
     module, _, attribute = name.rpartition(".")
     try:
         value = getattr(import_module(module), attribute)
@@ -145,7 +148,7 @@ def _find(name: str, kind: str) -> type[Any] | None:
 
 def _parse(name: str, cls: type[Any], args: Sequence[str]) -> dict[str, Any]:
     """Return the options that are given, as the constructor takes them."""
-    parser = ArgumentParser(prog=f"dmaxlit check {name}", exit_on_error=False)
+    parser = ArgumentParser(prog=f"dmaxlit check {name}", exit_on_error=False, parser_mode=PARSER_MODE)
     known = parser.add_class_arguments(cls, fail_untyped=False, instantiate=False)
     given = [arg.removeprefix("--").partition("=")[0].partition(".")[0] for arg in args if arg.startswith("--")]
     for option in given:

@@ -41,7 +41,7 @@ def read_config(path: str | Path) -> Any:
 
 
 def read_value(name: str, text: str) -> Any:
-    """Return the value of a flag that is written as YAML.
+    """Return the value of a flag that is written as YAML; what is null without being written so is a text.
 
     Args:
         name: The setting.
@@ -54,6 +54,8 @@ def read_value(name: str, text: str) -> Any:
         value = parse_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name}: expected a value, got {text!r}, which is not YAML ({reason_of(error)})") from error
+    if value is None and text.strip() != "null":  # such as a comment
+        return text
     check_size(value, name)
     check_numbers({name: value})
     return value

@@ -3,14 +3,18 @@
 import sys
 
 from dmaxlit.cli.known_warnings import silence_known_warnings
+from dmaxlit.errors import UserError
+from dmaxlit.registry import Registry
 
 
 def run(command: str, args: list[str]) -> None:
     """Run lm-evaluation-harness with ``dmaxlit`` among its models; its own parser reads the arguments.
 
     Raises:
-        UserError: If it is not installed, or the model's arguments cannot be used.
+        UserError: If it is not installed, the model's arguments cannot be used, or ``--safe`` is among them.
     """
+    if not Registry.admits_import_paths:
+        raise UserError("safe: expected no --safe with lm_eval, whose tasks are code, got --safe")
     from dmaxlit.harness import register
 
     register()

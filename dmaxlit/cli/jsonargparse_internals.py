@@ -129,8 +129,11 @@ def denied_import(path: str) -> str | None:
     return None if denying_import_path_entry(path) is None else f"{path!r} may not be imported by a configuration"
 
 
-def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
+def register_loader(mode: str, transform: Callable[[Any], Any] = lambda value: value) -> None:
     """Make ``ArgumentParser(parser_mode=mode)`` read YAML and pass it through a function.
+
+    The null of a flag is ``null``, which jsonargparse reads itself. What else is null as YAML is a text: ``#secret``
+    would be a comment, and ``--api_key '#secret'`` no key.
 
     Args:
         mode: Name of the mode.
@@ -140,7 +143,12 @@ def register_loader(mode: str, transform: Callable[[Any], Any]) -> None:
     from jsonargparse import get_loader, set_loader
 
     load_yaml = get_loader("yaml")
-    set_loader(mode, lambda text: transform(load_yaml(text)), exceptions=(yaml.YAMLError,))
+
+    def load(text: str) -> Any:
+        value = load_yaml(text)
+        return transform(text if value is None else value)
+
+    set_loader(mode, load, exceptions=(yaml.YAMLError,))
     # Settings are dumped with defaults that may be members of an enumeration, as those of Lightning's Timer are.
     yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 

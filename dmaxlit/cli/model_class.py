@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from dmaxlit.cli.jsonargparse_internals import denied_import
@@ -60,4 +61,5 @@ def _is_import_path(value: str) -> bool:
         len(parts) > 1
         and parts[-1] not in ("yaml", "yml", "json", "ckpt")
         and all(part.isidentifier() for part in parts)
+        and not Path(value).is_dir()  # a model
     )

@@ -13,6 +13,9 @@ from jsonargparse import ArgumentParser
 
 from dmaxlit.cli.config_files import yaml_line
 from dmaxlit.cli.flags import split_flags
+from dmaxlit.cli.jsonargparse_internals import register_loader
+
+PARSER_MODE = "dmaxlit_command"  # of the commands that are not part of LightningCLI
 
 _SETTINGS = ("decoder", "admission", "task", "data.task")
 _OF_PARSER = ("init_args", "class_path", "help")
@@ -67,6 +70,9 @@ def _at(settings: Any, name: str) -> Any:
 
 def read_value(text: str) -> Any:
     """Return a value as the parser reads it."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=PARSER_MODE)
     parser.add_argument("--options", type=dict[str, Any])
     return parser.parse_args([f"--options.value={text}"]).options["value"]
+
+
+register_loader(PARSER_MODE)

@@ -38,6 +38,7 @@ model's predictions gets them: the views are those that `fit` would train on.
 
 All other options are those of fit: --data.columns.text body, --data.max_length 256, ... Nothing is written.
 """
+_WITHOUT_VALUE = ("--print_config", "--help")
 
 
 class _PreviewCLI(DMaxCLI):
@@ -95,7 +96,8 @@ def _joined(args: Sequence[str]) -> Iterator[str]:
     """Yield the arguments with ``--flag=value`` for ``--flag value``, so that what is left over are the texts."""
     rest = iter(args)
     for arg in rest:
-        value = next(rest, None) if arg.startswith("--") and "=" not in arg else None
+        has_value = arg.startswith("--") and "=" not in arg and arg not in _WITHOUT_VALUE
+        value = next(rest, None) if has_value else None
         yield arg if value is None else f"{arg}={value}"
 
 

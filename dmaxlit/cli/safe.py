@@ -1,11 +1,13 @@
 """``--safe``: for configurations from strangers.
 
 A configuration is code: it names classes and functions, which are imported and called. With ``--safe`` it may name
-registered strategies, decoders and tasks, and classes of dmaxlit, torch's optimisers and Lightning.
+registered strategies, decoders and tasks, and classes of dmaxlit, torch's optimisers and Lightning. The code that a
+model writes then runs in a full sandbox, unless the command line itself says otherwise (``--task.sandbox rlimits``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from dmaxlit.cli.jsonargparse_internals import admitted_imports
 
@@ -42,10 +44,18 @@ def admitted(args: list[str]) -> Iterator[tuple[list[str], bool]]:
             yield args, False
         return
     from dmaxlit.registry import Registry
+    from dmaxlit.sandbox import SandboxSettings
 
-    before, Registry.admits_import_paths = Registry.admits_import_paths, False
+    before = Registry.admits_import_paths, SandboxSettings.admits_rlimits
+    Registry.admits_import_paths, SandboxSettings.admits_rlimits = False, _names_rlimits(args)
     try:
         with admitted_imports(_PACKAGES):
             yield [arg for arg in args if arg != FLAG], True
     finally:
-        Registry.admits_import_paths = before
+        Registry.admits_import_paths, SandboxSettings.admits_rlimits = before
+
+
+def _names_rlimits(args: Sequence[str]) -> bool:
+    """Return whether a flag such as ``--task.humaneval.sandbox`` says that resource limits will do."""
+    pairs = [*pairwise(args), *(arg.partition("=")[::2] for arg in args)]
+    return any(flag.lstrip("-").rpartition(".")[2] == "sandbox" and value == "rlimits" for flag, value in pairs)

@@ -3,25 +3,35 @@
 import ipaddress
 import os
 import sys
+from argparse import SUPPRESS
 from typing import Any
 
 from dmaxlit.cli.arguments import Dtype, call, decode_settings, load_model, make_parser
 from dmaxlit.errors import UserError, printable
 
 _KEY_VARIABLE = "DMAXLIT_API_KEY"
+_OF_VARIABLE: Any = object()
 _MIB, _MAX_BYTES = 2**20, 2**63
 
 
 def run(command: str, args: list[str]) -> None:
     """Run the command."""
-    call(make_parser(command, serve), serve, args)
+    parser = make_parser(command, serve, skip=["api_key"])
+    # Absent unless it is given, so that a key that is null, such as `api_key: #secret` in a file, is told from none.
+    parser.add_argument(
+        "--api_key",
+        type=str,
+        default=SUPPRESS,
+        help=f"Key that clients must send. Default: the environment variable {_KEY_VARIABLE}, or none.",
+    )
+    call(parser, serve, args)
 
 
 def serve(
     model: str,
     host: str = "127.0.0.1",
     port: int = 8000,
-    api_key: str | None = None,
+    api_key: str | None = _OF_VARIABLE,
     name: str | None = None,
     decoder: str | None = None,
     decoder_options: dict[str, Any] | None = None,
@@ -119,7 +129,9 @@ def serve(
     )
     if window > max_window:
         raise UserError(f"window: expected at most --max_window, {max_window}, got {window}")
-    key = os.environ.get(_KEY_VARIABLE) if api_key is None else api_key
+    if api_key is None:
+        raise UserError("api_key: expected a key, got null")
+    key = os.environ.get(_KEY_VARIABLE) if api_key is _OF_VARIABLE else api_key
     if key is not None and not key.strip():
         raise UserError("api_key: expected a key, got an empty text")
     listener = listen(host, port)

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from dmaxlit.viewer import Recording
+
+_MAX_START = 2**31
 
 
 class TokenState(IntEnum):
@@ -46,6 +49,33 @@ class RowTrace:
     def num_forwards(self) -> int:
         """Number of forwards (F)."""
         return len(self.ids) if self.forward is None else int(self.forward[-1]) + 1
+
+    def check(self) -> None:
+        """Refuse what no decoding leaves behind; for a record that comes from a file.
+
+        Raises:
+            ValueError: If so.
+        """
+        entries, block_length = self.ids.shape
+        shapes = [tensor.shape for tensor in (self.ids, self.confidence, self.state)]
+        vectors = [self.start, self.forward_of_entries()]
+        if not entries or not block_length or shapes != [self.ids.shape] * 3:
+            raise ValueError(f"expected ids, confidence and state of one shape, got {list(map(list, shapes))}")
+        if any(vector.shape != (entries,) or vector.dtype != torch.int64 for vector in vectors):
+            raise ValueError(f"expected start and forward of {entries} whole numbers, got others")
+        if (self.ids.dtype, self.state.dtype) != (torch.int32, torch.uint8) or not self.confidence.is_floating_point():
+            raise ValueError(f"expected int32 ids and uint8 states, got {self.ids.dtype} and {self.state.dtype}")
+        start, forward = (vector.tolist() for vector in vectors)
+        blocks = sorted(set(start))
+        if not 0 <= start[0] <= _MAX_START or blocks != [start[0] + block_length * i for i in range(len(blocks))]:
+            raise ValueError(f"expected blocks of {block_length} tokens one after the other, got starts {blocks!r:.80}")
+        if forward[0] != 0 or any(after - before not in (0, 1) for before, after in pairwise(forward)):
+            raise ValueError(f"expected forwards from 0, one after the other, got {forward!r:.80}")
+        if int(self.ids.min()) < 0 or int(self.state.max()) > max(TokenState):
+            raise ValueError("expected ids from 0 and known states, got others")
+        most = len(blocks) * block_length - self._num_prompt_tokens()
+        if not 0 <= self.num_tokens <= most:
+            raise ValueError(f"expected at most {most} tokens in {len(blocks)} blocks, got {self.num_tokens}")
 
     def __repr__(self) -> str:
         """Return the counts instead of the tensors."""

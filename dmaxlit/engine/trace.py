@@ -239,13 +239,37 @@ class Trace:
             raise UserError(f"trace: expected a file that dmaxlit's Trace has written, got {str(path)!r}")
         try:
             header = json.loads(metadata["rows"])
-            split = {name: tensor.split(header["forwards"]) for name, tensor in tensors.items()}
-            counts = zip(header["index"], header["tokens"], header["forwards"], strict=True)
+            index, tokens, forwards = (_whole_numbers(name, header[name]) for name in ("index", "tokens", "forwards"))
+            split = {name: tensor.split(forwards) for name, tensor in tensors.items()}
             rows = {
-                index: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=num_tokens)
-                for i, (index, num_tokens, _) in enumerate(counts)
+                prompt: RowTrace(**{name: chunks[i] for name, chunks in split.items()}, num_tokens=num_tokens)
+                for i, (prompt, num_tokens, _) in enumerate(zip(index, tokens, forwards, strict=True))
             }
+            for row in rows.values():
+                row.check()
             # Older files have no texts.
-            return cls(rows, dict(header.get("prompts", ())), dict(header.get("texts", ())), header.get("label", ""))
+            prompts, texts = (_texts(name, header.get(name, ())) for name in ("prompts", "texts"))
+            return cls(rows, prompts, texts, _text("label", header.get("label", "")))
         except (LookupError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"trace: {str(path)!r} is damaged ({reason_of(error)})") from error
+
+
+def _whole_numbers(name: str, values: Any) -> list[int]:
+    """Return a list of the header of a file, all of whose values are whole numbers from 0."""
+    for value in values:
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name}: expected whole numbers from 0, got {value!r:.80}")
+    return list(values)
+
+
+def _texts(name: str, pairs: Any) -> dict[int, str]:
+    """Return texts by their numbers, which are pairs in the header of a file."""
+    texts = {number: _text(name, text) for number, text in pairs}
+    _whole_numbers(name, texts)
+    return texts
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a text, got {value!r:.80}")
+    return value

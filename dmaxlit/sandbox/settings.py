@@ -1,7 +1,7 @@
 """Bounds of a sandbox, and what a run in it gave."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from dmaxlit.errors import UserError, check_at_least, check_choice
 
@@ -34,6 +34,9 @@ class SandboxSettings:
         UserError: If a bound is below its least.
     """
 
+    #: Whether ``rlimits`` will do; false for configurations from strangers.
+    admits_rlimits: ClassVar[bool] = True
+
     level: Level = "auto"
     wall_seconds: float = 10.0
     cpu_seconds: int = 10
@@ -46,6 +49,10 @@ class SandboxSettings:
     def __post_init__(self) -> None:
         """Check the bounds."""
         check_choice("level", self.level, get_args(Level))
+        if self.level == "rlimits" and not self.admits_rlimits:
+            raise UserError(
+                "sandbox: expected rlimits on the command line (--task.sandbox rlimits), got it from a file"
+            )
         if not 0 < self.wall_seconds < float("inf"):
             raise UserError(f"wall_seconds: expected a positive number, got {self.wall_seconds}")
         # In less than 64 MiB Python does not start.

@@ -58,6 +58,11 @@ def test_a_text_in_a_file_is_a_list_of_one(read, module, command, content, args,
     assert {name: given[name] for name in values} == values
 
 
+def test_a_flag_that_is_a_comment_in_yaml_is_a_text(read):
+    given = read(generate, "generate --model m", "{}", "--prompts=#x", "--output=#a.jsonl", "--decoder.name=#b")
+    assert (given["prompts"], given["output"], given["decoder_options"]) == ("#x", "#a.jsonl", {"name": "#b"})
+
+
 @pytest.mark.parametrize(
     ("module", "content", "refusal"),
     [

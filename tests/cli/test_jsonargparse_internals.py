@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
@@ -134,6 +135,18 @@ def test_a_registered_loader_sees_what_is_read_from_flags_and_files(tmp_path):
     (tmp_path / "file.yaml").write_text("a: text\n")
     assert parser.parse_args(["--config", str(tmp_path / "file.yaml")]).a == "loaded"
     assert parser.parse_args(["--group", "{a: text}"]).group == {"a": "loaded"}
+
+
+@pytest.mark.parametrize("text", ["#s3cret", "~", "Null", "&x", "!!null x", "---"])
+def test_the_null_of_a_flag_is_null_alone(text):
+    internals.register_loader("test-null")
+    parser = ArgumentParser(parser_mode="test-null", exit_on_error=False)
+    types = {"text": str, "maybe": str | None, "several": int | str | list[int] | None, "path": Path | None}
+    for name, kind in {**types, "any": Any}.items():
+        parser.add_argument(f"--{name}", type=kind)
+        assert str(parser.parse_args([f"--{name}={text}"])[name]) == text
+        if name != "text":
+            assert parser.parse_args([f"--{name}=null"])[name] is None
 
 
 def test_config_files_are_read_by_parse_path(tmp_path):

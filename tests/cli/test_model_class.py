@@ -91,6 +91,13 @@ def test_only_import_paths_are_taken_from_the_arguments():
         assert others == ["--a", "1", "--b=2"]
 
 
+def test_a_folder_whose_name_has_a_dot_is_a_model(tmp_path, monkeypatch):
+    (tmp_path / "my_model.v2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for args in (["--model", "my_model.v2"], ["--model=my_model.v2"]):
+        assert split_model_class(args) == (DMaxModule, args)
+
+
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize("command", ["plan", "preview --device cpu"])
 def test_commands_with_the_options_of_fit_take_a_subclass_too(dmax, base, command):

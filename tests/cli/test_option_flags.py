@@ -31,6 +31,7 @@ def test_an_option_is_added_to_those_of_the_file(flags):
         ("1e-3", 0.001),
         ("true", True),
         ("null", None),
+        ("#x", "#x"),
         ("3 + 4", "3 + 4"),
         ("[a, 1]", ["a", 1]),
         ("{a: [1]}", {"a": [1]}),

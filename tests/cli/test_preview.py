@@ -4,6 +4,7 @@ from io import StringIO
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 import dmaxlit
@@ -87,6 +88,13 @@ def test_the_configuration_of_a_run_is_shown_and_its_options_are_flags(dmax, bas
     assert not (tmp_path / "runs").exists()
     both = dmax(f"preview {texts} --config {base} --num_rows 9")
     assert [line for line in lines_of(both) if ", row " in line] == ["texts.jsonl, row 1", "texts.jsonl, row 2"]
+
+
+@pytest.mark.parametrize("flags", ["--print_config {}", "{} --print_config"])
+def test_a_text_after_a_flag_without_a_value_is_a_text(dmax, tiny, texts, flags):
+    ended = dmax(f"preview --model {tiny} {flags.format(texts)}")
+    assert ended.status == 0, ended.err
+    assert yaml.safe_load(ended.out)["data"]["init_args"]["corpus"] == [texts]
 
 
 def test_the_level_of_a_curriculum_is_that_of_the_step(dmax, tiny, texts):

@@ -66,6 +66,49 @@ def test_nor_what_an_argument_names(dmax, evil, command):
     assert not evil()
 
 
+@pytest.mark.parametrize("kind", ["", "--kind decoder"])
+def test_nor_a_name_to_check(dmax, evil, kind):
+    refusal = dmax(f"check evil.Evil --safe {kind}").refusal
+    assert refusal == "evil.Evil: expected a registered name with --safe, got an import path"
+    assert not evil()
+
+
+def test_a_command_whose_arguments_are_not_ours_to_read_refuses_it(dmax):
+    assert (
+        dmax("lm_eval --safe --tasks x").refusal
+        == "safe: expected no --safe with lm_eval, whose tasks are code, got --safe"
+    )
+
+
+OPTIONS = "{sandbox: rlimits, path: nowhere.jsonl}"
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "flag"),
+    [
+        ("generate --model m", f"{{task: humaneval, task_options: {OPTIONS}}}", "--task.sandbox"),
+        (
+            "evaluate --model m --output o",
+            f"tasks: '[{{name: humaneval, options: {OPTIONS}}}]'",
+            "--task.humaneval.sandbox",
+        ),
+        (
+            "fit --model builtin:chain-base",
+            f"data: {{task: humaneval, task_options: {OPTIONS}}}",
+            "--data.task.sandbox",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:sandbox. level 'rlimits'")
+def test_only_the_command_line_makes_do_with_less_than_a_sandbox(dmax, tmp_path, command, content, flag):
+    (tmp_path / "rlimits").write_text(content)
+    command = f"{command} --config rlimits"
+    refusal = dmax(f"{command} --safe").refusal
+    assert refusal == "sandbox: expected rlimits on the command line (--task.sandbox rlimits), got it from a file"
+    for args in (f"{flag} rlimits --safe", f"{flag}=rlimits --safe", ""):
+        assert "sandbox: expected" not in dmax(f"{command} {args}").refusal
+
+
 def test_nor_a_class_of_the_module(dmax, base, evil):
     ended = dmax(f"fit --safe --config {base} --model evil.Evil")
     assert ended.refusal == "model: 'evil.Evil' may not be imported by a configuration"

@@ -65,6 +65,20 @@ def test_a_key_comes_from_the_flag_or_the_environment(dmax, served, monkeypatch)
     assert dmax(*MODEL, "--api_key", " ").refusal == "api_key: expected a key, got an empty text"
 
 
+@pytest.mark.parametrize("key", ["#s3cret", "~", "&x", "null", "12"])
+def test_a_key_that_means_something_in_yaml_is_a_key(dmax, served, key):
+    assert dmax(*MODEL, f"--api_key={key}").status == 0
+    assert "KeyCheck" in served[0].middleware
+
+
+@pytest.mark.parametrize("line", ["api_key: #s3cret", "api_key:", "api_key: null"])
+def test_a_key_that_is_null_in_a_file_is_refused(dmax, served, tmp_path, monkeypatch, line):
+    monkeypatch.setenv("DMAXLIT_API_KEY", "other")
+    (tmp_path / "server.yaml").write_text(f"{line}\nport: 0\n")
+    refusal = dmax(*MODEL, "--config", str(tmp_path / "server.yaml")).refusal
+    assert refusal == "api_key: expected a key, got null"
+
+
 def test_other_machines_are_let_in_on_request_alone(dmax, served):
     assert "no --api_key" in dmax(*MODEL, "--host", "0.0.0.0").err
     assert "no --api_key" not in dmax(*MODEL, "--host", "0.0.0.0", "--api_key", "secret").err

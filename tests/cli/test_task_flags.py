@@ -6,9 +6,10 @@ from dmaxlit.errors import UserError
 
 def test_flags_of_tasks_are_taken_out_and_read_as_yaml():
     args = ["--model", "m", "--task.a.n", "3", "--tasks", "a", "--task.b.x=[p, q]", "--task.a.b.c", "yes"]
+    args += ["--task.a.path=#x", "--task.a.none=null"]
     rest, flags = take_task_flags(args)
     assert rest == ["--model", "m", "--tasks", "a"]
-    assert flags == {"a.n": 3, "b.x": ["p", "q"], "a.b.c": True}
+    assert flags == {"a.n": 3, "b.x": ["p", "q"], "a.b.c": True, "a.path": "#x", "a.none": None}
 
 
 def test_an_option_belongs_to_the_longest_name_and_may_be_given_in_parts():

@@ -53,6 +53,7 @@ def test_tracing_changes_nothing_and_the_trace_tells_the_same_story(denoiser, na
     assert sorted(trace.rows) == list(range(len(PROMPTS)))
     for index, row in enumerate(rows):
         record = trace.rows[index]
+        record.check()
         assert record.num_tokens == row.num_tokens
         assert len(record.start) == row.num_forwards == record.forwards_per_block().sum()
         ids, _ = record.timeline()
@@ -144,6 +145,27 @@ def test_files_that_hold_no_trace_are_refused(tmp_path):
         ({"texts": [3]}, {}),
         ({}, {"ids": None}),
         ({}, {"other": torch.zeros(5)}),
+        ({"index": ["a"]}, {}),
+        ({"index": [-1]}, {}),
+        ({"tokens": [-1]}, {}),
+        ({"tokens": [2.0]}, {}),
+        ({"tokens": [7]}, {}),  # two blocks of four, of which two tokens are the prompt's
+        ({"tokens": [10**9]}, {}),
+        ({"forwards": [True] * 5}, {}),
+        ({"prompts": [[0, None]]}, {}),
+        ({"prompts": [["0", "a"]]}, {}),
+        ({"texts": [[1, 2]]}, {}),
+        ({"label": 3}, {}),
+        ({}, {"start": torch.tensor([4, 4, 4, 800, 800])}),
+        ({}, {"start": torch.full((5,), 2**62)}),
+        ({}, {"start": torch.full((5,), 4.0)}),
+        ({}, {"forward": torch.tensor([0, 1, 2, 3, 10**9])}),
+        ({}, {"ids": torch.full((5, 4), -7, dtype=torch.int32)}),
+        ({}, {"ids": torch.zeros(5, 4)}),
+        ({}, {"ids": torch.zeros(5, dtype=torch.int32)}),
+        ({}, {"state": torch.full((5, 4), 7, dtype=torch.uint8)}),
+        ({}, {"confidence": torch.zeros(5, 3).half()}),
+        ({}, {"confidence": torch.zeros(5, 4, dtype=torch.int32)}),
     ],
 )
 def test_a_damaged_trace_is_refused_in_one_line(tmp_path, rows, tensors):

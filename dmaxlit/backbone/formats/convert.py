@@ -16,15 +16,22 @@ from dmaxlit.backbone.formats.llada2 import ROUTER_BIAS, as_glm, as_published
 from dmaxlit.backbone.formats.llada2_config import MODEL_TYPES, from_glm, to_glm
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, read_metadata
 from dmaxlit.backbone.formats.model_card import CARD_FILE, edited_card
-from dmaxlit.backbone.formats.weight_files import LazyTensor, open_weights, read_config, shard_size, write_weights
-from dmaxlit.errors import UserError, renaming_argument
+from dmaxlit.backbone.formats.weight_files import (
+    LazyTensor,
+    open_weights,
+    read_config,
+    read_object,
+    shard_size,
+    write_weights,
+)
+from dmaxlit.errors import UserError, reason_of, renaming_argument
 from dmaxlit.files import expanded, staged
 
 Form = Literal["transformers", "llada2"]
 
 # Copied with the weights: tokenizer, settings of generation and engines, remote code (which is not run), cards.
 COPIED_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.py", "*.md", "LICENSE*", SGLANG_FILE)
-_TOKENIZER = "tokenizer.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _NOT_COPIED = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -75,6 +82,8 @@ def convert(
     for path in copied_from:
         read_generation_config(path)  # refuses damaged files before anything is written
         read_metadata(path)
+        if (path / _TOKENIZER_CONFIG).is_file():
+            read_object(path / _TOKENIZER_CONFIG)
     for origin in copied_from:
         _refuse_links_out(origin, "source" if origin == folder else "like")
     tensors, config = _translate(str(source), folder, stored, form, cast)
@@ -138,24 +147,32 @@ def _write(
             allow_generation(staging)
             if edited_card(staging) is None:  # ours describes the form of transformers
                 (staging / CARD_FILE).unlink(missing_ok=True)
-            _name_class_for_all(staging / "tokenizer_config.json")
+            _name_class_for_all(staging / _TOKENIZER_CONFIG)
 
 
 def _same_vocabulary(like: Path, folder: Path) -> Path:
     """Return the first folder, if its tokenizer has the same tokens as the second's."""
-    one, two = (
-        Tokenizer.from_file(str(path / _TOKENIZER)).get_vocab() if (path / _TOKENIZER).is_file() else None
-        for path in (like, folder)
-    )
+    one, two = map(_vocabulary, (like, folder))
     if one is not None and two is not None and one != two:
         raise UserError(f"like: expected a tokenizer with the tokens of {str(folder)!r}, got others in {str(like)!r}")
     return like
 
 
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    """Return the ids of the tokens of the tokenizer in a folder; None if there is none."""
+    path = folder / _TOKENIZER
+    if not path.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(path)).get_vocab()
+    except Exception as error:  # the library raises no subclass of it
+        raise UserError(f"pretrained: {str(path)!r} cannot be read ({reason_of(error)})") from error
+
+
 def _name_class_for_all(path: Path) -> None:
     """Name the tokenizer's class in a way that transformers before version 5 also understands."""
     if path.is_file():
-        settings = json.loads(path.read_text())
+        settings = read_object(path)
         if settings.get("tokenizer_class") == "TokenizersBackend":
             path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
 

@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from dmaxlit.backbone.formats.metadata import AUXILIARY_FOLDER, METADATA_FILE
 from dmaxlit.backbone.formats.weight_files import weight_names
-from dmaxlit.errors import UserError
+from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import expanded
 from dmaxlit.tasks.sources import record_suffix
 
@@ -74,22 +75,30 @@ def fetch(source: str, files: Sequence[str] = CONFIG_AND_TOKENIZER, weights: boo
     hub_id = resolve_folder(source)
     if isinstance(hub_id, Path):
         return hub_id
+    folder = _download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED))
+    if not (folder / "config.json").is_file():
+        raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
+    rest = ["config.json", NAMED_TEMPLATES]  # the first because the client warns of patterns without a file
+    if weights:
+        rest += [escape(name) for name in weight_names(folder)]
+        if (folder / METADATA_FILE).is_file():
+            rest += [f"{AUXILIARY_FOLDER}/{pattern}" for pattern in ("*.safetensors", *files)]
+    _download(hub_id, revision=folder.name, allow_patterns=rest)  # the commit of the others
+    return folder
+
+
+def _download(hub_id: str, **options: Any) -> Path:
+    """Return the folder of the files of a model on the hub that the client was asked for."""
+    problem = f"pretrained: {hub_id!r} is not a local folder, and"
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=list(files), ignore_patterns=list(_UNWANTED)))
-        if not (folder / "config.json").is_file():
-            raise UserError(f"pretrained: expected a model with a config.json, found none in {source!r}")
-        rest = ["config.json", NAMED_TEMPLATES]  # the first because the client warns of patterns without a file
-        if weights:
-            rest += [escape(name) for name in weight_names(folder)]
-            if (folder / METADATA_FILE).is_file():
-                rest += [f"{AUXILIARY_FOLDER}/{pattern}" for pattern in ("*.safetensors", *files)]
-        snapshot_download(hub_id, revision=folder.name, allow_patterns=rest)  # the commit of the others
+        return Path(snapshot_download(hub_id, **options))
     except LocalEntryNotFoundError as error:
-        raise UserError(f"pretrained: {source!r} is not a local folder, and the hub cannot be reached") from error
+        raise UserError(f"{problem} the hub cannot be reached") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"pretrained: {source!r} is not a local folder, and no model on the hub ({reason})") from error
-    return folder
+        raise UserError(f"{problem} no model on the hub ({reason})") from error
+    except Exception as error:  # of whichever HTTP library the client uses
+        raise UserError(f"{problem} the hub cannot be reached ({reason_of(error, with_type=True)})") from error
 
 
 def hub_commit(source: str) -> str | None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import re
 import warnings
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -72,7 +74,7 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
             folder_path=folder,
             commit_message="Model exported by dmaxlit",
             ignore_patterns=ignored,
-            delete_patterns=[*OPTIONAL_FILES, *(f"{name}/*" for name in OPTIONAL_FOLDERS)],
+            delete_patterns=[*_optional_files(api, repository), *(f"{name}/*" for name in OPTIONAL_FOLDERS)],
         )
     except UserError:
         raise
@@ -89,6 +91,12 @@ def upload(folder: Path, repository: str, private: bool = False) -> str:
     except Exception as error:  # of whichever HTTP library the client uses
         raise UserError(f"push_to_hub: cannot reach the hub ({reason_of(error, with_type=True)})") from error
     return str(address)
+
+
+def _optional_files(api: HfApi, repository: str) -> list[str]:
+    """Return a pattern for each file on the hub that an export has only sometimes; ``*`` would match in folders too."""
+    names = [name for name in api.list_repo_files(repository) if "/" not in name]
+    return [escape(name) for name in names if any(fnmatchcase(name, pattern) for pattern in OPTIONAL_FILES)]
 
 
 def _note_card(folder: Path, is_uploaded: bool) -> None:

@@ -76,12 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             refuses only in training.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"pretrained: {str(path)!r} cannot be read ({reason_of(error)})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"pretrained: expected an object in {str(path)!r}, got a {type(config).__name__}")
+    config = read_object(path)
     model_type = config.get("model_type")
     if not isinstance(model_type, str | None):
         raise UserError(f"pretrained: {str(path)!r}: model_type: expected a text, got {model_type!r:.80}")
@@ -90,6 +85,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         if is_dropout and isinstance(value, (int, float)) and not 0 <= value <= 1:
             raise UserError(f"pretrained: {str(path)!r}: {name}: expected a number from 0 to 1, got {value}")
     return config
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file of a model folder that holds a JSON object.
+
+    Raises:
+        UserError: If it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"pretrained: {str(path)!r} cannot be read ({reason_of(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"pretrained: expected an object in {str(path)!r}, got a {type(content).__name__}")
+    return content
 
 
 def weight_files(folder: Path) -> dict[Path, list[str]]:

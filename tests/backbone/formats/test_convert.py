@@ -173,6 +173,19 @@ def test_a_base_with_another_tokenizer_is_refused(tmp_path, published, ours):
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"[]", b"\xff"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("damaged", ["source", "like"])
+def test_a_damaged_tokenizer_is_refused_before_anything_is_written(tmp_path, ours, published, damaged, name, content):
+    folders = {"source": ours, "like": published}
+    folders[damaged] = shutil.copytree(folders[damaged], tmp_path / "damaged")
+    (tmp_path / "damaged" / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^(like|pretrained): .*damaged/{name}'") as caught:
+        convert(folders["source"], tmp_path / "out", like=folders["like"])
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

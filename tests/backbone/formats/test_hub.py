@@ -2,6 +2,7 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
@@ -49,6 +50,10 @@ NOT_FOUND = RepositoryNotFoundError("404 Client Error.\nmore", response=ANSWER)
         (LocalEntryNotFoundError("Got: ConnectError\nmore"), "the hub cannot be reached"),
         (NOT_FOUND, "404"),
         (OSError("No space left on device"), "No space left on device"),
+        (httpx.ReadError("reset\nby peer"), r"the hub cannot be reached \(ReadError: reset by peer\)"),
+        (httpx.ReadTimeout(""), r"the hub cannot be reached \(ReadTimeout\)"),
+        (httpx.RemoteProtocolError("no response"), "the hub cannot be reached .RemoteProtocolError: no response"),
+        (httpx.ProxyError("403 Forbidden"), "the hub cannot be reached .ProxyError: 403 Forbidden"),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_in_one_line(monkeypatch, error, message):

@@ -109,10 +109,11 @@ def test_a_folder_is_uploaded_in_one_commit(hub, folder, private):
 
 
 def test_what_only_an_earlier_export_had_is_deleted_and_the_users_files_stay(hub, folder):
-    old = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)]
+    old = [f"model-0000{part}-of-00002.safetensors" for part in (1, 2)] + ["model[1].safetensors"]
     old += ["model.safetensors.index.json", "auxiliary/config.json", "sglang.yaml", "diffusers.json"]
     old += ["generation_config.json", "chat_template.jinja", "additional_chat_templates/x.jinja", "added_tokens.json"]
     hub["files"] = [*old, ".gitattributes", "config.json", "dmaxlit.json", "pictures/model.png", "model.gguf"]
+    hub["files"] += ["model-8bit/model.safetensors", "model-8bit/model-00001-of-00002.safetensors", "my/tokenizer.json"]
     upload(folder, "user/model")
     (commit,) = bodies(hub, "/commit/")
     lines = [json.loads(line) for line in commit.splitlines()]
