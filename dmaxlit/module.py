@@ -35,6 +35,7 @@ from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
+from dmaxlit.training.lr_schedules import steps_of_run
 from dmaxlit.training.objective import VIEWS, objective_of
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.row_slots import row_slots
@@ -261,9 +262,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Create the optimiser and the schedule, which is advanced each step, or each epoch if it monitors a metric."""
         mark_hidden_matrices(self)  # MuonAdamW receives parameters, not layers
         trainable = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-        return configure_optimizers(
-            trainable, self.optimizer, self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches
-        )
+        return configure_optimizers(trainable, self.optimizer, self.lr_scheduler, lambda: steps_of_run(self.trainer))
 
     def _is_trained(self) -> bool:
         """Return whether a trainer is training this module itself, not one that contains it."""
