@@ -32,6 +32,7 @@ from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
 from dmaxlit.randomness import RowGenerator, run_seed
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
+from dmaxlit.training.callback_settings import check_callbacks
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
@@ -283,6 +284,8 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
 
     def configure_model(self) -> None:
         """Shard the model if the strategy does, and read its weights if that was deferred."""
+        if self.trainer.training:
+            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         prepare_backbone(self, self.backbone)
         if self.trainer.training:
             self.begin_frozen_copy()
