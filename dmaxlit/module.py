@@ -29,7 +29,7 @@ from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.factory import make_by_name
 from dmaxlit.files import expanded
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
-from dmaxlit.randomness import RowGenerator, run_seed
+from dmaxlit.randomness import RowGenerator, run_seed, seed_generators
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
 from dmaxlit.training.callback_settings import check_callbacks
@@ -241,6 +241,15 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
                 return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
             hidden = compute(view.ids, view.soft, view.groups, at=view.supervised)
             return ChunkedPrediction(hidden, view.supervised, OutputHead(self.backbone))
+
+    def on_fit_start(self) -> None:
+        """Let each of several ranks draw its own dropout: ``seed_everything`` seeds them alike.
+
+        Where a checkpoint has the state of the generators, :class:`~dmaxlit.callbacks.RunCheckpoint` restores it later.
+        """
+        super().on_fit_start()
+        if self.trainer.world_size > 1:
+            seed_generators("rank", run_seed(), self.trainer.global_rank, self.trainer.global_step)
 
     def on_train_start(self) -> None:
         """Let the rows of a resumed run go on where they were, also if the schedule had them counted before.
