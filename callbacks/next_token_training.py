@@ -1,6 +1,7 @@
 """Autoregressive pretraining, for models that become block-diffusion models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import lightning as L
@@ -46,7 +47,7 @@ class NextTokenTraining(ModuleChange):
         self._sums = StepSums()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Replace the losses of the views."""
+        """Replace the losses of the views, and leave the first token out of the loss, which nothing precedes."""
         require_dmax_module(self, pl_module)
         self._sums = StepSums()  # an interrupted validation leaves some
         assert isinstance(pl_module, DMaxModule)
@@ -57,7 +58,14 @@ class NextTokenTraining(ModuleChange):
         def losses(clean: CleanBatch, generator: RowGenerator) -> list[ViewLoss]:
             return [next_token_loss(backbone, clean)]
 
+        def clean_batch(batch: dict[str, Any]) -> CleanBatch:
+            clean = type(pl_module).clean_batch(pl_module, batch)
+            roles = clean.roles.clone()
+            roles[:, 0] = Role.PROMPT
+            return replace(clean, roles=roles)
+
         pl_module.view_losses = losses  # type: ignore[method-assign]
+        pl_module.clean_batch = clean_batch  # type: ignore[method-assign]
 
     def on_validation_batch_end(
         self,
@@ -82,7 +90,8 @@ class NextTokenTraining(ModuleChange):
 
     def undo(self, pl_module: L.LightningModule) -> None:
         """Restore the losses of the views."""
-        pl_module.__dict__.pop("view_losses", None)
+        for name in ("view_losses", "clean_batch"):
+            pl_module.__dict__.pop(name, None)
 
 
 def _clean_batch(module: DMaxModule, examples: Sequence[Example], data: Any) -> CleanBatch | None:

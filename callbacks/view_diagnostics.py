@@ -37,7 +37,7 @@ class ViewDiagnostics(ModuleChange):
         confidence: Probability from which a prediction counts as accepted, in [0, 1].
         grad_norm_every_n_steps: Steps between two measurements of gradient norms, at least 0; 0 for none. Steps at
             which the trainer does not log are skipped. Only for one device or ``ddp``, where each rank holds all
-            gradients.
+            gradients, and not for compiled training, whose graph serves one backward pass.
     """
 
     def __init__(self, level_bins: int = 4, confidence: float = 0.9, grad_norm_every_n_steps: int = 0) -> None:
@@ -57,9 +57,12 @@ class ViewDiagnostics(ModuleChange):
         if stage != "fit":
             return
         require_dmax_module(self, pl_module)
-        if self.grad_norm_every_n_steps and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        every = self.grad_norm_every_n_steps
+        if every and not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             name = type(trainer.strategy).__name__
             raise UserError(f"grad_norm_every_n_steps: expected 0 unless on one device or ddp, got {name}")
+        if every and pl_module.backbone.compiles_training:
+            raise UserError(f"grad_norm_every_n_steps: expected 0 with model.compile, got {every}")
         self._trainer = trainer
         if self._watch not in pl_module.view_watchers:
             pl_module.view_watchers.append(self._watch)
@@ -82,11 +85,14 @@ class ViewDiagnostics(ModuleChange):
         """Compute the gradient norm of each view, while the graph exists."""
         totals, self._totals = self._totals, []
         parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+        scaler = getattr(trainer.precision_plugin, "scaler", None)  # of 16-mixed, where small gradients would be 0
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
         for name in sorted({name for name, _ in totals}):
             total = torch.stack([total for view, total in totals if view == name]).sum()
-            gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(total * scale, parameters, retain_graph=True, allow_unused=True)
             norms = [torch.linalg.vector_norm(gradient) for gradient in gradients if gradient is not None]
-            self._sums.add(f"train/grad_norm_{name}", torch.linalg.vector_norm(torch.stack(norms)), torch.ones(()))
+            norm = torch.linalg.vector_norm(torch.stack(norms)) / scale
+            self._sums.add(f"train/grad_norm_{name}", norm, torch.ones(()))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

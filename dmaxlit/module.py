@@ -29,12 +29,14 @@ from dmaxlit.errors import UserError, check_choice, describe_value
 from dmaxlit.factory import make_by_name
 from dmaxlit.files import expanded
 from dmaxlit.noise import NOISE, NoiseStrategy, Prediction, View, dialogue
-from dmaxlit.randomness import RowGenerator, run_seed
+from dmaxlit.randomness import RowGenerator, run_seed, seed_generators
 from dmaxlit.tokens import CleanBatch, SpecialTokens
 from dmaxlit.training.auxiliary_prediction import auxiliary_prediction
+from dmaxlit.training.callback_settings import check_callbacks
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.frozen_copy import FrozenCopyMixin
 from dmaxlit.training.losses import ViewLoss, view_loss
+from dmaxlit.training.lr_schedules import steps_of_run
 from dmaxlit.training.objective import VIEWS, objective_of
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
 from dmaxlit.training.row_slots import row_slots
@@ -240,6 +242,15 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
             hidden = compute(view.ids, view.soft, view.groups, at=view.supervised)
             return ChunkedPrediction(hidden, view.supervised, OutputHead(self.backbone))
 
+    def on_fit_start(self) -> None:
+        """Let each of several ranks draw its own dropout: ``seed_everything`` seeds them alike.
+
+        Where a checkpoint has the state of the generators, :class:`~dmaxlit.callbacks.RunCheckpoint` restores it later.
+        """
+        super().on_fit_start()
+        if self.trainer.world_size > 1:
+            seed_generators("rank", run_seed(), self.trainer.global_rank, self.trainer.global_step)
+
     def on_train_start(self) -> None:
         """Let the rows of a resumed run go on where they were, also if the schedule had them counted before.
 
@@ -261,9 +272,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
         """Create the optimiser and the schedule, which is advanced each step, or each epoch if it monitors a metric."""
         mark_hidden_matrices(self)  # MuonAdamW receives parameters, not layers
         trainable = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-        return configure_optimizers(
-            trainable, self.optimizer, self.lr_scheduler, lambda: self.trainer.estimated_stepping_batches
-        )
+        return configure_optimizers(trainable, self.optimizer, self.lr_scheduler, lambda: steps_of_run(self.trainer))
 
     def _is_trained(self) -> bool:
         """Return whether a trainer is training this module itself, not one that contains it."""
@@ -284,6 +293,8 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
 
     def configure_model(self) -> None:
         """Shard the model if the strategy does, and read its weights if that was deferred."""
+        if self.trainer.training:
+            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
         prepare_backbone(self, self.backbone)
         if self.trainer.training:
             self.begin_frozen_copy()

@@ -100,12 +100,14 @@ def main(devices, batch_size, output, accumulate=1, recompute=False, noise="on_p
         enable_checkpointing=False,
     )
     trainer.fit(module, datamodule=data)
-    ranks = [figures.steps]
+    ranks = [(figures.steps, torch.initial_seed())]
     if devices > 1:
         ranks = [None] * devices
-        torch.distributed.all_gather_object(ranks, figures.steps)
+        torch.distributed.all_gather_object(ranks, (figures.steps, torch.initial_seed()))
     if trainer.is_global_zero:
-        torch.save({"weights": {n: p.detach() for n, p in module.named_parameters()}, "figures": ranks}, output)
+        steps, seeds = zip(*ranks, strict=True)
+        weights = {n: p.detach() for n, p in module.named_parameters()}
+        torch.save({"weights": weights, "figures": steps, "seeds": seeds}, output)
 
 
 if __name__ == "__main__":

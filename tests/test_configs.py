@@ -184,6 +184,11 @@ def test_a_variant_is_the_quickstart_except_for_its_own_settings(name, differs):
     assert variant["trainer"]["default_root_dir"] == f"runs/{name}"
 
 
+def test_a_recipe_that_alternates_views_logs_both_of_them():
+    every = settings_of("alternating")["trainer"]["log_every_n_steps"]
+    assert {step % 2 for step in range(every - 1, 20, every)} == {0, 1}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_schedule_lasts_as_long_as_training(path):
     settings = settings_of(path.stem)

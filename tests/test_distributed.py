@@ -57,6 +57,12 @@ def test_two_processes_equal_one_on_the_same_global_batch(two, tmp_path, name):
 
 
 @pytest.mark.slow
+def test_each_of_two_processes_has_its_own_dropout(two, tmp_path):
+    assert len(set(two["plain"]["seeds"])) == 2
+    assert one(tmp_path, "plain")["seeds"] == (0,)  # as the run was seeded
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one_that_accumulates_batches_of_max_tokens(two, tmp_path):
     assert_same_run(one(tmp_path, "max_tokens"), two["max_tokens"])
 

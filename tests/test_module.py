@@ -205,9 +205,16 @@ def test_a_strategy_may_yield_a_view_twice():
     assert again.model_filled == predicted.model_filled > 0
 
 
-@pytest.mark.parametrize("noise", ["on_policy", "complementary"])
-def test_a_prediction_is_freed_before_the_next_view_is_predicted(noise):
-    module, freed = DMaxModule(make_denoiser(), noise), []
+@pytest.mark.parametrize(
+    ("noise", "options"),
+    [
+        *((name, {}) for name in NOISE),
+        ("multi_block", {"base": "on_policy"}),
+        ("editing", {"wrong": "own", "second_turn_weight": 1.0}),
+    ],
+)
+def test_a_prediction_is_freed_before_the_next_view_is_predicted(noise, options):
+    module, freed = DMaxModule(make_denoiser(), NOISE.get(noise)(**options)), []
     predict = module.predict_view
 
     def predict_view(view, forward):
@@ -218,7 +225,7 @@ def test_a_prediction_is_freed_before_the_next_view_is_predicted(noise):
 
     module.predict_view = predict_view
     clean = make_batch()
-    assert len(module.view_losses(clean, RowGenerator(0, list(range(len(clean.ids)))))) == len(freed) == 2
+    assert len(module.view_losses(clean, RowGenerator(0, list(range(len(clean.ids)))))) == len(freed) > 0
 
 
 def test_a_strategy_with_one_view_of_its_own():

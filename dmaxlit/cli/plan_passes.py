@@ -13,7 +13,7 @@ from dmaxlit.training.objective import VIEWS, Objective
 
 
 def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
-    """Return how many passes of each kind a step takes, as arguments of ``MemoryScenario``.
+    """Return how many passes of each kind a step takes at most, as arguments of ``MemoryScenario``.
 
     Args:
         objective: What the run is trained on.
@@ -22,8 +22,13 @@ def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> 
     """
     if objective is not VIEWS:
         return {"views": objective.passes, "clean_copy": False, "whole_logits": objective.whole_logits}
+    steps = [_passes_of_step(noise, block_length, step) for step in (0, 1)]  # a strategy may alternate between two
+    return {name: max(passes[name] for passes in steps) for name in steps[0]} | {"feature_layer": noise.feature_layer}
+
+
+def _passes_of_step(noise: NoiseStrategy, block_length: int, step: int) -> dict[str, int]:
     ids = torch.zeros(1, block_length, dtype=torch.long)
-    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10))
+    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10), step)
     requests: list[FeatureRequest] = []
 
     def answer(view: View) -> LogitsPrediction:
@@ -41,6 +46,5 @@ def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> 
         "views": len(trained),
         "divergence_views": sum(compares),
         "rollout_forwards": len(views) - len(trained),
-        "feature_layer": noise.feature_layer,
         "feature_requests": len(requests),
     }

@@ -74,6 +74,7 @@ class EditingNoise(NoiseStrategy):
             ids = clean.with_masks(corrupted)
             rollout = yield View(ids, clean.response, "rollout", weight=0.0, is_masked=corrupted, level=level)
             tokens = rollout.scatter(draw(rollout, generator, "sample"), into=clean.ids)
+            del rollout  # or its logits would be kept while the next view is predicted
 
         # Mask-to-token and token-to-token in one view.
         weight = torch.full_like(level, self.keep_weight)
@@ -91,6 +92,7 @@ class EditingNoise(NoiseStrategy):
 
         # The multi-turn forward: the model's prediction wherever the first view was corrupted.
         tokens = prediction.scatter(draw(prediction, generator, "sample"), into=clean.ids)
+        del prediction
         ids = torch.where(corrupted, tokens, clean.ids)
         yield View(ids, clean.response, "second_turn", self.second_turn_weight, model_filled=corrupted, level=level)
 

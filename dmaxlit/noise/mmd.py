@@ -84,6 +84,7 @@ class MMDNoise(NoiseStrategy):
         ids = clean.with_masks(masked)
         rollout = yield View(ids, clean.response, "rollout", 0.0, is_masked=masked, level=level)
         tokens = rollout.scatter(rollout.map(lambda logits: logits.argmax(-1)), into=clean.ids)
+        del rollout  # or its logits would be kept while the next view is predicted
         filled = masked & is_predicted
         ids = torch.where(filled, tokens, ids)
         supervised = torch.where(is_predicted, clean.response, masked)
@@ -94,6 +95,7 @@ class MMDNoise(NoiseStrategy):
         fields: dict[str, Any] = {"is_masked": masked & ~filled, "model_filled": filled, "level": level}
         prediction = yield View(ids, supervised, "sampled", 0.0, **fields)
         drawn = draw_many(prediction, generator, self.groups * self.samples)
+        del prediction
         candidates = clean.ids.unsqueeze(-1).repeat(1, 1, drawn.shape[-1])
         candidates[supervised] = drawn
         candidates = torch.where(selected.unsqueeze(-1), candidates, clean.ids.unsqueeze(-1))

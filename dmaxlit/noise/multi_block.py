@@ -87,6 +87,7 @@ class MultiBlockNoise(NoiseStrategy):
                 turn = turns.send(answer)
             except StopIteration:
                 return
+            del answer  # or its logits would be kept while the next view is predicted
             answer = yield turn if isinstance(turn, FeatureRequest) else replace(turn, groups=groups)
 
 

@@ -29,8 +29,9 @@ class OnPolicyNoise(NoiseStrategy):
         masked_weight: Weight of the masked view's loss, at least 0.
         predicted_weight: Weight of the predicted view's loss, at least 0.
         alternate: Train on the masked view at even optimiser steps and on the predicted view at odd ones, instead of
-            on both at every step. Both weights have to be above 0 then. (The published code also trains on one view of
-            a row at a time, but mixes both in every update, and each row comes as both in every epoch.)
+            on both at every step. Both weights have to be above 0 then, and ``log_every_n_steps`` odd, for an even one
+            logs the predicted view alone. (The published code also trains on one view of a row at a time, but mixes
+            both in every update, and each row comes as both in every epoch.)
     """
 
     def __init__(

@@ -76,13 +76,14 @@ def replay(
         log_odds = prediction.scatter(prediction.map(_log_odds), into=nowhere)
         revealed = masked if step == count - 1 else _revealed(masked, log_odds, threshold, clean.block_length)
         decided = torch.where(revealed, step, decided)
-        states = prediction.states
+        states, head = prediction.states, prediction.head
         if kept is None:
             kept = states.new_zeros(*masked.shape, states.shape[-1])
         kept = torch.where(revealed.unsqueeze(-1), prediction.scatter(states, into=kept), kept)
         masked = masked & ~revealed
+        del prediction, states  # or its logits would be kept while the next view is predicted
     assert kept is not None, "there is at least one step"
-    return Trajectory(decided, kept, prediction.head, clean.block_length)
+    return Trajectory(decided, kept, head, clean.block_length)
 
 
 def check_replay(threshold: float, steps: int | None) -> None:

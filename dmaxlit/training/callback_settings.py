@@ -1,4 +1,4 @@
-"""Settings of callbacks that what a run learns depends on."""
+"""The callbacks that change what a run learns: those refused, and the settings of the others."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,15 +12,34 @@ from lightning.pytorch.callbacks import (
 )
 
 from dmaxlit.data.identity import plain_values
+from dmaxlit.errors import UserError
 
 # Lightning's do not say so themselves, and do not keep all their options.
 _OF_LIGHTNING = (
-    BaseFinetuning,
     GradientAccumulationScheduler,
     ModelPruning,
     StochasticWeightAveraging,
     WeightAveraging,
 )
+
+
+def check_callbacks(callbacks: Iterable[Any]) -> None:
+    """Refuse Lightning's fine-tuning callbacks: a resumed run would not train what they had unfrozen before.
+
+    Nor do schedules and optimisers made from named parameters take the parameter groups that they add.
+
+    Args:
+        callbacks: The callbacks of a trainer.
+
+    Raises:
+        UserError: If one of them is such a callback.
+    """
+    for callback in callbacks:
+        if isinstance(callback, BaseFinetuning):
+            raise UserError(
+                "trainer.callbacks: expected none that unfreezes weights (BaseFinetuning), which a resumed run would "
+                f"not train, got {type(callback).__name__}; what never trains can be frozen by requires_grad"
+            )
 
 
 def training_settings(callbacks: Iterable[Any], given: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
@@ -75,6 +77,27 @@ class WarmupCosine(LambdaLR):
             return step / rising
         falling = (step - rising) / max(1, self.total_steps - rising)
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * min(falling, 1.0))))  # past the end a cosine would rise
+
+
+def steps_of_run(trainer: L.Trainer) -> int | float:
+    """Return the number of optimiser steps of a run; infinite if its end is not known.
+
+    Lightning's own number is -1 where only the data ends the run and has no length, and takes the accumulation of the
+    first epoch for that of all, which ``GradientAccumulationScheduler`` changes.
+
+    Args:
+        trainer: The trainer, when optimisers are configured.
+    """
+    steps, epochs, batches = trainer.estimated_stepping_batches, trainer.max_epochs, trainer.num_training_batches
+    if steps < 0:
+        return math.inf
+    # Of several, the last one sets the accumulation.
+    schedulers = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    if not schedulers or epochs in (None, -1) or math.isinf(batches):
+        return steps
+    accumulation = schedulers[-1].get_accumulate_grad_batches
+    counted = sum(math.ceil(batches / accumulation(epoch)) for epoch in range(max(epochs, 1)))
+    return counted if trainer.max_steps == -1 else min(counted, trainer.max_steps)
 
 
 def check_length(schedule: Any, total_steps: Callable[[], int | float]) -> None:

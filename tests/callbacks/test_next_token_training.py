@@ -4,13 +4,14 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from dmaxlit import DMaxModule
 from dmaxlit.callbacks import NextTokenTraining
 from dmaxlit.data.encoding import encode_pair
 from dmaxlit.tokens import Role
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, examples, make_data, make_trainer
-from tests.conftest import make_denoiser
+from tests.conftest import make_batch, make_denoiser
 from tests.test_module import QUIET, loader, sgd
 
 
@@ -21,6 +22,16 @@ def test_next_token_training_replaces_the_losses_while_it_trains():
     losses = {name for name in trainer.callback_metrics if name.startswith("train/loss_")}
     assert losses == {"train/loss_next"}
     assert module.view_losses.__func__ is DMaxModule.view_losses
+    assert module.clean_batch.__func__ is DMaxModule.clean_batch
+
+
+def test_the_first_token_of_a_row_without_a_prompt_is_not_in_the_loss():
+    clean = make_batch((0, 0, 3), (24, 8, 5))
+    rows = {"ids": clean.ids, "roles": clean.roles, "index": torch.arange(3)}
+    module = DMaxModule(make_denoiser(sharpen=3.0), optimizer=sgd)
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
+    trainer.fit(module, DataLoader([rows], batch_size=None))
+    assert trainer.callback_metrics["train/loss"] == trainer.callback_metrics["train/loss_next"]
 
 
 @LIGHTNING_WARNINGS

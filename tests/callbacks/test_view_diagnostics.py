@@ -4,6 +4,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone import TrainingForward
@@ -81,6 +82,24 @@ def test_gradient_norms_are_those_of_each_view_s_mean_loss(tmp_path, recompute):
         squares = sum(float((p.grad.double() ** 2).sum()) for p in fresh.parameters() if p.grad is not None)
         (point,) = log.Scalars(f"train/grad_norm_{view.name}")
         assert point.value == pytest.approx(math.sqrt(squares), rel=1e-4)
+
+
+def test_gradient_norms_in_half_precision_are_those_of_scaled_gradients(tmp_path):
+    """The small weight makes the other gradients smaller than what half precision holds."""
+    found = []
+    for name, plugin in (("single", None), ("half", MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))):
+        noise, callback = OnPolicyNoise(predicted_weight=1e-8), ViewDiagnostics(grad_norm_every_n_steps=1)
+        options = {"log_every_n_steps": 1, "max_steps": 1, "plugins": plugin}
+        _, log = fit(tmp_path / name, noise, callback, **options)
+        found.append([log.Scalars(f"train/grad_norm_{view}")[0].value for view in ("masked", "predicted")])
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
+
+
+def test_gradient_norms_of_compiled_training_are_refused():
+    module = DMaxModule(make_denoiser(), compile=True)
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[ViewDiagnostics(grad_norm_every_n_steps=2)])
+    with pytest.raises(UserError, match=r"^grad_norm_every_n_steps: expected 0 with model\.compile, got 2$"):
+        trainer.fit(module, loader())
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -64,6 +64,7 @@ def test_sharing_and_settings_of_fit_count(dmax, base):
         ("tsd", ["1 view:", "16 forwards without gradients", "those of teachers, and one gradient"]),
         ("tsd --model.noise.steps 3", ["1 view:", "3 forwards without gradients"]),
         ("multi_block --model.noise.base on_policy", ["2 views:"]),
+        ("on_policy --model.noise.alternate true", ["1 view:", "1 forward without gradients"]),
         ("rollout_k", ["2 views:", "2 forwards without gradients"]),
     ],
 )

@@ -2,10 +2,15 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
+import pytest
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import BackboneFinetuning, StochasticWeightAveraging
 
+from dmaxlit import DMaxModule, UserError
 from dmaxlit.training.callback_settings import training_settings
+from tests.conftest import make_denoiser
+from tests.test_module import QUIET, loader
 
 
 class Own(Callback):
@@ -27,3 +32,9 @@ def test_options_are_the_same_after_they_were_stored():
         "schedule": "<object object>",
     }
     assert settings["StochasticWeightAveraging"] == {"swa_lrs": [0.1, 0.2]}
+
+
+def test_a_callback_that_unfreezes_weights_is_refused_before_the_first_step():
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[BackboneFinetuning()])
+    with pytest.raises(UserError, match=r"^trainer.callbacks: .* unfreezes .*, got BackboneFinetuning; "):
+        trainer.fit(DMaxModule(make_denoiser()), loader())

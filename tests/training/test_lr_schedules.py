@@ -5,6 +5,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import lr_scheduler as schedules
 from transformers import get_cosine_schedule_with_warmup
 
@@ -12,6 +13,7 @@ from dmaxlit import DMaxModule, UserError
 from dmaxlit.training.configure_optimizers import configure_optimizers
 from dmaxlit.training.lr_schedules import WarmupCosine
 from tests.conftest import make_denoiser
+from tests.data.streaming import streamed, write_shards
 from tests.test_module import QUIET, loader
 
 
@@ -55,6 +57,29 @@ def test_it_hears_from_the_trainer_how_long_the_run_is():
     assert schedule.total_steps == trainer.global_step
     _, same = trained(lambda optimizer: WarmupCosine(optimizer, total_steps=trainer.global_step))
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("max_steps", "expected"), [(-1, 7), (6, 6)])
+def test_it_counts_the_steps_of_epochs_with_accumulation_of_their_own(max_steps, expected):
+    module = DMaxModule(make_denoiser(), optimizer=lambda p: torch.optim.SGD(p, lr=0.1), lr_scheduler=WarmupCosine)
+    scheduler = GradientAccumulationScheduler({0: 4, 1: 2, 2: 1})  # of 4 batches: 1, 2 and 4 steps
+    trainer = L.Trainer(**{**QUIET, "max_steps": max_steps, "max_epochs": 3}, callbacks=[scheduler])
+    trainer.fit(module, loader())
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == expected
+
+
+@pytest.mark.parametrize("limits", [{"max_steps": 3}, {"limit_train_batches": 3}])
+def test_a_streamed_corpus_has_a_schedule_only_if_the_run_has_a_known_end(tmp_path, limits):
+    def fit(**settings):
+        data = streamed(write_shards(tmp_path / "c", [12, 3]))
+        module = DMaxModule(make_denoiser(block_length=4), lr_scheduler=WarmupCosine)
+        trainer = L.Trainer(**{**QUIET, "max_epochs": 1, **settings})
+        trainer.fit(module, data)
+        return trainer
+
+    with pytest.raises(UserError, match=r"^lr_scheduler: expected a run whose end is known"):
+        fit()
+    assert fit(**limits).lr_scheduler_configs[0].scheduler.total_steps == 3
 
 
 @pytest.mark.parametrize(("settings", "name"), [({"warmup": 1.0}, "warmup"), ({"total_steps": 0}, "total_steps")])

@@ -86,9 +86,10 @@ class RolloutKNoise(NoiseStrategy):
         state = self._start(clean, corrupted, generator)
         for step in range(1, self.steps + 1):
             state = self._step(clean, state, prediction, (step <= num_steps) & ~state.converged)
+            del prediction  # or its logits would be kept while the next view is predicted
             view = self._view(clean, corruption, state)
             if step < self.steps:
-                prediction = yield replace(view, name="rollout", weight=0.0)
+                prediction = yield replace(view, name="rollout", weight=0.0)  # noqa: F841  # the next step's
         yield self._with_clean_tokens(clean, view, generator)
 
     def _start(self, clean: CleanBatch, masked: Tensor, generator: RowGenerator) -> BlockState:

@@ -83,6 +83,7 @@ class SoftOnPolicyNoise(NoiseStrategy):
         promoted = self._promoted(clean, masked, confidence, generator)
         forced = teacher_forced(promoted, self.clean_fraction, generator)
         tokens = torch.where(forced, clean.ids, prediction.scatter(drawn, into=ids))
+        del prediction  # or its logits would be kept while the next view is predicted
         yield View(
             torch.where(promoted, tokens, ids),
             clean.response,
