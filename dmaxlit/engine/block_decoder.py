@@ -149,9 +149,18 @@ class BlockDecoder:
                         on_finished(index, sequence)
         return [sequences[index] for index in range(len(prompts))]
 
-    def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
-        """Decode prompts and yield an event after each forward. Arguments as of :meth:`decode`."""
-        events = self._decode(self._requests(prompts, max_new_tokens), watched=True)
+    def forwards(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, with_logits: bool = True
+    ) -> Iterator[ForwardEvent]:
+        """Decode prompts and yield an event after each forward.
+
+        Args:
+            prompts: As of :meth:`decode`.
+            max_new_tokens: As of :meth:`decode`.
+            with_logits: Whether events have the logits of all positions. Without, a CPU computes only those that the
+                decoder reads.
+        """
+        events = self._decode(self._requests(prompts, max_new_tokens), watched=with_logits)
         modules = list(self.denoiser.modules())
         while True:
             # Between two forwards, grad mode and eval mode are the caller's.

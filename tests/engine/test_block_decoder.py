@@ -242,6 +242,14 @@ def test_events_hold_tensors_that_may_be_trained_on():
     assert not event.logits.is_inference()
 
 
+def test_events_have_logits_unless_nobody_wants_them():
+    engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0))
+    (full,), (bare,) = engine.forwards([[0]], 3), engine.forwards([[0]], 3, with_logits=False)
+    assert full.logits is not None
+    assert bare.logits is None
+    assert torch.equal(full.state.ids, bare.state.ids)
+
+
 def test_only_an_eager_decode_without_events_runs_in_inference_mode():
     modes = []
 
