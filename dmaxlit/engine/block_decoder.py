@@ -122,8 +122,8 @@ class BlockDecoder:
             One sequence per prompt, in order.
 
         Raises:
-            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN of one; or
-                if ``trace`` is no trace.
+            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN or infinity
+                of one; or if ``trace`` is no trace.
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
