@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,12 +40,14 @@ class SpecialTokens:
         pad_id: Padding of a batch; never attended to.
         vocab_size: One more than the highest id of the tokenizer; random tokens are drawn below it. A model may have
             more rows and logits than this (V), as padded tables do: those ids are never predicted.
+        gaps: Ranges of ids below ``vocab_size`` that the tokenizer leaves out; they are never predicted either.
     """
 
     mask_id: int
     eos_id: int
     pad_id: int
     vocab_size: int
+    gaps: tuple[range, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "SpecialTokens":
@@ -57,8 +60,25 @@ class SpecialTokens:
         for name, value in (("mask", mask), ("EOS", eos)):
             if value is None:
                 raise UserError(f"tokenizer: expected a {name} token, found none in {tokenizer.name_or_path!r}")
-        end = max(tokenizer.get_vocab().values()) + 1  # not its length: some leave ids out
-        return cls(mask_id=mask, eos_id=eos, pad_id=eos if pad is None else pad, vocab_size=end)
+        ids = sorted(set(tokenizer.get_vocab().values()))
+        gaps = tuple(range(last + 1, first) for last, first in pairwise([-1, *ids]) if first > last + 1)
+        return cls(mask, eos, eos if pad is None else pad, ids[-1] + 1, gaps)
+
+    def exclude(self, logits: Tensor) -> None:
+        """Set the logits ``[..., V]`` of the mask token and of ids that the tokenizer lacks to ``-inf``, in place."""
+        logits.select(-1, self.mask_id).fill_(-torch.inf)
+        for gap in self.gaps:
+            logits[..., gap.start : gap.stop].fill_(-torch.inf)
+        if logits.shape[-1] > self.vocab_size:
+            logits[..., self.vocab_size :].fill_(-torch.inf)
+
+
+def num_ids(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return one more than the highest id of a tokenizer, which is above its length where it leaves ids out.
+
+    It reads the whole vocabulary.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def block_index(length: int, block_length: int, device: torch.device | str | None = None) -> Tensor:

@@ -13,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from dmaxlit.backbone import Denoiser
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
@@ -74,6 +76,14 @@ def make_denoiser(
     with torch.no_grad():
         denoiser.embedding.mul_(sharpen)
     return denoiser
+
+
+def write_tokenizer(folder, vocabulary, **special):
+    """Write a tokenizer of words, one of them ``<eos>``, and return its folder."""
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token=min(vocabulary, key=vocabulary.get)))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", **special).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture

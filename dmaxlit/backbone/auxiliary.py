@@ -151,9 +151,8 @@ class AuxiliaryModel(nn.Module):
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
         logits = F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-        ids = torch.arange(self.vocab_size, device=logits.device)
-        impossible = (ids == self._special.mask_id) | (ids >= self._special.vocab_size)
-        return logits.masked_fill(impossible, -torch.inf)
+        self._special.exclude(logits)
+        return logits
 
     def decode(self, spans: Spans, choose: Choice) -> Tensor:
         """Return the tokens that are chosen from left to right; see :class:`~dmaxlit.decoding.JointModel`."""

@@ -128,9 +128,9 @@ class Denoiser(DenoiserWeights):
         self._cache_argument = cache_argument(self.model.base_model)
         if not defer and source.folder is not None:
             self._fit_embeddings()
-        elif len(self.tokenizer) > self.vocab_size:
+        elif self.special.vocab_size > self.vocab_size:
             raise UserError(
-                f"backbone.defer: expected a model with a row for each of the {len(self.tokenizer)} tokens, got "
+                f"backbone.defer: expected a model with a row for each of the {self.special.vocab_size} ids, got "
                 f"{self.vocab_size}; `dmaxlit export --model {source.folder} --output FOLDER` adds the rest"
             )
         self._probes = probe
@@ -244,7 +244,7 @@ class Denoiser(DenoiserWeights):
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits ``[..., V]`` of hidden states ``[..., width]``, one for each row of the table.
 
-        The mask token gets ``-inf``, and so do the ids of a padded table that the tokenizer does not have.
+        The mask token gets ``-inf``, and so do the ids that the tokenizer does not have.
         """
         return self._logits(self.model.get_output_embeddings(), hidden)
 
@@ -259,9 +259,7 @@ class Denoiser(DenoiserWeights):
         if self._logit_transform is not None:
             logits = self._logit_transform(logits)
         # In place, since nothing else refers to them.
-        logits.select(-1, self.special.mask_id).fill_(-torch.inf)
-        if logits.shape[-1] > self.special.vocab_size:
-            logits[..., self.special.vocab_size :].fill_(-torch.inf)
+        self.special.exclude(logits)
         return logits
 
     # ---- weights ----------------------------------------------------------------------------------------------------
@@ -287,7 +285,7 @@ class Denoiser(DenoiserWeights):
 
     def _fit_embeddings(self) -> None:
         is_foreign = not self.source_metadata
-        fit_embeddings(self.model, len(self.tokenizer), self.special.mask_id, self._adds_mask, is_foreign)
+        fit_embeddings(self.model, self.special.vocab_size, self.special.mask_id, self._adds_mask, is_foreign)
 
 
 def _loaded(source: BackboneSource, probe: bool) -> PreTrainedModel:

@@ -16,7 +16,7 @@ def fit_embeddings(model: PreTrainedModel, num_tokens: int, mask_id: int, is_new
 
     Args:
         model: The model; if it is sharded, every rank must call.
-        num_tokens: Tokens of the tokenizer; the table grows to so many rows if it has fewer.
+        num_tokens: Ids of the tokenizer; the table grows to so many rows if it has fewer.
         mask_id: Id of the mask token.
         is_new: Whether the mask token was added to the tokenizer.
         is_foreign: Whether dmaxlit did not write the checkpoint: its mask embedding is then replaced if it is nearly

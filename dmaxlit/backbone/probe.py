@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dmaxlit.backbone.attention import block_diffusion_mask, to_model_mask
 from dmaxlit.backbone.cache import RowCache
@@ -40,7 +40,6 @@ class Probed(Protocol):
     """What the probe uses of a :class:`~dmaxlit.backbone.denoiser.Denoiser`."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     special: SpecialTokens
 
     @property
@@ -124,7 +123,7 @@ class _Doubled:
         far = torch.where(near < length, near, near + denoiser.max_length - 2 * length)
         self.positions = torch.stack([near, far]).repeat(1, 2)
         generator = torch.Generator().manual_seed(0)
-        self._tokens = len(denoiser.tokenizer)
+        self._tokens = denoiser.special.vocab_size
         self.ids = torch.randint(0, self._tokens, (2, 4 * length), generator=generator).to(device)
 
     def hidden(self, ids: Tensor | None = None, positions: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import expanded
 from dmaxlit.tasks import TASKS
+from dmaxlit.tokens import num_ids
 
 MASK_TOKEN = "<|mask|>"
 
@@ -56,10 +57,21 @@ def ensure_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Add a mask token to a tokenizer without one; return the tokens that were added.
 
     For its embedding see :mod:`dmaxlit.backbone.mask_embedding`.
+
+    Raises:
+        UserError: If it got the id of another token: a tokenizer numbers what is added by its length, which is below
+            its highest id where it leaves ids out.
     """
     if tokenizer.mask_token_id is not None:
         return []
     tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
+    mask_id = tokenizer.mask_token_id
+    owner = next((text for text, id in tokenizer.get_vocab().items() if id == mask_id and text != MASK_TOKEN), None)
+    if owner is not None:
+        raise UserError(
+            f"mask_token: expected the text of a token that nothing else uses, since an added {MASK_TOKEN} would share "
+            f"id {mask_id} with {owner!r} in this tokenizer, which leaves ids out; got none"
+        )
     return [MASK_TOKEN]
 
 
@@ -108,6 +120,5 @@ def require_rows(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     Raises:
         UserError: If it has any.
     """
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
-        raise UserError(f"tokenizer: expected ids below the embedding's {rows} rows, got up to {largest}")
+    if (end := num_ids(tokenizer)) > rows:
+        raise UserError(f"tokenizer: expected ids below the embedding's {rows} rows, got up to {end - 1}")

@@ -134,7 +134,7 @@ def forget_mask(module: DMaxModule) -> None:
     """Reset the mask token's embedding to what it would be had the tokenizer had no mask token."""
     table = module.backbone.model.get_input_embeddings()
     assert isinstance(table, nn.Embedding), "other tables are refused"
-    init_mask_embedding(table, [module.special.mask_id], len(module.tokenizer))
+    init_mask_embedding(table, [module.special.mask_id], module.special.vocab_size)
 
 
 def _file_stem(method: str, seed: int) -> str:

@@ -27,6 +27,7 @@ from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.data.token_batches import check_batches
 from dmaxlit.errors import UserError, check_at_least, printable, renaming_argument
 from dmaxlit.noise import NoiseStrategy
+from dmaxlit.tokens import num_ids
 from dmaxlit.training.communication_plan import Speeds
 from dmaxlit.training.memory_plan import peaks, plan
 from dmaxlit.training.memory_scenario import MemoryItem, MemoryScenario
@@ -180,7 +181,7 @@ def scenario_of(
         )
     check_at_least(1, batch_size=data.batch_size)
     model = source.empty_model()
-    add_token_rows(model, len(source.tokenizer))
+    add_token_rows(model, num_ids(source.tokenizer))
     extra: tuple[Tensor, ...] = ()
     lora = config.model.lora is not None if lora is None else lora
     if lora:

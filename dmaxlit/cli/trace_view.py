@@ -59,7 +59,7 @@ def summary(trace: RowTrace) -> str:
     """Return a line of figures: forwards by block, in which order tokens became final, and revisions."""
     ids, _ = trace.timeline()
     is_token = ids[-1] >= 0  # of a stopped response some are masks
-    counts, finalized = count_revisions(ids[:, is_token], ids[-1, is_token]), trace.finalized()[is_token]
+    counts, finalized = count_revisions(ids[:, is_token], ids[-1, is_token]), trace.finalized(ids)[is_token]
     forwards = ", ".join(str(count) for count in trace.forwards_per_block().tolist())
     return (
         f"{len(finalized)} tokens in {trace.num_forwards} forwards ({forwards} by block); "

@@ -62,6 +62,7 @@ class CodilaVerifyDecoder(JointDecoder):
         scores = joint.score(spans, tokens.view_as(spans.ids)).view_as(logits)
         differs = state.masked & (scores.argmax(-1) != tokens)
         confidence = torch.where(differs, (proposal.confidence - self.penalty).clamp_min(0), proposal.confidence)
-        log_odds = torch.where(differs, confidence.logit(), proposal.log_odds)
+        # Only where it is lower: of a probability that has been rounded to 1, the logit is infinite.
+        log_odds = torch.where(confidence < proposal.confidence, confidence.logit(), proposal.log_odds)
         features = self._inner._features_of_masks(state, logits)
         return self._inner._commit(state, proposal._replace(confidence=confidence, log_odds=log_odds), features)

@@ -41,8 +41,11 @@ def to_diffusers(decoder: Decoder, block_length: int) -> dict[str, Any]:
     """Return the arguments of diffusers' ``LLaDA2Pipeline`` that decode as a decoder does.
 
     All but ``max_post_steps`` and ``eos_early_stop``, which only edits need, are also those of its
-    ``BlockRefinementScheduler``. It makes no edits behind the last mask of a response of a single block whose every
-    forward fills one token.
+    ``BlockRefinementScheduler``.
+
+    Ask the pipeline for a ``gen_length`` of at least ``num_inference_steps``: a block, and one more token for edits. It
+    makes no more steps in a block than that, so for shorter responses it fills several masks in each, whatever the
+    threshold, and may leave out the edits behind the last one.
 
     Args:
         decoder: A ``threshold``, ``one_token`` or ``edit`` decoder. diffusers has no SPD.

@@ -1,5 +1,6 @@
 """The model's proposal for each position: a token and its confidence."""
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ __all__ = ["Proposal", "propose"]
 
 _RANK_STEPS = 1024.0  # per unit of log odds; closer scores are ties
 _FINITE = 1e30  # clamps scores, so that excluded positions (-inf) always rank last
-_CHUNK = 2**20  # logits a CPU processes at a time, so that intermediate results stay in its caches
+_CHUNK = 2**20  # logits a CPU processes at a time
 _FEW = 2**13  # logits below which a CPU draws tokens at all positions as fast as at some
 
 
@@ -84,11 +85,7 @@ def argmax_proposal(logits: Tensor) -> Proposal:
     """
     if logits.device.type != "cpu":
         return score_tokens(logits, logits.argmax(-1))
-    if logits.numel() <= _CHUNK:
-        return _argmax_on_cpu(logits)
-    chunks = torch.split(logits.flatten(0, -2), max(_CHUNK // logits.shape[-1], 1))
-    columns = zip(*(_argmax_on_cpu(chunk) for chunk in chunks), strict=True)
-    return Proposal(*(torch.cat(column).view(logits.shape[:-1]) for column in columns))
+    return Proposal(*_in_chunks(_argmax_on_cpu, logits))
 
 
 def _argmax_on_cpu(logits: Tensor) -> Proposal:
@@ -108,11 +105,15 @@ def score_tokens(logits: Tensor, tokens: Tensor) -> Proposal:
         logits: ``[..., V]``.
         tokens: ``[...]`` ids.
     """
+    (log_odds,) = _in_chunks(_log_odds, logits, tokens)
+    return Proposal(tokens, log_odds.sigmoid(), log_odds)
+
+
+def _log_odds(logits: Tensor, tokens: Tensor) -> tuple[Tensor]:
     logits, index = _at_least_float32(logits), tokens.unsqueeze(-1)
     log_odds = logits.gather(-1, index).squeeze(-1) - logits.scatter(-1, index, -torch.inf).logsumexp(-1)
     # An impossible token among impossible ones gives -inf - -inf.
-    log_odds = log_odds.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    return Proposal(tokens, log_odds.sigmoid(), log_odds)
+    return (log_odds.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf),)
 
 
 def token_probability(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -126,8 +127,13 @@ def entropy(logits: Tensor) -> Tensor:
     Args:
         logits: ``[..., V]``; ``-inf`` for impossible tokens, which contribute exactly 0.
     """
+    (nats,) = _in_chunks(_entropy, logits)
+    return nats
+
+
+def _entropy(logits: Tensor) -> tuple[Tensor]:
     log_p = _at_least_float32(logits).log_softmax(-1)
-    return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+    return (-(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1),)
 
 
 def confidence_rank(proposal: Proposal, positions: Tensor, ascending: bool = False) -> Tensor:
@@ -180,19 +186,44 @@ def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     In that order the token depends little on small changes of the distribution: a confident position takes its top-1
     token for nearly every random number.
     """
-    rows = (-1, *[1] * (logits.dim() - 1))
+    rows = (-1, *[1] * (logits.dim() - 2))
     draws = sampling.draws if logits.dim() < 4 else sampling.draws.unsqueeze(1)
+    options = (draws, sampling.temperature.view(rows), sampling.top_p.view(rows))
+    (tokens,) = _in_chunks(_invert, logits, *(option.expand(logits.shape[:-1]) for option in options))
+    return tokens
+
+
+def _invert(logits: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor) -> tuple[Tensor]:
+    """Return the tokens that :func:`_draw` does, all else ``[...]`` for logits ``[..., V]``."""
     logits = _at_least_float32(logits)
     # Sort the tempered distribution.
-    tempered = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature.view(rows)
+    tempered = (logits - logits.amax(-1, keepdim=True)) / temperature.unsqueeze(-1)
     probability, order = tempered.softmax(-1).sort(dim=-1, descending=True, stable=True)
     total = probability.cumsum(-1)
     # Cut off the nucleus. A rounded sum may fall short of top_p = 1, so impossible tokens are excluded explicitly.
-    nucleus = ((total - probability) < sampling.top_p.view(rows)) & (probability > 0)
+    nucleus = ((total - probability) < top_p.unsqueeze(-1)) & (probability > 0)
     last = (nucleus.sum(-1, keepdim=True) - 1).clamp_min(0)  # the most probable token where top_p rounds to 0
     # Invert its distribution function.
     below = (total <= draws.unsqueeze(-1) * total.gather(-1, last)) & nucleus
-    return order.gather(-1, below.sum(-1, keepdim=True).clamp(max=last)).squeeze(-1)
+    return (order.gather(-1, below.sum(-1, keepdim=True).clamp(max=last)).squeeze(-1),)
+
+
+def _in_chunks(compute: Callable[..., Iterable[Tensor]], logits: Tensor, *options: Tensor) -> list[Tensor]:
+    """Compute columns ``[...]`` of logits ``[..., V]`` and options ``[...]``; on a CPU for a few positions at a time.
+
+    Intermediate results then stay in its caches, and take no multiple of the logits' memory.
+
+    Args:
+        compute: Returns the columns; a position's depend on its own logits and options alone.
+        logits: The logits.
+        options: Further arguments of each position.
+    """
+    if logits.device.type != "cpu" or logits.numel() <= _CHUNK:
+        return list(compute(logits, *options))
+    size = max(_CHUNK // logits.shape[-1], 1)
+    parts = [torch.split(logits.flatten(0, -2), size), *(torch.split(option.flatten(), size) for option in options)]
+    columns = zip(*(compute(*chunk) for chunk in zip(*parts, strict=True)), strict=True)
+    return [torch.cat(column).view(logits.shape[:-1]) for column in columns]
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -122,8 +122,8 @@ class BlockDecoder:
             One sequence per prompt, in order.
 
         Raises:
-            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN of one; or
-                if ``trace`` is no trace.
+            UserError: If there are no prompts, one leaves no room for a response, or the model computes NaN or infinity
+                of one; or if ``trace`` is no trace.
         """
         if not isinstance(trace, Trace | None):
             raise UserError(f"trace: expected a Trace that records the forwards, got {describe_value(trace)}")
@@ -149,9 +149,18 @@ class BlockDecoder:
                         on_finished(index, sequence)
         return [sequences[index] for index in range(len(prompts))]
 
-    def forwards(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Iterator[ForwardEvent]:
-        """Decode prompts and yield an event after each forward. Arguments as of :meth:`decode`."""
-        events = self._decode(self._requests(prompts, max_new_tokens), watched=True)
+    def forwards(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, with_logits: bool = True
+    ) -> Iterator[ForwardEvent]:
+        """Decode prompts and yield an event after each forward.
+
+        Args:
+            prompts: As of :meth:`decode`.
+            max_new_tokens: As of :meth:`decode`.
+            with_logits: Whether events have the logits of all positions. Without, a CPU computes only those that the
+                decoder reads.
+        """
+        events = self._decode(self._requests(prompts, max_new_tokens), watched=with_logits)
         modules = list(self.denoiser.modules())
         while True:
             # Between two forwards, grad mode and eval mode are the caller's.
@@ -221,13 +230,15 @@ class BlockDecoder:
                     batch.add(queue.popleft(), lane)
         lane.warn_of_limit()
 
-    def make_batch(self, num_rows: int, max_length: int | None = None) -> SharedBatch:
+    def make_batch(self, num_rows: int, max_length: int | None = None, limit: int | None = None) -> SharedBatch:
         """Make an empty batch for requests that are decoded with these settings.
 
         Args:
             num_rows: Most requests of the batch.
             max_length: Positions of the longest request to come, in whole blocks; None if that is not known: the cache
                 then grows with the requests.
+            limit: Most positions of any request, if they are fewer than the model's context; the cache grows no
+                further.
         """
         denoiser, mask = self.denoiser, None
         most = denoiser.max_length if max_length is None else max_length
@@ -235,7 +246,10 @@ class BlockDecoder:
             mask = self.decoder.block_attention_mask(denoiser.block_length).to(denoiser.device)
         window = min(self.window, -(-most // denoiser.block_length))  # more are never open
         length = max_length or denoiser.block_length
-        return SharedBatch(BlockForward(denoiser, num_rows, length, self.use_cache, mask, self.compile, window))
+        if limit is not None:
+            limit = min(-(-limit // denoiser.block_length) * denoiser.block_length, denoiser.max_length)
+        forward = BlockForward(denoiser, num_rows, length, self.use_cache, mask, self.compile, window, limit)
+        return SharedBatch(forward)
 
     def make_lane(self, sampler: RowSampler, watched: bool = False) -> Lane:
         """Make the lane of requests that are decoded with these settings.

@@ -5,6 +5,7 @@ tokens of a block, N versions of a block (the block itself and the decoder's ext
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -51,6 +52,8 @@ class BlockForward:
         compile: Compile the forwards without pending tokens. For the number of shapes to be small, rows, keys and the
             slots of the cache are padded to powers of two.
         window: Most open blocks of a request; 1 with several versions of a block or compiled.
+        limit: Most positions of any request, in whole blocks; :meth:`reserve` makes no more room than that. Default:
+            the model's context.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BlockForward:
         block_attention_mask: Tensor | None = None,
         compile: bool = False,
         window: int = 1,
+        limit: int | None = None,
     ) -> None:
         assert window == 1 or (block_attention_mask is None and not compile)
         self._denoiser = denoiser
@@ -69,7 +73,8 @@ class BlockForward:
         self._num_queries = denoiser.block_length if block_attention_mask is None else block_attention_mask.shape[0]
         if compile:
             max_length = min(_power_of_two(max_length, 128), denoiser.max_length)
-        self._scratch_slot = max_length - denoiser.block_length + self._num_queries
+        self._scratch_slot = self._scratch_slot_of(max_length)
+        self._last_scratch_slot = self._scratch_slot_of(denoiser.max_length if limit is None else limit)
         self._compile = compile
         self._num_rows = _power_of_two(num_rows) if compile else num_rows
         has_extra_rows = use_cache and block_attention_mask is None and not compile
@@ -90,7 +95,7 @@ class BlockForward:
         return self._device
 
     def reserve(self, max_length: int) -> None:
-        """Make room for a request that may be longer than those before.
+        """Make room for a request that may be longer than those before, and for some that are a little longer.
 
         Args:
             max_length: Its positions, in whole blocks.
@@ -98,15 +103,28 @@ class BlockForward:
         Raises:
             MemoryError: If there is no memory for it; the requests before can go on.
         """
-        scratch_slot = max_length - self._denoiser.block_length + self._num_queries
+        scratch_slot = self._scratch_slot_of(max_length)
         if scratch_slot > self._scratch_slot:
             self._forget_plan()
-            if self._cache is not None:
-                try:
-                    self._cache.extend(scratch_slot + 1)
-                except RuntimeError as error:  # torch's, on a GPU and on a CPU
-                    raise MemoryError(f"no memory for the keys and values of {max_length} positions") from error
-            self._scratch_slot = scratch_slot
+            self._scratch_slot = scratch_slot if self._cache is None else self._extend(self._cache, scratch_slot)
+
+    def _extend(self, cache: RowCache, scratch_slot: int) -> int:
+        """Extend a cache to a scratch slot or further, and return the one that it has then."""
+        # To extend it copies what it holds: not for every request that is a little longer than all before.
+        ample = min(self._scratch_slot * 5 // 4, self._last_scratch_slot)
+        if cache.is_filled and ample > scratch_slot:
+            with suppress(RuntimeError):  # torch's for lack of memory, on a GPU and on a CPU
+                cache.extend(ample + 1)
+                return ample
+        try:
+            cache.extend(scratch_slot + 1)
+        except RuntimeError as error:
+            raise MemoryError(f"no memory for the keys and values of {scratch_slot} positions") from error
+        return scratch_slot
+
+    def _scratch_slot_of(self, max_length: int) -> int:
+        """Return the slot behind those of a request of so many positions, and of the versions of its last block."""
+        return max_length - self._denoiser.block_length + self._num_queries
 
     def group_order(self, requests: Sequence[Request], remaining: Sequence[int]) -> list[int]:
         """Return the remaining rows such that requests that share a forward are neighbours.

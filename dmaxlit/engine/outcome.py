@@ -17,7 +17,7 @@ from dmaxlit.engine.block_rows import BlockRows
 from dmaxlit.engine.block_states import indices
 from dmaxlit.engine.request import Request
 
-_NAN = "expected finite hidden states of the model, got NaN; float16 overflows where bfloat16 does not"
+_NOT_FINITE = "expected finite hidden states of the model, got NaN or inf; float16 overflows where bfloat16 does not"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class OutcomeReader:
             state: The blocks after the decoder's step.
             logits: ``[R, T, V]`` logits of the blocks; None if not all of them were computed.
             hidden: Their hidden states, ``[R, T, hidden_size]``; those of extra blocks behind. A prompt of which they
-                are NaN has failed.
+                are not finite has failed.
         """
         at_limit = [
             blocks.num_behind + row
@@ -86,7 +86,7 @@ class OutcomeReader:
             top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
 
-        flags = [state.converged, hidden.sum((1, 2), dtype=torch.float32).isnan()]
+        flags = [state.converged, hidden.sum((1, 2), dtype=torch.float32).isfinite().logical_not()]
         if self._admission is not None:
             last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
             admitted = self._admission.admit(before.select(last), state.select(last))
@@ -95,8 +95,8 @@ class OutcomeReader:
                 flags.append(restarted)
         columns, tokens = _on_host(flags, ids)
         nowhere = [False] * len(tokens)
-        converged, is_nan, admits, restarts = [*columns, nowhere, nowhere][:4]
-        failed = dict.fromkeys(compress(blocks.prompt_indices, is_nan), _NAN)
+        converged, is_broken, admits, restarts = [*columns, nowhere, nowhere][:4]
+        failed = dict.fromkeys(compress(blocks.prompt_indices, is_broken), _NOT_FINITE)
         return Outcome(tokens, converged, admits, restarts, set(at_limit), failed)
 
 

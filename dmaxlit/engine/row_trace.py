@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.viewer import Recording
+from dmaxlit.viewer.recording import check_cells
 
 _MAX_START = 2**31
 
@@ -95,21 +96,28 @@ class RowTrace:
         """
         num_forwards, block_length = self.num_forwards, self.ids.shape[1]
         prompt_length = int(self.start[0]) + self._num_prompt_tokens()
-        ids = torch.full((num_forwards, self.num_tokens), -1, dtype=torch.long)
+        ids = torch.empty(num_forwards, self.num_tokens, dtype=torch.long)
         confidence = torch.full((num_forwards, self.num_tokens), torch.nan)
+        latest = torch.full((self.num_tokens,), -1)
         for entry, forward in enumerate(self.forward_of_entries().tolist()):
             tokens = torch.arange(block_length) + int(self.start[entry]) - prompt_length
             in_response = (tokens >= 0) & (tokens < self.num_tokens)
             decided = in_response & (self.state[entry] != TokenState.MASKED)
-            ids[forward:, max(int(tokens[-1]) + 1, 0) :] = -1  # blocks that are not open, or no longer
-            ids[forward:, tokens[decided]] = self.ids[entry, decided].long()
-            ids[forward:, tokens[in_response & ~decided]] = -1
+            latest[max(int(tokens[-1]) + 1, 0) :] = -1  # blocks that are not open, or no longer
+            latest[tokens[decided]] = self.ids[entry, decided].long()
+            latest[tokens[in_response & ~decided]] = -1
+            ids[forward] = latest
             confidence[forward, tokens[in_response]] = self.confidence[entry, in_response].float()
         return ids, confidence
 
-    def finalized(self) -> Tensor:
-        """Return the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``."""
-        ids, _ = self.timeline()
+    def finalized(self, ids: Tensor | None = None) -> Tensor:
+        """Return the forward, from 1, at which each token of the response took its final value, ``[num_tokens]``.
+
+        Args:
+            ids: The ids of :meth:`timeline`, if they are at hand.
+        """
+        if ids is None:
+            ids, _ = self.timeline()
         differs = ids != ids[-1]
         forward = torch.arange(1, ids.shape[0] + 1).unsqueeze(1)
         return (forward * differs).amax(0) + 1 if self.num_tokens else torch.zeros(0, dtype=torch.long)
@@ -132,13 +140,17 @@ class RowTrace:
 
         Args:
             prompt: Text of the prompt.
+
+        Raises:
+            UserError: If it is too large for a browser.
         """
+        check_cells(self.num_forwards, self.num_tokens)
         ids, confidence = self.timeline()
         state, _ = replace(self, ids=self.state.int()).timeline()  # that of tokens; -1 where there is none
         is_open = ~confidence.isnan()
         state = torch.where(state >= 0, state, is_open * TokenState.MASKED)
         counts = self.forwards_per_block().tolist()
-        return Recording(ids, confidence, state, self.finalized(), self.block_of(), counts, prompt)
+        return Recording(ids, confidence, state, self.finalized(ids), self.block_of(), counts, prompt)
 
     def _num_prompt_tokens(self) -> int:
         """Return the number of prompt tokens in the first block."""

@@ -103,7 +103,7 @@ def drafts(engine: BlockDecoder, prompt_ids: Sequence[int], max_new_tokens: int,
         prompt: The prompt's text or chat messages.
     """
     writer = ResponseWriter(0, prompt, engine.denoiser.tokenizer, engine.eos_ids, engine.stop)
-    for event in engine.forwards([prompt_ids], max_new_tokens):
+    for event in engine.forwards([prompt_ids], max_new_tokens, with_logits=False):
         yield writer.draft(event)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from dmaxlit.errors import UserError
 from dmaxlit.metrics.base import check_same_length
@@ -108,6 +109,7 @@ class AccuracyUnderParallelism(Metric):
         self.y_max, self.alpha, self.floor = y_max, alpha, floor
         self.add_state("tpf", default=[], dist_reduce_fx="cat")
         self.add_state("accuracy", default=[], dist_reduce_fx="cat")
+        self.set_dtype(torch.float64)  # also of the empty tensor that a rank without points contributes
 
     def update(self, tpf: Tensor, accuracy: Tensor) -> None:
         """Add points.
@@ -126,7 +128,8 @@ class AccuracyUnderParallelism(Metric):
 
     def compute(self) -> Tensor:
         """Return the area, a float64 scalar."""
-        columns = [torch.cat(list(state)) if len(state) else torch.zeros(0) for state in (self.tpf, self.accuracy)]
+        # A list, or a tensor once it has been gathered from several processes.
+        columns = [dim_zero_cat(state) if len(state) else torch.zeros(0) for state in (self.tpf, self.accuracy)]
         points = zip(columns[0].tolist(), (100 * columns[1]).tolist(), strict=True)
         y_max = None if self.y_max is None else 100 * self.y_max
         area = accuracy_under_parallelism(points, y_max, self.alpha, self.floor)

@@ -19,14 +19,15 @@ class JobBatch:
     Args:
         engine: Settings of one of the jobs.
         num_rows: Most jobs at the same time.
+        limit: Most positions of a job's prompt and response; None for the model's context.
 
     Attributes:
         used_at: When a job was last added or decoded, by ``time.monotonic``.
         has_cache: Whether there has been a forward, the first of which makes the cache.
     """
 
-    def __init__(self, engine: BlockDecoder, num_rows: int) -> None:
-        self._batch = engine.make_batch(num_rows)
+    def __init__(self, engine: BlockDecoder, num_rows: int, limit: int | None) -> None:
+        self._batch = engine.make_batch(num_rows, limit=limit)
         self._jobs: dict[int, Job] = {}
         self._lanes: dict[Hashable, Lane] = {}
         self._samplers: dict[int, Sampler] = {}

@@ -16,7 +16,7 @@ class Limits:
         max_responses: Most responses of one request: its prompts times ``n``. They also have to fit into the queue.
         max_tokens: Most tokens of a response that may be asked for; None for as many as the context holds.
         max_length: Most positions of a prompt and its response; None for the model's context. A longer budget is cut to
-            it. The cache of a batch is of the longest request that it had.
+            it. The cache of a batch is of the longest request that it had, or up to a quarter longer within this limit.
         max_window: Most open blocks of a response. The cache of a batch with window w has ``batch_size * (w + 1/2)``
             rows, and there are at most four batches at the same time.
         max_extra_blocks: Most versions of a block beside the block itself that a forward may read for a response.

@@ -193,7 +193,7 @@ class Scheduler:
         key = job.sharing.batch
         try:
             if key not in self._batches:
-                self._batches[key] = JobBatch(job.engine, self._limits.batch_size)
+                self._batches[key] = JobBatch(job.engine, self._limits.batch_size, self._limits.max_length)
             self._batches[key].add(job)
         except MemoryError as error:
             _LOG.warning("a response cannot begin: %s", str(error))  # without its frames, which hold the cache

@@ -13,6 +13,18 @@ from dmaxlit.metrics import count_revisions, finalization_parallelism, kendall_t
 MAX_CELLS = 20_000_000
 
 
+def check_cells(forwards: int, tokens: int) -> None:
+    """Refuse the record of a prompt that is too large for a browser.
+
+    Raises:
+        UserError: If it is.
+    """
+    if forwards * tokens > MAX_CELLS:
+        raise UserError(
+            f"trace: expected tokens x forwards of a prompt to be at most {MAX_CELLS:,}, got {tokens} x {forwards}"
+        )
+
+
 @dataclass(frozen=True)
 class Recording:
     """The response to one prompt, of n tokens, after each of F forwards.
@@ -39,11 +51,7 @@ class Recording:
     prompt: str = ""
 
     def __post_init__(self) -> None:
-        forwards, tokens = self.ids.shape
-        if forwards * tokens > MAX_CELLS:
-            raise UserError(
-                f"trace: expected tokens x forwards of a prompt to be at most {MAX_CELLS:,}, got {tokens} x {forwards}"
-            )
+        check_cells(*self.ids.shape)
 
     def figures(self) -> dict[str, float | int | None]:
         """Return the number of tokens, TPF, AFP, tau and the number of revisions; None where a figure is undefined.

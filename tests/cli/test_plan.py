@@ -11,6 +11,7 @@ from dmaxlit.backbone.source import BackboneSource
 from dmaxlit.cli.plan import _PlanCLI, scenario_of, source_of
 from dmaxlit.cli.training import run_cli
 from tests.backbone.formats.llada2_published import write_published
+from tests.conftest import write_tokenizer
 
 THREE_PASSES = """
 import lightning as L
@@ -225,6 +226,13 @@ def planned(lines):
     """Return the scenario of the arguments of ``fit``."""
     settings = run_cli("fit", lines, cli=_PlanCLI)
     return scenario_of(settings, source_of(settings))
+
+
+def test_a_plan_has_a_row_for_the_highest_id_of_a_tokenizer_that_leaves_ids_out(tiny, tmp_path):
+    tokenizer = write_tokenizer(tmp_path / "t", {"a": 0, "<eos>": 50})
+    model = [f"--model.backbone.pretrained={tiny}", f"--model.backbone.tokenizer={tokenizer}"]
+    scenario = planned([*model, "--data.task=chain"])
+    assert scenario.model.get_input_embeddings().num_embeddings == 52  # with the mask
 
 
 @pytest.mark.parametrize(

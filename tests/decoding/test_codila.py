@@ -145,15 +145,20 @@ def test_verification_lowers_confidences_where_the_auxiliary_model_differs(penal
     assert moved > 5
 
 
-def test_verification_without_penalty_is_the_schedule():
+@pytest.mark.parametrize("sharpness", [1, 10])  # with 10, most probabilities are rounded to 1
+@pytest.mark.parametrize("penalty", [0.0, 1e-9])
+def test_verification_without_penalty_is_the_schedule(sharpness, penalty):
     state, logits = blocks(2)
+    joint = Table()
+    joint.table *= sharpness
     for name, options in (
         ("threshold", {"threshold": 0.5}),
         ("entropy_bounded", {"gamma": 1.0, "proxy": "confidence"}),
+        ("one_token", {}),
     ):
-        decoder = CodilaVerifyDecoder(name, options, penalty=0.0)
-        after = decoder.step_jointly(state, logits, SPECIAL, Table())
-        expected = decoder._inner.step(state, logits, SPECIAL)
+        decoder = CodilaVerifyDecoder(name, options, penalty=penalty)
+        after = decoder.step_jointly(state, logits * sharpness, SPECIAL, joint)
+        expected = decoder._inner.step(state, logits * sharpness, SPECIAL)
         assert torch.equal(after.ids, expected.ids)
 
 

@@ -1,8 +1,10 @@
 """The same blocks step by step: ours, diffusers' scheduler with our settings, and SGLang's rule written out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from diffusers import BlockRefinementScheduler
+from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
 
 from dmaxlit import UserError
 from dmaxlit.decoding import make_decoder, to_diffusers, to_sglang
@@ -66,6 +68,30 @@ def with_diffusers(settings, logits):
     return blocks
 
 
+class Scripted(torch.nn.Module):
+    """A model whose forwards have given logits in every block; it records the first block that each of them reads."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.blocks = iter(logits), []
+
+    def forward(self, ids, **_):
+        self.blocks.append(ids[0, :LENGTH].tolist())
+        return SimpleNamespace(logits=next(self.logits).repeat(1, ids.shape[1] // LENGTH, 1))
+
+
+def with_pipeline(settings, logits, gen_length):
+    """Return the first block after each forward of diffusers' pipeline."""
+    model = Scripted(logits)
+    pipeline = LLaDA2Pipeline(model, BlockRefinementScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"input_ids": torch.zeros(1, 0, dtype=torch.long), "mask_token_id": MASK, "output_type": "seq"}
+    sequences, _ = pipeline(**options, **settings, gen_length=gen_length, return_dict=False)
+    return [*model.blocks[1:], sequences[0, :LENGTH].tolist()]
+
+
 def with_sglang(settings, logits):
     """Return the same by SGLang's rules, token by token (sglang/srt/dllm/algorithm)."""
     config, edits = settings["config"], settings["algorithm"] == "JointThreshold"
@@ -107,6 +133,17 @@ def test_other_engines_decode_the_same(name, options, seed):
     assert MASK not in expected[-1]
     assert changes(with_diffusers(to_diffusers(decoder, LENGTH), logits)) == expected
     assert changes(with_sglang(to_sglang(decoder), logits)) == expected
+
+
+@pytest.mark.parametrize(("name", "options"), DECODERS)
+def test_the_pipeline_of_diffusers_decodes_the_same_in_responses_of_as_many_tokens_as_steps(name, options):
+    decoder, logits = make_decoder(name, **options), logits_of(steps=80)
+    settings = to_diffusers(decoder, LENGTH)
+    expected = changes(ours(decoder, logits))
+    for gen_length in (settings["num_inference_steps"], 2 * LENGTH):
+        assert changes(with_pipeline(settings, logits, gen_length)) == expected
+    if name == "one_token":
+        assert len(changes(with_pipeline(settings, logits, LENGTH // 2))) == LENGTH // 2  # two tokens a forward
 
 
 def test_an_edit_threshold_of_zero_is_translated():

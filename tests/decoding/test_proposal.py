@@ -87,6 +87,25 @@ def test_tokens_drawn_for_some_positions_are_those_drawn_for_all():
         assert torch.equal(some, every.masked_fill(~where, blank))
 
 
+@pytest.mark.parametrize("shape", [(4, 8), (4, 3, 8)])  # without and with versions of a block
+def test_a_cpu_computes_in_chunks_what_it_computes_at_once(monkeypatch, shape):
+    generator = torch.Generator().manual_seed(0)
+    logits, draws = 2 * torch.randn(*shape, 311, generator=generator), torch.rand(4, 8, generator=generator)
+    sampling = Sampling(draws, torch.linspace(0.5, 2, 4), torch.linspace(0.6, 1, 4))
+    ids = torch.zeros(4, 8, dtype=torch.long)
+    state = BlockState(ids, ids == 0, ids == 0, torch.zeros(4), ids[:, 0] == 1, sampling=sampling)
+    tokens = torch.randint(311, shape, generator=generator)
+
+    def columns():
+        return *propose(state, logits), *score_tokens(logits, tokens), entropy(logits)
+
+    at_once, sizes, convert = columns(), [], module._at_least_float32
+    monkeypatch.setattr(module, "_at_least_float32", lambda chunk: sizes.append(chunk.numel()) or convert(chunk))
+    monkeypatch.setattr(module, "_CHUNK", 5 * 311)
+    assert all(torch.equal(one, other) for one, other in zip(at_once, columns(), strict=True))
+    assert max(sizes) == 5 * 311
+
+
 def entropy_in_float64(logits):
     """Compute the entropy by definition, over the possible tokens only."""
     possible = [x for x in logits if x != -INF]

@@ -242,6 +242,14 @@ def test_events_hold_tensors_that_may_be_trained_on():
     assert not event.logits.is_inference()
 
 
+def test_events_have_logits_unless_nobody_wants_them():
+    engine = BlockDecoder(ScriptedDenoiser(digits), ThresholdDecoder(0.0))
+    (full,), (bare,) = engine.forwards([[0]], 3), engine.forwards([[0]], 3, with_logits=False)
+    assert full.logits is not None
+    assert bare.logits is None
+    assert torch.equal(full.state.ids, bare.state.ids)
+
+
 def test_only_an_eager_decode_without_events_runs_in_inference_mode():
     modes = []
 
@@ -306,11 +314,12 @@ def test_a_decoder_with_a_memory_keeps_it_per_row():
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_a_model_that_computes_nan_is_named_with_the_prompt(window):
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_a_prompt_of_which_the_model_computes_no_finite_numbers_is_named(window, number):
     class Overflowing(ScriptedDenoiser):
         def hidden(self, allowed, position_ids, cache=None, inputs_embeds=None):
             hidden = super().hidden(allowed, position_ids, cache, inputs_embeds)
-            return torch.where((position_ids == 17).unsqueeze(-1), torch.nan, hidden)
+            return torch.where((position_ids == 17).unsqueeze(-1), number, hidden)
 
         def logits(self, hidden):
             return super().logits(hidden.nan_to_num())

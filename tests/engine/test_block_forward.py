@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dmaxlit.backbone.cache import _RowLayer
+from dmaxlit.backbone.cache import RowCache, _RowLayer
 from dmaxlit.engine.block_forward import BlockForward
 from dmaxlit.engine.request import Request
 from tests.engine.models import lively_denoiser, make_prompts
@@ -112,6 +112,31 @@ def test_a_row_that_moves_copies_what_the_requests_have_cached_and_no_more(denoi
     requests = regroup(forward, requests, [1, 2])  # the long one has left
     check(denoiser, forward, requests, generator)
     assert set(copied) == {16}
+
+
+@torch.no_grad()
+def test_a_cache_in_use_grows_by_a_quarter_up_to_the_limit_and_by_what_there_is_memory_for(denoiser, monkeypatch):
+    lengths, extend = [], RowCache.extend
+    monkeypatch.setattr(RowCache, "extend", lambda cache, length: lengths.append(length) or extend(cache, length))
+    forward = BlockForward(denoiser, 1, 8, limit=104)
+    forward.reserve(64)
+    assert lengths == [64 + 1]  # nothing is copied yet
+    forward(make_requests(make_prompts((40,)), 8), torch.zeros(1, 8, 32, dtype=torch.float64))
+    for length in (72, 80, 88, 96, 104):
+        forward.reserve(length)
+    assert lengths == [64 + 1, 80 + 1, 100 + 1, 104 + 1]
+
+    def extend_a_little(cache, length):
+        if length > 73:
+            raise torch.OutOfMemoryError("full")
+        extend(cache, length)
+
+    monkeypatch.setattr(RowCache, "extend", extend_a_little)
+    forward = BlockForward(denoiser, 1, 64)
+    forward(make_requests(make_prompts((40,)), 8), torch.zeros(1, 8, 32, dtype=torch.float64))
+    forward.reserve(72)
+    with pytest.raises(MemoryError, match="no memory for the keys and values of 80 positions"):
+        forward.reserve(80)
 
 
 @torch.no_grad()

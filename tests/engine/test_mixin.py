@@ -6,6 +6,7 @@ import pytest
 
 import dmaxlit
 from dmaxlit import UserError
+from dmaxlit.backbone import Denoiser
 from dmaxlit.engine import Trace
 
 
@@ -30,6 +31,21 @@ def test_a_stream_ends_with_what_generate_returns(module, prompts, decoder):
     for before, after in itertools.pairwise(drafts):
         assert after.committed.startswith(before.committed)
     assert any("\u2591" in draft.provisional for draft in drafts)
+
+
+def test_a_stream_computes_as_few_logits_as_generate(module, prompts, monkeypatch):
+    scored, score = [], Denoiser._logits
+
+    def counted(denoiser, layer, hidden):
+        scored.append(hidden[..., 0].numel())
+        return score(denoiser, layer, hidden)
+
+    monkeypatch.setattr(Denoiser, "_logits", counted)
+    module.generate(prompts[:1], "threshold")
+    expected = scored.copy()
+    scored.clear()
+    list(module.stream(prompts[0], "threshold"))
+    assert scored == expected
 
 
 def test_committed_text_only_grows_also_before_a_stop_text(module, prompts):

@@ -240,6 +240,13 @@ def test_a_recording_of_a_window_has_the_states_of_several_blocks_at_once():
     assert recording.forwards_per_block == [3, 3]
 
 
+def test_a_record_too_large_for_a_browser_is_refused_before_its_timeline_is_computed(monkeypatch):
+    monkeypatch.setattr("dmaxlit.viewer.recording.MAX_CELLS", 24)
+    monkeypatch.setattr(RowTrace, "timeline", lambda self: pytest.fail("computed"))
+    with pytest.raises(UserError, match=r"^trace: expected tokens x forwards of a prompt .* 24, got 5 x 5$"):
+        hand_made().recording()
+
+
 def test_the_tokens_of_a_block_that_was_dropped_end_with_it():
     masked, token, committed = TokenState.MASKED, TokenState.TOKEN, TokenState.COMMITTED
     row = RowTrace(

@@ -60,6 +60,22 @@ def test_the_metric_takes_shares_and_adds_up_points_of_two_ranks():
     assert float(metric.compute()) == pytest.approx(358.1, abs=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+@pytest.mark.parametrize(("own", "others"), [(slice(0, 1), slice(1, 2)), (slice(0, 0), slice(0, 2))])
+def test_points_are_gathered_from_a_process_with_points_and_from_one_without(own, others):
+    points = torch.tensor([[1.0, 5.14], [0.7400, 0.7263]], dtype=torch.float64)
+    theirs = list(points[:, others])
+
+    def gather(tensor, group):
+        assert tensor.dtype == torch.float64  # as what the other process sends
+        return [tensor, theirs.pop(0)]
+
+    metric = AccuracyUnderParallelism(y_max=0.7498, dist_sync_fn=gather, distributed_available_fn=lambda: True)
+    if own.stop > 0:
+        metric.update(*points[:, own])
+    assert float(metric.compute()) == pytest.approx(358.1, abs=0.05)
+
+
 def test_nothing_right_is_worth_nothing():
     assert accuracy_under_parallelism([(1.0, 0.0), (2.0, 0.0)]) == 0.0
     assert math.isnan(accuracy_under_parallelism([]))

@@ -213,6 +213,15 @@ def test_a_response_for_which_there_is_no_memory_fails_alone_and_is_not_asked_fo
     assert "no memory for the keys and values of 112 positions" in caplog.text
 
 
+def test_a_cache_grows_further_than_it_has_to_but_not_beyond_what_requests_may_have(module, monkeypatch):
+    lengths, extend = [], RowCache.extend
+    monkeypatch.setattr(RowCache, "extend", lambda cache, length: lengths.append(length) or extend(cache, length))
+    with running(module, Limits(max_length=84)) as server:
+        for max_tokens in (64, 72, LONG):  # 72, 80 and 88 positions; a quarter more than 72 is 90
+            server.complete(PROMPT, max_tokens=max_tokens)
+    assert lengths == [72 + 1, 88 + 1]
+
+
 def test_caches_that_nobody_uses_are_room_for_a_longer_one(module, server, monkeypatch, rows, gate):
     expected, extend = server.complete(PROMPT, max_tokens=LONG).token_ids, RowCache.extend
     with (

@@ -17,7 +17,7 @@ def write_engine_settings(folder: Path, metadata: Mapping[str, Any]) -> None:
     """Write the settings of SGLang and diffusers for the default decoder, those of them that have it.
 
     ``sglang.yaml`` is for ``--dllm-algorithm-config``; a comment in it names the algorithm. ``diffusers.json`` holds
-    the arguments of ``LLaDA2Pipeline``.
+    the arguments of ``LLaDA2Pipeline``, whose ``gen_length`` has to be ``num_inference_steps`` or more.
 
     Args:
         folder: The model folder.

@@ -34,6 +34,7 @@ from dmaxlit.backbone.formats.weight_files import INDEX_FILE, check_stored_types
 from dmaxlit.backbone.transformers_internals import save_in_stored_form, unread_settings, without_progress_bars
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import require_replaceable, staged
+from dmaxlit.tokens import num_ids
 
 #: Files that an export has only sometimes. Of an earlier one, it would be read with the new model's other files.
 OPTIONAL_FILES = (
@@ -195,11 +196,11 @@ def model_from_config(
     if not isinstance(model_type, str):
         raise UserError(f"backbone.config: expected a model_type such as qwen3, got {model_type!r}")
     refuse_multimodal(model_type, "backbone.config: ")
-    settings.setdefault("vocab_size", len(tokenizer))
-    if settings["vocab_size"] < len(tokenizer):
+    end = num_ids(tokenizer)
+    settings.setdefault("vocab_size", end)
+    if settings["vocab_size"] < end:
         raise UserError(
-            f"backbone.config.vocab_size: expected at least the tokenizer's {len(tokenizer)}, "
-            f"got {settings['vocab_size']}"
+            f"backbone.config.vocab_size: expected at least the tokenizer's {end}, got {settings['vocab_size']}"
         )
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
