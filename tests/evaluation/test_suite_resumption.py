@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from unittest.mock import Mock
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_journals_of_a_process_that_was_killed_once_its_file_was_whole_are_remov
 ):
     run(module, ranks, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(SampleFile, "remove_journals", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(SampleFile, "remove_journals", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(module, ranks, tmp_path / "out")
     assert list((tmp_path / "out").rglob("*.partial"))
@@ -111,7 +112,7 @@ def test_journals_of_a_process_that_was_killed_once_its_file_was_whole_are_remov
 def test_a_damaged_file_of_answers_is_one_line(module, ranks, tmp_path, monkeypatch, file):
     last = "sample_files.SampleFile.finish" if file.startswith(".") else "suite.write_run_report"
     with monkeypatch.context() as patch:
-        patch.setattr(f"dmaxlit.evaluation.{last}", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(f"dmaxlit.evaluation.{last}", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(module, ranks, tmp_path)
     path = tmp_path / "chain" / file
