@@ -33,12 +33,13 @@ def test_an_error_surfaces_as_one_line_and_output_is_passed_through(interpreter,
 
 
 def test_options_of_a_fit_override_those_that_all_fits_have(interpreter, tmp_path):
-    checkpoint = fit(tmp_path / "recipe.yaml", tmp_path / "run", 3, "--trainer.callbacks=[]")
+    checkpoint = fit(tmp_path / "recipe.yaml", tmp_path / "run", 3, "--trainer.callbacks=[]", "--trainer.devices=2")
     arguments = interpreter()
     assert checkpoint == tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert arguments[:3] == ["-m", "dmaxlit", "fit"]
     assert {"--seed_everything=3", f"--config={tmp_path}/recipe.yaml"} <= set(arguments)
     assert arguments.index("--trainer.callbacks=null") < arguments.index("--trainer.callbacks=[]")
+    assert arguments.index("--trainer.devices=1") < arguments.index("--trainer.devices=2")
 
 
 @pytest.mark.slow
