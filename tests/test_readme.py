@@ -16,6 +16,7 @@ from dmaxlit.tasks import TASKS
 from dmaxlit.testing import decoder_properties, noise_properties
 from tests.conftest import make_denoiser
 from tests.readmes import README, READMES, ROOT, TEXTS, name_of
+from tests.sandbox.requirement import needs_sandbox
 from tests.test_module import QUIET, loader
 
 #: Libraries that examples use if they are installed.
@@ -91,7 +92,15 @@ def imports(block, library):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in READMES if python_blocks(path)], ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=needs_sandbox if path.parent.name in ("sandbox", "programs") else ())
+        for path in READMES
+        if python_blocks(path)
+    ],
+    ids=name_of,
+)
 def test_code_runs(path, tmp_path, monkeypatch):
     # The model that the quickstart would have trained.
     shutil.copytree(ROOT / "dmaxlit" / "models" / "chain-base", tmp_path / "runs" / "quickstart" / "model")

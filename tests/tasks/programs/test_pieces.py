@@ -5,8 +5,10 @@ from dmaxlit.tasks import task
 from dmaxlit.tasks.programs import ProgramsTask
 from dmaxlit.tasks.programs.task import PIECES
 from dmaxlit.tasks.programs.train_pieces import train_tokenizer
+from tests.sandbox.requirement import needs_sandbox
 
 
+@needs_sandbox
 def test_text_survives_and_fits_the_budget():
     tokenizer = ProgramsTask.tokenizer()
     for difficulty in ("easy", "standard", "hard"):
