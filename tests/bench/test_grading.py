@@ -10,8 +10,8 @@ from dmaxlit.bench.sandbox_overhead import SandboxOverhead
 from dmaxlit.errors import UserError
 from tests.sandbox.requirement import REASONS, needs_sandbox
 
-# The files are not part of the project.
-REAL = Path(os.environ.get("DMAXLIT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+# The folder of the real files, which are not part of the project.
+REAL = Path(os.environ.get("DMAXLIT_DATA", "DMAXLIT_DATA"))
 
 
 def write(folder, answers):
