@@ -68,11 +68,11 @@ def judged(names):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_has_a_line_in_the_readme(path):
     line = f"| [`{path.stem}`]({path.name}) | "
-    assert (FOLDER / "README.md").read_text().count(line) == 1
+    assert (FOLDER / "README.md").read_text(encoding="utf-8").count(line) == 1
 
 
 def test_the_readme_s_own_recipes_parse(tmp_path):
-    recipe, adding = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    recipe, adding = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "configs").symlink_to(FOLDER)
     (tmp_path / "my_recipe.yaml").write_text(recipe)
     settings = settings_of(tmp_path / "my_recipe")
@@ -93,7 +93,7 @@ def test_there_are_recipes_for_what_is_compared():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_says_how_it_is_run(path):
     assert settings_of(path.stem)["model"]["backbone"]["class_path"].endswith("Denoiser")
-    assert f"python -m dmaxlit fit --config configs/{path.name}" in path.read_text()
+    assert f"python -m dmaxlit fit --config configs/{path.name}" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

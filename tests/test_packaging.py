@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_the_package_list_is_the_folders():
@@ -31,7 +31,7 @@ def test_top_level_folders_are_in_the_package_by_a_committed_relative_link(name)
 
 def test_callbacks_import_absolutely():
     for path in (ROOT / "callbacks").glob("*.py"):
-        assert "from ." not in path.read_text(), path
+        assert "from ." not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_extras_are_installed_from_the_checkout():
     for top in ("callbacks", "configs", "dmaxlit", "CONTRIBUTING.md", "README.md"):
         paths = [ROOT / top] if (ROOT / top).is_file() else sorted((ROOT / top).rglob("*.*"))
         for path in (path for path in paths if path.suffix in (".md", ".py", ".yaml")):
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             assert not re.search(r"pip install\s+(-e )?'?dmaxlit", text), path
             named |= set(re.findall(r"pip install -e '\.\[([\w-]+)\]'", text))
     assert named <= PROJECT["project"]["optional-dependencies"].keys()

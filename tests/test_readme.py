@@ -146,7 +146,7 @@ def anchors(text):
 
 @pytest.mark.parametrize("path", [*READMES, ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_every_relative_link_resolves(path):
-    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"[a-z]+:", link):
             continue
@@ -154,7 +154,7 @@ def test_every_relative_link_resolves(path):
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), f"{name_of(path)} links to {link}"
         if anchor and target.suffix == ".md":
-            assert anchor in anchors(target.read_text()), f"{name_of(path)} links to {link}"
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{name_of(path)} links to {link}"
 
 
 def test_every_file_of_the_tree_exists():
@@ -189,4 +189,4 @@ def test_every_recipe_is_named(recipe):
 def test_the_test_command_is_the_one_ci_runs():
     assert "python -m pytest\n" in TEXTS[README]
     assert "<!-- test -->" in TEXTS[README]
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

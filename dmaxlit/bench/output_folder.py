@@ -59,7 +59,7 @@ def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str
     path, recipes, now = folder / _SETTINGS, recipes or {}, software()
     if recipes:
         now["training device"] = _training_device()
-    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, value in settings.items():
         if recorded.get(name, value) != value:
             raise UserError(
@@ -102,7 +102,7 @@ def kept_runs(
     kept.mkdir(parents=True, exist_ok=True)
     for name, measure in runs:
         path = kept / f"{name}.json"
-        run = json.loads(path.read_text()) if path.is_file() else None
+        run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if run is None or not is_complete(run):
             run = measure()
             write_json(path, run)
@@ -127,6 +127,6 @@ def write_results(folder: Path, content: Mapping[str, Any], table: str, output: 
         output: The output folder, if ``folder`` is one within it.
     """
     record = (output or folder) / _SETTINGS
-    versions = json.loads(record.read_text())[_SOFTWARE] if record.is_file() else [software()]
+    versions = json.loads(record.read_text(encoding="utf-8"))[_SOFTWARE] if record.is_file() else [software()]
     write_json(folder / _RESULTS, {**content, _SOFTWARE: versions})
     write_text(folder / "table.md", table + "\n")

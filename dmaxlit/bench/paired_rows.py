@@ -68,7 +68,7 @@ def stored_rows(path: Path, specs: Sequence[DecoderSpec]) -> dict[str, dict[str,
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _key(spec: DecoderSpec) -> str:

@@ -32,7 +32,7 @@ class ServedProcess:
     def resident_mib(self) -> float:
         """Memory of the process in MiB (VmRSS); nan where the system does not say, or if the process has ended."""
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
         except OSError:
             return float("nan")
         sizes = re.findall(r"VmRSS:\s+(\d+) kB", status)
@@ -42,7 +42,7 @@ class ServedProcess:
     def cpu_seconds(self) -> float:
         """Seconds of all cores that the process has used; nan where the system does not say."""
         try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             return float("nan")
         user, system = (int(ticks) for ticks in fields[11:13])

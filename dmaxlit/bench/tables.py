@@ -1,6 +1,5 @@
 """What do the tables of the DMax paper look like on word problems and small programs? Every method and seed in them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,6 +20,7 @@ from dmaxlit.bench.tables_picture import save_curves
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct, check_not_empty
 from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.files import read_json
 from dmaxlit.loading import usable_device
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
@@ -217,7 +217,7 @@ class TablesBench:
             if method in methods - {"base"}
         ]
         text = "\n\n".join(filter(None, [*sections, format_training(training)]))
-        settings = json.loads((self._folder / "settings.json").read_text()) | {"seeds": list(self.seeds)}
+        settings = read_json(self._folder / "settings.json") | {"seeds": list(self.seeds)}
         del settings["software"]  # which all results name
         content = {"settings": settings, "summary": summaries, "runs": runs, "training": training}
         write_results(folder, content, text, self._folder)

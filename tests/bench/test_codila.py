@@ -97,7 +97,7 @@ def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
         for task in CODILA_TASKS:
             write_json(tmp_path / "runs" / f"{task}-{seed}.json", stored_run(task, seed, seconds))
     table = bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     assert table == format_tables(json.loads((tmp_path / "results.json").read_text()))
     assert "| chain / codila, static | 1.50 | 3.00 |" in table
     assert "| shuffle / 4 tokens | 1.00 | 1.00 |" in table

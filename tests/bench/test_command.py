@@ -63,4 +63,4 @@ def test_what_a_recipe_itself_sets_is_read(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(Path(dmaxlit.bench.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
 def test_no_benchmark_imports_the_command_line(path):
-    assert not re.search(r"(from|import) dmaxlit\.cli", path.read_text())
+    assert not re.search(r"(from|import) dmaxlit\.cli", path.read_text(encoding="utf-8"))

@@ -50,7 +50,7 @@ def in_process(monkeypatch):
 
 def test_a_run_writes_table_and_json(tmp_path, in_process):
     table = ServeBench(tmp_path / "out", clients=2, minutes=0.01, num_prompts=2, repeats=1).run()
-    assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") == table + "\n"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (load,), (speed,) = results["load"], results["speed"]
     assert format_table([Load(**load)], [Throughput(**speed)]) == table

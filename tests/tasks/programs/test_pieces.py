@@ -27,7 +27,7 @@ def test_a_line_with_its_indentation_is_one_piece():
 
 
 def test_training_again_gives_pieces_of_the_shipped_kind():
-    pieces = json.loads(PIECES.read_text())["model"]["vocab"]
+    pieces = json.loads(PIECES.read_text(encoding="utf-8"))["model"]["vocab"]
     again = train_tokenizer(programs=60).get_vocab()
     assert list(pieces)[:3] == ["<pad>", "<eos>", "<mask>"]
     words = [piece for piece in again if len(piece) > 3]
