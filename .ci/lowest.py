@@ -24,7 +24,7 @@ HEADER = "# The lowest versions that pyproject.toml allows. Made by .ci/lowest.p
 
 def requirements() -> Iterator[Requirement]:
     """Yield what pyproject.toml requires: to build, to run, and in the extras, without the package itself."""
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = pyproject["project"]
     extras = project["optional-dependencies"].values()
     for line in chain(pyproject["build-system"]["requires"], project["dependencies"], *extras):
@@ -55,8 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     if not parser.parse_args().check:
-        FILE.write_text(constraints())
-    elif not FILE.exists() or FILE.read_text() != constraints():
+        FILE.write_text(constraints(), encoding="utf-8")
+    elif not FILE.exists() or FILE.read_text(encoding="utf-8") != constraints():
         sys.exit(f"{FILE.relative_to(ROOT)} is not what pyproject.toml says: run python .ci/lowest.py")
 
 

@@ -27,7 +27,7 @@ WARNING = re.compile(r"^(?:E +)?((?:\w+\.)*\w*Warning: .*)$", re.MULTILINE)
 
 def filters() -> str:
     """Return the filters of pyproject.toml, with errors in place of the warnings that it does not name."""
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lines = pyproject["tool"]["pytest"]["ini_options"]["filterwarnings"]
     return "\n".join("error" if line == "default" else line for line in lines)
 

@@ -208,7 +208,7 @@ def _lock_of(path: Path) -> Path:
 
 def _holder(lock: Path) -> str:
     try:
-        text = lock.read_text()
+        text = lock.read_text(encoding="utf-8")
         if not text.startswith("{"):  # of filelock, on a disk without locks
             process, host, *_ = text.splitlines()
             return f"process {int(process)} on {host}"

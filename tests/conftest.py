@@ -10,6 +10,7 @@ import signal
 # Before torch is imported, here and in the processes that tests start: models are tiny, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # training in this process would take every GPU of the machine
 
 import pytest
 import torch

@@ -8,7 +8,7 @@ READMES = [
     README,
     *(path for top in ("callbacks", "configs", "dmaxlit") for path in sorted((ROOT / top).rglob("README.md"))),
 ]
-TEXTS = {path: path.read_text() for path in READMES}
+TEXTS = {path: path.read_text(encoding="utf-8") for path in READMES}
 
 
 def name_of(path):

@@ -25,14 +25,23 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_there_stays_until_the_new_folder_is_whole(tmp_path):
+@pytest.fixture
+def umask():
+    """Return a function that sets the umask, which the test leaves as it was."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def test_what_is_there_stays_until_the_new_folder_is_whole(tmp_path, umask):
+    umask(0o022)
     folder = tmp_path / "m"
     for text in ("one", "two"):
         with staged(folder, "output") as staging:
             (staging / "file").write_text(text)
             assert names(tmp_path) == sorted([".m.lock", staging.name, *(["m"] if text == "two" else [])])
         assert (folder / "file").read_text() == text
-        assert folder.stat().st_mode & 0o777 == 0o755  # as the umask of 022 allows
+        assert folder.stat().st_mode & 0o777 == 0o755
         assert names(tmp_path) == ["m"]
 
 
@@ -195,18 +204,12 @@ def test_whether_a_file_could_be_written_is_tried_and_leaves_nothing(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.fixture
-def umask_077():
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
-
-
 def modes(folder):
     return {path.name: path.stat().st_mode & 0o777 for path in [folder, *folder.rglob("*")]}
 
 
-def test_the_umask_is_obeyed(tmp_path, umask_077):
+def test_the_umask_is_obeyed(tmp_path, umask):
+    umask(0o077)
     with staged(tmp_path / "m", "output") as staging:
         (staging / "sub").mkdir()
         (staging / "sub" / "text").write_text("x")
@@ -217,15 +220,12 @@ def test_the_umask_is_obeyed(tmp_path, umask_077):
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
 
 
-def test_with_a_usual_umask_others_may_read(tmp_path):
-    before = os.umask(0o022)
-    try:
-        with staged(tmp_path / "m", "output") as staging:
-            save_file({"x": torch.zeros(1)}, staging / "weights")
-        with staged_file(tmp_path / "f") as staging:
-            save_file({"x": torch.zeros(1)}, staging)
-    finally:
-        os.umask(before)
+def test_with_a_usual_umask_others_may_read(tmp_path, umask):
+    umask(0o022)
+    with staged(tmp_path / "m", "output") as staging:
+        save_file({"x": torch.zeros(1)}, staging / "weights")
+    with staged_file(tmp_path / "f") as staging:
+        save_file({"x": torch.zeros(1)}, staging)
     assert modes(tmp_path / "m") == {"m": 0o755, "weights": 0o644}
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
 
@@ -336,3 +336,10 @@ def test_a_file_that_another_argument_names_is_not_written(tmp_path, monkeypatch
         require_other_files({"csv": "o", "json": "./o"}, {})
     inputs = {"--prompts": ["prompts", None], "--model": ["m", "m", "loop", "no\0file", "long" * 2000]}
     require_other_files({"csv": "a", "json": "b", "plot": None}, inputs)
+
+
+@pytest.mark.parametrize("folder", ["dmaxlit", "callbacks", ".ci"])
+def test_no_text_is_read_in_the_encoding_of_the_user(folder):
+    paths = list((Path(__file__).parents[1] / folder).rglob("*.py"))
+    assert paths
+    assert [path for path in paths if ".read_text()" in path.read_text(encoding="utf-8")] == []

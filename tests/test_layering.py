@@ -64,7 +64,7 @@ ALLOWED_BELOW = {
 
 def imported(path):
     """Yield the names of the modules that a file imports, type-checking imports included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -83,7 +83,7 @@ def import_graph():
     graph = {}
     for name, path in modules.items():
         graph[name] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 targets = (f"{node.module}.{alias.name}" for alias in node.names)
                 graph[name] |= {target if target in modules else node.module for target in targets} & set(modules)

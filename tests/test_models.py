@@ -6,6 +6,7 @@ import torch
 import dmaxlit
 from dmaxlit.backbone.formats.hub import BUILTIN_MODELS
 from dmaxlit.tasks import task
+from tests.sandbox.requirement import needs_sandbox
 
 TASKS = {
     "chain-base": task("chain"),
@@ -21,7 +22,9 @@ def test_they_are_small():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_sandbox if TASKS[name].runs_answers else ()) for name in sorted(TASKS)]
+)
 def test_a_base_answers_when_it_takes_its_time_and_breaks_when_it_hurries(name):
     model, examples = dmaxlit.load(f"builtin:{name}"), TASKS[name].examples("test", 16)
     assert {parameter.dtype for parameter in model.backbone.parameters()} == {torch.float32}

@@ -1,14 +1,15 @@
+import shlex
 import sys
 
 from tests.processes import Processes
 
-SERVER = """#!{python}
+SERVER = """
 import json, pathlib, subprocess, sys
 sys.stdin.readline()
 process = subprocess.Popen(["sleep", "3"])
 print(json.dumps([process.pid]), flush=True)
 code = process.wait()
-pathlib.Path({codes!r}).write_text(str(code))
+pathlib.Path(sys.argv[1]).write_text(str(code))
 print(json.dumps([code]), flush=True)
 sys.stdin.read()
 """
@@ -16,7 +17,7 @@ sys.stdin.read()
 
 def test_what_is_still_running_ends_with_the_server(tmp_path, monkeypatch):
     script, codes = tmp_path / "python", tmp_path / "code"
-    script.write_text(SERVER.format(python=sys.executable, codes=str(codes)))
+    script.write_text(f"#!/bin/sh\nexec {shlex.join([sys.executable, '-c', SERVER, str(codes)])}\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     started = Processes()

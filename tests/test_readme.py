@@ -16,6 +16,7 @@ from dmaxlit.tasks import TASKS
 from dmaxlit.testing import decoder_properties, noise_properties
 from tests.conftest import make_denoiser
 from tests.readmes import README, READMES, ROOT, TEXTS, name_of
+from tests.sandbox.requirement import needs_sandbox
 from tests.test_module import QUIET, loader
 
 #: Libraries that examples use if they are installed.
@@ -91,7 +92,15 @@ def imports(block, library):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in READMES if python_blocks(path)], ids=name_of)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=needs_sandbox if path.parent.name in ("sandbox", "programs") else ())
+        for path in READMES
+        if python_blocks(path)
+    ],
+    ids=name_of,
+)
 def test_code_runs(path, tmp_path, monkeypatch):
     # The model that the quickstart would have trained.
     shutil.copytree(ROOT / "dmaxlit" / "models" / "chain-base", tmp_path / "runs" / "quickstart" / "model")
@@ -137,7 +146,7 @@ def anchors(text):
 
 @pytest.mark.parametrize("path", [*READMES, ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_every_relative_link_resolves(path):
-    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"[a-z]+:", link):
             continue
@@ -145,7 +154,7 @@ def test_every_relative_link_resolves(path):
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), f"{name_of(path)} links to {link}"
         if anchor and target.suffix == ".md":
-            assert anchor in anchors(target.read_text()), f"{name_of(path)} links to {link}"
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{name_of(path)} links to {link}"
 
 
 def test_every_file_of_the_tree_exists():
@@ -186,4 +195,4 @@ def test_every_recipe_is_named(recipe):
 def test_the_test_command_is_the_one_ci_runs():
     assert "python -m pytest\n" in TEXTS[README]
     assert "<!-- test -->" in TEXTS[README]
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

@@ -185,7 +185,7 @@ def test_figures_on_a_gpu_are_those_of_their_file():
         f"| {entry['tokens_per_second'] / train[0]['tokens_per_second']:.2f} | | | {entry['peak_mib']:.0f} |"
         for entry in train
     ]
-    text = (RESULTS.parent / "README.md").read_text()
+    text = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     assert "\n".join(rows) in text
     commands = [" ".join(results[name]["command"].split()) for name in ("decode", "train")]
     assert all(command in " ".join(text.replace("\\\n", " ").split()) for command in commands)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.output_folder import holds_output, kept_runs, record_settings, write_results
+from dmaxlit.bench.own_time import one_thread
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
@@ -189,17 +190,19 @@ def decode_in_turn(
         repeats: Number of turns.
 
     Returns:
-        For each row its key, the figures of the decode, and ``process_seconds``: the least time of this process.
+        For each row its key, the figures of the decode, and ``process_seconds``: the least time of this process, on one
+        thread.
     """
     figures = [evaluate(module, examples, row.decoder, row.options, max_new_tokens, _AT_ONCE).to_dict() for row in rows]
     prompts = [example.prompt for example in examples]
     seconds: list[list[float]] = [[] for _ in rows]
-    for _ in range(repeats):
-        for row, times in zip(rows, seconds, strict=True):
-            settings = DecodeSettings(row.decoder, row.options, max_new_tokens, _AT_ONCE)
-            begin = time.process_time()
-            module.generate_batch(prompts, settings)
-            times.append(time.process_time() - begin)
+    with one_thread():
+        for _ in range(repeats):
+            for row, times in zip(rows, seconds, strict=True):
+                settings = DecodeSettings(row.decoder, row.options, max_new_tokens, _AT_ONCE)
+                begin = time.process_time()
+                module.generate_batch(prompts, settings)
+                times.append(time.process_time() - begin)
     return [
         {"row": row.key, **own, "process_seconds": min(times)}
         for row, own, times in zip(rows, figures, seconds, strict=True)

@@ -59,7 +59,7 @@ def run_module(module: str, *arguments: str, name: str, environment: Mapping[str
 
 
 def fit(recipe: Path, folder: Path, seed: int, *options: str, environment: Mapping[str, str] | None = None) -> Path:
-    """Train a model with a recipe, without its callbacks, logs and validation.
+    """Train a model with a recipe on one device, without its callbacks, logs and validation.
 
     Args:
         recipe: Configuration file.
@@ -79,6 +79,7 @@ def fit(recipe: Path, folder: Path, seed: int, *options: str, environment: Mappi
         f"--config={recipe}",
         f"--seed_everything={seed}",
         f"--trainer.default_root_dir={folder}",
+        "--trainer.devices=1",  # all would take several batches for each step
         "--trainer.callbacks=null",
         "--trainer.logger=false",
         "--trainer.limit_val_batches=0",

@@ -125,7 +125,7 @@ class DecoderBench:
         self._check_models()
         record_settings(self.output, {})  # warns of rows by other versions
         path = self.output / "rows.json"
-        finished = json.loads(path.read_text()) if path.is_file() else {}
+        finished = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         rows: dict[str, Figures] = {key: with_current_names(figures) for key, figures in finished.items()}
         points = [(curve, options) for curve in self.curves for options in curve.settings()]
         results: dict[str, dict[str, list[Figures]]] = {}

@@ -1,13 +1,11 @@
 """How far beyond DMax do several blocks at once and further training go? Every combination beside the faithful DMax."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
@@ -88,7 +86,7 @@ class FrontierBench:
         record_settings(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
         jobs, study = self._jobs(), self._study
         results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-        with _one_thread(), tqdm(total=sum(len(study.decoders_of(method)) for method, _ in jobs), unit="row") as bar:
+        with tqdm(total=sum(len(study.decoders_of(method)) for method, _ in jobs), unit="row") as bar:
             for method, seed in jobs:
                 for title, figures in self._rows(method, seed, bar).items():
                     results.setdefault((method, title), {})[seed] = figures
@@ -149,14 +147,3 @@ class FrontierBench:
             return measure_pair(Contestant(module, spec), reference, examples, self.num_timed, self.repeats)
 
         return kept_rows(path, self._study.decoders_of(method), measure, bar.update)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, whose process time the machine's other work hardly changes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -36,7 +36,8 @@ class JobBench(Protocol):
 def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> None:
     """Do jobs; what a job writes to its standard streams is appended to ``METHOD-NUMBER.log``.
 
-    Those that are running are ended if this process is interrupted, or exits by a signal.
+    When one fails, or this process is interrupted or exits by a signal, those that are running are ended, and no other
+    one is started.
 
     Args:
         bench: The benchmark.
@@ -55,6 +56,8 @@ def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> No
     is_ended = threading.Event()
 
     def start(job: Job) -> None:
+        if is_ended.is_set():
+            return
         method, number = job
         log = logs / f"{method}-{number}.log"
         with log.open("a") as stream:
@@ -63,15 +66,17 @@ def run_jobs(bench: JobBench, jobs: Sequence[Job], logs: Path, title: str) -> No
             if is_ended.is_set():  # meanwhile, without this process
                 process.terminate()
             process.wait()
-        if process.returncode != 0:
+        if process.returncode != 0 and not is_ended.is_set():
+            is_ended.set()
             raise UserError(f"bench: {method} {number} failed with exit status {process.returncode}; see {log}")
 
     with ThreadPoolExecutor(bench.workers) as pool:
         try:
-            list(tqdm(pool.map(start, jobs), total=len(jobs), desc=title))
-        except (KeyboardInterrupt, SystemExit):
+            futures = [pool.submit(start, job) for job in jobs]
+            for future in tqdm(as_completed(futures), total=len(jobs), desc=title):
+                future.result()
+        except BaseException:
             is_ended.set()
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
             raise

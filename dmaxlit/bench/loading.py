@@ -171,6 +171,6 @@ def format_table(starts: Sequence[Start]) -> str:
 
 def _memory() -> tuple[float, float]:
     """Return the memory of this process alone, and its pages of mapped files, in MiB."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     anonymous, mapped = (int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile"))
     return anonymous, mapped

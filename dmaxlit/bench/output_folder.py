@@ -6,6 +6,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.data.identity import difference
@@ -43,19 +44,22 @@ def holds_output(run: Callable[[B], str]) -> Callable[[B], str]:
 def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str, str] | None = None) -> None:
     """Record in ``settings.json`` what the results in a folder depend on, so that others are not mixed in.
 
-    It records the versions of the code, too, all that wrote to the folder. Those of other versions are kept, with a
-    warning. What an older folder does not record is not compared.
+    It records the versions of the code, too, all that wrote to the folder, and beside them the kind of device that
+    models are trained on. Those of other versions or devices are kept, with a warning. What an older folder does not
+    record is not compared.
 
     Args:
         folder: The output folder, created if it does not exist.
         settings: The settings that all results of the folder share.
-        recipes: Hashes of recipes that they are made by.
+        recipes: Hashes of recipes that models are trained by.
 
     Raises:
         UserError: If the folder holds results of other settings or recipes.
     """
     path, recipes, now = folder / _SETTINGS, recipes or {}, software()
-    recorded: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if recipes:
+        now["training device"] = _training_device()
+    recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, value in settings.items():
         if recorded.get(name, value) != value:
             raise UserError(
@@ -72,6 +76,11 @@ def record_settings(folder: Path, settings: dict[str, Any], recipes: Mapping[str
         rank_zero_warn(f"output: what {folder} keeps is of other versions: {change}", category=DMaxWarning)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, {**settings, _RECIPES: {**known, **recipes}, _SOFTWARE: [*others, now]})
+
+
+def _training_device() -> str:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
 
 
 def kept_runs(
@@ -93,7 +102,7 @@ def kept_runs(
     kept.mkdir(parents=True, exist_ok=True)
     for name, measure in runs:
         path = kept / f"{name}.json"
-        run = json.loads(path.read_text()) if path.is_file() else None
+        run = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if run is None or not is_complete(run):
             run = measure()
             write_json(path, run)
@@ -118,6 +127,6 @@ def write_results(folder: Path, content: Mapping[str, Any], table: str, output: 
         output: The output folder, if ``folder`` is one within it.
     """
     record = (output or folder) / _SETTINGS
-    versions = json.loads(record.read_text())[_SOFTWARE] if record.is_file() else [software()]
+    versions = json.loads(record.read_text(encoding="utf-8"))[_SOFTWARE] if record.is_file() else [software()]
     write_json(folder / _RESULTS, {**content, _SOFTWARE: versions})
     write_text(folder / "table.md", table + "\n")

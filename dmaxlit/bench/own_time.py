@@ -1,6 +1,8 @@
 """The time that benchmarks of speed measure."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +16,14 @@ def own_time(device: torch.device | str) -> float:
     """
     device = torch.device(device)
     return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else device_time(device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one CPU thread, so that times on a CPU are the process's own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dmaxlit.bench.own_time import own_time
+from dmaxlit.bench.own_time import one_thread, own_time
 from dmaxlit.evaluation.evaluate import DecoderSpec, default_budget, warm_up
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.files import write_json
@@ -68,7 +68,7 @@ def stored_rows(path: Path, specs: Sequence[DecoderSpec]) -> dict[str, dict[str,
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _key(spec: DecoderSpec) -> str:
@@ -119,7 +119,7 @@ def count(contestant: Contestant, examples: Sequence[Example]) -> dict[str, list
 def speed_ratio(
     contestant: Contestant, reference: Contestant, examples: Sequence[Example], batch_size: int, repeats: int
 ) -> float:
-    """Return the tokens per second over those of the reference, by :func:`own_time`.
+    """Return the tokens per second over those of the reference, by :func:`own_time` on one thread.
 
     The two take turns, so that the machine's other work disturbs both, and the median of the turns' ratios counts.
 
@@ -131,11 +131,12 @@ def speed_ratio(
         repeats: Number of turns.
     """
     ratios = []
-    for one in (contestant, reference):
-        warm_up(one.module, examples[:batch_size], one.spec, Limits(default_budget(one.module)))
-    for _ in range(repeats):
-        of_reference = _tokens_per_second(reference, examples, batch_size)
-        ratios.append(_tokens_per_second(contestant, examples, batch_size) / of_reference)
+    with one_thread():
+        for one in (contestant, reference):
+            warm_up(one.module, examples[:batch_size], one.spec, Limits(default_budget(one.module)))
+        for _ in range(repeats):
+            of_reference = _tokens_per_second(reference, examples, batch_size)
+            ratios.append(_tokens_per_second(contestant, examples, batch_size) / of_reference)
     return statistics.median(ratios)
 
 

@@ -35,4 +35,4 @@ class ProcessFigures:
 def read_figures(folder: Path) -> list[ProcessFigures]:
     """Return the figures of all processes of a measurement."""
     paths = sorted(folder.glob(_NAME.format("*")))
-    return [ProcessFigures(**json.loads(path.read_text())) for path in paths]
+    return [ProcessFigures(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]

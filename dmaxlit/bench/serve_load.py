@@ -79,7 +79,7 @@ class Throughput:
         generate_tokens_per_second: Of ``generate`` in the process of the clients, while the server was idle.
         server_tokens_per_second: Of the server, its clients on the same cores.
         ratio: The server's speed over that of ``generate``.
-        cpu_ratio: Seconds of all cores that ``generate`` took, over those of the server.
+        cpu_ratio: Seconds of all cores that the server took, over those of ``generate``.
         more_tokens: Tokens that the server wrote more than ``generate``: none in float32; in half precision a near-tie
             may fall differently in another batch.
     """
@@ -134,7 +134,11 @@ class ServeBench:
 
     @holds_output
     def run(self) -> str:
-        """Run the load and the comparison, write ``results.json`` and ``table.md``, and return the table."""
+        """Run the load and the comparison, write ``results.json`` and ``table.md``, and return the table.
+
+        Raises:
+            UserError: If the model was not trained on a task or cannot be decoded so; or if the server ends by itself.
+        """
         module = load(self.model, device=self.device, dtype=self.dtype, probe=False)
         task = module.task()
         if task is None:
@@ -161,6 +165,10 @@ class ServeBench:
         while not working.done():
             await asyncio.wait({working}, timeout=_PAUSE)
             memory.append(server.resident_mib)
+            status = server.exit_status
+            if status is not None:
+                counts = ", ".join(f"{clients.counts[kind]} {kind}" for kind in COUNTS)
+                raise UserError(f"serve: expected a server that lasts, got exit status {status} after {counts}")
         await working
         await asyncio.sleep(_PAUSE)
         async with httpx.AsyncClient() as http:
@@ -192,8 +200,7 @@ class ServeBench:
         tokens = asyncio.run(ask_all(server.url, bodies, 2 * self.clients))
         server_seconds, server_cpu = time.perf_counter() - begin, server.cpu_seconds - cpu_begin
         rates = expected / seconds, tokens / server_seconds
-        cpu_ratio = cpu / server_cpu if server_cpu else float("nan")
-        return Throughput(*rates, rates[1] / rates[0], cpu_ratio, tokens - expected)
+        return Throughput(*rates, rates[1] / rates[0], server_cpu / cpu, tokens - expected)
 
 
 def format_table(loads: Sequence[Load], speed: Sequence[Throughput]) -> str:

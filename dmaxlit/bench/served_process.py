@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmaxlit.errors import UserError
+import httpx
+
+from dmaxlit.errors import UserError, reason_of
 
 _STOP_SECONDS = 60
+_DEATH_SECONDS = 1  # from the end of a process's connections to that of the process
 
 
 class ServedProcess:
@@ -27,22 +30,28 @@ class ServedProcess:
 
     @property
     def resident_mib(self) -> float:
-        """Memory of the process in MiB (VmRSS); nan where the system does not say."""
+        """Memory of the process in MiB (VmRSS); nan where the system does not say, or if the process has ended."""
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
         except OSError:
             return float("nan")
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+        sizes = re.findall(r"VmRSS:\s+(\d+) kB", status)
+        return int(sizes[0]) / 1024 if sizes else float("nan")
 
     @property
     def cpu_seconds(self) -> float:
         """Seconds of all cores that the process has used; nan where the system does not say."""
         try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             return float("nan")
         user, system = (int(ticks) for ticks in fields[11:13])
         return (user + system) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status of the process, or None while it runs."""
+        return self._process.poll()
 
     def stop(self) -> int:
         """Send SIGTERM, and return the exit status of the process."""
@@ -58,7 +67,7 @@ def served(*options: str) -> Iterator[ServedProcess]:
         options: Options of ``dmaxlit serve``.
 
     Raises:
-        UserError: If the server does not start.
+        UserError: If the server does not start, or does not answer a request within.
     """
     command = [sys.executable, "-m", "dmaxlit", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -69,5 +78,11 @@ def served(*options: str) -> Iterator[ServedProcess]:
             if url is None:
                 raise UserError(f"serve: expected a server that starts, got exit status {process.wait()}")
             yield ServedProcess(process, url.group())
+        except httpx.TransportError as error:
+            try:
+                reason = f"exit status {process.wait(_DEATH_SECONDS)}"
+            except subprocess.TimeoutExpired:
+                reason = reason_of(error, with_type=True)
+            raise UserError(f"serve: expected a server that answers, got {reason}") from error
         finally:
             process.kill()

@@ -88,4 +88,4 @@ def has_decoded_rows(path: Path, rows: Iterable[TableRow]) -> bool:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    return {result["row"]: result for result in json.loads(path.read_text())} if path.is_file() else {}
+    return {result["row"]: result for result in json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}

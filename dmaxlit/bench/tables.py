@@ -1,6 +1,5 @@
 """What do the tables of the DMax paper look like on word problems and small programs? Every method and seed in them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,6 +20,7 @@ from dmaxlit.bench.tables_picture import save_curves
 from dmaxlit.data.encoding import encode_prompts
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct, check_not_empty
 from dmaxlit.evaluation.evaluate import DecoderSpec
+from dmaxlit.files import read_json
 from dmaxlit.loading import usable_device
 from dmaxlit.metrics import answer_blocks
 from dmaxlit.module import DMaxModule
@@ -39,9 +39,9 @@ class TablesBench:
     """Take the tables of the DMax paper on word problems or small programs, on several seeds and with controls.
 
     All tables share the trained models, and rows that are in several of them are decoded once. Accuracy and TPF of a
-    row are compared with those of a reference on the same prompts; tokens per second, of the process's own time, with
-    those of the base, in turns. Models and rows are kept under the output folder: run it again after an interruption
-    and it resumes.
+    row are compared with those of a reference on the same prompts; tokens per second with those of the base, in turns:
+    on a CPU of the process's own time on one thread, on another device by the clock, which other workers on it disturb.
+    Models and rows are kept under the output folder: run it again after an interruption and it resumes.
 
     Args:
         output: Folder in which a task has its own, for models and corpora, and in a folder for each table results.json
@@ -61,7 +61,7 @@ class TablesBench:
         num_timed: How many of them are decoded to measure the speed, one at a time and, from 16 on, sixteen; 0: none.
         repeats: Turns of row and base in which the speed is measured.
         workers: Models trained and decoded at the same time.
-        threads: CPU threads of each worker.
+        threads: CPU threads of each worker; the speed is measured on one.
         device: cpu, cuda, ... or auto, on which models decode; they are trained on an accelerator if there is one.
     """
 
@@ -217,7 +217,7 @@ class TablesBench:
             if method in methods - {"base"}
         ]
         text = "\n\n".join(filter(None, [*sections, format_training(training)]))
-        settings = json.loads((self._folder / "settings.json").read_text()) | {"seeds": list(self.seeds)}
+        settings = read_json(self._folder / "settings.json") | {"seeds": list(self.seeds)}
         del settings["software"]  # which all results name
         content = {"settings": settings, "summary": summaries, "runs": runs, "training": training}
         write_results(folder, content, text, self._folder)

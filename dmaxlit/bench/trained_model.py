@@ -39,7 +39,7 @@ def trained_model(folder: Path, recipe: Path, seed: int, *options: str) -> str:
 def training_seconds(folder: Path) -> float | None:
     """Return the CPU time of training in a folder so far, or None if nothing was trained there."""
     path = folder / _SECONDS
-    return float(json.loads(path.read_text())) if path.is_file() else None
+    return float(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _seconds_of_children() -> float:

@@ -61,7 +61,7 @@ def _models() -> dict[str, str]:
 def _summary(model: Path) -> str:
     """Return the first line of text of a model's card, after front matter and title."""
     card = model / "README.md"
-    text = card.read_text() if card.is_file() else ""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
     text = text.split("---\n", 2)[-1] if text.startswith("---\n") else text
     return next((line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
 

@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+import torch
 
 from dmaxlit.bench import command, output_folder
 from dmaxlit.cli import main
@@ -33,3 +34,11 @@ def replace_python(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(script))
 
     return replace
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Let torch say that it uses two threads, or as many as it is told to."""
+    numbers = [2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: numbers[-1])
+    monkeypatch.setattr(torch, "set_num_threads", numbers.append)

@@ -79,7 +79,7 @@ def test_the_table_has_the_methods_and_seeds_that_are_asked_for_and_decodes_the_
 def test_models_are_trained_by_the_command_and_decoded(tmp_path, fits_in_process):
     adapted = bench(tmp_path, num_examples=2)
     table = adapted.run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
         "warm-up / one token per forward",
         "warm-up / threshold 0.95",

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from dmaxlit import UserError, load
 from dmaxlit.bench import CodilaBench
@@ -45,13 +46,13 @@ def test_every_row_decodes_at_settings_its_decoder_takes():
         make_decoder(row.decoder, **row.options)
 
 
-def test_rows_are_decoded_in_turn_and_the_least_time_counts(monkeypatch):
+def test_rows_are_decoded_in_turn_on_one_thread_and_the_least_time_counts(monkeypatch, two_threads):
     module = make_module(sharpen=6.0).eval()
     module.set_task("chain", {"operations": 3})
     examples = module.task().examples("test", 3)
     rows = [row for row in codila_rows("chain", 4) if row.label in ("4 tokens", "codila, static")]
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 34.0])
-    timed, generate = [], module.generate_batch  # what is decoded between two looks at the clock
+    timed, threads, generate = [], set(), module.generate_batch  # what is decoded between two looks at the clock
 
     def look():
         timed.append([])
@@ -60,11 +61,13 @@ def test_rows_are_decoded_in_turn_and_the_least_time_counts(monkeypatch):
     def decode(prompts, settings, **arguments):
         if timed:
             timed[-1].append((settings.decoder, len(prompts), settings.max_forwards))
+            threads.add(torch.get_num_threads())
         return generate(prompts, settings, **arguments)
 
     monkeypatch.setattr("dmaxlit.bench.codila.time.process_time", look)
     monkeypatch.setattr(module, "generate_batch", decode)
     results = decode_in_turn(module, rows, examples, 32, 2)
+    assert threads == {1}
     assert timed == 2 * [[("threshold", 3, None)], [], [("codila", 3, None)], []]  # no warm-up among it
     assert [result["process_seconds"] for result in results] == [3.0, 2.0]
     for row, result in zip(rows, results, strict=True):
@@ -94,7 +97,7 @@ def test_what_is_done_is_not_done_again_and_the_tables_are_written(tmp_path):
         for task in CODILA_TASKS:
             write_json(tmp_path / "runs" / f"{task}-{seed}.json", stored_run(task, seed, seconds))
     table = bench(tmp_path, tasks=tuple(CODILA_TASKS), seeds=(0, 1)).run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     assert table == format_tables(json.loads((tmp_path / "results.json").read_text()))
     assert "| chain / codila, static | 1.50 | 3.00 |" in table
     assert "| shuffle / 4 tokens | 1.00 | 1.00 |" in table

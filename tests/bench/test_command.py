@@ -33,12 +33,13 @@ def test_an_error_surfaces_as_one_line_and_output_is_passed_through(interpreter,
 
 
 def test_options_of_a_fit_override_those_that_all_fits_have(interpreter, tmp_path):
-    checkpoint = fit(tmp_path / "recipe.yaml", tmp_path / "run", 3, "--trainer.callbacks=[]")
+    checkpoint = fit(tmp_path / "recipe.yaml", tmp_path / "run", 3, "--trainer.callbacks=[]", "--trainer.devices=2")
     arguments = interpreter()
     assert checkpoint == tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert arguments[:3] == ["-m", "dmaxlit", "fit"]
     assert {"--seed_everything=3", f"--config={tmp_path}/recipe.yaml"} <= set(arguments)
     assert arguments.index("--trainer.callbacks=null") < arguments.index("--trainer.callbacks=[]")
+    assert arguments.index("--trainer.devices=1") < arguments.index("--trainer.devices=2")
 
 
 @pytest.mark.slow
@@ -62,4 +63,4 @@ def test_what_a_recipe_itself_sets_is_read(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(Path(dmaxlit.bench.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
 def test_no_benchmark_imports_the_command_line(path):
-    assert not re.search(r"(from|import) dmaxlit\.cli", path.read_text())
+    assert not re.search(r"(from|import) dmaxlit\.cli", path.read_text(encoding="utf-8"))

@@ -90,7 +90,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     monkeypatch.setattr(DecodeSpeedBench, "matmul_speed", lambda self, dtype: 1e12)
     bench = DecodeSpeedBench(tmp_path, (1, 2), (8, 16), hidden_size=32, layers=1, vocab_size=50, block_length=8)
     table = bench.run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     content = json.loads((tmp_path / "results.json").read_text())
     assert len(content["measurements"]) == len(timed) == 16
     assert content["machine"]["device"].startswith("cpu")

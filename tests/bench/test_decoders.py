@@ -45,7 +45,7 @@ def test_every_decoder_is_there_at_settings_it_takes():
 @pytest.mark.slow
 def test_figures_are_those_of_evaluate_and_the_table_tells_them(bench, table):
     results = json.loads((bench.output / "results.json").read_text())
-    assert (bench.output / "table.md").read_text() == table + "\n"
+    assert (bench.output / "table.md").read_text(encoding="utf-8") == table + "\n"
     module = dmaxlit.load("builtin:chain-base")
     examples = module.task().examples("test", 4)
     lines = table.splitlines()[2:]

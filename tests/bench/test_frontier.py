@@ -70,7 +70,7 @@ def test_models_are_decoded_and_tabulated_and_rows_are_not_measured_twice(tmp_pa
     names = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     rows = ["base / fast", "on_policy / fast", "on_policy / wide"]
     assert names == ["model / decoder", "---", *rows]
-    assert (tmp_path / "standard" / "methods" / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "standard" / "methods" / "table.md").read_text(encoding="utf-8") == table + "\n"
     results = json.loads((tmp_path / "standard" / "methods" / "results.json").read_text())
     seeds = [row["seeds"] for row in results["summary"]]
     assert seeds == [1, 2, 2]  # the base has no training seed

@@ -10,8 +10,8 @@ from dmaxlit.bench.sandbox_overhead import SandboxOverhead
 from dmaxlit.errors import UserError
 from tests.sandbox.requirement import REASONS, needs_sandbox
 
-# The files are not part of the project.
-REAL = Path(os.environ.get("DMAXLIT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+# The folder of the real files, which are not part of the project.
+REAL = Path(os.environ.get("DMAXLIT_DATA", "DMAXLIT_DATA"))
 
 
 def write(folder, answers):
@@ -22,7 +22,7 @@ def write(folder, answers):
 def test_the_command_writes_table_and_json(tmp_path):
     write(tmp_path, ["2 + 2 = 4\n#### 4", "it is -3\n#### -3", "#### 1,000"])
     table = GradingBench(tmp_path, tmp_path / "out").run()
-    assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") == table + "\n"
     checks = [Check(**entry) for entry in json.loads((tmp_path / "out" / "results.json").read_text())["checks"]]
     assert format_table(checks) == table
     assert {check.data for check in checks} == {"gsm8k"}

@@ -39,3 +39,15 @@ def test_a_job_that_fails_is_named_with_its_log_which_is_appended_to(interpreter
         with pytest.raises(UserError, match=r"bench: bad 1 failed with exit status 3; see .*bad-1\.log"):
             run_jobs(Bench(tmp_path), [("bad", 1)], tmp_path, "models")
     assert (tmp_path / "bad-1.log").read_text().count("bad") == 2
+
+
+def test_a_job_that_fails_ends_the_others_which_save_what_they_have(replace_python, tmp_path):
+    replace_python(
+        f'trap "echo saved; exit 143" TERM\n'
+        f'if [ "$5" = bad ]; then while ! [ -s {tmp_path}/good-0.log ]; do sleep 0.02; done; exit 3; fi\n'
+        "echo begun\nwhile :; do sleep 0.02; done\n"
+    )
+    with pytest.raises(UserError, match=r"^bench: bad 1 failed with exit status 3; see .*bad-1\.log$"):
+        run_jobs(Bench(tmp_path), [("good", 0), ("bad", 1), ("late", 2)], tmp_path, "models")
+    assert (tmp_path / "good-0.log").read_text().split() == ["begun", "saved"]
+    assert not (tmp_path / "late-2.log").exists()

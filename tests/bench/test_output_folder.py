@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from dmaxlit import UserError
 from dmaxlit.bench import output_folder
@@ -29,6 +30,7 @@ def test_a_benchmark_does_not_run_while_another_process_writes_to_its_folder(tmp
     assert Bench.run.__doc__ == "Return the table."
 
 
+@pytest.mark.filterwarnings("ignore:output. what .* keeps is of other versions:dmaxlit.errors.DMaxWarning")
 def test_results_by_other_recipes_are_not_mixed_in(tmp_path):
     configs, out = tmp_path / "configs", tmp_path / "out"
     configs.mkdir()
@@ -69,6 +71,19 @@ def test_versions_of_the_code_are_recorded_and_others_named_in_a_warning(tmp_pat
         assert json.loads((folder / "results.json").read_text()) == {"summary": [], "software": recorded}
     write_results(tmp_path / "part", {"summary": []}, "table")  # of a benchmark that keeps nothing
     assert json.loads((tmp_path / "part" / "results.json").read_text())["software"] == [versions]
+
+
+def test_the_kind_of_device_that_models_are_trained_on_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_folder, "software", lambda: {"dmaxlit": "1.0"})
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    record_settings(tmp_path / "decoded", {"steps": 7})
+    record_settings(tmp_path, {"steps": 7}, {"own.yaml": "hash"})
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    record_settings(tmp_path / "decoded", {"steps": 7})
+    with pytest.warns(DMaxWarning, match=r": training device was 'cpu', now 'cuda'$"):
+        record_settings(tmp_path, {"steps": 7}, {"own.yaml": "hash"})
+    recorded = json.loads((tmp_path / "settings.json").read_text())["software"]
+    assert [entry["training device"] for entry in recorded] == ["cpu", "cuda"]
 
 
 def test_what_an_older_folder_does_not_record_is_not_compared(tmp_path):

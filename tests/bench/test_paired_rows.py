@@ -21,6 +21,7 @@ class Clock:
     def __init__(self, seconds):
         self.seconds = seconds  # of each batch but those of the warm-up
         self.batches = []
+        self.threads = set()
 
     def task(self):
         return SimpleNamespace(max_new_tokens=32)
@@ -29,6 +30,7 @@ class Clock:
         if settings.max_forwards is None:
             Clock.now += self.seconds.pop(0) if isinstance(self.seconds, list) else self.seconds
             self.batches.append(len(prompts))
+            self.threads.add(torch.get_num_threads())
         answer = {
             "num_tokens": 10,
             "num_forwards": 4,
@@ -73,6 +75,12 @@ def test_the_median_of_the_turns_counts():
     reference = Clock([1.0, 1.0, 100.0])
     ratio = speed_ratio(Contestant(Clock([2.0, 2.0, 2.0]), SPEC), Contestant(reference, SPEC), EXAMPLES, 16, 3)
     assert ratio == pytest.approx(0.5)
+
+
+def test_the_speed_is_measured_on_one_thread(two_threads):
+    fast, slow = Clock(1.0), Clock(3.0)
+    speed_ratio(Contestant(fast, SPEC), Contestant(slow, SPEC), EXAMPLES, 2, 1)
+    assert (fast.threads, slow.threads, torch.get_num_threads()) == ({1}, {1}, 2)
 
 
 def test_the_own_time_is_the_process_s_where_it_computes_alone(monkeypatch):

@@ -78,7 +78,7 @@ def test_finished_jobs_are_not_done_again_and_the_table_is_written(tmp_path):
     store(folder, 0)
     bench.job("on_policy", 0)  # finished already: returns at once
     table = bench.run()
-    assert (folder / "table.md").read_text() == table + "\n"
+    assert (folder / "table.md").read_text(encoding="utf-8") == table + "\n"
     assert len(json.loads((folder / "results.json").read_text())["summary"]) == len(study.rows)
     other = SelfCorrectionBench(output=tmp_path / "out", num_bases=1, seeds=(0,), num_examples=64)
     with pytest.raises(UserError, match=r"num_examples: expected 1000, as in the results in .*, got 64"):

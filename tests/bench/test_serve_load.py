@@ -1,6 +1,7 @@
 """The benchmark of the server: its table is made of what it wrote, and what it refuses."""
 
 import contextlib
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -14,6 +15,22 @@ from dmaxlit.server import Limits
 from tests.server.running import running
 
 
+class Served:
+    """A server in this process that uses three seconds between two looks at them."""
+
+    resident_mib, exit_status = 10.0, None
+
+    def __init__(self, url):
+        self.url, self._seconds = url, itertools.count(0.0, 3.0)
+
+    @property
+    def cpu_seconds(self):
+        return next(self._seconds)
+
+    def stop(self):
+        return 0
+
+
 @pytest.fixture
 def in_process(monkeypatch):
     """Serve in this process instead of one of its own, and note the options."""
@@ -23,7 +40,7 @@ def in_process(monkeypatch):
     def served(*given):
         options.extend(given)
         with running(dmaxlit.load("builtin:chain-base", probe=False), Limits(max_body=50_000)) as server:
-            yield SimpleNamespace(url=f"{server.url}/v1", resident_mib=10.0, cpu_seconds=1.0, stop=lambda: 0)
+            yield Served(f"{server.url}/v1")
 
     monkeypatch.setattr(serve_load, "served", served)
     monkeypatch.setattr(serve_load, "_WARM_UP", 0.0)
@@ -33,7 +50,7 @@ def in_process(monkeypatch):
 
 def test_a_run_writes_table_and_json(tmp_path, in_process):
     table = ServeBench(tmp_path / "out", clients=2, minutes=0.01, num_prompts=2, repeats=1).run()
-    assert (tmp_path / "out" / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") == table + "\n"
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     (load,), (speed,) = results["load"], results["speed"]
     assert format_table([Load(**load)], [Throughput(**speed)]) == table
@@ -42,6 +59,20 @@ def test_a_run_writes_table_and_json(tmp_path, in_process):
     assert speed["ratio"] == pytest.approx(speed["server_tokens_per_second"] / speed["generate_tokens_per_second"])
     assert in_process[:2] == ["--model", "builtin:chain-base"]
     assert in_process[in_process.index("--batch_size") + 1] == "2"
+
+
+def test_both_ratios_are_those_of_the_server_to_generate(tmp_path, in_process, monkeypatch):
+    seconds = itertools.count(0.0, 2.0)
+    monkeypatch.setattr("dmaxlit.bench.serve_load.time.process_time", lambda: next(seconds))
+    table = ServeBench(tmp_path / "out", clients=2, minutes=0, num_prompts=2, repeats=1).run()
+    assert table.splitlines()[-1].split(" | ")[4] == "1.50"
+
+
+def test_a_server_that_dies_under_load_is_reported_with_what_was_counted(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(Served, "exit_status", -9)
+    counted = r"\d+ whole, \d+ streamed, \d+ aborted, \d+ malformed, 0 wrong, 0 swapped, 0 lost"
+    with pytest.raises(UserError, match=f"serve: expected a server that lasts, got exit status -9 after {counted}"):
+        ServeBench(tmp_path / "out", clients=2, minutes=5, num_prompts=2, repeats=1).run()
 
 
 def test_other_tokens_of_the_server_are_counted_and_lose_no_results(tmp_path, in_process, monkeypatch):

@@ -128,7 +128,7 @@ def test_models_are_shared_by_tables_and_nothing_is_done_twice(tmp_path, base, j
     assert jobs == [*models, *pictures]
     folder = tmp_path / "stories"
     for name in ("curves", "training"):
-        assert (folder / name / "table.md").read_text().strip() in text
+        assert (folder / name / "table.md").read_text(encoding="utf-8").strip() in text
     results = json.loads((folder / "training" / "results.json").read_text())
     assert list(results["summary"]) == ["question last", "question first"]
     for summary in results["summary"].values():

@@ -10,6 +10,7 @@ from dmaxlit.bench import tables_models
 from dmaxlit.bench.tables_models import TablesModels
 from dmaxlit.cli import main
 from tests.conftest import TINY
+from tests.sandbox.requirement import needs_sandbox
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -87,6 +88,7 @@ def test_a_recipe_that_changes_an_option_changes_it_of_the_task_s_noise(tmp_path
     assert settings["model"]["backbone"]["init_args"]["pretrained"] == "builtin:stories-base"
 
 
+@needs_sandbox
 def test_a_base_of_programs_knows_its_task_once_the_user_has_named_it(programs, tmp_path):
     of = models(tmp_path, "programs", (programs,))
     of.check(4)

@@ -34,7 +34,7 @@ def test_the_command_writes_table_and_json(tmp_path, monkeypatch):
     bench = TrainSpeedBench(tmp_path, (50,), (16, 32), hidden_size=32, layers=1, block_length=8, updates=1)
     monkeypatch.setattr(TrainSpeedBench, "matmul_speed", lambda self, dtype: 1e12)
     table = bench.run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     content = json.loads((tmp_path / "results.json").read_text())
     costs = content["measurements"]
     assert [(cost["contestant"], cost["length"]) for cost in costs] == [

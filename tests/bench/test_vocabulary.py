@@ -103,7 +103,7 @@ def test_results_of_other_settings_are_not_mixed_in(tmp_path):
 def test_models_of_every_size_are_trained_and_tabulated(tmp_path, fits_in_process):
     grown = bench(tmp_path)
     table = grown.run()
-    assert (tmp_path / "table.md").read_text() == table + "\n"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table + "\n"
     rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert rows[0] == "38 ids, uniform / threshold 0.95"
     assert rows[6] == "64 ids, uniform / threshold 0.95"

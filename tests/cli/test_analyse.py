@@ -29,7 +29,7 @@ def test_several_tasks_and_decoders_are_in_one_table(dmax, tiny, tmp_path):
     assert labels == [("chain", "spd"), ("chain", "t"), ("stories", "spd"), ("stories", "t")]
     assert content["settings"]["tasks"]["chain"]["operations"] == 3
     assert all(f"| {task} " in ended.out for task in ("chain", "stories"))
-    assert (tmp_path / "out" / "table.md").read_text() == ended.out
+    assert (tmp_path / "out" / "table.md").read_text(encoding="utf-8") == ended.out
 
 
 def test_all_prompts_of_a_task_that_has_fewer_are_taken(dmax, tiny, tmp_path):

@@ -26,7 +26,7 @@ def _drawn_once(request):
 def test_a_table_samples_curve_picture_and_record_are_written(dmax, tiny, tmp_path):
     ended = dmax(f"evaluate --model {tiny} --output out {SHORT} --decoders spd,threshold")
     assert ended.status == 0, ended.err
-    assert ended.out == (tmp_path / "out/table.md").read_text()
+    assert ended.out == (tmp_path / "out/table.md").read_text(encoding="utf-8")
     assert sorted(path.name for path in (tmp_path / "out/chain").iterdir() if ".manifest" not in path.name) == [
         "curve.csv",
         "curve.json",
@@ -196,7 +196,7 @@ def test_answers_are_graded_again_without_a_model(dmax, tiny, tmp_path):
     assert dmax(f"evaluate {line} --output strict").status == 0
     ended = dmax("evaluate --regrade strict --output lenient --task.gsm8k.lenient true")
     assert ended.status == 0, ended.err
-    assert ended.out == (tmp_path / "lenient" / "table.md").read_text()
+    assert ended.out == (tmp_path / "lenient" / "table.md").read_text(encoding="utf-8")
     record = json.loads((tmp_path / "lenient" / "record.json").read_text())
     assert record["tasks"]["gsm8k"]["grading"] == "lenient"
     for flags, refusal in (

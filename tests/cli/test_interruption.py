@@ -19,16 +19,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 STEPS = 7
 
-SLOW_NOISE = '''
+SLOW_NOISE = f'''
 import time
+from pathlib import Path
 import torch
 from dmaxlit.noise import OnPolicyNoise
 
 class SlowNoise(OnPolicyNoise):
-    """OPUT that takes its time, and uses the global random generator, so that it matters where that is."""
+    """OPUT that takes its time, and uses the global random generator, so that it matters where that is.
+
+    The last step does not begin while there is a file named ``hold``.
+    """
 
     def views(self, clean, generator):
         time.sleep(0.03)
+        while clean.step == {STEPS - 1} and Path("hold").exists():
+            time.sleep(0.01)
         self.temperature = float(0.9 + torch.rand(()) / 5)
         return (yield from super().views(clean, generator))
 '''
@@ -130,6 +136,7 @@ def assert_same(found, expected):
 
 def test_killed_at_any_moment_it_ends_the_same(runs, straight):
     draw, ended = random.Random(3), []
+    (runs.folder / "hold").touch()  # where steps go by unseen, on a busy machine, none of them is the last
     for _ in range(3):
         num_writes, pause, seen, begin = draw.randint(1, 2), draw.random() * 0.06, {runs.written("killed")}, []
 
@@ -141,6 +148,7 @@ def test_killed_at_any_moment_it_ends_the_same(runs, straight):
 
         ended.append(runs.fit("killed", send=signal.SIGKILL, when=reached))
     assert ended == [-signal.SIGKILL] * 3
+    (runs.folder / "hold").unlink()
     assert runs.fit("killed") == 0, runs.log("killed")
     assert_same(runs.last("killed"), straight)
     assert runs.scalars("killed") == runs.scalars("straight")

@@ -76,7 +76,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(dmax, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_commands_of_the_guide_run_as_written(dmax, tmp_path):
     """All but the training, whose settings are parsed, and whose model the shipped one stands for."""
-    guide = (Path(dmaxlit.__file__).parent / "viewer" / "README.md").read_text().replace("\\\n", " ")
+    guide = (Path(dmaxlit.__file__).parent / "viewer" / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"^python -m dmaxlit (.*)$", guide, re.MULTILINE)
     assert [command.partition(" ")[0] for command in commands] == (
         ["generate"] * 3 + ["trace", "fit"] + ["generate"] * 2 + ["trace"]

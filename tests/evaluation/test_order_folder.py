@@ -11,7 +11,7 @@ def test_the_folder_holds_table_json_and_picture_and_is_replaced_only_when_asked
     folder = tmp_path / "out"
     table = write_report(folder, [report], {"seed": 3}, overwrite=False)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    assert (folder / "table.md").read_text() == table + "\n"
+    assert (folder / "table.md").read_text(encoding="utf-8") == table + "\n"
     content = read_json(folder / "order.json")
     assert content["settings"] == {"seed": 3}
     assert "NaN" not in json.dumps(content)

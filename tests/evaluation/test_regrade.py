@@ -51,7 +51,7 @@ def test_the_result_is_that_of_an_evaluation_with_these_options(module, data, an
     before = contents(answers)
     table = regrade(answers, tmp_path / "regraded", LENIENT, progress=False)
     evaluate(module, data, tmp_path / "evaluated", lenient=True)
-    assert (tmp_path / "regraded" / "table.md").read_text() == table
+    assert (tmp_path / "regraded" / "table.md").read_text(encoding="utf-8") == table
     regraded, evaluated = contents(tmp_path / "regraded"), contents(tmp_path / "evaluated")
     record = regraded["record.json"]
     assert record.pop("regraded")["answers"] == str(answers)

@@ -164,7 +164,7 @@ def test_all_are_answered_of_a_task_that_draws_fewer_prompts_than_the_number(mod
 
 def test_the_table_has_the_baseline_aup_and_all_rules_of_counting(module, ranks, tmp_path):
     table = run(module, ranks, tmp_path)
-    assert table == (tmp_path / "table.md").read_text()
+    assert table == (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "5 prompts; AUP with y_max" in table
     lines = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert lines[-3:] == ["one_token", "spd tau_dec=0.5", "spd tau_dec=0.0"]

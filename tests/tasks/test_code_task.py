@@ -15,8 +15,8 @@ from dmaxlit.tasks.templates import known_templates
 from tests.sandbox.requirement import needs_sandbox
 
 NAMES = ("humaneval", "humaneval_instruct", "mbpp", "mbpp_instruct")
-# The files are not part of the project.
-REAL = Path(os.environ.get("DMAXLIT_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+# The folder of the real files, which are not part of the project.
+REAL = Path(os.environ.get("DMAXLIT_DATA", "DMAXLIT_DATA"))
 
 HELPER = 'def twice(x):\n    return 2 * x\n\n\ndef half(x):\n    """ Invert twice.\n    >>> half(4)\n    2\n    """\n'
 HUMANEVAL = {

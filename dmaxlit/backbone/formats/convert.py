@@ -136,7 +136,7 @@ def _write(
     """Write the complete folder or nothing; the last of ``copied_from`` is the source."""
     with staged(dest, "output") as staging:
         write_weights(tensors, staging, size, casts)
-        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for folder in copied_from:
             _copy_files(folder, staging)
         if (auxiliary := copied_from[-1] / AUXILIARY_FOLDER).is_dir():
@@ -174,7 +174,10 @@ def _name_class_for_all(path: Path) -> None:
     if path.is_file():
         settings = read_object(path)
         if settings.get("tokenizer_class") == "TokenizersBackend":
-            path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
+            path.write_text(
+                json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n",
+                encoding="utf-8",
+            )
 
 
 def _copied_files(folder: Path) -> list[Path]:

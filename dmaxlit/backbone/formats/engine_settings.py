@@ -30,8 +30,8 @@ def write_engine_settings(folder: Path, metadata: Mapping[str, Any]) -> None:
         decoder = make_decoder(decoding["decoder"], **decoding.get("options", {}))
         sglang = to_sglang(decoder)
         config = yaml.safe_dump(sglang["config"], sort_keys=False)
-        (folder / SGLANG_FILE).write_text(f"# --dllm-algorithm {sglang['algorithm']}\n{config}")
+        (folder / SGLANG_FILE).write_text(f"# --dllm-algorithm {sglang['algorithm']}\n{config}", encoding="utf-8")
         settings = to_diffusers(decoder, metadata["block_length"])
-        (folder / DIFFUSERS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / DIFFUSERS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     except UserError:  # a decoder that the engine does not have, or one of a later version
         return

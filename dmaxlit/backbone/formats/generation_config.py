@@ -46,7 +46,7 @@ def refuse_generation(folder: Path) -> None:
     """
     path = folder / GENERATION_CONFIG_FILE
     settings = read_json(path) if path.is_file() else {}
-    path.write_text(json.dumps({**settings, _NOTE_SETTING: _NOTE}, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps({**settings, _NOTE_SETTING: _NOTE}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def allow_generation(folder: Path) -> None:
@@ -57,6 +57,6 @@ def allow_generation(folder: Path) -> None:
         return
     del settings[_NOTE_SETTING]
     if settings:
-        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     else:
         path.unlink()

@@ -280,7 +280,7 @@ def write_folder(
         (staging / CARD_FILE).write_bytes(edited_card(folder) or card)
         metadata = {**metadata, "card": card_hash(card)}
         write_engine_settings(staging, metadata)
-        (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+        (staging / METADATA_FILE).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_output_folder(folder: Path) -> None:

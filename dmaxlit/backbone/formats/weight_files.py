@@ -172,7 +172,7 @@ def open_weights(folder: Path) -> dict[str, LazyTensor]:
 
 def _indexed(index: Path) -> dict[str, list[str]]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"pretrained: {str(index)!r} is not an index of shards ({error!r})") from error
     names = weight_map.values() if isinstance(weight_map, dict) else [None]
@@ -251,4 +251,4 @@ def write_weights(
             save_file(shard, folder / file, metadata={"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": dict(sorted(plan.tensor_to_filename.items()))}
-        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

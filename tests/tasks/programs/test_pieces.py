@@ -5,8 +5,10 @@ from dmaxlit.tasks import task
 from dmaxlit.tasks.programs import ProgramsTask
 from dmaxlit.tasks.programs.task import PIECES
 from dmaxlit.tasks.programs.train_pieces import train_tokenizer
+from tests.sandbox.requirement import needs_sandbox
 
 
+@needs_sandbox
 def test_text_survives_and_fits_the_budget():
     tokenizer = ProgramsTask.tokenizer()
     for difficulty in ("easy", "standard", "hard"):
@@ -25,7 +27,7 @@ def test_a_line_with_its_indentation_is_one_piece():
 
 
 def test_training_again_gives_pieces_of_the_shipped_kind():
-    pieces = json.loads(PIECES.read_text())["model"]["vocab"]
+    pieces = json.loads(PIECES.read_text(encoding="utf-8"))["model"]["vocab"]
     again = train_tokenizer(programs=60).get_vocab()
     assert list(pieces)[:3] == ["<pad>", "<eos>", "<mask>"]
     words = [piece for piece in again if len(piece) > 3]

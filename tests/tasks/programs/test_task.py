@@ -6,10 +6,12 @@ from dmaxlit.errors import UserError
 from dmaxlit.sandbox import SandboxSettings, isolation
 from dmaxlit.sandbox.isolation import level_of
 from dmaxlit.tasks import task
+from tests.sandbox.requirement import needs_sandbox
 
 DIFFICULTIES = ["easy", "standard", "hard"]
 
 
+@needs_sandbox
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_a_worked_answer_is_right_and_a_changed_one_is_not(difficulty):
     examples = task("programs", difficulty=difficulty).examples("test", 2)
@@ -21,6 +23,7 @@ def test_a_worked_answer_is_right_and_a_changed_one_is_not(difficulty):
     assert not examples[0].check("")
 
 
+@needs_sandbox
 def test_splits_share_no_program_and_a_longer_list_begins_with_the_shorter_one():
     programs = task("programs")
     splits = {split: programs.examples(split, 150) for split in ("train", "val", "test")}
@@ -30,6 +33,7 @@ def test_splits_share_no_program_and_a_longer_list_begins_with_the_shorter_one()
     assert programs.examples("val", 40) == splits["val"][:40]
 
 
+@needs_sandbox
 def test_seeds_share_no_program_across_splits_either():
     first, second = task("programs", difficulty="easy"), task("programs", difficulty="easy", seed=7)
     trained = {example.answer for example in first.examples("train", 400)}
@@ -40,6 +44,7 @@ def test_seeds_share_no_program_across_splits_either():
     ]
 
 
+@needs_sandbox
 def test_examples_are_the_same_on_every_machine():
     text = "".join(
         f"{example.prompt}\n{example.response}\n"
@@ -49,6 +54,7 @@ def test_examples_are_the_same_on_every_machine():
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "77773296dd17582b"
 
 
+@needs_sandbox
 def test_a_record_says_how_answers_are_separated():
     assert task("programs").record()["sandbox"] == level_of(SandboxSettings())
 
@@ -66,6 +72,7 @@ def test_bad_options_are_refused(options, message):
         task("programs", **options)
 
 
+@needs_sandbox
 def test_more_programs_than_there_are_are_refused(monkeypatch):
     monkeypatch.setattr("dmaxlit.tasks.programs.task._PATIENCE", 3)
     with pytest.raises(UserError, match=r"^n: expected at most \d+ test prompts of easy difficulty, got 100000"):
