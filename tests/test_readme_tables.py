@@ -40,6 +40,8 @@ MARKS = (
     "programs_stopping",
     "programs_training",
     "self_correction",
+    "stories_methods_question_first",
+    "stories_methods_question_last",
     "strategies",
     "train_speed",
     "truth",
@@ -109,11 +111,16 @@ def test_tables_of_the_other_benchmarks_are_what_they_wrote(mark, entries, make,
     assert table(mark) == format_table(results if make is None else [make(**entry) for entry in results])
 
 
-@pytest.mark.parametrize("name", [mark.removeprefix("programs_") for mark in MARKS if mark.startswith("programs_")])
-def test_the_tables_of_programs_are_what_the_benchmark_wrote(name):
-    summary = json.loads((RESULTS / "tables_programs.json").read_text())[name]["summary"][""]
-    method, spec = TABLES[name].reference
-    assert table(f"programs_{name}") == format_pairs(summary, f"{method} / {spec.title}", "base", tables._WITHOUT)
+@pytest.mark.parametrize("task", tables.WORDINGS)
+def test_the_papers_tables_are_what_the_benchmark_wrote(task):
+    marks = set()
+    for name, content in json.loads((RESULTS / f"tables_{task}.json").read_text()).items():
+        method, spec = TABLES[name].reference
+        for wording, summary in content["summary"].items():
+            mark = "_".join(filter(None, (task, name, wording.replace(" ", "_"))))
+            assert table(mark) == format_pairs(summary, f"{method} / {spec.title}", "base", tables._WITHOUT)
+            marks.add(mark)
+    assert marks == {mark for mark in MARKS if mark.startswith(f"{task}_")}
 
 
 def test_the_overhead_of_the_sandbox_is_what_the_benchmark_measured():
