@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dmaxlit.bench.termination import terminate_on_exit
+from dmaxlit.bench.termination import terminating
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.tasks.text_files import parse_yaml
 
@@ -45,10 +45,7 @@ def run_module(module: str, *arguments: str, name: str, environment: Mapping[str
     """
     last_line, pipe = "", subprocess.PIPE
     command = [sys.executable, "-m", module, *arguments]
-    with (
-        subprocess.Popen(command, stderr=pipe, text=True, errors="replace", env=environment) as process,
-        terminate_on_exit(process),
-    ):
+    with terminating(command, stderr=pipe, errors="replace", env=environment) as process:
         assert process.stderr is not None, "a pipe was requested"
         for line in process.stderr:
             sys.stderr.write(line)

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -22,6 +22,7 @@ from dmaxlit.errors import UserError, check_at_least
 from dmaxlit.loading import usable_device
 
 T = TypeVar("T")
+_PATIENCE = 1.0  # seconds
 _REPEATS = 5  # of short timings, of which the fastest counts
 
 
@@ -140,6 +141,8 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
     thread = threading.Thread(target=run)
     try:
         thread.start()
+        while not result.done():
+            wait([result], _PATIENCE)  # a signal that comes just before a wait is heeded after it
         return result.result()
     except (KeyboardInterrupt, SystemExit):
         while thread.is_alive():

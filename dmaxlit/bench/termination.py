@@ -3,12 +3,23 @@
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_running: set["subprocess.Popen[str]"] = set()  # also what threads have started, which hear of no signal
+
+
+@dataclass
+class _State:
+    running: set["subprocess.Popen[str]"] = field(default_factory=set)  # also by threads, which hear of no signal
+    number: int | None = None  # of the signal that has come
+    is_held: bool = False  # while the main thread starts a process
+
+
+_state = _State()
 
 
 @contextmanager
@@ -26,26 +37,46 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _state.number = None
 
 
 @contextmanager
-def terminate_on_exit(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Within, whatever is raised ends a process first, and waits until it has: ``fit`` saves its state.
+def terminating(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Start a process that whatever is raised within ends first, and wait until it has: ``fit`` saves its state.
 
     Outside of the main thread, where no signal raises anything, the process is ended by the signal itself.
+
+    Args:
+        command: The command.
+        options: Of ``subprocess.Popen``; text is asked for.
     """
-    _running.add(process)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        _state.is_held = True  # raised in the middle of it, SystemExit would leave a process that nobody knows
     try:
-        yield
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+        process = subprocess.Popen(command, text=True, **options)
+        _state.running.add(process)
     finally:
-        _running.remove(process)
+        if is_main:
+            _state.is_held = False
+    with process:
+        try:
+            if _state.number is not None:  # the signal came meanwhile
+                if is_main:
+                    raise SystemExit(128 + _state.number)
+                process.terminate()
+            yield process
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            _state.running.remove(process)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    for process in tuple(_running):
+    _state.number = number
+    for process in tuple(_state.running):
         process.terminate()
-    raise SystemExit(128 + number)
+    if not _state.is_held:
+        raise SystemExit(128 + number)

@@ -1,14 +1,16 @@
 import os
 import signal
+import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.context import ForkServerContext
 
 import pytest
 
+from dmaxlit import UserError
 from dmaxlit.bench.command import run_dmaxlit
 from dmaxlit.bench.jobs import run_jobs
 from dmaxlit.bench.speed import in_new_process
@@ -61,26 +63,47 @@ def test_jobs_end_with_the_benchmark(tmp_path, interpreter, terminated):
     assert not logs[2].exists()
 
 
-def test_a_command_ends_with_what_has_started_it(tmp_path, interpreter, terminated):
+@pytest.fixture(params=[0.0, 0.5], ids=["started", "starting"])
+def signalled(request, monkeypatch):
+    """Let a signal that is sent when a process has begun come after its start, or within."""
+    start = subprocess.Popen
+
+    def slowly(*args, **options):
+        process = start(*args, **options)
+        time.sleep(request.param)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", slowly)
+
+
+@pytest.mark.usefixtures("interpreter", "signalled")
+def test_a_command_ends_with_what_has_started_it(tmp_path, terminated):
     assert terminated(run_dmaxlit, "fit", has_begun=(tmp_path / "begun").exists) == 143
     assert (tmp_path / "ended").exists()
 
 
-def test_a_command_of_a_thread_ends_with_the_benchmark(tmp_path, interpreter, terminated):
-    failures = []
+@pytest.mark.usefixtures("interpreter", "signalled")
+def test_a_command_of_a_thread_ends_with_the_benchmark(tmp_path, terminated):
+    done, begin = Future(), time.monotonic()
+
+    def fit():
+        try:
+            run_dmaxlit("fit")
+        except UserError as error:
+            done.set_result(str(error))
 
     def run():
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                failures.append(pool.submit(run_dmaxlit, "fit").exception())
-            finally:  # as what waits for the thread is interrupted
-                pool.shutdown()
-                assert (tmp_path / "ended").exists()
+        try:
+            threading.Thread(target=fit).start()
+            while not done.done():
+                wait([done], 0.1)  # a signal that comes just before a wait is heeded after it
+        finally:  # as what waits for the thread is interrupted
+            wait([done], 60)
 
-    begin = time.monotonic()
     assert terminated(run, has_begun=(tmp_path / "begun").exists) == 143
+    assert done.result(0) == "fit failed with exit status 143: no message"
+    assert (tmp_path / "ended").exists()
     assert time.monotonic() - begin < 60
-    assert not failures
 
 
 def test_a_measurement_ends_with_its_benchmark(monkeypatch, terminated):
