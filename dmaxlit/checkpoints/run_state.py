@@ -90,7 +90,7 @@ def restore_run(trainer: L.Trainer, state: dict[str, Any]) -> None:
         set_generator_states(state["generators"][trainer.global_rank], trainer.strategy.root_device)
     else:
         seed_generators("rank", run_seed(), trainer.global_rank, trainer.global_step)
-    for scheduler in _accumulation_schedulers(trainer):  # Lightning calls it where an epoch begins, not within one
+    for scheduler in accumulation_schedulers(trainer):  # Lightning calls it where an epoch begins, not within one
         scheduler.on_train_epoch_start(trainer, trainer.lightning_module)
     trainer.callback_metrics.update(state["metrics"])
     scalars = {name: float(value) for name, value in state["unlogged"].items() if value.numel() == 1}
@@ -148,7 +148,7 @@ def recount_batches(trainer: L.Trainer, loops: dict[str, Any], state: dict[str, 
         loops: ``loops`` of the checkpoint; changed in place.
         state: Result of :func:`run_state`, from the same checkpoint; those of earlier versions have settings only.
     """
-    if _accumulation_schedulers(trainer):
+    if accumulation_schedulers(trainer):
         return
     name = "accumulate_grad_batches"
     before = state.get(name, json.loads(state["settings"]).get(f"trainer.{name}"))
@@ -176,7 +176,8 @@ def finish_batch(loops: dict[str, Any], state: dict[str, Any]) -> None:
         count_step(loops)
 
 
-def _accumulation_schedulers(trainer: L.Trainer) -> list[GradientAccumulationScheduler]:
+def accumulation_schedulers(trainer: L.Trainer) -> list[GradientAccumulationScheduler]:
+    """Return the callbacks that set ``accumulate_grad_batches`` as an epoch begins; the last one decides."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
 

@@ -106,20 +106,20 @@ class BlockForward:
         scratch_slot = self._scratch_slot_of(max_length)
         if scratch_slot > self._scratch_slot:
             self._forget_plan()
-            self._scratch_slot = scratch_slot if self._cache is None else self._extend(self._cache, scratch_slot)
+            try:
+                self._scratch_slot = scratch_slot if self._cache is None else self._extend(self._cache, scratch_slot)
+            except RuntimeError as error:  # torch's for lack of memory, on a GPU and on a CPU
+                raise MemoryError(f"no memory for the keys and values of {max_length} positions") from error
 
     def _extend(self, cache: RowCache, scratch_slot: int) -> int:
         """Extend a cache to a scratch slot or further, and return the one that it has then."""
         # To extend it copies what it holds: not for every request that is a little longer than all before.
         ample = min(self._scratch_slot * 5 // 4, self._last_scratch_slot)
         if cache.is_filled and ample > scratch_slot:
-            with suppress(RuntimeError):  # torch's for lack of memory, on a GPU and on a CPU
+            with suppress(RuntimeError):  # there may be memory for less
                 cache.extend(ample + 1)
                 return ample
-        try:
-            cache.extend(scratch_slot + 1)
-        except RuntimeError as error:
-            raise MemoryError(f"no memory for the keys and values of {scratch_slot} positions") from error
+        cache.extend(scratch_slot + 1)
         return scratch_slot
 
     def _scratch_slot_of(self, max_length: int) -> int:

@@ -6,10 +6,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
+from dmaxlit.checkpoints.run_state import accumulation_schedulers
 from dmaxlit.errors import UserError
 
 LENGTH_OPTIONS = ("T_max", "total_steps", "total_iters", "milestones", "step_size", "T_0", "epochs", "steps_per_epoch")
@@ -91,8 +91,7 @@ def steps_of_run(trainer: L.Trainer) -> int | float:
     steps, epochs, batches = trainer.estimated_stepping_batches, trainer.max_epochs, trainer.num_training_batches
     if steps < 0:
         return math.inf
-    # Of several, the last one sets the accumulation.
-    schedulers = [one for one in trainer.callbacks if isinstance(one, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    schedulers = accumulation_schedulers(trainer)
     if not schedulers or epochs in (None, -1) or math.isinf(batches):
         return steps
     accumulation = schedulers[-1].get_accumulate_grad_batches
