@@ -38,8 +38,8 @@ class SpecialTokens:
         mask_id: A token that is not decided yet.
         eos_id: The end of a response.
         pad_id: Padding of a batch; never attended to.
-        vocab_size: One more than the highest id of the tokenizer; random tokens are drawn below it. A model may have
-            more rows and logits than this (V), as padded tables do: those ids are never predicted.
+        vocab_size: One more than the highest id of the tokenizer. A model may have more rows and logits than this (V),
+            as padded tables do: those ids are never predicted.
         gaps: Ranges of ids below ``vocab_size`` that the tokenizer leaves out; they are never predicted either.
     """
 
@@ -71,6 +71,22 @@ class SpecialTokens:
             logits[..., gap.start : gap.stop].fill_(-torch.inf)
         if logits.shape[-1] > self.vocab_size:
             logits[..., self.vocab_size :].fill_(-torch.inf)
+
+    @property
+    def num_predictable(self) -> int:
+        """Number of ids that can be predicted: those of the tokenizer without the mask token."""
+        return self.vocab_size - 1 - sum(map(len, self.gaps))
+
+    def predictable(self, index: Tensor) -> Tensor:
+        """Return the ids ``[...]`` at some places of all that can be predicted, in ascending order.
+
+        Args:
+            index: Numbers from 0 to ``num_predictable - 1``; uniform ones give tokens uniform over the vocabulary.
+        """
+        ids = index
+        for left_out in sorted((*self.gaps, range(self.mask_id, self.mask_id + 1)), key=lambda ids: ids.start):
+            ids = ids + len(left_out) * (ids >= left_out.start)
+        return ids
 
 
 def num_ids(tokenizer: "PreTrainedTokenizerBase") -> int:

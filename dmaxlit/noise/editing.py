@@ -99,9 +99,8 @@ class EditingNoise(NoiseStrategy):
 
 def _wrong_tokens(clean: CleanBatch, generator: RowGenerator) -> Tensor:
     """Draw a token uniformly from the vocabulary without the mask and the clean token, ``[batch, length]``."""
-    u = generator.rand(clean.ids.shape[1])
-    tokens = (u * (clean.special.vocab_size - 2)).long()
-    mask = torch.full_like(clean.ids, clean.special.mask_id)
-    # Draw from two ids fewer than the vocabulary holds, then step over the smaller and the larger of the two.
-    tokens = tokens + (tokens >= torch.minimum(clean.ids, mask)).long()
-    return tokens + (tokens >= torch.maximum(clean.ids, mask)).long()
+    special = clean.special
+    # Draw from one id fewer than can be predicted, then step over the clean token.
+    index = (generator.rand(clean.ids.shape[1]) * (special.num_predictable - 1)).long()
+    tokens = special.predictable(index)
+    return torch.where(tokens >= clean.ids, special.predictable(index + 1), tokens)

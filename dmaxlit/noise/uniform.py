@@ -24,7 +24,5 @@ class UniformNoise(NoiseStrategy):
         masked, level = corruption.positions, corruption.level
         yield View(clean.with_masks(masked), clean.response, "masked", is_masked=masked, level=level)
         u = generator.rand(clean.ids.shape[1])
-        # Draw from one id fewer than the vocabulary holds, then step over the mask token.
-        random = (u * (clean.special.vocab_size - 1)).long()
-        random = random + (random >= clean.special.mask_id).long()
+        random = clean.special.predictable((u * clean.special.num_predictable).long())
         yield View(torch.where(masked, random, clean.ids), clean.response, "random", level=level)

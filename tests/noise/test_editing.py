@@ -3,6 +3,7 @@ import torch
 
 from dmaxlit import UserError
 from dmaxlit.noise import EditingNoise, LogitsPrediction
+from dmaxlit.tokens import SpecialTokens
 from dmaxlit.training.losses import view_loss
 from tests.conftest import make_batch
 from tests.noise.experimental.test_soft_on_policy import sharp_logits
@@ -21,16 +22,18 @@ def test_masks_and_wrong_tokens_are_disjoint_and_come_at_their_rates():
 
 
 @pytest.mark.parametrize("mask", [0, 5, 37])
-def test_wrong_tokens_are_uniform_over_the_others(mask):
-    clean = make_batch([0] * 64, [512] * 64)
-    object.__setattr__(clean.special, "mask_id", mask)
+@pytest.mark.parametrize("gaps", [(), (range(1, 4), range(6, 7), range(8, 20))])
+def test_wrong_tokens_are_uniform_over_the_others(mask, gaps):
+    special = SpecialTokens(mask, eos_id=36, pad_id=35, vocab_size=38, gaps=gaps)
+    clean = make_batch([0] * 64, [512] * 64, special=special)
     clean.ids.fill_(7)
     (view,) = converse(EditingNoise(level=0.0, edit_rate=1.0), clean, logits=torch.zeros(64, 512, 38))
     counts = torch.bincount(view.ids.flatten(), minlength=38).float()
-    assert counts[mask] == counts[7] == 0
-    others = counts[[token for token in range(38) if token not in (mask, 7)]]
-    expected = 64 * 512 / 36
-    assert ((others - expected) ** 2 / expected).sum() < 67  # chi-squared, 35 degrees of freedom: 99.9% is 66.6
+    others = sorted(set(range(38)) - {mask, 7}.union(*gaps))
+    assert counts.nonzero().flatten().tolist() == others
+    expected = 64 * 512 / len(others)
+    bound = {36: 67, 20: 44}[len(others)]  # chi-squared, 35 and 19 degrees of freedom: 99.9% is 66.6 and 43.8
+    assert ((counts[others] - expected) ** 2 / expected).sum() < bound
 
 
 def test_the_loss_weighs_masks_edits_and_the_rest(clean):
