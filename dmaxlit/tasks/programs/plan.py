@@ -35,7 +35,7 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """A text that is the same for the same program only."""
+        """A text that is the same for the same steps only; other steps may compute the same."""
         return " | ".join([self.input.name, *(step.key for step in self.steps), self.end.key])
 
     def run(self, argument: Any) -> Any:
