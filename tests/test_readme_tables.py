@@ -22,6 +22,7 @@ from dmaxlit.bench.paired_table import format_pairs
 from dmaxlit.bench.paper_tables import TABLES, WORDINGS
 from dmaxlit.bench.studies import STUDIES
 from dmaxlit.bench.summary import format_summary, summarize
+from dmaxlit.bench.table_rows import TableRow
 from tests.readmes import README, READMES, ROOT, TEXTS, name_of
 
 RESULTS = ROOT / "dmaxlit" / "bench" / "results"
@@ -45,6 +46,8 @@ MARKS = (
     "strategies",
     "train_speed",
     "truth",
+    "vocabulary_400",
+    "vocabulary_800",
     "without_revision",
 )
 
@@ -99,7 +102,7 @@ def test_results_in_the_root_readme_are_those_of_the_table(mark, command):
     [
         ("decoders", "summary", None, decoders.format_table),
         ("decode_speed", "measurements", decode_speed.Measurement, decode_speed.format_table),
-        ("frontier", "summary", None, partial(format_pairs, reference="DMax", without=("p",))),
+        ("frontier", "summary", None, partial(format_pairs, reference="DMax")),
         ("grading", "checks", grading.Check, grading.format_table),
         ("loading", "measurements", loading.Start, loading.format_table),
         ("scale", "runs", scale_table.ScaleRun, scale_table.format_table),
@@ -137,6 +140,16 @@ def test_the_adaptation_table_is_what_the_benchmark_wrote():
 
 def test_the_tables_of_codila_are_what_the_benchmark_wrote():
     assert table("codila") == codila.format_tables(json.loads((RESULTS / "codila.json").read_text()))
+
+
+@pytest.mark.parametrize("steps", [400, 800])
+def test_the_tables_of_the_vocabulary_are_what_the_benchmark_wrote(steps):
+    results = json.loads((RESULTS / "vocabulary.json").read_text())[str(steps)]
+    assert results["settings"]["steps"] == steps
+    rows = [result for run in results["runs"] for result in run]
+    titles = [(entry["row"], entry["decoder"], entry["options"]) for entry in results["summary"]]
+    kinds = [TableRow(*row.split(" / "), decoder, options) for row, decoder, options in titles]
+    assert table(f"vocabulary_{steps}") == format_summary(summarize(rows, kinds))
 
 
 @pytest.mark.parametrize("study", ["strategies", "truth"])
