@@ -48,6 +48,13 @@ def test_a_callback_that_unfreezes_weights_is_refused_before_the_first_step():
         trainer.fit(DMaxModule(make_denoiser()), loader())
 
 
+class Data(L.LightningDataModule):
+    batch_size = 4
+
+    def train_dataloader(self):
+        return loader(self.batch_size)
+
+
 @pytest.mark.parametrize("kind", [BatchSizeFinder, LearningRateFinder])
 def test_a_search_before_training_is_refused_unless_it_is_that_of_a_tuner(kind):
     callback = kind()
@@ -55,13 +62,6 @@ def test_a_search_before_training_is_refused_unless_it_is_that_of_a_tuner(kind):
         L.Trainer(**QUIET, max_steps=1, callbacks=[callback]).fit(DMaxModule(make_denoiser()), Data())
     callback._early_exit = True
     check_callbacks(SimpleNamespace(callbacks=[callback], strategy=SingleDeviceStrategy()))
-
-
-class Data(L.LightningDataModule):
-    batch_size = 4
-
-    def train_dataloader(self):
-        return loader(self.batch_size)
 
 
 @pytest.mark.parametrize("callback", [EMAWeightAveraging(), StochasticWeightAveraging(0.1)])
