@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dmaxlit.callbacks._agreement import agreed
@@ -261,12 +261,17 @@ class RunCheckpoint(Checkpoint):
         if self._stops.in_step:
             self._stops.postpone(trainer)
 
-    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
         """Stop if a signal was received, in one process: ranks may differ in their number of validation batches."""
         is_alone = trainer.world_size == 1 and not trainer.sanity_checking
         if is_alone and self._stops.signals.received and not self._stops.in_step:
             # Validation is repeated, from the generators it began with.
             if self._kept.saved_step != trainer.global_step:
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, WeightAveraging):  # it has swapped the averaged weights in
+                        callback.on_validation_epoch_end(trainer, pl_module)
                 self._save_step_end(trainer)
             self._stops.stop(trainer, self._stops.signals.received, self._kept.last)
 

@@ -294,7 +294,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
     def configure_model(self) -> None:
         """Shard the model if the strategy does, and read its weights if that was deferred."""
         if self.trainer.training:
-            check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+            check_callbacks(self.trainer)
         prepare_backbone(self, self.backbone)
         if self.trainer.training:
             self.begin_frozen_copy()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from dmaxlit.checkpoints.plain_data import load_plain, require_local
+from dmaxlit.checkpoints.plain_data import load_plain, refuse_other_objects, require_local
 from dmaxlit.errors import UserError, reason_of
 from dmaxlit.files import staged_file, system_error
 
@@ -30,15 +30,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            UserError: If it cannot be written, for instance because the disk is full.
+            UserError: If it cannot be written, for instance because the disk is full, or could not be read again.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
         try:
-            with staged_file(path) as staging, staging.open("wb") as file, _raising_system_errors():
-                torch.save(checkpoint, file)
+            with staged_file(path) as staging:
+                with staging.open("wb") as file, _raising_system_errors():
+                    torch.save(checkpoint, file)
+                refuse_other_objects(staging, path)
         except OSError as error:
             raise UserError(f"checkpoint: cannot write {str(path)!r} ({error.strerror or error})") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -207,6 +208,17 @@ def is_unknown_monitor(error: Exception) -> bool:
     Relies on the beginning of the text of a ``RuntimeError``.
     """
     return isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric")
+
+
+# ---- callbacks ------------------------------------------------------------------------------------------------------
+
+
+def ends_after_search(callback: BatchSizeFinder | LearningRateFinder) -> bool:
+    """Return whether a callback searches for ``Tuner``, without training afterwards.
+
+    Relies on ``callback._early_exit``.
+    """
+    return callback._early_exit
 
 
 # ---- module and strategy --------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ other sharding strategies. All of them pass through ``Strategy.load_checkpoint``
 import pickle
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.pytorch.strategies import Strategy
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from dmaxlit.errors import UserError
 
@@ -45,6 +46,23 @@ def load_plain(path: str | Path, **options: Any) -> dict[str, Any]:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"checkpoint: {str(path)!r} cannot be read ({reason})") from error
     return content
+
+
+def refuse_other_objects(file: str | Path | IO[bytes], path: str | Path) -> None:
+    """Refuse a checkpoint that was just written and that :func:`load_plain` would not read.
+
+    Args:
+        file: The checkpoint's file as ``torch.save`` wrote it.
+        path: Its name, for the message.
+
+    Raises:
+        UserError: If it holds more than plain data and tensors.
+    """
+    if others := get_unsafe_globals_in_checkpoint(file):
+        raise UserError(
+            f"checkpoint: expected plain data and tensors to write to {str(path)!r}, as nothing else is read, got "
+            f"{', '.join(sorted(others))}; what state_dict() of a callback or schedule returns is stored"
+        )
 
 
 def guard_strategy(strategy: Strategy, reads_folders: bool) -> None:

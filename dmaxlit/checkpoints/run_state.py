@@ -127,11 +127,13 @@ def resume_logs(trainer: L.Trainer, state: dict[str, Any]) -> None:
 
 
 def validation_is_due(trainer: L.Trainer) -> bool:
-    """Return whether validation follows the current training batch."""
+    """Return whether validation follows the current training batch; False if the clock decides."""
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
+    if not trainer.enable_validation or interval is None:
         return False
-    if interval is None or interval == float("inf"):
+    if every is not None and (trainer.current_epoch + 1) % every:
+        return False
+    if interval == float("inf"):
         return bool(trainer.is_last_batch)
     loop = trainer.fit_loop
     done = (loop.batch_idx if every is not None else loop.total_batch_idx) + 1
@@ -180,6 +182,12 @@ def accumulation_schedulers(trainer: L.Trainer) -> list[GradientAccumulationSche
     """Return the callbacks that set ``accumulate_grad_batches`` as an epoch begins; the last one decides."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, GradientAccumulationScheduler)]
+
+
+def micro_batches_of_step(trainer: L.Trainer, epoch: int) -> int:
+    """Return ``accumulate_grad_batches`` of an epoch, which may not have begun."""
+    schedulers = accumulation_schedulers(trainer)
+    return schedulers[-1].get_accumulate_grad_batches(epoch) if schedulers else trainer.accumulate_grad_batches
 
 
 def _detached(metrics: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ import math
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dmaxlit.checkpoints.run_state import micro_batches_of_step
 from dmaxlit.errors import DMaxWarning
 
 
@@ -52,13 +53,16 @@ def warn_of_late_validation(trainer: L.Trainer, source: str, consequence: str) -
 
 def batches_of_run(trainer: L.Trainer) -> float:
     """Return the number of training batches to ``max_steps`` or ``max_epochs``; infinity without a limit."""
-    per_epoch, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    per_epoch = trainer.num_training_batches
     lengths = [math.inf]
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         lengths.append(trainer.max_epochs * per_epoch)
-    if trainer.max_steps > 0 and math.isinf(per_epoch):
-        lengths.append(trainer.max_steps * accumulated)
-    elif trainer.max_steps > 0:
-        epochs, steps = divmod(trainer.max_steps, math.ceil(per_epoch / accumulated))  # an epoch ends with a step
-        lengths.append(epochs * per_epoch + steps * accumulated)
+    if trainer.max_steps > 0:
+        left, epoch, batches = trainer.max_steps, 0, 0
+        while left > 0:
+            accumulated = micro_batches_of_step(trainer, epoch)
+            batches += int(min(left * accumulated, per_epoch))
+            left -= math.ceil(min(left, per_epoch / accumulated))  # an epoch ends with a step
+            epoch += 1
+        lengths.append(batches)
     return min(lengths)

@@ -124,6 +124,8 @@ def range_levels(rank: Tensor, ranges: list[tuple[float, float]], generator: Row
 def choose_exactly(clean: CleanBatch, level: Tensor, generator: RowGenerator) -> Tensor:
     """Choose exactly ``floor(n * level)`` of the n response tokens of each block, ``[batch, length]`` bool.
 
+    Below level 1 that is never all of them: a response token that is alone in its block is never chosen.
+
     Args:
         clean: The clean batch.
         level: ``[batch, blocks]``.

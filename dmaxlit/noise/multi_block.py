@@ -30,8 +30,8 @@ class MultiBlockNoise(NoiseStrategy):
     Neighbouring blocks form groups of at most ``group_size``. A noisy block attends to the noisy blocks of its group up
     to itself and to the clean blocks of earlier groups, as in decoding with a window of several blocks. In block j of a
     group exactly ``floor(n * p_j)`` of the n response tokens are corrupted, with ``L ~ U(.001, .99)``,
-    ``p_1 ~ U(L, .99)`` and ``p_j ~ U(p_(j-1), .99)``. A row has one of the layouts of the paper in each epoch: groups
-    of every size from 2 on, from every start.
+    ``p_1 ~ U(L, .99)`` and ``p_j ~ U(p_(j-1), .99)``; as published, never all n, so never a block's only one. A row has
+    one of the layouts of the paper in each epoch: groups of every size from 2 on, from every start.
 
     Args:
         group_size: Most blocks in a group (N), at least 2: the window that the model will decode with.

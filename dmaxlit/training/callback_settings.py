@@ -3,14 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
+    BatchSizeFinder,
     GradientAccumulationScheduler,
+    LearningRateFinder,
     ModelPruning,
     StochasticWeightAveraging,
     WeightAveraging,
 )
+from lightning.pytorch.strategies import ModelParallelStrategy
 
+from dmaxlit.checkpoints.lightning_internals import ends_after_search
 from dmaxlit.data.identity import plain_values
 from dmaxlit.errors import UserError
 
@@ -23,22 +28,36 @@ _OF_LIGHTNING = (
 )
 
 
-def check_callbacks(callbacks: Iterable[Any]) -> None:
-    """Refuse Lightning's fine-tuning callbacks: a resumed run would not train what they had unfrozen before.
+def check_callbacks(trainer: L.Trainer) -> None:
+    """Refuse those of Lightning's callbacks with which a run cannot be resumed, or its model not be sharded.
 
-    Nor do schedules and optimisers made from named parameters take the parameter groups that they add.
+    A resumed run would not train what fine-tuning callbacks had unfrozen before, nor do schedules and optimisers made
+    from named parameters take the parameter groups that they add. Those that search a batch size or learning rate load
+    a checkpoint of their own, and a resumed run would keep only the weights of its.
 
     Args:
-        callbacks: The callbacks of a trainer.
+        trainer: The trainer.
 
     Raises:
-        UserError: If one of them is such a callback.
+        UserError: If it has such a callback.
     """
-    for callback in callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        name = type(callback).__name__
         if isinstance(callback, BaseFinetuning):
             raise UserError(
                 "trainer.callbacks: expected none that unfreezes weights (BaseFinetuning), which a resumed run would "
-                f"not train, got {type(callback).__name__}; what never trains can be frozen by requires_grad"
+                f"not train, got {name}; what never trains can be frozen by requires_grad"
+            )
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder) and not ends_after_search(callback):
+            raise UserError(
+                "trainer.callbacks: expected none that searches for a setting before training, after which a resumed "
+                f"run would begin anew, got {name}; search with lightning.pytorch.tuner.Tuner and set what it finds"
+            )
+        is_averaging = isinstance(callback, WeightAveraging | StochasticWeightAveraging)
+        if is_averaging and isinstance(trainer.strategy, ModelParallelStrategy):
+            raise UserError(
+                "trainer.callbacks: expected none that averages weights where the model is sharded "
+                f"({type(trainer.strategy).__name__}), got {name}; trainer.strategy ddp keeps it whole"
             )
 
 

@@ -25,7 +25,7 @@ class FrozenCopyMixin(L.LightningModule):
     noise: NoiseStrategy
     frozen_copy: str
     _features: FrozenFeatures | None = None
-    _earlier: FrozenFeatures | None = None  # of a run before, which this one may go on with
+    _earlier: FrozenFeatures | None = None  # of the last run that began, which the next one may go on with
 
     def frozen_features(self) -> FrozenFeatures:
         """Return the features that the noise strategy asks for, of the model as it is when this is first called.
@@ -57,9 +57,9 @@ class FrozenCopyMixin(L.LightningModule):
     def begin_frozen_copy(self) -> None:
         """Copy the model as it is now, if the noise strategy asks for features: a run begins.
 
-        A copy of the module's last run is kept until it is known whether a checkpoint of that run is gone on from.
+        That of the last run is kept until it is known whether a checkpoint of that run is gone on from.
         """
-        self._earlier, self._features = self._features, None
+        self._features = None
         if self.noise.feature_layer is not None:
             self.frozen_features()
 
@@ -79,14 +79,24 @@ class FrozenCopyMixin(L.LightningModule):
             checkpoint["frozen_copy"] = self._features.checksum()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of a run with another frozen copy.
+        """Refuse the checkpoint of a run with another frozen copy, or with none.
 
         Raises:
             UserError: If the model did not start from the same weights.
         """
         super().on_load_checkpoint(checkpoint)
         expected, features = checkpoint.get("frozen_copy"), self._features
-        if expected is None or features is None or _is_close(features, expected):
+        if features is None or (is_attached(self) and not self.trainer.training):
+            return
+        if expected is None:
+            if self.backbone.lora is not None:  # the copy is the model without its adapters, which is in the checkpoint
+                return
+            raise UserError(
+                "ckpt_path: expected a checkpoint of a run with a frozen copy of its first weights, since features of "
+                "them are the targets, got one of a run without; to begin with its weights, export it and set "
+                "backbone.pretrained to the folder"
+            )
+        if _is_close(features, expected):
             return
         if self._earlier is not None and self._earlier.layer == features.layer and _is_close(self._earlier, expected):
             self._features = self._earlier
@@ -97,9 +107,9 @@ class FrozenCopyMixin(L.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Forget the copy of a run before: whether it is needed was known when the checkpoint was read."""
+        """Keep this run's copy for the next one. That of the run before is not needed: the checkpoint was read."""
         super().on_fit_start()
-        self._earlier = None
+        self._earlier = self._features
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the features: the frozen copy belongs to the run."""

@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from dmaxlit.checkpoints.lightning_internals import SHARDED_REST_FILE, share_among_all
 from dmaxlit.checkpoints.part_checksums import ChecksumWriter
+from dmaxlit.checkpoints.plain_data import refuse_other_objects
 from dmaxlit.checkpoints.sharded import check_shards, is_sharded_checkpoint, read_shards
 from dmaxlit.errors import DMaxWarning, UserError, reason_of
 from dmaxlit.files import staged_file, sync, system_error
@@ -70,7 +71,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Write a checkpoint, each rank its shards, and force it to the disk; with ``async_save``, begin to.
 
         Raises:
-            UserError: If a rank cannot write its shards, for instance because the disk is full.
+            UserError: If a rank cannot write its shards, for instance because the disk is full, or they could not be
+                read again.
         """
         path = Path(self.broadcast(filepath))
         self.finish_save()  # one at a time
@@ -107,6 +109,8 @@ class FSDP2Strategy(ModelParallelStrategy):
             shards[f"optimizer_{number}"] = state
         content = BytesIO()
         torch.save(checkpoint, content)  # now, as it changes while the shards are written
+        content.seek(0)
+        refuse_other_objects(content, path)
 
         def end() -> None:
             if self.is_global_zero:

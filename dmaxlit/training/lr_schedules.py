@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
-from dmaxlit.checkpoints.run_state import accumulation_schedulers
+from dmaxlit.checkpoints.run_state import accumulation_schedulers, micro_batches_of_step
 from dmaxlit.errors import UserError
 
 LENGTH_OPTIONS = ("T_max", "total_steps", "total_iters", "milestones", "step_size", "T_0", "epochs", "steps_per_epoch")
@@ -91,11 +91,9 @@ def steps_of_run(trainer: L.Trainer) -> int | float:
     steps, epochs, batches = trainer.estimated_stepping_batches, trainer.max_epochs, trainer.num_training_batches
     if steps < 0:
         return math.inf
-    schedulers = accumulation_schedulers(trainer)
-    if not schedulers or epochs in (None, -1) or math.isinf(batches):
+    if not accumulation_schedulers(trainer) or epochs in (None, -1) or math.isinf(batches):
         return steps
-    accumulation = schedulers[-1].get_accumulate_grad_batches
-    counted = sum(math.ceil(batches / accumulation(epoch)) for epoch in range(max(epochs, 1)))
+    counted = sum(math.ceil(batches / micro_batches_of_step(trainer, epoch)) for epoch in range(max(epochs, 1)))
     return counted if trainer.max_steps == -1 else min(counted, trainer.max_steps)
 
 

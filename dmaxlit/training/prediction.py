@@ -28,9 +28,12 @@ class OutputHead:
         return self._owner.logits(hidden)
 
     def parameters(self) -> Iterator[Tensor]:
-        """Return the parameters of the output layer."""
+        """Return the parameters of the output layer, and those that a subclass with its own ``logits`` adds."""
         layer: nn.Module = self._owner.model.get_output_embeddings()
-        return layer.parameters()
+        yield from layer.parameters()
+        if type(self._owner).logits not in (Denoiser.logits, AuxiliaryModel.logits):
+            of_model = set(self._owner.model.parameters())
+            yield from (parameter for parameter in self._owner.parameters() if parameter not in of_model)
 
 
 class ChunkedPrediction(Prediction):

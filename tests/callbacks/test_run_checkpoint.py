@@ -1,8 +1,11 @@
 """RunCheckpoint in Python; the tests of the command line interrupt and resume its runs."""
 
+import signal
+
+import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 
 from dmaxlit import UserError
 from dmaxlit.callbacks import RunCheckpoint
@@ -93,3 +96,33 @@ def test_a_run_whose_accumulation_is_scheduled_goes_on_as_if_it_had_not_been_int
     assert parts["loops"]["fit_loop"][batches] == whole["loops"]["fit_loop"][batches]
     for name, weight in whole["state_dict"].items():
         assert torch.equal(parts["state_dict"][name], weight), name
+
+
+class StopInValidation(L.Callback):
+    """Sends SIGTERM while the first batch of a validation is decoded."""
+
+    def on_validation_batch_start(self, trainer, *args):
+        if not trainer.sanity_checking:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+def test_a_run_of_averaged_weights_that_is_stopped_in_validation_goes_on_as_if_it_had_not_been(tmp_path):
+    def ended(folder, *others, ckpt_path=None):
+        checkpoint = RunCheckpoint(every_minutes=None, every_n_steps=None)
+        callbacks = [EMAWeightAveraging(decay=0.6), *others, checkpoint]
+        trainer = make_trainer(folder, callbacks, num_sanity_val_steps=0, enable_checkpointing=True)
+        trainer.fit(FakeModule(), datamodule=make_data(), ckpt_path=ckpt_path)
+
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    with pytest.raises(SystemExit):
+        ended(last.parents[1], StopInValidation())
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    ended(last.parents[1], ckpt_path=last)
+    ended(tmp_path / "whole")
+    parts, whole = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("parts", "whole")
+    )
+    for state in ("current_model_state", "state_dict"):
+        for name, weight in whole[state].items():
+            assert torch.equal(parts[state][name], weight), (state, name)

@@ -78,6 +78,12 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_last_one(path, monkeypat
     assert_still_old(path)
 
 
+def test_what_could_not_be_read_again_is_refused_and_leaves_the_last_one(path):
+    with pytest.raises(UserError, match=r"^checkpoint: expected plain data .*last.ckpt', .*, got pathlib.*Path; "):
+        AtomicCheckpointIO().save_checkpoint({**NEW, "callbacks": {"Own": {"folder": path}}}, path)
+    assert_still_old(path)
+
+
 def test_a_file_that_may_not_grow_leaves_the_last_one(path):
     with limited_files(100_000), pytest.raises(UserError, match=r"cannot write .*last.ckpt' \(File too large\)"):
         AtomicCheckpointIO().save_checkpoint(NEW, path)

@@ -9,9 +9,10 @@ import lightning as L
 import pytest
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.tuner import Tuner
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from dmaxlit import DMaxModule
@@ -204,6 +205,14 @@ def test_the_version_of_a_log_can_be_chosen(tmp_path, kind):
     internals.set_version(logger, 3)
     assert internals.has_version(logger)
     assert logger.log_dir.endswith("version_3"), "the folder of a log is no longer named by _version"
+
+
+@pytest.mark.parametrize("kind", [BatchSizeFinder, LearningRateFinder])
+def test_a_search_says_whether_training_follows_it(kind):
+    callback = kind()
+    has(callback, "_early_exit")
+    assert not internals.ends_after_search(callback)
+    assert getsource(Tuner).count("._early_exit = True") == 2, "Tuner no longer sets _early_exit"
 
 
 def test_a_module_says_whether_it_has_a_trainer():

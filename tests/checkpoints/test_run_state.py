@@ -66,6 +66,14 @@ def test_a_new_rank_has_generators_of_its_own_which_are_the_same_again(monkeypat
     assert [restored(monkeypatch, states, rank) for rank in (2, 3)] == new
 
 
+def test_where_the_clock_decides_no_batch_is_followed_by_validation():
+    trainer = SimpleNamespace(enable_validation=True, check_val_every_n_epoch=None, is_last_batch=True)
+    trainer.val_check_batch = None
+    assert not run_state.validation_is_due(trainer)
+    trainer.val_check_batch = float("inf")  # after each epoch of a stream
+    assert run_state.validation_is_due(trainer)
+
+
 @pytest.mark.parametrize(
     ("state", "scaled"),
     [

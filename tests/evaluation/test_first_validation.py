@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import lightning as L
 import pytest
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader
 
@@ -40,13 +41,15 @@ class Count(L.Callback):
         {"max_steps": 5, "accumulate_grad_batches": 2},
         {"max_steps": 4, "accumulate_grad_batches": 3, "check_val_every_n_epoch": 3},
         {"max_steps": 9, "max_epochs": 1},
+        {"max_steps": 4, "check_val_every_n_epoch": 2, "callbacks": [GradientAccumulationScheduler({0: 2, 1: 4})]},
         {"max_steps": 2, "limit_val_batches": 0},
     ],
 )
 def test_the_lengths_are_those_of_the_loops(tmp_path, options):
     count = Count()
+    options = {**options, "callbacks": [count, *options.get("callbacks", [])]}
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = L.Trainer(default_root_dir=tmp_path, callbacks=[count], num_sanity_val_steps=0, **quiet, **options)
+    trainer = L.Trainer(default_root_dir=tmp_path, num_sanity_val_steps=0, **quiet, **options)
     model = BoringModel()
     rows = model.train_dataloader().dataset
     trainer.fit(model, DataLoader(rows, batch_size=len(rows) // 5), DataLoader(rows, batch_size=len(rows)))
@@ -61,7 +64,12 @@ def test_the_lengths_are_those_of_the_loops(tmp_path, options):
 
 
 def test_without_lengths_nothing_is_predicted():
-    endless = {"num_training_batches": math.inf, "accumulate_grad_batches": 2, "enable_validation": True}
+    endless = {
+        "num_training_batches": math.inf,
+        "accumulate_grad_batches": 2,
+        "enable_validation": True,
+        "callbacks": [],
+    }
     endless |= {"check_val_every_n_epoch": 1, "max_epochs": -1}
     trainer = SimpleNamespace(**endless, val_check_batch=math.inf, max_steps=-1)
     assert not batches_of_run(trainer) < batches_to_validation(trainer)

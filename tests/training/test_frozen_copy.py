@@ -1,9 +1,10 @@
 import copy
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from dmaxlit import UserError
 from dmaxlit.backbone.lora import LoraSettings
@@ -61,6 +62,21 @@ def test_a_checkpoint_refuses_another_frozen_copy():
         other.on_load_checkpoint(checkpoint)
 
 
+def test_a_checkpoint_of_a_run_without_a_frozen_copy_is_refused_where_training_needs_one():
+    module = DMaxModule(make_denoiser(), AskingNoise())
+    module.on_load_checkpoint({})  # to decode
+    module.frozen_features()
+    with pytest.raises(
+        UserError, match=r"^ckpt_path: expected a checkpoint of a run with .*, got one of a run without; "
+    ):
+        module.on_load_checkpoint({})
+    module.trainer = trainer = SimpleNamespace(training=False)
+    module.on_load_checkpoint({})
+    trainer.training = True
+    with pytest.raises(UserError, match=r"^ckpt_path: "):
+        module.on_load_checkpoint({})
+
+
 def test_a_copy_of_the_module_has_no_frozen_copy():
     module = DMaxModule(make_denoiser(), AskingNoise())
     features = module.frozen_features()
@@ -92,13 +108,16 @@ def test_a_strategy_of_another_layer_is_refused():
         module.frozen_features()
 
 
-def test_a_module_that_was_fitted_goes_on_from_a_checkpoint_of_its_run(tmp_path):
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback")
+@pytest.mark.parametrize("averaging", [[], [EMAWeightAveraging]])  # which calls configure_model once more
+def test_a_module_that_was_fitted_goes_on_from_a_checkpoint_of_its_run(tmp_path, averaging):
     module = DMaxModule(make_denoiser(), AskingNoise(), sgd)
     keeper = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
     settings = {**QUIET, "enable_checkpointing": True}
-    L.Trainer(**settings, max_steps=1, callbacks=[keeper]).fit(module, loader())
+    L.Trainer(**settings, max_steps=1, callbacks=[keeper, *(kind() for kind in averaging)]).fit(module, loader())
     begun = module.frozen_features().checksum()
-    L.Trainer(**QUIET, max_steps=2).fit(module, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    trainer = L.Trainer(**QUIET, max_steps=2, callbacks=[kind() for kind in averaging])
+    trainer.fit(module, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert module.frozen_features().checksum() == begun
 
 

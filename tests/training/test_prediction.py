@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dmaxlit.backbone.denoiser import Denoiser
 from dmaxlit.noise import LogitsPrediction
 from dmaxlit.training import chunked_logits
 from dmaxlit.training.prediction import ChunkedPrediction, OutputHead
@@ -40,6 +41,25 @@ def test_map_sum_and_scatter_agree(predictions, clean):
     torch.testing.assert_close(*gradients)
     assert torch.equal(chunked.scatter(target + 1, into=clean.ids), in_memory.scatter(target + 1, into=clean.ids))
     assert torch.equal(chunked.logits, in_memory.logits)
+
+
+class Biased(Denoiser):
+    """A denoiser that adds a trained bias to its logits."""
+
+    def logits(self, hidden):
+        return super().logits(hidden) + self.bias
+
+
+@pytest.mark.parametrize("most", [38 * 5, 2**22], ids=["several chunks", "one chunk"])
+def test_what_a_subclass_adds_to_the_logits_learns(most, monkeypatch, clean):
+    monkeypatch.setitem(chunked_logits._MAX_LOGITS, "cpu", most)
+    monkeypatch.setattr(chunked_logits, "_FEWEST", 1)
+    denoiser = make_denoiser()
+    denoiser.__class__, denoiser.bias = Biased, torch.nn.Parameter(torch.zeros(38))
+    count = int(clean.response.sum())
+    prediction = ChunkedPrediction(torch.ones(count, 32), clean.response, OutputHead(denoiser))
+    prediction.sum(lambda logits, chunk: logits[:, 5].sum()).backward()
+    assert denoiser.bias.grad.tolist() == [count if token == 5 else 0 for token in range(38)]
 
 
 def test_a_prediction_without_gradients_has_none_later(clean):
