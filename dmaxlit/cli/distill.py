@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 #: Reasons to drop a response that the last line names.
-_COUNTED = ("too_short", "too_long", "duplicate", "near_duplicate")
+_COUNTED = ("refused", "too_short", "too_long", "duplicate", "near_duplicate")
 
 
 def run(command: str, args: list[str]) -> None:

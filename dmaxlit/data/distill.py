@@ -157,7 +157,7 @@ def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: Distil
             settings.batch_size,
             progress,
             title="distil",
-            row_filter=RowFilter(settings),
+            row_filter=RowFilter(settings, is_served=isinstance(answerer, ServerAnswerer)),
         )
     return file.ranks.from_main(lambda: _finish(file, counts, work))
 
