@@ -57,6 +57,7 @@ def evaluate(
     devices: int = 1,
     num_nodes: int = 1,
     dtype: Dtype = "float32",
+    probe: bool = True,
     compare: Sequence[str] | None = None,
     regrade: str | None = None,
     task_flags: Mapping[str, Any] | None = None,
@@ -100,6 +101,7 @@ def evaluate(
         devices: Devices of each node; each answers its share of the prompts.
         num_nodes: Nodes; start the same command on each, as for fit.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
         compare: Compare two evaluations instead: folders, or files of answers.
         regrade: Judge the answers in the folder of an evaluation instead of decoding, with the options of tasks given
             here (--task.gsm8k.lenient true), and write them to another folder. Tasks that are not registered have to
@@ -143,9 +145,7 @@ def evaluate(
     ranks = Ranks.launch(device, devices, num_nodes)
 
     def load() -> "DMaxModule":
-        return load_model(
-            model, str(ranks.device), dtype, chat_template=chat_template, template_options=template_options
-        )
+        return load_model(model, str(ranks.device), dtype, probe, chat_template, template_options)
 
     def load_baselines() -> "list[AutoregressiveAnswerer]":
         return _baselines(autoregressive, assistant, ranks.device, dtype)
