@@ -340,8 +340,10 @@ class AnswerServer:
             return UserError(f"timeout: expected an answer of {address} within {self.timeout:g} s, got none")
         if isinstance(error, APIConnectionError):
             return UserError(f"base_url: expected a server at {address}, got: {reason_of(error.__cause__ or error)}")
+        if isinstance(error, NotFoundError) and "/v1" not in urlsplit(address).path:
+            return UserError(f"base_url: expected an address up to /v1, got {address!r}: {reason_of(error)}")
         if isinstance(error, NotFoundError):
-            return UserError(f"model: expected {self.model!r} at {address}, got: {reason_of(error)}")
+            return UserError(f"model: expected {self.model!r} at the base_url {address}, got: {reason_of(error)}")
         if isinstance(error, APIStatusError):
             status = f"status {error.status_code} after {self.max_retries} retries"
             return UserError(f"base_url: expected completions from {address}, got {status}: {reason_of(error)}")

@@ -148,7 +148,7 @@ def test_texts_are_continued_by_the_endpoint_completions(server: FakeServer) -> 
         ((200, {}, {"choices": [{"message": {"content": "x"}}]}), r"base_url: expected completions .* another body"),
         (completion([1]), r"base_url: expected a completion with text and usage"),  # type: ignore[arg-type]
         (failure(401), r"OPENAI_API_KEY: expected the key of .*, got one that it refuses: "),
-        (failure(404, "no m\x1b[2J"), r"model: expected 'm' at .*no m\\x1b\[2J"),
+        (failure(404, "no m\x1b[2J"), r"model: expected 'm' at the base_url http.*no m\\x1b\[2J"),
         (failure(500, "oops"), r"base_url: expected completions from .*, got status 500 after 0 retries: .*oops"),
     ],
 )
@@ -158,6 +158,13 @@ def test_what_a_server_may_answer_instead(server: FakeServer, reply: Reply, erro
         answers(server, ["a"])
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
+
+
+def test_an_address_without_its_end_is_named_not_the_model(server: FakeServer) -> None:
+    server.reply = lambda body: failure(404, "Not Found")
+    client = AnswerServer(server.url.removesuffix("/v1"), "m", max_retries=0)
+    with pytest.raises(UserError, match=r"^base_url: expected an address up to /v1, got 'http://[\d.:]+': .*Not Found"):
+        client.generate(["a"], [0], lambda *_: None, max_new_tokens=4)
 
 
 def test_a_failure_ends_the_other_requests_and_keeps_what_was_answered(server: FakeServer) -> None:
