@@ -186,9 +186,10 @@ def distill(
     if not rows:
         source = ranks.together(lambda: _task(module, model, task, task_options))
     else:
-        source = [row.prompt for row in rows]
         if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
+        rows = rows[:num_prompts]
+        source = [row.prompt for row in rows]
     with naming_rows(rows):
         if module is not None:
             tokenizer = module.tokenizer
