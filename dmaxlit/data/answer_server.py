@@ -53,8 +53,8 @@ class ServedResponse:
 class _Taking:
     """Passes on responses; refusals only once a prompt is answered, as a server that refuses all has another fault."""
 
-    def __init__(self, address: str, indices: Sequence[int], take: Callable[[int, ServedResponse], object]) -> None:
-        self._address, self._indices, self._take = address, indices, take
+    def __init__(self, address: str, take: Callable[[int, ServedResponse], object]) -> None:
+        self._address, self._take = address, take
         self._is_answered = self._is_warned = False
         self._held_back: list[tuple[int, ServedResponse]] = []
 
@@ -75,8 +75,8 @@ class _Taking:
     def _pass_on(self) -> None:
         for position, response in self._held_back:
             if response.refusal and not self._is_warned:
-                error = PromptError(self._indices[position], f"refused by {self._address}: {response.refusal}")
-                warnings.warn(f"{error}; such prompts have no answer", DMaxWarning, stacklevel=2)
+                warning = f"a prompt is refused by {self._address}, and has no answer: {response.refusal}"
+                warnings.warn(warning, DMaxWarning, stacklevel=2)
                 self._is_warned = True
             self._take(position, response)
         self._held_back.clear()
@@ -208,7 +208,7 @@ class AnswerServer:
                 return shared
             return shared | {"seed": stable_seed("server", seed, indices[position]) % _MAX_SEED}
 
-        taking = _Taking(self._address, indices, take)
+        taking = _Taking(self._address, take)
         asyncio.run(self._generate(prompts, fields, taking, tick))
         taking.end()
 
