@@ -43,7 +43,7 @@ from dmaxlit.cli.trainer import DMaxTrainer
 from dmaxlit.cli.training_parser import DESCRIPTIONS, Parser, parse_settings
 from dmaxlit.data.datamodule import SelfDistilledDataModule
 from dmaxlit.data.resumable_jsonl import output_path
-from dmaxlit.errors import UserError, check_at_least, reason_of, renaming_argument
+from dmaxlit.errors import UserError, check_at_least, renaming_argument
 from dmaxlit.evaluation.validation_batches import is_dry_run
 from dmaxlit.files import expanded, refuse_address
 from dmaxlit.locks import exclusive_folder
@@ -172,15 +172,12 @@ class DMaxCLI(LightningCLI):
         """Make model, data and trainer, and check the shapes of the weights in ``ckpt_path``.
 
         Raises:
-            UserError: If one of them refuses a setting, or needs a library that is not installed.
+            UserError: If one of them refuses a setting.
         """
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise UserError(one_line(error)) from error
-        except ImportError as error:  # of a logger, for instance
-            got = reason_of(error, with_type=True)
-            raise UserError(f"{self.subcommand}: expected the libraries of the classes it names, got {got}") from error
         checkpoint = self.config_init[self.subcommand].get("ckpt_path")
         if checkpoint:
             refuse_sharded(checkpoint, self.trainer)

@@ -206,7 +206,7 @@ def test_a_server_that_refuses_all_is_at_fault_unless_they_are_few(server: FakeS
         )
     assert taken == {}
     with pytest.warns(DMaxWarning, match="refused by"):  # which may be the last ones of a run that resumes
-        assert len(answers(server, ["a"] * 15)) == 15
+        assert len(answers(server, ["a"] * 15, concurrency=1)) == 15
 
 
 def test_a_server_that_stalls(server: FakeServer) -> None:
