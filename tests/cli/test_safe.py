@@ -148,9 +148,9 @@ def test_a_strategy_that_a_package_registers_is_admitted_and_nothing_else_of_it(
     (package / "entry_points.txt").write_text("[dmaxlit.noise]\ntheirs = their_noise:Theirs\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(NOISE, "_entry_points_loaded", False)
-    ended = dmax(f"fit --safe --config {base} --model.noise theirs --print_config")
+    ended = dmax(f"fit --safe --config {base} --model.noise theirs")
     assert ended.status == 0, ended.err
-    assert "class_path: their_noise.Theirs" in ended.out
+    assert "class_path: their_noise.Theirs" in (tmp_path / "runs/lightning_logs/version_0/config.yaml").read_text()
     assert dmax(f"fit --safe --config {base} --model.noise their_noise.Other --print_config").status == 2
     del NOISE._classes["theirs"]
     sys.modules.pop("their_noise", None)
