@@ -9,11 +9,12 @@ import lightning as L
 import pytest
 import torch
 
+import dmaxlit
 from dmaxlit import DMaxModule
 from dmaxlit.decoding import DECODERS, Decoder
 from dmaxlit.noise import NOISE, NoiseStrategy, View
 from dmaxlit.tasks import TASKS
-from dmaxlit.testing import decoder_properties, noise_properties
+from dmaxlit.testing import decoder_properties, noise_properties, task_properties
 from tests.conftest import make_denoiser
 from tests.readmes import README, READMES, ROOT, TEXTS, name_of
 from tests.sandbox.requirement import needs_sandbox
@@ -75,6 +76,15 @@ def test_the_decoder_of_a_few_lines_decodes():
     module = DMaxModule(make_denoiser(sharpen=3.0))
     answers = module.generate(["3 +1 ?", "7 *2 ?"], decoder=documented_class(Decoder)(), max_new_tokens=16)
     assert all(answer.num_tokens > 0 and answer.num_forwards <= 16 for answer in answers)
+
+
+def test_the_documented_task_has_every_property(monkeypatch):
+    monkeypatch.setattr(TASKS, "_classes", dict(TASKS._classes))
+    (block,) = [one for one in python_blocks(ROOT / "dmaxlit" / "tasks" / "README.md") if "class DoublingTask" in one]
+    namespace = {"dmaxlit": dmaxlit}  # imported by the first block
+    exec(compile(block, "my_task.py", "exec"), namespace)
+    for check in task_properties(namespace["DoublingTask"]):
+        check()
 
 
 def compiled(block, name):

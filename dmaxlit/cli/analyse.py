@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
+from dmaxlit.cli.config_files import read_entries
 from dmaxlit.cli.messages import closest
 from dmaxlit.cli.unused_settings import first_given
 from dmaxlit.errors import UserError, check_at_least, printable
@@ -53,7 +54,7 @@ def order(
     task_options: dict[str, Any] | None = None,
     decoder: str = "spd",
     decoder_options: dict[str, Any] | None = None,
-    decoders: list[Any] | None = None,
+    decoders: str | list[Any] | None = None,
     num_prompts: int | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 64,
@@ -86,8 +87,9 @@ def order(
             name, also as --task.chain.difficulty hard.
         decoder: Registered name of the decoder, or import path of your own.
         decoder_options: Options of the decoder, also as --decoder.tau_dec 0.3.
-        decoders: Several decoders instead, as a list of names, or of mappings with name, options, label, sweep, window,
-            admission and admission_options. Several values of the swept option, as a list, are a decoder each.
+        decoders: Several decoders instead: names, separated by commas; or a list of name, options, label, sweep,
+            window, admission and admission_options, also in a .yaml file. Several values of the swept option, as a
+            list, are a decoder each.
         num_prompts: Test prompts of each task. Default: 100, or all if there are fewer.
         max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
         batch_size: Prompts decoded together.
@@ -165,7 +167,7 @@ def _tasks(names: Sequence[str], options: dict[str, Any]) -> "dict[str, Task]":
     return {name: task(name, **options.get(name, {})) for name in names}
 
 
-def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) -> "dict[str, DecoderSpec]":
+def _specs(decoder: str, options: dict[str, Any], decoders: str | list[Any] | None) -> "dict[str, DecoderSpec]":
     """Return the decoders by their titles."""
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.evaluate import DecoderSpec
@@ -175,7 +177,8 @@ def _specs(decoder: str, options: dict[str, Any], decoders: list[Any] | None) ->
         return {spec.title: spec}
     if options:
         raise UserError("decoders: expected the options of each in the list, got --decoder_options too")
-    return {entry.title: entry.spec for entry in decoder_entries(decoders, baseline=False)}
+    entries, source = read_entries("decoders", decoders)
+    return {entry.title: entry.spec for entry in decoder_entries(entries, False, source)}
 
 
 def _examples(name: str, task: "Task", number: int | None) -> "list[Example]":

@@ -61,6 +61,30 @@ def read_value(name: str, text: str) -> Any:
     return value
 
 
+def read_entries(argument: str, value: str | list[Any]) -> tuple[list[Any], str]:
+    """Return the entries of a list: itself, its YAML, in a .yaml file, or names separated by commas; and the source.
+
+    Args:
+        argument: The setting.
+        value: Its value.
+
+    Raises:
+        UserError: If it is no list, or cannot be read.
+    """
+    source = argument
+    if isinstance(value, list):
+        return value, source
+    if value.lstrip().startswith("["):
+        content = read_value(argument, value)
+    elif value.endswith((".yaml", ".yml")):
+        content, source = read_config(value), value
+    else:
+        content = [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(content, list):
+        raise UserError(f"{argument}: expected a list of names or mappings in {value!r}, got {describe_value(content)}")
+    return content, source
+
+
 def yaml_line(value: Any) -> str:
     """Return a value as YAML in one line."""
     return str(yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)).strip()

@@ -1,7 +1,6 @@
 """``dmaxlit distill``."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,13 +8,12 @@ from dmaxlit.cli.answer_backend import server_of
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.processes import launch_ranks
 from dmaxlit.data.distill import distill as write_corpus
-from dmaxlit.data.distill_settings import DistillSettings
+from dmaxlit.data.distill_settings import NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.lost_turns import check_roles
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.prompt_reader import naming_rows, read_prompts
 from dmaxlit.errors import UserError, printable
-from dmaxlit.evaluation.evaluate import default_budget
 from dmaxlit.files import files_of_options, require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 
 #: Reasons to drop a response that the last line names.
-_COUNTED = ("too_short", "too_long", "duplicate", "near_duplicate")
+_COUNTED = ("refused", "too_short", "too_long", "duplicate", "near_duplicate")
 
 
 def run(command: str, args: list[str]) -> None:
@@ -105,7 +103,7 @@ def distill(
             those that share most runs of five words with an earlier one (needs the extra dedup). The manifest counts
             them.
         similarity: Share of the runs of five words from which on rows are near duplicates, from 0.1 to 0.95.
-        max_new_tokens: Most tokens of an answer, EOS included. Default: the task's own.
+        max_new_tokens: Most tokens of an answer, EOS included; --prompts need it. Default: the task's own.
         batch_size: Prompts decoded together, or with the backend openai answers recorded together. It changes the
             speed, not the answers; in bfloat16 a near-tie may be rounded differently in another batch.
         temperature: 0 takes the most probable tokens; above 0 tokens are sampled. The answers depend on the seed, but
@@ -175,6 +173,8 @@ def distill(
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
     rows = [] if prompts is None else read_prompts(prompts, columns)
+    if rows and max_new_tokens is None:
+        raise UserError(NO_BUDGET)
     server = server_of(distill, arguments)
     ranks, own_device = launch_ranks(device, accelerator, devices, num_nodes, strategy)
     module = None
@@ -186,11 +186,10 @@ def distill(
     if not rows:
         source = ranks.together(lambda: _task(module, model, task, task_options))
     else:
-        source = [row.prompt for row in rows]
         if num_prompts is not None and num_prompts > len(rows) and ranks.is_main:
             print(f"prompts: {len(rows)} are there, {num_prompts} were asked for; all are answered", file=sys.stderr)
-        if max_new_tokens is None and module is not None:
-            settings = replace(settings, max_new_tokens=default_budget(module))
+        rows = rows[:num_prompts]
+        source = [row.prompt for row in rows]
     with naming_rows(rows):
         if module is not None:
             tokenizer = module.tokenizer

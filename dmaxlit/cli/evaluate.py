@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.config_files import read_config, read_value
+from dmaxlit.cli.config_files import read_entries
 from dmaxlit.cli.option_help import show_option_help
 from dmaxlit.cli.task_flags import options_by_task, take_task_flags
 from dmaxlit.cli.unused_settings import first_given
-from dmaxlit.errors import UserError, describe_value, printable
+from dmaxlit.errors import UserError, printable
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
     from dmaxlit.module import DMaxModule
 
-_FILES = (".yaml", ".yml")
+T = TypeVar("T")
 
 
 def run(command: str, args: list[str]) -> None:
@@ -34,9 +34,9 @@ def run(command: str, args: list[str]) -> None:
 
 def evaluate(
     model: str | None = None,
-    tasks: str | None = None,
+    tasks: str | list[Any] | None = None,
     output: str | None = None,
-    decoders: str = "spd",
+    decoders: str | list[Any] = "spd",
     task_options: dict[str, Any] | None = None,
     num_prompts: int | None = None,
     split: Literal["train", "val", "test"] = "test",
@@ -57,6 +57,7 @@ def evaluate(
     devices: int = 1,
     num_nodes: int = 1,
     dtype: Dtype = "float32",
+    probe: bool = True,
     compare: Sequence[str] | None = None,
     regrade: str | None = None,
     task_flags: Mapping[str, Any] | None = None,
@@ -100,6 +101,7 @@ def evaluate(
         devices: Devices of each node; each answers its share of the prompts.
         num_nodes: Nodes; start the same command on each, as for fit.
         dtype: Type of the weights. In bfloat16 a model needs half the memory; answers may differ from float32's.
+        probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
         compare: Compare two evaluations instead: folders, or files of answers.
         regrade: Judge the answers in the folder of an evaluation instead of decoding, with the options of tasks given
             here (--task.gsm8k.lenient true), and write them to another folder. Tasks that are not registered have to
@@ -113,10 +115,10 @@ def evaluate(
         return
     if regrade is not None:
         _refuse_others("regrade", given, ("output", "tasks", "task_options", "task_flags", "overwrite"))
-        imports = _names(_entries("tasks", tasks or ""))
+        imports = _names(read_entries("tasks", tasks or "")[0])
         _regrade(regrade, output, imports, task_options or {}, task_flags or {}, overwrite)
         return
-    model, tasks, output = _required(model=model, tasks=tasks, output=output)
+    model, tasks, output = _required("model", model), _required("tasks", tasks), _required("output", output)
     from dmaxlit.evaluation.answerers import Sampling
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.suite import Suite
@@ -124,11 +126,12 @@ def evaluate(
     from dmaxlit.files import expanded
     from dmaxlit.ranks import Ranks
 
-    listed = _entries("tasks", tasks)
+    listed, source = read_entries("tasks", tasks)
     options = options_by_task(_names(listed), task_options or {}, task_flags or {})
+    settings, decoder_source = read_entries("decoders", decoders)
     suite = Suite(
-        tasks=task_entries(listed, options, _source("tasks", tasks)),
-        decoders=decoder_entries(_entries("decoders", decoders), one_token, _source("decoders", decoders)),
+        tasks=task_entries(listed, options, source),
+        decoders=decoder_entries(settings, one_token, decoder_source),
         num_prompts=num_prompts,
         split=split,
         max_new_tokens=max_new_tokens,
@@ -143,9 +146,7 @@ def evaluate(
     ranks = Ranks.launch(device, devices, num_nodes)
 
     def load() -> "DMaxModule":
-        return load_model(
-            model, str(ranks.device), dtype, chat_template=chat_template, template_options=template_options
-        )
+        return load_model(model, str(ranks.device), dtype, probe, chat_template, template_options)
 
     def load_baselines() -> "list[AutoregressiveAnswerer]":
         return _baselines(autoregressive, assistant, ranks.device, dtype)
@@ -173,16 +174,15 @@ def _baselines(
     ]
 
 
-def _required(**settings: str | None) -> list[str]:
-    """Return settings that have no default.
+def _required(name: str, value: T | None) -> T:
+    """Return a setting that has no default.
 
     Raises:
-        UserError: For the first that is missing.
+        UserError: If it is missing.
     """
-    for name, value in settings.items():
-        if not value:
-            raise UserError(f"{name}: expected a value, got none (--compare A B needs none)")
-    return [str(value) for value in settings.values()]
+    if not value:
+        raise UserError(f"{name}: expected a value, got none (--compare A B needs none)")
+    return value
 
 
 def _refuse_others(name: str, given: Mapping[str, Any], used: Collection[str]) -> None:
@@ -239,20 +239,3 @@ def _names(entries: Sequence[Any]) -> list[str]:
         given = [fields.get("label"), fields.get("name"), str(fields.get("name")).rpartition(".")[2]]
         names |= dict.fromkeys(name for name in given if isinstance(name, str))
     return list(names)
-
-
-def _entries(argument: str, value: str) -> list[Any]:
-    """Return names separated by commas, or the entries of a list, written out or in a file."""
-    if value.lstrip().startswith("["):
-        content = read_value(argument, value)
-    elif value.endswith(_FILES):
-        content = read_config(value)
-    else:
-        return [name.strip() for name in value.split(",") if name.strip()]
-    if not isinstance(content, list):
-        raise UserError(f"{argument}: expected a list of names or mappings in {value!r}, got {describe_value(content)}")
-    return content
-
-
-def _source(argument: str, value: str) -> str:
-    return value if value.endswith(_FILES) else argument

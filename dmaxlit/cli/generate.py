@@ -261,7 +261,7 @@ def _prompts(
     prompts: list[Prompt] = [*prompt] if prompt else [row.prompt for row in rows]
     if number is not None and number > len(prompts):
         print(f"prompts: {len(prompts)} are there, {number} were asked for; all are answered", file=sys.stderr)
-    return prompts[:number], rows
+    return prompts[:number], rows[:number]
 
 
 def _print(

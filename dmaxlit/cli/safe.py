@@ -43,13 +43,16 @@ def admitted(args: list[str]) -> Iterator[tuple[list[str], bool]]:
         with admitted_imports():
             yield args, False
         return
+    from dmaxlit.noise import NOISE
     from dmaxlit.registry import Registry
     from dmaxlit.sandbox import SandboxSettings
 
     before = Registry.admits_import_paths, SandboxSettings.admits_rlimits
     Registry.admits_import_paths, SandboxSettings.admits_rlimits = False, _names_rlimits(args)
     try:
-        with admitted_imports(_PACKAGES):
+        # The name of a strategy becomes its import path before the parser sees it, also that of another package's.
+        strategies = [f"{cls.__module__}.{cls.__qualname__}" for cls in map(NOISE.get, NOISE)]
+        with admitted_imports([*_PACKAGES, *strategies]):
             yield [arg for arg in args if arg != FLAG], True
     finally:
         Registry.admits_import_paths, SandboxSettings.admits_rlimits = before

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from dmaxlit.errors import PromptError, UserError, check_at_least, check_choice, printable, reason_of
+from dmaxlit.errors import DMaxWarning, PromptError, UserError, check_at_least, check_choice, printable, reason_of
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.prompts import conversation_of, is_plain
 
@@ -25,6 +26,7 @@ API_KEY = "OPENAI_API_KEY"
 
 _RESERVED = ("model", "messages", "tools", "prompt", "n", "stream", "max_tokens", "temperature", "top_p", "seed")
 _REFUSED_PROMPT = (400, 413, 422)  # what servers answer to a prompt that they cannot take
+_ALL_REFUSED = 16  # so many prompts, each of them refused, are the fault of the server or the settings
 _TICK_SECONDS = 1.0
 _MAX_SEED = 2**31  # servers take 32 bits
 
@@ -38,12 +40,46 @@ class ServedResponse:
         finished: Whether it ended by itself (``finish_reason`` is ``stop``), not at a limit.
         num_tokens: Tokens that the server counts.
         num_forwards: Forwards that it took, as ``dmaxlit serve`` says; 0 from other servers.
+        refusal: Why the server refuses the prompt, for instance as too long; empty if it does not.
     """
 
     text: str
     finished: bool
     num_tokens: int
     num_forwards: int = 0
+    refusal: str = ""
+
+
+class _Taking:
+    """Passes on responses; refusals only once a prompt is answered, as a server that refuses all has another fault."""
+
+    def __init__(self, address: str, take: Callable[[int, ServedResponse], object]) -> None:
+        self._address, self._take = address, take
+        self._is_answered = self._is_warned = False
+        self._held_back: list[tuple[int, ServedResponse]] = []
+
+    def __call__(self, position: int, response: ServedResponse) -> None:
+        self._is_answered |= not response.refusal
+        self._held_back.append((position, response))
+        if self._is_answered:
+            self._pass_on()
+
+    def end(self) -> None:
+        """Pass on what is left, unless the server has refused every prompt."""
+        if not self._is_answered and len(self._held_back) >= _ALL_REFUSED:
+            position, response = self._held_back[0]
+            reason = f"refused by {self._address}, as all {len(self._held_back)} were: {response.refusal}"
+            raise PromptError(position, reason)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        for position, response in self._held_back:
+            if response.refusal and not self._is_warned:
+                warning = f"a prompt is refused by {self._address}, and has no answer: {response.refusal}"
+                warnings.warn(warning, DMaxWarning, stacklevel=2)
+                self._is_warned = True
+            self._take(position, response)
+        self._held_back.clear()
 
 
 @dataclass(frozen=True)
@@ -145,6 +181,9 @@ class AnswerServer:
     ) -> None:
         """Let the server answer prompts.
 
+        One that it refuses has an unfinished, empty response, and the first of these is warned of. They are passed on
+        once another prompt is answered, or at the end if there are fewer than 16 prompts.
+
         Args:
             prompts: The prompts.
             indices: Index of each among all prompts of a file, on which its seed depends.
@@ -157,7 +196,7 @@ class AnswerServer:
             stop: Texts that end a response; a field ``stop`` of ``request_options`` takes precedence.
 
         Raises:
-            PromptError: For a prompt that the server refuses.
+            PromptError: If the server refuses every prompt, of at least 16.
             UserError: If the server fails for good, or answers something else.
         """
         shared: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
@@ -169,7 +208,9 @@ class AnswerServer:
                 return shared
             return shared | {"seed": stable_seed("server", seed, indices[position]) % _MAX_SEED}
 
-        asyncio.run(self._generate(prompts, fields, take, tick))
+        taking = _Taking(self._address, take)
+        asyncio.run(self._generate(prompts, fields, taking, tick))
+        taking.end()
 
     async def _check(self) -> None:
         from openai import APIStatusError, AuthenticationError, OpenAIError, PermissionDeniedError
@@ -251,7 +292,7 @@ class AnswerServer:
                 )
         except APIStatusError as error:
             if error.status_code in _REFUSED_PROMPT:
-                raise PromptError(position, f"refused by {self._address}: {reason_of(error)}") from error
+                return ServedResponse("", finished=False, num_tokens=0, refusal=reason_of(error))
             raise self._failure(error) from error
         except (OpenAIError, ValueError) as error:
             raise self._failure(error) from error
@@ -299,8 +340,10 @@ class AnswerServer:
             return UserError(f"timeout: expected an answer of {address} within {self.timeout:g} s, got none")
         if isinstance(error, APIConnectionError):
             return UserError(f"base_url: expected a server at {address}, got: {reason_of(error.__cause__ or error)}")
+        if isinstance(error, NotFoundError) and "/v1" not in urlsplit(address).path:
+            return UserError(f"base_url: expected an address up to /v1, got {address!r}: {reason_of(error)}")
         if isinstance(error, NotFoundError):
-            return UserError(f"model: expected {self.model!r} at {address}, got: {reason_of(error)}")
+            return UserError(f"model: expected {self.model!r} at the base_url {address}, got: {reason_of(error)}")
         if isinstance(error, APIStatusError):
             status = f"status {error.status_code} after {self.max_retries} retries"
             return UserError(f"base_url: expected completions from {address}, got {status}: {reason_of(error)}")

@@ -151,6 +151,8 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self.hub_split, self.cache_dir, self.num_proc = hub_split, cache_dir, num_proc
         self.chat_template, self.template_options = chat_template, template_options
         self.columns = check_columns(columns, COLUMNS)
+        if columns and not self.corpora:
+            raise UserError(f"columns: expected none without a corpus (a task has columns of its own), got {columns}")
         check_weights(weights, len(self.corpora))
         self.group_by_length, self.weights = group_by_length, weights
         self._chat = ChatTurns(turns, tool_turns)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
-from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, DistillSettings
+from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
 from dmaxlit.data.json_lines import write_rows
@@ -157,7 +157,7 @@ def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: Distil
             settings.batch_size,
             progress,
             title="distil",
-            row_filter=RowFilter(settings),
+            row_filter=RowFilter(settings, is_served=isinstance(answerer, ServerAnswerer)),
         )
     return file.ranks.from_main(lambda: _finish(file, counts, work))
 
@@ -218,7 +218,7 @@ def _prompts(
 
 def _budget(source: Task | Sequence[Prompt]) -> int:
     if not isinstance(source, Task):
-        raise UserError("max_new_tokens: expected a number, since prompts alone have no budget of their own")
+        raise UserError(NO_BUDGET)
     return source.max_new_tokens
 
 

@@ -12,6 +12,8 @@ __all__ = ["DistillSettings"]
 
 #: Prompts of a task that are answered where nobody says how many.
 DEFAULT_NUM_PROMPTS = 2048
+#: Why prompts of a file or list need a budget.
+NO_BUDGET = "max_new_tokens: expected a number, since prompts alone have no budget of their own"
 #: The least and the greatest similarity that 128 hashes can tell.
 SIMILARITIES = (0.1, 0.95)
 

@@ -188,4 +188,5 @@ def _record(index: int, response: Response, correct: bool, row: Mapping[str, Any
         "num_tokens": response.num_tokens,
         "num_forwards": response.num_forwards,
         "row": row,
+        **({"refused": True} if getattr(response, "refusal", "") else {}),  # only a server refuses prompts
     }

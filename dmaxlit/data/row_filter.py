@@ -14,16 +14,18 @@ class RowFilter:
 
     Args:
         settings: What to keep.
+        is_served: Whether a server answers, which may refuse prompts.
 
     Attributes:
         reasons: Why responses may be dropped, in the order in which it is looked at.
     """
 
-    def __init__(self, settings: DistillSettings) -> None:
+    def __init__(self, settings: DistillSettings, is_served: bool = False) -> None:
         self._settings = settings
         self._seen: set[int] = set()
         self._near = NearDuplicates(settings.similarity) if settings.duplicates == "drop_near" else None
         active = {
+            "refused": is_served,
             "unfinished": settings.keep != "all",
             "incorrect": settings.keep == "correct",
             "empty": True,
@@ -38,10 +40,12 @@ class RowFilter:
         """Return why a response is dropped, or None if it is kept.
 
         Args:
-            record: ``finished``, ``correct``, ``num_tokens``, and the ``row`` of the corpus, None for an empty one.
+            record: ``finished``, ``correct``, ``num_tokens``, the ``row`` of the corpus, None for an empty one, and
+                ``refused`` if a server has refused the prompt.
         """
         length, settings = record["num_tokens"], self._settings
         drops = {
+            "refused": record.get("refused", False),
             "unfinished": not record["finished"],
             "incorrect": not record["correct"],
             "empty": record["row"] is None,

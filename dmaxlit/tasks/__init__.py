@@ -2,7 +2,7 @@
 
 from dmaxlit.tasks.asdiv import AsdivTask
 from dmaxlit.tasks.base import TASKS, Example, Split, Task, TooFewExamplesError, split_of, task
-from dmaxlit.tasks.benchmark import BenchmarkTask, Problem
+from dmaxlit.tasks.benchmark import BenchmarkTask, Grader, Problem, text_column
 from dmaxlit.tasks.chain import ChainTask
 from dmaxlit.tasks.dependency import DependencyTask
 from dmaxlit.tasks.gsm8k import Gsm8kTask
@@ -24,6 +24,7 @@ __all__ = [
     "ChainTask",
     "DependencyTask",
     "Example",
+    "Grader",
     "Gsm8kTask",
     "HumanEvalInstructTask",
     "HumanEvalTask",
@@ -45,4 +46,5 @@ __all__ = [
     "TooFewExamplesError",
     "split_of",
     "task",
+    "text_column",
 ]

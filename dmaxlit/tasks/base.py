@@ -185,7 +185,10 @@ def requested_examples(task: Task, split: Split, number: int, argument: str) -> 
         UserError: If there are fewer.
     """
     with renaming_argument(argument, "n"):
-        return task.examples(split, number)
+        examples = task.examples(split, number)
+        if len(examples) < number:  # of a task of one's own that does not refuse
+            raise TooFewExamplesError(len(examples), f"{split} prompts", number)
+    return examples
 
 
 def check_split(split: str) -> None:

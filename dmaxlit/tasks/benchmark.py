@@ -11,6 +11,8 @@ from dmaxlit.tasks.records import BadRows, read_records
 from dmaxlit.tasks.templates import Template, load_template
 from dmaxlit.tasks.unicode import lone_surrogate
 
+__all__ = ["BenchmarkTask", "Grader", "Problem", "text_column"]
+
 
 class Grader(Protocol):
     """Judges a generated text; must be picklable."""
@@ -77,9 +79,9 @@ class BenchmarkTask(Task):
             requested.
     """
 
-    #: Hub id, with ``:config`` if there are several, and the hub's name of each split.
-    hub_id: str
-    hub_splits: ClassVar[Mapping[Split, str]]
+    #: Hub id, with ``:config`` if there are several, and the hub's name of each split; none of a benchmark of files.
+    hub_id: str = ""
+    hub_splits: ClassVar[Mapping[Split, str]] = {}
     #: Columns that a row must have, for messages, and the fields of a template.
     columns: ClassVar[tuple[str, ...]]
     fields: ClassVar[tuple[str, ...]]
@@ -227,13 +229,16 @@ class BenchmarkTask(Task):
         return read_records(file, "train", BadRows("error"), argument)
 
     def _hub_rows(self, split: Split, argument: str) -> Iterator[tuple[str, Any]]:
+        if not self.hub_id:
+            raise UserError(f"{argument}: expected a file, got none")
         try:
             yield from read_records(self.hub_id, self.hub_splits[split], BadRows("error"), argument)
         except UserError as error:
-            columns = " and ".join(self.columns)
+            columns, flag = " and ".join(self.columns), f"task.{argument}"
             raise UserError(
                 f"{self.name()}: cannot read {self.hub_id!r} from the hub; a local file with {columns} is taken as "
-                f"--task.{argument} FILE, by evaluate as --task.{self.name()}.{argument} FILE ({reason_of(error)})"
+                f"--{flag} FILE, by fit as --data.{flag}, by evaluate as --task.{self.name()}.{argument} "
+                f"({reason_of(error)})"
             ) from error
 
 

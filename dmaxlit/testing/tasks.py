@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from dmaxlit.errors import describe_value
+from dmaxlit.errors import UserError, describe_value
 from dmaxlit.factory import make_by_name
 from dmaxlit.tasks import TASKS, Example, Split, Task, TooFewExamplesError
 from dmaxlit.tasks.base import examples_up_to
@@ -71,6 +71,14 @@ def _number(task: Task, split: Split) -> int:
     return _MOST if available is None else min(_MOST, available)
 
 
+def _refuses(task: Task, split: Split, number: int) -> bool:
+    try:
+        task.examples(split, number)
+    except UserError:
+        return True
+    return False
+
+
 def _contents(examples: Sequence[Example]) -> list[tuple[Any, ...]]:
     return [(one.prompt, one.answer, one.response, dict(one.extra)) for one in examples]
 
@@ -82,6 +90,11 @@ def _has_right_types(subject: _Subject) -> None:
         number = _number(subject.task, split)
         expect(
             len(examples) == number, f"expected {number} examples of {split}, as many as asked for, got {len(examples)}"
+        )
+        available = subject.task.count(split)
+        expect(
+            available is None or _refuses(subject.task, split, available + 1),
+            f"expected a TooFewExamplesError for one example of {split} more than count says, got none",
         )
         for one in examples:
             for name, optional in (("prompt", False), ("answer", False), ("response", True)):

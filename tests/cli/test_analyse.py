@@ -90,6 +90,13 @@ def test_blanks_of_saved_answers_need_the_tokenizer(dmax, sudoku, tmp_path):
     assert blanks[1]["answers"] == 2
 
 
+def test_decoders_may_be_names_separated_by_commas(dmax, tiny, tmp_path):
+    flags = f"--decoders spd,threshold --task chain --task.operations 3 --num_prompts 2 {SHORT}"
+    assert dmax(f"analyse order --model {tiny} {flags} --output out").status == 0
+    reports = read_json(tmp_path / "out" / "order.json")["reports"]
+    assert [report["decoder"] for report in reports] == ["spd", "threshold"]
+
+
 def test_decoders_come_from_a_configuration_file_too(dmax, tiny, tmp_path):
     (tmp_path / "c.yaml").write_text("decoders: [one_token, {name: threshold, options: {threshold: [0.5, 0.9]}}]\n")
     flags = f"--config c.yaml --task chain --task.operations 3 --num_prompts 2 {SHORT}"

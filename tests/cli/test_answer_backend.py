@@ -5,6 +5,7 @@ import json
 import pytest
 
 import dmaxlit
+from dmaxlit.errors import DMaxWarning
 from tests.data.fake_server import completion, failure, running_server
 
 FLAGS = "--output c.jsonl --prompts p.jsonl --max_new_tokens 8"
@@ -40,6 +41,20 @@ def test_a_server_answers_the_prompts_of_a_file(dmax, server, prompts, tmp_path)
     assert manifest["dropped"]["unfinished"] == 1
     assert "kept 5 of 6 answers; 5 finished; " in ended.out
     assert "TPF" not in ended.out
+
+
+@pytest.mark.parametrize("keep", ["finished", "all"])
+def test_a_prompt_that_the_server_refuses_is_dropped(dmax, server, prompts, tmp_path, keep):
+    server.reply = lambda body: (
+        failure(400, "too long") if body["messages"][0]["content"] == "p2" else completion("yes", "stop")
+    )
+    with pytest.warns(DMaxWarning, match="^a prompt is refused by .*too long"):
+        ended = dmax(f"distill --backend openai --base_url {server.url} --model m --keep {keep} {FLAGS}")
+    assert ended.status == 0, ended.err
+    assert [row["prompt"] for row in rows(tmp_path / "c.jsonl")] == ["p0", "p1", "p3", "p4", "p5"]
+    dropped = json.loads((tmp_path / "c.jsonl.manifest.json").read_text())["dropped"]
+    assert {reason: count for reason, count in dropped.items() if count} == {"refused": 1}
+    assert "kept 5 of 6 answers; 5 finished; 1 refused; " in ended.out
 
 
 def test_a_task_and_its_checker(dmax, server, tmp_path):

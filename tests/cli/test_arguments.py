@@ -12,6 +12,7 @@ from dmaxlit.cli.arguments import call
     [
         "generate --prompt 3 --max_new_tokens 4",
         "distill --num_prompts 1 --keep all --max_new_tokens 4 --output c.jsonl",
+        "evaluate --tasks chain --task.chain.operations 3 --num_prompts 1 --max_new_tokens 4 --output evaluated",
         "export --output exported",
     ],
 )

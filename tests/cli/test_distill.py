@@ -198,6 +198,12 @@ def test_ctrl_c_while_distilling_ends_with_130(processes, tiny, base, tmp_path, 
     assert "Traceback" not in output
 
 
+def test_prompts_of_a_file_need_a_budget(dmax, tmp_path):
+    (tmp_path / "p.txt").write_text("3 ?\n")
+    ended = dmax("distill --model gone --prompts p.txt --output c.jsonl")
+    assert ended.refusal == "max_new_tokens: expected a number, since prompts alone have no budget of their own"
+
+
 def test_a_prompt_that_is_too_long_is_named_by_its_row_before_any_is_answered(dmax, tiny, tmp_path):
     (tmp_path / "p.txt").write_text("3 ?\n\n4 ?\n" + "3 " * 500 + "?\n")
     flags = f"--model {tiny} --keep all --max_new_tokens 6 --batch_size 1"

@@ -65,6 +65,19 @@ def test_tasks_and_decoders_may_be_lists(dmax, tiny, tmp_path):
         assert re.match(message, refused), refused
 
 
+def test_a_configuration_file_may_have_the_lists(dmax, tiny, tmp_path):
+    config = {"model": str(tiny), "tasks": [{"name": "chain", "options": {"operations": 3}}], "num_prompts": 2}
+    config |= {"decoders": ["spd", {"name": "threshold", "label": "t"}], "one_token": False, "max_new_tokens": 4}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    ended = dmax("evaluate --config c.yaml --output out --device cpu")
+    assert ended.status == 0, ended.err
+    assert [(result["task"], result["title"]) for result in record(tmp_path / "out")["results"]] == [
+        ("chain", "spd"),
+        ("chain", "t"),
+    ]
+    assert dmax("evaluate --config c.yaml --output o --tasks '[]'").refusal.startswith("tasks: expected a value, got")
+
+
 def test_tasks_and_decoders_may_come_from_files_and_options_from_flags_and_configs(dmax, tiny, tmp_path):
     tasks = [
         {"name": "chain", "label": "three", "options": {"operations": 3}},

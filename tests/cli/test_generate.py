@@ -346,6 +346,14 @@ def test_a_row_of_messages_that_the_template_refuses_is_named(dmax, tiny, tmp_pa
 
 
 @pytest.mark.parametrize("command", ["generate", "distill --keep all"])
+def test_prompts_that_are_not_asked_for_are_not_looked_at(dmax, tiny, tmp_path, dialogues, command):
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"messages": turns}) for turns in (DIALOGUE[-1:], DIALOGUE)))
+    flags = "--max_new_tokens 10 --prompts p.jsonl --num_prompts 1 --output a.jsonl"
+    ended = dmax(f"{command} --model {tiny} {flags}")
+    assert ended.status == 0, ended.err
+
+
+@pytest.mark.parametrize("command", ["generate", "distill --keep all"])
 def test_messages_need_a_chat_template(dmax, tiny, tmp_path, dialogues, command):
     ended = dmax(f"{command} --model {tiny} --max_new_tokens 10 --prompts p.jsonl --output a.jsonl")
     assert ended.refusal == "p.jsonl, row 1: expected a model with a chat template for a conversation, got one without"

@@ -5,6 +5,7 @@ import sys
 import pytest
 from jsonargparse import _common
 
+from dmaxlit.noise import NOISE
 from dmaxlit.registry import Registry
 
 EVIL = "open('it_ran', 'w').close()\nclass Evil:\n    pass\n"
@@ -136,6 +137,23 @@ def test_classes_by_name_are_admitted(dmax, base):
     )
     ended = dmax(f"fit --safe --config {base} {flags} {more} --model.lr_scheduler.monitor train/loss --print_config")
     assert ended.status == 0, ended.err
+
+
+def test_a_strategy_that_a_package_registers_is_admitted_and_nothing_else_of_it(dmax, base, tmp_path, monkeypatch):
+    code = "from dmaxlit.noise import MaskedNoise\nclass Theirs(MaskedNoise): ...\nclass Other(MaskedNoise): ...\n"
+    (tmp_path / "their_noise.py").write_text(code)
+    package = tmp_path / "their_noise-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their-noise\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[dmaxlit.noise]\ntheirs = their_noise:Theirs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(NOISE, "_entry_points_loaded", False)
+    ended = dmax(f"fit --safe --config {base} --model.noise theirs")
+    assert ended.status == 0, ended.err
+    assert "class_path: their_noise.Theirs" in (tmp_path / "runs/lightning_logs/version_0/config.yaml").read_text()
+    assert dmax(f"fit --safe --config {base} --model.noise their_noise.Other --print_config").status == 2
+    del NOISE._classes["theirs"]
+    sys.modules.pop("their_noise", None)
 
 
 @pytest.mark.parametrize(

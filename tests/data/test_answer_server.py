@@ -10,7 +10,7 @@ import pytest
 from dmaxlit import UserError
 from dmaxlit.data.answer_server import AnswerServer, ServedResponse
 from dmaxlit.data.messages import Conversation
-from dmaxlit.errors import PromptError
+from dmaxlit.errors import DMaxWarning, PromptError
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.data.fake_server import FakeServer, Reply, completion, echo, failure, running_server
 
@@ -148,9 +148,8 @@ def test_texts_are_continued_by_the_endpoint_completions(server: FakeServer) -> 
         ((200, {}, {"choices": [{"message": {"content": "x"}}]}), r"base_url: expected completions .* another body"),
         (completion([1]), r"base_url: expected a completion with text and usage"),  # type: ignore[arg-type]
         (failure(401), r"OPENAI_API_KEY: expected the key of .*, got one that it refuses: "),
-        (failure(404, "no m\x1b[2J"), r"model: expected 'm' at .*no m\\x1b\[2J"),
+        (failure(404, "no m\x1b[2J"), r"model: expected 'm' at the base_url http.*no m\\x1b\[2J"),
         (failure(500, "oops"), r"base_url: expected completions from .*, got status 500 after 0 retries: .*oops"),
-        (failure(400, "too long"), r"prompts\[0\]: refused by .*: .*too long"),
     ],
 )
 def test_what_a_server_may_answer_instead(server: FakeServer, reply: Reply, error: str) -> None:
@@ -161,18 +160,53 @@ def test_what_a_server_may_answer_instead(server: FakeServer, reply: Reply, erro
     assert "\x1b" not in str(caught.value)
 
 
+def test_an_address_without_its_end_is_named_not_the_model(server: FakeServer) -> None:
+    server.reply = lambda body: failure(404, "Not Found")
+    client = AnswerServer(server.url.removesuffix("/v1"), "m", max_retries=0)
+    with pytest.raises(UserError, match=r"^base_url: expected an address up to /v1, got 'http://[\d.:]+': .*Not Found"):
+        client.generate(["a"], [0], lambda *_: None, max_new_tokens=4)
+
+
 def test_a_failure_ends_the_other_requests_and_keeps_what_was_answered(server: FakeServer) -> None:
     def third_fails(body: dict[str, Any]) -> Reply:
-        return failure(400) if body["messages"][-1]["content"] == "c" else echo(body)
+        return failure(403) if body["messages"][-1]["content"] == "c" else echo(body)
 
     server.reply = third_fails
     taken: dict[int, ServedResponse] = {}
-    with pytest.raises(PromptError, match=r"prompts\[2\]"):
+    with pytest.raises(UserError, match=r"base_url: expected completions from .*, got status 403"):
         AnswerServer(server.url, "m", concurrency=1).generate(
             ["a", "b", "c", *"d" * 50], range(53), taken.__setitem__, max_new_tokens=4
         )
     assert list(taken) == [0, 1]
     assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_prompt_that_is_refused_has_an_empty_response_and_the_others_theirs(server: FakeServer, status: int) -> None:
+    prompts = [*["long"] * 20, "a", "long", "b"]  # the longest come first
+
+    def refuse_long(body: dict[str, Any]) -> Reply:
+        return failure(status, "too \x1blong") if body["messages"][-1]["content"] == "long" else echo(body)
+
+    server.reply = refuse_long
+    with pytest.warns(DMaxWarning, match=r"^a prompt is refused by http.*: .*too \\x1blong") as caught:
+        taken = answers(server, prompts, concurrency=1)
+    assert [one.category for one in caught].count(DMaxWarning) == 1
+    assert {position for position, response in taken.items() if response.refusal} == {*range(20), 21}
+    assert (taken[0].text, taken[0].finished, taken[0].num_tokens) == ("", False, 0)
+    assert (taken[20].text, taken[22].text) == ("A", "B")
+
+
+def test_a_server_that_refuses_all_is_at_fault_unless_they_are_few(server: FakeServer) -> None:
+    server.reply = lambda body: failure(400, "no such field")
+    taken: dict[int, ServedResponse] = {}
+    with pytest.raises(PromptError, match=r"^prompts\[0\]: refused by .*, as all 16 were: .*no such field"):
+        AnswerServer(server.url, "m", concurrency=1).generate(
+            ["a"] * 16, range(16), taken.__setitem__, max_new_tokens=4
+        )
+    assert taken == {}
+    with pytest.warns(DMaxWarning, match="refused by"):  # which may be the last ones of a run that resumes
+        assert len(answers(server, ["a"] * 15, concurrency=1)) == 15
 
 
 def test_a_server_that_stalls(server: FakeServer) -> None:

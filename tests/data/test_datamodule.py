@@ -194,6 +194,7 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"corpus": "a.jsonl", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
         ({"corpus": "a.parquet", "task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl"),
         ({"corpus": "a.jsonl", "task": "chain", "distill": DistillSettings(keep="none")}, "keep: expected"),  # type: ignore[arg-type]
+        ({"task": "chain", "columns": {"prompt": "q"}}, r"columns: expected none without a corpus \(a task has"),
         ({"task": "chain", "streaming": True}, "streaming: expected a corpus, got none"),
         ({"corpus": "a.jsonl", "shuffle_buffer": 9}, "shuffle_buffer: expected none without streaming, got 9"),
         ({"corpus": "a.jsonl", "streaming": True, "shuffle_buffer": 0}, "shuffle_buffer: expected at least 1, got 0"),

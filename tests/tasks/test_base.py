@@ -43,6 +43,15 @@ def test_options_rebuild_the_task(name, options):
     assert rebuilt.max_new_tokens == original.max_new_tokens
 
 
+def test_a_task_that_returns_fewer_examples_than_asked_for_is_refused(monkeypatch):
+    examples = ChainTask.examples
+    monkeypatch.setattr(ChainTask, "examples", lambda self, split, n: examples(self, split, min(n, 3)))
+    assert len(first_examples(ChainTask(), "val", 3, 100, "num_val")) == 3
+    assert len(first_examples(ChainTask(), "val", None, 100, "num_val")) == 3
+    with pytest.raises(UserError, match=r"^num_val: expected at most 3 val prompts, got 4$"):
+        first_examples(ChainTask(), "val", 4, 100, "num_val")
+
+
 def test_options_that_a_task_passes_on_are_among_its_own():
     class Longer(ChainTask):
         def __init__(self, more: int = 1, **options):

@@ -1,8 +1,7 @@
 import pytest
 
 from dmaxlit.errors import UserError
-from dmaxlit.tasks import BenchmarkTask, Problem
-from dmaxlit.tasks.benchmark import text_column
+from dmaxlit.tasks import BenchmarkTask, Problem, text_column
 from dmaxlit.tasks.grading import WordsGrader
 from dmaxlit.tasks.gsm8k import Gsm8kTask
 
@@ -18,6 +17,13 @@ class CapitalsTask(BenchmarkTask):
     def problem(self, row):
         capital = text_column(row, "capital")
         return Problem({"country": text_column(row, "country")}, capital, WordsGrader(capital))
+
+
+class FilesTask(CapitalsTask):
+    """A benchmark that the hub does not have."""
+
+    hub_id = ""
+    hub_splits = {}  # noqa: RUF012
 
 
 class ShortTask(Gsm8kTask):
@@ -39,6 +45,16 @@ def test_a_benchmark_of_ones_own_needs_no_registration(write_rows, tmp_path):
         UserError, match=r"^template: expected one of CapitalsTask \(none\), or a .yaml file, got 'dmax'$"
     ):
         CapitalsTask(path)
+
+
+def test_a_benchmark_of_files_needs_one(write_rows, tmp_path):
+    template = tmp_path / "mine.yaml"
+    template.write_text("prompt: '{{country}}?'\n")
+    path = write_rows([{"country": "Peru", "capital": "Lima"}])
+    for files in (FilesTask(template=str(template)), FilesTask(train=path, template=str(template))):
+        with pytest.raises(UserError, match=r"^path: expected a file, got none$"):
+            files.count("test")
+    assert FilesTask(path, template=str(template)).count("test") == 1
 
 
 def test_a_subclass_has_the_templates_of_its_registered_base():

@@ -127,7 +127,7 @@ def test_a_hub_that_cannot_be_reached_says_how_to_give_a_file(monkeypatch):
         UserError, match=r"^gsm8k: cannot read 'openai/gsm8k:main' from the hub; a local file with "
     ) as error:
         task("gsm8k").examples("test", 1)
-    assert "--task.path FILE, by evaluate as --task.gsm8k.path FILE" in str(error.value)
+    assert "--task.path FILE, by fit as --data.task.path, by evaluate as --task.gsm8k.path (" in str(error.value)
     assert "\n" not in str(error.value)
 
 

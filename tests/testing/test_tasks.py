@@ -39,6 +39,14 @@ class TooFew(Own):
         return super().pairs(split, min(n, 3))
 
 
+class ReturnsWhatThereIs(Own):
+    def count(self, split):
+        return 12
+
+    def pairs(self, split, n):
+        return super().pairs(split, min(n, 12))
+
+
 class NoBudget(Own):
     max_new_tokens = 0
 
@@ -103,6 +111,7 @@ BROKEN = {
         "expected answer of an example to be a text, got a value of type",
     ),
     TooFew: ("examples have the right types", "expected 10 examples of train, as many as asked for, got 3"),
+    ReturnsWhatThereIs: ("examples have the right types", "for one example of train more than count says, got none"),
     NoBudget: ("examples have the right types", "expected max_new_tokens to be a whole number of at least 1, got 0"),
     RefusesItsOwn: (
         "checkers answer true or false, and accept the worked response",
