@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAver
 
 import dmaxlit
 from dmaxlit.callbacks import ComparisonReport, DecoderSpec, RunCheckpoint, SPDValidation, ViewDiagnostics
+from dmaxlit.checkpoints.lightning_file import read_checkpoint
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, FakeModule, make_data, make_trainer
 from tests.test_module import sgd
 
@@ -73,6 +74,8 @@ def test_stochastic_weight_averaging_ends_before_the_report(tmp_path, first):
     exported = dmaxlit.load(tmp_path / "out" / "model").backbone.embedding
     assert torch.equal(exported, module.backbone.embedding)
     assert not torch.equal(exported, steps[max(steps)])
+    (schedule,) = read_checkpoint(tmp_path / "ckpt" / "last.ckpt")["lr_schedulers"]
+    assert schedule["anneal_epochs"] == 1  # it is that of the averaging
 
 
 def test_reports_keep_their_order_and_run_before_checkpoints_are_written(tmp_path):
