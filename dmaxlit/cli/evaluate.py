@@ -118,7 +118,9 @@ def evaluate(
         imports = _names(read_entries("tasks", tasks or "")[0])
         _regrade(regrade, output, imports, task_options or {}, task_flags or {}, overwrite)
         return
-    model, tasks, output = _required("model", model), _required("tasks", tasks), _required("output", output)
+    model = _required("model", model)
+    listed, source = read_entries("tasks", _required("tasks", tasks))
+    output = _required("output", output)
     from dmaxlit.evaluation.answerers import Sampling
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.suite import Suite
@@ -126,7 +128,6 @@ def evaluate(
     from dmaxlit.files import expanded
     from dmaxlit.ranks import Ranks
 
-    listed, source = read_entries("tasks", tasks)
     options = options_by_task(_names(listed), task_options or {}, task_flags or {})
     settings, decoder_source = read_entries("decoders", decoders)
     suite = Suite(
