@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.config_files import read_entries
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
     from dmaxlit.module import DMaxModule
-
-T = TypeVar("T")
 
 
 def run(command: str, args: list[str]) -> None:
@@ -175,7 +173,7 @@ def _baselines(
     ]
 
 
-def _required(name: str, value: T | None) -> T:
+def _required(name: str, value: Any) -> Any:
     """Return a setting that has no default.
 
     Raises:
