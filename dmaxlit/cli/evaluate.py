@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.config_files import read_entries
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
     from dmaxlit.module import DMaxModule
-
-T = TypeVar("T")
 
 
 def run(command: str, args: list[str]) -> None:
@@ -118,7 +116,9 @@ def evaluate(
         imports = _names(read_entries("tasks", tasks or "")[0])
         _regrade(regrade, output, imports, task_options or {}, task_flags or {}, overwrite)
         return
-    model, tasks, output = _required("model", model), _required("tasks", tasks), _required("output", output)
+    model = _required("model", model)
+    listed, source = read_entries("tasks", _required("tasks", tasks))
+    output = _required("output", output)
     from dmaxlit.evaluation.answerers import Sampling
     from dmaxlit.evaluation.decoder_entries import decoder_entries
     from dmaxlit.evaluation.suite import Suite
@@ -126,7 +126,6 @@ def evaluate(
     from dmaxlit.files import expanded
     from dmaxlit.ranks import Ranks
 
-    listed, source = read_entries("tasks", tasks)
     options = options_by_task(_names(listed), task_options or {}, task_flags or {})
     settings, decoder_source = read_entries("decoders", decoders)
     suite = Suite(
@@ -174,7 +173,7 @@ def _baselines(
     ]
 
 
-def _required(name: str, value: T | None) -> T:
+def _required(name: str, value: Any) -> Any:
     """Return a setting that has no default.
 
     Raises:
