@@ -75,7 +75,7 @@ def _summary(method: str, spec: DecoderSpec, seeds: Runs, reference: Runs) -> di
         "tpf_by": {name: Spread.of([_tpf(run, name) for run in runs]).mean for name in CONVENTIONS},
         "forwards": vars(_means(runs, "forwards")),
         "extra_blocks": vars(_means(runs, "extra_blocks")),
-        "difference": asdict(paired_difference(_shares_right(references), _shares_right(runs))),
+        "difference": asdict(paired_difference(_verdicts(references), _verdicts(runs))),
         "ratio": asdict(paired_ratio(_counts(references), _counts(runs), resamples=_RESAMPLES)),
         "speed": {batch: vars(Spread.of([run["speed"][batch] for run in runs])) for batch in runs[0]["speed"]},
     }
@@ -90,8 +90,8 @@ def _sums(runs: Sequence[Mapping[str, Any]], name: str) -> list[int]:
     return [sum(values) for values in zip(*(run[name] for run in runs), strict=True)]
 
 
-def _shares_right(runs: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [right / len(runs) for right in _sums(runs, "correct")]
+def _verdicts(runs: Sequence[Mapping[str, Any]]) -> list[list[bool]]:
+    return [run["correct"] for run in runs]
 
 
 def _counts(runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:

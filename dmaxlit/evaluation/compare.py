@@ -164,7 +164,7 @@ def _paired(task: str, title: str, rows_a: Rows, rows_b: Rows) -> Comparison:
         num_prompts=len(rows_a),
         accuracy=(sum(right_a) / len(right_a), sum(right_b) / len(right_b)),
         tpf=(sum(counts_a[0]) / sum(counts_a[1]), sum(counts_b[0]) / sum(counts_b[1])),
-        difference=paired_difference(right_a, right_b),
+        difference=paired_difference([right_a], [right_b]),
         ratio=paired_ratio(counts_a, counts_b),
         ratio_without_eos=paired_ratio(_without_eos(rows_a), _without_eos(rows_b)),
     )

@@ -2,10 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import accumulate
+from itertools import compress
 from statistics import NormalDist
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from dmaxlit.evaluation.bootstrap import percentile_interval, resampled
 
 _RESAMPLES = 10_000
-_MOST_RUNS = 1000  # of which shares are told apart
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class PairedDifference:
         high: Upper bound of the interval.
         only_a: Prompts that A alone answers right; of several runs, that A answers right more often.
         only_b: Prompts that B alone answers right, or more often.
-        p_value: Of the exact randomisation test; of one run each McNemar's.
+        p_value: Of the exact randomisation test, see :func:`paired_difference`; of one run each McNemar's.
     """
 
     difference: float
@@ -53,77 +51,98 @@ class PairedRatio:
     high: float
 
 
-def paired_difference(right_a: Sequence[float], right_b: Sequence[float], confidence: float = 0.95) -> PairedDifference:
+def paired_difference(
+    right_a: Sequence[Sequence[bool]], right_b: Sequence[Sequence[bool]], confidence: float = 0.95
+) -> PairedDifference:
     """Compute the difference of two accuracies on the same n prompts, with an interval and a test.
 
-    With ``b`` prompts that B alone answers right, ``a`` that A alone does, ``q = (b + 1) / (n + 2)`` and
-    ``p = (a + 1) / (n + 2)``, the interval is ``(q - p) ± z sqrt((q + p - (q - p)^2) / (n + 2))`` (Bonett and Price,
-    2012), cut off at -1 and 1. Like Wilson's it is not empty where the answers agree on every prompt. The p-value is
-    that of McNemar's exact test: two-sided, of ``min(a, b)`` in ``a + b`` throws of a fair coin.
+    The prompts are what is drawn, not the answers: of several runs the shares of them that are right at a prompt are
+    compared. With ``d`` the differences of the shares, ``m = sum d / (n + 2)`` and ``s = (sum d^2 + 2) / (n + 2)``, the
+    interval is ``m ± z sqrt((s - m^2) / (n + 2))``, cut off at -1 and 1: of one run each that of Bonett and Price
+    (2012). Like Wilson's it is not empty where the answers agree on every prompt.
 
-    Of several runs on the same prompts the prompts are what is drawn, not the answers: give the share of runs in which
-    the answer is right. With ``d`` the differences of the shares, ``q - p`` becomes ``sum d / (n + 2)``, and ``q + p``
-    becomes ``(sum d^2 + 2) / (n + 2)``; the test becomes :func:`randomisation_p_value`. (To count the prompts with
-    ``d`` above and below 0 would not do: of three runs against one, the three have three chances to be worse.)
+    The p-value is that of Fisher's exact randomisation test: the probability that ``sum d`` is at least as far from 0
+    if it is chance which side is A's at a prompt, so that each ``d`` has either sign with probability 1/2; of one run
+    each, McNemar's exact test. One run cannot be swapped with three, which have three chances to err. For unequal
+    numbers of runs the p-value is therefore the larger of this one and that of a second test, by which it is chance
+    which of all the runs are A's at a prompt. The second is exact if the runs are exchangeable; alone it would be too
+    small where the three agree with each other more than with the one.
 
     Args:
-        right_a: Verdicts on A's answers, or shares of them that are right.
-        right_b: Those on B's, to the same prompts.
+        right_a: Verdicts on the answers of each of A's runs. Runs that agree on every prompt are one run, which counts
+            as often as it is given.
+        right_b: Those of B's, on the same prompts.
         confidence: Coverage, in (0, 1).
 
     Raises:
         ValueError: For no prompts, or sequences of different length.
 
     Example:
-        >>> paired_difference([True, True, False, False], [True, False, True, True]).difference
+        >>> paired_difference([[True, True, False, False]], [[True, False, True, True]]).difference
         0.25
     """
-    differences = [_share(b) - _share(a) for a, b in zip(right_a, right_b, strict=True)]
-    if not differences:
+    unit = math.lcm(len(right_a), len(right_b))  # in which shares are whole numbers
+    weights, verdicts = [], []
+    for side, sign in ((right_a, -1), (right_b, 1)):
+        for run, count in Counter(map(tuple, side)).items():
+            weights.append(sign * count * unit // len(side))
+            verdicts.append(run)
+    prompts = list(zip(*verdicts, strict=True))
+    if not prompts:
         raise ValueError("right_a: expected at least one verdict, got none")
-    n = len(differences)
-    only_a, only_b = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    total, squares = float(sum(differences)), float(sum(d * d for d in differences))
-    mean, square = total / (n + 2), (squares + 2) / (n + 2)
+    n = len(prompts)
+    differences = [sum(compress(weights, right)) for right in prompts]
+    total, mean = sum(differences), sum(differences) / unit / (n + 2)
+    square = (sum(d * d for d in differences) / unit**2 + 2) / (n + 2)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     half = z * math.sqrt((square - mean**2) / (n + 2))
-    low, high = max(-1.0, mean - half), min(1.0, mean + half)
-    runs = math.lcm(*(d.denominator for d in differences))
-    p_value = randomisation_p_value([int(d * runs) for d in differences])
-    return PairedDifference(total / n, low, high, only_a, only_b, p_value)
+    return PairedDifference(
+        difference=total / unit / n,
+        low=max(-1.0, mean - half),
+        high=min(1.0, mean + half),
+        only_a=sum(d < 0 for d in differences),
+        only_b=sum(d > 0 for d in differences),
+        p_value=_p_value(prompts, weights, differences),
+    )
 
 
-def _share(value: float) -> Fraction:
-    """Return a share of runs as the fraction that it was before rounding."""
-    return Fraction(float(value)).limit_denominator(_MOST_RUNS)
+def _p_value(prompts: Sequence[Sequence[bool]], weights: Sequence[int], differences: Sequence[int]) -> float:
+    swapped = probability_as_far([{d: 1, -d: 1} for d in differences], sum(differences))
+    if sorted(weights) == sorted(-weight for weight in weights):
+        return swapped
+    choices = _choices(weights)
+    return max(swapped, probability_as_far([choices[sum(right)] for right in prompts], sum(differences)))
 
 
-def randomisation_p_value(differences: Sequence[int]) -> float:
-    """Return the two-sided p-value of Fisher's exact randomisation test that differences are about zero.
+def _choices(weights: Sequence[int]) -> list[Counter[int]]:
+    """Count, for each number of the weights, the choices of so many of them by their sum."""
+    ways: list[Counter[int]] = [Counter({0: 1}), *(Counter() for _ in weights)]
+    for done, weight in enumerate(weights):
+        for number in range(done, -1, -1):
+            for total, count in ways[number].items():
+                ways[number + 1][total + weight] += count
+    return ways
 
-    Were it chance which of two answers is A's, each difference had either sign with probability 1/2. The p-value is the
-    probability that their sum is then at least as far from 0. Where all are -1, 0 or 1 this is McNemar's exact test.
+
+def probability_as_far(differences: Iterable[Mapping[int, int]], total: int) -> float:
+    """Return the probability that a sum of independent differences is at least as far from 0 as ``total``.
 
     Args:
-        differences: Of each prompt, in whole numbers of runs.
+        differences: For each prompt the differences it could have, and how often each occurs among equally likely ones.
+        total: The sum that was observed.
 
     Example:
-        >>> randomisation_p_value([-1, 1, 1, 1, 1, 1])
+        >>> probability_as_far([{-1: 1, 1: 1}] * 6, 4)
         0.21875
     """
-    shares = np.ones(1)  # of the choices of signs, by the sum of the differences that are positive
-    for size, count in Counter(abs(difference) for difference in differences if difference).items():
-        of_size = np.zeros(size * count + 1)
-        of_size[::size] = _throws_of_a_coin(count)
-        shares = np.convolve(shares, of_size)
-    positive, negative = (sum(max(sign * difference, 0) for difference in differences) for sign in (1, -1))
-    return min(1.0, 2 * float(shares[: min(positive, negative) + 1].sum()))
-
-
-def _throws_of_a_coin(number: int) -> list[float]:
-    """Return the probabilities of 0, 1, ... heads."""
-    ways = accumulate(range(number), lambda ways, heads: ways * (number - heads) // (heads + 1), initial=1)
-    return [way / 2**number for way in ways]  # of integers of any size
+    lowest, shares = 0, np.ones(1)  # shares: of the sums from the lowest on
+    for ways in differences:
+        low = min(ways)
+        of_one = np.zeros(max(ways) - low + 1)
+        of_one[[difference - low for difference in ways]] = list(ways.values())
+        lowest, shares = lowest + low, np.convolve(shares, of_one / of_one.sum())
+    sums = np.arange(lowest, lowest + len(shares))
+    return float(shares[np.abs(sums) >= abs(total)].sum() / shares.sum())
 
 
 def paired_ratio(

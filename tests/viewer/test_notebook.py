@@ -97,7 +97,7 @@ def test_results_are_tables_of_text(value):
                 2,
                 (0.5, 1.0),
                 (2.5, 2.5),
-                paired_difference([False, True], [True, True]),
+                paired_difference([[False, True]], [[True, True]]),
                 RATIO,
                 RATIO,
             ),
