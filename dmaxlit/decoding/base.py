@@ -207,8 +207,11 @@ class Decoder(ABC):
 
     @property
     def reads_progress(self) -> bool:
-        """Whether :meth:`step` may read ``state.progress_before``, which takes time to compute."""
-        return True
+        """Whether :meth:`step` may read ``state.progress_before``, which takes time to compute.
+
+        By default true of all but dmaxlit's own decoders, of which one that reads it overrides this.
+        """
+        return not type(self).__module__.startswith("dmaxlit.")
 
     def block_attention_mask(self, length: int) -> Tensor:
         """Return who attends to whom within a block, ``[(1 + C) T, (1 + C) T]`` bool from query to key.

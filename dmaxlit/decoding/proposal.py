@@ -175,11 +175,6 @@ def _rounded(score: Tensor) -> Tensor:
     return (score * _RANK_STEPS).round()
 
 
-def leftmost(positions: Tensor) -> Tensor:
-    """Keep only the leftmost True of each row, ``[R, T]``; a row without any stays all False."""
-    return positions & (positions.cumsum(1) == 1)
-
-
 def _draw(logits: Tensor, sampling: Sampling) -> Tensor:
     """Draw tokens from the tempered nucleus by inverting its distribution function, most probable token first.
 

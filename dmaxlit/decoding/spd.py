@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dmaxlit.decoding.base import DECODERS, BlockState, Decoder
-from dmaxlit.decoding.proposal import leftmost, propose
+from dmaxlit.decoding.proposal import propose
 from dmaxlit.errors import UserError, check_at_least, check_fraction
 from dmaxlit.tokens import SoftTokens, SpecialTokens
 
@@ -26,10 +26,10 @@ def promote(masked: Tensor, confidence: Tensor, tau_dec: float | Tensor, contigu
         tau_dec: Promotion threshold in [0, 1], or a tensor of thresholds that broadcasts to ``[R, T]``.
         contiguous: Promote a prefix only. False: every masked position above ``tau_dec``, at least the leftmost one.
     """
-    confident = masked & (confidence > tau_dec)
+    confident, number = confidence > tau_dec, masked.cumsum(1)
     if contiguous:
-        confident &= (masked & ~confident).cumsum(1) == 0
-    return confident | leftmost(masked)
+        confident = (masked & confident).cumsum(1) == number
+    return masked & (confident | (number == 1))
 
 
 @DECODERS.register("spd")
@@ -102,31 +102,24 @@ class SPDDecoder(Decoder):
         empty = SoftTokens(mixture, weights, torch.zeros_like(editable), self.soft == "slerp")
         return replace(state, soft=empty)
 
-    @property
-    def reads_progress(self) -> bool:
-        """No, but a subclass may."""
-        return type(self) is not SPDDecoder
-
     def step(self, state: BlockState, logits: Tensor, special: SpecialTokens) -> BlockState:
         """Promote, re-predict, test for convergence, mix."""
-        candidates, probabilities = self._candidates(state, logits)
-        tokens, confidence = candidates[..., 0], probabilities[..., 0]
+        tokens, confidence, _ = propose(state, logits)
+        candidates, probabilities = tokens.unsqueeze(-1), confidence.unsqueeze(-1)
+        if self.top_k > 1 and self.soft:
+            candidates, probabilities = self._candidates(logits, candidates)
+            confidence = probabilities[..., 0]
 
         # Promote a prefix of the masks, and re-predict all tokens.
         promoted = promote(state.masked, confidence, self.tau_dec, self.contiguous)
-        masked = state.masked & ~promoted
-        token_positions = state.editable & ~masked
+        masked = state.masked ^ promoted
+        token_positions = state.editable ^ masked
         ids = torch.where(token_positions, tokens, state.ids)
 
-        # Test for convergence.
-        changed = promoted | (ids != state.ids)
-        unsure = state.editable & (confidence < self.tau_acc)
-        converged = torch.zeros_like(state.converged)
-        if self.stop_on_consistency:
-            converged |= ~changed.any(1)
-        if self.stop_on_confidence:
-            converged |= ~unsure.any(1)
-        converged &= ~masked.any(1)
+        # Test for convergence. A promoted position has changed, for it held the mask token.
+        has_changed = (ids != state.ids).any(1) if self.stop_on_consistency else True
+        is_unsure = (state.editable & (confidence < self.tau_acc)).any(1) if self.stop_on_confidence else True
+        converged = ~(masked.any(1) | (has_changed & is_unsure))
 
         # Mix the embeddings of the next forward.
         soft = None
@@ -135,12 +128,13 @@ class SPDDecoder(Decoder):
             soft = SoftTokens.with_mask(candidates, probabilities, special.mask_id, token_positions, slerp)
         return state.advance(ids, masked, converged, soft)
 
-    def _candidates(self, state: BlockState, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the proposed token followed by the most probable others, and their probabilities, ``[R, T, K]``."""
-        tokens, confidence, _ = propose(state, logits)
-        if self.top_k == 1 or not self.soft:
-            return tokens.unsqueeze(-1), confidence.unsqueeze(-1)
-        first = logits.scatter(-1, tokens.unsqueeze(-1), torch.inf)
-        candidates = first.topk(self.top_k, dim=-1).indices
-        logits = logits.to(confidence.dtype)
+    def _candidates(self, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the proposed token followed by the most probable others, and their probabilities, ``[R, T, K]``.
+
+        Args:
+            logits: ``[R, T, V]``.
+            tokens: ``[R, T, 1]`` the proposed tokens.
+        """
+        candidates = logits.scatter(-1, tokens, torch.inf).topk(self.top_k, dim=-1).indices
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return candidates, (logits.gather(-1, candidates) - logits.logsumexp(-1, keepdim=True)).exp()

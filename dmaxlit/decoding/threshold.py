@@ -42,7 +42,7 @@ class ThresholdDecoder(CommittingDecoder):
     @property
     def reads_progress(self) -> bool:
         """Whether a block may wait for the one before it; a subclass may read it for other reasons."""
-        return self.tau_semi > 0 or type(self) is not ThresholdDecoder
+        return self.tau_semi > 0 or super().reads_progress
 
     def waits(self, state: BlockState) -> Tensor | None:
         """Return the blocks behind one of which less than ``tau_semi`` is decided."""

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dmaxlit import UserError
-from dmaxlit.decoding import ThresholdDecoder
+from dmaxlit.decoding import SPDDecoder, ThresholdDecoder
 from dmaxlit.decoding.base import BlockState, Decoder, Sampling
-from dmaxlit.decoding.proposal import argmax_proposal, leftmost
+from dmaxlit.decoding.proposal import argmax_proposal
 from dmaxlit.errors import check_fraction
 from dmaxlit.tokens import SoftTokens
 
@@ -92,9 +92,9 @@ def test_confidence_stays_within_bounds_and_a_tie_goes_to_the_smallest_id():
     assert best.confidence.tolist() == [[1.0, 0.5]]
 
 
-def test_leftmost_keeps_the_first_of_each_row():
-    positions = torch.tensor([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
-    assert leftmost(positions).int().tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+def test_a_decoder_of_ones_own_may_read_the_progress_of_the_block_before():
+    assert type("OwnDecoder", (SPDDecoder,), {})().reads_progress
+    assert not SPDDecoder().reads_progress
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
