@@ -78,6 +78,8 @@ class BlockStates:
         new = [row for row, source in enumerate(sources) if source is None]
         if new:
             opened = self.open([blocks.rows[row] for row in new])
+            if len(new) == len(sources):
+                return opened
             if len(sources) == len(previous.rows) and all(source in (None, row) for row, source in enumerate(sources)):
                 return state.assign(indices(new, state), opened)
             state = state.join(opened)

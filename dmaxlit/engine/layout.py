@@ -69,29 +69,33 @@ class Layouts:
         # Slot and position of each query. Versions of a block have different slots but the same positions.
         num_cached, block_start, open_end = on_device(extents, self._device).T.unsqueeze(-1)
         offsets = torch.arange(-num_pending, num_queries, device=self._device)
-        slots = block_start + offsets
+        slots = positions = block_start + offsets
         is_token = slots >= num_cached
-        offset_in_window = offsets
-        if self._block_mask is not None:
-            offset_in_window = torch.where(offsets < 0, offsets, offsets % length)
-        elif num_queries > length:
-            is_token &= slots < open_end
-        positions = torch.where(is_token, block_start + offset_in_window, 0)
+        is_block_alone = num_pending == 0 and self._block_mask is None and num_queries == length
+        if not is_block_alone:
+            offset_in_window = offsets
+            if self._block_mask is not None:
+                offset_in_window = torch.where(offsets < 0, offsets, offsets % length)
+            elif num_queries > length:
+                is_token &= slots < open_end
+            positions = torch.where(is_token, block_start + offset_in_window, 0)
 
         # Keys: those of this forward alone, or all slots of the cache, counted from the current block.
         placement = None
         if cache is None:
             key_offsets, is_key = offsets.expand(num_rows, -1), is_token
         else:
-            scratch_slot = cache.length - 1
-            written = slots.where(is_token, scratch_slot)
-            written[num_requests:] = scratch_slot
+            written = slots
+            if not is_block_alone or num_requests < num_rows:
+                scratch_slot = cache.length - 1
+                written = slots.where(is_token, scratch_slot)
+                written[num_requests:] = scratch_slot
             placement = cache.prepare(slice(first, first + num_rows), written, num_keys)
             key_offsets = torch.arange(num_keys, device=self._device) - block_start
             is_key = key_offsets < num_queries
 
         allowed = is_key[:, None]  # a block alone attends to itself and everything before
-        if num_pending > 0 or self._block_mask is not None or num_queries > length:
+        if not is_block_alone:
             allowed = allowed & self._attention_mask(
                 offsets.expand(num_rows, -1), key_offsets, block_start // length, is_token
             )
