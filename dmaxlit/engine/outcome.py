@@ -27,7 +27,7 @@ class Outcome:
     Args:
         tokens: Tokens of each block.
         converged: Whether each block has converged.
-        admits: Whether the window behind each block admits another one.
+        admits: Whether the next block is opened behind each block, should it be the last open one of its window.
         restarts: Whether the blocks behind each block begin anew.
         at_limit: Rows of front blocks that have reached a limit.
         failed: Why prompts cannot go on, by their index; what their rows say means nothing.
@@ -86,11 +86,10 @@ class OutcomeReader:
             top1 = (self._denoiser.logits(hidden[rows]) if logits is None else logits[rows]).argmax(-1)
             ids = ids.index_copy(0, rows, torch.where(state.masked[rows], top1, ids[rows]))
 
-        flags = [state.converged, hidden.sum((1, 2), dtype=torch.float32).isfinite().logical_not()]
+        total = hidden.sum((1, 2), dtype=torch.float32)
+        flags = [state.converged, (total - total) != 0]  # NaN - NaN and inf - inf are NaN
         if self._admission is not None:
-            last = indices([blocks.row_of(request.index, request.open_starts[-1]) for request in batch], state)
-            admitted = self._admission.admit(before.select(last), state.select(last))
-            flags.append(torch.zeros_like(state.converged).index_copy(0, last, admitted))
+            flags.append(self._admission.admit(before, state))
             if (restarted := self._admission.restarts_behind(before, state)) is not None:
                 flags.append(restarted)
         columns, tokens = _on_host(flags, ids)

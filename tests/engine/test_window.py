@@ -213,7 +213,7 @@ def test_an_admission_is_asked_with_the_block_before_and_after(denoiser):
             return super().admit(before, after)
 
     BlockDecoder(denoiser, make_decoder("spd"), window=2, admission=Spy()).decode(PROMPTS[:2], BUDGET)
-    assert asked
+    assert max(len(before) for before, _ in asked) > 2  # of all open blocks
     assert all([step + 1 for step in before] == after for before, after in asked)
 
 

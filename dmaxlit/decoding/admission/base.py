@@ -1,6 +1,6 @@
 """The contract of admission policies.
 
-Shapes: R rows, each with the last open block of a prompt; T tokens per block.
+Shapes: R rows, each with an open block of a prompt; T tokens per block.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ __all__ = ["ADMISSIONS", "AdmissionPolicy", "make_admission"]
 class AdmissionPolicy(ABC):
     """Decides when the block behind the last open one is opened too.
 
-    The engine asks after each forward, of every prompt; the answer counts where its window has room, its budget reaches
-    further, and none of its open blocks holds an EOS. It opens at most one block a forward. Like a decoder's step, the
-    answer is a tensor operation over all rows in which no row depends on another. It must not write to the states,
-    which decoding goes on with.
+    The engine asks after each forward, of every open block. The answer of the last one of a prompt counts, where its
+    window has room, its budget reaches further, and none of its open blocks holds an EOS. It opens at most one block a
+    forward. Like a decoder's step, the answer is a tensor operation over all rows in which no row depends on another.
+    It must not write to the states, which decoding goes on with.
 
     Attributes:
         closes_together: Whether a block that has converged is closed in the same forward as the one before it.
@@ -37,10 +37,10 @@ class AdmissionPolicy(ABC):
 
     @abstractmethod
     def admit(self, before: BlockState, after: BlockState) -> Tensor:
-        """Return whether to open the next block, ``[R]`` bool.
+        """Return whether to open the next block behind each block, ``[R]`` bool.
 
         Args:
-            before: The last open block of each prompt, as it was fed to the model.
+            before: All open blocks, as they were fed to the model. Only of the last one of a prompt the answer counts.
             after: The same blocks after the decoder's step.
         """
 
