@@ -180,9 +180,8 @@ class SoftTokens:
             slerp: Mix the mask with the tokens along the sphere.
         """
         masks = torch.full_like(tokens[..., :1], mask)
-        rest = 1 - confidence
-        if confidence.shape[-1] > 1:  # a sum may be rounded to more than 1
-            rest = (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
+        # A sum may be rounded to more than 1.
+        rest = 1 - confidence if confidence.shape[-1] == 1 else (1 - confidence.sum(-1, keepdim=True)).clamp_min(0)
         return cls(torch.cat([tokens, masks], -1), torch.cat([confidence, rest], -1), where, slerp)
 
     def after(self, length: int) -> "SoftTokens":
