@@ -21,8 +21,8 @@ from dmaxlit.module import DMaxModule
 
 __all__ = ["ADAPTATIONS", "AdaptationBench"]
 
-#: How each model is trained: whether it starts from the autoregressive model or from scratch; and the shares of the
-#: budget that it trains with blocks of 1, 4, 8 and 16 tokens.
+#: How each model is trained: whether it starts from the autoregressive model or from scratch; and the shares of
+#: ``steps`` that it trains with blocks of 1, 4, 8 and 16 tokens.
 ADAPTATIONS: dict[str, tuple[bool, tuple[float, ...]]] = {
     "warm-up": (True, (0.1, 0.1, 0.1, 0.1)),
     "no warm-up": (True, ()),
@@ -42,15 +42,16 @@ _ROWS = tuple(TableRow(method, label, name, options) for method in ADAPTATIONS f
 class AdaptationBench:
     """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
 
-    All train on easy prompts of the chain task, with the same budget. Models and results are kept under the output
-    folder: run it again after an interruption and it resumes.
+    All train on easy prompts of the chain task: both adaptations for as many steps, after those of their autoregressive
+    model, and ``from scratch`` for these steps alone, so that it is no control at equal compute. Models and results are
+    kept under the output folder: run it again after an interruption and it resumes.
 
     Args:
         output: Folder for models, results.json and table.md.
         configs: Folder of the recipes; pretrain.yaml sets model sizes and learning rates.
         seeds: Training seeds; each has its own autoregressive model.
         autoregressive_steps: Training steps of the autoregressive models.
-        steps: Training steps of each adaptation.
+        steps: Training steps of each adaptation, and from scratch.
         num_examples: Test prompts decoded by each model.
         methods: Some of warm-up, no warm-up and from scratch.
     """

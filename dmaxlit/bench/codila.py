@@ -11,6 +11,7 @@ from typing import Any
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.output_folder import holds_output, kept_runs, record_settings, write_results
 from dmaxlit.bench.own_time import one_thread
+from dmaxlit.bench.shipped_base import SHIPPED_BASE, shipped_base_settings
 from dmaxlit.bench.span_nats import span_nats
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow
@@ -107,7 +108,8 @@ class CodilaBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        record_settings(self.output, self._settings(), recipe_hashes(self.configs, _RECIPES))
+        settings = {**self._settings(), **shipped_base_settings()}
+        record_settings(self.output, settings, recipe_hashes(self.configs, _RECIPES))
         pairs = [(task, seed) for seed in self.seeds for task in self.tasks]
         jobs = ((f"{task}-{seed}", partial(self._measure, task, seed)) for task, seed in pairs)
         runs = kept_runs(self.output, jobs, self._has_all_rows)
@@ -125,7 +127,7 @@ class CodilaBench:
     def _base(self, task: str) -> str:
         base = CODILA_TASKS[task].base
         if base is None:
-            return "builtin:chain-base"
+            return SHIPPED_BASE
         return self._fit(_BASE, f"base-{task}", 0, self.base_steps, *CODILA_TASKS[task].data, *base)
 
     def _trained(self, task: str, seed: int) -> str:

@@ -14,6 +14,7 @@ from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, REFERENCE, SETTING
 from dmaxlit.bench.output_folder import holds_output, record_settings, write_results
 from dmaxlit.bench.paired_rows import Contestant, kept_rows, measure_pair
 from dmaxlit.bench.paired_table import format_pairs, format_training, summarize_pairs
+from dmaxlit.bench.shipped_base import shipped_base_settings
 from dmaxlit.errors import UserError, check_at_least, check_choice, check_distinct
 from dmaxlit.evaluation.evaluate import DecoderSpec
 from dmaxlit.loading import load
@@ -83,7 +84,8 @@ class FrontierBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or training fails.
         """
-        record_settings(self._folder, self._shared(), recipe_hashes(self.configs, self._recipes))
+        shared = {**self._shared(), **shipped_base_settings()}
+        record_settings(self._folder, shared, recipe_hashes(self.configs, self._recipes))
         jobs, study = self._jobs(), self._study
         results: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         with tqdm(total=sum(len(study.decoders_of(method)) for method, _ in jobs), unit="row") as bar:

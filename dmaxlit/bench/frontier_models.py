@@ -7,9 +7,9 @@ from pathlib import Path
 from dmaxlit.bench.command import step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.frontier_settings import FRONTIER_METHODS, Setting
+from dmaxlit.bench.shipped_base import SHIPPED_BASE
 from dmaxlit.bench.trained_model import trained_model, training_seconds
 
-_SHIPPED = "builtin:chain-base"
 BASE_RECIPE = "pretrain.yaml"
 _BATCH_SIZE = 32  # of that recipe
 
@@ -35,12 +35,12 @@ class FrontierModels:
     def base(self) -> str:
         """Return folder or name of the base."""
         if not self.setting.base_options:
-            return _SHIPPED
+            return SHIPPED_BASE
         return self._trained(
             "base",
             0,
             BASE_RECIPE,
-            f"--model.backbone.pretrained={_SHIPPED}",
+            f"--model.backbone.pretrained={SHIPPED_BASE}",
             "--model.backbone.config=null",
             "--model.backbone.tokenizer=null",
             f"--data.num_train={_BATCH_SIZE * self.setting.base_steps}",

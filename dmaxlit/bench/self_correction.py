@@ -10,6 +10,7 @@ from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.jobs import Job, run_jobs
 from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
+from dmaxlit.bench.shipped_base import SHIPPED_BASE, shipped_base_settings
 from dmaxlit.bench.studies import PRETRAIN, STUDIES, Method
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, has_decoded_rows, kept_decoded_rows
@@ -70,7 +71,7 @@ class SelfCorrectionBench:
         Raises:
             UserError: If ``output`` holds results of other settings, or a job fails.
         """
-        shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
+        shared = {**{name: getattr(self, name) for name in _SHARED_SETTINGS}, **shipped_base_settings()}
         record_settings(self.output, shared, recipe_hashes(self.configs, self._recipes))
         bases = [("base", base) for base in range(self.num_bases)]
         trained = [(method, seed) for seed in self.seeds for method in self._methods]
@@ -126,7 +127,7 @@ class SelfCorrectionBench:
 
     def _base(self, number: int) -> str:
         if number == 0:
-            return "builtin:chain-base"
+            return SHIPPED_BASE
         return self._fit(PRETRAIN, self.output / f"base-{number}", number)
 
     def _corpus(self, base: int, model: str) -> Path:

@@ -11,6 +11,7 @@ import torch
 from dmaxlit.bench.command import RECIPE_FOLDER, check_recipes, recipe_hashes, step_options
 from dmaxlit.bench.corpus import distilled_corpus
 from dmaxlit.bench.output_folder import holds_output, record_settings, runs_folder, write_results
+from dmaxlit.bench.shipped_base import SHIPPED_BASE, shipped_base_settings
 from dmaxlit.bench.summary import format_summary, summarize
 from dmaxlit.bench.table_rows import TableRow, kept_decoded_rows
 from dmaxlit.bench.trained_model import trained_model
@@ -19,7 +20,6 @@ from dmaxlit.loading import load
 
 __all__ = ["RECIPES", "VocabularyBench", "grow_vocabulary"]
 
-_BASE = "builtin:chain-base"
 #: Recipe of each method.
 RECIPES = {"control": "control.yaml", "uniform": "uniform.yaml", "on_policy": "quickstart.yaml"}
 # Steps of two passes (clean and masked) are half as many again as those of three, so that all methods cost the same.
@@ -79,9 +79,10 @@ class VocabularyBench:
             UserError: If ``output`` holds results of other settings, a size is smaller than the base's, or training
                 fails.
         """
-        record_settings(self.output, self._settings(), recipe_hashes(self.configs, RECIPES.values()))
+        settings = {**self._settings(), **shipped_base_settings()}
+        record_settings(self.output, settings, recipe_hashes(self.configs, RECIPES.values()))
         for size in self.sizes:
-            grow_vocabulary(_BASE, size, self.output / f"base-{size}")
+            grow_vocabulary(SHIPPED_BASE, size, self.output / f"base-{size}")
         models = [(method, size, seed) for seed in self.seeds for size in self.sizes for method in self.methods]
         runs = [self._decoded(*model) for model in models]
         rows = [row for size in self.sizes for method in self.methods for row in _rows(method, size)]
@@ -99,7 +100,7 @@ class VocabularyBench:
         return kept_decoded_rows(path, _rows(method, size), model, seed, self.num_examples)
 
     def _trained(self, method: str, size: int, seed: int) -> str:
-        corpus = distilled_corpus(_BASE, self.output / "corpus.jsonl", self.num_prompts)
+        corpus = distilled_corpus(SHIPPED_BASE, self.output / "corpus.jsonl", self.num_prompts)
         return trained_model(
             self.output / f"{method}-{size}-{seed}",
             self.configs / RECIPES[method],

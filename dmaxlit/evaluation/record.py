@@ -49,6 +49,7 @@ def make_record(
     facts: dict[str, dict[str, Any]],
     results: Sequence[CellResult],
     device: dict[str, Any],
+    environments: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the record of an evaluation, as JSON values.
 
@@ -59,6 +60,7 @@ def make_record(
         facts: What is known of each task besides its settings, by its label.
         results: The figures of all cells.
         device: What it ran on.
+        environments: Those that answered: several if the evaluation was interrupted, and resumed by another one.
     """
     groups = by_task(results)
     return {
@@ -68,6 +70,7 @@ def make_record(
         "model": model,
         "baselines": list(baselines),
         "device": device,
+        "environments": list(environments),
         "tasks": {
             label: {**own, **facts[label], "y_max": best_accuracy(groups[label]), "aup": aup_of(groups[label])}
             for label, own in settings["tasks"].items()

@@ -235,6 +235,7 @@ def _record(
 ) -> dict[str, Any]:
     """Return the record of a run: software and revision are those of its answers, those of the verdicts beside them."""
     old = run.record
-    record = make_record(settings, old["model"], old["baselines"], facts, results, old["device"])
+    environments = old.get("environments", [])
+    record = make_record(settings, old["model"], old["baselines"], facts, results, old["device"], environments)
     verdicts = {"answers": str(run.folder), "software": record["software"]}
     return {**record, "software": old["software"], "regraded": verdicts}

@@ -1,17 +1,19 @@
 """The output folder of an evaluation: it holds one run, whose settings it records before anything is decoded."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dmaxlit.data.identity import difference
 from dmaxlit.data.resumable_jsonl import refusing
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation.labels import check_label
 from dmaxlit.files import read_json, remove, write_json
 
 _LOCK = ".lock"
 _SETTINGS = "settings.json"
+_ENVIRONMENTS = "environments"  # in the file of settings
 #: Written last: a folder that has it is complete.
 RECORD = "record.json"
 TABLE = "table.md"
@@ -32,7 +34,9 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = Fa
     """
     path = folder / _SETTINGS
     if path.is_file():
-        change = _change(read_json(path), settings)
+        recorded = read_json(path)
+        recorded.pop(_ENVIRONMENTS, None)
+        change = _change(recorded, settings)
         if change is None and not (overwrite and (folder / RECORD).exists()):
             return
         if not overwrite:
@@ -40,13 +44,49 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = Fa
                 f"output: {str(folder)!r} holds a run with other settings: {change}; choose another folder, or "
                 "overwrite (--overwrite true)"
             )
-        _clear(folder, read_json(path))
+        _clear(folder, recorded)
     elif others := sorted(entry.name for entry in folder.iterdir() if entry.name != _LOCK):
         raise UserError(
             f"output: expected a new folder, or that of an evaluation, got {str(folder)!r}, which holds {others[0]!r}"
         )
     with refusing(folder, "output"):
         write_json(path, dict(settings))
+
+
+def record_environment(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Add what answers from now on to the settings in a folder, unless the run is complete.
+
+    Answers of other versions of the code, or of forwards by another device, attention or compilation, are kept with a
+    warning.
+
+    Args:
+        folder: The output folder, claimed by this process.
+        environment: ``software``, ``attention``, ``compile``, and ``device`` and ``batch_size``, JSON-able.
+
+    Returns:
+        All that have answered into the folder, in order.
+    """
+    recorded = read_json(folder / _SETTINGS)
+    environments: list[dict[str, Any]] = recorded.get(_ENVIRONMENTS, [])
+    if (folder / RECORD).is_file() or environment in environments:
+        return environments
+    now = _decisive(environment)
+    if others := [other for other in map(_decisive, environments) if other != now]:
+        warnings.warn(
+            f"output: {str(folder)!r} keeps answers of another environment: {difference(others[-1], now)}",
+            DMaxWarning,
+            stacklevel=2,
+        )
+    environments.append(dict(environment))
+    with refusing(folder, "output"):
+        write_json(folder / _SETTINGS, {**recorded, _ENVIRONMENTS: environments})
+    return environments
+
+
+def _decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may change answers; the rest changes the times alone."""
+    device = {name: environment["device"][name] for name in ("type", "name")}
+    return {**{name: environment[name] for name in ("software", "attention", "compile")}, "device": device}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

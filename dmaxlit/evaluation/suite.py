@@ -21,10 +21,11 @@ from dmaxlit.evaluation.decoder_entries import ONE_TOKEN, DecoderEntry
 from dmaxlit.evaluation.labels import check_titles
 from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.record import describe_device, describe_model, make_record
-from dmaxlit.evaluation.run_folder import claim_folder
+from dmaxlit.evaluation.run_folder import claim_folder, record_environment
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
 from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile
 from dmaxlit.evaluation.sample_rows import extra_columns
+from dmaxlit.evaluation.software import software
 from dmaxlit.evaluation.task_entries import TaskEntry
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.ranks import Ranks
@@ -111,9 +112,12 @@ class Suite:
                 self._warn_of_other_options(module)
             if (table := ranks.from_main(lambda: finished_table(output))) is not None:
                 return table
+            environments = ranks.from_main(lambda: record_environment(output, self._environment(model, ranks)))
             for number, cell in enumerate(cells, start=1):
                 cell.run(sample_file(output, settings, cell), ranks, progress, f"[{number}/{len(cells)}]")
-            return ranks.from_main(lambda: self._report(model, baselines, settings, facts, cells, output, ranks))
+            return ranks.from_main(
+                lambda: self._report(model, baselines, settings, facts, cells, output, ranks, environments)
+            )
 
     def _warn_of_other_options(self, module: DMaxModule) -> None:
         """Say where a task is not what the model was trained on, and nobody has asked for that."""
@@ -221,6 +225,17 @@ class Suite:
         stack.enter_context(exclusive_folder(output, "output"))
         claim_folder(output, settings, overwrite)
 
+    def _environment(self, model: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+        """Return what numerical differences and times of the answers depend on besides the settings."""
+        device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
+        return {
+            "software": software(),
+            "attention": model["attention"],
+            "device": device,
+            "batch_size": self.batch_size,
+            "compile": self.compile,
+        }
+
     def _report(
         self,
         model: dict[str, Any],
@@ -230,10 +245,11 @@ class Suite:
         cells: Sequence[Cell],
         output: Path,
         ranks: Ranks,
+        environments: Sequence[dict[str, Any]],
     ) -> str:
         results = [cell_result(cell, sample_file(output, settings, cell), settings["block_length"]) for cell in cells]
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
-        record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device)
+        record = make_record(settings, model, [b.describe() for b in baselines], facts, results, device, environments)
         return write_run_report(output, record, results)
 
 

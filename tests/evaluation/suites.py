@@ -44,6 +44,9 @@ def contents(folder):
     for result in record["results"]:
         result["timing"] = None
     record["device"]["processes"] = None
+    del record["environments"]
+    files["settings.json"] = json.loads(files["settings.json"])
+    files["settings.json"].pop("environments", None)
     for name in [name for name in files if name.endswith(".manifest.json")]:
         files[name] = json.loads(files[name])["settings"]
     return files | {"record.json": record}

@@ -9,8 +9,9 @@ from unittest.mock import Mock
 import pytest
 
 from dmaxlit.data import parts
-from dmaxlit.errors import UserError
+from dmaxlit.errors import DMaxWarning, UserError
 from dmaxlit.evaluation import cell, judging
+from dmaxlit.evaluation import suite as suite_module
 from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.sample_files import SampleFile, Stored
 from dmaxlit.evaluation.suite import cell_identity
@@ -93,6 +94,21 @@ def test_answers_that_wait_for_others_to_be_judged_with_are_kept_at_an_interrupt
     assert len(rows(journal)) == 3
     run(module, ranks, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_record_names_the_code_and_the_batches_of_all_answers(module, ranks, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(suite_module, "software", lambda: {"revision": "earlier"})
+        patch.setattr(module, "generate_batch", _interrupted_after(module.generate_batch, 3))
+        with pytest.raises(KeyboardInterrupt):
+            run(module, ranks, tmp_path)
+    with pytest.warns(DMaxWarning, match="keeps answers of another environment: software"):
+        run(module, ranks, tmp_path, batch_size=3)
+    record = json.loads((tmp_path / "record.json").read_text())
+    first, second = record["environments"]
+    assert first["software"] == {"revision": "earlier"}
+    assert second["software"] == record["software"]
+    assert (first["batch_size"], second["batch_size"], second["device"]) == (2, 3, record["device"])
 
 
 def test_journals_of_a_process_that_was_killed_once_its_file_was_whole_are_removed(
