@@ -186,7 +186,7 @@ class AuxiliaryModel(nn.Module):
         return torch.where(spans.masked.unsqueeze(-1), self.mix(spans.marginals), self.embed(spans.ids))
 
     def _prompt(self, conditions: Tensor) -> Tensor:
-        begin, end = self.think.to(conditions.dtype).unsqueeze(1).expand(-1, len(conditions), -1)
+        begin, end = (self._scale * self.think).to(conditions.dtype).unsqueeze(1).expand(-1, len(conditions), -1)
         return torch.cat([begin.unsqueeze(1), conditions, end.unsqueeze(1)], 1)
 
     def _run(self, inputs: Tensor, start: int, cache: DynamicCache | None) -> Tensor:

@@ -55,14 +55,17 @@ def slow_logits(auxiliary, marginals, ids, masked, before):
         else:
             rows.append(table[ids[place]])
     rows += [auxiliary.think[1], *(table[token] for token in before)]
-    logits = auxiliary.model(inputs_embeds=torch.stack(rows).unsqueeze(0)).logits[0, -1].clone()
+    scale = getattr(auxiliary.model.get_input_embeddings(), "embed_scale", 1.0)  # Gemma's
+    inputs = scale * torch.stack(rows).unsqueeze(0)
+    logits = auxiliary.model(inputs_embeds=inputs).logits[0, -1].clone()
     logits[37] = -torch.inf
     return logits
 
 
+@pytest.mark.parametrize("config", [{}, {"model_type": "gemma", "initializer_range": 0.3}], ids=["qwen3", "gemma"])
 @torch.no_grad()
-def test_decoding_with_a_cache_and_scoring_are_the_slow_reference():
-    auxiliary = make_module().backbone.auxiliary.eval()
+def test_decoding_with_a_cache_and_scoring_are_the_slow_reference(config):
+    auxiliary = make_module(**config).backbone.auxiliary.eval()
     spans = spans_like(auxiliary)
     seen = []
 
