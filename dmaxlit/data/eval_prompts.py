@@ -80,6 +80,7 @@ def decodable_examples(
     tokenizer: PreTrainedTokenizerBase,
     context: int,
     on_bad_row: OnBadRow = "error",
+    allow_empty: bool = True,
 ) -> list[Example]:
     """Return the examples whose prompts the tokenizer encodes, with room for an answer in the model's context.
 
@@ -91,6 +92,7 @@ def decodable_examples(
         tokenizer: The model's tokenizer.
         context: The model's context length, in tokens.
         on_bad_row: Refuse the first bad prompt (``error``), or leave out and count bad ones (``skip``).
+        allow_empty: Whether a prompt may have no tokens, as an autoregressive model's may not.
 
     Raises:
         UserError: For a bad prompt under ``error``, by its number and beginning, or if all are bad.
@@ -102,6 +104,9 @@ def decodable_examples(
             length = len(encode_prompt(tokenizer, example.prompt))
         except UserError as error:
             bad.add(location, "cannot be encoded", str(error))
+            continue
+        if length == 0 and not allow_empty:
+            bad.add(location, "is empty", "expected at least one token, got none")
             continue
         if length >= context:
             expected = f"expected at most {context - 1} tokens, as the context holds {context}, got {length}"

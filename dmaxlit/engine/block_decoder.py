@@ -96,7 +96,7 @@ class BlockDecoder:
         self.window = window
         self.admission = make_admission(admission)
         self.sampler = sampler or Sampler()
-        self.eos_ids = eos_ids(denoiser)
+        self.eos_ids = eos_ids(denoiser.model, denoiser.tokenizer)
         self.stop = StopStrings(denoiser.tokenizer, stop) if stop else None
 
     def decode(

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dmaxlit.backbone.denoiser import Denoiser
+from transformers import PreTrainedTokenizerBase
 
 
-def eos_ids(denoiser: Denoiser) -> frozenset[int]:
+def eos_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids that end a response: the tokenizer's EOS and all that the model's configs name as such.
 
     Chat models end a turn with a token of its own (``<|im_end|>``, ``<end_of_turn>``), which their
@@ -13,15 +13,14 @@ def eos_ids(denoiser: Denoiser) -> frozenset[int]:
     the model's vocabulary, so an id counts only if the tokenizer has added it as a token apart from the text.
 
     Args:
-        denoiser: The model.
+        model: The language model, of transformers.
+        tokenizer: Its tokenizer, which may have no EOS.
     """
-    model: Any = denoiser.model
     named: set[int] = set()
     for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
         value = getattr(config, "eos_token_id", None)
         named |= {index for index in (value if isinstance(value, list) else [value]) if isinstance(index, int)}
-    named -= {denoiser.special.mask_id}
-    if not named <= {denoiser.special.eos_id}:
-        tokenizer = denoiser.tokenizer
+    eos: int | None = tokenizer.eos_token_id
+    if named := named - {eos, tokenizer.mask_token_id}:
         named &= tokenizer.added_tokens_decoder.keys() | set(tokenizer.all_special_ids)
-    return frozenset(named | {denoiser.special.eos_id})
+    return frozenset(named if eos is None else named | {eos})

@@ -29,6 +29,7 @@ from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
 from dmaxlit.engine import Generation
+from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.request import DecodedSequence
 from dmaxlit.engine.stop_strings import StopSearch, StopStrings
 from dmaxlit.errors import UserError
@@ -54,12 +55,14 @@ class AutoregressiveModel:
         model: The model, in eval mode.
         tokenizer: Its tokenizer.
         weights: Hash of its weights.
+        eos_ids: The tokens that end an answer, by the rule of our own engine.
     """
 
     source: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     weights: str
+    eos_ids: frozenset[int]
 
     @classmethod
     def load(cls, source: str, argument: str, device: torch.device, dtype: str) -> AutoregressiveModel:
@@ -89,21 +92,14 @@ class AutoregressiveModel:
                 raise UserError(f"expected a model with max_position_embeddings in its config, got {source!r}")
         except UserError as error:
             raise UserError(f"{argument}: {str(error).removeprefix('pretrained: ')}") from error
+        ends = eos_ids(model, tokenizer)
         model.generation_config = _plain(model.generation_config)
-        return cls(source, model.eval().to(device), tokenizer, model_hash(model))
+        return cls(source, model.eval().to(device), tokenizer, model_hash(model), ends)
 
     @property
     def context_length(self) -> int:
         """Longest sequence in tokens."""
         return int(self.model.config.max_position_embeddings)
-
-    @property
-    def eos_ids(self) -> list[int]:
-        """The tokens that end an answer: the tokenizer's EOS and those that the generation config names."""
-        generation_config: Any = self.model.generation_config
-        named = getattr(generation_config, "eos_token_id", None)
-        ids = [*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id]
-        return sorted({index for index in ids if isinstance(index, int)})
 
     def describe(self) -> dict[str, Any]:
         """Return what a record says of it."""
@@ -180,13 +176,13 @@ class AutoregressiveAnswerer(Answerer):
 
     def _generate(self, prompt: Prompt, limits: Limits, stop: StopStrings | None = None) -> DecodedSequence:
         prompt_ids = encode_prompt(self.tokenizer, prompt)
-        eos_ids = self._main.eos_ids
+        ends = sorted(self._main.eos_ids)
         budget = min(limits.max_new_tokens, self.context_length - len(prompt_ids))
         config = GenerationConfig(
             do_sample=False,
             max_new_tokens=budget,
-            eos_token_id=eos_ids or None,
-            pad_token_id=eos_ids[0] if eos_ids else None,
+            eos_token_id=ends or None,
+            pad_token_id=ends[0] if ends else None,
         )
         ids = torch.tensor([prompt_ids], device=self.device)
         search = None if stop is None else stop.begin()
@@ -196,22 +192,25 @@ class AutoregressiveAnswerer(Answerer):
         main: Any = self._main.model
         with torch.no_grad(), _counting_forwards(main) as forwards:
             output = main.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config, **more)
-        tokens = output[0, len(prompt_ids) :].tolist()[:budget]
-        first_eos = next((index for index, token in enumerate(tokens) if token in eos_ids), None)
+        written = output[0, len(prompt_ids) :].tolist()
+        # The last forward of plain decoding may be one whose token transformers drops, as on MPS.
+        num_forwards = len(written) if self._assistant is None else forwards[0]
+        tokens = written[:budget]
+        first_eos = next((index for index, token in enumerate(tokens) if token in ends), None)
         finished = first_eos is not None
         end = len(tokens) if first_eos is None else first_eos + 1
         before_stop = None if search is None else search(tokens[:end])
         if before_stop is None or (finished and before_stop == end):
-            return DecodedSequence(tokens[:end], forwards[0], finished, 0)
-        return DecodedSequence(tokens[:before_stop], forwards[0], True, 0, stopped=True)
+            return DecodedSequence(tokens[:end], num_forwards, finished, 0)
+        return DecodedSequence(tokens[:before_stop], num_forwards, True, 0, stopped=True)
 
 
 def _plain(config: Any) -> GenerationConfig:
-    """Return a model's generation settings without those that change which tokens are written.
+    """Return a model's generation settings without those that change which tokens are written, and where they end.
 
     Otherwise ``generate`` would take a penalty of repetitions, for instance, from the model's folder.
     """
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", *_SPECULATION)
+    names = ("bos_token_id", "pad_token_id", *_SPECULATION)
     kept = {name: getattr(config, name, None) for name in names}
     return GenerationConfig(**{name: value for name, value in kept.items() if value is not None})
 

@@ -151,7 +151,7 @@ class Suite:
         for entry in self.tasks:
             examples = self._examples(entry, module)
             for baseline in baselines:
-                self._check(examples, entry, baseline.tokenizer, baseline.context_length)
+                self._check(examples, entry, baseline.tokenizer, baseline.context_length, allow_empty=False)
             limits = Limits.of_task(entry.task, self.max_new_tokens)
             cells += [Cell(entry, examples, limits, answerer) for answerer in answerers]
         return cells
@@ -211,11 +211,16 @@ class Suite:
         return examples
 
     def _check(
-        self, examples: list[Example], entry: TaskEntry, tokenizer: PreTrainedTokenizerBase, context: int
+        self,
+        examples: list[Example],
+        entry: TaskEntry,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        allow_empty: bool = True,
     ) -> None:
         """Refuse prompts that a model cannot answer, before any is answered."""
         try:
-            decodable_examples(examples, self.split, tokenizer, context)
+            decodable_examples(examples, self.split, tokenizer, context, allow_empty=allow_empty)
         except UserError as error:
             raise UserError(f"{entry.label}: {error}") from error
 

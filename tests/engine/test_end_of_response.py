@@ -20,6 +20,10 @@ def writer(tokenizer, text, config=None, generation_config=None):
     return denoiser
 
 
+def ends(denoiser):
+    return eos_ids(denoiser.model, denoiser.tokenizer)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return byte_level()
@@ -27,12 +31,12 @@ def tokenizer():
 
 def test_the_ids_are_those_of_tokenizer_config_and_generation_config(tokenizer):
     eos, mask, end, turn = tokenizer.convert_tokens_to_ids(["<eos>", "<mask>", "<|end|>", "<|turn|>"])
-    assert eos_ids(writer(tokenizer, "")) == {eos}
-    assert eos_ids(writer(tokenizer, "", config=end)) == {eos, end}
-    assert eos_ids(writer(tokenizer, "", generation_config=[end, eos])) == {eos, end}
-    assert eos_ids(writer(tokenizer, "", config=[turn], generation_config=[end])) == {eos, end, turn}
+    assert ends(writer(tokenizer, "")) == {eos}
+    assert ends(writer(tokenizer, "", config=end)) == {eos, end}
+    assert ends(writer(tokenizer, "", generation_config=[end, eos])) == {eos, end}
+    assert ends(writer(tokenizer, "", config=[turn], generation_config=[end])) == {eos, end, turn}
     # A default that nobody has set (2 in Llama's config) is a letter here; the mask is no end.
-    assert eos_ids(writer(tokenizer, "", config=2, generation_config=[mask, 3])) == {eos}
+    assert ends(writer(tokenizer, "", config=2, generation_config=[mask, 3])) == {eos}
 
 
 @pytest.mark.parametrize("generation_config", [None, "end"])

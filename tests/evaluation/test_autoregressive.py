@@ -18,7 +18,7 @@ from dmaxlit.evaluation.limits import Limits
 from dmaxlit.evaluation.suite import Suite
 from dmaxlit.evaluation.task_entries import task_entries
 from dmaxlit.ranks import Ranks
-from dmaxlit.tasks import ChainTask
+from dmaxlit.tasks import ChainTask, Example
 from tests.conftest import TINY, make_denoiser
 from tests.engine.test_growing_text import Count
 
@@ -112,12 +112,47 @@ def test_every_eos_and_stop_text_ends_an_answer(models):
         assert answer.token_ids == text[: at + 1]
         assert (answer.stopped, answer.finished, answer.ends_with_eos) == (True, True, False)
         assert stop not in answer.text
-    main.model.generation_config.eos_token_id = [text[at], 0]
-    try:
-        answer = answers(AutoregressiveAnswerer(main), Limits(12))[0]
-    finally:
-        main.model.generation_config.eos_token_id = main.tokenizer.eos_token_id
-    assert (answer.token_ids, answer.ends_with_eos) == (text[: at + 1], True)
+
+
+@pytest.mark.parametrize("is_added", [False, True])
+def test_an_id_that_the_config_alone_names_ends_an_answer_if_it_is_an_added_token(models, tmp_path, is_added):
+    text = greedy(models[0], PROMPTS[0], 12, [])
+    word = next(word for word in models[0].tokenizer.convert_ids_to_tokens(text[1:]) if word not in PROMPTS[0])
+    named = models[0].tokenizer.convert_tokens_to_ids(word)
+    folder = write_model(tmp_path / "main", 0, eos_token_id=named)
+    if is_added:
+        tokenizer = load_tokenizer("chain")
+        tokenizer.add_tokens([word])
+        tokenizer.save_pretrained(folder)
+    main = AutoregressiveModel.load(folder, "autoregressive", CPU, "float32")
+    assert main.eos_ids == {main.tokenizer.eos_token_id} | ({named} if is_added else set())
+    answer = answers(AutoregressiveAnswerer(main), Limits(12))[0]
+    assert answer.token_ids == greedy(main, PROMPTS[0], 12, main.eos_ids)
+    assert (answer.token_ids == text[: text.index(named) + 1]) == is_added
+
+
+def test_a_forward_whose_token_transformers_drops_is_not_counted(models, monkeypatch):
+    model = models[0].model
+    generate = model.generate
+
+    def with_one_more(ids, **options):  # as on MPS, behind the end of an answer
+        model(ids)
+        return generate(ids, **options)
+
+    monkeypatch.setattr(model, "generate", with_one_more)
+    for answer in answers(AutoregressiveAnswerer(models[0]), Limits(20)):
+        assert answer.num_forwards == len(answer.token_ids)
+
+
+def test_an_empty_prompt_is_refused_before_anything_is_answered(models, monkeypatch):
+    monkeypatch.setattr(ChainTask, "examples", lambda self, split, n: [Example("", "1", bool)] * n)
+    suite = Suite(task_entries(["chain"]), decoder_entries(["spd"]), 1)
+    module = DMaxModule(make_denoiser())
+    assert suite.cells(module)
+    with pytest.raises(
+        UserError, match=r"^chain: test prompt 1 \(''\): is empty .expected at least one token, got none"
+    ):
+        suite.cells(module, [AutoregressiveAnswerer(models[0])])
 
 
 def test_what_is_decoded_for_a_token_does_not_grow_with_the_answer(models, monkeypatch):

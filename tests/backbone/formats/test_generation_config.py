@@ -53,10 +53,14 @@ def source(request, tmp_path):
     return folder
 
 
+def ends(denoiser):
+    return eos_ids(denoiser.model, denoiser.tokenizer)
+
+
 def assert_kept(folder):
     stored = json.loads((Path(folder) / "generation_config.json").read_text())
     assert {name: stored.get(name) for name in SETTINGS} == SETTINGS
-    assert {256, 258} <= eos_ids(Denoiser(str(folder)))
+    assert {256, 258} <= ends(Denoiser(str(folder)))
 
 
 def test_transformers_refuses_to_generate_with_an_export_whatever_the_form(source, tmp_path):
@@ -69,7 +73,7 @@ def test_transformers_refuses_to_generate_with_an_export_whatever_the_form(sourc
 
 
 def test_they_are_read_whatever_the_form(source):
-    assert eos_ids(Denoiser(str(source))) == {256, 258}
+    assert ends(Denoiser(str(source))) == {256, 258}
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings()])
@@ -84,13 +88,13 @@ def test_they_survive_training_checkpoint_and_export(source, tmp_path, lora):
     checkpoint_to_folder(tmp_path / "one.ckpt", tmp_path / "from_checkpoint")
     for folder in ("export", "from_checkpoint"):
         assert_kept(tmp_path / folder)
-    assert {256, 258} <= eos_ids(dmaxlit.load(tmp_path / "one.ckpt").backbone)
+    assert {256, 258} <= ends(dmaxlit.load(tmp_path / "one.ckpt").backbone)
 
 
 def test_a_model_whose_weights_are_read_later_has_them(tmp_path):
     qwen3(tmp_path / "m")
     (tmp_path / "m" / "generation_config.json").write_text(json.dumps(SETTINGS))
-    assert eos_ids(Denoiser(str(tmp_path / "m"), defer=True)) == {256, 258}
+    assert ends(Denoiser(str(tmp_path / "m"), defer=True)) == {256, 258}
 
 
 def test_conversion_there_and_back_keeps_them(tmp_path):
@@ -128,7 +132,7 @@ def test_a_checkpoint_of_an_earlier_version_has_none(tmp_path):
     module.on_save_checkpoint(content)
     del content["dmaxlit"]["generation_config"]
     torch.save(content, tmp_path / "old.ckpt")
-    assert eos_ids(dmaxlit.load(tmp_path / "old.ckpt").backbone) == {256}
+    assert ends(dmaxlit.load(tmp_path / "old.ckpt").backbone) == {256}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3", '"text"', "\x00", "[" * 100_000])
