@@ -13,6 +13,7 @@ from lm_eval.utils import simple_parse_args_string
 from dmaxlit.bars import make_bar
 from dmaxlit.data.chat_template import choose_template
 from dmaxlit.data.encoding import encode_responses
+from dmaxlit.data.identity import model_identity
 from dmaxlit.decoding import make_decoder
 from dmaxlit.engine import DecodeSettings, Generation
 from dmaxlit.engine.request import DecodedSequence
@@ -20,11 +21,13 @@ from dmaxlit.errors import DMaxWarning, UserError, check_choice
 from dmaxlit.harness.arguments import check_names, check_single_process, check_whole, requests_per_forward
 from dmaxlit.harness.contexts import Chat, Contexts
 from dmaxlit.harness.generation_settings import GenerationSettings
+from dmaxlit.harness.response_cache import claim_cache
 from dmaxlit.harness.scoring import ScoringLM
 from dmaxlit.loading import load
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from lm_eval.api.model import CacheHook
 
 # What lm-eval passes on without --device, on any machine.
 _DEFAULT_DEVICE = "cuda:0"
@@ -186,6 +189,26 @@ class DMaxLM(ScoringLM):
             return encode_responses(self.tokenizer, [string])[0]
         return self._contexts.encode(string)
 
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Take lm-eval's cache of responses.
+
+        Raises:
+            UserError: If it holds responses of another model, or by other settings.
+        """
+        settings = {
+            **model_identity(self._module),
+            "dtype": str(self._module.backbone.model.dtype),
+            "decoder": self._decoder,
+            "decoder_options": self._decoder_options,
+            "max_length": self.max_length,
+            "max_gen_toks": self.max_gen_toks,
+            "max_forwards": self._max_forwards,
+            "mc_samples": self._mc_samples,
+            "seed": self._seed_of_run(),
+        }
+        claim_cache(cache_hook.dbdict, settings)
+        super().set_cache_hook(cache_hook)
+
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Decode the response to each request, up to its first stop text.
 
@@ -197,11 +220,14 @@ class DMaxLM(ScoringLM):
             disable_tqdm: Show no progress bar.
 
         Raises:
-            UserError: For a setting that cannot be obeyed, or a budget that leaves no room for a prompt.
+            UserError: For a setting that cannot be obeyed, a budget that leaves no room for a prompt, or samples that
+                lm-eval would take from its cache again.
         """
         groups: dict[GenerationSettings, list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(GenerationSettings.of(request.args[1], self.max_gen_toks), []).append(index)
+            settings = GenerationSettings.of(request.args[1], self.max_gen_toks)
+            self._check_cached(settings, request.args[1].get("do_sample"))
+            groups.setdefault(settings, []).append(index)
         for settings in groups:
             self._check_budget(settings.max_new_tokens)
         responses: dict[int, str] = {}
@@ -210,6 +236,14 @@ class DMaxLM(ScoringLM):
                 texts = self._generate([requests[index] for index in indices], settings, bar)
                 responses |= zip(indices, texts, strict=True)
         return [responses[index] for index in range(len(requests))]
+
+    def _check_cached(self, settings: GenerationSettings, do_sample: bool | None) -> None:
+        """Refuse samples that lm-eval would cache: all repeats of a request would be the same one."""
+        if settings.temperature > 0 and not do_sample and self.cache_hook.dbdict is not None:
+            raise UserError(
+                f"do_sample: expected True with --use_cache and temperature {settings.temperature}, got {do_sample}; "
+                "--gen_kwargs do_sample=True sets it"
+            )
 
     def _check_budget(self, budget: int) -> None:
         if budget >= self.max_length:
@@ -258,7 +292,10 @@ class DMaxLM(ScoringLM):
         )
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval records of the model: how it decodes, and the tokens per forward of all responses."""
+        """Return what lm-eval records of the model: how it decodes, and the tokens per forward.
+
+        These are of the responses that were decoded, without those of ``--use_cache``.
+        """
         backbone = self._module.backbone
         rate = {} if self._num_forwards == 0 else {"tpf": self._num_tokens / self._num_forwards}
         return {

@@ -181,6 +181,20 @@ def test_finished_responses_go_to_lm_evals_cache(model_folder, write_task, tmp_p
     again = lm_eval.simple_evaluate(**arguments, **task)
     assert responses_of(first) == responses_of(again)
     assert again["config"]["num_forwards"] == 0
+    for name, value, change in (("decoder", "one_token", "decoder was 'spd'"), ("seed", 3, "seed was 1234, now 3")):
+        other = {**arguments, "model_args": {"pretrained": model_folder, name: value}}
+        with pytest.raises(UserError, match=rf"use_cache: expected a new cache, .*: {change}"):
+            lm_eval.simple_evaluate(**other, **task)
+
+
+def test_samples_that_lm_eval_would_take_from_its_cache_are_refused(model_folder, write_task, tmp_path):
+    arguments = {"model": "dmaxlit", "model_args": {"pretrained": model_folder}}
+    task = write_task(ROWS[:1], generation_kwargs={"max_gen_toks": 8, "temperature": 0.5})
+    lm_eval.simple_evaluate(**arguments, **task)
+    cached = {**arguments, "use_cache": str(tmp_path / "cache")}
+    with pytest.raises(UserError, match=r"do_sample: expected True with --use_cache and temperature 0\.5, got None"):
+        lm_eval.simple_evaluate(**cached, **task)
+    lm_eval.simple_evaluate(**cached, gen_kwargs="do_sample=True", **task)
 
 
 @pytest.mark.parametrize(
