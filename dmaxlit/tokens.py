@@ -78,15 +78,15 @@ class SpecialTokens:
         return self.vocab_size - 1 - sum(map(len, self.gaps))
 
     def predictable(self, index: Tensor) -> Tensor:
-        """Return the ids ``[...]`` at some places of all that can be predicted, in ascending order.
+        """Return the ids ``[...]`` that have these numbers among all that can be predicted, counted from the lowest.
 
         Args:
-            index: Numbers from 0 to ``num_predictable - 1``; uniform ones give tokens uniform over the vocabulary.
+            index: ``[...]`` from 0 to ``num_predictable - 1``; uniform ones give tokens uniform over the vocabulary.
         """
-        ids = index
-        for left_out in sorted((*self.gaps, range(self.mask_id, self.mask_id + 1)), key=lambda ids: ids.start):
-            ids = ids + len(left_out) * (ids >= left_out.start)
-        return ids
+        left_out = sorted((*self.gaps, range(self.mask_id, self.mask_id + 1)), key=lambda ids: ids.start)
+        for ids in left_out:
+            index = index + len(ids) * (index >= ids.start)
+        return index
 
 
 def num_ids(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -40,7 +40,7 @@ class VocabularyBench:
 
     Random tokens of a large vocabulary look less like a model's own errors than those of a small one. All models learn
     from the same corpus, which the base writes, at the same compute. Models and results are kept under the output
-    folder: run it again after an interruption and it resumes. The defaults take about two hours on one CPU core.
+    folder: run it again after an interruption and it resumes. The defaults take about three hours on one CPU core.
 
     Args:
         output: Folder for models, results.json and table.md.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from dmaxlit.errors import DMaxWarning, PromptError, UserError, check_at_least, check_choice, printable, reason_of
+from dmaxlit.data.refused_prompts import RefusedPrompts
+from dmaxlit.data.served_response import ServedResponse
+from dmaxlit.errors import PromptError, UserError, check_at_least, check_choice, printable, reason_of
 from dmaxlit.randomness import stable_seed
 from dmaxlit.tasks.prompts import conversation_of, is_plain
 
@@ -19,67 +20,15 @@ if TYPE_CHECKING:
 
     from dmaxlit.data.encoding import Prompt
 
-__all__ = ["AnswerServer", "ServedResponse"]
+__all__ = ["AnswerServer"]
 
 #: The environment variable with the key of the server; servers without keys need none.
 API_KEY = "OPENAI_API_KEY"
 
 _RESERVED = ("model", "messages", "tools", "prompt", "n", "stream", "max_tokens", "temperature", "top_p", "seed")
 _REFUSED_PROMPT = (400, 413, 422)  # what servers answer to a prompt that they cannot take
-_ALL_REFUSED = 16  # so many prompts, each of them refused, are the fault of the server or the settings
 _TICK_SECONDS = 1.0
 _MAX_SEED = 2**31  # servers take 32 bits
-
-
-@dataclass(frozen=True)
-class ServedResponse:
-    """A response of a server.
-
-    Args:
-        text: Its text.
-        finished: Whether it ended by itself (``finish_reason`` is ``stop``), not at a limit.
-        num_tokens: Tokens that the server counts.
-        num_forwards: Forwards that it took, as ``dmaxlit serve`` says; 0 from other servers.
-        refusal: Why the server refuses the prompt, for instance as too long; empty if it does not.
-    """
-
-    text: str
-    finished: bool
-    num_tokens: int
-    num_forwards: int = 0
-    refusal: str = ""
-
-
-class _Taking:
-    """Passes on responses; refusals only once a prompt is answered, as a server that refuses all has another fault."""
-
-    def __init__(self, address: str, take: Callable[[int, ServedResponse], object]) -> None:
-        self._address, self._take = address, take
-        self._is_answered = self._is_warned = False
-        self._held_back: list[tuple[int, ServedResponse]] = []
-
-    def __call__(self, position: int, response: ServedResponse) -> None:
-        self._is_answered |= not response.refusal
-        self._held_back.append((position, response))
-        if self._is_answered:
-            self._pass_on()
-
-    def end(self) -> None:
-        """Pass on what is left, unless the server has refused every prompt."""
-        if not self._is_answered and len(self._held_back) >= _ALL_REFUSED:
-            position, response = self._held_back[0]
-            reason = f"refused by {self._address}, as all {len(self._held_back)} were: {response.refusal}"
-            raise PromptError(position, reason)
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        for position, response in self._held_back:
-            if response.refusal and not self._is_warned:
-                warning = f"a prompt is refused by {self._address}, and has no answer: {response.refusal}"
-                warnings.warn(warning, DMaxWarning, stacklevel=2)
-                self._is_warned = True
-            self._take(position, response)
-        self._held_back.clear()
 
 
 @dataclass(frozen=True)
@@ -208,9 +157,9 @@ class AnswerServer:
                 return shared
             return shared | {"seed": stable_seed("server", seed, indices[position]) % _MAX_SEED}
 
-        taking = _Taking(self._address, take)
-        asyncio.run(self._generate(prompts, fields, taking, tick))
-        taking.end()
+        refused = RefusedPrompts(self._address, take)
+        asyncio.run(self._generate(prompts, fields, refused.take, tick))
+        refused.end()
 
     async def _check(self) -> None:
         from openai import APIStatusError, AuthenticationError, OpenAIError, PermissionDeniedError

@@ -5,7 +5,7 @@ import math
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dmaxlit.checkpoints.run_state import micro_batches_of_step
+from dmaxlit.checkpoints.run_state import accumulation_schedulers, micro_batches_of_step
 from dmaxlit.errors import DMaxWarning
 
 
@@ -58,11 +58,15 @@ def batches_of_run(trainer: L.Trainer) -> float:
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         lengths.append(trainer.max_epochs * per_epoch)
     if trainer.max_steps > 0:
+        schedulers = accumulation_schedulers(trainer)
+        last_change = max(schedulers[-1].epochs) if schedulers else 0
         left, epoch, batches = trainer.max_steps, 0, 0
         while left > 0:
             accumulated = micro_batches_of_step(trainer, epoch)
-            batches += int(min(left * accumulated, per_epoch))
-            left -= math.ceil(min(left, per_epoch / accumulated))  # an epoch ends with a step
-            epoch += 1
+            steps = math.ceil(min(left, per_epoch / accumulated))  # an epoch ends with a step
+            alike = left // steps if epoch >= last_change else 1  # epochs
+            batches += alike * int(min(steps * accumulated, per_epoch))
+            left -= alike * steps
+            epoch += alike
         lengths.append(batches)
     return min(lengths)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dmaxlit import UserError
-from dmaxlit.data.answer_server import AnswerServer, ServedResponse
+from dmaxlit.data.answer_server import AnswerServer
 from dmaxlit.data.messages import Conversation
+from dmaxlit.data.served_response import ServedResponse
 from dmaxlit.errors import DMaxWarning, PromptError
 from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.data.fake_server import FakeServer, Reply, completion, echo, failure, running_server

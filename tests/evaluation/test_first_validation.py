@@ -77,6 +77,14 @@ def test_without_lengths_nothing_is_predicted():
     assert not batches_of_run(trainer) < batches_to_validation(trainer)
 
 
+@pytest.mark.parametrize("schedulers", [[], [GradientAccumulationScheduler({3: 4})]])
+def test_steps_without_end_take_no_time_to_count(schedulers):
+    trainer = SimpleNamespace(
+        num_training_batches=1, accumulate_grad_batches=1, callbacks=schedulers, max_epochs=-1, max_steps=10**9
+    )
+    assert batches_of_run(trainer) == 10**9  # an epoch of one batch is one step
+
+
 @pytest.mark.parametrize(
     ("loaders", "batches", "expected"),
     [(None, [], True), ([], [], False), ([1], [0], False), ([1, 1], [0, 2], True), ([1], [math.inf], True)],
