@@ -25,6 +25,7 @@ class ScriptedDenoiser(nn.Module):
         self.block_length = block_length
         self.max_length = max_length
         self.special = SPECIAL
+        self.tokenizer = SimpleNamespace(eos_token_id=SPECIAL.eos_id, mask_token_id=SPECIAL.mask_id)
         self.table = nn.Parameter(torch.randn(SPECIAL.vocab_size, 3, generator=torch.Generator().manual_seed(0)))
         self.layer = nn.Dropout(0.5)
         self.model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=1))
