@@ -34,7 +34,8 @@ class SelfCorrectionBench:
         output: Folder for models and corpora, and in a folder for each study results.json and table.md.
         study: methods; without_revision: what rules that never revise reach at the speed of those that do; dependence:
             variants of on-policy training, to see what the effect depends on; strategies: ways of showing a model its
-            own errors; or truth: the same with and without clean tokens among its guesses.
+            own errors; truth: the same with and without clean tokens among its guesses; or trajectories: learning from
+            later states of the base's own decoding.
         configs: Folder of the recipes: pretrain_curriculum.yaml, quickstart.yaml and its siblings.
         num_bases: Base models. The first is the shipped one; the others are pretrained with their number as seed.
         seeds: Training seeds; seed s starts from base s % num_bases.

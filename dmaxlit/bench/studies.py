@@ -124,6 +124,17 @@ _TRUTH = _comparison(
     }
 )
 
+_STAGES = "stage_consistency.yaml"
+_OF_TRAJECTORIES = {
+    "tsd": Method("tsd.yaml"),
+    "stages, forward": Method(_STAGES, ("--model.noise.divergence=confident_forward",)),
+    "stages, reverse": Method(_STAGES, ("--model.noise.divergence=confident_reverse",)),
+}
+_TRAJECTORIES = Study(
+    _OF_TRAJECTORIES,
+    tuple(row for name in ("base", *_OF_TRAJECTORIES) for row in (*_threshold(name, 0.95, 0.8, 0.5), *_spd(name, 0.5))),
+)
+
 _CAREFUL = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 _WITHOUT_REVISION = Study(
     {"control": _METHODS.methods["control"], "on_policy": _METHODS.methods["on_policy"]},
@@ -144,11 +155,12 @@ _WITHOUT_REVISION = Study(
 #: ``methods``: base, control, uniform and on-policy training. ``without_revision``: what rules that never revise reach
 #: at the speed of those that do. ``dependence``: what the effect depends on.
 #: ``strategies``: ways of showing a model its own errors, at the same compute. ``truth``: the same with and without
-#: clean tokens among the model's guesses.
+#: clean tokens among the model's guesses. ``trajectories``: learning from later states of the base's own decoding.
 STUDIES: dict[str, Study] = {
     "methods": _METHODS,
     "without_revision": _WITHOUT_REVISION,
     "dependence": _DEPENDENCE,
     "strategies": _STRATEGIES,
     "truth": _TRUTH,
+    "trajectories": _TRAJECTORIES,
 }

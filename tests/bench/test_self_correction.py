@@ -17,7 +17,7 @@ def test_a_folder_without_the_recipes_is_refused(tmp_path):
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match=r"study: expected one of methods, without_revision, .*, truth, got 'all'"):
+    with pytest.raises(UserError, match=r"study: expected one of methods, .*, trajectories, got 'all'"):
         SelfCorrectionBench(output=tmp_path, study="all")
 
 
