@@ -125,10 +125,19 @@ _TRUTH = _comparison(
 )
 
 _STAGES = "stage_consistency.yaml"
+
+
+def _divergence(kind: str) -> Method:
+    return Method(_STAGES, (f"--model.noise.divergence={kind}",))
+
+
 _OF_TRAJECTORIES = {
+    "control": _METHODS.methods["control"],
     "tsd": Method("tsd.yaml"),
-    "stages, forward": Method(_STAGES, ("--model.noise.divergence=confident_forward",)),
-    "stages, reverse": Method(_STAGES, ("--model.noise.divergence=confident_reverse",)),
+    "stages, forward": _divergence("confident_forward"),
+    "stages, reverse": _divergence("confident_reverse"),
+    "stages, jsd": _divergence("jsd"),
+    "stages, no tokens": Method(_STAGES, ("--model.noise.revealed_weight=0",)),
 }
 _TRAJECTORIES = Study(
     _OF_TRAJECTORIES,
