@@ -95,5 +95,5 @@ class TSDNoise(NoiseStrategy):
         length = text.sum(1) + (clean.in_loss & ~text).any(1)  # of the EOS tokens that fill a block, the first counts
         if self.target_length is None or self.max_length is None:
             return torch.ones_like(length, dtype=torch.float32)
-        excess = (length - self.target_length).clamp(min=0) / (self.max_length - self.target_length)
+        excess = (length - self.target_length).clamp(min=0).float() / (self.max_length - self.target_length)
         return (1 - self.length_penalty * excess).clamp(min=0)
