@@ -27,7 +27,8 @@ class BlockWarmup(ModuleChange):
 
     Raises:
         UserError: If the stages break one of these rules; those about the model's block length are checked when ``fit``
-            starts.
+            starts. So is that no auxiliary model is trained: in short blocks the frozen denoiser would see tokens of
+            the span whose marginals it gives.
     """
 
     training_options: ClassVar[tuple[str, ...]] = ("stages",)
@@ -46,13 +47,16 @@ class BlockWarmup(ModuleChange):
         return self.stages[max(start for start in self.stages if start <= step)]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check the stages against the model's block length.
+        """Check the stages against the model's block length, and what is trained.
 
         Raises:
-            UserError: If the last stage differs from it, or a stage does not divide it.
+            UserError: If the last stage differs from it, or a stage does not divide it, or an auxiliary model is
+                trained.
         """
         require_dmax_module(self, pl_module)
         module: Any = pl_module
+        if module.backbone.trains_auxiliary:
+            raise UserError("auxiliary: expected none with BlockWarmup, which is to adapt the denoiser, got one")
         final, lengths = module.backbone.block_length, list(self.stages.values())
         if lengths[-1] != final or any(final % length for length in lengths):
             raise UserError(

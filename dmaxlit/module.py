@@ -240,7 +240,7 @@ class DMaxModule(  # type: ignore[misc]  # load_from_checkpoint
                 hidden = compute(view.ids, view.soft, view.groups)
                 return auxiliary_prediction(self.backbone, hidden, view, forward.clean)
             hidden = compute(view.ids, view.soft, view.groups, at=view.supervised)
-            return ChunkedPrediction(hidden, view.supervised, OutputHead(self.backbone))
+            return ChunkedPrediction(hidden, view.supervised, OutputHead(self.backbone, view.requires_grad))
 
     def on_fit_start(self) -> None:
         """Let each of several ranks draw its own dropout: ``seed_everything`` seeds them alike.

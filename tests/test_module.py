@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dmaxlit import DMaxModule, UserError, load
 from dmaxlit.backbone import TrainingForward
+from dmaxlit.backbone.lora import LoraSettings
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.noise import NOISE, MaskedNoise, NoiseStrategy, OnPolicyNoise, View
 from dmaxlit.randomness import RowGenerator
@@ -92,6 +93,29 @@ def test_only_views_with_a_loss_see_dropout(clean_half):
     torch.testing.assert_close(states, exact, atol=1e-5, rtol=1e-5)
     assert torch.equal(predicted.ids, noisy_predicted.ids)  # drawn without dropout
     assert (trained - found[1][1]).abs().max() > 0.01
+
+
+def test_an_output_layer_with_dropout_has_none_in_views_without_a_loss():
+    lora = LoraSettings(r=2, target_modules=["q_proj", "lm_head"], dropout=0.5)
+    denoiser = make_denoiser(sharpen=5.0, tie_word_embeddings=False)
+    module = DMaxModule(denoiser, OnPolicyNoise(level=0.6, alternate=True), lora=lora)
+    head = denoiser.model.get_output_embeddings()
+    torch.nn.init.ones_(head.lora_B["default"].weight)
+    found = []
+
+    def watch(view, prediction, loss, clean):
+        logits = prediction.map(lambda logits: logits)
+        found.append((logits, prediction.head(prediction.states).detach(), prediction.head(prediction.states).detach()))
+
+    module.view_watchers.append(watch)
+    batch = next(iter(loader()))
+    clean = replace(module.clean_batch(batch), step=1)  # trained on the predicted view
+    module.view_losses(clean, module.row_generator(batch, clean))
+    (logits, once, twice), (_, trained, trained_again) = found
+    assert torch.equal(once, twice)
+    assert torch.equal(once, logits)
+    assert not torch.equal(trained, trained_again)
+    assert all(part.training for part in head.modules())
 
 
 def test_the_gradient_is_the_mean_over_the_response_without_the_fill():

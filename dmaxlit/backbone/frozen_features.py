@@ -28,7 +28,7 @@ class FrozenFeatures:
     """The residual stream of a frozen copy after a decoder layer, with the attention of training views.
 
     A model with adapters is its own copy, with the adapters off. Otherwise the embedding and the layers up to that one
-    are copied when this object is made.
+    are copied when this object is made, and computed in the precision that the model has when features are asked for.
 
     Args:
         denoiser: The denoiser.
@@ -45,6 +45,7 @@ class FrozenFeatures:
         self.layer = layer
         self._shares = denoiser.lora is not None
         self._trunk = _Trunk.of(denoiser, layer)
+        self._model = denoiser.model
         self._offloaded = offloaded and not self._shares
         self._forward: tuple[CleanBatch, TrainingForward] | None = None
 
@@ -59,7 +60,7 @@ class FrozenFeatures:
         with torch.no_grad(), self._frozen():
             if self._forward is None or self._forward[0] is not clean:
                 if not self._shares:
-                    trunk.model.to(clean.ids.device)  # type: ignore[arg-type]  # transformers overloads it
+                    self._prepare_copy(clean.ids.device)
                 self._forward = clean, TrainingForward(trunk, clean)
             return self._forward[1](ids).float()
 
@@ -79,6 +80,14 @@ class FrozenFeatures:
     def _mean_sizes(self) -> float:
         """Sum of the mean sizes of the copied weights; computed once, since they never change."""
         return sum(float(weight.double().abs().mean()) for weight in self._trunk.model.parameters())
+
+    def _prepare_copy(self, device: torch.device) -> None:
+        """Move the copy to the device, in the precision of the model, which a trainer casts after it was copied."""
+        copied, dtype = self._trunk.model, self._model.dtype
+        if copied.dtype != dtype:
+            self.checksum()  # of the weights as they were copied
+            copied.to(dtype)  # type: ignore[arg-type]  # transformers overloads it
+        copied.to(device)  # type: ignore[arg-type]
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

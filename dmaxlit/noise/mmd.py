@@ -144,7 +144,7 @@ class MMDNoise(NoiseStrategy):
     def _weights(self, clean: CleanBatch, advantage: Tensor, active: Tensor) -> Tensor:
         """Return the weight of each drawn token, ``[batch, length, G * samples]``."""
         # The loss is divided by the response tokens of all rows, so each row's mean is multiplied by its own.
-        row = clean.in_loss.sum(1) / active.sum(1).clamp(min=1)
+        row = clean.in_loss.sum(1).float() / active.sum(1).clamp(min=1)
         if self.form == "block":
             row = row / self.groups
         weight = (advantage * active.unsqueeze(-1) * row[:, None, None]).repeat_interleave(self.samples, -1)

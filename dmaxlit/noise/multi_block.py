@@ -1,13 +1,16 @@
 """Several blocks denoised together, MultiTF (arXiv 2606.29215)."""
 
+import warnings
 from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from dmaxlit.errors import UserError, check_at_least
+from dmaxlit.errors import DMaxWarning, UserError, check_at_least
 from dmaxlit.factory import make_by_name
 from dmaxlit.noise.base import NOISE, Corruption, FeatureRequest, NoiseStrategy, Views
 from dmaxlit.noise.block_groups import (
+    HIGHEST,
+    LOWEST,
     chain_levels,
     choose_exactly,
     draw_groups,
@@ -31,7 +34,8 @@ class MultiBlockNoise(NoiseStrategy):
     to itself and to the clean blocks of earlier groups, as in decoding with a window of several blocks. In block j of a
     group exactly ``floor(n * p_j)`` of the n response tokens are corrupted, with ``L ~ U(.001, .99)``,
     ``p_1 ~ U(L, .99)`` and ``p_j ~ U(p_(j-1), .99)``; as published, never all n, so never a block's only one. A row has
-    one of the layouts of the paper in each epoch: groups of every size from 2 on, from every start.
+    one of the layouts of the paper in each epoch: groups of every size from 2 on, from every start. Blocks too short
+    for any token to be corrupted are refused, such as those of one token at the start of a warm-up.
 
     Args:
         group_size: Most blocks in a group (N), at least 2: the window that the model will decode with.
@@ -74,7 +78,12 @@ class MultiBlockNoise(NoiseStrategy):
         self.random_layouts = random_layouts
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
-        """Yield the views of the other strategy with their groups, the same for all views of a batch."""
+        """Yield the views of the other strategy with their groups, the same for all views of a batch.
+
+        Raises:
+            UserError: If the blocks are so short that none of their tokens would ever be corrupted.
+        """
+        self._check_length(clean.block_length)
         groups = draw_groups(clean, self.group_size, self.random_layouts, generator)
         rank = rank_in_group(groups)
         level = chain_levels(rank, generator) if self.ranges is None else range_levels(rank, self.ranges, generator)
@@ -89,6 +98,20 @@ class MultiBlockNoise(NoiseStrategy):
                 return
             del answer  # or its logits would be kept while the next view is predicted
             answer = yield turn if isinstance(turn, FeatureRequest) else replace(turn, groups=groups)
+
+    def _check_length(self, length: int) -> None:
+        ranges = [(LOWEST, HIGHEST)] if self.ranges is None else self.ranges[: self.group_size]
+        # Levels are below the highest one, unless it is the only one.
+        idle = [place for place, (low, high) in enumerate(ranges, 1) if length * low < 1 and length * high <= 1]
+        if len(idle) == len(ranges):
+            raise UserError(
+                "noise: expected blocks long enough for multi_block to corrupt floor(n * level) > 0 of n tokens, got "
+                f"{length} (the model's block_length, or a stage of BlockWarmup)"
+            )
+        if idle:
+            places = ", ".join(map(str, idle))
+            message = f"ranges: at these levels no token of the blocks in place {places} of a group is corrupted"
+            warnings.warn(f"{message}, since blocks have {length} tokens", DMaxWarning, stacklevel=2)
 
 
 def _check_ranges(ranges: list[tuple[float, float]]) -> None:

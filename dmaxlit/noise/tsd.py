@@ -32,7 +32,7 @@ class TSDNoise(NoiseStrategy):
         level: Noise level t in [0, 1] at which trajectories begin: a number, a [low, high] range, or a
             LevelDistribution. 1: with a whole block of masks, as decoding does.
         threshold: Confidence above which a position is decided, in [0, 1].
-        steps: Most forwards of a trajectory, at least 1: the last one decides all that is left. Default: as many as a
+        steps: Most forwards of a trajectory, at least 2: the last one decides all that is left. Default: as many as a
             block has tokens, which is exact.
         length_penalty: gamma of ``V = 1 - gamma * (n - target_length) / (max_length - target_length)`` for answers of
             n tokens, more than ``target_length``; in [0, 1].
@@ -52,6 +52,7 @@ class TSDNoise(NoiseStrategy):
         **corruption: Any,
     ) -> None:
         super().__init__(level, **corruption)
+        check_at_least(2, steps=steps)
         check_replay(threshold, steps)
         check_at_least(0, target_length=target_length)
         self.threshold = threshold
@@ -73,7 +74,16 @@ class TSDNoise(NoiseStrategy):
             )
 
     def views(self, clean: CleanBatch, generator: RowGenerator) -> Views:
-        """Yield the states of the trajectory, then the one of a forward drawn at random."""
+        """Yield the states of the trajectory, then the one of a forward drawn at random.
+
+        Raises:
+            UserError: If blocks have one token: there is no earlier state.
+        """
+        if clean.block_length == 1:
+            raise UserError(
+                "noise: expected blocks of at least 2 tokens for tsd, which learns from earlier states of a block, "
+                "got 1 (the model's block_length, or a stage of BlockWarmup)"
+            )
         corruption = self.corrupt(clean, generator)
         trajectory = yield from replay(clean, corruption, self.threshold, self.steps)
         forwards = trajectory.forwards
@@ -95,5 +105,5 @@ class TSDNoise(NoiseStrategy):
         length = text.sum(1) + (clean.in_loss & ~text).any(1)  # of the EOS tokens that fill a block, the first counts
         if self.target_length is None or self.max_length is None:
             return torch.ones_like(length, dtype=torch.float32)
-        excess = (length - self.target_length).clamp(min=0) / (self.max_length - self.target_length)
+        excess = (length - self.target_length).clamp(min=0).float() / (self.max_length - self.target_length)
         return (1 - self.length_penalty * excess).clamp(min=0)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dmaxlit.backbone.auxiliary import AuxiliaryModel
 from dmaxlit.backbone.denoiser import Denoiser
+from dmaxlit.backbone.eval_mode import evaluating
 from dmaxlit.noise.base import Prediction
 from dmaxlit.training.chunked_logits import Head, Score, chunked_sum, chunks, head_cast_once
 
@@ -17,23 +18,40 @@ class OutputHead:
 
     Args:
         owner: The denoiser or the auxiliary model.
+        has_dropout: Whether an output layer that is training with dropout, as adapters may, computes with it.
     """
 
-    def __init__(self, owner: Denoiser | AuxiliaryModel) -> None:
+    def __init__(self, owner: Denoiser | AuxiliaryModel, has_dropout: bool = True) -> None:
         self._owner = owner
+        self._evaluated = [] if has_dropout else list(self._modules())
         self.vocab_size = owner.vocab_size
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return logits ``[..., vocab_size]`` of hidden states ``[..., width]``."""
-        return self._owner.logits(hidden)
+        with evaluating(self._evaluated):
+            return self._owner.logits(hidden)
 
     def parameters(self) -> Iterator[Tensor]:
         """Return the parameters of the output layer, and those that a subclass with its own ``logits`` adds."""
-        layer: nn.Module = self._owner.model.get_output_embeddings()
-        yield from layer.parameters()
-        if type(self._owner).logits not in (Denoiser.logits, AuxiliaryModel.logits):
+        yield from self._layer.parameters()
+        if self._is_overridden:
             of_model = set(self._owner.model.parameters())
             yield from (parameter for parameter in self._owner.parameters() if parameter not in of_model)
+
+    def _modules(self) -> Iterator[nn.Module]:
+        """Return the modules of the same."""
+        yield from self._layer.modules()
+        if self._is_overridden:
+            of_model = set(self._owner.model.modules())
+            yield from (module for module in self._owner.modules() if module not in of_model)
+
+    @property
+    def _layer(self) -> nn.Module:
+        return self._owner.model.get_output_embeddings()  # type: ignore[no-any-return]
+
+    @property
+    def _is_overridden(self) -> bool:
+        return type(self._owner).logits not in (Denoiser.logits, AuxiliaryModel.logits)
 
 
 class ChunkedPrediction(Prediction):

@@ -13,7 +13,7 @@ from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone.auxiliary import AuxiliarySettings
 from dmaxlit.backbone.auxiliary_source import refuse_other_tokenizer
 from dmaxlit.backbone.lora import LoraSettings
-from dmaxlit.callbacks import NextTokenTraining
+from dmaxlit.callbacks import BlockWarmup, NextTokenTraining
 from dmaxlit.checkpoints.lightning_file import checkpoint_metadata
 from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.decoding.joint import Spans
@@ -313,9 +313,10 @@ def test_views_of_what_no_decoder_of_it_meets_are_refused(name):
         module.view_losses(make_batch(special=module.special), RowGenerator(0, [0, 1, 2]))
 
 
-def test_autoregressive_training_of_the_denoiser_is_refused():
-    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[NextTokenTraining()])
-    with pytest.raises(UserError, match="auxiliary: expected none with NextTokenTraining"):
+@pytest.mark.parametrize("callback", [NextTokenTraining(), BlockWarmup({0: 1, 100: 8})], ids=lambda c: type(c).__name__)
+def test_callbacks_that_are_to_train_the_denoiser_are_refused(callback):
+    trainer = L.Trainer(**QUIET, max_steps=1, callbacks=[callback])
+    with pytest.raises(UserError, match=f"auxiliary: expected none with {type(callback).__name__}"):
         trainer.fit(make_module(), loader())
 
 

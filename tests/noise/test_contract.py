@@ -31,7 +31,7 @@ def converse(strategy, clean, generator=None, logits=None):
     answered = dialogue(
         strategy.views(clean, generator),
         lambda view: LogitsPrediction(logits[view.supervised], view.supervised),
-        lambda request: request.ids.unsqueeze(-1) % torch.tensor([2.0, 3.0, 5.0]),
+        lambda request: request.ids.unsqueeze(-1) % torch.tensor([2.0, 3.0, 5.0], dtype=torch.float32),
     )
     return [view for view, _ in answered]
 

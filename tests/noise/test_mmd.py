@@ -23,6 +23,18 @@ def slow_kernel(a, b, sigma):
     return float(torch.exp(-((a - b) ** 2).sum() / len(a) / (2 * sigma**2)))
 
 
+def slow_reward(own, reference, where, sigma, form):
+    """Return the reward of a group's samples in a segment, whose selected positions are ``where``."""
+    pulls = [slow_kernel(s[i], reference[j], sigma) for s in own for i in where for j in where]
+    pushes = [
+        slow_kernel(own[b][i], own[c][j], sigma)
+        for b, c in product(range(len(own)), range(len(own)))
+        for i, j in product(where, where)
+        if b != c and not (form == "sequence" and i == j)
+    ]
+    return 2 * sum(pulls) / len(pulls) - sum(pushes) / len(pushes)
+
+
 @pytest.mark.parametrize("form", ["block", "sequence"])
 def test_the_reward_is_that_of_the_formula(form):
     clean = make_batch([2], [14])
@@ -34,15 +46,8 @@ def test_the_reward_is_that_of_the_formula(form):
     assert reward.shape == (1, 16 // length, 2)
     for segment, group in product(range(16 // length), range(2)):
         where = [p for p in range(segment * length, (segment + 1) * length) if selected[0, p]]
-        own = samples[3 * group : 3 * group + 3]
-        pulls = [slow_kernel(s[0, i], reference[0, j], 0.9) for s in own for i in where for j in where]
-        pushes = [
-            slow_kernel(own[b][0, i], own[c][0, j], 0.9)
-            for b, c in product(range(3), range(3))
-            for i, j in product(where, where)
-            if b != c and not (form == "sequence" and i == j)
-        ]
-        expected = 2 * sum(pulls) / len(pulls) - sum(pushes) / len(pushes)
+        own = [sample[0] for sample in samples[3 * group : 3 * group + 3]]
+        expected = slow_reward(own, reference[0], where, 0.9, form)
         assert float(reward[0, segment, group]) == pytest.approx(expected, rel=1e-4)
     assert active.all()
     assert 0 < kernels.min() <= kernels.max() < 1
@@ -163,6 +168,32 @@ def test_the_views_are_a_rollout_the_input_and_the_reinforced_samples():
     unselected = ~reinforced.supervised
     assert (objective.ids[unselected] == clean.ids[unselected].unsqueeze(-1)).all()
     assert set(reinforced.figures) == {"mmd_reward", "mmd_kernel"}
+
+
+@pytest.mark.parametrize("form", ["block", "sequence"])
+def test_each_sample_is_reinforced_by_the_reward_of_its_own_features(form):
+    clean = make_batch([3, 9], [13, 6])
+    view = converse(MMDNoise(groups=3, samples=2, bandwidth=0.9, form=form), clean)[-1]
+    (objective,) = view.objectives
+    modulus = torch.tensor([2.0, 3.0, 5.0])  # the features of an id in converse are its remainders
+    reference, samples = clean.ids.unsqueeze(-1) % modulus, objective.ids.unsqueeze(-1) % modulus
+    length, checked = 8 if form == "block" else 16, 0
+    for row in range(2):
+        selected = (view.supervised & clean.in_loss)[row].view(-1, length)
+        active = selected.sum(1) >= (1 if form == "block" else 2)
+        factor = int(clean.in_loss[row].sum()) / int(active.sum()) / (3 if form == "block" else 1)
+        for segment in active.nonzero().flatten().tolist():
+            where = [segment * length + place for place in selected[segment].nonzero().flatten().tolist()]
+            groups = [[samples[row, :, 2 * group + number] for number in range(2)] for group in range(3)]
+            reward = [slow_reward(own, reference[row], where, 0.9, form) for own in groups]
+            for number in range(6):
+                group = number // 2
+                others = (sum(reward) - reward[group]) / 2
+                weights = objective.weights[row, where, number]
+                expected = torch.full_like(weights, factor * (reward[group] - others))
+                torch.testing.assert_close(weights, expected, atol=1e-4, rtol=1e-4)
+                checked += bool(expected.abs().min() > 0.01)
+    assert checked > 6
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,6 +7,7 @@ import torch
 
 from dmaxlit import DMaxModule, UserError
 from dmaxlit.backbone.lora import LoraSettings
+from dmaxlit.errors import DMaxWarning
 from dmaxlit.noise import NOISE, MaskedNoise, MultiBlockNoise
 from dmaxlit.noise.block_groups import (
     chain_levels,
@@ -93,6 +94,33 @@ def test_ranges_are_those_of_the_place_in_the_group():
     level = view.level[:, ::8]
     assert (level[first] <= 0.2).all()
     assert (level[~first] >= 0.8).all()
+
+
+@pytest.mark.parametrize(
+    ("length", "ranges"), [(1, None), (1, [(0.001, 0.2), (0.8, 1.0)]), (8, [(0.0, 0.125), (0.1, 0.1), (0.8, 1.0)])]
+)
+def test_blocks_of_which_nothing_would_be_corrupted_are_refused(length, ranges):
+    clean = make_batch([0], [32], block_length=length)
+    with pytest.raises(UserError, match=f"noise: expected blocks long enough for multi_block .*, got {length} "):
+        converse(MultiBlockNoise(ranges=ranges), clean)
+
+
+def test_the_shortest_blocks_that_are_not_refused_have_a_mask_in_some_rows():
+    clean = make_batch([0] * 64, [32] * 64, block_length=2)
+    for ranges in (None, [(0.5, 0.5)]):
+        (view,) = converse(MultiBlockNoise(ranges=ranges), clean)
+        assert view.supervised.any()
+
+
+def test_a_place_in_which_nothing_would_be_corrupted_is_warned_of():
+    clean = make_batch([0] * 64, [32] * 64, block_length=4)
+    strategy = MultiBlockNoise(ranges=[(0.001, 0.2), (0.8, 1.0)])
+    with pytest.warns(DMaxWarning, match="ranges: .* no token of the blocks in place 1 of a group .* have 4 tokens"):
+        (view,) = converse(strategy, clean)
+    assert not view.supervised[:, ::4].all()
+    first = rank_in_group(view.groups).repeat_interleave(4, 1) == 0
+    assert not (view.supervised & first).any()
+    assert view.supervised.any()
 
 
 def test_on_policy_views_share_groups_and_corruption():

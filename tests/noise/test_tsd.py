@@ -159,7 +159,7 @@ def test_a_training_step_of_every_kind_has_a_gradient(kind):
     ("options", "problem"),
     [
         ({"threshold": 1.5}, "threshold: expected"),
-        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"steps": 1}, "steps: expected at least 2, got 1"),
         ({"length_penalty": 2.0}, "length_penalty: expected"),
         ({"target_length": 20}, "length_penalty: expected above 0 with a target_length or max_length, got 0"),
         ({"length_penalty": 0.5}, "target_length, max_length: expected two numbers, .* got None and None"),
@@ -170,6 +170,11 @@ def test_a_training_step_of_every_kind_has_a_gradient(kind):
 def test_bad_options_are_refused(options, problem):
     with pytest.raises(UserError, match=problem):
         TSDNoise(**options)
+
+
+def test_blocks_of_one_token_which_have_no_earlier_state_are_refused():
+    with pytest.raises(UserError, match=r"noise: expected blocks of at least 2 tokens for tsd, .* got 1"):
+        converse(TSDNoise(), make_batch([3], [13], block_length=1))
 
 
 @pytest.mark.parametrize("fill", [False, True])

@@ -99,6 +99,16 @@ def test_each_run_has_a_copy_of_its_own():
     assert not torch.equal(*copies)
 
 
+def test_the_copy_has_the_precision_that_the_trainer_trains_in_and_the_checksum_of_what_was_copied():
+    expected = DMaxModule(make_denoiser(), AskingNoise()).frozen_features().checksum()
+    module = DMaxModule(make_denoiser(), AskingNoise(), sgd)
+    L.Trainer(**QUIET, precision="bf16-true", max_steps=1).fit(module, loader())
+    features = module.frozen_features()
+    assert {tensor.dtype for tensor in features._trunk.model.parameters()} == {torch.bfloat16}
+    assert features.checksum() == expected
+    assert module.noise.answer.dtype == torch.float32
+
+
 def test_a_strategy_of_another_layer_is_refused():
     module = DMaxModule(make_denoiser(), AskingNoise())
     module.frozen_features()

@@ -62,6 +62,23 @@ def test_what_a_subclass_adds_to_the_logits_learns(most, monkeypatch, clean):
     assert denoiser.bias.grad.tolist() == [count if token == 5 else 0 for token in range(38)]
 
 
+class Dropping(Denoiser):
+    """A denoiser whose logits see dropout."""
+
+    def logits(self, hidden):
+        return super().logits(self.drop(hidden))
+
+
+def test_the_dropout_that_a_subclass_adds_to_the_logits_is_left_out_where_none_is_wanted():
+    denoiser = make_denoiser()
+    denoiser.__class__, denoiser.drop = Dropping, torch.nn.Dropout(0.5)
+    hidden = torch.ones(3, 32)
+    for has_dropout in (True, False):
+        head = OutputHead(denoiser, has_dropout)
+        assert torch.equal(head(hidden), head(hidden)) is not has_dropout
+    assert denoiser.drop.training
+
+
 def test_a_prediction_without_gradients_has_none_later(clean):
     denoiser = make_denoiser()
     with torch.no_grad():

@@ -96,9 +96,10 @@ class StageConsistencyNoise(NoiseStrategy):
 
         level = corruption.level
         prediction = yield View(clean.with_masks(late), late, "later", 0.0, is_masked=late, level=level)
-        teacher = TeacherTargets.of(prediction, self.divergence, late * self.masked_weight)
+        teacher = TeacherTargets.of(prediction, self.divergence, late.float() * self.masked_weight)
         del prediction  # or its logits would be kept while the next view is predicted
-        revealed = SampledTargets(clean.ids.unsqueeze(-1), ((early & ~late) * self.revealed_weight).unsqueeze(-1))
+        revealed_weights = (early & ~late).float() * self.revealed_weight
+        revealed = SampledTargets(clean.ids.unsqueeze(-1), revealed_weights.unsqueeze(-1))
         yield View(
             clean.with_masks(early),
             early,
