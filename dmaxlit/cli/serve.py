@@ -134,6 +134,8 @@ def serve(
     key = os.environ.get(_KEY_VARIABLE) if api_key is _OF_VARIABLE else api_key
     if key is not None and not key.strip():
         raise UserError("api_key: expected a key, got an empty text")
+    if key is not None and not (key.strip().isascii() and key.strip().isprintable()):  # clients could not send it
+        raise UserError("api_key: expected printable ASCII characters, got others")
     listener = listen(host, port)
     with listener:
         module = load_model(model, device, dtype, probe, chat_template, template_options)

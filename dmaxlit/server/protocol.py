@@ -33,7 +33,10 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 _INT64 = 2**63
+_MOST_KEYS = 64  # of an object whose wrong keys or values would each be an error of its own
 Count = Annotated[int, Field(ge=1, lt=_INT64)]
+Texts = Annotated[list[str], Field(fail_fast=True)]  # one error, not one for each of a million items
+Ids = Annotated[list[int], Field(fail_fast=True)]
 
 
 class _Body(BaseModel):
@@ -84,7 +87,7 @@ class DecodeBody(_Body):
     temperature: float | None = None
     top_p: float | None = None
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Texts | None = None
     n: Count | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -103,9 +106,12 @@ class DecodeBody(_Body):
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, body: Any) -> Any:
-        """Drop fields that ask for nothing we could do, and refuse those that do."""
+        """Drop fields that ask for nothing we could do; refuse those that do, and objects of very many keys."""
         if not isinstance(body, dict):
             return body
+        for name, value in (("body", body), *((name, body.get(name)) for name in ("metadata", "stream_options"))):
+            if isinstance(value, dict) and len(value) > _MOST_KEYS:
+                raise ValueError(f"{name}: expected at most {_MOST_KEYS} keys, got {len(value)}")
         for name in body.keys() & cls.neutral.keys():
             is_bool = isinstance(body[name], bool)  # which equals 0 or 1
             if not any(body[name] == value and is_bool == isinstance(value, bool) for value in cls.neutral[name]):
@@ -128,7 +134,7 @@ class CompletionBody(DecodeBody):
         prompt: A text, several, or the token ids of one or several.
     """
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)]
 
 
 class ChatBody(DecodeBody):
@@ -139,7 +145,7 @@ class ChatBody(DecodeBody):
         max_completion_tokens: Another name of ``max_tokens``.
     """
 
-    messages: list[dict[str, Any]]
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)]
     max_completion_tokens: Count | None = None
 
     @model_validator(mode="after")

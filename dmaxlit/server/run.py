@@ -87,6 +87,7 @@ def make_server(app: FastAPI, log_requests: bool = False) -> uvicorn.Server:
         log_level="info" if log_requests else "warning",
         access_log=log_requests,
         server_header=False,
+        lifespan="on",  # "auto" takes an error at startup for an app that has none, and answers every request with it
         timeout_graceful_shutdown=int(service.limits.shutdown_seconds) + _SPARE_SECONDS,
     )
     return _Server(config, service)

@@ -63,6 +63,8 @@ def test_a_key_comes_from_the_flag_or_the_environment(dmax, served, monkeypatch)
     assert all("KeyCheck" in app.middleware for app in served)
     assert served[0].service.name == "mine"
     assert dmax(*MODEL, "--api_key", " ").refusal == "api_key: expected a key, got an empty text"
+    monkeypatch.setenv("DMAXLIT_API_KEY", "schl\udcfcssel")  # of bytes that are no UTF-8
+    assert dmax(*MODEL).refusal == "api_key: expected printable ASCII characters, got others"
 
 
 @pytest.mark.parametrize("key", ["#s3cret", "~", "&x", "null", "12"])

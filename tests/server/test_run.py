@@ -88,3 +88,9 @@ def test_an_address_of_ipv6():
         pytest.skip("no loopback of IPv6")
     with listener:
         assert listener.family == socket.AF_INET6
+
+
+def test_an_app_that_cannot_start_is_an_error_and_serves_nothing(module):
+    app = create_app(module, "tiny", api_key="\udcfc")  # which no header could hold
+    with listen("127.0.0.1", 0) as listener, pytest.raises((RuntimeError, SystemExit)):  # as uvicorn has it
+        serve(app, listener)
