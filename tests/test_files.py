@@ -7,8 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from dmaxlit import DMaxModule, UserError
+from dmaxlit.backbone.formats.weight_files import _indexed
+from dmaxlit.checkpoints.part_checksums import wrong_checksum
+from dmaxlit.data.json_lines import rows_with_offsets
 from dmaxlit.files import (
     open_to_append,
+    read_json,
     remove_unfinished,
     require_other_files,
     require_replaceable,
@@ -343,3 +347,14 @@ def test_no_text_is_read_in_the_encoding_of_the_user(folder):
     paths = list((Path(__file__).parents[1] / folder).rglob("*.py"))
     assert paths
     assert [path for path in paths if ".read_text()" in path.read_text(encoding="utf-8")] == []
+
+
+def test_json_that_is_nested_as_deep_as_no_stack_is_refused_as_damaged(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text('{"a":' * 200_000)
+    for read in (read_json, _indexed, lambda path: list(rows_with_offsets(path))):
+        with pytest.raises(UserError, match=r"deep\.json"):
+            read(path)
+    path.rename(tmp_path / "checksums.json")
+    with pytest.raises(ValueError, match=r"checksums\.json"):
+        wrong_checksum(tmp_path)

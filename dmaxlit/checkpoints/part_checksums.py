@@ -82,7 +82,10 @@ def wrong_checksum(folder: Path) -> str | None:
     path = folder / _CHECKSUMS_FILE
     if not path.is_file():
         return None
-    stored: Any = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        stored: Any = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{_CHECKSUMS_FILE}: {error}") from error
     if not isinstance(stored, dict) or not all(Path(name).name == name for name in stored):
         raise ValueError(f"{_CHECKSUMS_FILE}: expected checksums of files by their names")
     actual = _checksums(folder, stored)

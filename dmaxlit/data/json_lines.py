@@ -45,7 +45,7 @@ def rows_with_offsets(path: Path, end: int | None = None, advice: str = "") -> I
             is_whole = end is None or begin + len(line) <= end
             try:
                 row = json.loads(line) if is_whole else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise UserError(f"{path}: is damaged at byte {begin}{advice}")

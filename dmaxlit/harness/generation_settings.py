@@ -62,7 +62,9 @@ class GenerationSettings:
         if samples not in (None, True, False):
             raise UserError(f"do_sample: expected true or false, got {samples!r}")
         temperature = _number(options, "temperature", 1.0 if samples else 0.0)
-        temperature = 0.0 if samples is False else check_temperature(temperature)
+        if samples is not None and not samples:  # false, or 0, as which --gen_kwargs reads it
+            temperature = 0.0
+        temperature = check_temperature(temperature)
         _check_known(options, is_greedy=temperature == 0)
         top_p = _number(options, "top_p", 1.0) if temperature else 1.0
         if not 0 < top_p <= 1:

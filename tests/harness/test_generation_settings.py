@@ -24,6 +24,8 @@ def test_what_a_request_says_is_read_as_lm_eval_reads_it():
     [
         ({"temperature": 0.7}, 0.7),
         ({"temperature": 0.7, "do_sample": False}, 0.0),
+        ({"temperature": 0.7, "do_sample": 0}, 0.0),
+        ({"temperature": 0.7, "do_sample": 1}, 0.7),
         ({"temperature": 0.0, "do_sample": True}, 0.0),
         ({"do_sample": True}, 1.0),
         ({"do_sample": None}, 0.0),

@@ -173,7 +173,7 @@ def open_weights(folder: Path) -> dict[str, LazyTensor]:
 def _indexed(index: Path) -> dict[str, list[str]]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"pretrained: {str(index)!r} is not an index of shards ({error!r})") from error
     names = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) and Path(file).name == file for file in names):

@@ -166,7 +166,7 @@ class ChatHistory:
             for line in file:
                 try:
                     row = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(row, dict) and isinstance(row.get("prompt"), str):
                     yield row
