@@ -149,7 +149,7 @@ class PredictionWriter(L.Callback):
 
     def _take_stored(self, module: L.LightningModule, pairs: list[tuple[int, Example]]) -> None:
         """Take the answers of an interrupted run to these prompts, judge them, and add them to the meter."""
-        rows = []
+        rows, examples = [], []
         for index, example in pairs:
             row = self._stored.get(index)
             if row is None:
@@ -157,6 +157,7 @@ class PredictionWriter(L.Callback):
             if row["prompt"] != example.prompt or columns_in(row) != kept_columns(example.extra):
                 raise UserError(f"{self.output}: was begun with other prompts; delete {self._partial.record}")
             rows.append({**row, "correct": bool(example.check(row["response"]))})
+            examples.append(example)
         if not rows:
             return
         self._rows |= {row["index"]: row for row in rows}
@@ -164,6 +165,6 @@ class PredictionWriter(L.Callback):
             SimpleNamespace(**{**row, "ends_with_eos": row["finished"] and not row.get("stopped", False)})
             for row in rows
         ]
-        prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [row["prompt"] for row in rows])
+        prompts = encode_prompts(cast("DMaxModule", module).tokenizer, [example.prompt for example in examples])
         seconds = self._partial.progress.seconds * len(rows) / len(self._stored)
         self._meter.update(answers, [row["correct"] for row in rows], [len(ids) for ids in prompts], seconds)

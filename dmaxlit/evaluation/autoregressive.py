@@ -28,6 +28,7 @@ from dmaxlit.backbone.formats.model_folder import model_from_folder, was_trained
 from dmaxlit.backbone.formats.weight_files import read_config
 from dmaxlit.backbone.tokenizer import stored_tokenizer
 from dmaxlit.data.encoding import Prompt, encode_prompt
+from dmaxlit.data.identity import template_hash
 from dmaxlit.engine import Generation
 from dmaxlit.engine.end_of_response import eos_ids
 from dmaxlit.engine.request import DecodedSequence
@@ -153,9 +154,16 @@ class AutoregressiveAnswerer(Answerer):
         return min(model.context_length for model in both if model is not None)
 
     def identity(self) -> dict[str, Any]:
-        """Return the weights of model and assistant."""
-        assistant = None if self._assistant is None else self._assistant.weights
-        return {"decoder": self.name, "options": self.options, "main": self._main.weights, "assistant": assistant}
+        """Return the weights of model and assistant, and what else makes prompts and ends answers."""
+        main, assistant = self._main, None if self._assistant is None else self._assistant.weights
+        return {
+            "decoder": self.name,
+            "options": self.options,
+            "main": main.weights,
+            "assistant": assistant,
+            "chat_template": template_hash(main.tokenizer),
+            "eos_ids": sorted(main.eos_ids),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Return what a record says of model and assistant."""

@@ -1,5 +1,6 @@
 """Judge the answers of an evaluation again, with other options of grading, without decoding them again."""
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dmaxlit.data.identity import answers_hash, prompts_hash
+from dmaxlit.data.identity import answers_hash, difference, prompts_hash
 from dmaxlit.errors import UserError, reason_of, renaming_argument
 from dmaxlit.evaluation.cell_result import CellResult
 from dmaxlit.evaluation.judging import made_rows, num_judges
@@ -19,6 +20,7 @@ from dmaxlit.evaluation.run_folder import claim_folder
 from dmaxlit.evaluation.run_report import finished_table, write_run_report
 from dmaxlit.evaluation.sample_files import TASK_OPTIONS, SampleFile, read_rows, read_settings
 from dmaxlit.evaluation.sample_rows import judged
+from dmaxlit.evaluation.software import software
 from dmaxlit.evaluation.task_entries import TaskEntry, task_entries
 from dmaxlit.locks import exclusive_folder
 from dmaxlit.tasks import TASKS, Example
@@ -134,6 +136,13 @@ class GradedRun:
             changed[entry.label] = {**tasks[entry.label], **judged}
         return {**self.record["settings"], "tasks": changed}
 
+    def verdicts(self) -> dict[str, Any]:
+        """Return what new verdicts are of, beside the settings: these answers, and the software that judges them."""
+        answers = hashlib.sha256()
+        for result in self.record["results"]:
+            answers.update((self.folder / result["samples"]).read_bytes())
+        return {"answers": str(self.folder), "answers_sha256": answers.hexdigest(), "software": software()}
+
 
 def regrade(
     source: Path,
@@ -158,7 +167,8 @@ def regrade(
         progress: Show a progress bar.
 
     Raises:
-        UserError: If the source is no complete evaluation, prompts differ, or the output cannot be used.
+        UserError: If the source is no complete evaluation, prompts differ, or the output cannot be used, or is complete
+            and of other answers or software.
     """
     run = GradedRun.read(source)
     if output.exists() and not output.is_dir():
@@ -176,6 +186,12 @@ def regrade(
         stack.enter_context(exclusive_folder(output, "output"))
         claim_folder(output, settings, overwrite)
         if (table := finished_table(output)) is not None:
+            before, now = read_record(output, "output").get("regraded"), run.verdicts()
+            if before != now:
+                raise UserError(
+                    f"output: expected a new folder, or --overwrite true, got {str(output)!r}, whose verdicts are of "
+                    f"other answers or software: {difference(before or {}, now)}"
+                )
             return table
         results = [
             _judge(run, entry, examples[entry["task"]], runs_answers[entry["task"]], settings, output, progress)
@@ -237,5 +253,4 @@ def _record(
     old = run.record
     environments = old.get("environments", [])
     record = make_record(settings, old["model"], old["baselines"], facts, results, old["device"], environments)
-    verdicts = {"answers": str(run.folder), "software": record["software"]}
-    return {**record, "software": old["software"], "regraded": verdicts}
+    return {**record, "software": old["software"], "regraded": run.verdicts()}

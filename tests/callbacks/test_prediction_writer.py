@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from dmaxlit.data import SelfDistilledDataModule
 from dmaxlit.errors import UserError
 from dmaxlit.metrics.base import RatioMetric
 from dmaxlit.tasks import ChainTask
+from dmaxlit.tasks.prompts import TemplatedPrompt
 from tests.callbacks.fakes import LIGHTNING_WARNINGS, NUM_TEST, FakeModule, examples, make_data, make_trainer, record
 from tests.lock_holder import held_by_another
 
@@ -224,6 +226,25 @@ def begun(folder, data):
     writer.on_predict_epoch_end = interrupt
     with pytest.raises(Interrupted):
         predict(folder, writer, data)
+
+
+def test_prompts_of_an_interrupted_run_are_as_long_as_they_were(tmp_path, monkeypatch):
+    """A templated prompt is stored as its text alone; the model was given its messages."""
+    draw, seen = ChainTask.examples, []
+
+    def templated(task, *args):
+        turns = [(example, [{"role": "user", "content": str(example.prompt)}]) for example in draw(task, *args)]
+        return [replace(example, prompt=TemplatedPrompt(example.prompt, messages)) for example, messages in turns]
+
+    monkeypatch.setattr(ChainTask, "examples", templated)
+    begun(tmp_path, make_data())
+    monkeypatch.setattr(
+        "dmaxlit.callbacks.prediction_writer.encode_prompts",
+        lambda tokenizer, prompts: seen.extend(prompts) or [[0]] * len(prompts),
+    )
+    assert predict(tmp_path, PredictionWriter(str(tmp_path / "out.jsonl"), SPEC)).calls == []
+    assert [prompt.messages[0]["content"] for prompt in seen] == [str(prompt) for prompt in seen]
+    assert len(seen) == NUM_TEST
 
 
 def test_answers_of_an_interrupted_run_are_judged_by_the_answers_of_now(tmp_path, capsys):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, GenerationConfig, Op
 from dmaxlit import DMaxModule
 from dmaxlit.backbone.tokenizer import load_tokenizer
 from dmaxlit.data.encoding import encode_prompt
+from dmaxlit.data.identity import difference
 from dmaxlit.engine.stop_strings import StopStrings
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer, AutoregressiveModel, _Stop
@@ -62,6 +64,23 @@ def greedy(model, prompt, budget, eos):
         with torch.no_grad():
             ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[begin:]
+
+
+def test_what_makes_prompts_and_ends_answers_is_compared_when_a_run_is_resumed(folders, tmp_path):
+    def identity(path):
+        return AutoregressiveAnswerer(AutoregressiveModel.load(str(path), "autoregressive", CPU, "float32")).identity()
+
+    folder = tmp_path / "main"
+    shutil.copytree(folders[0], folder)
+    before = identity(folder)
+    assert before == identity(folders[0])
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert difference(before, identity(folder)).startswith("chat_template was None, now")
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "generation_config.json"
+    eos, pad = before["eos_ids"][0], load_tokenizer("chain").pad_token_id
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [eos, pad]}))
+    assert difference(before, identity(folder)) == f"eos_ids was [{eos}], now {sorted([eos, pad])}"
 
 
 def answers(answerer, limits):

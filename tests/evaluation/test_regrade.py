@@ -10,6 +10,7 @@ from lightning.fabric import Fabric
 from dmaxlit import DMaxModule
 from dmaxlit.errors import UserError
 from dmaxlit.evaluation.regrade import GradedRun, regrade
+from dmaxlit.evaluation.software import software
 from dmaxlit.ranks import Ranks
 from tests.conftest import make_denoiser
 from tests.evaluation.suites import SPD, contents, rows, suite
@@ -86,6 +87,22 @@ def test_an_interrupted_regrading_goes_on_and_a_complete_one_prints_its_table(an
     table = regrade(answers, output, {}, progress=False)
     monkeypatch.setattr("dmaxlit.evaluation.regrade.write_run_report", lambda *_: pytest.fail("it is complete"))
     assert regrade(answers, output, {}, progress=False) == table
+
+
+def test_complete_verdicts_of_other_software_or_answers_are_not_shown_as_new_ones(answers, tmp_path, monkeypatch):
+    output, other = tmp_path / "out", tmp_path / "other"
+    table = regrade(answers, output, {}, progress=False)
+    shutil.copytree(answers, other)
+    path = other / "gsm8k/one_token.jsonl"
+    path.write_text(path.read_text().replace('"finished": true', '"finished":  true'))
+    with monkeypatch.context() as patch:
+        patch.setattr("dmaxlit.evaluation.regrade.software", lambda: {**software(), "revision": "mended"})
+        with pytest.raises(UserError, match=r"output: expected a new .* software: software.revision was .*'mended'$"):
+            regrade(answers, output, {}, progress=False)
+    with pytest.raises(UserError, match="of other answers or software: answers was "):
+        regrade(other, output, {}, progress=False)
+    assert regrade(answers, output, {}, progress=False) == table
+    regrade(other, output, {}, overwrite=True, progress=False)
 
 
 @pytest.mark.parametrize(
