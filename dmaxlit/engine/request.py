@@ -179,12 +179,12 @@ class Request:
         finished = eos is not None
         if eos is not None:
             end = eos + 1
-        num_before_stop = None if self._stop is None else self._stop(self.tokens[self.prompt_length : end])
+        num_until_stop = None if self._stop is None else self._stop(self.tokens[self.prompt_length : end])
         stopped = False
-        if num_before_stop is not None:
+        if num_until_stop is not None:
             # A stop string that EOS completes changes nothing: the response ends with EOS.
-            stopped = not finished or self.prompt_length + num_before_stop < end
-            finished, end = True, self.prompt_length + num_before_stop
+            stopped = not finished or self.prompt_length + num_until_stop < end
+            finished, end = True, self.prompt_length + num_until_stop
 
         if finished or end == limit or (self.is_last_forward and not closes_next):
             return DecodedSequence(

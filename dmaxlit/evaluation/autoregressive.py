@@ -207,10 +207,10 @@ class AutoregressiveAnswerer(Answerer):
         first_eos = next((index for index, token in enumerate(tokens) if token in ends), None)
         finished = first_eos is not None
         end = len(tokens) if first_eos is None else first_eos + 1
-        before_stop = None if search is None else search(tokens[:end])
-        if before_stop is None or (finished and before_stop == end):
+        num_until_stop = None if search is None else search(tokens[:end])
+        if num_until_stop is None or (finished and num_until_stop == end):
             return DecodedSequence(tokens[:end], num_forwards, finished, 0)
-        return DecodedSequence(tokens[:before_stop], num_forwards, True, 0, stopped=True)
+        return DecodedSequence(tokens[:num_until_stop], num_forwards, True, 0, stopped=True)
 
 
 def _plain(config: Any) -> GenerationConfig:

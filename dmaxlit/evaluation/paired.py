@@ -42,7 +42,7 @@ class PairedRatio:
 
     Args:
         ratio: The ratio; nan if a sum is 0.
-        low: Lower bound of the interval.
+        low: Lower bound of the interval; nan if a sum is 0 in one of the draws, as may be with few prompts.
         high: Upper bound of the interval.
     """
 
