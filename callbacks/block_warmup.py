@@ -46,6 +46,18 @@ class BlockWarmup(ModuleChange):
         """Return the block length at an optimiser step."""
         return self.stages[max(start for start in self.stages if start <= step)]
 
+    def check(self, block_length: int) -> None:
+        """Refuse stages that do not fit the model's block length.
+
+        Raises:
+            UserError: If the last one differs from it, or one does not divide it.
+        """
+        lengths = list(self.stages.values())
+        if lengths[-1] != block_length or any(block_length % length for length in lengths):
+            raise UserError(
+                f"stages: expected divisors of the model's block length {block_length} that end with it, got {lengths}"
+            )
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check the stages against the model's block length, and what is trained.
 
@@ -57,11 +69,7 @@ class BlockWarmup(ModuleChange):
         module: Any = pl_module
         if module.backbone.trains_auxiliary:
             raise UserError("auxiliary: expected none with BlockWarmup, which is to adapt the denoiser, got one")
-        final, lengths = module.backbone.block_length, list(self.stages.values())
-        if lengths[-1] != final or any(final % length for length in lengths):
-            raise UserError(
-                f"stages: expected divisors of the model's block length {final} that end with it, got {lengths}"
-            )
+        self.check(module.backbone.block_length)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

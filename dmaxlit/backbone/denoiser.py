@@ -232,14 +232,15 @@ class Denoiser(DenoiserWeights):
     def training_hidden(self, *inputs: Any, **named: Any) -> Tensor:
         """Run :meth:`hidden` as training views do: compiled, if :meth:`compile_training` was called."""
         if self.compiles_training:
-            return _compiled(None, None)(self, *inputs, **named)
+            return _compiled(type(self).hidden, None, None)(self, *inputs, **named)
         return self.hidden(*inputs, **named)
 
     @cached_property
     def compiled_hidden(self) -> Callable[..., Tensor]:
         """:meth:`hidden`, compiled for each shape it meets; on a GPU as CUDA graphs."""
         allow_recompilations(_MOST_SHAPES)
-        return partial(_compiled("reduce-overhead" if self.embedding.is_cuda else None, False), self)
+        mode = "reduce-overhead" if self.embedding.is_cuda else None
+        return partial(_compiled(type(self).hidden, mode, False), self)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute logits ``[..., V]`` of hidden states ``[..., width]``, one for each row of the table.
@@ -298,6 +299,6 @@ def _loaded(source: BackboneSource, probe: bool) -> PreTrainedModel:
 
 
 @cache
-def _compiled(mode: str | None, dynamic: bool | None) -> Callable[..., Tensor]:
-    # Of the function, not of a model's method: a copy of the model must not compute with the original's weights.
-    return torch.compile(Denoiser.hidden, dynamic=dynamic, mode=mode)
+def _compiled(hidden: Callable[..., Tensor], mode: str | None, dynamic: bool | None) -> Callable[..., Tensor]:
+    # Of a class's function, not of a model's method: a copy of the model must not compute with the original's weights.
+    return torch.compile(hidden, dynamic=dynamic, mode=mode)

@@ -138,17 +138,23 @@ class _Trunk(Denoiser):
 
     def hidden(self, *inputs: Any, **named: Any) -> Tensor:
         """Compute the hidden states after the layer, ``[B, Q, width]``; arguments as those of a denoiser."""
-        states: list[Tensor] = []
 
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            states.append(output[0] if isinstance(output, tuple) else output)
+        def stop(module: nn.Module, arguments: Any, output: Any) -> None:
+            raise _LayerReached(output[0] if isinstance(output, tuple) else output)
 
-        handle = decoder_layers(self.model)[self.layer].register_forward_hook(keep)
+        handle = decoder_layers(self.model)[self.layer].register_forward_hook(stop)
         try:
-            super().hidden(*inputs, **named)
+            return super().hidden(*inputs, **named)
+        except _LayerReached as reached:
+            return reached.states
         finally:
             handle.remove()
-        return states[0]
+
+
+class _LayerReached(Exception):  # noqa: N818  # no error: it ends the forward
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
 
 
 def first_layers(model: PreTrainedModel, count: int) -> PreTrainedModel:

@@ -18,9 +18,10 @@ def keep_routers_in_float32(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "e_score_correction_bias"):
-            module.forward = MethodType(_forward, module)  # a bound method follows its module when that is copied
+            router = getattr(module, "gate", module)  # some mixtures hold the bias, and pass it to their router
+            router.forward = MethodType(_forward, router)  # a bound method follows its module when that is copied
 
 
-def _forward(router: nn.Module, hidden_states: Tensor) -> Any:
+def _forward(router: nn.Module, hidden_states: Tensor, *bias: Tensor) -> Any:
     with torch.autocast(hidden_states.device.type, enabled=False):
-        return type(router).forward(router, hidden_states)
+        return type(router).forward(router, hidden_states, *bias)

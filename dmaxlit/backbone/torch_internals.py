@@ -5,9 +5,12 @@ that changes one of them says what to fix. (``torch._foreach_*``, which torch's 
 where it is needed.)
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def allow_recompilations(count: int) -> None:
@@ -41,3 +44,16 @@ def storage_id(tensor: Tensor) -> int:
     Relies on ``UntypedStorage._cdata``.
     """
     return int(tensor.untyped_storage()._cdata)
+
+
+class MetaGroupedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Allow grouped matrix products of any type on the meta device, where torch has them in bfloat16 alone.
+
+    Relies on ``torch.utils._python_dispatch.TorchDispatchMode`` and the operator ``aten::_grouped_mm``.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default:
+            inputs, stacked = args[:2]
+            return inputs.new_empty(inputs.shape[0], stacked.shape[-1])
+        return func(*args, **(kwargs or {}))

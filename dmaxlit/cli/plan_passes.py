@@ -11,6 +11,8 @@ from dmaxlit.randomness import RowGenerator
 from dmaxlit.tokens import CleanBatch, Role, SpecialTokens
 from dmaxlit.training.objective import VIEWS, Objective
 
+_VOCAB = 4096  # more than a decoder's top_k; a model's whole vocabulary would take long
+
 
 def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> dict[str, Any]:
     """Return how many passes of each kind a step takes at most, as arguments of ``MemoryScenario``.
@@ -28,11 +30,11 @@ def passes_of(objective: Objective, noise: NoiseStrategy, block_length: int) -> 
 
 def _passes_of_step(noise: NoiseStrategy, block_length: int, step: int) -> dict[str, int]:
     ids = torch.zeros(1, block_length, dtype=torch.long)
-    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, 10), step)
+    clean = CleanBatch(ids, torch.full_like(ids, Role.RESPONSE), block_length, SpecialTokens(9, 8, 8, _VOCAB), step)
     requests: list[FeatureRequest] = []
 
     def answer(view: View) -> LogitsPrediction:
-        return LogitsPrediction(torch.zeros(int(view.supervised.sum()), 10), view.supervised)
+        return LogitsPrediction(torch.zeros(int(view.supervised.sum()), _VOCAB), view.supervised)
 
     def features(request: FeatureRequest) -> Tensor:
         requests.append(request)

@@ -4,12 +4,14 @@ import json
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pydoc import locate
 from typing import cast
 
 import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from rich.console import Console
 
+from dmaxlit.callbacks import BlockWarmup
 from dmaxlit.cli.model_class import split_model_class
 from dmaxlit.cli.training import DMaxCLI, run_cli
 from dmaxlit.cli.training_parser import parse_settings
@@ -33,7 +35,8 @@ model's predictions gets them: the views are those that `fit` would train on.
                     on_policy.
   --num_rows N      Rows to show. Default: 2.
   --seed N          Seed of the corruption, as --seed_everything. Default: that of the configuration, or 0.
-  --step N          Optimiser step, for levels that change in the course of training. Default: 0.
+  --step N          Optimiser step, for levels, and blocks of BlockWarmup, that change in the course of training.
+                    Default: 0.
   --device DEVICE   cpu, cuda, ...; auto takes an accelerator if there is one. Default: auto.
 
 All other options are those of fit: --data.columns.text body, --data.max_length 256, ... Nothing is written.
@@ -58,7 +61,11 @@ class _PreviewCLI(DMaxCLI):
         """Make none."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        self.model = self.model, self.datamodule
+        callbacks = self.config[subcommand].trainer.callbacks or []
+        if not isinstance(callbacks, list):  # one alone
+            callbacks = [callbacks]
+        warmups = [BlockWarmup(**each.init_args) for each in callbacks if locate(each.class_path) is BlockWarmup]
+        self.model = self.model, self.datamodule, warmups
 
 
 def run(command: str, args: list[str]) -> None:
@@ -83,11 +90,14 @@ def run(command: str, args: list[str]) -> None:
     if not any(not arg.startswith("-") or arg.startswith(("--config", "--data")) for arg in rest):
         raise UserError("texts: expected a corpus, or --config or --data.task to name one, got none")
     device = usable_device(options.device)
-    module, data = run_cli("fit", [*fit_args, "--model.backbone.defer=false"], cls, cli=_PreviewCLI)
+    module, data, warmups = run_cli("fit", [*fit_args, "--model.backbone.defer=false"], cls, cli=_PreviewCLI)
     module.to(device).eval()
     data.bind(module.tokenizer, module.backbone.block_length, module.backbone.max_length)
     data.setup("fit")
     batch = {name: value.to(device) for name, value in data.first_rows(options.num_rows).items()}
+    for warmup in warmups:
+        warmup.check(module.backbone.block_length)
+        module.training_block_length = warmup.at(options.step)
     clean, views = _views(module, batch, options.step)
     _print(module, clean, views, data.places(batch["index"].tolist()))
 

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import Cache
 
 from dmaxlit.backbone.activation_checkpointing import supports_cache_under_checkpointing
 from dmaxlit.backbone.attention import to_model_mask
 from dmaxlit.backbone.cache import CleanCache
-from dmaxlit.backbone.torch_internals import storage_id
+from dmaxlit.backbone.hidden_matrices import expert_modules
+from dmaxlit.backbone.torch_internals import MetaGroupedProducts, storage_id
 from dmaxlit.backbone.transformers_internals import attention_of, cache_argument, decoder_layers, use_attention
 from dmaxlit.training.memory_scenario import MemoryScenario, keys_and_values, kv_heads
 
@@ -45,8 +46,8 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
 def activation_bytes(scenario: MemoryScenario) -> int:
     """Return the bytes kept between forward and backward pass, all passes together, but for the clean copy's cache.
 
-    All are taken to be in the compute type. (Autocast keeps the residual stream in float32, so a model that is not
-    sharded keeps up to half as much again.)
+    All are taken to be in the compute type, but for those of :func:`uncast_experts`. (Autocast keeps the residual
+    stream in float32, so a model that is not sharded keeps up to half as much again.)
     """
     hidden, length, views = int(scenario.model.config.hidden_size), scenario.length, scenario.views
     tokens = scenario.rows * length
@@ -76,13 +77,29 @@ def trained_passes(scenario: MemoryScenario) -> int:
     return scenario.views + has_cache(scenario)
 
 
+def uncast_experts(scenario: MemoryScenario, module: nn.Module) -> list[nn.Module]:
+    """Return the experts in a module that compute in their weights' type: autocast knows no grouped products.
+
+    Args:
+        scenario: The training run; shared weights (FSDP2) are gathered in the compute type.
+        module: The model or a layer.
+    """
+    if scenario.sharded or scenario.model.get_experts_implementation()[""] != "grouped_mm":
+        return []
+    return [experts for experts, _ in expert_modules(module) if not isinstance(experts, nn.ModuleList)]
+
+
 def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
     """Measure the bytes that one pass keeps, on the meta device; ``keys - queries`` come from an earlier pass."""
     device, dtype = torch.device("meta"), scenario.compute_dtype
     attention = attention_of(scenario.model)
     model: Any = copy.deepcopy(scenario.model)
     if scenario.casts_weights:
+        own = uncast_experts(scenario, model)
+        types = [next(experts.parameters()).dtype for experts in own]
         model.to(dtype)
+        for experts, of_weights in zip(own, types, strict=True):
+            experts.to(of_weights)
     if attention == "sdpa":  # on meta it would be decomposed into steps, which no GPU does
         use_attention(model, _FUSED, _fused_attention)
     embeds = torch.empty(scenario.rows, queries, int(model.config.hidden_size), device=device, dtype=dtype)
@@ -106,11 +123,12 @@ def _pass(scenario: MemoryScenario, queries: int, keys: int) -> int:
 
         return forward
 
-    if keys != queries:
-        cache = clean = CleanCache()
-        run(queries)()
-        cache = clean.view_cache()
-    return saved_bytes(run(keys), model.parameters())
+    with MetaGroupedProducts():  # type: ignore[no-untyped-call]
+        if keys != queries:
+            cache = clean = CleanCache()
+            run(queries)()
+            cache = clean.view_cache()
+        return saved_bytes(run(keys), model.parameters())
 
 
 class _FusedAttention(torch.autograd.Function):

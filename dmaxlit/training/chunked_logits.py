@@ -17,6 +17,7 @@ from torch import Tensor
 # Logits in a chunk; the tensors computed from them (probabilities, gradients) take a few times as much.
 _MAX_LOGITS = {"cpu": 2**22, "other": 2**26}
 _FEWEST = 128  # of a chunk: each adds a gradient of the size of the whole head
+_UNIT = 1024.0  # divides gradients that are sums over positions until they are scaled: float16 may not hold them
 
 # The sum over a chunk's positions, given their logits and which positions they are.
 Score: TypeAlias = Callable[[Tensor, slice], Tensor]
@@ -114,18 +115,20 @@ class _ChunkedSum(torch.autograd.Function):
                 for grad, chunk_grad in zip(parameter_grads, chunk_grads, strict=True):
                     grad += chunk_grad
         ctx.save_for_backward(
-            hidden_grad, *(grad.to(p.dtype) for grad, p in zip(parameter_grads, parameters, strict=True))
+            hidden_grad, *((grad / _UNIT).to(p.dtype) for grad, p in zip(parameter_grads, parameters, strict=True))
         )
         return total
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[3:]  # after score, head and slices
-        grads = (
-            scale.to(grad.dtype) * grad if is_needed else None
-            for grad, is_needed in zip(ctx.saved_tensors, needed, strict=True)
-        )
-        return None, None, None, *grads
+        hidden_grad, *parameter_grads = ctx.saved_tensors
+        is_needed = ctx.needs_input_grad[3]  # after score, head and slices; of the parameters, each trains
+        grads = (_scaled(grad, scale * _UNIT) for grad in parameter_grads)
+        return None, None, None, _scaled(hidden_grad, scale) if is_needed else None, *grads
+
+
+def _scaled(grad: Tensor, scale: Tensor) -> Tensor:
+    return (grad * scale[None]).to(grad.dtype)  # a number without a dimension would be rounded to 16 bits
 
 
 def _at_least_float32(parameter: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ from torch import Tensor
 from dmaxlit.backbone.frozen_features import first_layers
 from dmaxlit.backbone.hidden_matrices import mark_hidden_matrices
 from dmaxlit.backbone.transformers_internals import decoder_layers
-from dmaxlit.training.activation_memory import activation_bytes, has_cache, trained_passes
+from dmaxlit.training.activation_memory import activation_bytes, has_cache, trained_passes, uncast_experts
 from dmaxlit.training.chunked_logits import chunk_size
 from dmaxlit.training.memory_scenario import ALWAYS, PHASES, MemoryItem, MemoryScenario, keys_and_values
 from dmaxlit.training.optimizer_memory import bytes_of, optimizer_memory
@@ -88,7 +88,10 @@ def _cast_weights(scenario: MemoryScenario) -> MemoryItem:
     Lightning turns autocast's cache off, so that each pass makes its own.
     """
     model, passes = scenario.model, trained_passes(scenario)
-    layers = [sum(p.numel() for p in layer.parameters() if p.dim() > 1) for layer in decoder_layers(model)]
+    layers = []
+    for layer in decoder_layers(model):
+        own = {parameter for experts in uncast_experts(scenario, layer) for parameter in experts.parameters()}
+        layers.append(sum(p.numel() for p in layer.parameters() if p.dim() > 1 and p not in own))
     head = model.get_output_embeddings().weight
     assert isinstance(head, Tensor)
     size, of_layers = (max(layers), "of a layer") if scenario.checkpointing else (passes * sum(layers), "of each pass")

@@ -10,8 +10,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
 from typing import Any
 
 _PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # seconds, seconds, number: half a minute in all
@@ -48,6 +49,7 @@ class RankConnections:
         self._ended, self._heard = threading.Event(), threading.Event()
         self._news = ""
         self._others: dict[Connection, str] = {}
+        self._joined = 0  # ranks that have connected to rank zero
         self._lock = threading.Lock()
         if rank == 0:
             self._listen(ranks, broadcast)
@@ -66,12 +68,12 @@ class RankConnections:
     def _listen(self, ranks: int, broadcast: Callable[[Any], Any]) -> None:
         key = secrets.token_bytes(16)
         try:
-            listener = Listener(("", 0), backlog=ranks, authkey=key)
+            server = socket.create_server(("", 0), backlog=ranks)
         except OSError:
             broadcast((None, key))  # for which the others wait
             raise
-        broadcast((listener.address[1], key))
-        _in_background(lambda: self._accept(listener, ranks - 1))
+        broadcast((server.getsockname()[1], key))
+        _in_background(lambda: self._accept(server, ranks - 1, key))
 
     def _connect(self, address: tuple[str, int], key: bytes) -> None:
         try:
@@ -81,14 +83,28 @@ class RankConnections:
         connection.send_bytes(_name(self.rank).encode())
         self._add(connection)
 
-    def _accept(self, listener: Listener, number: int) -> None:
-        with listener:
-            while number:
-                with contextlib.suppress(AuthenticationError, OSError, EOFError):  # of a stranger
-                    connection = listener.accept()
-                    connection.send_bytes(_name(self.rank).encode())
-                    self._add(connection)
-                    number -= 1
+    def _accept(self, server: socket.socket, number: int, key: bytes) -> None:
+        server.settimeout(_PERIOD)
+        with server:
+            while self._joined < number:
+                with contextlib.suppress(OSError):  # also that nobody has come
+                    accepted, _ = server.accept()
+                    accepted.setblocking(True)
+                    connection = Connection(accepted.detach())
+                    # Each by itself: a stranger, such as a port scanner, may stay silent.
+                    _in_background(partial(self._welcome, connection, key))
+
+    def _welcome(self, connection: Connection, key: bytes) -> None:
+        try:
+            deliver_challenge(connection, key)
+            answer_challenge(connection, key)
+            connection.send_bytes(_name(self.rank).encode())
+            self._add(connection)
+        except (AuthenticationError, OSError, EOFError):  # of a stranger
+            connection.close()
+            return
+        with self._lock:
+            self._joined += 1
 
     def _add(self, connection: Connection) -> None:
         name = connection.recv_bytes(_LONGEST).decode()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dmaxlit import DMaxModule
+from dmaxlit.backbone import Denoiser
 from dmaxlit.backbone import denoiser as code
 from dmaxlit.randomness import RowGenerator
 from dmaxlit.training.next_token import next_token_loss
@@ -75,6 +76,22 @@ def test_training_has_more_shapes_than_dynamo_compiles_by_default():
     with torch._dynamo.config.patch(recompile_limit=8):
         make_denoiser().compile_training()
         assert torch._dynamo.config.recompile_limit >= 12  # of OPUT, when batches vary in rows and length
+
+
+class Doubled(Denoiser):
+    def hidden(self, *inputs, **named):
+        return 2 * super().hidden(*inputs, **named)
+
+
+def test_a_subclass_s_own_hidden_states_are_compiled(quick_compiler):
+    denoiser = make_denoiser()
+    inputs = {"position_ids": torch.arange(4)[None], "input_ids": torch.tensor([[1, 2, 3, 4]])}
+    allowed = torch.ones(1, 4, 4, dtype=torch.bool)
+    plain = denoiser.hidden(allowed, **inputs)
+    denoiser.__class__ = Doubled
+    denoiser.compile_training()
+    for compute in (denoiser.training_hidden, denoiser.compiled_hidden):
+        torch.testing.assert_close(compute(allowed, **inputs), 2 * plain)
 
 
 def test_a_copy_computes_with_its_own_weights(clean, quick_compiler):

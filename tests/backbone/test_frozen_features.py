@@ -72,6 +72,22 @@ def test_with_adapters_nothing_is_copied_and_they_are_on_again():
     assert all(parameter.requires_grad for name, parameter in layer.named_parameters() if "lora" in name)
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_layers_after_it_are_not_computed(lora):
+    denoiser, clean = make_denoiser(), make_batch(special=make_denoiser().special)
+    if lora:
+        denoiser.add_lora(LoraSettings(r=2))
+    features, computed = FrozenFeatures(denoiser, 0), []
+    for number, layer in enumerate(features._trunk.model.base_model.layers):
+        layer.register_forward_hook(lambda module, inputs, output, number=number: computed.append(number))
+    features(clean, clean.ids)
+    assert computed == [0, 0], "the clean copy and the sequence"
+    computed.clear()
+    with torch.no_grad():
+        denoiser.model(clean.ids[:1])
+    assert computed == ([0, 1] if lora else []), "the model itself ends where it did"
+
+
 @pytest.mark.parametrize("layer", [-1, 2, 40])
 def test_a_layer_that_does_not_exist_is_refused(layer):
     with pytest.raises(UserError, match=f"noise.layer: expected 0 to 1, since the model has 2 layers, got {layer}"):

@@ -5,6 +5,7 @@ import importlib
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn import functional as F
 
 from dmaxlit.backbone import torch_internals as internals
 
@@ -37,3 +38,14 @@ def test_storages_are_told_apart_also_on_the_meta_device():
         same = internals.storage_id(linear.weight) == internals.storage_id(linear.weight.detach().view(-1))
         assert same, "UntypedStorage._cdata no longer identifies a storage"
         assert internals.storage_id(linear.weight) != internals.storage_id(linear.bias)
+
+
+def test_grouped_products_of_any_type_have_a_shape_on_the_meta_device():
+    for dtype in (torch.float32, torch.float16):
+        inputs, stacked = (
+            torch.empty(6, 8, dtype=dtype, device="meta"),
+            torch.empty(2, 8, 4, dtype=dtype, device="meta"),
+        )
+        with internals.MetaGroupedProducts():
+            out = F.grouped_mm(inputs, stacked, offs=torch.empty(2, dtype=torch.int32, device="meta"))
+        assert (out.shape, out.dtype) == ((6, 4), dtype), "aten::_grouped_mm is no longer what grouped_mm calls"

@@ -67,6 +67,7 @@ def test_sharing_and_settings_of_fit_count(dmax, base):
         ("multi_block --model.noise.base on_policy", ["2 views:"]),
         ("on_policy --model.noise.alternate true", ["1 view:", "1 forward without gradients"]),
         ("rollout_k", ["2 views:", "2 forwards without gradients"]),
+        ("rollout_k --model.noise.decoder_options.top_k 20", ["2 views:", "2 forwards without gradients"]),
     ],
 )
 def test_passes_without_gradients_and_a_frozen_copy_are_counted(dmax, base, monkeypatch, flags, expected):

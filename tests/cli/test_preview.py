@@ -107,6 +107,20 @@ def test_the_level_of_a_curriculum_is_that_of_the_step(dmax, tiny, texts):
         assert any(re.match(counts, line) for line in lines_of(dmax([*command, "--step", str(step)])))
 
 
+def test_blocks_are_as_long_as_those_of_the_step(dmax, tiny, texts):
+    warmup = ["--trainer.callbacks+=BlockWarmup", "--trainer.callbacks.stages={0: 1, 10: 16}"]
+    command = f"preview {texts} --model {tiny} --noise masked --noise.per block --num_rows 1".split()
+    alone, *shown = (
+        lines_of(dmax([*command, *flags])) for flags in ([], [*warmup, "--step=10"], [*warmup, "--step=9"])
+    )
+    level = re.compile(r"masked: level [\d.]+, ")
+    assert any(level.match(line) for line in alone), "the response is in one block"
+    assert shown[0][:-1] == alone[:-1]
+    assert any(re.match(r"masked: level [\d.]+ to [\d.]+, ", line) for line in shown[1])
+    refusal = dmax([*command, warmup[0], "--trainer.callbacks.stages={0: 3, 10: 16}"]).refusal
+    assert refusal == "stages: expected divisors of the model's block length 16 that end with it, got [3, 16]"
+
+
 @pytest.mark.parametrize(
     ("flags", "refusal"),
     [

@@ -127,6 +127,25 @@ def test_a_second_backward_pass_finds_the_same_gradients(small_chunks):
     assert all(torch.equal(2 * one, two) for one, two in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_factor_of_a_gradient_in_16_bits_is_not_rounded(dtype, small_chunks):
+    hidden, _, _, head = inputs()
+    hidden, head = hidden.to(dtype).requires_grad_(), head.to(dtype)
+    total = chunked_sum(lambda logits, part: logits.float().square().sum(), hidden, head)
+    ones = torch.autograd.grad(total, [hidden, *head.parameters()], retain_graph=True)
+    thirds = torch.autograd.grad(total / 3, [hidden, *head.parameters()])
+    for one, third in zip(ones, thirds, strict=True):
+        assert torch.equal((one.float() / 3).to(dtype), third)
+
+
+def test_a_sum_that_float16_does_not_hold_has_the_gradient_of_its_mean(small_chunks):
+    count = 1000
+    hidden, head = torch.full((count, 4), 100.0).half(), LinearHead(4, 20, dtype=torch.float16)
+    total = chunked_sum(lambda logits, part: logits.float().sum(), hidden, head)
+    (total / count).backward()
+    torch.testing.assert_close(head.weight.grad, torch.full((20, 4), 100.0).half())
+
+
 def test_a_prediction_is_mapped_in_order_and_without_gradients(small_chunks):
     hidden, target, _, head = inputs()
     answer = ChunkedPrediction(hidden.requires_grad_(), torch.ones(1, 11, dtype=torch.bool), head)

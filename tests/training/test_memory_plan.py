@@ -21,6 +21,7 @@ from dmaxlit.training.optimizer_memory import bytes_of
 from tests.conftest import make_batch, make_denoiser
 
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
+MIXTURE = {"model_type": "qwen3_moe", "moe_intermediate_size": 96, "num_experts": 8, "num_experts_per_tok": 2}
 ROWS, LENGTH = 4, 64
 
 
@@ -201,9 +202,25 @@ def test_half_precision_halves_activations_and_not_the_master_weights():
     assert 0.4 < half["activations"] / one["activations"] < 0.75
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_experts_compute_in_the_type_of_their_weights(mixed):
+    module = DMaxModule(make_denoiser(**SIZES, **MIXTURE), "masked")
+    clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        saved = saved_bytes(lambda: step(module, clean), module.parameters())
+    settings = {"compute_dtype": torch.bfloat16 if mixed else torch.float32, "casts_weights": mixed, "views": 1}
+    planned = sizes(scenario_for(module.backbone, **settings))
+    assert 0.8 * saved < planned["activations"] + planned["logits"] < 1.25 * saved
+    if mixed:  # FSDP2 gathers them in the compute type
+        sharded = sizes(scenario_for(module.backbone, sharded=True, **settings))
+        assert sharded["activations"] < 0.7 * planned["activations"]
+        assert sharded["cast weights"] > 2 * planned["cast weights"]
+
+
 @pytest.mark.parametrize(("noise", "views"), [("masked", 1), ("on_policy", 2)])
-def test_each_pass_keeps_cast_weights_of_its_own(noise, views):
-    module = DMaxModule(make_denoiser(**SIZES), noise)
+@pytest.mark.parametrize("mixture", [{}, MIXTURE], ids=["dense", "mixture"])
+def test_each_pass_keeps_cast_weights_of_its_own(noise, views, mixture):
+    module = DMaxModule(make_denoiser(**SIZES, **mixture), noise)
     clean = make_batch((0,) * ROWS, (LENGTH,) * ROWS)
 
     def saved(cache_enabled):

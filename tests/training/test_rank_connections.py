@@ -53,7 +53,7 @@ def test_the_others_do_not_wait_for_a_rank_zero_that_cannot_open_a_port(monkeypa
     def refuse(*args, **settings):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(rank_connections, "Listener", refuse)
+    monkeypatch.setattr(socket, "create_server", refuse)
     sent = []
     with pytest.raises(PermissionError):
         RankConnections(0, 2, "127.0.0.1", sent.append, pytest.fail)
@@ -71,6 +71,24 @@ def test_a_rank_that_reaches_another_program_says_so():
         with pytest.raises(OSError, match="another program answers there"):
             RankConnections(1, 2, "127.0.0.1", lambda value: (port, b"key"), pytest.fail)
         stranger.join()
+
+
+def test_strangers_keep_no_rank_waiting():
+    sent = []
+    zero = RankConnections(0, 2, "127.0.0.1", sent.append, pytest.fail)
+    port, _ = sent[0]
+    with (
+        socket.create_connection(("127.0.0.1", port)),  # stays silent
+        socket.create_connection(("127.0.0.1", port)) as talking,
+    ):
+        talking.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        other = Queue()
+        make = lambda: other.put(RankConnections(1, 2, "127.0.0.1", lambda value: sent[0], pytest.fail))  # noqa: E731
+        threading.Thread(target=make, daemon=True).start()
+        watch = other.get(timeout=10)
+        assert len(watch._others) == 1
+    watch.end()
+    zero.end()
 
 
 def close(watch):
