@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -25,6 +26,15 @@ _UNFINISHED, _OLD = ".unfinished", ".old"
 def expanded(path: Path | str) -> str:
     """Return a path with the home folder in place of a leading ``~``: from Python and YAML no shell puts it there."""
     return os.path.expanduser(path)
+
+
+def is_pattern(path: Path | str) -> bool:
+    """Return whether a path is a pattern (``data/*.jsonl``), and not the name of a file or folder that looks like one.
+
+    A folder that exists under such a name makes no pattern of the paths in it.
+    """
+    path = Path(path)
+    return any(glob.has_magic(part.name) and not os.path.exists(part) for part in (path, *path.parents))
 
 
 def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
@@ -245,9 +255,11 @@ def writable_path(output: Path, argument: str = "output") -> Path:
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it exists and is not a file.
+        UserError: If it exists and is not a file, or is a pattern: under that name it would hide the files that match.
     """
     output = Path(expanded(output))
+    if is_pattern(output):
+        raise UserError(f"{argument}: expected a file to write, got the pattern {str(output)!r}")
     if output.is_dir():
         raise UserError(f"{argument}: expected a file to write, got the folder {str(output)!r}")
     if output.exists() and not output.is_file():

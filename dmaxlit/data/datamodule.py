@@ -28,7 +28,7 @@ from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.data.token_batches import check_batches, check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
-from dmaxlit.files import expanded
+from dmaxlit.files import expanded, is_pattern
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Split, Task
 from dmaxlit.tasks import task as task_by_name
@@ -167,6 +167,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
             distill.check()
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
+            if is_pattern(self.corpora[0]):
+                pattern = f"the pattern {self.corpora[0]!r} (null reads its files)"
+                raise UserError(f"distill: expected one .jsonl corpus to write, got {pattern}")
             of_rows = self._chat, on_bad_row, self.columns
             self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size, *of_rows)
         self._model: BoundModel | None = None

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from dmaxlit.errors import UserError
+from dmaxlit.files import is_pattern
 from dmaxlit.tasks.text_files import COMPRESSED
 
 _TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -44,7 +45,7 @@ def held_out_path(corpus: Path) -> Path:
 
 def is_collection(source: str) -> bool:
     """Return whether a source is a folder or a pattern (``data/*.jsonl``)."""
-    return os.path.isdir(source) or (glob.has_magic(source) and not os.path.exists(source))
+    return os.path.isdir(source) or is_pattern(source)
 
 
 def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:

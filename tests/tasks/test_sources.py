@@ -64,6 +64,10 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
     (folder / "[b].jsonl").write_text('"x"\n')
     assert not is_collection("data/[b].jsonl")
     assert rows("data/[b].jsonl") == [("data/[b].jsonl, row 1", "x")]
+    (folder / "[c]").mkdir()
+    assert not is_collection("data/[c]/new.jsonl")
+    assert is_collection("data/[c]/*.jsonl")
+    assert is_collection("data/[cd]/new.jsonl")
 
 
 def test_plain_texts_count_only_where_they_are_wanted(folder):
