@@ -114,6 +114,8 @@ def _prepare(
     answerer: Answerer, source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
 ) -> tuple[_Work, DistillSettings, Path]:
     """Return what is to be answered, the settings with their budget, and the path to write."""
+    if settings.max_new_tokens is None:
+        settings = replace(settings, max_new_tokens=_budget(source))
     settings.check()
     # Programs are run only if that decides what is kept: each takes a tenth of a second.
     is_judged = isinstance(source, Task) and (settings.keep == "correct" or not source.runs_answers)
@@ -121,8 +123,6 @@ def _prepare(
         source.record()  # refuses a machine on which responses cannot be judged
     prompts, examples = _prompts(source, settings)
     rows = [_prompt_row(answerer, index, prompt) for index, prompt in enumerate(prompts)]
-    if settings.max_new_tokens is None:
-        settings = replace(settings, max_new_tokens=_budget(source))
     is_held_out = [_is_held_out(prompt, settings) for prompt in prompts]
     if all(is_held_out):
         raise UserError(f"held_out: expected a share that leaves a prompt, got {settings.held_out} of {len(prompts)}")

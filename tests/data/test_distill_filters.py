@@ -9,7 +9,7 @@ from dmaxlit.data import shared_corpus
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.tasks.sources import held_out_path
-from tests.data.distilling import PROMPTS, SETTINGS, kind, rows_of, run
+from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 
 FINISHED = [prompt for prompt in PROMPTS if kind(prompt) != 0]
 
@@ -86,6 +86,13 @@ def test_a_share_that_leaves_nothing(fake_module, tmp_path):
     with pytest.raises(UserError, match=r"held_out: expected a share that leaves a prompt, got 0\.999999 of 1"):
         run(fake_module(), tmp_path / "c.jsonl", replace(SETTINGS, num_prompts=1, held_out=0.999999))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_tokens_than_the_task_allows_are_refused_before_anything_is_answered(fake_module, tmp_path):
+    module = fake_module()
+    with pytest.raises(UserError, match=f"min_length: expected at most max_new_tokens, {TASK.max_new_tokens}, got"):
+        run(module, tmp_path / "c.jsonl", replace(SETTINGS, min_length=TASK.max_new_tokens + 1))
+    assert module.calls == []
 
 
 def test_nothing_kept_says_why_and_leaves_nothing(fake_module, tmp_path):
