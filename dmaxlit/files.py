@@ -130,7 +130,7 @@ def require_replaceable(folder: Path, argument: str) -> None:
     Raises:
         UserError: If it is one of them.
     """
-    if Path.cwd().is_relative_to(_real_path(folder)):
+    if Path.cwd().is_relative_to(real_path(folder)):
         raise UserError(
             f"{argument}: expected a folder that can be replaced, got {str(folder)!r}, which is the current one or "
             "holds it"
@@ -279,11 +279,11 @@ def require_other_files(
     Raises:
         UserError: For the first.
     """
-    taken = {_real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
+    taken = {real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
     for name, path in outputs.items():
         if path is None:
             continue
-        if (other := taken.get(target := _real_path(path))) is not None:
+        if (other := taken.get(target := real_path(path))) is not None:
             raise UserError(f"{name}: expected another file than {other}, got {str(path)!r}")
         taken[target] = f"--{name}"
 
@@ -298,7 +298,7 @@ def files_of_options(flag: str, options: Mapping[str, Any] | None) -> dict[str, 
     return {f"{flag}.{name}": [value] for name, value in (options or {}).items() if isinstance(value, str)}
 
 
-def _real_path(path: Path | str) -> str:
+def real_path(path: Path | str) -> str:
     """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
     return str(path) if "\0" in str(path) else os.path.realpath(expanded(path))
 

@@ -17,7 +17,7 @@ from dmaxlit.errors import UserError, printable
 from dmaxlit.files import files_of_options, require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
-from dmaxlit.tasks.sources import held_out_path
+from dmaxlit.tasks.sources import held_out_path, require_outside
 from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
@@ -157,8 +157,9 @@ def distill(
         similarity=similarity,
     )
     settings.check()  # before the model is loaded
+    written = {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None}
     require_other_files(
-        {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None},
+        written,
         {
             "--prompts": [prompts],
             "--model": [model],
@@ -166,6 +167,7 @@ def distill(
             **files_of_options("--task", task_options),
         },
     )
+    require_outside(written, {"--prompts": prompts}, "--task", task_options)
     if prompts is not None and task is not None:
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:
