@@ -201,7 +201,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         that together.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has fewer rows than there are ranks, a bad row or
+            UserError: For a corpus that is missing or empty, fewer rows or prompts than there are ranks, a bad row or
                 prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, a chat template that does not
                 exist, settings of a trainer that need the number of batches, which a stream does not know, or if
                 distilling fails; see :func:`~dmaxlit.data.distill.distill`.
@@ -209,7 +209,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self._choose_template()
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
-            self._prompts.prepare(stage, self._bound_model() if is_bound else None)
+            self._prompts.prepare(stage, self._bound_model() if is_bound else None, self._num_eval_ranks(stage))
         if stage in ("fit", None):
             self._train_rows = self._read_rows()
 
@@ -319,6 +319,14 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         return [] if self._prompts is None else self._prompts.loaders(split, *self._rank_and_world_size())
+
+    def _num_eval_ranks(self, stage: str | None) -> int:
+        """Return the number of ranks that each need a prompt: one where the trainer asks for none."""
+        trainer = self.trainer
+        if trainer is None:
+            return 1
+        of_stage = {"test": trainer.limit_test_batches, "predict": trainer.limit_predict_batches}
+        return trainer.world_size if of_stage.get(stage or "fit", trainer.limit_val_batches) else 1
 
     def _choose_template(self) -> None:
         if self.chat_template is None and not self.template_options:
