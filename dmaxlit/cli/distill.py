@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.answer_backend import server_of
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.processes import launch_ranks
+from dmaxlit.cli.processes import launch_ranks, may_be_several
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
@@ -174,6 +174,8 @@ def distill(
         raise UserError("task_options: expected none with a file of prompts, got some")
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
+    if prompts == "-" and may_be_several(devices, num_nodes):
+        raise UserError("prompts: expected a file or --task for several processes, got standard input")
     rows = [] if prompts is None else read_prompts(prompts, columns)
     if rows and max_new_tokens is None:
         raise UserError(NO_BUDGET)

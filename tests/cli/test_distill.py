@@ -112,6 +112,7 @@ def test_the_same_command_again_changes_nothing(dmax, tiny, tmp_path):
         ("--prompts . --max_new_tokens 9", "output: expected a file that --prompts '.' does not read too, got"),
         ("--task jsonl --task.train *.jsonl", "output: expected a file that --task.train '*.jsonl' does not read too"),
         ("--prompts *.held_out.jsonl --held_out 0.5", "held_out: expected a file that --prompts '*.held_out.jsonl' "),
+        ("--prompts - --devices 2 --max_new_tokens 9", "prompts: expected a file or --task for several processes, got"),
         ("--num_prompts 0", "num_prompts: expected at least 1, got 0"),
         ("--num_prompts 3 --decoder.threshold 2", "threshold: expected a number in [0, 1], got 2"),
         ("--modl x", "unknown setting 'modl' (did you mean model?)"),
