@@ -12,7 +12,7 @@ from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
 from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
-from dmaxlit.data.json_lines import write_rows
+from dmaxlit.data.json_lines import json_line, write_rows
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
@@ -67,8 +67,9 @@ def distill(
 
     Raises:
         UserError: If a setting is out of range, a prompt has no form in a corpus, responses cannot be judged on this
-            machine, none is kept, the corpus was made or begun with other settings, cannot be written or is being
-            written by another run, or one of the processes ends before the others.
+            machine, none is kept, another file has the name of the prompts held out, the corpus was made or begun with
+            other settings, cannot be written or is being written by another run, or one of the processes ends before
+            the others.
     """
     ranks = ranks or Ranks()
     answerer = ServerAnswerer(model) if isinstance(model, AnswerServer) else ModelAnswerer(model)
@@ -80,6 +81,7 @@ def distill(
         if file.whole is not None:
             whole = file.whole
             return ranks.together(lambda: Manifest.read(whole, manifest_path(output)))
+        ranks.from_main(lambda: _check_held_out(output, work.held_out, overwrite))
         return _write(answerer, file, work, settings, progress)
 
 
@@ -188,6 +190,17 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     )
     file.finish(asdict(manifest))
     return manifest
+
+
+def _check_held_out(corpus: Path, rows: Sequence[dict[str, Any]], overwrite: bool) -> None:
+    """Refuse a file under the name of the prompts held out, unless it has them, or those of a corpus to replace."""
+    path = held_out_path(corpus)
+    if not rows or not path.exists() or (overwrite and _has_held_out(corpus)):
+        return
+    with refusing(path, "held_out"):
+        is_same = path.read_bytes() == b"".join(map(json_line, rows))
+    if not is_same:
+        raise UserError(f"held_out: expected no file under the name of these prompts, got other rows in {str(path)!r}")
 
 
 def _has_held_out(corpus: Path) -> bool:

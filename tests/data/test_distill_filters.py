@@ -69,10 +69,30 @@ def test_a_corpus_that_replaces_one_leaves_none_of_its_held_out_prompts(fake_mod
     own.write_text("of the user\n")
     run(fake_module(), corpus, replace(SETTINGS, keep="all"))
     assert own.read_text() == "of the user\n"
+    own.unlink()
     run(fake_module(), corpus, replace(SETTINGS, keep="all", held_out=0.3), overwrite=True)
     run(fake_module(), corpus, replace(SETTINGS, keep="all"), overwrite=True)
     assert not own.exists()
     assert len(rows_of(corpus)) == 40
+
+
+def test_a_file_of_the_user_is_not_replaced_by_the_prompts_held_out(fake_module, tmp_path):
+    corpus, settings = tmp_path / "c.jsonl", replace(SETTINGS, keep="all", held_out=0.3)
+    own = held_out_path(corpus)
+    own.write_text("of the user\n")
+    module = fake_module()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"^held_out: expected no file under .*, got other rows in '.*jsonl'"):
+            run(module, corpus, settings, overwrite=overwrite)
+    assert (module.calls, own.read_text()) == ([], "of the user\n")
+    own.unlink()
+    run(module, corpus, settings)
+    for path in (corpus, manifest_path(corpus)):
+        path.unlink()
+    run(module, corpus, settings)  # those of the same prompts are no loss
+    own.write_text("changed\n")
+    run(module, corpus, replace(settings, num_prompts=20), overwrite=True)
+    assert set(map(str, rows_of(own))) <= set(map(str, [{"prompt": prompt} for prompt in PROMPTS]))
 
 
 def test_a_prompt_that_is_refused_has_its_number_among_all(fake_module, tmp_path):
