@@ -149,12 +149,13 @@ def _prepare(
 
 def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
     """Answer the prompts that the file does not hold yet, and finish it."""
+    is_answered = file.ranks.from_main(lambda: any(file.parts.recorded(rank).tokens for rank in file.parts.ranks()))
     with named_by_all(work.indices):
         counts = generate_rows(
             file,
             work.prompts,
             answerer.lengths,
-            answerer.generator(settings, work.stop),
+            answerer.generator(settings, work.stop, is_answered),
             _row_maker(answerer, work),
             settings.batch_size,
             progress,
