@@ -23,6 +23,7 @@ from dmaxlit.evaluation.validation_batches import answer_limits, examples_of, ma
 from dmaxlit.files import expanded, files_of_options, remove_unfinished, require_other_files
 from dmaxlit.locks import exclusive
 from dmaxlit.tasks import Example, Task
+from dmaxlit.tasks.sources import require_outside
 from dmaxlit.weights_hash import weights_hash
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class PredictionWriter(L.Callback):
         task = getattr(getattr(trainer, "datamodule", None), "task", None)
         if isinstance(task, Task):
             require_other_files({"output": self.output}, files_of_options("--data.task_options", task.options()))
+            require_outside({"output": self.output}, {}, "--data.task_options", task.options())
         limits = answer_limits(self.max_new_tokens, trainer, pl_module)
         spec = self.decoder
         window = [spec.window, spec.admission, spec.admission_options] if spec.window > 1 else []

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -25,6 +26,15 @@ _UNFINISHED, _OLD = ".unfinished", ".old"
 def expanded(path: Path | str) -> str:
     """Return a path with the home folder in place of a leading ``~``: from Python and YAML no shell puts it there."""
     return os.path.expanduser(path)
+
+
+def is_pattern(path: Path | str) -> bool:
+    """Return whether a path is a pattern (``data/*.jsonl``), and not the name of a file or folder that looks like one.
+
+    A folder that exists under such a name makes no pattern of the paths in it.
+    """
+    path = Path(path)
+    return any(glob.has_magic(part.name) and not os.path.exists(part) for part in (path, *path.parents))
 
 
 def refuse_address(path: Path | str, argument: str, advice: str = "") -> None:
@@ -120,7 +130,7 @@ def require_replaceable(folder: Path, argument: str) -> None:
     Raises:
         UserError: If it is one of them.
     """
-    if Path.cwd().is_relative_to(_real_path(folder)):
+    if Path.cwd().is_relative_to(real_path(folder)):
         raise UserError(
             f"{argument}: expected a folder that can be replaced, got {str(folder)!r}, which is the current one or "
             "holds it"
@@ -245,9 +255,11 @@ def writable_path(output: Path, argument: str = "output") -> Path:
         argument: The user's name for it, for messages.
 
     Raises:
-        UserError: If it exists and is not a file.
+        UserError: If it exists and is not a file, or is a pattern: under that name it would hide the files that match.
     """
     output = Path(expanded(output))
+    if is_pattern(output):
+        raise UserError(f"{argument}: expected a file to write, got the pattern {str(output)!r}")
     if output.is_dir():
         raise UserError(f"{argument}: expected a file to write, got the folder {str(output)!r}")
     if output.exists() and not output.is_file():
@@ -267,11 +279,11 @@ def require_other_files(
     Raises:
         UserError: For the first.
     """
-    taken = {_real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
+    taken = {real_path(path): name for name, paths in inputs.items() for path in paths if path is not None}
     for name, path in outputs.items():
         if path is None:
             continue
-        if (other := taken.get(target := _real_path(path))) is not None:
+        if (other := taken.get(target := real_path(path))) is not None:
             raise UserError(f"{name}: expected another file than {other}, got {str(path)!r}")
         taken[target] = f"--{name}"
 
@@ -286,7 +298,7 @@ def files_of_options(flag: str, options: Mapping[str, Any] | None) -> dict[str, 
     return {f"{flag}.{name}": [value] for name, value in (options or {}).items() if isinstance(value, str)}
 
 
-def _real_path(path: Path | str) -> str:
+def real_path(path: Path | str) -> str:
     """Return a path without links, whatever the text: one with a null byte, which names no file, unchanged."""
     return str(path) if "\0" in str(path) else os.path.realpath(expanded(path))
 

@@ -194,6 +194,8 @@ def test_a_link_is_written_through_and_what_is_no_file_is_refused(tmp_path):
         writable_path(tmp_path)
     with pytest.raises(UserError, match="which is a device or a pipe"):
         writable_path(Path("/dev/null"))
+    with pytest.raises(UserError, match=r"expected a file to write, got the pattern '.*/\*\.jsonl'"):
+        writable_path(tmp_path / "*.jsonl")
 
 
 def test_whether_a_file_could_be_written_is_tried_and_leaves_nothing(tmp_path, monkeypatch):

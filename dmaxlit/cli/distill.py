@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dmaxlit.cli.answer_backend import server_of
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
-from dmaxlit.cli.processes import launch_ranks
+from dmaxlit.cli.processes import launch_ranks, may_be_several
 from dmaxlit.data.distill import distill as write_corpus
 from dmaxlit.data.distill_settings import NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
@@ -17,7 +17,7 @@ from dmaxlit.errors import UserError, printable
 from dmaxlit.files import files_of_options, require_other_files
 from dmaxlit.tasks import Task
 from dmaxlit.tasks import task as task_by_name
-from dmaxlit.tasks.sources import held_out_path
+from dmaxlit.tasks.sources import held_out_path, require_outside
 from dmaxlit.tasks.stored import task_of_checkpoint
 
 if TYPE_CHECKING:
@@ -157,8 +157,9 @@ def distill(
         similarity=similarity,
     )
     settings.check()  # before the model is loaded
+    written = {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None}
     require_other_files(
-        {"output": output, "held_out": held_out_path(Path(output)) if held_out and Path(output).name else None},
+        written,
         {
             "--prompts": [prompts],
             "--model": [model],
@@ -166,12 +167,15 @@ def distill(
             **files_of_options("--task", task_options),
         },
     )
+    require_outside(written, {"--prompts": prompts}, "--task", task_options)
     if prompts is not None and task is not None:
         raise UserError("prompts: expected either a task or a file of prompts, got both")
     if prompts is not None and task_options:
         raise UserError("task_options: expected none with a file of prompts, got some")
     if prompts is None and columns:
         raise UserError("columns: expected none without a file of prompts, got some")
+    if prompts == "-" and may_be_several(devices, num_nodes):
+        raise UserError("prompts: expected a file or --task for several processes, got standard input")
     rows = [] if prompts is None else read_prompts(prompts, columns)
     if rows and max_new_tokens is None:
         raise UserError(NO_BUDGET)

@@ -136,10 +136,12 @@ def generate(
     from dmaxlit.evaluation.batch_generate import generate_to_file
     from dmaxlit.evaluation.limits import Limits
     from dmaxlit.files import files_of_options, require_other_files
+    from dmaxlit.tasks.sources import require_outside
 
     _check_trace(trace, trace_file, output)
+    written = {"output": output, "trace_file": trace_file, "trace": trace if isinstance(trace, str) else None}
     require_other_files(
-        {"output": output, "trace_file": trace_file, "trace": trace if isinstance(trace, str) else None},
+        written,
         {
             "--prompts": [prompts],
             "--model": [model],
@@ -147,6 +149,7 @@ def generate(
             **files_of_options("--task", task_options),
         },
     )
+    require_outside(written, {"--prompts": prompts}, "--task", task_options)
     if may_be_several(devices, num_nodes):
         _check_shareable(prompts == "-" or (not prompt and prompts is None and task is None), output)
     asked = None if task is None else _task(task, task_options)

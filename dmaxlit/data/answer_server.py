@@ -127,6 +127,7 @@ class AnswerServer:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        is_answered: bool = False,
     ) -> None:
         """Let the server answer prompts.
 
@@ -143,9 +144,10 @@ class AnswerServer:
             top_p: Likewise.
             seed: Of the samples.
             stop: Texts that end a response; a field ``stop`` of ``request_options`` takes precedence.
+            is_answered: Whether the server has answered another prompt before, with the same settings.
 
         Raises:
-            PromptError: If the server refuses every prompt, of at least 16.
+            PromptError: If the server refuses every prompt, of at least 16, and has answered none before.
             UserError: If the server fails for good, or answers something else.
         """
         shared: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
@@ -157,7 +159,7 @@ class AnswerServer:
                 return shared
             return shared | {"seed": stable_seed("server", seed, indices[position]) % _MAX_SEED}
 
-        refused = RefusedPrompts(self._address, take)
+        refused = RefusedPrompts(self._address, take, is_answered)
         asyncio.run(self._generate(prompts, fields, refused.take, tick))
         refused.end()
 

@@ -17,6 +17,7 @@ from dmaxlit.tasks.prompts import conversation_of, is_plain
 if TYPE_CHECKING:
     from dmaxlit.data.answer_server import AnswerServer
     from dmaxlit.data.distill_settings import DistillSettings
+    from dmaxlit.data.served_response import ServedResponse
 
 
 class Answerer(Protocol):
@@ -31,12 +32,13 @@ class Answerer(Protocol):
     def lengths(self, prompts: Sequence[Prompt]) -> Sequence[int]:
         """Return the length of each prompt, by which they are ordered; refuse those that cannot be answered."""
 
-    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+    def generator(self, settings: "DistillSettings", stop: Sequence[str], is_answered: bool) -> Generate:
         """Return a function that answers prompts, and passes on each response as it is finished.
 
         Args:
             settings: How to answer.
             stop: Texts that end a response.
+            is_answered: Whether others of the prompts have been answered before.
         """
 
     def content(self, prompt: Prompt, text: str) -> str:
@@ -77,7 +79,7 @@ class ModelAnswerer:
         """Return the tokens of each prompt; see :func:`~dmaxlit.data.prompt_shares.prompt_lengths`."""
         return prompt_lengths(self._module.tokenizer, self._module.backbone.max_length, prompts)
 
-    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+    def generator(self, settings: "DistillSettings", stop: Sequence[str], is_answered: bool) -> Generate:
         """Return a function that decodes prompts; see :meth:`Answerer.generator`."""
         device = next(self._module.backbone.model.parameters()).device
         decoding = {**settings.decoding(), "stop": stop}
@@ -122,7 +124,7 @@ class ServerAnswerer:
         """Return the characters of each prompt: its tokens are the server's affair."""
         return [len(str(conversation_of(prompt))) for prompt in prompts]
 
-    def generator(self, settings: "DistillSettings", stop: Sequence[str]) -> Generate:
+    def generator(self, settings: "DistillSettings", stop: Sequence[str], is_answered: bool) -> Generate:
         """Return a function that asks the server; see :meth:`Answerer.generator`."""
         assert settings.max_new_tokens is not None, "resolved before"
         max_new_tokens = settings.max_new_tokens
@@ -133,16 +135,22 @@ class ServerAnswerer:
             take: Callable[[int, Response], object],
             tick: Callable[[int], object],
         ) -> None:
+            def note(position: int, response: "ServedResponse") -> None:
+                nonlocal is_answered
+                is_answered |= not response.refusal
+                take(position, response)
+
             self._server.generate(
                 prompts,
                 indices,
-                take,
+                note,
                 tick,
                 max_new_tokens=max_new_tokens,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 seed=settings.seed,
                 stop=stop,
+                is_answered=is_answered,
             )
 
         return generate

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,7 @@ class CorpusCache:
                 if says_why_not:
                     rank_zero_info(f"corpus: {changed!r} has changed since it was encoded, and is encoded again")
                 return None
+            self._note_times(manifest, states)
             rows = MappedPairs(self.path / _ROWS, manifest["fingerprint"])
             return rows, Messages(**manifest["messages"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,6 +96,15 @@ class CorpusCache:
                 reason = reason_of(error)
                 rank_zero_info(f"cache_dir: {str(self.path)!r} is damaged ({reason}); the corpus is encoded again")
             return None
+
+    def _note_times(self, manifest: dict[str, Any], states: Sequence[FileState]) -> None:
+        """Record new times of files whose content is the same, where that is possible, so that it is compared once."""
+        files = [before | asdict(state) for before, state in zip(manifest["files"], states, strict=True)]
+        if files == manifest["files"]:
+            return
+        with suppress(UserError, OSError), exclusive(self.path, "cache_dir"):
+            if read_json(self.path / _MANIFEST) == manifest:  # not written anew meanwhile
+                write_json(self.path / _MANIFEST, manifest | {"files": files})
 
     def build(self, parts: Iterable[Part], messages: Messages) -> "tuple[MappedPairs, Messages]":
         """Write the encoded rows and return them; if another process is doing so, wait and return its rows.

@@ -28,7 +28,7 @@ from dmaxlit.data.template_date import TemplateDate
 from dmaxlit.data.token_batches import check_batches, check_max_tokens
 from dmaxlit.data.training_rows import TrainingRows
 from dmaxlit.errors import UserError, check_at_least, check_not_none
-from dmaxlit.files import expanded
+from dmaxlit.files import expanded, is_pattern
 from dmaxlit.randomness import run_seed
 from dmaxlit.tasks import TASKS, Split, Task
 from dmaxlit.tasks import task as task_by_name
@@ -167,6 +167,9 @@ class SelfDistilledDataModule(L.LightningDataModule):
             distill.check()
             if self.task is None or len(self.corpora) != 1 or not self.corpora[0].endswith(".jsonl"):
                 raise UserError(f"distill: expected a task and one .jsonl corpus to write, got {task!r} and {corpus!r}")
+            if is_pattern(self.corpora[0]):
+                pattern = f"the pattern {self.corpora[0]!r} (null reads its files)"
+                raise UserError(f"distill: expected one .jsonl corpus to write, got {pattern}")
             of_rows = self._chat, on_bad_row, self.columns
             self._distilled = DistilledCorpus(self.corpora[0], self.task, distill, batch_size, *of_rows)
         self._model: BoundModel | None = None
@@ -198,7 +201,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         that together.
 
         Raises:
-            UserError: For a corpus that is missing or empty, or has fewer rows than there are ranks, a bad row or
+            UserError: For a corpus that is missing or empty, fewer rows or prompts than there are ranks, a bad row or
                 prompt under ``on_bad_row="error"``, rows longer than ``max_tokens``, a chat template that does not
                 exist, settings of a trainer that need the number of batches, which a stream does not know, or if
                 distilling fails; see :func:`~dmaxlit.data.distill.distill`.
@@ -206,7 +209,7 @@ class SelfDistilledDataModule(L.LightningDataModule):
         self._choose_template()
         if self._prompts is not None:
             is_bound = self._model is not None or self.trainer is not None
-            self._prompts.prepare(stage, self._bound_model() if is_bound else None)
+            self._prompts.prepare(stage, self._bound_model() if is_bound else None, self._num_eval_ranks(stage))
         if stage in ("fit", None):
             self._train_rows = self._read_rows()
 
@@ -316,6 +319,14 @@ class SelfDistilledDataModule(L.LightningDataModule):
 
     def _eval_loaders(self, split: Split) -> list[DataLoader[Any]]:
         return [] if self._prompts is None else self._prompts.loaders(split, *self._rank_and_world_size())
+
+    def _num_eval_ranks(self, stage: str | None) -> int:
+        """Return the number of ranks that each need a prompt: one where the trainer asks for none."""
+        trainer = self.trainer
+        if trainer is None:
+            return 1
+        of_stage = {"test": trainer.limit_test_batches, "predict": trainer.limit_predict_batches}
+        return trainer.world_size if of_stage.get(stage or "fit", trainer.limit_val_batches) else 1
 
     def _choose_template(self) -> None:
         if self.chat_template is None and not self.template_options:

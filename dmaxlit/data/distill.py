@@ -12,7 +12,7 @@ from dmaxlit.data.answerers import Answerer, ModelAnswerer, ServerAnswerer
 from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, NO_BUDGET, DistillSettings
 from dmaxlit.data.encoding import Prompt
 from dmaxlit.data.identity import answers_hash, prompts_hash, task_identity
-from dmaxlit.data.json_lines import write_rows
+from dmaxlit.data.json_lines import json_line, write_rows
 from dmaxlit.data.manifest import Manifest
 from dmaxlit.data.response_rows import Response, generate_rows, named_by_all
 from dmaxlit.data.resumable_jsonl import Progress, manifest_path, refusing
@@ -67,8 +67,9 @@ def distill(
 
     Raises:
         UserError: If a setting is out of range, a prompt has no form in a corpus, responses cannot be judged on this
-            machine, none is kept, the corpus was made or begun with other settings, cannot be written or is being
-            written by another run, or one of the processes ends before the others.
+            machine, none is kept, another file has the name of the prompts held out, the corpus was made or begun with
+            other settings, cannot be written or is being written by another run, or one of the processes ends before
+            the others.
     """
     ranks = ranks or Ranks()
     answerer = ServerAnswerer(model) if isinstance(model, AnswerServer) else ModelAnswerer(model)
@@ -80,6 +81,7 @@ def distill(
         if file.whole is not None:
             whole = file.whole
             return ranks.together(lambda: Manifest.read(whole, manifest_path(output)))
+        ranks.from_main(lambda: _check_held_out(output, work.held_out, overwrite))
         return _write(answerer, file, work, settings, progress)
 
 
@@ -114,6 +116,8 @@ def _prepare(
     answerer: Answerer, source: Task | Sequence[Prompt], output: Path, settings: DistillSettings, argument: str
 ) -> tuple[_Work, DistillSettings, Path]:
     """Return what is to be answered, the settings with their budget, and the path to write."""
+    if settings.max_new_tokens is None:
+        settings = replace(settings, max_new_tokens=_budget(source))
     settings.check()
     # Programs are run only if that decides what is kept: each takes a tenth of a second.
     is_judged = isinstance(source, Task) and (settings.keep == "correct" or not source.runs_answers)
@@ -121,8 +125,6 @@ def _prepare(
         source.record()  # refuses a machine on which responses cannot be judged
     prompts, examples = _prompts(source, settings)
     rows = [_prompt_row(answerer, index, prompt) for index, prompt in enumerate(prompts)]
-    if settings.max_new_tokens is None:
-        settings = replace(settings, max_new_tokens=_budget(source))
     is_held_out = [_is_held_out(prompt, settings) for prompt in prompts]
     if all(is_held_out):
         raise UserError(f"held_out: expected a share that leaves a prompt, got {settings.held_out} of {len(prompts)}")
@@ -147,12 +149,13 @@ def _prepare(
 
 def _write(answerer: Answerer, file: SharedCorpus, work: _Work, settings: DistillSettings, progress: bool) -> Manifest:
     """Answer the prompts that the file does not hold yet, and finish it."""
+    is_answered = file.ranks.from_main(lambda: any(file.parts.recorded(rank).tokens for rank in file.parts.ranks()))
     with named_by_all(work.indices):
         counts = generate_rows(
             file,
             work.prompts,
             answerer.lengths,
-            answerer.generator(settings, work.stop),
+            answerer.generator(settings, work.stop, is_answered),
             _row_maker(answerer, work),
             settings.batch_size,
             progress,
@@ -188,6 +191,17 @@ def _finish(file: SharedCorpus, counts: Progress, work: _Work) -> Manifest:
     )
     file.finish(asdict(manifest))
     return manifest
+
+
+def _check_held_out(corpus: Path, rows: Sequence[dict[str, Any]], overwrite: bool) -> None:
+    """Refuse a file under the name of the prompts held out, unless it has them, or those of a corpus to replace."""
+    path = held_out_path(corpus)
+    if not rows or not path.exists() or (overwrite and _has_held_out(corpus)):
+        return
+    with refusing(path, "held_out"):
+        is_same = path.read_bytes() == b"".join(map(json_line, rows))
+    if not is_same:
+        raise UserError(f"held_out: expected no file under the name of these prompts, got other rows in {str(path)!r}")
 
 
 def _has_held_out(corpus: Path) -> bool:

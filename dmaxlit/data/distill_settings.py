@@ -105,8 +105,10 @@ class DistillSettings:
             raise UserError(f"num_samples: expected 1 at temperature 0, where all are alike, got {self.num_samples}")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out: expected a share from 0 and below 1, got {self.held_out}")
-        if None not in (self.min_length, self.max_length) and self.min_length > self.max_length:  # type: ignore[operator]
-            raise UserError(f"min_length: expected at most max_length, {self.max_length}, got {self.min_length}")
+        for name in ("max_length", "max_new_tokens"):
+            limit = getattr(self, name)
+            if None not in (self.min_length, limit) and self.min_length > limit:
+                raise UserError(f"min_length: expected at most {name}, {limit}, got {self.min_length}")
         check_choice("duplicates", self.duplicates, ("keep", "drop", "drop_near"))
         least, most = SIMILARITIES
         if not least <= self.similarity <= most:

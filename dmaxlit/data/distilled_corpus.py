@@ -16,11 +16,12 @@ from dmaxlit.data.distill_settings import DEFAULT_NUM_PROMPTS, UNNAMED, DistillS
 from dmaxlit.data.identity import difference, template_hash
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import DMaxWarning, UserError
-from dmaxlit.files import read_json
+from dmaxlit.files import files_of_options, read_json, require_other_files
 from dmaxlit.ranks import Ranks
 from dmaxlit.tasks import TASKS, Task
 from dmaxlit.tasks.base import examples_up_to, first_examples
 from dmaxlit.tasks.records import OnBadRow
+from dmaxlit.tasks.sources import held_out_path, require_outside
 
 
 class DistilledCorpus:
@@ -112,6 +113,11 @@ class DistilledCorpus:
         if corpus.exists():
             _warn_of_other_settings(module, self._task, corpus, settings)
             return True
+        options = self._task.options()
+        held_out = held_out_path(corpus) if settings.held_out else None
+        written = {"corpus": corpus, "distill.held_out": held_out}
+        require_other_files(written, files_of_options("--data.task_options", options))
+        require_outside(written, {}, "--data.task_options", options)
         if self._columns:
             raise UserError(f"columns: expected none for a corpus that is distilled here, got {self._columns}")
         if getattr(module.backbone, "is_deferred", False):

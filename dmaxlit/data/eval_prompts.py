@@ -40,16 +40,17 @@ class EvalPrompts:
         self._task, self._numbers, self._batch_size, self._on_bad_row = task, numbers, batch_size, on_bad_row
         self._examples: dict[Split, list[Example]] = {}
 
-    def prepare(self, stage: str | None, model: BoundModel | None) -> None:
+    def prepare(self, stage: str | None, model: BoundModel | None, world_size: int = 1) -> None:
         """Read the prompts of a stage of the trainer, and check them.
 
         Args:
             stage: The stage; None for all.
             model: The model that will answer them; None if there is none yet, and no check.
+            world_size: Number of ranks that will answer them.
 
         Raises:
-            UserError: For a bad prompt under ``on_bad_row="error"``, or if all are bad, or if answers cannot be judged
-                on this machine.
+            UserError: For a bad prompt under ``on_bad_row="error"``, or if all are bad, if there are fewer than ranks,
+                or if answers cannot be judged on this machine.
         """
         for split, stages in _STAGES.items():
             if stage in stages:
@@ -60,6 +61,9 @@ class EvalPrompts:
                 if model is not None:
                     bounds = model.tokenizer, model.max_length
                     examples = decodable_examples(examples, split, *bounds, self._on_bad_row)
+                if 0 < len(examples) < world_size:  # Lightning refuses a rank without a batch, and the others wait
+                    each = f"at least one prompt for each of {world_size} ranks"
+                    raise UserError(f"num_{split}: expected {each}, got {len(examples)}")
                 self._examples[split] = examples
 
     def loaders(self, split: Split, rank: int, world_size: int) -> list[DataLoader[Any]]:

@@ -82,10 +82,19 @@ class Mixture:
     Args:
         sizes: Number of rows of each corpus.
         weights: Its share, relative to the others'.
+
+    Raises:
+        UserError: If a share gives its corpus no row.
     """
 
     sizes: Sequence[int]
     weights: Sequence[float]
+
+    def __post_init__(self) -> None:
+        """Refuse shares without a row, which would be without one in every epoch."""
+        if 0 in (counts := self.counts()):
+            expected = f"a share of each corpus that gives it a row of the {sum(self.sizes)} in an epoch"
+            raise UserError(f"weights: expected {expected}, got {list(self.weights)}, with {counts} rows")
 
     def counts(self) -> list[int]:
         """Return the number of rows of each corpus in an epoch; what rounding leaves goes to the largest remainders."""

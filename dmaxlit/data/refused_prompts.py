@@ -15,11 +15,14 @@ class RefusedPrompts:
     Args:
         address: Address of the server, for messages.
         receive: Called with the position of a prompt and its response.
+        is_answered: Whether the server has answered another prompt before, with the same settings.
     """
 
-    def __init__(self, address: str, receive: Callable[[int, ServedResponse], object]) -> None:
-        self._address, self._receive = address, receive
-        self._is_answered = self._is_warned = False
+    def __init__(
+        self, address: str, receive: Callable[[int, ServedResponse], object], is_answered: bool = False
+    ) -> None:
+        self._address, self._receive, self._is_answered = address, receive, is_answered
+        self._is_warned = False
         self._held_back: list[tuple[int, ServedResponse]] = []
 
     def take(self, position: int, response: ServedResponse) -> None:

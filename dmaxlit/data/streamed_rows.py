@@ -27,7 +27,7 @@ _WITHOUT_USE = {
     "cache_dir": "as nothing is kept",
     "max_tokens": "which needs the lengths of all rows",
     "turns": "where a record is one row, that of its last turn",
-    "num_proc": "as rows are encoded by num_workers processes",
+    "num_proc": "as rows are encoded while the model trains",
 }
 
 

@@ -2,12 +2,17 @@
 
 import glob
 import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from dmaxlit.errors import UserError
+from dmaxlit.files import expanded, is_pattern, real_path
 from dmaxlit.tasks.text_files import COMPRESSED
 
 _TEXT_SUFFIXES = (".jsonl", ".json", ".ndjson")
+_FILE_OPTIONS = ("path", "train", "val", "test")  # of tasks
 _BESIDE = (".manifest.json", ".progress.json", ".partial", ".lock")  # written next to files of records
 
 
@@ -44,7 +49,7 @@ def held_out_path(corpus: Path) -> Path:
 
 def is_collection(source: str) -> bool:
     """Return whether a source is a folder or a pattern (``data/*.jsonl``)."""
-    return os.path.isdir(source) or (glob.has_magic(source) and not os.path.exists(source))
+    return os.path.isdir(source) or is_pattern(source)
 
 
 def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:
@@ -87,3 +92,49 @@ def files_of(source: str, argument: str, texts: bool = False) -> list[Path]:
             f"{kinds[True]!r}; a pattern such as '*.jsonl' names one kind"
         )
     return files
+
+
+def require_outside(
+    outputs: Mapping[str, Path | str | None],
+    inputs: Mapping[str, str | None],
+    task_flag: str,
+    task_options: Mapping[str, Any] | None,
+) -> None:
+    """Refuse a file to write that would be among the files of a folder or pattern to read: the next run would read it.
+
+    Args:
+        outputs: The files to write, by the user's names for them; None for none.
+        inputs: The sources to read, by what messages call them; None for none.
+        task_flag: What the user writes before a dot and the name of an option of the task.
+        task_options: Options of the task, some of which may be sources; None for none.
+
+    Raises:
+        UserError: For the first.
+    """
+    of_task = {f"{task_flag}.{name}": (task_options or {}).get(name) for name in _FILE_OPTIONS}
+    for name, path in outputs.items():
+        for other, source in {**inputs, **of_task}.items():
+            if path is not None and isinstance(source, str) and _would_read(expanded(source), path):
+                raise UserError(f"{name}: expected a file that {other} {source!r} does not read too, got {str(path)!r}")
+
+
+def _would_read(source: str, path: Path | str) -> bool:
+    """Return whether a folder or pattern would have a file of that path among its files, if there was one."""
+    if not is_collection(source):
+        return False
+    root, file = Path(real_path(source)), Path(real_path(path))
+    if not root.is_dir():
+        return _matches(file.parts, root.parts)
+    is_below = file.is_relative_to(root) and record_suffix(file.name) is not None
+    return is_below and not any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern, as in :func:`glob.glob`."""
+    if not patterns or not parts:
+        return not parts and all(pattern == "**" for pattern in patterns)
+    is_hidden = parts[0].startswith(".")
+    if patterns[0] == "**":
+        return _matches(parts, patterns[1:]) or (not is_hidden and _matches(parts[1:], patterns))
+    is_match = fnmatchcase(parts[0], patterns[0]) and (not is_hidden or patterns[0].startswith("."))
+    return is_match and _matches(parts[1:], patterns[1:])

@@ -275,3 +275,6 @@ def test_the_prompts_are_not_overwritten(tmp_path):
     with pytest.raises(UserError, match=r"output: expected another file than --data\.task_options\.test, got"):
         predict(tmp_path, PredictionWriter(str(prompts), SPEC), data)
     assert prompts.read_bytes() == before
+    data.task.test = str(tmp_path)
+    with pytest.raises(UserError, match=r"output: expected a file that --data\.task_options\.test .* does not"):
+        predict(tmp_path, PredictionWriter(str(tmp_path / "new.jsonl"), SPEC), data)

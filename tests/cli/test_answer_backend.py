@@ -57,6 +57,24 @@ def test_a_prompt_that_the_server_refuses_is_dropped(dmax, server, prompts, tmp_
     assert "kept 5 of 6 answers; 5 finished; 1 refused; " in ended.out
 
 
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_prompts_that_come_last_may_all_be_refused(dmax, server, tmp_path, is_interrupted):
+    texts = [*(f"p{number}" for number in range(64)), *["long"] * 20]  # in two chunks of batches of one
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"prompt": "{text}"}}\n' for text in texts))
+    command = f"distill --backend openai --base_url {server.url} --model m {FLAGS} --batch_size 1"
+    status = 403 if is_interrupted else 400
+    server.reply = lambda body: (
+        failure(status, "too long") if body["messages"][0]["content"] == "long" else completion("yes", "stop")
+    )
+    if is_interrupted:
+        assert dmax(command).status == 2
+        status = 400
+    with pytest.warns(DMaxWarning, match="^a prompt is refused by .*too long"):
+        ended = dmax(command)
+    assert ended.status == 0, ended.err
+    assert "kept 64 of 84 answers; 64 finished; 20 refused; " in ended.out
+
+
 def test_a_task_and_its_checker(dmax, server, tmp_path):
     examples = dmaxlit.task("chain").examples("train", 4)
     right = {example.prompt: example.response for example in examples[1:]}

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dmaxlit.data import corpus_cache
+from dmaxlit.data import corpus_cache, file_states
 from dmaxlit.data.corpora import Corpora
 from dmaxlit.errors import UserError
 from dmaxlit.tasks import ChainTask
 from tests.data.mixed_corpus import BATCHES, FINGERPRINT, digest_of_batches, folders, module
+from tests.lock_holder import held_by_another
 
 
 def test_a_corpus_that_changed_is_encoded_again_in_its_place(corpus, cached, caplog):
@@ -22,6 +23,22 @@ def test_a_corpus_that_changed_is_encoded_again_in_its_place(corpus, cached, cap
     assert f"corpus: {str(corpus)!r} has changed since it was encoded, and is encoded again" in caplog.messages
     assert after.fingerprint() != before.fingerprint() == FINGERPRINT
     assert len(before.train_dataloader().dataset[5][1]) > 0  # still mapped
+    assert len(folders(corpus)) == 1
+
+
+def test_a_corpus_that_was_touched_is_compared_once(corpus, cached, monkeypatch):
+    module(corpus)
+    os.utime(corpus, (1, 1))
+    manifest = corpus.parent / "cache" / folders(corpus)[0] / "manifest.json"
+    before = manifest.read_bytes()
+    genuine, compared = file_states._content_hash, []
+    monkeypatch.setattr(file_states, "_content_hash", lambda path: compared.append(path) or genuine(path))
+    with held_by_another(manifest.parent):
+        assert module(corpus).fingerprint() == FINGERPRINT
+    assert manifest.read_bytes() == before  # which another process may be about to replace
+    for _ in range(2):
+        assert module(corpus).fingerprint() == FINGERPRINT
+    assert compared == [str(corpus)] * 2
     assert len(folders(corpus)) == 1
 
 

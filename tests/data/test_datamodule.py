@@ -193,6 +193,7 @@ def test_bad_rows_are_refused_or_skipped_as_told(write_rows):
         ({"task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
         ({"corpus": "a.jsonl", "distill": SETTINGS}, "distill: expected a task and one .jsonl corpus"),
         ({"corpus": "a.parquet", "task": "chain", "distill": SETTINGS}, "distill: expected a task and one .jsonl"),
+        ({"corpus": "a/*.jsonl", "task": "chain", "distill": SETTINGS}, r"distill: .*, got the pattern 'a/\*"),
         ({"corpus": "a.jsonl", "task": "chain", "distill": DistillSettings(keep="none")}, "keep: expected"),  # type: ignore[arg-type]
         ({"task": "chain", "columns": {"prompt": "q"}}, r"columns: expected none without a corpus \(a task has"),
         ({"task": "chain", "streaming": True}, "streaming: expected a corpus, got none"),

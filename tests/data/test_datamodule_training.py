@@ -205,6 +205,22 @@ class TestUnderATrainer:
         for _ in range(2):
             fit(fake_module(), tmp_path, corpus=str(tmp_path / "c.jsonl"), task=Unnamed(), distill=SETTINGS)
 
+    def test_files_of_the_task_are_not_overwritten(self, fake_module, tmp_path):
+        rows = "".join(f'{{"prompt": "{number} ?", "answer": "1"}}\n' for number in range(30))
+        for name in ("questions/q.jsonl", "c.held_out.jsonl"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(rows)
+        files = {"train": str(tmp_path / "questions"), "test": str(tmp_path / "c.held_out.jsonl")}
+        options = {"task": "jsonl", "task_options": files, "num_val": 0, "distill": replace(SETTINGS, held_out=0.3)}
+        with pytest.raises(
+            UserError, match=r"distill\.held_out: expected another file than --data\.task_options\.test"
+        ):
+            fit(fake_module(), tmp_path, corpus=str(tmp_path / "c.jsonl"), **options)
+        with pytest.raises(
+            UserError, match=r"corpus: expected a file that --data\.task_options\.train .* does not read"
+        ):
+            fit(fake_module(), tmp_path, corpus=str(tmp_path / "questions" / "c.jsonl"), **options)
+
     def test_a_dry_run_keeps_what_filters_would_drop(self, fake_module, tmp_path):
         settings = replace(SETTINGS, held_out=0.999, min_length=100, duplicates="drop")
         module = fake_module()

@@ -9,7 +9,7 @@ from dmaxlit.data import shared_corpus
 from dmaxlit.data.resumable_jsonl import manifest_path
 from dmaxlit.errors import PromptError, UserError
 from dmaxlit.tasks.sources import held_out_path
-from tests.data.distilling import PROMPTS, SETTINGS, kind, rows_of, run
+from tests.data.distilling import PROMPTS, SETTINGS, TASK, kind, rows_of, run
 
 FINISHED = [prompt for prompt in PROMPTS if kind(prompt) != 0]
 
@@ -69,10 +69,30 @@ def test_a_corpus_that_replaces_one_leaves_none_of_its_held_out_prompts(fake_mod
     own.write_text("of the user\n")
     run(fake_module(), corpus, replace(SETTINGS, keep="all"))
     assert own.read_text() == "of the user\n"
+    own.unlink()
     run(fake_module(), corpus, replace(SETTINGS, keep="all", held_out=0.3), overwrite=True)
     run(fake_module(), corpus, replace(SETTINGS, keep="all"), overwrite=True)
     assert not own.exists()
     assert len(rows_of(corpus)) == 40
+
+
+def test_a_file_of_the_user_is_not_replaced_by_the_prompts_held_out(fake_module, tmp_path):
+    corpus, settings = tmp_path / "c.jsonl", replace(SETTINGS, keep="all", held_out=0.3)
+    own = held_out_path(corpus)
+    own.write_text("of the user\n")
+    module = fake_module()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"^held_out: expected no file under .*, got other rows in '.*jsonl'"):
+            run(module, corpus, settings, overwrite=overwrite)
+    assert (module.calls, own.read_text()) == ([], "of the user\n")
+    own.unlink()
+    run(module, corpus, settings)
+    for path in (corpus, manifest_path(corpus)):
+        path.unlink()
+    run(module, corpus, settings)  # those of the same prompts are no loss
+    own.write_text("changed\n")
+    run(module, corpus, replace(settings, num_prompts=20), overwrite=True)
+    assert set(map(str, rows_of(own))) <= set(map(str, [{"prompt": prompt} for prompt in PROMPTS]))
 
 
 def test_a_prompt_that_is_refused_has_its_number_among_all(fake_module, tmp_path):
@@ -86,6 +106,13 @@ def test_a_share_that_leaves_nothing(fake_module, tmp_path):
     with pytest.raises(UserError, match=r"held_out: expected a share that leaves a prompt, got 0\.999999 of 1"):
         run(fake_module(), tmp_path / "c.jsonl", replace(SETTINGS, num_prompts=1, held_out=0.999999))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_tokens_than_the_task_allows_are_refused_before_anything_is_answered(fake_module, tmp_path):
+    module = fake_module()
+    with pytest.raises(UserError, match=f"min_length: expected at most max_new_tokens, {TASK.max_new_tokens}, got"):
+        run(module, tmp_path / "c.jsonl", replace(SETTINGS, min_length=TASK.max_new_tokens + 1))
+    assert module.calls == []
 
 
 def test_nothing_kept_says_why_and_leaves_nothing(fake_module, tmp_path):

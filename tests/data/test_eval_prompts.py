@@ -1,5 +1,6 @@
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,28 @@ def test_all_prompts_are_taken_where_nobody_says_how_many(tmp_path):
     endless.prepare("validate", None)
     (loader,) = endless.loaders("val", 0, 1)
     assert sum(len(batch["examples"]) for batch in loader) == 128
+
+
+@pytest.mark.parametrize(
+    ("stage", "split"), [("fit", "val"), ("validate", "val"), ("test", "test"), ("predict", "test")]
+)
+def test_fewer_prompts_than_ranks_are_refused_before_anything_is_decoded(stage, split):
+    data = SelfDistilledDataModule(task="chain", num_train=4, num_val=2, num_test=2)
+    data.bind(ChainTask.tokenizer(), 4, 128)
+    limits = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "limit_predict_batches": 1.0}
+    data.trainer = SimpleNamespace(
+        overfit_batches=0, global_rank=0, world_size=3, state=SimpleNamespace(fn=None), **limits
+    )
+    with pytest.raises(UserError, match=f"^num_{split}: expected at least one prompt for each of 3 ranks, got 2$"):
+        data.setup(stage)
+    data.num_examples[split] = 0
+    data.setup(stage)  # without any, nothing is decoded
+    data.num_examples[split] = 3
+    data.setup(stage)
+    data.num_examples[split] = 2
+    limit = {"test": "limit_test_batches", "predict": "limit_predict_batches"}.get(stage, "limit_val_batches")
+    setattr(data.trainer, limit, 0)
+    data.setup(stage)
 
 
 def test_all_prompts_are_taken_of_a_task_that_draws_fewer_than_the_default():

@@ -49,6 +49,12 @@ def test_an_epoch_has_each_corpuss_share(sizes, weights, counts):
         assert mixture.order(seed, epoch).tolist() == slow_order(sizes, counts, seed, epoch)
 
 
+def test_a_share_that_no_row_of_an_epoch_falls_to_is_refused():
+    message = r"^weights: expected a share of .* a row of the 1000 in an epoch, got \[2000, 1\], with \[1000, 0\] rows$"
+    with pytest.raises(UserError, match=message):
+        Mixture([500, 500], [2000, 1])
+
+
 def test_no_row_comes_again_before_all_of_its_corpus_came():
     mixture = Mixture([10, 30], [1, 3.5])
     seen = Counter()

@@ -102,6 +102,7 @@ def test_only_reasons_that_may_apply_are_listed() -> None:
         ({"held_out": float("nan")}, "held_out: expected a share"),
         ({"min_length": 0}, "min_length: expected at least 1"),
         ({"min_length": 5, "max_length": 4}, "min_length: expected at most max_length, 4, got 5"),
+        ({"min_length": 5, "max_new_tokens": 4}, "min_length: expected at most max_new_tokens, 4, got 5"),
         ({"duplicates": "near"}, "duplicates: expected 'keep', 'drop' or 'drop_near', got 'near'"),
         ({"duplicates": "drop_near", "similarity": 0}, "similarity: expected a share from 0.1 to 0.95, got 0"),
         ({"similarity": 0.5}, "similarity: expected none without drop_near as duplicates, got 0.5"),

@@ -1,12 +1,13 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from dmaxlit.errors import UserError
 from dmaxlit.tasks.records import BadRows, read_records
-from dmaxlit.tasks.sources import files_of, is_collection
+from dmaxlit.tasks.sources import files_of, is_collection, require_outside
 
 NAMES = ["b.jsonl", "a/c.json", "a/b/d.jsonl.gz", "e.ndjson"]
 LEFT_OUT = [".hidden.jsonl", ".git/x.json", "b.jsonl.manifest.json", "b.jsonl.progress.json", "b.jsonl.partial", "x.md"]
@@ -64,6 +65,10 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
     (folder / "[b].jsonl").write_text('"x"\n')
     assert not is_collection("data/[b].jsonl")
     assert rows("data/[b].jsonl") == [("data/[b].jsonl, row 1", "x")]
+    (folder / "[c]").mkdir()
+    assert not is_collection("data/[c]/new.jsonl")
+    assert is_collection("data/[c]/*.jsonl")
+    assert is_collection("data/[cd]/new.jsonl")
 
 
 def test_plain_texts_count_only_where_they_are_wanted(folder):
@@ -116,3 +121,38 @@ def test_what_has_no_files_of_records_is_refused(folder, source, refusal):
     with pytest.raises(UserError) as caught:
         rows(source)
     assert str(caught.value) == refusal
+
+
+FLAGS = ("--prompts", "--task.test")
+SOURCES = ["data", "data/*.jsonl", "data/*", "data/**/*.jsonl", "data/**", "data/a/*/*.jsonl", "./d*/?.jsonl", "link/*"]
+OUTPUTS = ["data/f.jsonl", "data/a/f.jsonl", "data/a/b/f.jsonl", "data/.f.jsonl", "data/.git/f.jsonl", "f.jsonl"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("output", [*OUTPUTS, "data/f.md", "link/f.jsonl", "data/f.held_out.jsonl"])
+def test_a_file_is_refused_where_the_source_would_have_it(tmp_path, monkeypatch, source, output):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/a/b", "data/.git"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data")
+    for name in ("data/p.jsonl", "data/a/b/p.jsonl"):
+        (tmp_path / name).write_text("{}")
+
+    def is_refused(**arguments):
+        try:
+            require_outside({"output": output}, task_flag="--task", **arguments)
+        except UserError as error:
+            return str(error)
+        return None
+
+    refusals = [
+        is_refused(inputs={"--prompts": source}, task_options=None),
+        is_refused(inputs={"--prompts": None}, task_options={"test": source, "difficulty": "data"}),
+    ]
+    (tmp_path / output).write_text("{}")
+    try:
+        is_read = (tmp_path / output).resolve() in [path.resolve() for path in files_of(source, "prompts")]
+    except UserError as error:
+        is_read = f"{Path(output).name}'" in str(error)
+    of = [f"output: expected a file that {name} {source!r} does not read too, got {output!r}" for name in FLAGS]
+    assert refusals == (of if is_read else [None, None])
