@@ -5,7 +5,7 @@ from typing import Any
 
 from dmaxlit.cli.arguments import Dtype, call, load_model, make_parser
 from dmaxlit.cli.renames import current_flags
-from dmaxlit.errors import UserError, printable
+from dmaxlit.errors import DMaxWarning, UserError, printable
 
 _RENAMED = {"--checkpoint": "--model"}
 
@@ -50,6 +50,8 @@ def export(
         probe: Check by nine forwards of a few tokens that the model obeys block masks and positions.
         block_length: Tokens per block, of a published checkpoint that does not say it. Default: the model's.
     """
+    from lightning.pytorch.utilities import rank_zero_warn
+
     from dmaxlit.backbone.formats.hub_upload import check_repository, upload
     from dmaxlit.backbone.formats.model_folder import check_output_folder
     from dmaxlit.evaluation.card_figures import read_figures
@@ -70,7 +72,25 @@ def export(
     if found is not None:
         found.check_model(module)
         module.figures = found.figures
+    elif module.figures and dtype not in ("float32", _stored_dtype(model)):  # float32 rounds nothing
+        rank_zero_warn(
+            f"dtype: {model!r} has figures of its own weights, the export has them rounded to {dtype}: whether the "
+            "figures hold for these is not checked",
+            category=DMaxWarning,
+        )
     module.export(output)
     print(printable(output))
     if push_to_hub is not None:
         print(printable(upload(Path(output), push_to_hub, private)))
+
+
+def _stored_dtype(model: str) -> str | None:
+    """Return the type of a model's stored weights, by its config; None for a checkpoint of a run."""
+    from dmaxlit.backbone.formats.hub import fetch
+    from dmaxlit.backbone.formats.weight_files import read_config
+
+    if Path(model).suffix == ".ckpt":
+        return None
+    config = read_config(fetch(model, weights=False))
+    dtype: str | None = config.get("dtype", config.get("torch_dtype"))
+    return dtype

@@ -1,5 +1,6 @@
 import json
 import shlex
+import warnings
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_decoder_and_figures_go_with_the_export_and_generate_uses_them(dmax, tin
     assert Trace.load("t.safetensors").label == "edit tau_edit=0.0"
     assert dmax(f"{prompt.format('copy')} --decoder threshold").status == 0
     assert Trace.load("t.safetensors").label == "threshold"
+
+
+def test_figures_that_are_kept_with_rounded_weights_are_warned_of(dmax, tiny, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    assert dmax(f"export --model {tiny} --output judged --results results.json").status == 0
+    with pytest.warns(DMaxWarning, match="'judged' has figures of its own weights, the export has them rounded to bf"):
+        assert dmax("export --model judged --output half --dtype bfloat16").status == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DMaxWarning)
+        assert dmax("export --model half --output again --dtype bfloat16").status == 0  # rounds nothing
+        assert dmax("export --model judged --output same").status == 0
 
 
 @pytest.fixture
