@@ -64,6 +64,11 @@ class TemplateDate:
         return moment != before
 
 
+def written_day(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return today's date (ISO 8601) if the chat template writes a date or a time, or None."""
+    return datetime.now().date().isoformat() if _FUNCTION in str(tokenizer.chat_template) else None
+
+
 def _dated(template: Any, macro: str) -> Any:
     """Return a template, or templates by name, that begin with a macro."""
     if isinstance(template, dict):

@@ -56,12 +56,13 @@ def claim_folder(folder: Path, settings: Mapping[str, Any], overwrite: bool = Fa
 def record_environment(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Add what answers from now on to the settings in a folder, unless the run is complete.
 
-    Answers of other versions of the code, or of forwards by another device, attention or compilation, are kept with a
-    warning.
+    Answers of other versions of the code, of prompts in which a chat template has written another day, or of forwards
+    by another device, attention or compilation, are kept with a warning.
 
     Args:
         folder: The output folder, claimed by this process.
-        environment: ``software``, ``attention``, ``compile``, and ``device`` and ``batch_size``, JSON-able.
+        environment: ``software``, ``attention``, ``compile``, and ``device`` and ``batch_size``, JSON-able; ``date`` if
+            a chat template writes it.
 
     Returns:
         All that have answered into the folder, in order.
@@ -86,7 +87,8 @@ def record_environment(folder: Path, environment: Mapping[str, Any]) -> list[dic
 def _decisive(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return what may change answers; the rest changes the times alone."""
     device = {name: environment["device"][name] for name in ("type", "name")}
-    return {**{name: environment[name] for name in ("software", "attention", "compile")}, "device": device}
+    named = {name: environment[name] for name in ("software", "attention", "compile")}
+    return {**named, "date": environment.get("date"), "device": device}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dmaxlit.data.eval_prompts import decodable_examples
 from dmaxlit.data.identity import answers_hash, prompts_hash, template_hash
+from dmaxlit.data.template_date import written_day
 from dmaxlit.errors import DMaxWarning, UserError, check_at_least, reason_of, renaming_argument
 from dmaxlit.evaluation.answerers import Answerer, DiffusionAnswerer, Sampling
 from dmaxlit.evaluation.autoregressive import AutoregressiveAnswerer
@@ -112,7 +113,9 @@ class Suite:
                 self._warn_of_other_options(module)
             if (table := ranks.from_main(lambda: finished_table(output))) is not None:
                 return table
-            environments = ranks.from_main(lambda: record_environment(output, self._environment(model, ranks)))
+            tokenizers = [module.tokenizer, *(baseline.tokenizer for baseline in baselines)]
+            environment = self._environment(model, ranks, tokenizers)
+            environments = ranks.from_main(lambda: record_environment(output, environment))
             for number, cell in enumerate(cells, start=1):
                 cell.run(sample_file(output, settings, cell), ranks, progress, f"[{number}/{len(cells)}]")
             return ranks.from_main(
@@ -230,10 +233,14 @@ class Suite:
         stack.enter_context(exclusive_folder(output, "output"))
         claim_folder(output, settings, overwrite)
 
-    def _environment(self, model: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-        """Return what numerical differences and times of the answers depend on besides the settings."""
+    def _environment(
+        self, model: dict[str, Any], ranks: Ranks, tokenizers: Sequence[PreTrainedTokenizerBase]
+    ) -> dict[str, Any]:
+        """Return what answers and their times depend on besides the settings."""
         device = describe_device(ranks.device, ranks.world_size, self.num_nodes)
+        days = [day for day in map(written_day, tokenizers) if day is not None]
         return {
+            **({"date": days[0]} if days else {}),
             "software": software(),
             "attention": model["attention"],
             "device": device,

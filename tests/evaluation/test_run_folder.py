@@ -41,6 +41,7 @@ def test_another_run_is_refused_by_the_first_setting_that_differs(tmp_path):
         ({"software": {"revision": "b"}}, r"software.revision was 'a', now 'b'"),
         ({"attention": "eager"}, r"attention was 'sdpa', now 'eager'"),
         ({"compile": True}, r"compile was False, now True"),
+        ({"date": "2026-11-28"}, r"date was None, now '2026-11-28'"),
         ({"device": {"type": "cuda", "name": "GPU", "processes": 1}}, r"device.type was 'cpu', now 'cuda'"),
     ],
 )

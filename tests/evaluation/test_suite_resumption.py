@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from datetime import date
 from unittest.mock import Mock
 
 import pytest
@@ -109,6 +110,21 @@ def test_the_record_names_the_code_and_the_batches_of_all_answers(module, ranks,
     assert first["software"] == {"revision": "earlier"}
     assert second["software"] == record["software"]
     assert (first["batch_size"], second["batch_size"], second["device"]) == (2, 3, record["device"])
+
+
+def test_an_evaluation_under_two_dates_that_the_chat_template_writes_says_so(module, ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        module.tokenizer, "chat_template", "{% set day = strftime_now('%d') %}{{ messages[0].content }}"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(suite_module, "written_day", lambda tokenizer: "2026-03-14" if tokenizer.chat_template else None)
+        patch.setattr(module, "generate_batch", _interrupted_after(module.generate_batch, 3))
+        with pytest.raises(KeyboardInterrupt):
+            run(module, ranks, tmp_path)
+    with pytest.warns(DMaxWarning, match="keeps answers of another environment: date was '2026-03-14', now"):
+        run(module, ranks, tmp_path)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert [each["date"] for each in record["environments"]] == ["2026-03-14", date.today().isoformat()]
 
 
 def test_journals_of_a_process_that_was_killed_once_its_file_was_whole_are_removed(
