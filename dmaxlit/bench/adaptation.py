@@ -43,8 +43,8 @@ class AdaptationBench:
     """Adapt small autoregressive models with and without a warm-up of the block length, and print the table.
 
     All train on easy prompts of the chain task: both adaptations for as many steps, after those of their autoregressive
-    model, and ``from scratch`` for these steps alone, so that it is no control at equal compute. Models and results are
-    kept under the output folder: run it again after an interruption and it resumes.
+    model, and a model from scratch for these steps alone, so that it is no control at equal compute. Models and results
+    are kept under the output folder: run it again after an interruption and it resumes.
 
     Args:
         output: Folder for models, results.json and table.md.

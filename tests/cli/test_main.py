@@ -42,7 +42,7 @@ def test_help_of_every_command_explains_its_options_from_the_docstrings(dmax, co
         "convert": "The router's bias always keeps its type.",
         "compare": "Folders of runs of fit or evaluate, such as runs/*.",
         "trace": "Indices of the prompts to show, from 0.",
-        "preview": "Optimiser step, for levels that change",
+        "preview": "Optimiser step, for levels, and blocks of BlockWarmup",
         "plan": "Memory of each GPU; the last line then says whether the run fits",
     }.get(command, "Seed of corruption and rollout.")
     assert explanation in " ".join(outcome.out.split())
