@@ -46,6 +46,7 @@ MARKS = (
     "stories_methods_question_last",
     "strategies",
     "train_speed",
+    "trajectories",
     "truth",
     "vocabulary_on_policy",
     "vocabulary_uniform",
@@ -154,7 +155,7 @@ def test_the_tables_of_the_vocabulary_are_what_the_benchmark_wrote(models):
     assert table(f"vocabulary_{models}") == format_summary(summarize(rows, kinds))
 
 
-@pytest.mark.parametrize("study", ["strategies", "truth"])
+@pytest.mark.parametrize("study", ["strategies", "truth", "trajectories"])
 def test_the_comparison_of_strategies_is_what_the_benchmark_wrote(study):
     runs = json.loads((RESULTS / "strategies.json").read_text())[study]["runs"]
     rows = [result for run in runs for result in run]
