@@ -128,8 +128,8 @@ class AnswerServer:
         seed: int = 0,
         stop: Sequence[str] = (),
         is_answered: bool = False,
-    ) -> None:
-        """Let the server answer prompts.
+    ) -> bool:
+        """Let the server answer prompts, and return whether it has answered any, now or before.
 
         One that it refuses has an unfinished, empty response, and the first of these is warned of. They are passed on
         once another prompt is answered, or at the end if there are fewer than 16 prompts.
@@ -162,6 +162,7 @@ class AnswerServer:
         refused = RefusedPrompts(self._address, take, is_answered)
         asyncio.run(self._generate(prompts, fields, refused.take, tick))
         refused.end()
+        return refused.is_answered
 
     async def _check(self) -> None:
         from openai import APIStatusError, AuthenticationError, OpenAIError, PermissionDeniedError

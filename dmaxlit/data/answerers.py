@@ -17,7 +17,6 @@ from dmaxlit.tasks.prompts import conversation_of, is_plain
 if TYPE_CHECKING:
     from dmaxlit.data.answer_server import AnswerServer
     from dmaxlit.data.distill_settings import DistillSettings
-    from dmaxlit.data.served_response import ServedResponse
 
 
 class Answerer(Protocol):
@@ -135,15 +134,11 @@ class ServerAnswerer:
             take: Callable[[int, Response], object],
             tick: Callable[[int], object],
         ) -> None:
-            def note(position: int, response: "ServedResponse") -> None:
-                nonlocal is_answered
-                is_answered |= not response.refusal
-                take(position, response)
-
-            self._server.generate(
+            nonlocal is_answered
+            is_answered = self._server.generate(
                 prompts,
                 indices,
-                note,
+                take,
                 tick,
                 max_new_tokens=max_new_tokens,
                 temperature=settings.temperature,

@@ -16,20 +16,23 @@ class RefusedPrompts:
         address: Address of the server, for messages.
         receive: Called with the position of a prompt and its response.
         is_answered: Whether the server has answered another prompt before, with the same settings.
+
+    Attributes:
+        is_answered: Whether it has answered one, now or before.
     """
 
     def __init__(
         self, address: str, receive: Callable[[int, ServedResponse], object], is_answered: bool = False
     ) -> None:
-        self._address, self._receive, self._is_answered = address, receive, is_answered
+        self._address, self._receive, self.is_answered = address, receive, is_answered
         self._is_warned = False
         self._held_back: list[tuple[int, ServedResponse]] = []
 
     def take(self, position: int, response: ServedResponse) -> None:
         """Take the response to the prompt at a position."""
-        self._is_answered |= not response.refusal
+        self.is_answered |= not response.refusal
         self._held_back.append((position, response))
-        if self._is_answered:
+        if self.is_answered:
             self._pass_on()
 
     def end(self) -> None:
@@ -38,7 +41,7 @@ class RefusedPrompts:
         Raises:
             PromptError: If the server has refused every prompt, of at least 16.
         """
-        if not self._is_answered and len(self._held_back) >= _ALL_REFUSED:
+        if not self.is_answered and len(self._held_back) >= _ALL_REFUSED:
             position, response = self._held_back[0]
             reason = f"refused by {self._address}, as all {len(self._held_back)} were: {response.refusal}"
             raise PromptError(position, reason)

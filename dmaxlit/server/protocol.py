@@ -109,7 +109,8 @@ class DecodeBody(_Body):
         """Drop fields that ask for nothing we could do; refuse those that do, and objects of very many keys."""
         if not isinstance(body, dict):
             return body
-        for name, value in (("body", body), *((name, body.get(name)) for name in ("metadata", "stream_options"))):
+        objects = {"body": body, **{name: body.get(name) for name in ("metadata", "stream_options")}}
+        for name, value in objects.items():
             if isinstance(value, dict) and len(value) > _MOST_KEYS:
                 raise ValueError(f"{name}: expected at most {_MOST_KEYS} keys, got {len(value)}")
         for name in body.keys() & cls.neutral.keys():
